@@ -1,0 +1,284 @@
+"""Builds the object graph from the settings; the only module that knows every part."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from bridge.core.model import Exchange
+from bridge.core.redact import Scrubber, Secret
+from bridge.ledger.journal import Journal
+from bridge.methods import Methods
+from bridge.ops.clock import boot_clock, wall_clock
+from bridge.ops.keys import KeySource
+from bridge.ops.logs import Log
+from bridge.ops.machine import load_machine_id
+from bridge.ops.metrics import Metrics
+from bridge.ops.workers import Alarm, Workers
+from bridge.reports.flight import Attempt
+from bridge.reports.knowledge import Knowledge
+from bridge.reports.pauses import PausePolicy
+from bridge.reports.service import Service
+from bridge.rpc.dispatcher import Dispatcher
+from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    from bridge.ledger.store import Store
+    from bridge.upstream.client import Client
+    from bridge.upstream.simulator import Simulator
+
+SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
+"""Stands in for a key in the sandbox, which asks for none."""
+_CLOSE_S: Final = 5.0
+"""How long the end waits for the ledger."""
+
+
+class App:
+    """A bridge without its streams: everything from the dispatcher down.
+
+    Args:
+        settings: What was configured.
+        log: Where events go.
+        scrubber: Learns every key that is seen.
+    """
+
+    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
+        self.settings = settings
+        self.log = log
+        self._scrubber = scrubber
+        self._simulator: Simulator | None = None
+        self._client: Client | None = None
+        self._client_lock = threading.Lock()
+        self._chance = random.SystemRandom().random
+        self.metrics = Metrics()
+        self.keys: KeySource | _SandboxKeys = (
+            _SandboxKeys() if settings.sandbox else KeySource(settings, scrubber, self.emit)
+        )
+        self.endpoint = self._start_sandbox() if settings.sandbox else settings.url
+        machine = load_machine_id(None if settings.sandbox else settings.state_dir)
+        self._policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
+        is_memory = settings.ledger == "memory"
+        self.journal = Journal(
+            None if is_memory else lambda: self._open_store(settings.ledger, machine),
+            lambda: self._open_store(None, machine),
+            require=settings.require_ledger,
+            on_event=lambda name, fields: self.emit(name, **fields),
+            on_error=self._note_ledger_bug,
+        )
+        self._alarm = Alarm(self.journal.now, lambda: self.service.tick())
+        self._workers = Workers(settings.concurrency, self.note_bug)
+        self.service = Service(
+            self.journal,
+            self,
+            endpoint=self.endpoint,
+            concurrency=settings.concurrency,
+            timeout_s=settings.timeout_s,
+            knowledge=Knowledge(self._policy.scope, durable=not is_memory),
+            sandbox=settings.sandbox,
+            recovers=not is_memory,
+        )
+        self.methods = Methods(
+            self.service,
+            self.journal,
+            self._policy,
+            self.keys,
+            scrubber,
+            endpoint=self.endpoint,
+            sandbox=settings.sandbox,
+            limits=_limits(settings),
+            figures=self.metrics.figures,
+            dropped_lines=lambda: log.dropped,
+            wall=wall_clock,
+        )
+        self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
+
+    def start(self) -> None:
+        """Begin what runs beside the requests: recovery, and loading the HTTP client."""
+        if not self.settings.sandbox:
+            self.keys.when_ready(lambda key: None if key is None else self.service.hold(key))
+        self.service.start()
+
+    def warm_up(self) -> None:
+        """Load on another thread what the first report needs."""
+        threading.Thread(target=self._client_now, name="warm-up", daemon=True).start()
+
+    def close(self) -> None:
+        """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
+        self.journal.close(_CLOSE_S)
+        if self._client is not None:
+            self._client.close()
+        if self._simulator is not None:
+            self._simulator.stop()
+
+    # --- the service's ports -----------------------------------------------------------------
+
+    def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
+        """Make one HTTP attempt on a worker."""
+
+        def run() -> None:
+            try:
+                exchange = self._client_now().send(
+                    attempt.method,
+                    attempt.key,
+                    attempt.task_id,
+                    deadline_s=attempt.deadline_s,
+                    connect_by_s=attempt.connect_by_s,
+                )
+            except Exception as bug:
+                self.note_bug(bug)
+                # Nobody knows how far it came, so it counts as delivered perhaps.
+                exchange = Exchange("reset", sent=True)
+            if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
+                self._hint_at_proxy()
+            done(exchange)
+
+        self._workers.run(run)
+
+    def wall(self) -> float:
+        """UNIX time as the host believes it."""
+        return wall_clock()
+
+    def chance(self) -> float:
+        """A random number from 0 to 1."""
+        return self._chance()
+
+    def alarm(self, at: float | None) -> None:
+        """Call `Service.tick` at this moment."""
+        self._alarm.set(at)
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Hand an event to its readers."""
+        self.metrics.read(name, fields)
+        self.log.event(name, **fields)
+
+    def key_refused(self) -> None:
+        """The default key may have been changed: read it again."""
+        self.keys.reload()
+
+    def scrub(self, text: str) -> str:
+        """Replace keys in a text."""
+        return self._scrubber.scrub(text)
+
+    def note_bug(self, bug: BaseException) -> str:
+        """Log a fault of this program; returns the reference that the caller is told."""
+        reference = secrets.token_hex(8)
+        self._note_ledger_bug(reference, bug)
+        return reference
+
+    def _note_ledger_bug(self, reference: str, bug: BaseException) -> None:
+        trace = None
+        if self.settings.log_level == "debug":
+            import traceback
+
+            trace = "".join(traceback.format_exception(bug))
+        where = bug.__traceback__.tb_frame.f_code.co_name if bug.__traceback__ else "?"
+        error = f"{type(bug).__name__}: {bug}"
+        self.log.event("internal_error", reference=reference, where=where, error=error, trace=trace)
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def _client_now(self) -> Client:
+        with self._client_lock:
+            if self._client is None:
+                from bridge.upstream.client import Client
+
+                self._client = Client(
+                    self.endpoint,
+                    ca_file=self.settings.ca_file,
+                    proxy=self.settings.proxy,
+                    connect_timeout_s=self.settings.connect_timeout_s,
+                    pool_size=self.settings.concurrency,
+                )
+                self.log.adopt_libraries()
+            return self._client
+
+    def _start_sandbox(self) -> str:
+        from bridge.upstream.simulator import Simulator
+
+        self._simulator = Simulator()
+        return self._simulator.start()
+
+    def _context(self) -> str:
+        parts = (self.endpoint, self.settings.proxy or "", self.settings.ca_file or "")
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def _open_store(self, path: str | None, machine: str) -> Store:
+        from bridge.ledger.sqlite import SqliteStore
+
+        return SqliteStore.open(
+            path, policy=self._policy, machine=machine, boot_clock=boot_clock, wall_clock=wall_clock
+        )
+
+    def _hint_at_proxy(self) -> None:
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            if os.environ.get(name) and self.settings.proxy is None and not self._hinted:
+                self._hinted = True
+                self.emit("proxy_hint", variable=name)
+
+    _hinted = False
+
+
+class _SandboxKeys:
+    """The sandbox reads none of the user's key sources."""
+
+    def when_ready(self, use: Callable[[Secret | None], None]) -> None:
+        use(Secret(SANDBOX_KEY))
+
+    def reload(self) -> None:
+        """There is nothing to read again."""
+
+
+def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Serve one call in this process and return its JSON-RPC response.
+
+    Args:
+        method: A method of the protocol.
+        params: Its params by name.
+    """
+    from bridge.core import strict_json
+    from bridge.rpc.dispatcher import PENDING
+    from bridge.rpc.envelope import Call
+    from bridge.session import Context
+
+    scrubber = Scrubber()
+    log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
+    app = App(settings, log, scrubber)
+    answered = threading.Event()
+    answers: list[bytes] = []
+
+    def respond(payload: bytes | None) -> None:
+        answers.append(payload or b"null")
+        answered.set()
+
+    app.start()
+    context = Context(app.dispatcher, Call(1, True, method, None), respond)
+    outcome = app.dispatcher.dispatch(method, dict(params), context)
+    if outcome is not PENDING:
+        context.settle(outcome)
+    answered.wait()
+    app.service.stop()
+    app.close()
+    log.close(1.0)
+    response = strict_json.plain(strict_json.parse(answers[0], 64))
+    assert isinstance(response, dict)
+    return response
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    return {
+        "maxMessage": settings.max_message,
+        "maxBatch": settings.max_batch,
+        "maxDepth": settings.max_depth,
+        "queue": settings.queue,
+        "concurrency": settings.concurrency,
+        "timeoutSeconds": settings.timeout_s,
+        "connectTimeoutSeconds": settings.connect_timeout_s,
+        "drainSeconds": settings.drain_s,
+    }
+
+

@@ -1,0 +1,191 @@
+"""From the words of the command line to arguments: the settings' flags come from their table.
+
+A message never repeats the value of an argument, since that may be a key given to the wrong flag.
+Imports argparse late: `read_plain_flags` does without it in the usual starts of the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bridge.cli.commands import COMMANDS, PROGRAM
+from bridge.core.exits import UsageError
+from bridge.settings_sources import suggest
+from bridge.settings_table import GROUPS, TABLE, Setting
+
+if TYPE_CHECKING:
+    import argparse
+
+    ArgumentParser = argparse.ArgumentParser
+    Namespace = argparse.Namespace
+
+_PREFIX = "setting_"
+_SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
+
+
+class PlainArguments:
+    """Arguments of a start that needed no parser. Same attributes as the parser's."""
+
+    def __init__(self, given: dict[str, str | bool | None]) -> None:
+        self.given = given
+        self.stdio = True
+
+
+def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
+    """Read flags of the service without a parser; None if a parser has to look at them.
+
+    Importing argparse costs 8 ms, a tenth of the whole start. Anything unusual is left to it, so that
+    there is one place that explains mistakes.
+    """
+    takes_value = {row.flag: row.name for row in TABLE if row.flag and row.kind != "switch"}
+    switches = {row.flag: row.name for row in TABLE if row.flag and row.kind == "switch"}
+    given: dict[str, str | bool | None] = {}
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag in takes_value:
+            if not equals:
+                value = next(rest, "-")
+                if value.startswith("-"):
+                    return None
+            given[takes_value[flag]] = value
+        elif word in switches:
+            given[switches[word]] = True
+        elif word.startswith("--no-") and f"--{word[5:]}" in switches:
+            given[switches[f"--{word[5:]}"]] = False
+        elif word != "--stdio":
+            return None
+    return PlainArguments(given)
+
+
+def parse_arguments(name: str, words: Sequence[str]) -> Any:
+    """Parse the words after a command; prints help and raises SystemExit(0) if that is asked for.
+
+    Returns:
+        argparse's namespace; `given` in it holds the settings' flags.
+
+    Raises:
+        UsageError: a word is not understood.
+    """
+    parser = make_parser(name)
+    args, strange = parser.parse_known_args(words)
+    if strange:
+        raise UsageError(_explain_strange(name, parser, strange[0]))
+    taken = vars(args)
+    given = {key: taken.pop(key) for key in list(taken) if key.startswith(_PREFIX)}
+    args.given = {key.removeprefix(_PREFIX): value for key, value in given.items() if value is not None}
+    return args
+
+
+def make_parser(name: str) -> ArgumentParser:
+    """Return the parser of one command."""
+    import argparse
+    import importlib
+
+    class Parser(argparse.ArgumentParser):
+        """Says what is wrong in one sentence, without the values given."""
+
+        def error(self, message: str) -> Any:
+            raise UsageError(f"{_mask_keys(message)}; see `{self.prog} --help`.")
+
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parser = Parser(
+        prog=f"{PROGRAM} {name}",
+        description=module.HELP,
+        epilog=getattr(module, "EPILOG", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    if command.takes_settings:
+        _add_settings(parser)
+    return parser
+
+
+def _add_settings(parser: ArgumentParser) -> None:
+    import argparse
+
+    for group, title in GROUPS.items():
+        section = parser.add_argument_group(title)
+        for row in TABLE:
+            if row.group != group or row.flag is None:
+                continue
+            if row.kind != "switch":
+                section.add_argument(
+                    row.flag, dest=_PREFIX + row.name, metavar=_metavar(row), help=_describe(row)
+                )
+                continue
+            # The flag that changes something is shown; its opposite is there to beat a variable.
+            for flag, value in ((row.flag, True), (f"--no-{row.flag[2:]}", False)):
+                section.add_argument(
+                    flag,
+                    dest=_PREFIX + row.name,
+                    action="store_const",
+                    const=value,
+                    help=argparse.SUPPRESS if value is row.default else _describe(row, value),
+                )
+
+
+def _metavar(row: Setting) -> str:
+    return row.metavar or "|".join(row.choices)
+
+
+def _describe(row: Setting, switched_to: bool = True) -> str:
+    sentence = row.help.removesuffix(".")
+    if row.kind == "switch":
+        text = sentence if switched_to else f"do not: {sentence[0].lower()}{sentence[1:]}"
+    else:
+        text = sentence if row.default is None else f"{sentence} (default {format_default(row)})"
+    return text.replace("%", "%%")
+
+
+def format_default(row: Setting) -> str:
+    """Return a default as a person writes it."""
+    if row.default is None:
+        return "none"
+    if isinstance(row.default, bool):
+        return "on" if row.default else "off"
+    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+
+
+# --- mistakes --------------------------------------------------------------------------------
+
+
+def explain_unknown_command(word: str) -> str:
+    """Return the sentence about a first word that is no command."""
+    if not word.isascii() or not word.replace("-", "").isalpha() or len(word) > 24:
+        return f"The first word is no command; see `{PROGRAM} --help`."
+    nearest = suggest(word, COMMANDS, f"; did you mean `{PROGRAM} {{}}`?")
+    return f"There is no command {word}{nearest} See `{PROGRAM} --help`."
+
+
+def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
+    if not word.startswith("-"):
+        if word in COMMANDS:
+            return f"The command has to come first: `{PROGRAM} {word} ...`."
+        return f"There is one argument too many; see `{parser.prog} --help`."
+    flag = word.partition("=")[0]
+    if flag in _SECRET_FLAGS:
+        return (
+            "No flag takes the key itself, since everybody on this machine can see command lines; "
+            "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
+        )
+    if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
+        return f"A flag is not known; see `{parser.prog} --help`."
+    known = [text for action in parser._actions for text in action.option_strings]
+    nearest = suggest(flag, known, "; did you mean {}?")
+    if nearest == "." and not COMMANDS[name].takes_settings and any(row.flag == flag for row in TABLE):
+        return f"{PROGRAM} {name} does not take {flag}: it does without the bridge's settings."
+    return f"The flag {_mask_keys(flag)} is not known{nearest} See `{parser.prog} --help`."
+
+
+def _mask_keys(text: str) -> str:
+    import re
+
+    return re.sub(r"[0-9A-Za-z]{16,}", lambda found: "***" if _is_mixed(found[0]) else found[0], text)
+
+
+def _is_mixed(word: str) -> bool:
+    return any(char.isdigit() for char in word)

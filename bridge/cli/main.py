@@ -1,0 +1,142 @@
+"""The entry point: finds the command, runs it, and turns every way of ending into an exit code.
+
+Imports next to nothing: the service starts through here. Usage and configuration mistakes are one
+sentence on stderr; what is a fault of this program is one line, without exception text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from bridge.cli.commands import COMMANDS, DEFAULT, GROUPS, PROGRAM, TOPICS
+from bridge.core import exits
+from bridge.core.exits import ExitError, UsageError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit code; see `bridge.core.exits`.
+
+    Args:
+        words: the command line without the program; default: that of the process.
+    """
+    try:
+        code = _run(list(sys.argv[1:] if words is None else words))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except ExitError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return exits.SIGINT
+    except BrokenPipeError:
+        _abandon_stdout()
+        return exits.STDOUT_GONE
+    except SystemExit as leaving:
+        # argparse has printed help; `exit` of other kinds is not used in this program.
+        return _flush_help() if not leaving.code else exits.INTERNAL
+    except Exception as error:
+        return _say(_explain_internal(error), exits.INTERNAL)
+
+
+def _run(words: list[str]) -> int:
+    first = words[0] if words else ""
+    if first in ("-h", "--help"):
+        print_text(overview())
+        return exits.DONE
+    if first in ("-V", "--version"):
+        from bridge import __version__
+
+        print_text(f"{PROGRAM} {__version__}\n")
+        return exits.DONE
+    if first in COMMANDS:
+        name = words.pop(0)
+    elif not first or first.startswith("-"):
+        name = DEFAULT
+    else:
+        from bridge.cli.flags import explain_unknown_command
+
+        raise UsageError(explain_unknown_command(first))
+    from bridge.cli.flags import parse_arguments, read_plain_flags
+
+    plain = read_plain_flags(words) if name == DEFAULT else None
+    args = parse_arguments(name, words) if plain is None else plain
+    code: int = import_module(COMMANDS[name].module).run(args)
+    return code
+
+
+def overview() -> str:
+    """Return what ``report-bridge --help`` prints."""
+    lines = [
+        f"usage: {PROGRAM} [COMMAND] [FLAGS]",
+        "",
+        "Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.",
+    ]
+    for group, title in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<12}{row.summary}" for name, row in COMMANDS.items() if row.group == group]
+    lines += ["", "Topics (report-bridge help TOPIC):"]
+    lines += [f"  {name:<12}{summary}" for name, summary in TOPICS.items()]
+    lines += [
+        "",
+        "Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.",
+        "",
+        "Examples:",
+        "  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox",
+        "  report-bridge --key-file ~/.config/anticaptcha.key < requests.jsonl",
+        """  echo '{"jsonrpc":"2.0","id":1,"method":"bridge.info"}' | report-bridge""",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def print_text(text: str) -> None:
+    """Print text for people on stdout; what the terminal cannot show is escaped."""
+    if sys.stdout is not None:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _say(sentence: str, code: int) -> int:
+    line = f"{PROGRAM}: {sentence}".replace("\n", " ")
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _abandon_stdout()
+    try:
+        os.write(2, line.encode("ascii", "backslashreplace") + b"\n")
+    except OSError:
+        pass  # nobody listens; the exit code still tells
+    return code
+
+
+def _explain_internal(error: Exception) -> str:
+    if os.environ.get("REPORT_BRIDGE_LOG_LEVEL", "").lower() != "debug":
+        kind = type(error).__name__
+        return f"Internal error ({kind}); REPORT_BRIDGE_LOG_LEVEL=debug shows where. Please report it."
+    import traceback
+
+    # Places only: the text of an exception may hold anything, a key too.
+    places = traceback.extract_tb(error.__traceback__)
+    steps = " > ".join(f"{os.path.basename(place.filename)}:{place.lineno}" for place in places)
+    return f"Internal error ({type(error).__name__}) at {steps}"
+
+
+def _flush_help() -> int:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _abandon_stdout()
+        return exits.STDOUT_GONE
+    return exits.DONE
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at the null device, so that the interpreter's last flush finds a reader."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -1,0 +1,184 @@
+"""``report-bridge serve``: speak JSON-RPC on stdin and stdout until the input ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from typing import Any
+
+from bridge.core import exits
+from bridge.core.redact import Scrubber
+from bridge.ops import lifecycle
+from bridge.ops.clock import boot_clock
+from bridge.ops.logs import Log
+from bridge.settings import Settings
+from bridge.wire.framing import Framer
+from bridge.wire.stdio import EOF, Pump, Writer, take_descriptors
+
+HELP = "speak JSON-RPC 2.0 on stdin and stdout (the default)"
+SETTLE_S = 2.0
+"""How long the end waits for what was given up to be recorded."""
+_LOOK_S = 0.2
+"""How often a wait looks whether a signal has come."""
+LAST_WRITE_S = 2.0
+"""How long a stopped bridge waits for its client to read the last answers."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command; the settings' flags are added by the caller."""
+    parser.add_argument("--stdio", action="store_true", help="accepted and changes nothing")
+
+
+
+
+class Server:
+    """One bridge process, from its first byte to its exit code."""
+
+    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
+        from bridge.app import App
+        from bridge.session import Session
+
+        lifecycle.forbid_core_dumps()
+        on_terminal = os.isatty(0)
+        source, sink = take_descriptors()
+        self._settings = settings
+        self._log = log
+        self._pump = Pump(source)
+        self._writer = Writer(sink, on_broken=self._on_stdout_gone)
+        self._on_terminal = on_terminal
+        self._app = App(settings, log, scrubber)
+        console: dict[str, Any] = {}
+        if on_terminal:
+            from bridge.cli.console import Console
+
+            console_ = Console()
+            console = {"translate": console_.translate, "render": console_.render}
+        self._session = Session(
+            Framer(settings.max_message),
+            self._writer,
+            self._app.dispatcher,
+            max_batch=settings.max_batch,
+            max_depth=settings.max_depth,
+            queue=settings.queue,
+            slow=self._app.methods.slow,
+            cancel=self._app.service.cancel,
+            wake=self._pump.wake,
+            **console,
+        )
+        self._app.methods.framing = lambda: self._session.framer.framing
+        self._pump.on_wake = self._on_wake
+        self._bytes = 0
+        self._told_bracket = False
+        self._ending = False
+        self._signals = lifecycle.Signals(self._on_signal, self._on_sigint, on_terminal)
+
+    def run(self) -> int:
+        """Serve; returns the exit code."""
+        self._signals.install(self._pump.wake_fd)
+        if self._settings.parent_watch:
+            parent = os.getppid()
+            lifecycle.watch_parent(lambda: self._on_parent_gone(parent))
+        self._app.start()
+        if self._on_terminal:
+            self._hint()
+        reason = self._pump.run(self._feed, self._session.ready)
+        if reason == EOF:
+            self._session.end()
+            self._notice_input()
+            if not self._bytes and not self._on_terminal:
+                self._log.event("empty_input")
+        undone = self._finish(reason)
+        self._app.close()
+        code = self._exit_code(undone)
+        self._log.event("stopped", exit_code=code, undone=undone)
+        self._log.close(1.0)
+        return code
+
+    # --- while it runs -----------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        self._bytes += len(data)
+        self._session.feed(data)
+        self._notice_input()
+        if self._session.framer.failed:
+            self._pump.stop(EOF)
+
+    def _notice_input(self) -> None:
+        if self._session.framer.saw_lone_bracket and not self._told_bracket:
+            self._told_bracket = True
+            self._log.event("lone_bracket")
+
+    def _on_wake(self) -> None:
+        self._session.unpark()
+        if self._ending and self._session.is_idle:
+            self._pump.stop("idle")
+
+    def _on_signal(self, number: int) -> None:
+        self._pump.stop(f"signal {number}")
+
+    def _on_sigint(self) -> None:
+        self._log.event("sigint_ignored")
+
+    def _on_parent_gone(self, parent: int) -> None:
+        self._log.event("parent_gone", parent_pid=parent)
+        self._pump.stop("parent gone")
+
+    def _on_stdout_gone(self) -> None:
+        self._log.event("stdout_gone")
+        self._pump.stop("stdout gone")
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _finish(self, reason: str) -> int:
+        """Let what was accepted end as it should; returns how many reports were given up."""
+        self._log.event("stopping", reason=reason, in_flight=sum(self._app.service.counts()))
+        self._ending = True
+        while not self._session.is_idle and self._signals.stopped_by is None:
+            self._pump.run(_ignore, _never)
+        for is_done in (self._app.service.wait_idle, self._writer.drain):
+            while self._signals.stopped_by is None and not is_done(_LOOK_S):
+                pass
+        return 0 if self._signals.stopped_by is None else self._stop()
+
+    def _stop(self) -> int:
+        """A signal: some seconds for what is running, then give up the rest."""
+        from bridge.session import shutting_down
+
+        ends_at = boot_clock() + self._settings.drain_s
+        timer = threading.Timer(self._settings.drain_s, self._pump.stop, ("drained",))
+        timer.daemon = True
+        timer.start()
+        while not self._session.is_idle and self._pump.run(_ignore, _never) != "drained":
+            pass
+        undone = 0
+        if not self._app.service.wait_idle(max(0.0, ends_at - boot_clock())):
+            undone = self._app.service.stop()
+            self._app.service.wait_idle(SETTLE_S)
+        undone += self._session.drop_parked(shutting_down())
+        self._writer.drain(LAST_WRITE_S)
+        return undone
+
+    def _exit_code(self, undone: int) -> int:
+        if self._writer.broken:
+            return exits.STDOUT_GONE
+        if self._signals.stopped_by == signal.SIGINT and not self._on_terminal:
+            return exits.SIGINT
+        return exits.UNDONE if undone else exits.DONE
+
+    def _hint(self) -> None:
+        hint = (
+            "report-bridge: type a method with its params, such as\n"
+            "  reportIncorrectImageCaptcha taskId=123\n"
+            "or one JSON-RPC message per line; end with Ctrl-D. `report-bridge --help` tells more.\n"
+        )
+        os.write(2, hint.encode("ascii"))
+
+
+def _ignore(_data: bytes) -> None:
+    """Nothing is read any more."""
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,48 @@
+"""``report-bridge version``: which program this is and what it stands on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from importlib import metadata
+
+from bridge import __version__
+from bridge.cli.main import print_text
+
+HELP = "Print the version; with --json also what the program stands on, for a fault report."
+PROTOCOL = 1
+_LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "psycopg")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print and return 0."""
+    if not args.json:
+        print_text(f"report-bridge {__version__}\n")
+        return 0
+    import sqlite3
+
+    facts = {
+        "name": "anticaptcha-report-bridge",
+        "version": __version__,
+        "protocol": PROTOCOL,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "sqlite": sqlite3.sqlite_version,
+        "libraries": {name: _version_of(name) for name in _LIBRARIES},
+    }
+    print_text(json.dumps(facts) + "\n")
+    return 0
+
+
+def _version_of(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

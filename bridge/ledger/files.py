@@ -1,0 +1,246 @@
+"""The files of a ledger: made privately, checked for strangers, and where they are.
+
+Knows nothing of databases and never opens an existing ledger file: closing any descriptor of it
+would drop the locks that the database holds in this process. Imported by the stores only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Final, NamedTuple
+
+from bridge.ledger.store import Notice
+from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
+
+NETWORK_KINDS: Final = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "afs",
+        "coda",
+        "ceph",
+        "lustre",
+        "glusterfs",
+        "gpfs",
+        "gfs2",
+        "ocfs2",
+        "beegfs",
+        "orangefs",
+        "9p",
+        "virtiofs",
+        "vboxsf",
+        "prl_fs",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "fuse.glusterfs",
+        "fuse.ceph",
+        "fuse.cephfs",
+    }
+)
+"""File systems whose locks or flushes depend on another machine."""
+
+SIDECARS: Final = ("-journal", "-wal", "-shm")
+"""What SQLite puts beside its file."""
+
+LOOSE: Final = 0o077
+"""Modes that let others in."""
+O_SAFE: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags of every descriptor that is opened: no link is followed, no child inherits it."""
+
+
+class Identity(NamedTuple):
+    """Which file a path names."""
+
+    device: int
+    inode: int
+
+
+class Prepared(NamedTuple):
+    """A ledger file that is safe to open."""
+
+    identity: Identity
+    writable: bool
+    """False if the modes forbid it to its owner, even where a superuser could."""
+    notices: tuple[Notice, ...]
+
+
+# --- the ledger's file -----------------------------------------------------------------------
+
+
+def prepare(path: str, private_directory: bool = False) -> Prepared:
+    """Make the ledger's file if it is missing, and check it and its sidecars.
+
+    Args:
+        path: where the ledger is or shall be; a missing directory is made for this user alone.
+        private_directory: True if the directory is the program's own: loose modes are repaired.
+
+    Raises:
+        LedgerTrouble: ``foreign``, ``readonly``, ``full``, ``unreadable``.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    notices: list[Notice] = []
+    try:
+        _make_directory(directory)
+        if private_directory:
+            _repair(directory, os.lstat(directory), 0o700, notices)
+        found = _create(path)
+        for suffix in SIDECARS:
+            _check_sidecar(path + suffix, notices)
+        _refuse_strangers(found)
+        _repair(path, found, 0o600, notices)
+        folder = os.stat(directory)
+    except OSError as error:
+        raise from_os_error(error) from error
+    if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX and os.name == "posix":
+        notices.append(("ledger_directory_loose", {"path": directory, "mode": _octal(folder)}))
+    kind = file_system(directory)
+    if kind in NETWORK_KINDS:
+        notices.append(("ledger_network_fs", {"path": path, "filesystem": kind}))
+    return Prepared(_identity(found), _is_writable(found) and _is_writable(folder), tuple(notices))
+
+
+def verify(path: str, identity: Identity) -> None:
+    """Check that the path still names the file that was opened, and that it may be written.
+
+    Raises:
+        LedgerTrouble: ``replaced`` or ``readonly``.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise LedgerTrouble(REPLACED) from error
+    if _identity(found) != identity:
+        raise LedgerTrouble(REPLACED)
+    if not _is_writable(found):
+        raise LedgerTrouble(READONLY)
+
+
+def _make_directory(directory: str) -> None:
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    if parent != directory:
+        _make_directory(parent)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(directory):
+            raise LedgerTrouble(UNREADABLE) from None
+
+
+def _create(path: str) -> os.stat_result:
+    try:
+        # A new file is nobody else's yet, so closing it here drops no lock.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_SAFE, 0o600))
+    except FileExistsError:
+        pass
+    except OSError:
+        if not os.path.lexists(path):
+            raise
+    return os.lstat(path)
+
+
+def _check_sidecar(path: str, notices: list[Notice]) -> None:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    _refuse_strangers(found)
+    _repair(path, found, 0o600, notices)
+
+
+def _refuse_strangers(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise LedgerTrouble(FOREIGN)
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise LedgerTrouble(FOREIGN)
+
+
+def _repair(path: str, found: os.stat_result, most: int, notices: list[Notice]) -> None:
+    if os.name != "posix" or not found.st_mode & LOOSE:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise LedgerTrouble(FOREIGN)
+    try:
+        os.chmod(path, stat.S_IMODE(found.st_mode) & most)
+    except OSError as error:
+        raise LedgerTrouble(FOREIGN) from error
+    notices.append(("ledger_modes_repaired", {"path": path, "mode": _octal(found)}))
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return Identity(found.st_dev, found.st_ino)
+
+
+def _is_writable(found: os.stat_result) -> bool:
+    # A file its owner may not write is meant to be left alone, also by a superuser who could.
+    return bool(found.st_mode & stat.S_IWUSR)
+
+
+def _octal(found: os.stat_result) -> str:
+    return format(stat.S_IMODE(found.st_mode), "04o")
+
+
+# --- where we are ----------------------------------------------------------------------------
+
+
+def file_system(path: str, mounts: str | None = None) -> str | None:
+    """The kind of file system a path is on (``ext4``, ``nfs4`` ...), or None if nobody says.
+
+    Args:
+        mounts: text in the format of ``/proc/self/mountinfo``; default: the real one.
+
+    Source: proc(5), section ``/proc/pid/mountinfo``.
+    """
+    if mounts is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                mounts = file.read()
+        except OSError:
+            return None
+    real = os.path.realpath(path)
+    best, kind = -1, None
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kinds = left.split(" "), right.split(" ")
+        if len(fields) < 5 or not kinds[0]:
+            continue
+        point = _unescape(fields[4])
+        # Of two mounts at one point the later covers the earlier.
+        if len(point) >= best and (real == point or real.startswith(point.rstrip("/") + "/")):
+            best, kind = len(point), kinds[0]
+    return kind
+
+
+def _unescape(text: str) -> str:
+    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(escape, character)
+    return text
+
+
+def boot_id() -> str | None:
+    """A name of this boot of this machine, or None if nobody says."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return _ask_sysctl() if sys.platform == "darwin" else None
+
+
+def _ask_sysctl() -> str | None:  # pragma: no cover - macOS
+    import subprocess  # Late: only macOS pays for it.
+
+    command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+    try:
+        answer = subprocess.run(command, capture_output=True, timeout=2, env={}, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.decode("ascii", "replace").strip() or None

@@ -1,0 +1,241 @@
+"""The ledger as the service sees it: operations go in from any thread, answers come out after the commit.
+
+One thread owns the stores. It takes everything that is queued, commits it together, and then calls
+back in order. What happens in bad days is decided by `bridge.ledger.degraded`, not here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable, Mapping
+from threading import Event, Thread, current_thread
+from typing import Any, Final
+
+from bridge.core.model import Operation
+from bridge.ledger.degraded import Pair
+from bridge.ledger.dialect import Accounts
+from bridge.ledger.ours import Failed, Unavailable
+from bridge.ledger.store import Store
+
+__all__ = ["Failed", "Journal", "Unavailable"]
+
+MAX_BATCH: Final = 256
+"""Operations in one commit at most. Four times what a full load has in flight at the default
+concurrency, so that it hardly ever binds, and little enough to keep one commit short."""
+_CLOSED: Final = Unavailable("closed", "The bridge has stopped.")
+
+Done = Callable[[Any], None]
+_Item = tuple[Operation, Done]
+
+
+class Journal:
+    """Takes operations from all threads and commits them in groups on its own.
+
+    Args:
+        open_primary: opens the ledger, called on the journal's thread; None if memory was asked for.
+        open_memory: opens an empty store in memory.
+        require: refuse reports, with `Unavailable`, while the ledger is in trouble.
+        on_event: takes name and fields of an event, once per change, on the journal's thread.
+        on_error: takes a random reference and an unexpected exception, for the log.
+        retry_s: seconds between two tries to come back to a ledger in trouble; tries to open one
+            become rarer, up to 30 s.
+        boot_clock: seconds since boot, suspend included; with the ledger's offset, the timeline.
+
+    Thread safety: everything may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        open_primary: Callable[[], Store] | None,
+        open_memory: Callable[[], Store],
+        *,
+        require: bool,
+        on_event: Callable[[str, Mapping[str, Any]], None],
+        on_error: Callable[[str, BaseException], None] | None = None,
+        retry_s: float = 1.0,
+        boot_clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._on_event = on_event
+        self._on_error = on_error
+        self._boot_clock = boot_clock or _boot_clock
+        self._accounts = Accounts()
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._opened = Event()
+        self._is_over = False
+        self._pair = Pair(
+            open_primary,
+            open_memory,
+            self._accounts,
+            require=require,
+            tell=self._tell,
+            on_bug=self._refer,
+            retry_s=retry_s,
+            clock=clock,
+            wall=wall,
+        )
+        self._thread = Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    # --- for the service ---------------------------------------------------------------------
+
+    def submit(self, op: Operation, done: Done) -> None:
+        """Queue an operation; ``done`` gets its result after the commit. Never blocks, never raises.
+
+        ``done`` is called exactly once, on the journal's thread and in the order of the calls (after
+        `close`: at once, with `Unavailable`). It should be quick: everybody's answers wait for it.
+        """
+        self._queue.put((op, done))
+        if self._is_over:
+            self._refuse_rest()
+
+    def call(self, op: Operation, timeout_s: float) -> Any:
+        """Run one operation and wait for its result.
+
+        Raises:
+            TimeoutError: no result within ``timeout_s`` seconds; the operation may still happen.
+        """
+        answers: SimpleQueue[Any] = SimpleQueue()
+        self.submit(op, answers.put)
+        try:
+            return answers.get(timeout=timeout_s)
+        except Empty:
+            raise TimeoutError("the ledger did not answer in time") from None
+
+    def account(self, secret_text: str) -> str:
+        """The account of a client key: 32 hex digits of a keyed BLAKE2b, the same until the end.
+
+        Waits until the first try to open the ledger is over.
+        """
+        self._opened.wait()
+        return self._accounts.name(secret_text)
+
+    def now(self) -> float:
+        """Seconds on the ledger's timeline. Waits until the first try to open the ledger is over."""
+        if self._accounts.secret is None:
+            self._opened.wait()
+        return self._boot_clock() + self._accounts.offset_s
+
+    @property
+    def instance(self) -> str:
+        """Name of this bridge in the store that is in use."""
+        self._opened.wait()
+        primary = self._pair.condition.primary
+        return "" if primary is None else primary.instance
+
+    @property
+    def durable(self) -> bool:
+        """True if what is committed now survives this process."""
+        return self._pair.is_durable
+
+    def status(self) -> dict[str, Any]:
+        """How the ledger is, for ``bridge.status``."""
+        condition = self._pair.condition
+        trouble, primary = condition.trouble, condition.primary
+        is_open = self._opened.is_set()
+        return {
+            "kind": "memory" if primary is None else primary.kind,
+            "durable": self.durable,
+            "healthy": is_open and trouble is None,
+            "state": "opening" if not is_open else "ok" if trouble is None else trouble.kind,
+            "owed": self._pair.owed.count,
+            "message": None if trouble is None else trouble.sentence,
+        }
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish what is queued, write what is owed if that can be, and let go of the ledger.
+
+        Returns:
+            True if all that happened within ``timeout_s`` seconds.
+        """
+        self._queue.put(None)
+        if current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._pair.start()
+        except BaseException as error:
+            # Without even a store in memory nothing can be promised: every answer is a refusal.
+            self._refer(error)
+            self._accounts.settle(os.urandom(32), 0.0)
+            self._opened.set()
+            self._end()
+            return
+        self._opened.set()
+        while self._step():
+            pass
+        try:
+            self._pair.close()
+        except Exception as error:
+            self._refer(error)
+        self._end()
+
+    def _step(self) -> bool:
+        """Wait for operations, commit them and answer; False at the end."""
+        pair, queue = self._pair, self._queue
+        wait_s = pair.tend()
+        try:
+            item = queue.get(timeout=wait_s) if wait_s != 0.0 else queue.get_nowait()
+        except Empty:
+            return True
+        batch: list[_Item] = []
+        while item is not None:
+            batch.append(item)
+            if len(batch) == MAX_BATCH or queue.empty():
+                break
+            # This thread is the only one that takes.
+            item = queue.get_nowait()
+        if batch:
+            results = pair.apply([op for op, _ in batch])
+            for (_, done), result in zip(batch, results, strict=True):
+                self._answer(done, result)
+        return item is not None
+
+    def _answer(self, done: Done, result: Any) -> None:
+        try:
+            done(result)
+        except Exception as error:
+            self._refer(error)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what came too late. Any thread may do it: each item is taken once."""
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return
+            if item is not None:
+                self._answer(item[1], _CLOSED)
+
+    # --- telling -----------------------------------------------------------------------------
+
+    def _refer(self, error: BaseException) -> str:
+        reference = os.urandom(8).hex()
+        if self._on_error is not None:
+            try:
+                self._on_error(reference, error)
+            except Exception:
+                # A log that fails must not take the ledger with it, and there is nobody left to tell.
+                return reference
+        return reference
+
+    def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
+        try:
+            self._on_event(name, fields)
+        except Exception as error:
+            self._refer(error)
+
+
+def _boot_clock() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

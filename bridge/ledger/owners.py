@@ -1,0 +1,157 @@
+"""Who is alive on a ledger: each instance holds a lock on a file of its own.
+
+No time-outs and no process ids, which lie after a suspend or a wrap. Imported by the stores only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+from bridge.ledger.files import LOOSE, O_SAFE
+from bridge.ledger.trouble import FOREIGN, LedgerTrouble, from_os_error
+
+_fcntl: Any
+try:
+    import fcntl as _fcntl
+except ImportError:  # pragma: no cover - Windows: there an open file cannot be deleted, which tells as much
+    _fcntl = None
+
+_LOCK_SUFFIX: Final = ".lock"
+
+
+class Owners:
+    """The instances on one ledger; each holds a lock on a file of its own for as long as it lives.
+
+    The kernel lets go of the lock when a process ends, however it ends. Names are random and never
+    used twice, so a dead instance stays dead, and a file that is gone means dead.
+
+    Args:
+        path: the ledger's path, or None for a ledger that only this store can see.
+        instance: the name of this instance.
+    """
+
+    def __init__(self, path: str | None, instance: str) -> None:
+        self.instance = instance
+        self._folder = None if path is None else path + ".owners"
+        self._descriptor: int | None = None
+
+    def hold(self) -> None:
+        """Show that this instance is alive; call it again to heal a lock file that was deleted.
+
+        Raises:
+            LedgerTrouble: the lock cannot be had: ``readonly``, ``full``, ``foreign``, ``unreadable``.
+        """
+        if self._folder is None or (self._descriptor is not None and self._is_in_place(self._descriptor)):
+            return
+        self.release()
+        try:
+            self._prepare_folder(self._folder)
+            self._descriptor = self._take()
+        except OSError as error:
+            raise from_os_error(error) from error
+
+    def is_alive(self, instance: str) -> bool:
+        """True if that instance still runs."""
+        if instance == self.instance:
+            return True
+        return self._folder is not None and not self._bury(instance, unlink=False)
+
+    def remove_dead(self, keep: Collection[str] = ()) -> int:
+        """Delete the lock files of dead instances, except those to keep; how many were deleted."""
+        removed = 0
+        for instance in self._listed():
+            if instance != self.instance and instance not in keep and self._bury(instance, unlink=True):
+                removed += 1
+        return removed
+
+    def release(self) -> None:
+        """Show that this instance is gone. Idempotent."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            if _fcntl is not None and self._is_in_place(descriptor):
+                os.unlink(self._path(self.instance))
+        except OSError:
+            pass  # The lock goes with the descriptor; the file is swept up by others.
+        finally:
+            os.close(descriptor)
+
+    def _prepare_folder(self, folder: str) -> None:
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            found = os.lstat(folder)
+            is_ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+            if not stat.S_ISDIR(found.st_mode) or not is_ours:
+                raise LedgerTrouble(FOREIGN) from None
+            if os.name == "posix" and found.st_mode & LOOSE:
+                os.chmod(folder, 0o700)
+
+    def _take(self) -> int:
+        path = self._path(self.instance)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
+            try:
+                if _fcntl is not None:
+                    # A sweeper may hold it for the moment in which it takes the new file for a dead one.
+                    _fcntl.flock(descriptor, _fcntl.LOCK_EX)
+                if self._is_in_place(descriptor):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path(self.instance)))
+        except OSError:
+            return False
+
+    def _bury(self, instance: str, unlink: bool) -> bool:
+        """Say whether an instance is dead and, if asked, delete its file while holding its lock."""
+        path = self._path(instance)
+        if _fcntl is None:  # pragma: no cover - Windows
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return True
+            except OSError:
+                return False
+            return True
+        try:
+            try:
+                descriptor = os.open(path, os.O_RDWR | O_SAFE)  # Over NFS, an exclusive lock needs it.
+            except PermissionError:
+                descriptor = os.open(path, os.O_RDONLY | O_SAFE)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # Never take from somebody who may be alive.
+        try:
+            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+            if unlink:
+                os.unlink(path)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _listed(self) -> Iterator[str]:
+        if self._folder is None:
+            return
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return
+        for name in names:
+            if name.endswith(_LOCK_SUFFIX):
+                yield name[: -len(_LOCK_SUFFIX)]
+
+    def _path(self, instance: str) -> str:
+        return os.path.join(self._folder or "", instance + _LOCK_SUFFIX)

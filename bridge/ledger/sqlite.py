@@ -1,0 +1,288 @@
+"""The ledger in one SQLite file, or in memory with the same code.
+
+The door to it: opening, transactions, and the health of the file. What the operations do is in
+`sqlite_steps`. Must not decide about pauses (the policy does) and must not retry (the journal does).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from bridge.core.model import Claim, Claimed, Gate, Listing, Look, Operation, Pauses, Task, Window
+from bridge.ledger import files, sqlite_file
+from bridge.ledger.owners import Owners
+from bridge.ledger.sqlite_reads import Reads
+from bridge.ledger.sqlite_steps import STEPS, Steps
+from bridge.ledger.store import EventRow, Notice, Policy
+from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, LedgerTrouble
+
+_READS: Final[dict[type, Callable[[Reads, Any], Any]]] = {
+    Look: Reads.look,
+    Listing: Reads.listing,
+    Pauses: Reads.pauses,
+}
+_ALL: Final[dict[type, Callable[[Any, Any], Any]]] = {**_READS, **STEPS}
+
+
+class SqliteStore:
+    """A ledger in SQLite; fits `bridge.ledger.store.Store`. Made by `SqliteStore.open`.
+
+    Thread safety: none. One thread at a time, which need not be the one that opened it.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: str | None,
+        policy: Policy,
+        clocks: tuple[Callable[[], float], Callable[[], float]],
+    ) -> None:
+        self.kind = "memory" if path is None else "sqlite"
+        self.durable = path is not None
+        self.secret = b""
+        self.clock_offset_s = 0.0
+        self.instance = os.urandom(10).hex()
+        self.notices: list[Notice] = []
+        self.trouble: LedgerTrouble | None = None
+        """Why the ledger could not be written when it was opened; None once it could."""
+        self._connection = connection
+        self._path = path
+        self._identity: files.Identity | None = None
+        self._boot_clock, self._wall_clock = clocks
+        self._owners = Owners(path, self.instance)
+        self._steps = Steps(connection.execute, policy, self._owners)
+        self._steps.durable = self.durable
+        self._is_closed = False
+
+    # --- opening -----------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: str | None,
+        *,
+        policy: Policy,
+        machine: str,
+        boot_clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        busy_s: float = 2.0,
+        private_directory: bool = False,
+    ) -> SqliteStore:
+        """Open a ledger, making it if it is missing.
+
+        A ledger that can be read but not written is opened too; `trouble` then says why, and
+        everything that writes raises.
+
+        Args:
+            path: the file, or None for memory.
+            machine: an identity of this machine, for people who look into the file.
+            boot_clock: seconds since boot, suspend included.
+            wall_clock: UNIX seconds.
+            busy_s: seconds to wait for a lock of another process.
+            private_directory: True if the file's directory is the program's own and may be repaired.
+
+        Raises:
+            LedgerTrouble: it can be neither made nor read.
+        """
+        prepared = None if path is None else files.prepare(path, private_directory)
+        writable = prepared is None or prepared.writable
+        try:
+            connection = sqlite_file.connect(path, busy_s, writable)
+        except sqlite3.Error as error:
+            raise sqlite_file.translate(error, writing=False) from error
+        store = cls(connection, path, policy, (boot_clock, wall_clock))
+        if prepared is not None:
+            store._identity = prepared.identity
+            store.notices.extend(prepared.notices)
+        try:
+            store._start(writable, machine)
+        except BaseException as error:
+            store.close()
+            if isinstance(error, sqlite3.Error):
+                raise sqlite_file.translate(error, writing=False) from error
+            raise
+        return store
+
+    def _start(self, writable: bool, machine: str) -> None:
+        version = sqlite_file.identify(self._connection)
+        if version > sqlite_file.VERSION:
+            self.trouble = LedgerTrouble(NEWER)
+        elif not writable:
+            self.trouble = LedgerTrouble(READONLY)
+        try:
+            if self.trouble is None:
+                self.notices += sqlite_file.configure(self._connection, writable=True)
+                if version < sqlite_file.VERSION:
+                    sqlite_file.migrate(self._connection)
+                self._owners.hold()
+        except sqlite3.Error as error:
+            self.trouble = sqlite_file.translate(error, writing=True)
+            if version == 0 or not self.trouble.is_readable:
+                raise self.trouble from error
+        except LedgerTrouble as trouble:
+            if version == 0 or not trouble.is_readable:
+                raise
+            self.trouble = trouble
+        if self.trouble is not None:
+            if version == 0:
+                raise self.trouble
+            sqlite_file.configure(self._connection, writable=False)
+            if self.trouble.kind == NEWER:
+                self._connection.execute("PRAGMA query_only = ON")
+        if self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
+            raise LedgerTrouble(CORRUPT)
+        self._join(machine)
+
+    def _join(self, machine: str) -> None:
+        """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
+        execute = self._connection.execute
+        found = execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
+        if found is None:
+            raise LedgerTrouble(CORRUPT)
+        self.secret = bytes(found[0])
+        wall = self._wall_clock()
+        self.clock_offset_s = wall - self._boot_clock()
+        boot = files.boot_id() if self._path is not None else None
+        if boot is None:
+            return
+        if self.trouble is None:
+            try:
+                with self._transaction("BEGIN IMMEDIATE"):
+                    execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
+                    execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (machine,))
+            except LedgerTrouble as trouble:
+                if not trouble.is_readable:
+                    raise
+                self.trouble = trouble
+        known = execute("SELECT offset_s FROM boots WHERE boot_id = ?", (boot,)).fetchone()
+        if known is not None:
+            self.clock_offset_s = float(known[0])
+
+    # --- transactions ------------------------------------------------------------------------
+
+    def transact(self, operations: Sequence[Operation]) -> list[Any]:
+        """Run all operations in order in one transaction, or none; see `bridge.ledger.store.Store`.
+
+        Raises:
+            LedgerTrouble: nothing of it has happened, except that a failed commit may have.
+        """
+        if all(type(operation) in _READS for operation in operations):
+            return self._run(operations, "BEGIN")
+        self._check_writable()
+        results = self._run(operations, "BEGIN IMMEDIATE")
+        self.trouble = None
+        return results
+
+    def read(self, operation: Look | Listing | Pauses) -> Any:
+        """Run one operation that changes nothing, also while the ledger cannot be written."""
+        return self._run([operation], "BEGIN", _READS)[0]
+
+    def peek(self, claim: Claim) -> Claimed | None:
+        """What a claim would meet, without writing; None if nothing known forbids to send."""
+        with self._transaction("BEGIN"):
+            return self._steps.peek(claim)
+
+    def peek_gate(self, task: Task, method: str, window: Window | None = None) -> Gate:
+        """What the gate would say to an attempt, without writing."""
+        with self._transaction("BEGIN"):
+            return self._steps.peek_gate(task, method, window)
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        with self._transaction("BEGIN"):
+            return self._steps.events(seq)
+
+    def _run(
+        self,
+        operations: Sequence[Any],
+        opening: str,
+        table: dict[type, Callable[[Any, Any], Any]] = _ALL,
+    ) -> list[Any]:
+        with self._transaction(opening):
+            steps = self._steps
+            return [table[type(operation)](steps, operation) for operation in operations]
+
+    @contextmanager
+    def _transaction(self, opening: str) -> Iterator[None]:
+        """Everything that happens to SQLite after opening happens in here; errors change type here."""
+        connection = self._connection
+        self._steps.wall = self._wall_clock()
+        self._steps.now = self._boot_clock() + self.clock_offset_s
+        try:
+            connection.execute(opening)
+            yield
+            connection.execute("COMMIT")
+        except BaseException as error:
+            sqlite_file.roll_back(connection)
+            self._steps.forget()
+            if isinstance(error, sqlite3.Error):
+                raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
+            raise
+
+    def _check_writable(self) -> None:
+        if self._path is None or self._identity is None:
+            return
+        if self.trouble is not None and self.trouble.kind == NEWER:
+            raise self.trouble
+        files.verify(self._path, self._identity)
+        self._owners.hold()
+
+    # --- health ------------------------------------------------------------------------------
+
+    def health(self, integrity: bool = False) -> dict[str, Any]:
+        """The state of the ledger for people and monitors.
+
+        Args:
+            integrity: also check the whole file for damage, which takes a while.
+        """
+        get = sqlite_file.get
+        with self._transaction("BEGIN"):
+            connection = self._connection
+            report = {
+                "kind": self.kind,
+                "path": self._path,
+                "durable": self.durable,
+                "trouble": None if self.trouble is None else self.trouble.kind,
+                "journal_mode": get(connection, "journal_mode"),
+                "synchronous": get(connection, "synchronous"),
+                "sqlite_version": sqlite3.sqlite_version,
+                "schema_version": get(connection, "user_version"),
+                "page_count": get(connection, "page_count"),
+                "size_bytes": self._size(),
+                "reports": connection.execute("SELECT count(*) FROM reports").fetchone()[0],
+            }
+        if integrity:
+            report["integrity"] = self.check(full=True)
+        return report
+
+    def check(self, full: bool = False) -> tuple[str, ...]:
+        """Look for damage; the problems found, at most ten.
+
+        Args:
+            full: also compare every index with its table.
+        """
+        with self._transaction("BEGIN"):
+            return sqlite_file.find_damage(self._connection, full)
+
+    def on_statement(self, callback: Callable[[str], Any] | None) -> None:
+        """Call back with the text of every statement that runs; None to stop."""
+        self._connection.set_trace_callback(callback)
+
+    def close(self) -> None:
+        """Let go of the file and of the owner's lock. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            sqlite_file.roll_back(self._connection)
+            self._connection.close()
+        finally:
+            self._owners.release()
+
+    def _size(self) -> int:
+        pages: int = sqlite_file.get(self._connection, "page_count")
+        return pages * int(sqlite_file.get(self._connection, "page_size"))

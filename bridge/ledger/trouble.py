@@ -1,0 +1,69 @@
+"""The one exception of the ledger: what is wrong with it, and what a person can do about it.
+
+Every store and the code around its files raises `LedgerTrouble` and nothing of its library.
+Imported by the whole ledger and by whoever decides what to do without one.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Final
+
+FULL: Final = "full"
+READONLY: Final = "readonly"
+LOCKED: Final = "locked"
+UNREADABLE: Final = "unreadable"
+CORRUPT: Final = "corrupt"
+FOREIGN: Final = "foreign"
+NEWER: Final = "newer"
+REPLACED: Final = "replaced"
+
+READABLE: Final = frozenset({FULL, READONLY, NEWER})
+"""Kinds that leave the ledger readable: it is still asked for duplicates and pauses."""
+
+SENTENCES: Final[Mapping[str, str]] = {
+    FULL: "The ledger cannot grow: free some space on its disk or raise the quota.",
+    READONLY: "The ledger cannot be written: allow its file and its directory to be written.",
+    LOCKED: "The ledger is locked by another program: end what holds its file open for writing.",
+    UNREADABLE: "The ledger cannot be read: check that its path is a readable file on a working disk.",
+    CORRUPT: "The ledger is damaged or not a ledger: move its file away, the next start makes a new one.",
+    FOREIGN: "The ledger is not safely ours: it must be a plain file of this user, or choose another path.",
+    NEWER: "The ledger was written by a newer version: it is read but not written; install that version.",
+    REPLACED: "The ledger's file was deleted or replaced while it was open: leave it alone and start again.",
+}
+"""Kind -> what it means and what to do. Total: every kind has its sentence."""
+
+_ERRNOS: Final[Mapping[int, str]] = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: FULL,
+    errno.EROFS: READONLY,
+    errno.EACCES: READONLY,
+    errno.EPERM: READONLY,
+    errno.ELOOP: FOREIGN,
+}
+
+
+class LedgerTrouble(Exception):
+    """The ledger cannot do what was asked.
+
+    Args:
+        kind: a name of `SENTENCES`.
+        sentence: what it means and what to do, without values of the caller; default by kind.
+    """
+
+    def __init__(self, kind: str, sentence: str | None = None) -> None:
+        self.kind = kind
+        self.sentence = SENTENCES[kind] if sentence is None else sentence
+        super().__init__(self.sentence)
+
+    @property
+    def is_readable(self) -> bool:
+        """True if the ledger can still be read."""
+        return self.kind in READABLE
+
+
+def from_os_error(error: OSError) -> LedgerTrouble:
+    """Translate an error of the file system; the caller chains it as the cause."""
+    return LedgerTrouble(_ERRNOS.get(error.errno or 0, UNREADABLE))

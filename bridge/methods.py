@@ -1,0 +1,308 @@
+"""The methods of the protocol: each turns params into a question to the service or the ledger.
+
+Joins `rpc`, `reports` and `ledger`. Params are checked against ``schemas/`` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from bridge import __version__
+from bridge.core.errors import BridgeError
+from bridge.core.model import Listing, Look, Pauses, PauseState, Resume, Row, Task
+from bridge.core.redact import Scrubber, Secret
+from bridge.core.resources import load_json
+from bridge.ops.clock import boot_clock
+from bridge.reports.flight import Report
+from bridge.reports.knowledge import rfc3339
+from bridge.reports.methods import methods as report_methods
+from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.reports.service import Service
+from bridge.rpc.dispatcher import PENDING, Failure, Method
+from bridge.rpc.schemas import Refused, check
+from bridge.session import Context
+
+PROTOCOL: Final = 1
+NAME: Final = "anticaptcha-report-bridge"
+STATUS_PATIENCE_S: Final = 0.25
+"""How long the status waits for a ledger that does not answer before it tells what was known last."""
+
+
+class Keys(Protocol):
+    """Where the default key comes from."""
+
+    def when_ready(self, use: Callable[[Secret | None], None]) -> None:
+        """Hand over the default key, or None, at once if it is known."""
+
+
+class Ledger(Protocol):
+    """What the methods ask of the ledger; see `bridge.ledger.journal.Journal`."""
+
+    def submit(self, op: Any, done: Callable[[Any], None]) -> None: ...
+
+    def account(self, key: str) -> str: ...
+
+    def now(self) -> float: ...
+
+    def status(self) -> Mapping[str, Any]: ...
+
+
+class Methods:
+    """The methods as a table for the dispatcher."""
+
+    def __init__(
+        self,
+        service: Service,
+        ledger: Ledger,
+        policy: PausePolicy,
+        keys: Keys,
+        scrubber: Scrubber,
+        *,
+        endpoint: str,
+        sandbox: bool,
+        limits: Mapping[str, Any],
+        figures: Callable[[], dict[str, Any]],
+        dropped_lines: Callable[[], int],
+        wall: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._ledger = ledger
+        self._policy = policy
+        self._keys = keys
+        self._scrubber = scrubber
+        self._endpoint = endpoint
+        self._sandbox = sandbox
+        self._limits = limits
+        self._figures = figures
+        self._dropped_lines = dropped_lines
+        self._wall = wall
+        self._started_wall = wall()
+        self._started_boot = boot_clock()
+        self._pauses: list[dict[str, Any]] = []
+        self.framing: Callable[[], str] = lambda: "line"
+        self.slow = frozenset(report_methods())
+        """Names of the methods that report."""
+
+    def table(self) -> dict[str, Method]:
+        """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
+        return {
+            **{name: self._reporter(name) for name in self.slow},
+            "rpc.discover": self._discover,
+            "bridge.info": self._info,
+            "bridge.status": self._status,
+            "bridge.getReport": self._get_report,
+            "bridge.listReports": self._list_reports,
+            "bridge.resume": self._resume,
+        }
+
+    # --- reports -----------------------------------------------------------------------------
+
+    def _reporter(self, name: str) -> Method:
+        def report(context: Context, params: dict[str, Any]) -> Any:
+            given = _checked("report.params", params)
+            key = self._given_key(given)
+
+            def submit(key: Secret | None) -> None:
+                self._service.submit(
+                    Report(
+                        name,
+                        given["taskId"],
+                        key,
+                        given.get("completedAt"),
+                        given.get("taskType"),
+                        given.get("languagePool"),
+                    ),
+                    context.answer,
+                    context.name,
+                )
+
+            if key is None:
+                self._keys.when_ready(submit)
+            else:
+                submit(key)
+            return PENDING
+
+        return report
+
+    def _given_key(self, given: Mapping[str, Any]) -> Secret | None:
+        text = given.get("clientKey")
+        if text is None:
+            return None
+        key = Secret(text)
+        self._scrubber.learn(key)
+        return key
+
+    # --- about the bridge --------------------------------------------------------------------
+
+    def _discover(self, _context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        return load_json("openrpc.json")
+
+    def _info(self, _context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        return {
+            "name": NAME,
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "sandbox": self._sandbox,
+            "framing": self.framing(),
+            "limits": dict(self._limits),
+        }
+
+    def _status(self, context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        once = threading.Lock()
+
+        def tell() -> None:
+            if once.acquire(blocking=False):
+                context.settle(self._marked(self._status_now()))
+
+        def on_pauses(states: Any) -> None:
+            if isinstance(states, tuple):
+                self._pauses = [self._show_pause(s) for s in states if s.key.rule != PROOF]
+            timer.cancel()
+            tell()
+
+        timer = threading.Timer(STATUS_PATIENCE_S, tell)
+        timer.daemon = True
+        timer.start()
+        self._ledger.submit(Pauses(self._endpoint), on_pauses)
+        return PENDING
+
+    def _status_now(self) -> dict[str, Any]:
+        flying, waiting = self._service.counts()
+        return {
+            "since": rfc3339(self._started_wall),
+            "uptimeSeconds": round(boot_clock() - self._started_boot, 3),
+            **self._figures(),
+            "inFlight": flying,
+            "queued": waiting,
+            "droppedLogLines": self._dropped_lines(),
+            "pauses": self._pauses,
+            "ledger": dict(self._ledger.status()),
+        }
+
+    def _resume(self, context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.resume.params", params)
+        key = self._given_key(given)
+        account = None if key is None else self._ledger.account(key.reveal())
+
+        def on_resumed(states: Any) -> None:
+            if not isinstance(states, tuple):
+                context.settle(_unavailable())
+                return
+            self._service.resume_waiting()
+            context.settle(self._marked({"resumed": [self._show_pause(state) for state in states]}))
+
+        self._ledger.submit(Resume(self._endpoint, given.get("scope"), account), on_resumed)
+        return PENDING
+
+    def _show_pause(self, state: PauseState) -> dict[str, Any]:
+        now, wall = self._ledger.now(), self._wall()
+
+        def show(at: float | None) -> str | None:
+            return None if at is None else rfc3339(at - now + wall)
+
+        shown = {
+            "scope": self._policy.scope(state),
+            "cause": state.cause,
+            "state": state.state,
+            "openedAt": show(state.opened_at),
+            "endsAt": show(state.ends_at),
+            "manual": state.ends_at is None,
+        }
+        for name, value in self._policy.parts(state.key):
+            shown[name] = value
+        return shown
+
+    # --- what the ledger knows ---------------------------------------------------------------
+
+    def _get_report(self, context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.getReport.params", params)
+
+        def look(key: Secret | None) -> None:
+            if key is None:
+                context.settle(_failure("key_missing"))
+                return
+            task = Task(self._endpoint, self._ledger.account(key.reveal()), given["taskId"])
+            self._ledger.submit(Look(task), on_row)
+
+        def on_row(row: Any) -> None:
+            if isinstance(row, Row):
+                context.settle(self._marked(show_record(row)))
+            else:
+                context.settle(_failure("report_not_found") if row is None else _unavailable())
+
+        key = self._given_key(given)
+        if key is None:
+            self._keys.when_ready(look)
+        else:
+            look(key)
+        return PENDING
+
+    def _list_reports(self, context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.listReports.params", params)
+        cursor = given.get("cursor")
+
+        def on_rows(found: Any) -> None:
+            if not isinstance(found, tuple):
+                context.settle(_unavailable())
+                return
+            rows, following = found
+            cursor = None if following is None else str(following)
+            reports = [show_record(row) for row in rows]
+            context.settle(self._marked({"reports": reports, "nextCursor": cursor}))
+
+        self._ledger.submit(
+            Listing(
+                self._endpoint,
+                since_wall=given.get("since"),
+                outcome=given.get("outcome"),
+                method=given.get("method"),
+                limit=given.get("limit", 100),
+                before_seq=None if cursor is None else int(cursor),
+            ),
+            on_rows,
+        )
+        return PENDING
+
+    def _marked(self, result: dict[str, Any]) -> dict[str, Any]:
+        if self._sandbox:
+            result["sandbox"] = True
+        return result
+
+
+def show_record(row: Row) -> dict[str, Any]:
+    """A row of the ledger as the wire shows it (``schemas/bridge.getReport.result.json``)."""
+    return {
+        "taskId": row.task.task_id,
+        "method": row.method,
+        "account": row.task.account[:8],
+        "state": row.state,
+        "outcome": row.outcome,
+        "code": row.code,
+        "kind": row.kind,
+        "attempts": row.attempts,
+        "recordedAt": rfc3339(row.recorded_wall),
+        "finishedAt": None if row.finished_wall is None else rfc3339(row.finished_wall),
+    }
+
+
+def _checked(schema: str, params: dict[str, Any]) -> Any:
+    try:
+        return check(schema, params)
+    except Refused as refused:
+        raise BridgeError("invalid_params", refused.data()) from None
+
+
+def _failure(kind: str) -> Failure:
+    error = BridgeError(kind)
+    return Failure(error.code, error.message, error.data)
+
+
+def _unavailable() -> Failure:
+    return _failure("ledger_unavailable")

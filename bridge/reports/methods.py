@@ -1,0 +1,136 @@
+"""Which report method fits which task type, read from ``schemas/methods.json``.
+
+Only looks names up: it must not decide what happens to a report. Imported by `bridge.reports` and the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from bridge.core.errors import warning
+from bridge.core.resources import load_json
+
+TABLE: Final = "methods.json"
+FITS: Final = "fits"
+WRONG: Final = "wrong"
+UNKNOWN_TYPE: Final = "unknown"
+
+
+class Method(NamedTuple):
+    """One report method of the upstream; task type names are in lower case."""
+
+    name: str
+    path: str
+    summary: str
+    subject: str
+    """What it is about: ``image``, ``recaptcha`` or ``hcaptcha``."""
+    polarity: str
+    """``incorrect`` or ``correct``."""
+    is_english_only: bool
+    """True if the upstream takes reports about tasks of the English pool only."""
+    is_withdrawn: bool
+    """True if the vendor has withdrawn the tasks it is about."""
+    task_types: frozenset[str]
+    ignored_task_types: frozenset[str]
+    """Types the vendor takes a report about, then ignores it."""
+
+
+class _Table(NamedTuple):
+    methods: Mapping[str, Method]
+    known_types: frozenset[str]
+
+
+_loaded: list[_Table] = []
+
+
+def _table() -> _Table:
+    if not _loaded:
+        source = load_json(TABLE)
+        methods = {entry["name"]: _make_method(entry) for entry in source["methods"]}
+        known = _lower(source["uncoveredTaskTypes"]).union(
+            *(method.task_types for method in methods.values())
+        )
+        _loaded.append(_Table(methods, known))
+    return _loaded[0]
+
+
+def _make_method(entry: Mapping[str, Any]) -> Method:
+    return Method(
+        entry["name"],
+        entry["path"],
+        entry["summary"],
+        entry["subject"],
+        entry["polarity"],
+        entry["englishOnly"],
+        entry["withdrawn"],
+        _lower(entry["taskTypes"]),
+        _lower(entry["ignoredTaskTypes"]),
+    )
+
+
+def _lower(names: list[str]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every report method by its name, in the table's order."""
+    return _table().methods
+
+
+def fit(method: str, task_type: str) -> str:
+    """Tell whether a report method fits a task type.
+
+    Names that differ only in case are the same: clients spell ``Recaptcha`` and ``ReCaptcha``.
+
+    Returns:
+        ``fits``, ``wrong`` (a known type of another method or of none) or ``unknown``.
+
+    Raises:
+        KeyError: no such method.
+    """
+    table = _table()
+    name = task_type.lower()
+    if name in table.methods[method].task_types:
+        return FITS
+    return WRONG if name in table.known_types else UNKNOWN_TYPE
+
+
+def find_fitting(task_type: str, like: str) -> str | None:
+    """Find the method that fits a task type and has another method's polarity.
+
+    A complaint is never offered in place of praise: it is not what the caller meant.
+
+    Args:
+        task_type: the upstream's name of the type.
+        like: the method whose polarity is wanted.
+
+    Raises:
+        KeyError: no such method.
+    """
+    name = task_type.lower()
+    polarity = _table().methods[like].polarity
+    for method in _table().methods.values():
+        if name in method.task_types and method.polarity == polarity:
+            return method.name
+    return None
+
+
+def find_warnings(method: str, task_type: str | None) -> tuple[dict[str, str], ...]:
+    """List what an answer should warn of, given the method and what the caller told.
+
+    Returns:
+        Wire forms ``{kind, message}``; empty if there is nothing to say.
+
+    Raises:
+        KeyError: no such method.
+    """
+    row = _table().methods[method]
+    kinds = []
+    if task_type is not None and fit(method, task_type) == UNKNOWN_TYPE:
+        kinds.append("unknown_task_type")
+    if task_type is not None and task_type.lower() in row.ignored_task_types:
+        kinds.append("ignored_by_vendor")
+    if row.is_withdrawn:
+        kinds.append("withdrawn_by_vendor")
+    return tuple(warning(kind) for kind in kinds)

@@ -1,0 +1,285 @@
+"""What one answer, or the lack of one, proves about a report: the mapping of upstream errors.
+
+Pure and total: any bytes, status, headers or failure give one verdict, never an exception.
+The rows of ``schemas/errors.json`` say what follows; this module only finds the row.
+It never states more than is known. Imported by `bridge.reports.service`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from bridge.core import errors
+from bridge.core.model import ACCEPTED, NOT_SENT, REFUSED, UNKNOWN, Ending, Exchange, Verdict
+
+MAX_DESCRIPTION: Final = 512
+"""Characters of the upstream's text that are passed on, after escaping."""
+MAX_CODE: Final = 128
+"""Characters of the upstream's errorCode that are passed on; the longest known one has 42."""
+MAX_ERROR_ID: Final = 2**31 - 1
+MAX_DEPTH: Final = 200
+"""Nesting that is still read; far below what would exhaust the interpreter's stack."""
+MAX_WAIT_S: Final = 1e9
+"""Longest Retry-After that is told apart; no window is that long."""
+
+_LIKELY_KIND: Final = "no_such_captcha"
+_DATE_FORMS: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
+_MEMBERS: Final = (
+    ("errorId", "error_id"),
+    ("errorCode", "error_code"),
+    ("errorDescription", "error_description"),
+    ("likely", "likely"),
+    ("cause", "cause"),
+)
+
+
+class _Answer(NamedTuple):
+    """The three members of a JSON verdict."""
+
+    error_id: int
+    code: str | None
+    description: str | None
+
+
+class _Integer(str):
+    """The token of a JSON number without fraction and exponent."""
+
+    __slots__ = ()
+
+
+def judge(
+    exchange: Exchange,
+    perhaps_before: bool,
+    scrub: Callable[[str], str] = lambda text: text,
+    now_wall: float | None = None,
+) -> Verdict:
+    """Tell what is known after one attempt.
+
+    A complete answer counts as an answer to the request whatever `Exchange.sent` says.
+
+    Args:
+        exchange: what the attempt met.
+        perhaps_before: True if an earlier attempt may have been taken.
+        scrub: hides secrets in upstream text; applied before anything is cut off.
+        now_wall: UNIX seconds, for a Retry-After date in an answer without a Date header.
+
+    Source: the bridge's protocol, sections on reports and errors; anti-captcha.com/apidoc/errors.
+    """
+    answer = _read_answer(exchange)
+    wait_s = _read_retry_after(exchange, now_wall)
+    status = exchange.status if _is_status(exchange.status) else None
+    if answer is not None and answer.error_id == 0:
+        return Verdict(
+            ACCEPTED, 0, ACCEPTED, ACCEPTED, "done", perhaps_before, True, True, True, http_status=status
+        )
+    row = _find_row(exchange, answer, wait_s)
+    perhaps = perhaps_before or row.outcome == UNKNOWN
+    outcome, code, kind = _conclude(row, answer, perhaps)
+    return Verdict(
+        outcome=outcome,
+        code=code,
+        kind=kind,
+        event=row.kind,
+        next=row.retry,
+        perhaps=perhaps,
+        is_send=row.outcome != NOT_SENT,
+        has_status=status is not None,
+        has_verdict=answer is not None,
+        pause=_find_pause(row, status),
+        error_id=answer.error_id if answer else None,
+        error_code=_clean_code(answer.code, scrub) if answer and answer.code is not None else None,
+        error_description=_clean_description(answer, scrub),
+        http_status=status,
+        # The rate pause lasts as long as the upstream asks, however it says that it is too much.
+        retry_after_s=wait_s if row.retry == "wait" or row.pause == "address_rate" else None,
+        cause=row.detail,
+        likely=ACCEPTED if perhaps and row.kind == _LIKELY_KIND else None,
+    )
+
+
+def ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
+    """Make the final answer of a verdict, as it is stored and told.
+
+    Args:
+        verdict: the last attempt's verdict.
+        extra: further members of the answer (hints, warnings, pause ...); they win, and None is left out.
+    """
+    detail: dict[str, Any] = {}
+    if verdict.outcome != ACCEPTED:
+        detail.update((name, getattr(verdict, field)) for name, field in _MEMBERS)
+        # Beside an errorId the status says something only if it is not the usual one.
+        if verdict.error_id is None or not 200 <= (verdict.http_status or 200) <= 299:
+            detail["httpStatus"] = verdict.http_status
+    detail.update(extra)
+    kept = {name: value for name, value in detail.items() if value is not None}
+    return Ending(verdict.outcome, verdict.code, verdict.kind, kept)
+
+
+def clean_text(text: str, scrub: Callable[[str], str]) -> str:
+    """Make upstream text safe to pass on: secrets hidden, control characters visible, cut to size.
+
+    Control characters, line and paragraph separators, characters that turn the reading direction
+    and lone surrogates become ``\\u`` and four digits; no such escape is cut in two.
+    """
+    pieces = []
+    left = MAX_DESCRIPTION
+    for char in scrub(text):
+        piece = f"\\u{ord(char):04x}" if _is_unsafe(char) else char
+        left -= len(piece)
+        if left < 0:
+            break
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def parse_http_date(text: str) -> float | None:
+    """Read a date of an HTTP header as UNIX seconds, in any of the three forms; None if it is none.
+
+    Source: RFC 9110, section 5.6.7.
+    """
+    from datetime import UTC, datetime  # rare, and slow to load: not at start
+
+    for form in _DATE_FORMS:
+        try:
+            return datetime.strptime(text.strip(), form).replace(tzinfo=UTC).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    return None
+
+
+# --- finding the row ----------------------------------------------------------------------------
+
+
+def _find_row(exchange: Exchange, answer: _Answer | None, wait_s: float | None) -> errors.Row:
+    if answer is not None:
+        return errors.upstream_row(answer.error_id, answer.code)
+    if exchange.failure is not None:
+        return errors.failure_row(exchange.failure, exchange.sent)
+    status = exchange.status if exchange.status is not None else 0
+    # A complete answer with a status outside 200 to 599 is as unreadable as no HTTP at all.
+    return errors.http_row(status, wait_s is not None) or errors.failure_row("malformed", True)
+
+
+def _conclude(row: errors.Row, answer: _Answer | None, perhaps: bool) -> tuple[str, int, str]:
+    if answer is not None and not perhaps:
+        return REFUSED, answer.error_id, row.kind
+    final = errors.wire_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
+    return UNKNOWN if perhaps else final.outcome or UNKNOWN, final.code or 0, final.kind
+
+
+def _find_pause(row: errors.Row, status: int | None) -> str | None:
+    # The transport pause counts attempts without a status; one that was read ends the run.
+    return None if row.pause == "transport" and status is not None else row.pause
+
+
+def _is_status(status: int | None) -> bool:
+    return status is not None and 100 <= status <= 999
+
+
+# --- reading the answer -------------------------------------------------------------------------
+
+
+def _read_answer(exchange: Exchange) -> _Answer | None:
+    if exchange.failure is not None or exchange.oversize or exchange.status is None or exchange.status < 200:
+        return None
+    if exchange.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        return None
+    try:
+        value = _parse(exchange.body)
+    except (ValueError, RecursionError):
+        return None
+    error_id = value.get("errorId") if isinstance(value, dict) else None
+    # Ten digits hold 2^31-1; the length is asked first because thousands of digits raise.
+    if not isinstance(error_id, _Integer) or len(error_id) > 10 or not 0 <= int(error_id) <= MAX_ERROR_ID:
+        return None
+    return _Answer(int(error_id), _text(value.get("errorCode")), _text(value.get("errorDescription")))
+
+
+def _parse(body: bytes) -> Any:
+    text = body.decode("utf-8").removeprefix("\ufeff")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _measure_depth(text) > MAX_DEPTH:
+        raise ValueError("nested too deep")
+    return json.loads(
+        text,
+        object_pairs_hook=_make_object,
+        parse_int=_Integer,
+        parse_float=_ignore_number,
+        parse_constant=_refuse_constant,
+    )
+
+
+def _measure_depth(text: str) -> int:
+    depth = deepest = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            in_string = escaped or char != '"'
+            escaped = char == "\\" and not escaped
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("repeated member name")
+    return value
+
+
+def _ignore_number(token: str) -> None:
+    """No member with a fraction or exponent is of interest, and huge ones must not become infinity."""
+
+
+def _refuse_constant(token: str) -> None:
+    raise ValueError("not a JSON value")
+
+
+def _text(value: Any) -> str | None:
+    # Number tokens are texts of a class of their own.
+    return value if type(value) is str else None
+
+
+def _clean_description(answer: _Answer | None, scrub: Callable[[str], str]) -> str | None:
+    if answer is None or answer.description is None:
+        return None
+    return clean_text(answer.description, scrub)
+
+
+def _clean_code(code: str, scrub: Callable[[str], str]) -> str:
+    # Passed on as it came, but half a surrogate pair could not be written as JSON.
+    whole = "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in scrub(code))
+    return whole[:MAX_CODE]
+
+
+def _is_unsafe(char: str) -> bool:
+    return (
+        char < " "
+        or "\x7f" <= char <= "\x9f"
+        or char in "\u061c\u200e\u200f\u2028\u2029"
+        or "\u202a" <= char <= "\u202e"
+        or "\u2066" <= char <= "\u2069"
+        or "\ud800" <= char <= "\udfff"
+    )
+
+
+# --- reading Retry-After ------------------------------------------------------------------------
+
+
+def _read_retry_after(exchange: Exchange, now_wall: float | None) -> float | None:
+    text = exchange.headers.get("retry-after", "").strip()
+    if exchange.failure is not None or not text or not text.isascii():
+        return None
+    if text.isdigit():
+        return min(float(text), MAX_WAIT_S)
+    until = parse_http_date(text)
+    now = parse_http_date(exchange.headers.get("date", ""))
+    now = now_wall if now is None else now
+    return None if until is None or now is None else min(max(until - now, 0.0), MAX_WAIT_S)

@@ -1,0 +1,80 @@
+"""Time left: when a task may still be reported, and how long to wait before the next attempt.
+
+Pure arithmetic on the ledger's timeline (seconds). Nothing here reads a clock.
+Source of the 60 s: the upstream's report pages; the margins are our own choices.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge.core.model import Window
+
+REPORTABLE_S: Final = 60.0
+"""A task can be reported this long after the worker finished it."""
+UNANCHORED_FIRST_S: Final = 55.0
+"""Without ``completedAt`` a first attempt may start this long after receipt: the task was completed
+before we heard of it, and polling has used some of the minute."""
+UNANCHORED_RETRY_S: Final = 30.0
+"""Without ``completedAt`` a retry may start this long after receipt; later ones could only be late."""
+LEAST_LEFT_S: Final = 2.0
+"""No attempt starts with less left: it could hardly arrive."""
+RESEND_LEFT_S: Final = 5.0
+"""No second send after a perhaps-delivered one with less left."""
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MOST_S: Final = 8.0
+
+
+def open_window(now: float, age_s: float | None) -> Window:
+    """Open the window of a task at the receipt of a request.
+
+    Args:
+        now: The receipt, on the timeline.
+        age_s: Seconds since ``completedAt``, clock skew corrected; None if it was not told.
+            A negative age (completed in the future) counts as zero.
+    """
+    if age_s is None:
+        return Window(None, now)
+    return Window(now + REPORTABLE_S - max(0.0, age_s), None)
+
+
+def merge_windows(one: Window, other: Window) -> Window:
+    """Keep the earliest ends known."""
+    return Window(_earliest(one.until, other.until), _earliest(one.since, other.since))
+
+
+def ends_at(window: Window, retrying: bool) -> float:
+    """When a report that still waits is answered, because nothing can be sent any more."""
+    ends = float("inf") if window.until is None else window.until
+    if window.since is not None:
+        ends = min(ends, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
+    return ends
+
+
+def starts_by(window: Window, retrying: bool) -> float:
+    """The last moment an attempt may start."""
+    latest = float("inf") if window.until is None else window.until - LEAST_LEFT_S
+    if window.since is not None:
+        latest = min(latest, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
+    return latest
+
+
+def sends_by(window: Window, retrying: bool) -> float:
+    """The last moment the first byte of a request may leave."""
+    return starts_by(window, retrying) + LEAST_LEFT_S
+
+
+def backoff_s(attempts: int, chance: float) -> float:
+    """Seconds to wait after so many attempts: doubling, capped, with full jitter.
+
+    Args:
+        attempts: Attempts made so far, at least 1.
+        chance: A random number from 0 to 1.
+    """
+    return chance * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempts - 1))
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

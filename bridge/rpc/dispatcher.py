@@ -1,0 +1,163 @@
+"""The door to jsonrpcserver: calls a method by name, with nothing but our own errors coming out.
+
+The envelope has been checked before, each batch member comes alone. Only the library's dispatcher
+is loaded: its package also imports jsonschema, asyncio and http.server, which cost more than the
+rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the plain way (the tests do both).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+from bridge.core.errors import BridgeError, rows
+
+PENDING: Final = object()
+"""What a method returns when its answer comes later, through the context it was given."""
+
+Method = Callable[[Any, dict[str, Any]], Any]
+"""A method: called with the context and the params by name; returns a JSON-ready result or
+`PENDING`; raises `BridgeError`."""
+
+_SIGNATURE: Final = Signature(
+    [
+        Parameter("context", Parameter.POSITIONAL_ONLY),
+        Parameter("arguments", Parameter.VAR_POSITIONAL),
+        Parameter("params", Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+class Failure(NamedTuple):
+    """An error to answer with."""
+
+    code: int
+    message: str
+    data: Mapping[str, Any]
+
+
+def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
+    """Import jsonrpcserver's dispatcher and its result module."""
+    if not plain:
+        try:
+            for package in ("oslash", "jsonrpcserver"):
+                _stub(package)
+            return _import_both()
+        except (ImportError, AttributeError):
+            for name in [n for n in sys.modules if n.partition(".")[0] in ("oslash", "jsonrpcserver")]:
+                del sys.modules[name]
+        finally:
+            for package in ("oslash", "jsonrpcserver"):
+                if getattr(sys.modules.get(package), "_is_stub", False):
+                    del sys.modules[package]
+    return _import_both()
+
+
+def _stub(package: str) -> None:
+    """Put an empty package in place, so that a submodule loads without the package's own imports."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec(package)
+    if package in sys.modules or spec is None or spec.submodule_search_locations is None:
+        return
+    stub = ModuleType(package)
+    stub.__path__ = list(spec.submodule_search_locations)
+    stub._is_stub = True  # type: ignore[attr-defined]
+    sys.modules[package] = stub
+
+
+def _import_both() -> tuple[ModuleType, ModuleType]:
+    import jsonrpcserver.dispatcher
+    import jsonrpcserver.result
+
+    # It logs tracebacks with arguments, and arguments hold keys.
+    jsonrpcserver.dispatcher.logger.disabled = True
+    return sys.modules["jsonrpcserver.dispatcher"], sys.modules["jsonrpcserver.result"]
+
+
+class Dispatcher:
+    """Calls methods by name.
+
+    Args:
+        methods: Name to method.
+        on_bug: Told of an exception that is not a `BridgeError`; returns the reference to answer with.
+
+    Thread safety: `dispatch` may be called from any thread.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
+        self._on_bug = on_bug
+        library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
+        self._dispatch = library.dispatch_to_response_pure
+        self._success = results.Success
+        self._error = results.Error
+        self._methods = {name: self._guard(method) for name, method in methods.items()}
+        self._rows = {row.code: row for row in rows("wire") if row.code is not None}
+
+    def dispatch(self, name: str, params: Any, context: Any) -> Any:
+        """Call a method.
+
+        Args:
+            params: The request's params: a dict, a list, or None if there were none.
+            context: Handed to the method.
+
+        Returns:
+            The method's result, `PENDING`, or a `Failure`.
+        """
+        request: dict[str, Any] = {"method": name, "id": None}
+        if params is not None:
+            request["params"] = params
+        response = self._dispatch(
+            deserializer=_same,
+            validator=_same,
+            post_process=_same,
+            methods=self._methods,
+            context=(context, isinstance(params, list)),
+            request=request,
+        )
+        value = getattr(response, "_value", None)
+        if value is not None:
+            return value.result
+        error = response._error
+        if isinstance(error.data, dict):
+            return Failure(error.code, error.message, error.data)
+        # One of the library's own: its data may hold input or exception text, so only the code counts.
+        row = self._rows.get(error.code)
+        if row is None or row.kind == "internal_error":
+            return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
+        return Failure(error.code, row.message, {"kind": row.kind})
+
+    def fail(self, bug: BaseException) -> Failure:
+        """Turn a bug into an internal error with a reference that the log has too."""
+        error = BridgeError("internal_error", {"reference": self._on_bug(bug)})
+        return Failure(error.code, error.message, error.data)
+
+    def _guard(self, method: Method) -> Callable[..., Any]:
+        def guarded(context: Any, /, *arguments: Any, **params: Any) -> Any:
+            inner, is_array = context
+            try:
+                if is_array:
+                    raise BridgeError("invalid_params", _ARRAY)
+                return self._success(method(inner, params))
+            except BridgeError as error:
+                return self._error(error.code, error.message, error.data)
+            except Exception as bug:
+                return self._error(*self.fail(bug))
+
+        guarded.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+        return guarded
+
+
+_ARRAY: Final = {
+    "pointer": "",
+    "rule": "type",
+    "sentence": "Params are by name: send an object, not an array.",
+}
+
+
+def _same(value: Any) -> Any:
+    return value

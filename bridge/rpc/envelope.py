@@ -1,0 +1,146 @@
+"""The JSON-RPC 2.0 envelope: parsed messages to calls, and the shapes of responses.
+
+Judges every message and every member of a batch alone (specification, sections 4 to 7). Does not
+run anything, does not look into params, and knows nothing of reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Final, NamedTuple
+
+from bridge.core.errors import wire_row
+from bridge.core.strict_json import Number, Tainted
+
+Id = str | int | Number | None
+"""The id of a request, as it was written."""
+
+
+class Call(NamedTuple):
+    """A request or notification whose envelope is right."""
+
+    id: Id
+    has_id: bool
+    """False for a notification: it is never answered. A request's id may be None all the same."""
+    method: str
+    params: dict[str, Any] | list[Any] | None
+    """As parsed, so numbers may be `Number`; None if there are none."""
+
+
+class Invalid(NamedTuple):
+    """A message that is not a JSON-RPC request; always answered, see `invalid_response`."""
+
+    id: Id
+    """The id to answer with: None if it cannot be read."""
+    reason: str
+    """For the log: a flaw of `strict_json.Tainted`, or ``not_an_object``, ``version``, ``method``,
+    ``id``, ``params``, ``empty_batch``, ``batch_too_large``. Holds no input."""
+
+
+Member = Call | Invalid
+
+
+def split(message: Any, max_batch: int) -> Member | list[Member]:
+    """Return the call of a parsed message, or a list of the calls of a batch.
+
+    Args:
+        message: a value of `strict_json.parse`, or the ``value`` of its `NotAcceptable`.
+        max_batch: how many members a batch may have; a larger one is refused as a whole.
+    """
+    if not isinstance(message, list):
+        return _judge(message)
+    if not message:
+        return Invalid(None, "empty_batch")
+    if len(message) > max_batch:
+        return Invalid(None, "batch_too_large")
+    return [_judge(member) for member in message]
+
+
+def success_response(id: Id, result: Any) -> dict[str, Any]:
+    """Build the response to a request that went well."""
+    return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def error_response(id: Id, code: int, message: str, data: Any = None) -> dict[str, Any]:
+    """Build the response to a request that went wrong; without ``data`` if it is None."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return {"jsonrpc": "2.0", "id": id, "error": error}
+
+
+def invalid_response(id: Id = None) -> dict[str, Any]:
+    """Build the response to an `Invalid` message, and to one that is too large (id None)."""
+    return _row_response(id, "invalid_request")
+
+
+def parse_error_response() -> dict[str, Any]:
+    """Build the response to what is not JSON or cannot be cut into messages."""
+    return _row_response(None, "parse_error")
+
+
+def id_key(id: Id) -> Hashable:
+    """Return a key that is equal for equal ids: type and value, numbers by their exact value.
+
+    ``1``, ``1.0`` and ``10e-1`` are one id, ``"1"`` is another. Exponents are never expanded.
+    """
+    if not isinstance(id, Number):
+        return id
+    mantissa, _, exponent_text = id.token.lower().partition("e")
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return 0
+    is_negative = mantissa[0] == "-"
+    shift = len(digits) - len(significant) - len(fraction)
+    exponent_digits = exponent_text.lstrip("+-").lstrip("0") or "0"
+    if len(exponent_digits) > _MAX_EXPONENT_DIGITS:
+        # Nobody counts so far; equal only if written with the same exponent.
+        return (is_negative, significant, shift, exponent_text[0] == "-", exponent_digits)
+    shift += int(exponent_digits) * (-1 if exponent_text[:1] == "-" else 1)
+    if shift >= 0 and len(significant) + shift <= _MAX_INT_DIGITS:
+        return int(mantissa[:is_negative] + significant + "0" * shift)
+    return (is_negative, significant, shift)
+
+
+_MAX_INT_DIGITS: Final = 15
+"""Integers up to here are parsed as `int`, so the others must meet them here."""
+_MAX_EXPONENT_DIGITS: Final = 600
+"""Exponents up to here are added exactly; int() takes 640 digits whatever the environment says."""
+
+_NO_PARAMS: Final = object()
+
+
+def _judge(message: Any) -> Member:
+    reason = None
+    if isinstance(message, Tainted):
+        message, reason = message
+    if not isinstance(message, dict):
+        return Invalid(None, reason or "not_an_object")
+    id = message.get("id")
+    # By exact type: true is an int to isinstance.
+    id_is_right = id is None or type(id) in (str, int, Number)
+    if not id_is_right:
+        id = None
+    if reason is None:
+        if message.get("jsonrpc") != "2.0":
+            reason = "version"
+        elif not isinstance(message.get("method"), str):
+            reason = "method"
+        elif not id_is_right:
+            reason = "id"
+        else:
+            params = message.get("params", _NO_PARAMS)
+            if params is _NO_PARAMS:
+                return Call(id, "id" in message, message["method"], None)
+            if isinstance(params, dict | list):
+                return Call(id, "id" in message, message["method"], params)
+            reason = "params"
+    return Invalid(id, reason)
+
+
+def _row_response(id: Id, kind: str) -> dict[str, Any]:
+    row = wire_row(kind)
+    assert row.code is not None
+    return error_response(id, row.code, row.message, {"kind": row.kind})

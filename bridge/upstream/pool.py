@@ -1,0 +1,131 @@
+"""Connections that wait for their next request, the last one in being the first one out.
+
+Last in, first out keeps few connections warm and lets the others grow old. Sends and reads nothing.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from contextlib import suppress
+from typing import Final
+
+from bridge.upstream.answer import Inlet
+from bridge.upstream.attempt import now
+
+MAX_IDLE_S: Final = 50.0
+"""How long a connection may wait for reuse. Load balancers close at 60 s, nginx at 75 s; leaving first means
+that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
+KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+
+
+class Connection:
+    """One open connection and its reading side.
+
+    Thread safety: belongs to the thread that took it.
+    """
+
+    __slots__ = ("_poller", "expires_at", "inlet", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.inlet = Inlet(sock)
+        self.expires_at = 0.0
+        self._poller = None
+        if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
+            self._poller = select.poll()
+            self._poller.register(sock.fileno(), select.POLLIN)
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing has come since the last answer: neither the end nor bytes nobody asked for."""
+        if self._poller is not None:
+            return not self._poller.poll(0)
+        return not select.select([self.sock], [], [], 0)[0]
+
+    def has_surplus(self) -> bool:
+        """Tell whether the TLS layer holds bytes that no answer has used."""
+        pending = getattr(self.sock, "pending", None)
+        return pending is not None and pending() > 0
+
+    def close(self) -> None:
+        """Close it; never raises."""
+        with suppress(OSError):  # it reports what was wrong before, and that is known already
+            self.sock.close()
+
+
+class Pool:
+    """The idle connections.
+
+    Thread safety: every method may be called from any thread. Closing is done outside the lock.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._is_closed = False
+        self._opened = 0
+        self._reused = 0
+
+    def take(self) -> Connection | None:
+        """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if now() < connection.expires_at and connection.is_quiet():
+                with self._lock:
+                    self._reused += 1
+                return connection
+            connection.close()
+
+    def give(self, connection: Connection, keep_alive: str | None) -> None:
+        """Keep a clean connection for the next request.
+
+        Args:
+            connection: after a complete answer with nothing left over.
+            keep_alive: the answer's ``Keep-Alive`` header, whose ``timeout`` may shorten the wait.
+        """
+        connection.expires_at = expires_at = now() + _idle_seconds(keep_alive)
+        closing: list[Connection] = []
+        with self._lock:
+            if self._is_closed or expires_at <= now():
+                closing.append(connection)
+            else:
+                self._idle.append(connection)
+                if len(self._idle) > self._size:
+                    closing.append(self._idle.pop(0))
+        for old in closing:
+            old.close()
+
+    def count_opened(self) -> None:
+        """Count a connection that was opened."""
+        with self._lock:
+            self._opened += 1
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many connections were opened, how often one was reused, and how many are idle."""
+        with self._lock:
+            return self._opened, self._reused, len(self._idle)
+
+    def close(self) -> None:
+        """Close what is idle now, and later what comes back."""
+        with self._lock:
+            self._is_closed = True
+            closing, self._idle = self._idle, []
+        for connection in closing:
+            connection.close()
+
+
+def _idle_seconds(keep_alive: str | None) -> float:
+    if keep_alive is None:
+        return MAX_IDLE_S
+    for part in keep_alive.lower().split(","):
+        name, _, value = part.partition("=")
+        value = value.strip().strip('"')
+        if name.strip() == "timeout" and value.isascii() and value.isdigit():
+            return min(MAX_IDLE_S, int(value[:6]) - KEEP_ALIVE_MARGIN_S)
+    return MAX_IDLE_S

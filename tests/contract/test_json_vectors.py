@@ -1,0 +1,166 @@
+"""The JSON parsing vectors, answered as the bridge answers lines and bodies, inside one process.
+
+The vectors lie beside the repository, not in it; where they are missing these tests are skipped.
+A vector is a text and the answers it may get (``bridge_any_of``). Texts with a line feed inside have
+no such list, since as lines they are several messages: what each of these is owed stands here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.strict_json import NotAcceptable, NotJson, dump, parse
+from bridge.rpc.envelope import Invalid, invalid_response, parse_error_response, split
+from bridge.wire.framing import Event, Framer, Oversize
+
+VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors" / "json_parsing.jsonl"
+ROWS: list[dict[str, Any]] = (
+    [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.is_file() else []
+)
+
+pytestmark = pytest.mark.skipif(not ROWS, reason="the vectors beside the repository are not there")
+
+NOT_JSON = {"kind": "error", "code": -32700, "id_raw": "null"}
+NO_REQUEST = {"kind": "error", "code": -32600, "id_raw": "null"}
+
+# As lines: each piece between line feeds is a message of its own. A lone number is JSON but no request.
+LINES_OWED = {
+    "n_array_newlines_unclosed.json": [NOT_JSON, NO_REQUEST, NOT_JSON],
+    "n_array_unclosed_with_new_lines.json": [NOT_JSON, NO_REQUEST, NOT_JSON],
+    "n_string_unescaped_newline.json": [NOT_JSON, NOT_JSON],
+    "y_array_with_1_and_newline.json": [NOT_JSON, NOT_JSON],
+    "y_object_with_newlines.json": [NOT_JSON, NOT_JSON, NOT_JSON],
+}
+# As one body: a line feed is white space, or an error inside a string.
+BODY_OWED = {
+    "n_array_newlines_unclosed.json": NOT_JSON,
+    "n_array_unclosed_with_new_lines.json": NOT_JSON,
+    "n_string_unescaped_newline.json": NOT_JSON,
+    "y_array_with_1_and_newline.json": {"kind": "batch", "items": [[NO_REQUEST]]},
+    "y_object_with_newlines.json": NO_REQUEST,
+}
+
+
+def answer(event: Event) -> Any:
+    """Answer one event of the framer as the service does; no vector is a call."""
+    if not isinstance(event, bytes):
+        return invalid_response() if isinstance(event, Oversize) else parse_error_response()
+    try:
+        value = parse(event, 64)
+    except NotJson:
+        return parse_error_response()
+    except NotAcceptable as refused:
+        value = refused.value
+    verdict = split(value, 1000)
+    if isinstance(verdict, list):
+        return [invalid_response(member.id) for member in verdict if isinstance(member, Invalid)]
+    return invalid_response(verdict.id)
+
+
+def is_allowed(given: Any, allowed: dict[str, Any]) -> bool:
+    """Tell whether an answer is the one that a vector describes."""
+    given = json.loads(dump(given), parse_int=str, parse_float=str)
+    if allowed["kind"] == "batch":
+        return (
+            isinstance(given, list)
+            and len(given) == len(allowed["items"])
+            and all(
+                any(is_allowed(member, one) for one in item)
+                for member, item in zip(given, allowed["items"], strict=True)
+            )
+        )
+    return (
+        allowed["kind"] == "error"
+        and isinstance(given, dict)
+        and given["error"]["code"] == str(allowed["code"])
+        and json.dumps(given["id"]) == allowed["id_raw"]
+    )
+
+
+def text_of(row: dict[str, Any]) -> bytes:
+    """Return the text of a vector."""
+    text = base64.b64decode(row["base64"])
+    assert len(text) == row["bytes"]
+    return text
+
+
+def feed(framer: Framer, data: bytes, step: int) -> list[Event]:
+    """Feed a whole stream in portions and end it."""
+    events: list[Event] = []
+    for position in range(0, len(data), step):
+        events += framer.feed(data[position : position + step])
+    return events + framer.end()
+
+
+def is_utf8(text: bytes) -> bool:
+    """Tell whether a text is UTF-8."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def names(rows: list[dict[str, Any]]) -> list[Any]:
+    """Make a test parameter of each vector."""
+    return [pytest.param(row, id=row["name"]) for row in rows]
+
+
+def test_all_vectors_are_known_by_framing() -> None:
+    """Each vector has its answers listed, by itself or here."""
+    assert len(ROWS) == 318
+    assert {row["name"] for row in ROWS if row["bridge_any_of"] is None} == set(LINES_OWED) == set(BODY_OWED)
+    assert {row["framing"] for row in ROWS} == {"line_safe", "blank_line", "contains_newline"}
+
+
+@pytest.mark.parametrize("row", names(ROWS))
+@pytest.mark.parametrize("place", ["first, whole", "first, byte by byte", "without line feed", "later"])
+def test_a_line_is_answered_as_its_vector_says(row: dict[str, Any], place: str) -> None:
+    """A text sent as a line gets one of the answers it may get, wherever in the stream it stands."""
+    text = text_of(row)
+    data = text if place == "without line feed" else text + b"\n"
+    data = b"7\n" + data if place == "later" else data
+    answers = [answer(event) for event in feed(Framer(1 << 20), data, 1 if "byte" in place else 1 << 20)]
+    if place == "later":
+        assert is_allowed(answers.pop(0), NO_REQUEST)
+    if row["framing"] == "contains_newline":
+        owed = LINES_OWED[row["name"]]
+        assert len(answers) == len(owed)
+        assert all(map(is_allowed, answers, owed))
+    elif row["framing"] == "blank_line":
+        assert {"kind": "none"} in row["bridge_any_of"]
+        assert answers == []
+    else:
+        assert len(answers) == 1
+        assert any(is_allowed(answers[0], allowed) for allowed in row["bridge_any_of"])
+
+
+@pytest.mark.parametrize("row", names(ROWS))
+def test_a_body_is_answered_as_its_vector_says(row: dict[str, Any]) -> None:
+    """A text sent behind a header is one message, and gets one of the answers it may get."""
+    framer, text = Framer(1 << 20), text_of(row)
+    (event,) = feed(framer, b"Content-Length: %d\r\n\r\n%b" % (len(text), text), 1 << 20)
+    assert event == text
+    assert any(
+        is_allowed(answer(event), allowed) for allowed in row["bridge_any_of"] or [BODY_OWED[row["name"]]]
+    )
+
+
+@pytest.mark.parametrize("row", names(ROWS))
+def test_json_is_told_from_what_is_not(row: dict[str, Any]) -> None:
+    """A text that must parse is never a parse error, one that must not parse always is."""
+    text, is_json = text_of(row), True
+    try:
+        parse(text, 64)
+    except NotJson:
+        is_json = False
+    except NotAcceptable:
+        pass
+    # Where the suite leaves it open, everything in plain UTF-8 is JSON to us, whatever its numbers.
+    is_plain = b"\0" not in text and not text.startswith(b"\xef\xbb\xbf") and is_utf8(text)
+    assert is_json == {"y": True, "n": False, "i": is_plain}[row["expect"]]

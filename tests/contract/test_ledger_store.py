@@ -1,0 +1,832 @@
+"""What every store of the ledger promises; a new backend is one more row of `BACKENDS`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.core.model import (
+    ACCEPTED,
+    DONE,
+    NOT_SENT,
+    OPEN,
+    PROBING,
+    QUEUED,
+    REFUSED,
+    SENDING,
+    TRANSITIONS,
+    UNKNOWN,
+    WAITING,
+    Begin,
+    Claim,
+    Claimed,
+    Ending,
+    Facts,
+    Gate,
+    Listing,
+    Look,
+    PauseEvent,
+    PauseKey,
+    Pauses,
+    PauseState,
+    Prune,
+    Record,
+    Resume,
+    Row,
+    Settle,
+    Sweep,
+    Task,
+    Verdict,
+    Window,
+)
+from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.store import GUARD_S, Store
+from bridge.ledger.trouble import LedgerTrouble
+
+ROOT = Path(__file__).parents[2]
+ENDPOINT = "https://upstream.test"
+ACCOUNT = "a" * 32
+GOOD = Verdict(ACCEPTED, 0, "accepted", "accepted", "done", False, True, True, True)
+RESET = Verdict(UNKNOWN, -32002, "outcome_unknown", "reset", "again_once", True, True, False, False)
+NO_DNS = Verdict(NOT_SENT, -32001, "upstream_unreachable", "dns", "again", False, False, False, False)
+SIXTEEN = Verdict(
+    REFUSED, 16, "no_such_captcha", "no_such_captcha", "done", False, True, True, True, "account"
+)
+TAKEN = Ending(ACCEPTED, 0, "accepted")
+CLOSED_WINDOW = Ending(NOT_SENT, -32010, "window_closed", {"ageSeconds": 61})
+LOST_TRACK = Ending(UNKNOWN, -32002, "outcome_unknown")
+WINDOW = Window(5_000.0, None)
+
+
+class Clock:
+    """A boot clock and a wall clock that only a test moves."""
+
+    def __init__(self) -> None:
+        self.boot = 1_000.0
+        self.wall = 4_000.0
+
+    def advance(self, seconds: float) -> None:
+        self.boot += seconds
+        self.wall += seconds
+
+    @property
+    def now(self) -> float:
+        return self.boot + 3_000.0
+
+
+class Policy:
+    """Two rules: ``account`` opens for 60 s on a verdict that feeds it, ``method`` never opens itself."""
+
+    machine = "m"
+
+    def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
+        return PauseKey("account", task.account), PauseKey("method", method)
+
+    def gate(
+        self,
+        now: float,
+        task: Task,
+        method: str,
+        owner: str,
+        states: Mapping[PauseKey, PauseState],
+        window: Window,
+    ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
+        state = states.get(PauseKey("account", task.account))
+        if state is None or state.state not in (OPEN, PROBING):
+            return Gate("begun"), (), ()
+        if state.state == PROBING:
+            return Gate("busy", state), (), ()
+        if state.ends_at is None or now < state.ends_at:
+            return Gate("paused", state, state.ends_at), (), ()
+        name = f"{task.account}/{task.task_id}"
+        probe = state._replace(state=PROBING, probe_owner=owner, probe_task=name)
+        return Gate("begun"), (probe,), (PauseEvent("pause_probing", probe),)
+
+    def learn(
+        self,
+        now: float,
+        task: Task,
+        method: str,
+        owner: str,
+        began_at: float,
+        verdict: Verdict,
+        states: Mapping[PauseKey, PauseState],
+    ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:
+        key = PauseKey("account", task.account)
+        state = states.get(key, PauseState(key))
+        if verdict.pause == "account":
+            recent = (*state.recent, (now, f"{task.account}/{task.task_id}"))
+            after = PauseState(key, OPEN, "no_such_captcha", 1, recent, opened_at=now, ends_at=now + 60.0)
+            return (after,), (PauseEvent("pause_opened", after),)
+        if state.state == PROBING and verdict.has_verdict:
+            return (PauseState(key),), (PauseEvent("pause_closed", PauseState(key)),)
+        return (), ()
+
+    def release(self, now: float, state: PauseState) -> PauseState:
+        return state._replace(state=OPEN, ends_at=now, probe_owner=None, probe_task=None)
+
+    def resume(self, now: float, state: PauseState, scope: str | None) -> PauseState | None:
+        meant = state.state == OPEN and scope in (None, self.scope(state))
+        return state._replace(ends_at=now) if meant else None
+
+    def scope(self, state: PauseState) -> str:
+        return "quality"
+
+    def ends_at(self, window: Window, retrying: bool) -> float:
+        return min(at for at in (window.until, window.since and window.since + 30.0) if at)
+
+    def settle_dead(self, row: Row) -> Ending:
+        return LOST_TRACK if row.perhaps or row.state == SENDING else CLOSED_WINDOW
+
+
+class Backend:
+    """Opens stores of one kind on one ledger, and closes them all."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.path = None if kind == "memory" else str(folder / "state" / "ledger.db")
+        self.clock = Clock()
+        self.policy = Policy()
+        self._stores: list[SqliteStore] = []
+
+    def open(self, **options: Any) -> SqliteStore:
+        store = SqliteStore.open(
+            self.path,
+            policy=self.policy,
+            machine="m",
+            boot_clock=lambda: self.clock.boot,
+            wall_clock=lambda: self.clock.wall,
+            **options,
+        )
+        self._stores.append(store)
+        return store
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+BACKENDS = ("memory", "sqlite")
+SHARED = ("sqlite",)
+"""Backends that several processes can open together."""
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """One ledger of each kind."""
+    made = Backend(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """One ledger of each kind that processes can share."""
+    made = Backend(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(backend: Backend) -> SqliteStore:
+    """An open store on a new ledger."""
+    return backend.open()
+
+
+def task(number: int = 7, account: str = ACCOUNT, endpoint: str = ENDPOINT) -> Task:
+    """A task of the test account."""
+    return Task(endpoint, account, number)
+
+
+def claim(
+    which: Task | None = None,
+    method: str = "reportIncorrectImageCaptcha",
+    window: Window = WINDOW,
+    begin: bool = True,
+    refusal: Ending | None = None,
+    facts: Facts | None = None,
+) -> Claim:
+    """A claim as the service makes it."""
+    return Claim(which or task(), method, window, facts or Facts(), begin, refusal)
+
+
+def record(verdict: Verdict, ending: Ending | None, which: Task | None = None) -> Record:
+    """The end of an attempt as the service tells it."""
+    return Record(which or task(), verdict, 4_000.0, 12, ending)
+
+
+def one(store: Store, operation: Any) -> Any:
+    """The result of one operation in a transaction of its own."""
+    return store.transact([operation])[0]
+
+
+def names(store: Store, seq: int) -> list[str]:
+    """What happened to a report, by name."""
+    return [event.name for event in store.events(seq)]
+
+
+# --- claim -----------------------------------------------------------------------------------
+
+
+def test_first_claim_begins_in_the_same_commit(store: SqliteStore) -> None:
+    """A new task is ours, its first attempt has begun, and both are in its story."""
+    facts = Facts(3_990.5, "ImageToTextTask", "en", 9.5)
+    claimed = one(store, claim(facts=facts))
+    assert (claimed.status, claimed.gate.status) == ("new", "begun")
+    assert (claimed.durable, claimed.guarded) == (store.durable, True)
+    row = claimed.row
+    assert (row.state, row.owner, row.attempts, row.sends) == (SENDING, store.instance, 1, 0)
+    assert store.read(Look(task())) == row
+    assert row.facts == facts
+    assert names(store, row.seq) == ["claimed", "begun"]
+
+
+def test_claim_without_begin_only_queues(store: SqliteStore) -> None:
+    """An intent is committed before any wait."""
+    claimed = one(store, claim(begin=False))
+    assert (claimed.status, claimed.gate, claimed.row.state) == ("new", None, QUEUED)
+    begun = one(store, Begin(task()))
+    assert (begun.gate.status, begun.row.state, begun.row.attempts) == ("begun", SENDING, 1)
+
+
+def test_tasks_are_told_apart_by_endpoint_account_and_number(store: SqliteStore) -> None:
+    """The same number of another account or endpoint is another task."""
+    others = [task(), task(8), task(account="b" * 32), task(endpoint="http://127.0.0.1:1")]
+    results = store.transact([claim(which) for which in others])
+    assert [result.status for result in results] == ["new"] * 4
+    assert [store.read(Look(which)).task for which in others] == others
+
+
+@pytest.mark.parametrize("ending", [TAKEN, Ending(REFUSED, 16, "no_such_captcha"), LOST_TRACK])
+def test_finished_task_is_known(store: SqliteStore, ending: Ending) -> None:
+    """A stored outcome is replayed for the same method and conflicts with another, refusals included."""
+    store.transact([claim(), record(GOOD, ending)])
+    for refusal in (None, CLOSED_WINDOW):
+        known = one(store, claim(refusal=refusal))
+        assert (known.status, known.row.outcome, known.row.code) == ("known", ending.outcome, ending.code)
+        assert one(store, claim(method="other", refusal=refusal)).status == "conflict"
+    assert store.read(Look(task())).outcome == ending.outcome
+
+
+def test_guard_lasts_a_day(backend: Backend, store: SqliteStore) -> None:
+    """A day after its end a report no longer answers for its task, but stays in the history."""
+    store.transact([claim(), record(GOOD, TAKEN)])
+    backend.clock.advance(GUARD_S)
+    assert one(store, claim()).status == "known"
+    backend.clock.advance(1)
+    again = one(store, claim(method="other"))
+    assert (again.status, again.row.attempts) == ("new", 1)
+    rows, _ = store.read(Listing(ENDPOINT))
+    assert [row.state for row in rows] == [SENDING, DONE]
+
+
+def test_local_refusal_is_recorded(store: SqliteStore) -> None:
+    """A task refused before anything is sent has a final row with the refusal's detail."""
+    refused = one(store, claim(refusal=CLOSED_WINDOW))
+    assert (refused.status, refused.row.state, refused.row.outcome) == ("refused", DONE, NOT_SENT)
+    assert store.read(Look(task())) == refused.row
+    assert store.read(Look(task())).detail == {"ageSeconds": 61}
+    second = one(store, claim(method="other", refusal=Ending(NOT_SENT, -32012, "wrong_method")))
+    assert (second.status, second.row.seq, second.row.kind) == ("refused", refused.row.seq, "wrong_method")
+    assert store.read(Look(task())) == second.row
+    assert names(store, refused.row.seq) == ["refused_locally", "refused_locally"]
+
+
+def test_not_sent_is_tried_again_inside_the_earliest_window(store: SqliteStore) -> None:
+    """A task that was certainly never taken is ours again, with what is known of it kept."""
+    store.transact([claim(window=Window(None, 4_000.0)), record(NO_DNS, None)])
+    one(store, Settle(task(), CLOSED_WINDOW))
+    again = one(store, claim(method="other", window=Window(5_000.0, 4_100.0), begin=False))
+    assert (again.status, again.row.state, again.row.method) == ("again", QUEUED, "other")
+    assert again.row.window == Window(5_000.0, 4_000.0)
+    assert (again.row.attempts, again.row.outcome, again.row.detail) == (1, None, {})
+    assert store.read(Look(task())) == again.row
+
+
+def test_task_in_flight_is_not_claimed_twice(store: SqliteStore) -> None:
+    """A live row is never disturbed, whoever asks and whatever the claim says."""
+    row = one(store, claim()).row
+    assert one(store, claim()).status == "elsewhere"
+    assert one(store, claim(method="other")).status == "conflict"
+    assert one(store, claim(refusal=CLOSED_WINDOW)).status == "elsewhere"
+    assert store.read(Look(task())) == row
+
+
+def test_earlier_window_of_a_later_request_holds(store: SqliteStore) -> None:
+    """A request that joins with an earlier end narrows the window of the row."""
+    one(store, claim(window=Window(None, 4_010.0)))
+    joined = one(store, claim(window=Window(4_030.0, 4_020.0)))
+    assert joined.row.window == Window(4_030.0, 4_010.0)
+    assert store.read(Look(task())) == joined.row
+
+
+# --- begin, record, settle -------------------------------------------------------------------
+
+
+def test_attempts_and_sends_are_counted_for_life(store: SqliteStore) -> None:
+    """Two complete sends or four attempts are all that a task ever gets."""
+    one(store, claim())
+    deferred = one(store, record(RESET, None))
+    assert (deferred.status, deferred.row.state, deferred.row.sends) == ("ok", WAITING, 1)
+    assert (deferred.row.perhaps, deferred.row.latency_ms) == (True, 12)
+    assert one(store, Begin(task())).gate.status == "begun"
+    assert one(store, record(RESET, None)).row.sends == 2
+    assert one(store, Begin(task())).gate.status == "spent"
+    store.transact([claim(task(8)), record(NO_DNS, None, task(8))])
+    for _ in range(3):
+        store.transact([Begin(task(8)), record(NO_DNS, None, task(8))])
+    spent = one(store, Begin(task(8)))
+    assert (spent.gate.status, spent.row.attempts, spent.row.sends) == ("spent", 4, 0)
+
+
+def test_budget_outlives_a_not_sent_ending(store: SqliteStore) -> None:
+    """A task that is tried again gets no new attempts."""
+    store.transact([claim(), record(NO_DNS, None)])
+    for _ in range(3):
+        store.transact([Begin(task()), record(NO_DNS, None)])
+    one(store, Settle(task(), CLOSED_WINDOW))
+    again = one(store, claim())
+    assert (again.status, again.gate.status) == ("again", "spent")
+
+
+def test_record_finishes_with_all_that_was_said(store: SqliteStore) -> None:
+    """An ending is stored whole, and its story tells what the attempt met."""
+    one(store, claim())
+    ending = Ending(REFUSED, 16, "no_such_captcha", {"errorId": 16, "hints": [{"kind": "late"}]})
+    recorded = one(store, record(SIXTEEN._replace(http_status=200), ending))
+    row = store.read(Look(task()))
+    assert recorded.row == row
+    assert (row.outcome, row.owner, row.detail) == (REFUSED, None, ending.detail)
+    assert row.finished_wall is not None
+    assert names(store, row.seq) == ["claimed", "begun", "settled", "pause_opened"]
+    assert store.events(row.seq)[2].data["httpStatus"] == 200
+
+
+def test_record_of_an_attempt_whose_beginning_was_not_committed(store: SqliteStore) -> None:
+    """An owed outcome counts its attempt, so that no later one exceeds the budget."""
+    one(store, claim(begin=False))
+    first = one(store, record(RESET, None))
+    assert (first.status, first.row.state, first.row.attempts, first.row.sends) == ("ok", WAITING, 1, 1)
+    second = one(store, record(GOOD, TAKEN))
+    assert (second.status, second.row.attempts, second.row.outcome) == ("ok", 2, ACCEPTED)
+    assert names(store, first.row.seq) == ["claimed", "begun", "deferred", "begun", "settled"]
+
+
+def test_perhaps_delivered_is_never_stored_as_not_sent(store: SqliteStore) -> None:
+    """A row that may have been taken ends as unknown even if a caller says otherwise."""
+    store.transact([claim(), record(RESET, None)])
+    assert one(store, Settle(task(), CLOSED_WINDOW)).row.outcome == UNKNOWN
+
+
+def test_what_is_not_ours_is_lost(store: SqliteStore) -> None:
+    """Operations on rows that are gone or done change nothing and show the row."""
+    for operation in (record(GOOD, TAKEN), Settle(task(), CLOSED_WINDOW)):
+        lost = one(store, operation)
+        assert (lost.status, lost.row) == ("lost", None)
+    assert one(store, Begin(task())).gate.status == "lost"
+    store.transact([claim(), record(GOOD, TAKEN)])
+    row = store.read(Look(task()))
+    assert one(store, record(SIXTEEN, LOST_TRACK)) == ("lost", row, (), store.durable)
+    assert one(store, Settle(task(), LOST_TRACK)).status == "lost"
+    assert one(store, Begin(task())).row == row
+    assert store.read(Look(task())) == row
+    assert store.read(Pauses(ENDPOINT)) == ()
+
+
+def test_begin_in_flight_is_lost(store: SqliteStore) -> None:
+    """A second begin of the same attempt is refused."""
+    row = one(store, claim()).row
+    assert one(store, Begin(task())) == (Gate("lost"), row, (), store.durable, True)
+
+
+# --- pauses ----------------------------------------------------------------------------------
+
+
+def test_pause_holds_back_and_lets_one_probe_through(backend: Backend, store: SqliteStore) -> None:
+    """A pause is persisted with its verdict, and after its end exactly one report probes."""
+    store.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
+    (state,) = store.read(Pauses(ENDPOINT))
+    assert (state.state, state.ends_at) == (OPEN, backend.clock.now + 60)
+    assert state.recent == ((backend.clock.now, f"{ACCOUNT}/7"),)
+    paused = one(store, claim(task(8)))
+    assert (paused.status, paused.gate, paused.row.state) == (
+        "new",
+        Gate("paused", state, state.ends_at),
+        QUEUED,
+    )
+    backend.clock.advance(61)
+    probing = one(store, Begin(task(8)))
+    assert (probing.gate.status, [e.name for e in probing.events]) == ("begun", ["pause_probing"])
+    assert one(store, claim(task(9))).gate.status == "busy"
+    closed = one(store, record(GOOD, TAKEN, task(8)))
+    assert [event.name for event in closed.events] == ["pause_closed"]
+    assert one(store, Begin(task(9))).gate.status == "begun"
+    assert store.read(Pauses(ENDPOINT)) == ()
+    assert store.read(Pauses("http://127.0.0.1:1")) == ()
+
+
+@pytest.mark.parametrize("end", ["deferred", "recorded", "settled"])
+def test_probe_that_says_nothing_is_released(backend: Backend, store: SqliteStore, end: str) -> None:
+    """A probe whose report ends or waits without a verdict does not block the next one."""
+    store.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
+    backend.clock.advance(61)
+    assert one(store, claim(task(8))).gate.status == "begun"
+    operation: Any = record(NO_DNS, None if end == "deferred" else CLOSED_WINDOW, task(8))
+    if end == "settled":
+        operation = Settle(task(8), LOST_TRACK)
+    one(store, operation)
+    assert [state.state for state in store.read(Pauses(ENDPOINT))] == [OPEN]
+    assert one(store, claim(task(9))).gate.status == "begun"
+
+
+def test_resume_makes_a_pause_due(store: SqliteStore) -> None:
+    """Resume changes the pauses of its scope and account, and no others."""
+    other = "b" * 32
+    for account in (ACCOUNT, other):
+        which = task(account=account)
+        store.transact([claim(which), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"), which)])
+    assert one(store, Resume(ENDPOINT, "key", None)) == ()
+    assert one(store, Resume("http://127.0.0.1:1", None, None)) == ()
+    (changed,) = one(store, Resume(ENDPOINT, "quality", ACCOUNT))
+    assert changed.key.subject == ACCOUNT
+    assert one(store, claim(task(8))).gate.status == "begun"
+    assert one(store, claim(task(8, other))).gate.status == "paused"
+    assert len(one(store, Resume(ENDPOINT, None, None))) == 1
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def test_listing_is_newest_first_and_pages(backend: Backend, store: SqliteStore) -> None:
+    """Pages follow each other without a gap or a repeat, under every filter."""
+    for number in range(1, 11):
+        backend.clock.advance(1)
+        ending = TAKEN if number % 2 else Ending(REFUSED, 16, "no_such_captcha", {"n": number})
+        which = task(number, endpoint=ENDPOINT if number < 10 else "http://127.0.0.1:1")
+        method = "one" if number < 5 else "two"
+        store.transact([claim(which, method), record(GOOD, ending, which)])
+    start = backend.clock.wall - 9
+
+    def listed(**filters: Any) -> list[int]:
+        query, found = Listing(filters.pop("endpoint", ENDPOINT), limit=2, **filters), []
+        while True:
+            rows, cursor = store.read(query)
+            found += [row.task.task_id for row in rows]
+            assert len(rows) <= 2
+            if cursor is None:
+                return found
+            query = query._replace(before_seq=cursor)
+
+    assert listed() == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert listed(endpoint=None)[0] == 10
+    assert listed(outcome=REFUSED) == [8, 6, 4, 2]
+    assert listed(outcome=ACCEPTED) == [9, 7, 5, 3, 1]
+    assert listed(outcome="nonsense") == []
+    assert listed(method="one") == [4, 3, 2, 1]
+    assert listed(since_wall=start + 6) == [9, 8, 7]
+    assert listed(since_wall=start + 1e6) == []
+    assert listed(until_wall=start + 2) == [2, 1]
+    assert listed(since_wall=start + 2, outcome=REFUSED, method="two") == [8, 6]
+
+
+def test_listing_survives_a_clock_that_was_set_back(backend: Backend, store: SqliteStore) -> None:
+    """What was recorded before a jump is found by its time, not by its place."""
+    for number, wall in ((1, 100.0), (2, 300.0), (3, 200.0)):
+        backend.clock.wall = wall
+        one(store, claim(task(number)))
+    rows, _ = store.read(Listing(ENDPOINT, since_wall=150.0))
+    assert [row.task.task_id for row in rows] == [3, 2]
+
+
+def test_peek_says_what_a_claim_would_meet(backend: Backend, store: SqliteStore) -> None:
+    """Without writing anything, duplicates and conflicts are told and free tasks are not."""
+    assert store.peek(claim()) is None
+    one(store, claim())
+    found = store.peek(claim())
+    assert found is not None
+    assert found.status == "elsewhere"
+    assert store.peek_gate(task(), "reportIncorrectImageCaptcha").status == "begun"
+    one(store, record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha")))
+    statuses = [known and known.status for known in (store.peek(claim()), store.peek(claim(method="other")))]
+    assert statuses == ["known", "conflict"]
+    assert store.peek_gate(task(8), "reportIncorrectImageCaptcha", WINDOW).status == "paused"
+    one(store, claim(task(8), refusal=CLOSED_WINDOW))
+    assert store.peek(claim(task(8))) is None
+    backend.clock.advance(GUARD_S + 1)
+    assert store.peek(claim()) is None
+
+
+def test_peek_gate_knows_a_spent_budget(store: SqliteStore) -> None:
+    """A task without attempts left is told as spent."""
+    store.transact([claim(), record(RESET, None), Begin(task()), record(RESET, None)])
+    assert store.peek_gate(task(), "reportIncorrectImageCaptcha").status == "spent"
+
+
+def test_prune_deletes_what_is_old_and_done(backend: Backend, store: SqliteStore) -> None:
+    """Old reports go in steps with their events; live and guarding ones stay."""
+    for number in range(1, 6):
+        store.transact([claim(task(number)), record(GOOD, TAKEN, task(number))])
+    live = one(store, claim(task(6))).row
+    assert one(store, Prune(backend.clock.wall + 1)) == 0, "reports that guard their task stay"
+    backend.clock.advance(GUARD_S + 1)
+    guarding = store.transact([claim(task(7)), record(GOOD, TAKEN, task(7))])[1].row
+    before = backend.clock.wall
+    assert [one(store, Prune(before, 3)) for _ in range(3)] == [3, 2, 0]
+    rows, _ = store.read(Listing(None))
+    assert rows == (guarding, live)
+    assert store.events(1) == ()
+    assert names(store, live.seq) == ["claimed", "begun"]
+
+
+def test_health_and_check(store: SqliteStore) -> None:
+    """A sound ledger says so and counts its reports."""
+    one(store, claim())
+    health = store.health(integrity=True)
+    assert (health["kind"], health["reports"], health["integrity"]) == (store.kind, 1, ())
+    assert store.check() == ()
+
+
+# --- transactions ----------------------------------------------------------------------------
+
+
+def test_group_is_one_commit(store: SqliteStore) -> None:
+    """Sixty-four reports that begin together cost one transaction."""
+    statements: list[str] = []
+    store.on_statement(statements.append)
+    results = store.transact([claim(task(number)) for number in range(1, 65)])
+    store.on_statement(None)
+    assert {result.gate.status for result in results} == {"begun"}
+    assert [text for text in statements if text.startswith(("BEGIN", "COMMIT", "ROLLBACK"))] == [
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+    ]
+
+
+def test_failing_operation_undoes_the_batch(backend: Backend, store: SqliteStore) -> None:
+    """A batch happens as a whole or not at all, and the store works on."""
+    bad = task(2**53)
+    with pytest.raises(LedgerTrouble) as caught:
+        store.transact([claim(task(1, "c" * 32)), claim(bad)])
+    assert caught.value.kind == "corrupt"
+    assert str(2**53) not in caught.value.sentence
+    assert store.read(Listing(None)) == ((), None)
+    assert one(store, claim(task(1, "c" * 32))).status == "new"
+    assert store.read(Look(task(1, "c" * 32))) is not None
+
+
+def test_policy_that_fails_undoes_the_batch(
+    backend: Backend, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the policy passes through and leaves nothing behind."""
+
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(backend.policy, "gate", fail)
+    with pytest.raises(ZeroDivisionError):
+        store.transact([claim(task(1), begin=False), claim(task(2))])
+    assert store.read(Listing(None)) == ((), None)
+
+
+def test_reads_do_not_take_the_write_lock(store: SqliteStore) -> None:
+    """A batch of questions is a deferred transaction."""
+    statements: list[str] = []
+    store.on_statement(statements.append)
+    store.transact([Look(task()), Listing(None), Pauses(ENDPOINT)])
+    assert statements[0] == "BEGIN"
+    with pytest.raises(KeyError):
+        store.read(claim())  # type: ignore[arg-type]
+
+
+# --- several stores on one ledger ------------------------------------------------------------
+
+
+CHILD = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from bridge.core.model import *
+from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.pauses import PausePolicy
+store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+                         boot_clock=lambda: 1000.0, wall_clock=lambda: 4000.0)
+for number, begin in ((1, True), (2, False), (3, True), (4, False)):
+    account = "a" * 32 if number < 3 else "b" * 32
+    store.transact([Claim(Task("https://upstream.test", account, number), "reportIncorrectImageCaptcha",
+                          Window(4060.0, None), Facts(), begin)])
+print(store.instance, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def neighbour(shared: Backend) -> Iterator[Callable[[], str]]:
+    """A living process with four claims; calling it kills the process and tells its instance."""
+    command = [sys.executable, "-c", CHILD, str(shared.path), str(ROOT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        instance = child.stdout.readline().strip()
+        assert instance
+
+        def kill() -> str:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            return instance
+
+        try:
+            yield kill
+        finally:
+            child.kill()
+
+
+def test_living_neighbour_keeps_its_rows(shared: Backend, neighbour: Callable[[], str]) -> None:
+    """While its owner lives a task is elsewhere, and nothing of it is swept, however late it is."""
+    store = shared.open()
+    assert one(store, claim(task(1))).status == "elsewhere"
+    found = store.peek(claim(task(2)))
+    assert found is not None
+    assert found.status == "elsewhere"
+    shared.clock.advance(1e6)
+    assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
+
+
+def test_killed_neighbour_is_adopted_by_a_claim(shared: Backend, neighbour: Callable[[], str]) -> None:
+    """What it had begun counts as a send that may have been taken; what it had not is as new."""
+    dead = neighbour()
+    store = shared.open()
+    assert store.peek(claim(task(2))) is None, "never begun: may be sent"
+    found = store.peek(claim(task(1)))
+    assert found is not None
+    assert found.status == "elsewhere", "begun: must not be forgotten"
+    assert one(store, claim(task(1), method="other")).status == "conflict"
+    assert one(store, claim(task(1), refusal=CLOSED_WINDOW)).status == "elsewhere"
+    begun = one(store, claim(task(1), window=Window(4_050.0, None)))
+    assert (begun.status, begun.gate.status) == ("adopted", "begun")
+    assert (begun.row.owner, begun.row.attempts, begun.row.sends) == (store.instance, 2, 1)
+    assert (begun.row.perhaps, begun.row.window.until) == (True, 4_050.0)
+    assert store.read(Look(task(1))) == begun.row
+    assert names(store, begun.row.seq) == ["claimed", "begun", "adopted", "begun"]
+    assert store.events(begun.row.seq)[2].data["from"] == dead
+    queued = one(store, claim(task(2), begin=False))
+    assert (queued.status, queued.row.state, queued.row.perhaps) == ("adopted", QUEUED, False)
+
+
+def test_killed_neighbour_is_swept(shared: Backend, neighbour: Callable[[], str]) -> None:
+    """Rows whose key we hold become ours; the others end at their window, truthfully."""
+    dead = neighbour()
+    store = shared.open()
+    lock = Path(f"{shared.path}.owners", f"{dead}.lock")
+    assert lock.exists()
+    swept = one(store, Sweep(ENDPOINT, frozenset({ACCOUNT})))
+    assert [(row.task.task_id, row.state) for row in swept.adopted] == [(1, WAITING), (2, QUEUED)]
+    assert swept.settled == ()
+    assert lock.exists(), "it still has rows"
+    shared.clock.advance(61)
+    swept = one(store, Sweep(ENDPOINT, frozenset({ACCOUNT})))
+    assert swept.adopted == ()
+    assert [(row.task.task_id, row.outcome) for row in swept.settled] == [(3, UNKNOWN), (4, NOT_SENT)]
+    assert [store.read(Look(row.task)) for row in swept.settled] == list(swept.settled)
+    assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
+    assert not lock.exists()
+
+
+def test_other_endpoint_is_not_adopted(shared: Backend, neighbour: Callable[[], str]) -> None:
+    """A bridge of another endpoint leaves rows alone until their window is over."""
+    neighbour()
+    store = shared.open()
+    everybody = frozenset({ACCOUNT, "b" * 32})
+    assert one(store, Sweep("http://127.0.0.1:1", everybody)) == ((), ())
+    shared.clock.advance(61)
+    assert len(one(store, Sweep("http://127.0.0.1:1", everybody)).settled) == 4
+
+
+def test_late_owner_is_fenced_off(shared: Backend) -> None:
+    """Once its rows are adopted, an owner that comes back can change nothing."""
+    first, second = shared.open(), shared.open()
+    one(first, claim())
+    first._owners.release()
+    adopted = one(second, claim())
+    assert adopted.status == "adopted"
+    for operation in (record(GOOD, TAKEN), Settle(task(), CLOSED_WINDOW)):
+        assert one(first, operation)[:2] == ("lost", adopted.row)
+    assert one(first, Begin(task()))[:2] == (Gate("lost"), adopted.row)
+    assert one(second, record(GOOD, TAKEN)).status == "ok"
+
+
+def test_probe_of_the_dead_is_released(shared: Backend) -> None:
+    """A pause probed by a dead instance is due again, for any report and at once."""
+    first, second = shared.open(), shared.open()
+    first.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
+    shared.clock.advance(61)
+    assert one(first, claim(task(8))).gate.status == "begun"
+    assert one(second, claim(task(9))).gate.status == "busy"
+    first.close()
+    assert second.peek_gate(task(9), "reportIncorrectImageCaptcha").status == "begun"
+    assert one(second, Begin(task(9))).gate.status == "begun"
+    assert one(second, Begin(task(8))).gate.status == "lost"
+
+
+def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
+    """The adopter of a probing report may probe itself."""
+    first, second = shared.open(), shared.open()
+    first.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
+    shared.clock.advance(61)
+    one(first, claim(task(8)))
+    first.close()
+    (adopted,) = one(second, Sweep(ENDPOINT, frozenset({ACCOUNT}))).adopted
+    assert [state.state for state in second.read(Pauses(ENDPOINT))] == [OPEN]
+    assert one(second, Begin(adopted.task)).gate.status == "begun"
+
+
+def test_two_stores_never_both_win(shared: Backend) -> None:
+    """Of two bridges that claim the same tasks at once, exactly one gets each."""
+    stores = shared.open(busy_s=30.0), shared.open(busy_s=30.0)
+    won: list[list[int]] = [[], []]
+    start = threading.Barrier(2)
+
+    def run(index: int) -> None:
+        start.wait()
+        for number in range(1, 41):
+            claimed: Claimed = one(stores[index], claim(task(number)))
+            if claimed.status == "new":
+                won[index].append(number)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won[0] + won[1]) == list(range(1, 41))
+
+
+def test_one_secret_and_one_timeline(shared: Backend) -> None:
+    """Everybody on a ledger hashes accounts alike and keeps the boot's first timeline."""
+    first = shared.open()
+    shared.clock.wall += 3_600
+    second = shared.open()
+    assert len(first.secret) == 32
+    assert first.secret == second.secret
+    assert first.clock_offset_s == second.clock_offset_s == 3_000.0
+    assert first.instance != second.instance
+
+
+# --- the table of transitions ----------------------------------------------------------------
+
+
+_STEPS = st.lists(
+    st.sampled_from(
+        ["claim", "begin", "again", "done", "unknown", "settle", "refuse", "late", "other", "sweep"],
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_STEPS)
+def test_every_history_follows_the_transitions(steps: list[str]) -> None:
+    """Whatever is asked in whatever order, a report moves only as the table allows."""
+    backend = Backend("memory", Path())
+    store = backend.open()
+    operations: dict[str, Any] = {
+        "claim": claim(begin=False),
+        "begin": Begin(task()),
+        "again": record(NO_DNS, None),
+        "unknown": record(RESET, None),
+        "done": record(GOOD, TAKEN),
+        "settle": Settle(task(), CLOSED_WINDOW),
+        "refuse": claim(refusal=CLOSED_WINDOW),
+        "other": claim(method="other"),
+        "sweep": Sweep(ENDPOINT, frozenset({ACCOUNT})),
+    }
+    told: dict[int, int] = {}
+    state: str | None = None
+    for step in steps:
+        if step == "late":
+            backend.clock.advance(GUARD_S + 1)
+            continue
+        before = store.read(Look(task()))
+        one(store, operations[step])
+        after = store.read(Look(task()))
+        if after is None:
+            continue
+        if before is None or after.seq != before.seq:
+            state = None
+        events = store.events(after.seq)
+        for event in events[told.get(after.seq, 0) :]:
+            state = TRANSITIONS[event.name][state]
+        told[after.seq] = len(events)
+        assert state == after.state
+        assert (after.owner is None) == (after.state == DONE)
+        assert after.attempts <= 4
+        assert after.sends <= 2
+        assert not (after.perhaps and after.outcome == NOT_SENT)
+    backend.close()

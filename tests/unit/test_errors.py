@@ -1,0 +1,206 @@
+"""Tests of `bridge.core.errors`."""
+
+from __future__ import annotations
+
+import jsonschema  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+import pytest
+
+from bridge.core import errors
+from bridge.core.errors import BridgeError
+from bridge.core.resources import load_json
+
+CODES = {
+    # From the bridge's protocol, the section on errors.
+    "parse_error": -32700,
+    "invalid_request": -32600,
+    "method_not_found": -32601,
+    "invalid_params": -32602,
+    "internal_error": -32603,
+    "request_cancelled": -32800,
+    "upstream_unreachable": -32001,
+    "outcome_unknown": -32002,
+    "upstream_http": -32003,
+    "window_closed": -32010,
+    "task_conflict": -32011,
+    "wrong_method": -32012,
+    "language_refused": -32013,
+    "report_not_found": -32014,
+    "key_missing": -32020,
+    "sending_paused": -32021,
+    "ledger_unavailable": -32031,
+    "shutting_down": -32032,
+}
+OUTCOMES = {
+    "request_cancelled": "not_sent",
+    "upstream_unreachable": "not_sent",
+    "outcome_unknown": "unknown",
+    "upstream_http": "refused",
+    "window_closed": "not_sent",
+    "wrong_method": "not_sent",
+    "language_refused": "not_sent",
+    "key_missing": "not_sent",
+    "sending_paused": "not_sent",
+    "ledger_unavailable": "not_sent",
+    "shutting_down": "not_sent",
+}
+RETRYABLE = {"request_cancelled", "upstream_unreachable", "ledger_unavailable", "shutting_down"}
+PAUSES = {
+    # name: scope, per, threshold, consecutive, window, first, factor, longest, manual, lifted by context
+    "key_refused": ("key", ("account",), 1, False, None, None, 1, None, True, False),
+    "key_unauthorized": ("key", ("account",), 1, False, None, 600, 2, 3600, False, False),
+    "key_balance": ("key", ("account",), 1, False, None, 600, 2, 3600, False, False),
+    "address_not_allowed": ("address", ("account", "machine"), 1, False, None, 600, 2, 3600, False, False),
+    "address_blocked": ("address", ("machine",), 1, False, None, 1800, 2, 86400, False, False),
+    "address_route": ("address", ("machine",), 1, False, None, 60, 2, 600, False, True),
+    "address_rate": ("address", ("machine",), 3, False, 60, 60, 1, 600, False, False),
+    "method_withdrawn": ("method", ("method",), 1, False, None, 600, 2, 86400, False, False),
+    "quality": ("quality", ("account", "method"), 10, True, None, 600, 1, 600, False, False),
+    "transport": ("transport", ("machine",), 5, True, None, 5, 2, 60, False, False),
+}
+
+
+def test_the_table_fits_its_schema() -> None:
+    """The table obeys the schema beside it."""
+    jsonschema.Draft7Validator(load_json("errors.schema.json")).validate(load_json("errors.json"))
+
+
+def test_kinds_are_unique() -> None:
+    """No kind is the name of two rows in any section."""
+    table = load_json("errors.json")
+    kinds = [row["kind"] for section in errors.SECTIONS for row in table[section]]
+    notes = [row["kind"] for section in ("hints", "warnings") for row in table[section]]
+    assert len(set(kinds)) == len(kinds)
+    assert len(set(notes)) == len(notes)
+
+
+def test_upstream_ids_and_codes_are_unique() -> None:
+    """No number and no code of the upstream belongs to two rows."""
+    rows = errors.rows("upstream")
+    ids = [row.error_id for row in rows if row.error_id is not None]
+    codes = [code for row in rows for code in row.error_codes]
+    assert len(set(ids)) == len(ids)
+    assert len(set(codes)) == len(codes)
+
+
+def test_wire_codes_are_the_protocols() -> None:
+    """The wire rows are exactly those of the protocol, with their codes, outcomes and retries."""
+    rows = errors.rows("wire")
+    assert {row.kind: row.code for row in rows} == CODES
+    assert {row.kind: row.outcome for row in rows if row.outcome} == OUTCOMES
+    assert {row.kind for row in rows if row.retryable} == RETRYABLE
+
+
+def test_every_row_names_rows_that_exist() -> None:
+    """A row's pause and wire row exist, and each outcome agrees with its wire row's."""
+    rules = errors.pause_rules()
+    for row in errors.rows():
+        assert row.pause is None or row.pause in rules
+        if row.wire is not None:
+            wire = errors.wire_row(row.wire)
+            assert (wire.section, wire.outcome) == ("wire", row.outcome)
+
+
+def test_every_pause_is_fed_by_a_row() -> None:
+    """No pause rule is without a row that feeds it."""
+    assert {row.pause for row in errors.rows() if row.pause} == set(errors.pause_rules())
+
+
+def test_pause_rules_are_the_protocols() -> None:
+    """The pause rules carry the numbers of the protocol's section on pauses."""
+    assert {name: tuple(rule)[1:] for name, rule in errors.pause_rules().items()} == PAUSES
+    assert all(name == rule.name for name, rule in errors.pause_rules().items())
+
+
+def test_statuses_are_covered_once() -> None:
+    """Every status from 200 to 599 has a row, with and without Retry-After; no other has."""
+    for status in range(200, 600):
+        for has_retry_after in (True, False):
+            row = errors.http_row(status, has_retry_after)
+            assert row is not None
+            assert row.section == "http"
+    assert [errors.http_row(status, True) for status in (-1, 0, 101, 199, 600, 999)] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("error_id", "code", "kind"),
+    [
+        (16, None, "no_such_captcha"),
+        (16, "ERROR_NO_SUCH_CAPTCHA_ID", "no_such_captcha"),
+        (999, "ERROR_NO_SUCH_CAPCHA_ID", "no_such_captcha"),
+        (12, "ERROR_BAD_DUPLICATES", "bad_duplicates"),
+        (12, "ERROR_NEW", "captcha_unsolvable"),
+        (999, "ERROR_NEW", "unknown_code"),
+        (999, None, "unknown_code"),
+        (16, "error_key_does_not_exist", "no_such_captcha"),
+    ],
+)
+def test_a_known_code_wins_over_the_number(error_id: int, code: str | None, kind: str) -> None:
+    """A known errorCode decides, else the errorId, else the row for everything new."""
+    assert errors.upstream_row(error_id, code).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_sent", "kind"),
+    [
+        ("dns", False, "dns_failure"),
+        ("dns", True, "connection_reset"),
+        ("reset", True, "connection_reset"),
+        ("reset", False, "connect_failure"),
+        ("gremlins", True, "connection_reset"),
+        ("gremlins", False, "connect_failure"),
+    ],
+)
+def test_every_failure_has_a_row(failure: str, is_sent: bool, kind: str) -> None:
+    """What left the host decides when the failure's word does not fit."""
+    assert errors.failure_row(failure, is_sent).kind == kind
+
+
+def test_a_wire_row_is_one_the_wire_may_carry() -> None:
+    """Rows of events that always become another kind are no wire rows."""
+    assert errors.wire_row("window_closed").code == -32010
+    assert errors.wire_row("no_such_captcha").error_id == 16
+    assert errors.find_row("http_forbidden").pause == "address_blocked"
+    with pytest.raises(KeyError):
+        errors.wire_row("http_forbidden")
+    with pytest.raises(KeyError):
+        errors.find_row("none_such")
+
+
+def test_hints_and_warnings_are_told_by_kind() -> None:
+    """A hint takes its numbers, a warning has none, and an unknown kind is a mistake."""
+    assert "61" in errors.hint("too_old", seconds=61)["message"]
+    assert errors.warning("ignored_by_vendor")["kind"] == "ignored_by_vendor"
+    with pytest.raises(KeyError):
+        errors.hint("too_old")
+    with pytest.raises(KeyError):
+        errors.hint("none_such")
+    with pytest.raises(KeyError):
+        errors.warning("none_such")
+
+
+def test_no_warning_has_a_place_to_fill() -> None:
+    """Warnings are fixed sentences."""
+    assert not [row for row in load_json("errors.json")["warnings"] if "{" in row["message"]]
+
+
+def test_an_error_carries_its_row() -> None:
+    """An error takes code and message from the table and puts its kind into the data."""
+    error = BridgeError("invalid_params", {"pointer": "/taskId"})
+    assert (error.code, error.kind) == (-32602, "invalid_params")
+    assert error.data == {"kind": "invalid_params", "pointer": "/taskId"}
+    assert str(error) == error.message == errors.wire_row("invalid_params").message
+
+
+def test_an_upstream_error_takes_the_upstreams_number() -> None:
+    """An error of the upstream has the number that came, else the one the table knows."""
+    assert BridgeError("unknown_code", {"errorId": 4711}).code == 4711
+    assert BridgeError("no_such_captcha", {"errorId": 4711}, code=16).code == 16
+    assert BridgeError("no_such_captcha").code == 16
+    with pytest.raises(ValueError, match="rate_limit"):
+        BridgeError("rate_limit")
+
+
+def test_an_unknown_kind_is_a_mistake() -> None:
+    """Only rows of the table become errors."""
+    with pytest.raises(KeyError):
+        BridgeError("none_such")

@@ -1,0 +1,384 @@
+"""Tests of `bridge.ledger.sqlite` and `bridge.ledger.sqlite_file`: what only SQLite has."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.model import Claim, Claimed, Ending, Facts, Listing, Look, Record, Task, Verdict, Window
+from bridge.ledger import files, sqlite_file
+from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.sqlite_file import is_wal_sound
+from bridge.ledger.trouble import SENTENCES, LedgerTrouble
+from bridge.reports.pauses import PausePolicy
+
+ROOT = Path(__file__).parents[2]
+VERDICT = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
+Opener = Callable[..., SqliteStore]
+
+
+def task(number: int) -> Task:
+    """A task of the test account."""
+    return Task("https://upstream.test", "a" * 32, number)
+
+
+def claim(number: int = 1) -> Claim:
+    """A claim that begins at once."""
+    return Claim(task(number), "reportIncorrectImageCaptcha", Window(9e9, None), Facts(), True)
+
+
+def finish(number: int = 1) -> list[Any]:
+    """A whole report."""
+    return [claim(number), Record(task(number), VERDICT, 0.0, 5, Ending("accepted", 0, "accepted"))]
+
+
+@pytest.fixture(autouse=True)
+def _rollback_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of the tests does not depend on the version that is linked."""
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the ledger is."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def opener(path: Path) -> Iterator[Opener]:
+    """Opens stores that are closed after the test."""
+    stores: list[SqliteStore] = []
+
+    def open_store(where: Path | None = path, **options: Any) -> SqliteStore:
+        given: dict[str, Any] = {"boot_clock": lambda: 1.0, "wall_clock": lambda: 2.0, "busy_s": 0.05}
+        store = SqliteStore.open(
+            None if where is None else str(where),
+            policy=PausePolicy("m", enabled=False),
+            machine="m",
+            **{**given, **options},
+        )
+        stores.append(store)
+        return store
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def outsider(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program's connection to the same path."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def trouble(action: Callable[[], Any]) -> str:
+    """The kind of trouble that an action raises."""
+    with pytest.raises(LedgerTrouble) as caught:
+        action()
+    return caught.value.kind
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
+    """Settings are read back as they were meant, and the file says whose it is."""
+    store = opener()
+    health = store.health()
+    assert health["synchronous"] == 2
+    assert (health["path"], health["trouble"], health["schema_version"]) == (str(path), None, 1)
+    assert sqlite_file.get(store._connection, "application_id") == sqlite_file.APPLICATION_ID
+    assert sqlite_file.get(store._connection, "foreign_keys") == 1
+    assert sqlite_file.get(store._connection, "trusted_schema") == 0
+    assert (store.kind, store.durable, len(store.secret)) == ("sqlite", True, 32)
+
+
+def test_memory_leaves_no_file(opener: Opener, tmp_path: Path) -> None:
+    """A ledger in memory is the same code without a promise."""
+    store = opener(None)
+    assert store.transact([claim()])[0].durable is False
+    assert (store.kind, store.durable, os.listdir(tmp_path)) == ("memory", False, [])
+
+
+def test_odd_characters_in_the_path(opener: Opener, tmp_path: Path) -> None:
+    """A path is a name, not an address."""
+    path = tmp_path / "a%20b?mode=memory#c d\u00e9" / "l.db"
+    opener(path).transact([claim()])
+    assert path.stat().st_size > 0
+
+
+def test_reports_survive_a_restart(opener: Opener) -> None:
+    """What was committed is there after closing and opening again, with the same secret."""
+    first = opener()
+    first.transact(finish())
+    first.close()
+    first.close()
+    second = opener()
+    assert second.transact([claim()])[0].status == "known"
+    assert second.secret == first.secret
+    assert trouble(lambda: first.read(Look(task(1)))) == "unreadable"
+
+
+def test_next_boot_has_its_own_timeline(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restarts in one boot share the timeline; a new boot makes a new one; no name makes one for each."""
+    monkeypatch.setattr(files, "boot_id", lambda: "first")
+    assert opener(wall_clock=lambda: 101.0).clock_offset_s == 100.0
+    assert opener(wall_clock=lambda: 900.0).clock_offset_s == 100.0
+    monkeypatch.setattr(files, "boot_id", lambda: "second")
+    assert opener(wall_clock=lambda: 900.0).clock_offset_s == 899.0
+    monkeypatch.setattr(files, "boot_id", lambda: None)
+    assert opener(wall_clock=lambda: 700.0).clock_offset_s == 699.0
+
+
+def test_many_openers_make_one_ledger(opener: Opener) -> None:
+    """Instances that start together on nothing agree on schema and secret."""
+    secrets: list[bytes] = []
+    start = threading.Barrier(4)
+
+    def run() -> None:
+        start.wait()
+        secrets.append(opener(busy_s=30.0).secret)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(secrets) == 4
+    assert len(set(secrets)) == 1
+
+
+def test_database_of_another_program_is_left_alone(
+    opener: Opener, outsider: sqlite3.Connection, path: Path
+) -> None:
+    """A foreign database is refused and not one byte of it changes."""
+    outsider.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    assert trouble(opener) == "foreign"
+    assert path.read_bytes() == before
+
+
+def test_text_file_is_not_a_ledger(opener: Opener, path: Path) -> None:
+    """A file that is no database is refused and not overwritten."""
+    path.write_text("groceries: milk\n" * 100)
+    assert trouble(opener) == "corrupt"
+    assert path.read_text().startswith("groceries")
+
+
+def test_damage_is_found_when_opening(opener: Opener, path: Path) -> None:
+    """A ledger with a page of rubbish in its middle is not trusted."""
+    store = opener()
+    store.transact([claim(number) for number in range(1, 65)])
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[8192:20480] = b"\xa5" * 12288
+    path.write_bytes(data)
+    assert trouble(opener) == "corrupt"
+
+
+def test_ledger_without_secret_is_damaged(opener: Opener, outsider: sqlite3.Connection) -> None:
+    """Without its secret a ledger cannot name accounts."""
+    opener().close()
+    outsider.execute("DELETE FROM meta WHERE name = 'secret'")
+    assert trouble(opener) == "corrupt"
+
+
+def test_newer_ledger_is_read_and_never_written(
+    opener: Opener, outsider: sqlite3.Connection, path: Path
+) -> None:
+    """A version from the future answers questions and stays as it is."""
+    store = opener()
+    store.transact(finish())
+    secret = store.secret
+    store.close()
+    outsider.execute(f"PRAGMA user_version = {sqlite_file.VERSION + 1}")
+    before = path.read_bytes()
+    store = opener()
+    assert store.trouble is not None
+    assert store.trouble.kind == "newer"
+    assert store.secret == secret
+    found = store.peek(claim())
+    assert isinstance(found, Claimed)
+    assert found.status == "known"
+    assert trouble(lambda: store.transact([claim(2)])) == "newer"
+    assert path.read_bytes() == before
+
+
+# --- trouble while it is open ----------------------------------------------------------------
+
+
+def test_write_protected_ledger_is_read(opener: Opener, path: Path) -> None:
+    """A file that may not be written still tells duplicates, before and after opening."""
+    store = opener()
+    store.transact(finish())
+    path.chmod(0o400)
+    assert trouble(lambda: store.transact([claim(2)])) == "readonly"
+    late = opener()
+    assert late.trouble is not None
+    assert late.trouble.kind == "readonly"
+    assert trouble(lambda: late.transact([claim(2)])) == "readonly"
+    for each in (store, late):
+        found = each.peek(claim())
+        assert found is not None
+        assert found.status == "known"
+    path.chmod(0o600)
+    assert store.transact([claim(2)])[0].status == "new"
+
+
+def test_missing_ledger_cannot_be_made_read_only(opener: Opener, path: Path) -> None:
+    """An empty file that may not be written is no ledger."""
+    path.touch()
+    path.chmod(0o400)
+    assert trouble(opener) == "readonly"
+
+
+def test_full_ledger_is_read_and_recovers(opener: Opener) -> None:
+    """When no page can be added reads go on, and writes do again once there is room."""
+    store = opener()
+    store.transact(finish())
+    pages = store.health()["page_count"]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert trouble(lambda: [store.transact([claim(n)]) for n in range(2, 500)]) == "full"
+    found = store.peek(claim())
+    assert found is not None
+    assert found.status == "known"
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    assert store.transact([claim(600)])[0].status == "new"
+
+
+def test_locked_ledger_says_so_and_recovers(opener: Opener, outsider: sqlite3.Connection) -> None:
+    """Another program's lock is waited for a while and then told."""
+    store = opener()
+    outsider.execute("BEGIN EXCLUSIVE")
+    assert trouble(lambda: store.transact([claim()])) == "locked"
+    assert trouble(lambda: store.read(Listing(None))) == "locked"
+    assert trouble(opener) == "locked"
+    outsider.execute("ROLLBACK")
+    assert store.transact([claim()])[0].status == "new"
+
+
+def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqlite3.Connection) -> None:
+    """A reader that stays blocks the commit; the batch is undone and can be repeated."""
+    store = opener()
+    outsider.execute("BEGIN")
+    outsider.execute("SELECT count(*) FROM reports").fetchone()
+    assert trouble(lambda: store.transact([claim()])) == "locked"
+    outsider.execute("ROLLBACK")
+    assert store.read(Look(task(1))) is None
+    assert store.transact([claim()])[0].status == "new"
+
+
+def test_deleted_ledger_is_noticed(opener: Opener, path: Path) -> None:
+    """Nothing is promised about a file that no longer has a name."""
+    store = opener()
+    path.unlink()
+    assert trouble(lambda: store.transact([claim()])) == "replaced"
+
+
+def test_replaced_ledger_is_noticed(opener: Opener, path: Path, tmp_path: Path) -> None:
+    """A copy moved over the ledger is another file."""
+    store = opener()
+    store.transact(finish())
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+    assert trouble(lambda: store.transact([claim(2)])) == "replaced"
+
+
+def test_events_are_never_changed(opener: Opener) -> None:
+    """History can be added to and pruned, not rewritten."""
+    store = opener()
+    store.transact(finish())
+    with pytest.raises(sqlite3.IntegrityError, match="never changed"):
+        store._connection.execute("UPDATE events SET name = 'x'")
+
+
+# --- journal, errors, schema -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "sound"),
+    [
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 45, 0), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((4, 0, 0), True),
+    ],
+)
+def test_wal_needs_a_fixed_version(version: tuple[int, int, int], sound: bool) -> None:
+    """A write-ahead log is used only where several processes may share one."""
+    assert is_wal_sound(version) is sound
+
+
+def test_wal_is_left_when_alone(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write-ahead log made by a fixed version is given up by one that is not, if nobody else is there."""
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
+    fixed = opener()
+    assert fixed.health()["journal_mode"] == "wal"
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+    store = opener()
+    assert store.health()["journal_mode"] == "wal"
+    assert ("ledger_wal_kept", {"sqlite": sqlite3.sqlite_version}) in store.notices
+    store.close()
+    fixed.close()
+    alone = opener()
+    assert alone.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
+    assert "ledger_wal_kept" not in [name for name, _ in alone.notices]
+
+
+def test_every_result_code_has_a_kind() -> None:
+    """Whatever SQLite says becomes a kind with a sentence, and reading never claims to be readable."""
+    codes = [getattr(sqlite3, name) for name in dir(sqlite3) if name.startswith("SQLITE_")]
+    for code in (code for code in codes if isinstance(code, int)):
+        error = sqlite3.OperationalError("secret text")
+        error.sqlite_errorcode = code
+        for writing in (True, False):
+            found = sqlite_file.translate(error, writing)
+            assert found.kind in SENTENCES
+            assert "secret" not in found.sentence
+            assert writing or not found.is_readable
+    assert sqlite_file.translate(sqlite3.ProgrammingError("closed"), True).kind == "unreadable"
+
+
+def test_schema_is_cut_into_statements() -> None:
+    """A trigger's body is not cut, and nothing of the script is lost."""
+    script = (Path(sqlite_file.__file__).parent / "sqlite.sql").read_text(encoding="utf-8")
+    statements = sqlite_file.split_script(script)
+    assert "".join(statements) == script
+    assert sum("RAISE(ABORT" in statement and "END;" in statement for statement in statements) == 1
+
+
+def test_schema_is_found_in_an_archive(tmp_path: Path) -> None:
+    """The ledger can be made by a program that runs from one zip file."""
+    archive = tmp_path / "bridge.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for folder in ("bridge", "schemas"):
+            for source in (ROOT / folder).rglob("*"):
+                if source.suffix in (".py", ".sql", ".json"):
+                    file.write(source, source.relative_to(ROOT))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from bridge.ledger.sqlite import SqliteStore\n"
+        "clocks = {'boot_clock': float, 'wall_clock': float}\n"
+        "store = SqliteStore.open(sys.argv[2], policy=None, machine='m', **clocks)\n"
+        "print(store.health()['reports'])\n"
+    )
+    command = [sys.executable, "-I", "-c", program, str(archive), str(tmp_path / "ledger.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -1,0 +1,202 @@
+"""Tests of `bridge.reports.verdict`; what each answer proves is in the vectors."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.core.model import Exchange, Verdict
+from bridge.reports import verdict
+from bridge.reports.verdict import clean_text, ending, judge, parse_http_date
+
+OCT_21 = 1445412480.0
+"""Wed, 21 Oct 2015 07:28:00 GMT."""
+
+
+def answer(body: bytes, status: int | None = 200, **headers: str) -> Exchange:
+    """Make a complete answer."""
+    return Exchange(
+        None, True, status, {name.replace("_", "-"): text for name, text in headers.items()}, body
+    )
+
+
+def same(text: str) -> str:
+    """Hide nothing."""
+    return text
+
+
+def test_an_ending_tells_what_the_upstream_said() -> None:
+    """The ending of a refusal carries number, code and text, and leaves out what is not known."""
+    body = b'{"errorId":16,"errorCode":"ERROR_NO_SUCH_CAPCHA_ID","errorDescription":"Gone."}'
+    end = ending(judge(answer(body), False), {"hints": ["h"], "warnings": None})
+    assert end.outcome == "refused"
+    assert (end.code, end.kind) == (16, "no_such_captcha")
+    assert end.detail == {
+        "errorId": 16,
+        "errorCode": "ERROR_NO_SUCH_CAPCHA_ID",
+        "errorDescription": "Gone.",
+        "hints": ["h"],
+    }
+
+
+def test_an_ending_tells_an_unusual_status_beside_the_number() -> None:
+    """A verdict that came with a refusing status tells both."""
+    assert ending(judge(answer(b'{"errorId":55}', 403), False), {}).detail == {
+        "errorId": 55,
+        "httpStatus": 403,
+    }
+
+
+def test_an_ending_tells_the_status_without_a_verdict() -> None:
+    """Without a number the status is told, also the usual one."""
+    assert ending(judge(answer(b"", 404), False), {}).detail == {"httpStatus": 404}
+    assert ending(judge(answer(b""), False), {}).detail == {"httpStatus": 200}
+
+
+def test_an_ending_tells_the_cause_and_what_is_likely() -> None:
+    """Cause and likelihood are members of the answer."""
+    assert ending(judge(Exchange("dns", False), False), {}).detail == {"cause": "dns"}
+    assert ending(judge(answer(b'{"errorId":16}'), True), {}).detail == {"errorId": 16, "likely": "accepted"}
+
+
+def test_an_accepted_ending_has_nothing_to_explain() -> None:
+    """An accepted report carries only what the caller of the function adds."""
+    end = ending(judge(answer(b'{"errorId":0}', 403), False), {"warnings": ["w"]})
+    assert (end.outcome, end.code, end.kind, end.detail) == ("accepted", 0, "accepted", {"warnings": ["w"]})
+
+
+def test_extra_members_win() -> None:
+    """What the caller of the function knows better replaces what the verdict says."""
+    lost = judge(Exchange("dns", False), True)
+    assert ending(lost, {"httpStatus": 500, "cause": None}).detail == {"httpStatus": 500}
+
+
+def test_a_verdict_of_parts_has_safe_defaults() -> None:
+    """A verdict without a status and a number tells neither."""
+    made = Verdict(
+        "not_sent", -32001, "upstream_unreachable", "dns_failure", "again", False, False, False, False
+    )
+    assert ending(made, {}).detail == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("plain", "plain"),
+        ("a\x00\x1b[0m\t\n", "a\\u0000\\u001b[0m\\u0009\\u000a"),
+        ("\x7f\x80\x9f\xa0", "\\u007f\\u0080\\u009f\xa0"),
+        ("\u2028\u2029", "\\u2028\\u2029"),
+        ("\u202a\u202e\u2066\u2069\u200e\u200f\u061c", "\\u202a\\u202e\\u2066\\u2069\\u200e\\u200f\\u061c"),
+        ("\ud800\udfff", "\\ud800\\udfff"),
+        ("\U0001f600 é", "\U0001f600 é"),
+    ],
+)
+def test_dangerous_characters_become_visible(text: str, cleaned: str) -> None:
+    """Characters that could steer a terminal, a log or a reader's eye are written out."""
+    assert clean_text(text, same) == cleaned
+
+
+def test_secrets_are_hidden_before_anything_is_cut() -> None:
+    """A key that would be cut in two at the limit is hidden whole."""
+    key = "k" * 32
+    text = "x" * 500 + key + "y"
+    assert clean_text(text, lambda found: found.replace(key, "***")) == "x" * 500 + "***y"
+    body = b'{"errorId":900,"errorCode":"' + b"E" * 120 + key.encode() + b'"}'
+    seen = judge(answer(body), False, lambda found: found.replace(key, "***"))
+    assert seen.error_code == "E" * 120 + "***"
+
+
+def test_a_code_is_found_before_it_is_hidden() -> None:
+    """Hiding secrets does not change what an error means."""
+    body = b'{"errorId":900,"errorCode":"ERROR_RATE_LIMIT"}'
+    assert judge(answer(body), False, lambda _: "***").kind == "rate_limit"
+
+
+def test_half_a_character_in_a_code_is_written_out() -> None:
+    """A code that no JSON text could carry is made writable; the rest stays as it came."""
+    seen = judge(answer(b'{"errorId":900,"errorCode":"A\\ud800\\u0007"}'), False)
+    assert seen.error_code == "A\\ud800\x07"
+
+
+def test_empty_texts_stay() -> None:
+    """A text without characters is a text."""
+    seen = judge(answer(b'{"errorId":900,"errorCode":"","errorDescription":""}'), False)
+    assert (seen.error_code, seen.error_description) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", OCT_21),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", OCT_21),
+        ("Wed Oct 21 07:28:00 2015", OCT_21),
+        (" Wed, 21 Oct 2015 07:28:00 GMT ", OCT_21),
+        ("Wed, 21 Oct 2015 07:28:00", None),
+        ("Wed, 21 Oct 2015 07:28:00 +0200", None),
+        ("Wed, 32 Oct 2015 07:28:00 GMT", None),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_dates_are_read_in_three_forms(text: str, seconds: float | None) -> None:
+    """All forms of HTTP are read, and nothing else."""
+    assert parse_http_date(text) == seconds
+
+
+def test_a_date_counts_from_the_answers_date_else_from_the_clock() -> None:
+    """The upstream's own date is the better anchor; the clock helps where there is none."""
+    late = "Wed, 21 Oct 2015 07:28:30 GMT"
+    dated = answer(b"", 429, retry_after=late, date="Wed, 21 Oct 2015 07:28:00 GMT")
+    assert judge(dated, False, now_wall=0.0).retry_after_s == 30
+    undated = answer(b"", 429, retry_after=late)
+    assert judge(undated, False, now_wall=OCT_21 + 10).retry_after_s == 20
+    odd = answer(b"", 429, retry_after=late, date="yesterday")
+    assert judge(odd, False, now_wall=OCT_21).retry_after_s == 30
+    assert judge(odd, False).retry_after_s is None
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 400, "99999999999"])
+def test_an_absurd_wait_is_only_very_long(text: str) -> None:
+    """A number no clock could hold neither raises nor becomes infinite."""
+    assert judge(answer(b"", 429, retry_after=text), False).retry_after_s == verdict.MAX_WAIT_S
+
+
+@pytest.mark.parametrize("text", ["\u0661", "\xb2", "1e3", "0x10", "+5", "5;", ""])
+def test_what_is_no_number_is_no_wait(text: str) -> None:
+    """Only ASCII digits are seconds."""
+    assert judge(answer(b"", 429, retry_after=text), False).retry_after_s is None
+
+
+def test_nesting_is_measured_outside_of_texts() -> None:
+    """Brackets inside texts do not nest, and an escaped quote does not end a text."""
+    many = "[{" * 300
+    body = b'{"errorId":0,"note":"' + many.encode() + b'\\"' + many.encode() + b'\\\\"}'
+    assert judge(answer(body), False).outcome == "accepted"
+    flat = b'{"errorId":0,"list":[' + b"[]," * 300 + b"[]]}"
+    assert judge(answer(flat), False).outcome == "accepted"
+
+
+def test_nesting_has_a_limit() -> None:
+    """An answer is read up to its limit of nesting and not beyond."""
+    depth = verdict.MAX_DEPTH - 1
+    fits = b'{"errorId":0,"list":' + b"[" * depth + b"]" * depth + b"}"
+    assert judge(answer(fits), False).outcome == "accepted"
+    deeper = b'{"errorId":0,"list":' + b"[" * (depth + 1) + b"]" * (depth + 1) + b"}"
+    assert judge(answer(deeper), False).outcome == "unknown"
+
+
+def test_an_answer_without_a_status_is_no_answer() -> None:
+    """A body nobody can place proves nothing."""
+    seen = judge(answer(b'{"errorId":0}', None), False)
+    assert (seen.outcome, seen.event, seen.http_status) == ("unknown", "answer_malformed", None)
+
+
+def test_a_strange_status_with_a_verdict_has_a_verdict() -> None:
+    """A JSON verdict wins over a status beyond HTTP, too."""
+    assert judge(answer(b'{"errorId":0}', 600), False).outcome == "accepted"
+    assert judge(answer(b'{"errorId":0}', 199), False).outcome == "unknown"
+
+
+def test_a_status_ends_a_run_without_one() -> None:
+    """An attempt that read a status does not feed the transport pause, however it ended."""
+    assert judge(Exchange("connect", False, 200), False).pause is None
+    assert judge(Exchange("connect", False), False).pause == "transport"
