@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Secret
@@ -133,23 +133,6 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
     _check_together(values, origins)
     values.update(state_dir=state_dir, config_file=config_file, notices=tuple(notices))
     return Settings(values, origins)
-
-
-class Given(Protocol):
-    """What a parsed command line has to offer; see `bridge.cli.flags`."""
-
-    given: Mapping[str, str | bool | None]
-
-
-def load_settings(args: Given) -> tuple[Settings, tuple[tuple[str, Mapping[str, Any]], ...]]:
-    """Read the settings of this process, and take its secrets out of the environment.
-
-    Returns:
-        The settings, and events ``(name, fields)`` to be logged once there is a log.
-    """
-    settings = load(args.given, os.environ)
-    drop_secrets(os.environ)
-    return settings, settings.notices
 
 
 def drop_secrets(environ: MutableMapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.store import EventRow
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -102,6 +103,18 @@ class ShakyStore:
         """Peek, or fail as scripted."""
         self._check(writes=False)
         return self.store.peek_gate(task, method, window)
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """As the real store."""
+        return self.store.events(seq)
+
+    def health(self, integrity: bool = False) -> dict[str, Any]:
+        """As the real store."""
+        return self.store.health(integrity)
+
+    def check(self, full: bool = False) -> tuple[str, ...]:
+        """As the real store."""
+        return self.store.check(full)
 
     def close(self) -> None:
         """Remember it; the rows stay for the test to look at."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 
 from bridge.cli.main import print_text
-from bridge.settings import describe, load_settings
+from bridge.settings import describe, load
 
-HELP = "Print every setting as this command line, environment and file make it, with its origin. Secrets are masked."
+HELP = "Print every setting with the value it would have and its origin. Secrets are masked."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print and return 0; a configuration that cannot be used ends as it does for the service."""
-    settings, notices = load_settings(args)
+    settings = load(args.given, os.environ)
     rows = describe(settings)
     if args.json:
         values = {name: {"value": value, "origin": origin} for name, value, origin in rows}
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
                 {
                     "settings": values,
                     "configFile": settings.config_file,
-                    "notices": [{"event": name, **fields} for name, fields in notices],
+                    "notices": [{"event": name, **fields} for name, fields in settings.notices],
                 },
                 indent=2,
             )
@@ -38,7 +39,11 @@ def run(args: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in shown) for column in range(2)]
     lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in shown]
     lines += ["", f"configuration file: {settings.config_file or 'none'}"]
-    lines += [f"warning: {fields['name']} is no setting{fields['hint']}" for name, fields in notices if "hint" in fields]
+    lines += [
+        f"warning: {fields['name']} is no setting{fields['hint']}"
+        for _, fields in settings.notices
+        if "hint" in fields
+    ]
     print_text("\n".join(lines) + "\n")
     return 0
 

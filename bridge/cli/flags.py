@@ -69,7 +69,7 @@ def parse_arguments(name: str, words: Sequence[str]) -> Any:
         UsageError: a word is not understood.
     """
     parser = make_parser(name)
-    args, strange = parser.parse_known_args(words)
+    args, strange = parser.parse_known_intermixed_args(words)
     if strange:
         raise UsageError(_explain_strange(name, parser, strange[0]))
     taken = vars(args)
@@ -100,6 +100,8 @@ def make_parser(name: str) -> ArgumentParser:
     )
     module.configure(parser)
     if command.takes_settings:
+        usage = parser.format_usage().removeprefix("usage: ").strip()
+        parser.usage = f"{usage} [SETTINGS]".replace("%", "%%")
         _add_settings(parser)
     return parser
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from bridge.cli.commands import COMMANDS, DEFAULT, GROUPS, PROGRAM, TOPICS
@@ -106,10 +107,8 @@ def _say(sentence: str, code: int) -> int:
             sys.stdout.flush()
     except OSError:
         _abandon_stdout()
-    try:
+    with suppress(OSError):  # nobody listens: the exit code still tells
         os.write(2, line.encode("ascii", "backslashreplace") + b"\n")
-    except OSError:
-        pass  # nobody listens; the exit code still tells
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from bridge.cli.main import print_text
 from bridge.core.exits import UsageError
@@ -10,7 +11,7 @@ from bridge.core.resources import load_json, load_text
 from bridge.settings_sources import suggest
 
 HELP = "Print a JSON Schema (draft-07) of the protocol, or one of its tables; without a name, list them."
-_TABLES = ("common", "errors", "methods", "openrpc")
+_TABLES = ("common", "errors", "errors.schema", "methods", "openrpc", "scenario")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +28,23 @@ def run(args: argparse.Namespace) -> int:
         return 0
     name = args.name.removesuffix(".json")
     if name not in names:
-        raise UsageError(f"There is no such schema{suggest(name, names, '; did you mean {}?')} List them: report-bridge schema.")
+        nearest = suggest(name, names, "; did you mean {}?")
+        raise UsageError(f"There is no such schema{nearest} List them with `report-bridge schema`.")
     print_text(load_text(f"{name}.json").rstrip("\n") + "\n")
     return 0
 
 
 def list_names() -> list[str]:
-    """Return the names of all schemas and tables, from the table of methods and what it leads to."""
-    return sorted({*_TABLES, *_schema_names()})
+    """Return the names of all schemas and tables: what the methods refer to, and the shared parts."""
+    from bridge.rpc.discovery import methods
 
-
-def _schema_names() -> list[str]:
-    """Return every file that the OpenRPC document was made from."""
-    from bridge.rpc.discovery import SCHEMA_FILES
-
-    return [name.removesuffix(".json") for name in SCHEMA_FILES]
+    names = {name for method in methods() for name in (method.params, method.result, method.error) if name}
+    return sorted(names.union(_TABLES))
 
 
 def _title(name: str) -> str:
-    content = load_json(f"{name}.json")
-    text = str(content.get("description") or content.get("info", {}).get("description", ""))
-    return text.partition(". ")[0].removesuffix(".")
+    content: dict[str, Any] = load_json(f"{name}.json")
+    text = content.get("description") or content.get("info", {}).get("description")
+    if text is None:
+        text = load_json(content["$schema"])["description"]  # a table: its own schema describes it
+    return str(text).partition(". ")[0].removesuffix(".")

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.core import exits
 from bridge.core.redact import Scrubber
 from bridge.ops import lifecycle
 from bridge.ops.clock import boot_clock
 from bridge.ops.logs import Log
-from bridge.settings import Settings
+from bridge.settings import Settings, drop_secrets, load
 from bridge.wire.framing import Framer
 from bridge.wire.stdio import EOF, Pump, Writer, take_descriptors
 
-HELP = "speak JSON-RPC 2.0 on stdin and stdout (the default)"
+if TYPE_CHECKING:
+    import argparse
+
+HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
+EPILOG = """\
+examples:
+  report-bridge --sandbox                      try it without an account
+  report-bridge --key-file ~/.anticaptcha.key  serve a program that spawns it
+  jq -c . requests.json | report-bridge        one message per line
+"""
 SETTLE_S = 2.0
 """How long the end waits for what was given up to be recorded."""
 _LOOK_S = 0.2
@@ -31,6 +39,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stdio", action="store_true", help="accepted and changes nothing")
 
 
+def run(args: Any) -> int:
+    """Serve until the input ends or a signal comes; returns the exit code."""
+    settings = load(args.given, os.environ)
+    drop_secrets(os.environ)
+    scrubber = Scrubber()
+    log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
+    for name, fields in settings.notices:
+        log.event(name, **fields)
+    return Server(settings, log, scrubber).run()
 
 
 class Server:

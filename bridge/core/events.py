@@ -133,6 +133,30 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         {"path": "string", "filesystem": "string"},
         "Once, when the ledger is opened.",
     ),
+    "ledger_modes_repaired": EventRow(
+        WARNING,
+        "{path} could be read by others; its mode was {mode} and has been mended.",
+        {"path": "string", "mode": "string"},
+        "Once per file, when the ledger is opened.",
+    ),
+    "ledger_directory_loose": EventRow(
+        WARNING,
+        "The ledger's directory {path} can be written by others (mode {mode}); `chmod 700` it.",
+        {"path": "string", "mode": "string"},
+        "Once, when the ledger is opened.",
+    ),
+    "ledger_wal_kept": EventRow(
+        WARNING,
+        "The ledger stays in WAL mode because others use it; SQLite {sqlite} has a known fault there.",
+        {"sqlite": "string"},
+        "Once, when the ledger is opened with a version of SQLite that should not use WAL.",
+    ),
+    "ledger_not_durable": EventRow(
+        WARNING,
+        "The ledger's file system does not keep what is committed (SQLite {sqlite}).",
+        {"sqlite": "string"},
+        "Once, when a PRAGMA that was set reads back otherwise.",
+    ),
     "ledger_set_aside": EventRow(
         WARNING,
         "The ledger {path} is damaged; it was kept as {kept_as} and a new one begun.",
@@ -174,6 +198,12 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Report of task {task_id}, left by an earlier process, was taken up again (state {state}).",
         {**_TASK, "state": "string"},
         "Recovery after a crash or a stop.",
+    ),
+    "report_abandoned": EventRow(
+        WARNING,
+        "Report of task {task_id} was left by a bridge that is gone; its window is over: {outcome}.",
+        {**_TASK, "outcome": "string"},
+        "Nobody who holds the key resumed it in time.",
     ),
     "report_conflict": EventRow(
         WARNING,

@@ -38,6 +38,8 @@ MAX_RETRY_S: Final = 30.0
 """Longest pause between two tries to open a ledger."""
 PROBE_BUSY_S: Final = 0.05
 """How long a try waits for a lock while the ledger is in trouble: nobody's answer may hang on it."""
+_REST: Final = 4
+"""A try to come back is followed by at least this many times its length without one."""
 _READS: Final = frozenset({Look, Listing, Pauses})
 _UNDONE: Final = object()
 _NEVER: Final = float("inf")
@@ -199,8 +201,12 @@ class Pair:
         """Do what is due without being asked; the seconds until more is, None if nothing will be."""
         condition = self.condition
         if condition.trouble is not None:
-            if self._clock() >= self._retry_at:
+            started_at = self._clock()
+            if started_at >= self._retry_at:
                 self._heal(PROBE_BUSY_S)
+                now = self._clock()
+                # On a slow disk, or with a store that waits for locks, tries must not fill the time.
+                self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
         elif self.owed.is_pending:
             self._pay()
         if condition.trouble is not None:

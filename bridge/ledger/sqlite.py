@@ -133,6 +133,8 @@ class SqliteStore:
             sqlite_file.configure(self._connection, writable=False)
             if self.trouble.kind == NEWER:
                 self._connection.execute("PRAGMA query_only = ON")
+        if sqlite_file.get(self._connection, "synchronous") != 2:
+            self.durable = self._steps.durable = False
         if self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
             raise LedgerTrouble(CORRUPT)
         self._join(machine)
@@ -261,6 +263,8 @@ class SqliteStore:
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten.
+
+        A large file takes seconds, in which no other process can commit.
 
         Args:
             full: also compare every index with its table.

@@ -29,8 +29,9 @@ MIGRATIONS: Final = ("sqlite.sql",)
 """Scripts beside this module; the n-th makes version n of version n-1."""
 VERSION: Final = len(MIGRATIONS)
 
-QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
-"""Files up to this size are checked for damage when they are opened."""
+QUICK_CHECK_BYTES: Final = 1024 * 1024
+"""Files up to this size are checked for damage when they are opened: 30 ms a MiB were measured, and while
+it lasts other bridges cannot commit. Damage in larger files is met by the statement that reads it."""
 
 ROLLBACK_JOURNAL: Final = "truncate"
 """Measured with synchronous=FULL on ext4 and tmpfs: up to 10 % less time and processor than DELETE and

@@ -162,13 +162,13 @@ class StandIn:
             story = None
         if story is not None:
             before = story.row
-            if before.state == SENDING:
+            if before.state == DONE and before.outcome != NOT_SENT:
+                return self._replay(op, before)
+            if before.state != DONE and (before.state == SENDING or before.method != op.method):
                 status = "elsewhere" if before.method == op.method else "conflict"
                 return Claimed(status, before, durable=False, guarded=self._condition.is_guarded)
             if before.state != DONE:
                 return self._claim_own(op, story)
-            if before.outcome != NOT_SENT:
-                return self._replay(op, before)
         elif self._condition.trouble is not None:
             known = self._ask(op)
             if known is not None:

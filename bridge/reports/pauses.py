@@ -36,6 +36,8 @@ PROOF: Final = "proof"
 _DISPROVING: Final = frozenset({"key_refused", "key_balance", "address_not_allowed", "address_blocked"})
 """Rules fed by the verdicts that do not prove a key: errorId 1, 55, 10, 11, 21."""
 _FOREVER: Final = float("inf")
+_MOST_REMEMBERED: Final = 1024
+"""Accounts and methods whose keys are kept: making them anew costs a tenth of a report."""
 
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
@@ -48,7 +50,7 @@ class PausePolicy:
         context: Fingerprint of url, proxy and CA; a change lifts pauses caused by them.
         enabled: False turns all pauses and single-flight off.
 
-    Thread safety: immutable.
+    Thread safety: any thread may call anything.
     """
 
     def __init__(self, machine: str, context: str = "", enabled: bool = True) -> None:
@@ -56,6 +58,7 @@ class PausePolicy:
         self.context = context
         self.enabled = enabled
         self._rules: Mapping[str, PauseRule] = pause_rules()
+        self._known: dict[tuple[str, str], tuple[PauseKey, ...]] = {}
 
     # --- which pauses concern an attempt -----------------------------------------------------
 
@@ -63,9 +66,15 @@ class PausePolicy:
         """The pauses that concern an attempt for this task with this method."""
         if not self.enabled:
             return ()
-        parts = {"account": task.account, "machine": self.machine, "method": method}
-        named = (PauseKey(rule.name, _join(rule, parts)) for rule in self._rules.values())
-        return (PauseKey(PROOF, task.account), *named)
+        known = self._known.get((task.account, method))
+        if known is None:
+            parts = {"account": task.account, "machine": self.machine, "method": method}
+            named = (PauseKey(rule.name, _join(rule, parts)) for rule in self._rules.values())
+            known = (PauseKey(PROOF, task.account), *named)
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[task.account, method] = known
+        return known
 
     def scope(self, state: PauseState) -> str:
         """The scope shown on the wire; ``proof`` for single-flight, which is not shown."""

@@ -286,6 +286,7 @@ def test_guard_lasts_a_day(backend: Backend, store: SqliteStore) -> None:
     backend.clock.advance(1)
     again = one(store, claim(method="other"))
     assert (again.status, again.row.attempts) == ("new", 1)
+    assert store.read(Look(task())) == again.row
     rows, _ = store.read(Listing(ENDPOINT))
     assert [row.state for row in rows] == [SENDING, DONE]
 
@@ -492,6 +493,7 @@ def test_listing_is_newest_first_and_pages(backend: Backend, store: SqliteStore)
     assert listed(outcome=REFUSED) == [8, 6, 4, 2]
     assert listed(outcome=ACCEPTED) == [9, 7, 5, 3, 1]
     assert listed(outcome="nonsense") == []
+    assert store.read(Listing(ENDPOINT, limit=9))[1] is None
     assert listed(method="one") == [4, 3, 2, 1]
     assert listed(since_wall=start + 6) == [9, 8, 7]
     assert listed(since_wall=start + 1e6) == []
@@ -506,6 +508,10 @@ def test_listing_survives_a_clock_that_was_set_back(backend: Backend, store: Sql
         one(store, claim(task(number)))
     rows, _ = store.read(Listing(ENDPOINT, since_wall=150.0))
     assert [row.task.task_id for row in rows] == [3, 2]
+    rows, _ = store.read(Listing(ENDPOINT, since_wall=250.0))
+    assert [row.task.task_id for row in rows] == [2]
+    rows, _ = store.read(Listing(ENDPOINT, until_wall=250.0))
+    assert [row.task.task_id for row in rows] == [3, 1]
 
 
 def test_peek_says_what_a_claim_would_meet(backend: Backend, store: SqliteStore) -> None:
@@ -695,6 +701,7 @@ def test_killed_neighbour_is_swept(shared: Backend, neighbour: Callable[[], str]
     assert swept.adopted == ()
     assert [(row.task.task_id, row.outcome) for row in swept.settled] == [(3, UNKNOWN), (4, NOT_SENT)]
     assert [store.read(Look(row.task)) for row in swept.settled] == list(swept.settled)
+    assert [(row.sends, row.perhaps) for row in swept.settled] == [(1, True), (0, False)]
     assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
     assert not lock.exists()
 

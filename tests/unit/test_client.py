@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +12,7 @@ from bridge.core.redact import Secret
 from bridge.upstream import client as module
 from bridge.upstream.client import Client
 from bridge.upstream.connect import make_tls_context
+from bridge.upstream.transport import ReportRequest
 
 KEY = Secret("canary-0123456789abcdef-canary")
 
@@ -107,8 +107,12 @@ def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.Monke
     """An exception no network can cause is raised bare: no cause, no frame and no object has the key."""
     client = make()
 
-    def break_down(*args: Any, **options: Any) -> None:
-        raise LookupError(args)
+    held: list[ReportRequest] = []
+
+    def break_down(request: ReportRequest, **options: Any) -> None:
+        assert KEY.reveal().encode() in cast(bytes, request.body)
+        held.append(request)
+        raise LookupError(request.body)
 
     monkeypatch.setattr(client._session, "send", break_down)
     with pytest.raises(RuntimeError, match="LookupError while sending") as caught:
@@ -118,7 +122,7 @@ def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.Monke
     assert error.__context__ is None
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert KEY.reveal() not in shown
-    gc.collect()
+    assert held[0].body is None
 
 
 def test_new_client_has_no_connections() -> None:

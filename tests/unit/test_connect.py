@@ -91,5 +91,5 @@ def test_tls_verifies_and_logs_no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert context.keylog_filename is None
+    assert getattr(context, "keylog_filename", None) is None
     assert context.cert_store_stats()["x509_ca"] > 50

@@ -152,6 +152,14 @@ def test_memory_by_choice_is_well_but_not_durable() -> None:
     assert not pair.is_durable
 
 
+def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
+    """Nothing is called durable in a store that is not, whatever its results say."""
+    scene = Scene()
+    scene.store.durable = False
+    assert not scene.do(claim()).durable
+    assert not scene.do(record()).durable
+
+
 # --- trouble at a claim --------------------------------------------------------------------------
 
 
@@ -487,6 +495,22 @@ def test_ledger_in_trouble_is_left_alone_between_tries() -> None:
     assert scene.store.busy_s == 2.0
 
 
+def test_slow_tries_become_rare() -> None:
+    """Tries that take long leave most of the time to those who want answers."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.do(claim())
+    scene.times.move(1.0)
+    run = scene.store.transact
+
+    def wait_for_lock(operations: Any) -> list[Any]:
+        scene.times.move(2.0)
+        return run(operations)
+
+    scene.store.transact = wait_for_lock  # type: ignore[method-assign]
+    assert scene.pair.tend() == pytest.approx(8.0)
+
+
 def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
     """Paying many debts does not keep the service from answering."""
     scene = Scene(pauses=False)
@@ -521,9 +545,9 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
     scene = Scene()
     scene.fail("locked")
     assert scene.do(Sweep(ENDPOINT, frozenset())).adopted == ()
-    assert scene.pair.condition.trouble is not None
+    assert scene.pair.tend() == pytest.approx(1.0)
     scene.heal()
-    assert scene.pair.condition.trouble is None
+    assert scene.pair.is_durable
     assert scene.pair.tend() is None
 
 
@@ -653,7 +677,10 @@ def test_reading_shows_what_is_owed() -> None:
     assert scene.do(Look(task(3))).outcome == "accepted"
     assert scene.do(Look(task(4))) is None
     rows, cursor = scene.do(Listing(ENDPOINT))
-    assert ([(row.task.task_id, row.state) for row in rows], cursor) == ([(3, DONE), (2, DONE), (1, DONE)], None)
+    assert ([(row.task.task_id, row.state) for row in rows], cursor) == (
+        [(3, DONE), (2, DONE), (1, DONE)],
+        None,
+    )
     scene.fail("unreadable")
     assert scene.do(Look(task(2))).outcome == "accepted"
     rows, _ = scene.do(Listing(ENDPOINT, outcome="accepted"))
@@ -692,7 +719,11 @@ def test_bug_in_a_replay_keeps_the_others_going() -> None:
         scene.pair.apply([claim(number), record(number)])
     scene.pair.owed.stories[task(2)].owed[0] = object()  # type: ignore[call-overload]
     scene.heal()
-    assert [scene.row(n).outcome if scene.row(n) else None for n in (1, 2, 3)] == ["accepted", None, "accepted"]
+    assert [scene.row(n).outcome if scene.row(n) else None for n in (1, 2, 3)] == [
+        "accepted",
+        None,
+        "accepted",
+    ]
     assert scene.pair.owed.count == 1
     scene.pair.close()
     assert scene.events[-1][0] == "ledger_degraded"
@@ -702,11 +733,66 @@ def test_bug_in_a_replay_keeps_the_others_going() -> None:
 def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     """An unexpected exception while opening leaves the service working in memory."""
     scene = Scene()
-    scene.pair._open_primary = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    scene.pair._open_primary = lambda: 1 / 0  # type: ignore[assignment]
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
     assert scene.pair.condition.trouble is not None
     assert scene.pair.condition.trouble.kind == "unreadable"
+
+
+def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
+    """A ledger that fails in an unknown way while it is tried stays in trouble."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.do(Sweep(ENDPOINT, frozenset()))
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.heal()
+    assert scene.pair.condition.trouble is not None
+    assert scene.pair.condition.trouble.kind == "unreadable"
+    assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
+
+
+def test_bug_in_peeking_is_like_a_ledger_that_cannot_be_read() -> None:
+    """A look that fails in an unknown way leaves the report unguarded, not unsent."""
+    scene = Scene()
+    scene.fail("full")
+    scene.store.peek = lambda claim: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    claimed = scene.do(claim())
+    assert (claimed.status, claimed.guarded) == ("new", False)
+
+
+def test_bug_in_a_read_fails_the_read_alone() -> None:
+    """A look-up that no store can run does not harm the ledger."""
+    scene = Scene()
+    results = scene.pair.apply([claim(), Look(None)])  # type: ignore[arg-type]
+    assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
+    assert scene.pair.condition.trouble is None
+
+
+def test_bug_in_memory_does_not_lose_an_outcome() -> None:
+    """What memory cannot learn for its pauses is owed to the ledger all the same."""
+    scene = Scene()
+    scene.fail("full")
+    scene.do(claim())
+    scene.pair._stand_in.memory.store.transact = lambda ops: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    assert scene.do(record()).status == "ok"
+    scene.heal()
+    assert scene.row().outcome == "accepted"
+
+
+def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
+    """What could not be replayed for an unknown reason is tried once more at the end."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.pair.apply([claim(), record()])
+    run = scene.store.transact
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.heal()
+    assert scene.pair.owed.count == 1
+    scene.store.transact = run  # type: ignore[method-assign]
+    scene.pair.close()
+    assert scene.row().outcome == "accepted"
+    assert scene.pair.owed.count == 0
 
 
 # --- the end -------------------------------------------------------------------------------------
@@ -734,6 +820,42 @@ def test_closing_tells_what_could_not_be_written() -> None:
     assert (name, fields["state"], fields["owed"]) == ("ledger_degraded", "lost", 1)
 
 
+def test_debts_beyond_all_measure_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded also if the ledger stays away for ever."""
+    monkeypatch.setattr("bridge.ledger.owed.MAX_OWED", 3)
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.do(claim(9))
+    for number in range(1, 6):
+        scene.pair.apply([claim(number), record(number)])
+    assert (scene.pair.owed.count, scene.pair.owed.dropped) == (3, 2)
+    assert {t.task_id for t in scene.pair.owed.stories} == {9, 3, 4, 5}
+
+
+def test_id_that_comes_back_while_its_outcome_is_owed_is_a_new_report() -> None:
+    """A day later an owed outcome does not answer for the next task of that id."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.pair.apply([claim(), record()])
+    scene.times.move(86_401)
+    assert scene.do(claim()).status == "new"
+    assert scene.pair.owed.count == 0
+    scene.do(record())
+    assert scene.pair.owed.count == 1
+
+
+def test_claim_to_what_is_ours_is_answered_by_its_state() -> None:
+    """A second claim to a report in flight finds it taken; to one that waits, finds it ours."""
+    scene = Scene(pauses=False)
+    scene.pair.apply([claim(1), claim(2, begin=False)])
+    scene.fail("locked")
+    assert scene.do(claim(1)).status == "elsewhere"
+    assert scene.do(claim(1, method=OTHER_METHOD)).status == "conflict"
+    assert scene.do(claim(2, method=OTHER_METHOD)).status == "conflict"
+    own = scene.do(claim(2))
+    assert (own.status, own.gate.status, own.row.attempts) == ("adopted", "begun", 1)
+
+
 def test_memory_is_trimmed_of_what_needs_no_guard() -> None:
     """Old finished reports leave the memory store."""
     scene = Scene(pauses=False)
@@ -741,7 +863,12 @@ def test_memory_is_trimmed_of_what_needs_no_guard() -> None:
     seen: list[Any] = []
     memory = scene.pair._stand_in.memory
     run = memory.store.transact
-    memory.store.transact = lambda ops: (seen.extend(ops), run(ops))[1]  # type: ignore[method-assign]
+
+    def watch(operations: Any) -> list[Any]:
+        seen.extend(operations)
+        return run(operations)
+
+    memory.store.transact = watch  # type: ignore[method-assign]
     scene.pair.apply([claim(1), record(1)])
     scene.pair._stand_in.count_finished(1_000)
     assert [op.before_wall for op in seen if isinstance(op, Prune)] == [scene.times.wall - 86_400]

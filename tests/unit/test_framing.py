@@ -228,7 +228,8 @@ def test_a_long_message_in_single_bytes_takes_linear_time() -> None:
 
 
 def test_an_empty_body_is_an_empty_message() -> None:
-    """Headers that announce nothing announce a message that is not JSON."""
+    """Headers that announce nothing announce a message that is not JSON, and nothing is waited for."""
+    assert Framer(LIMIT).feed(b"Content-Length: 0\r\n\r\n") == [b""]
     assert cut(b"Content-Length: 0\r\n\r\nContent-Length: 1\r\n\r\n1")[0] == [b"", b"1"]
 
 

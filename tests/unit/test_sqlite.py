@@ -16,6 +16,7 @@ import pytest
 
 from bridge.core.model import Claim, Claimed, Ending, Facts, Listing, Look, Record, Task, Verdict, Window
 from bridge.ledger import files, sqlite_file
+from bridge.ledger.owners import Owners
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
@@ -102,6 +103,16 @@ def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
     assert sqlite_file.get(store._connection, "foreign_keys") == 1
     assert sqlite_file.get(store._connection, "trusted_schema") == 0
     assert (store.kind, store.durable, len(store.secret)) == ("sqlite", True, 32)
+
+
+def test_nothing_is_promised_without_flushes(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the library does not take the setting that flushes each commit, answers do not say durable."""
+    real = sqlite_file.get
+    monkeypatch.setattr(sqlite_file, "get", lambda c, name: 1 if name == "synchronous" else real(c, name))
+    store = opener()
+    assert store.durable is False
+    assert store.transact([claim()])[0].durable is False
+    assert "ledger_not_durable" in [name for name, _ in store.notices]
 
 
 def test_memory_leaves_no_file(opener: Opener, tmp_path: Path) -> None:
@@ -213,6 +224,34 @@ def test_newer_ledger_is_read_and_never_written(
     assert found.status == "known"
     assert trouble(lambda: store.transact([claim(2)])) == "newer"
     assert path.read_bytes() == before
+
+
+def test_ledger_that_cannot_be_written_when_it_is_opened_recovers(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger that exists is opened for reading, and written as soon as it can be."""
+
+    def fail(_: Owners) -> None:
+        raise LedgerTrouble("full")
+
+    opener().transact(finish())
+    with monkeypatch.context() as patch:
+        patch.setattr(Owners, "hold", fail)
+        store = opener()
+        assert store.trouble is not None
+        assert (store.trouble.kind, store.health()["trouble"]) == ("full", "full")
+        found = store.peek(claim())
+        assert found is not None
+        assert found.status == "known"
+        assert trouble(lambda: store.transact([claim(2)])) == "full"
+    assert store.transact([claim(2)])[0].status == "new"
+    assert store.trouble is None
+
+
+def test_new_ledger_that_nobody_can_own_is_refused(opener: Opener, path: Path) -> None:
+    """Without room for its locks a ledger cannot be shared safely."""
+    Path(f"{path}.owners").touch()
+    assert trouble(opener) == "foreign"
 
 
 # --- trouble while it is open ----------------------------------------------------------------

@@ -245,6 +245,39 @@ def test_brackets_inside_strings_are_not_depth() -> None:
     assert parse(data, 2) == json.loads(data)
 
 
+@pytest.mark.parametrize("text", [r'"\""', r'"\\"', r'"\\\""', r'"\\\\"', r'"a\"b\"c\""'])
+def test_escapes_inside_strings_do_not_hide_depth(text: str) -> None:
+    """Structure behind a string counts, however the string ends."""
+    assert refusal(b"[%b,[[]]]" % text.encode(), 2)[1] == Tainted([UNREADABLE], "too_deep")
+    assert parse(b"[%b,[[]]]" % text.encode(), 3) == [json.loads(text), [[]]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e",
+        "1e+",
+        "1.",
+        ".5",
+        "+1",
+        "-",
+        "01",
+        "nul",
+        '"\\x"',
+        '"\\u12g4"',
+        '"\t"',
+        "NaN",
+        "1 1",
+        '{"a"}',
+        "{1:2}",
+    ],
+)
+def test_what_is_too_deep_to_be_read_is_still_checked(text: str) -> None:
+    """A text that is too deep and broken where it is deepest is no JSON."""
+    with pytest.raises(NotJson):
+        parse(b"[" * 300 + text.encode() + b"]" * 300, 64)
+
+
 def test_wide_texts_are_not_deep() -> None:
     """Many brackets side by side are accepted."""
     assert parse(dump([{"a": [n]} for n in range(1000)]), 3) == [{"a": [n]} for n in range(1000)]

@@ -1,0 +1,86 @@
+# One command per need; `make help` lists them. Needs make and Python 3.11 or newer, nothing else.
+# The environment lives in .venv and is made again when a requirements file changes.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then command -v $$p; break; fi; done)
+BIN := .venv/bin
+# Two workers are what the smallest machine has; more make timing tests wait for each other.
+JOBS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+.PHONY: help demo check coverage fix gen bench fuzz soak dist lock clean check-python check-clients
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv/.runtime ## show the bridge at work against the simulator; no account, no network
+	@$(BIN)/report-bridge demo
+
+check: .venv/.stamp ## everything, fast things first: format, lint, types, imports, generated files, tests, clients
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/python scripts/check_tree.py
+	$(BIN)/python scripts/generate.py --check
+	$(BIN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n $(JOBS) tests
+	@$(MAKE) --no-print-directory check-clients
+
+check-clients: ## the Node and Go clients; without their tools they are named and left out, with CI set that is an error
+	@sh scripts/check_clients.sh
+
+coverage: .venv/.stamp ## branch coverage of all Python tests, with the lines that are missed
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest -q -n $(JOBS) --cov --cov-report=term tests
+
+fix: .venv/.stamp ## format, and mend what the linter can mend
+	$(BIN)/ruff check --quiet --fix . || true
+	$(BIN)/ruff format .
+
+gen: .venv/.stamp ## write the generated files again
+	$(BIN)/python scripts/generate.py
+
+bench: .venv/.stamp ## measure and print machine, versions and ratios
+	$(BIN)/python -m bench
+
+fuzz: .venv/.stamp ## properties with many examples, and the fuzzers
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -n $(JOBS) --timeout 1800 tests/unit tests/contract
+	for f in scripts/fuzz_*.py; do $(BIN)/python $$f || exit 1; done
+
+soak: .venv/.stamp ## run the real process for long and watch memory and descriptors
+	$(BIN)/python scripts/soak.py
+
+dist: .venv/.stamp ## build the wheel and the source archive into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+lock: ## resolve the requirements again (needs uv and the network)
+	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
+	$(UV_COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(UV_COMPILE) pyproject.toml --extra dev --extra fleet -c requirements/runtime.txt -o requirements/dev.txt
+
+clean: ## remove everything that was made
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ---
+
+check-python:
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; install it or say PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make environments; install its venv package (Debian: python3-venv)." >&2; exit 1; }
+
+# Sources without a wheel are built without isolation, so that the build tools are locked by hash too.
+.venv/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | check-python
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes -r requirements/build.txt
+	$(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.stamp: .venv/.runtime requirements/dev.txt
+	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.txt
+	@touch $@

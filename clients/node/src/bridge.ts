@@ -1,0 +1,233 @@
+/** The public face: one object, one method per method of the bridge. */
+
+import type { CallOptions, ProtocolTrouble } from "./channel.js";
+import type { CommandOptions } from "./command.js";
+import { Connection } from "./connection.js";
+import { BridgeDownError } from "./errors.js";
+import type {
+  BridgeInfo,
+  BridgeStatus,
+  GetReportParams,
+  ListReportsParams,
+  ListReportsResult,
+  Methods,
+  OpenRpcDocument,
+  ReportParams,
+  ReportRecord,
+  ReportResult,
+  ResumeParams,
+  ResumeResult,
+} from "./generated.js";
+import { tidyParams } from "./params.js";
+
+/** The window of a report is 60 s and its last attempt takes at most 10 s; the rest is for the way. */
+const DEFAULT_TIMEOUT_MS = 75_000;
+const DEFAULT_START_TIMEOUT_MS = 10_000;
+/** A child that served this long was healthy: the next start is not held back. */
+const HEALTHY_MS = 10_000;
+
+/** When a child has died, new calls start another one. Calls in flight are rejected all the same. */
+export interface RestartPolicy {
+  /** Wait before the first start after a death, doubled for each death soon after; default 100 ms. */
+  readonly firstDelayMs?: number;
+  /** Longest wait; default 10,000 ms. */
+  readonly maxDelayMs?: number;
+}
+
+export interface BridgeOptions extends CommandOptions {
+  /** For calls that name none: default 75,000 ms, longer than a report can take. 0: without end. */
+  readonly timeoutMs?: number;
+  /** How long the bridge may take to answer for the first time; default 10,000 ms. */
+  readonly startTimeoutMs?: number;
+  /** How long `close` waits for reports that were accepted, before SIGTERM; default 75,000 ms. */
+  readonly closeTimeoutMs?: number;
+  /** How long SIGTERM may take before SIGKILL; default: the bridge's drain and 2 s more. */
+  readonly drainTimeoutMs?: number;
+  /** Default false: after a death every call fails. */
+  readonly restart?: boolean | RestartPolicy;
+  /** Gets every line of the bridge's stderr. Without it only the last 20 lines are kept, for errors. */
+  readonly onStderr?: (line: string) => void;
+  /** Gets what came in and fits no call. It is counted in `protocolErrors` in any case. */
+  readonly onProtocolError?: (trouble: ProtocolTrouble) => void;
+}
+
+/** A bridge process. Calls may be made at the same time, and in any number. */
+export class Bridge implements AsyncDisposable {
+  readonly #options: BridgeOptions;
+  #connection: Connection;
+  #deaths = 0;
+  #protocolErrors = 0;
+  #closing: Promise<void> | null = null;
+
+  private constructor(options: BridgeOptions) {
+    this.#options = options;
+    this.#connection = this.#connect(0, 1);
+  }
+
+  /**
+   * Starts a bridge and waits until it answers. Rejects with BridgeNotFoundError, BridgeDownError
+   * (which has its exit code and last words), CallTimeoutError or TypeError.
+   */
+  static async start(options: BridgeOptions = {}): Promise<Bridge> {
+    const bridge = new Bridge({ ...options });
+    await bridge.#connection.ready;
+    return bridge;
+  }
+
+  /** Says that the text or the points of a solved image task were wrong. */
+  reportIncorrectImageCaptcha(params: ReportParams, options?: CallOptions): Promise<ReportResult> {
+    return this.#call("reportIncorrectImageCaptcha", params, options);
+  }
+
+  /** Says that the token of a solved reCAPTCHA task was refused. */
+  reportIncorrectRecaptcha(params: ReportParams, options?: CallOptions): Promise<ReportResult> {
+    return this.#call("reportIncorrectRecaptcha", params, options);
+  }
+
+  /** Says that the token of a solved reCAPTCHA V3 or Enterprise task was accepted. */
+  reportCorrectRecaptcha(params: ReportParams, options?: CallOptions): Promise<ReportResult> {
+    return this.#call("reportCorrectRecaptcha", params, options);
+  }
+
+  /** Says that the token of a solved hCaptcha task was refused. */
+  reportIncorrectHcaptcha(params: ReportParams, options?: CallOptions): Promise<ReportResult> {
+    return this.#call("reportIncorrectHcaptcha", params, options);
+  }
+
+  /** Who answers, and within which limits. */
+  info(options?: CallOptions): Promise<BridgeInfo> {
+    return this.#call("bridge.info", undefined, options);
+  }
+
+  /** What happened since the bridge started, and what holds now. */
+  status(options?: CallOptions): Promise<BridgeStatus> {
+    return this.#call("bridge.status", undefined, options);
+  }
+
+  /** What the ledger knows of a task's report; BridgeCallError `report_not_found` if nothing. */
+  getReport(params: GetReportParams, options?: CallOptions): Promise<ReportRecord> {
+    return this.#call("bridge.getReport", params, options);
+  }
+
+  /** The reports that the ledger knows, newest first, in pages. */
+  listReports(params?: ListReportsParams, options?: CallOptions): Promise<ListReportsResult> {
+    return this.#call("bridge.listReports", params, options);
+  }
+
+  /** Lets the next report probe whether a pause is over. */
+  resume(params?: ResumeParams, options?: CallOptions): Promise<ResumeResult> {
+    return this.#call("bridge.resume", params, options);
+  }
+
+  /** The OpenRPC document. */
+  discover(options?: CallOptions): Promise<OpenRpcDocument> {
+    return this.#call("rpc.discover", undefined, options);
+  }
+
+  /** Process id of the child; undefined while there is none. */
+  get pid(): number | undefined {
+    return this.#connection.pid;
+  }
+
+  /** `down`: the child is gone. With `restart` the next call starts another. */
+  get state(): "running" | "down" | "closing" | "closed" {
+    if (this.#closing === null) return this.#connection.isDown ? "down" : "running";
+    return this.#connection.isDown ? "closed" : "closing";
+  }
+
+  /** Calls that wait for an answer. */
+  get openCalls(): number {
+    return this.#connection.channel.openCalls;
+  }
+
+  /** How much came in that fits no call. Not 0: look at onProtocolError. */
+  get protocolErrors(): number {
+    return this.#protocolErrors;
+  }
+
+  /**
+   * Ends the bridge: no new calls, the reports it has accepted end and are answered, then it exits. If it
+   * does not, SIGTERM, then SIGKILL to its whole process group. Never rejects; may be called again.
+   */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** What console.log shows: nothing of the options, which may hold the key. */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return `Bridge { state: '${this.state}', pid: ${this.pid}, openCalls: ${this.openCalls} }`;
+  }
+
+  async #call<M extends keyof Methods>(
+    method: M,
+    params: Methods[M]["params"] | undefined,
+    options: CallOptions = {},
+  ): Promise<Methods[M]["result"]> {
+    const tidy = tidyParams(params);
+    const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    if (typeof timeoutMs !== "number" || !(timeoutMs >= 0)) {
+      throw new TypeError("timeoutMs must be a number of milliseconds, 0 or more.");
+    }
+    if (this.#closing !== null) {
+      const taskId = typeof tidy?.["taskId"] === "number" ? tidy["taskId"] : null;
+      throw new BridgeDownError("the bridge was closed", { method, taskId, written: false }, this.#connection.evidence);
+    }
+    if (this.#connection.isDown && this.#restart !== null) this.#reconnect(this.#restart);
+    const result = await this.#connection.channel.request(method, tidy, { ...options, timeoutMs });
+    return result as Methods[M]["result"];
+  }
+
+  get #restart(): RestartPolicy | null {
+    const { restart } = this.#options;
+    return restart === true ? {} : restart === false || restart === undefined ? null : restart;
+  }
+
+  #reconnect(policy: RestartPolicy): void {
+    const dead = this.#connection;
+    this.#deaths = dead.servedMs >= HEALTHY_MS ? 1 : this.#deaths + 1;
+    const delayMs = Math.min(policy.maxDelayMs ?? 10_000, (policy.firstDelayMs ?? 100) * 2 ** (this.#deaths - 1));
+    this.#connection = this.#connect(delayMs, dead.channel.nextId);
+  }
+
+  #connect(delayMs: number, firstId: number): Connection {
+    const options = this.#options;
+    return new Connection({
+      command: options,
+      delayMs,
+      firstId,
+      startTimeoutMs: options.startTimeoutMs ?? DEFAULT_START_TIMEOUT_MS,
+      closeTimeoutMs: options.closeTimeoutMs ?? DEFAULT_TIMEOUT_MS,
+      drainTimeoutMs: options.drainTimeoutMs ?? null,
+      onStderr: (line) => notify(options.onStderr, line),
+      onTrouble: (trouble) => {
+        this.#protocolErrors += 1;
+        notify(options.onProtocolError, trouble);
+      },
+    });
+  }
+
+  async #close(): Promise<void> {
+    // The child and its timers do not keep Node alive; this does, until the child is gone.
+    const hold = setInterval(() => undefined, 2 ** 30);
+    try {
+      await this.#connection.end();
+    } finally {
+      clearInterval(hold);
+    }
+  }
+}
+
+/** A callback that throws must not harm the reading of answers: its error surfaces on its own. */
+function notify<T>(callback: ((value: T) => void) | undefined, value: T): void {
+  try {
+    callback?.(value);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

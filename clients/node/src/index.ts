@@ -1,0 +1,17 @@
+/** Reports wrong and right captcha answers to Anti-Captcha.com through the report-bridge process. */
+
+export { Bridge, type BridgeOptions, type RestartPolicy } from "./bridge.js";
+export type { CallOptions, ProtocolTrouble } from "./channel.js";
+export type { CommandOptions } from "./command.js";
+export {
+  BridgeCallError,
+  BridgeDownError,
+  BridgeError,
+  BridgeNotFoundError,
+  CallAbortedError,
+  CallTimeoutError,
+  ReportError,
+  UnansweredError,
+  type Kind,
+} from "./errors.js";
+export * from "./generated.js";

@@ -1,0 +1,46 @@
+"""What every test has: an environment of its own, and the real process on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.process import BridgeProcess
+
+# A deadline per example would fail on a busy machine, and slowness is not what properties are about.
+settings.register_profile(
+    "check", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("fuzz", settings.get_profile("check"), max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give each test an empty home, and take away every variable that changes the program's behaviour."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("ANTICAPTCHA_", "REPORT_BRIDGE_", "XDG_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSLKEYLOGFILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def bridge_process(clean_environment: Path) -> Iterator[Callable[..., BridgeProcess]]:
+    """Start bridges: called with a command line it returns a `BridgeProcess`, which ends with the test."""
+    with ExitStack() as stack:
+
+        def start(*words: str, **kwargs: Any) -> BridgeProcess:
+            kwargs.setdefault("home", clean_environment)
+            return stack.enter_context(BridgeProcess(*words, **kwargs))
+
+        yield start

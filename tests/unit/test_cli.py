@@ -1,0 +1,484 @@
+"""Tests of the command line: `bridge.cli.main`, its flags and the small commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bridge
+from bridge.cli import call, main
+from bridge.cli.commands import COMMANDS, TOPICS
+from bridge.cli.flags import make_parser, parse_arguments, read_plain_flags
+from bridge.core import exits
+from bridge.core.exits import EXITS, ConfigError, UsageError, exit_for
+from bridge.settings_table import TABLE
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Put a service in place that only notes its arguments."""
+    calls: list[Any] = []
+    module = ModuleType("fake_serve")
+
+    def note(args: Any) -> int:
+        calls.append(args)
+        return 0
+
+    module.__dict__.update(
+        HELP="Serve.",
+        configure=lambda parser: parser.add_argument("--stdio", action="store_true"),
+        run=note,
+    )
+    monkeypatch.setitem(sys.modules, "bridge.cli.serve", module)
+    return calls
+
+
+# --- finding the command ---------------------------------------------------------------------
+
+
+def test_no_words_and_flags_alone_mean_serve(run: Run, service: list[Any]) -> None:
+    """Without a command the service starts, with the flags given; --stdio changes nothing."""
+    assert run() == (0, "", "")
+    assert run("--stdio", "--queue", "5") == (0, "", "")
+    assert run("serve", "--queue=5", "--no-pauses", "--sandbox") == (0, "", "")
+    assert [args.given for args in service] == [
+        {},
+        {"queue": "5"},
+        {"queue": "5", "pauses": False, "sandbox": True},
+    ]
+
+
+def test_plain_start_does_without_a_parser() -> None:
+    """The service is started without importing argparse, TOML or difflib (in a fresh interpreter)."""
+    code = (
+        "import sys, types; fake = types.ModuleType('x'); fake.run = lambda args: 0;"
+        "sys.modules['bridge.cli.serve'] = fake; from bridge.cli.main import main;"
+        "assert main(['--stdio', '--url', 'http://127.0.0.1:1']) == 0;"
+        "print([n for n in ('argparse', 'tomllib', 'difflib', 'json') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [row.flag for row in TABLE if row.flag] + ["--stdio", "--no-pauses", "--no-sandbox", "7", "x=y"]
+        )
+        | st.sampled_from(["--queue=1", "--url=", "--sandbox=1", "--help", "--que", "--", "-", ""]),
+        max_size=5,
+    )
+)
+def test_both_readers_of_flags_agree(words: list[str]) -> None:
+    """What the quick reader accepts, the parser reads in the same way."""
+    plain = read_plain_flags(words)
+    if plain is not None:
+        assert parse_arguments("serve", words).given == plain.given
+
+
+def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
+    """A misspelt command ends with exit code 2 and names the nearest one."""
+    code, out, err = run("confg")
+    assert (code, out) == (2, "")
+    assert "report-bridge config" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sandbx"], "--sandbox"),
+        (["serve", "--time", "5"], "--timeout"),
+        (["serve", "--url"], "--url"),
+        (["--sandbox", "config"], "first"),
+        (["config", "extra"], "too many"),
+        (["version", "--url", "https://x"], "does not take --url"),
+        (["call"], "METHOD"),
+        (["call", "reportIncorrectImage", "taskId=1"], "reportIncorrectImageCaptcha"),
+        (["call", "$/cancelRequest", "id=1"], "no such method"),
+        (["call", "reportIncorrectImageCaptcha", "taskid=1"], "taskId"),
+        (["call", "reportIncorrectImageCaptcha", "1"], "NAME=VALUE"),
+        (["call", "reportIncorrectImageCaptcha", "taskId=1.5"], "whole number"),
+        (["call", "reportIncorrectImageCaptcha", "taskId=1", "taskId=2"], "twice"),
+        (["call", "reportIncorrectImageCaptcha", "completedAt=now"], "a number"),
+        (["call", "bridge.info", "x=1"], "none"),
+        (["schema", "report.param"], "report.params"),
+        (["help", "error"], "errors"),
+        (["x" * 50], "no command"),
+        (["\u00e4"], "no command"),
+        (["serve", "--" + "x" * 50], "not known"),
+    ],
+)
+def test_usage_errors_are_one_sentence(run: Run, words: Sequence[str], said: str) -> None:
+    """Each mistake on the command line ends with exit code 2 and one line that helps."""
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.startswith("report-bridge: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--key", KEY],
+        [f"--key={KEY}"],
+        ["serve", f"--clientKey={KEY}"],
+        [f"--{KEY}"],
+        [KEY],
+        ["config", KEY],
+        ["config", "--queue", KEY],
+        ["config", "--log-level", KEY],
+        ["config", "--url", KEY],
+        ["config", "--sandbox=" + KEY],
+        ["config", "--ca-file", KEY],
+        ["call", KEY],
+        ["call", "bridge.getReport", f"clientKey={KEY}"],
+        ["call", "bridge.getReport", KEY],
+        ["call", "bridge.getReport", f"taskId={KEY}"],
+        ["help", KEY],
+        ["schema", KEY],
+    ],
+)
+def test_a_key_on_the_command_line_is_never_repeated(run: Run, words: Sequence[str]) -> None:
+    """A key given to the wrong place is refused and is in no message."""
+    code, out, err = run(*words)
+    assert code in (2, 3)
+    assert KEY not in out + err
+
+
+def test_flags_that_would_take_the_key_are_explained(run: Run) -> None:
+    """Who tries --key learns why there is none and what to use."""
+    _, _, err = run("--key", KEY)
+    assert "--key-file" in err
+    assert "ANTICAPTCHA_CLIENT_KEY" in err
+
+
+# --- help ------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command_and_topic(run: Run) -> None:
+    """The overview needs nothing and names every command, topic and an example."""
+    for words in (["--help"], ["-h"], ["help"]):
+        code, out, err = run(*words)
+        assert (code, err) == (0, "")
+        assert all(name in out for name in (*COMMANDS, *TOPICS, "Examples"))
+        assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_complete_help(run: Run, name: str) -> None:
+    """Each command has a sentence of help and every settings flag where it takes them."""
+    module = import_module(COMMANDS[name].module)
+    assert module.HELP
+    code, out, err = run(name, "--help")
+    assert (code, err) == (0, "")
+    assert out == run("help", name)[1]
+    assert out.isascii()
+    flags = {row.flag for row in TABLE if row.flag}
+    shown = {text for action in make_parser(name)._actions for text in action.option_strings}
+    assert flags <= shown if COMMANDS[name].takes_settings else True
+    for action in make_parser(name)._actions:
+        assert action.help, action.dest
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_every_topic_is_printed(run: Run, name: str) -> None:
+    """Each topic is text of its own, made from the tables."""
+    code, out, err = run("help", name)
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    if name == "exit-codes":
+        assert all(f"{code:>5}  " in out for code in EXITS)
+    if name == "environment":
+        assert all(row.variable in out for row in TABLE)
+        assert "REPORT_BRIDGE_BIN" in out
+    if name == "errors":
+        assert "-32021" in out
+        assert "ERROR" not in out.split()
+        assert "    16  no_such_captcha" in out
+
+
+# --- version, config, schema -----------------------------------------------------------------
+
+
+def test_version_is_printed(run: Run) -> None:
+    """The version is on stdout, also as JSON with what it stands on."""
+    for words in (["--version"], ["-V"], ["version"]):
+        assert run(*words) == (0, f"report-bridge {bridge.__version__}\n", "")
+    code, out, _ = run("version", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["version"] == bridge.__version__
+    assert facts["protocol"] == 1
+    assert facts["libraries"]["requests"]
+
+
+def test_config_shows_values_and_origins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting is printed with its origin; keys and passwords are not."""
+    monkeypatch.setenv("ANTICAPTCHA_CLIENT_KEY", KEY)
+    monkeypatch.setenv("REPORT_BRIDGE_PROXY", "http://me:hush@proxy:3128")
+    monkeypatch.setenv("REPORT_BRIDGE_QEUE", "1")
+    code, out, err = run("config", "--timeout", "2.5", "--no-pauses")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line.split(None, 1)[1] for line in out.splitlines() if line}
+    assert rows["timeout"].split() == ["2.5", "flag", "--timeout"]
+    assert rows["pauses"].split()[0] == "off"
+    assert rows["client_key"].split() == ["set", "environment", "ANTICAPTCHA_CLIENT_KEY"]
+    assert rows["proxy"].split()[0] == "http://me:***@proxy:3128"
+    assert "did you mean REPORT_BRIDGE_QUEUE" in out
+    assert KEY not in out
+    assert "hush" not in out
+    code, out, err = run("config", "--json")
+    found = json.loads(out)
+    assert found["settings"]["client_key"] == {"value": "set", "origin": "environment ANTICAPTCHA_CLIENT_KEY"}
+    assert found["settings"]["queue"] == {"value": 1000, "origin": "default"}
+    assert found["notices"][0]["event"] == "setting_unknown"
+    assert KEY not in out
+
+
+def test_bad_settings_end_with_code_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that cannot be used is one sentence and exit code 3, for every command that uses it."""
+    monkeypatch.setenv("REPORT_BRIDGE_URL", "http://example.com")
+    for words in (["config"], ["call", "bridge.info"], []):
+        code, out, err = run(*words)
+        assert (code, out) == (3, "")
+        assert "environment REPORT_BRIDGE_URL" in err
+        assert err.count("\n") == 1
+
+
+def test_schemas_are_listed_and_printed(run: Run) -> None:
+    """Each listed schema can be printed and is JSON."""
+    code, out, _ = run("schema")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0
+    assert {"report.params", "report.error", "errors", "methods", "common", "openrpc"} <= set(names)
+    for line in out.splitlines():
+        assert len(line.split()) > 2, line
+    for name in names:
+        code, out, _ = run("schema", name)
+        assert code == 0
+        assert json.loads(out)
+    assert run("schema", "report.params.json")[0] == 0
+
+
+def test_every_schema_file_is_listed(run: Run) -> None:
+    """No file of the schemas folder is missing from the list."""
+    folder = Path(bridge.__file__).parent.parent / "schemas"
+    files = {path.name.removesuffix(".json") for path in folder.glob("*.json")}
+    assert {line.split()[0] for line in run("schema")[1].splitlines()} == files
+
+
+# --- call ------------------------------------------------------------------------------------
+
+
+def test_params_get_the_type_of_their_schema() -> None:
+    """Numbers become numbers, everything else stays text."""
+    method = call.find_method("reportIncorrectImageCaptcha")
+    words = ["taskId=9007199254740991", "completedAt=1767323045.25", "taskType=123", "languagePool=en"]
+    assert call.parse_params(method, words) == {
+        "taskId": 9007199254740991,
+        "completedAt": 1767323045.25,
+        "taskType": "123",
+        "languagePool": "en",
+    }
+    method = call.find_method("bridge.listReports")
+    assert call.parse_params(method, ["limit=5", "outcome=unknown", "cursor=a=b"]) == {
+        "limit": 5,
+        "outcome": "unknown",
+        "cursor": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    "word", ["completedAt=nan", "completedAt=inf", "completedAt=1e400", "taskId=", "taskId=-1"]
+)
+def test_numbers_that_json_has_not_are_refused(word: str) -> None:
+    """A value that cannot be sent as it is meant is a usage error."""
+    with pytest.raises(UsageError):
+        call.parse_params(call.find_method("reportIncorrectImageCaptcha"), [word])
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Any]]:
+    """Put an application in place that gives one answer and notes what it was asked."""
+
+    def install(response: Any) -> list[Any]:
+        asked: list[Any] = []
+        module = ModuleType("fake_app")
+
+        def run_once(settings: Any, method: str, params: Any) -> Any:
+            asked.append((settings.sandbox, method, params))
+            return response
+
+        module.__dict__["run_once"] = run_once
+        monkeypatch.setitem(sys.modules, "bridge.app", module)
+        return asked
+
+    return install
+
+
+def test_call_prints_the_answer(run: Run, answer: Callable[[Any], list[Any]]) -> None:
+    """The answer is printed for people, or as one line of JSON; flags may stand anywhere."""
+    result = {"status": "success", "taskId": 5, "outcome": "accepted", "elapsedMs": 7, "replayed": False}
+    response = {"jsonrpc": "2.0", "id": 1, "result": result}
+    asked = answer(response)
+    words = ["call", "reportIncorrectImageCaptcha", "--sandbox", "taskId=5"]
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert out.startswith("accepted: task 5 (7 ms)\n{")
+    assert run(*words, "--json") == (0, json.dumps(response) + "\n", "")
+    assert asked == [(True, "reportIncorrectImageCaptcha", {"taskId": 5})] * 2
+    result["replayed"] = True
+    assert "nothing was sent" in run(*words)[1]
+    answer({"jsonrpc": "2.0", "id": 1, "result": {"pid": 1}})
+    assert run("call", "bridge.info")[1] == '{\n  "pid": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "exit_code"),
+    [
+        (1, "key_does_not_exist", 4),
+        (16, "no_such_captcha", 1),
+        (999, "unknown_code", 1),
+        (-32020, "key_missing", 4),
+        (-32021, "sending_paused", 1),
+        (-32010, "window_closed", 1),
+        (-32002, "outcome_unknown", 5),
+        (-32001, "upstream_unreachable", 6),
+        (-32003, "upstream_http", 1),
+        (-32602, "invalid_params", 2),
+        (-32603, "internal_error", 70),
+        (-32031, "ledger_unavailable", 1),
+        (-32014, "report_not_found", 1),
+    ],
+)
+def test_exit_code_says_how_the_call_went(
+    run: Run, answer: Callable[[Any], list[Any]], code: int, kind: str, exit_code: int
+) -> None:
+    """Each kind of error has its exit code, and its advice is printed."""
+    answer({"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": "Fixed.", "data": {"kind": kind}}})
+    found, out, _ = run("call", "reportCorrectRecaptcha", "taskId=1")
+    assert found == exit_code
+    headline, advice, _ = out.split("\n", 2)
+    assert kind in headline
+    assert str(code) in headline
+    assert advice.endswith(".")
+
+
+def test_success_is_exit_code_0() -> None:
+    """A result is success whatever it says, and every exit code is in the table."""
+    assert exit_for({"result": None}) == exits.DONE
+    assert set(exits._BY_CODE.values()) <= set(EXITS)
+
+
+# --- ways of ending --------------------------------------------------------------------------
+
+
+def explode(error: BaseException) -> Callable[[Any], int]:
+    """Return a command that raises."""
+
+    def run_it(args: Any) -> int:
+        raise error
+
+    return run_it
+
+
+def test_internal_errors_are_one_line_without_text(
+    run: Run, service: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault is exit code 70 and one line; at level debug it says where, never the exception's text."""
+    monkeypatch.setattr(sys.modules["bridge.cli.serve"], "run", explode(ValueError(KEY)))
+    code, out, err = run()
+    assert (code, out) == (70, "")
+    assert err.count("\n") == 1
+    assert "ValueError" in err
+    monkeypatch.setenv("REPORT_BRIDGE_LOG_LEVEL", "debug")
+    _, _, debug = run()
+    assert "main.py:" in debug
+    assert KEY not in err + debug
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(KeyboardInterrupt(), 130), (ConfigError("No."), 3), (UsageError("No."), 2), (SystemExit(5), 70)],
+)
+def test_ways_of_ending_have_exit_codes(
+    run: Run, service: list[Any], monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int
+) -> None:
+    """Interruptions and mistakes end with their code and without a traceback."""
+    monkeypatch.setattr(sys.modules["bridge.cli.serve"], "run", explode(error))
+    code, _, err = run()
+    assert code == exit_code
+    assert "Traceback" not in err
+
+
+def run_program(*words: str, **kwargs: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the program in a process of its own with an empty environment."""
+    root = Path(bridge.__file__).parent.parent
+    kwargs.setdefault("env", {})
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", *words], cwd=root, timeout=60, check=False, **kwargs
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["help", "errors"], ["version"], ["config", "--help"]])
+def test_closed_stdout_ends_quietly(words: list[str]) -> None:
+    """If nobody reads stdout a command ends with 74 and says nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = run_program(*words, stdout=writer, stderr=subprocess.PIPE)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (74, b"")
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}]
+)
+@pytest.mark.parametrize("words", [["--help"], ["config"], ["help", "environment"], ["schema", "errors"]])
+def test_an_empty_environment_and_ascii_terminals_work(words: list[str], environ: dict[str, str]) -> None:
+    """Help and commands work without any variable, and where only ASCII can be shown."""
+    done = run_program(*words, env=environ, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+
+
+def test_paths_that_cannot_be_shown_are_escaped(tmp_path: Path) -> None:
+    """A home directory with bytes that are no text does not break the output."""
+    home = os.fsencode(tmp_path) + b"/\xff\xc3\xa4"
+    done = run_program(
+        "config", env={"HOME": os.fsdecode(home), "PYTHONIOENCODING": "ascii"}, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\udcff" in done.stdout

@@ -1,0 +1,191 @@
+"""Which fault breaks a call, for how long, and what the published tables say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.upstream.simulator import magic, replies
+from bridge.upstream.simulator.checks import NotValid
+from bridge.upstream.simulator.fault_table import FAULT, FAULTS
+from bridge.upstream.simulator.faults import FaultBook
+
+DOC = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+IMAGE = "reportIncorrectImageCaptcha"
+TOKEN = "reportIncorrectRecaptcha"
+
+
+def make_book(*wanted: dict[str, Any]) -> FaultBook:
+    """Return a book with faults armed at time 0."""
+    book = FaultBook()
+    for fault in wanted:
+        FAULT.check(fault)
+        book.arm(fault, 0.0)
+    return book
+
+
+def pick(book: FaultBook, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
+    """Return the name of the fault that breaks a call."""
+    fault = book.pick(method, task_id, now)
+    return None if fault is None else fault.name
+
+
+def test_closest_tie_wins() -> None:
+    """A fault of the task goes before one of the method, that before one of all."""
+    book = make_book(
+        {"fault": "html"},
+        {"fault": "empty", "method": IMAGE},
+        {"fault": "gzip", "taskId": 7},
+        {"fault": "garbage"},
+    )
+    assert pick(book) == "gzip"
+    assert pick(book, task_id=8) == "empty"
+    assert pick(book, TOKEN, 8) == "html"
+    assert pick(book, TOKEN, None) == "html"
+
+
+def test_count_and_skip_are_used_up() -> None:
+    """A fault lets some calls pass, breaks some, and is gone."""
+    book = make_book({"fault": "html", "skip": 2, "count": 2})
+    assert [pick(book) for _ in range(6)] == [None, None, "html", "html", None, None]
+    assert book.faults == []
+
+
+def test_skipping_fault_gives_way() -> None:
+    """While a fault lets calls pass, the next one in rank has them."""
+    book = make_book({"fault": "empty"}, {"fault": "html", "taskId": 7, "skip": 1})
+    assert [pick(book), pick(book)] == ["empty", "html"]
+
+
+def test_fault_ends_with_its_time() -> None:
+    """A fault of limited length is disarmed after it."""
+    book = make_book({"fault": "html", "forSeconds": 10})
+    assert pick(book, now=9.9) == "html"
+    assert pick(book, now=10.0) is None
+
+
+def test_early_faults_act_before_reading_unless_tied() -> None:
+    """`reset_before` acts on the connection, but on the call if it has to know the call."""
+    book = make_book({"fault": "reset_before", "count": 1}, {"fault": "reset_before", "taskId": 7})
+    assert pick(book) == "reset_before"
+    assert pick(book, task_id=8) is None
+    early = book.pick_early(1.0)
+    assert early is not None
+    assert book.pick_early(1.0) is None
+
+
+def test_disarming_by_number_or_all() -> None:
+    """One fault or all can be disarmed, and the number disarmed is told."""
+    book = make_book({"fault": "html"}, {"fault": "empty"})
+    assert book.disarm(1) == 1
+    assert book.disarm(1) == 0
+    assert pick(book) == "empty"
+    assert book.disarm() == 1
+
+
+def test_parameters_have_defaults() -> None:
+    """An armed fault has every parameter, and each default is of its documented shape."""
+    for name, kind in FAULTS.items():
+        book = FaultBook()
+        fault = book.arm({"fault": name}, 0.0)
+        assert set(fault.params) == set(kind.params)
+        for node, default in kind.params.values():
+            node.check(default)
+        assert fault.describe(0.0)["fault"] == name
+
+
+def test_connection_faults_cannot_be_tied() -> None:
+    """A fault that acts on connections refuses a task."""
+    with pytest.raises(NotValid, match="not known"):
+        FAULT.check({"fault": "hang_before", "taskId": 7})
+
+
+def test_numbers_are_unique_and_pinned() -> None:
+    """The published numbers of faults stay what they are."""
+    numbers = {name: kind.number for name, kind in FAULTS.items() if kind.number}
+    assert sorted(numbers.values()) == list(range(1, 34))
+    assert {
+        name: numbers[name] for name in ("latency", "hang", "reset_after", "status", "echo_key", "raw")
+    } == {
+        "latency": 1,
+        "hang": 2,
+        "reset_after": 5,
+        "status": 16,
+        "echo_key": 27,
+        "raw": 33,
+    }
+
+
+def test_documented_magic_table_is_the_code() -> None:
+    """The table of magic ids in the documentation is the one in the code."""
+    written = DOC.split("<!-- magic:begin -->\n")[1].split("<!-- magic:end -->")[0]
+    assert written == magic.render_markdown()
+
+
+def test_every_fault_is_documented() -> None:
+    """Each fault has its line in the documentation, with its summary and parameters."""
+    for name, kind in FAULTS.items():
+        line = next(line for line in DOC.splitlines() if line.startswith(f"| `{name}` |"))
+        assert kind.summary in line
+        assert all(f"`{param}`" in line for param in kind.params)
+
+
+def test_every_error_id_has_a_magic_id() -> None:
+    """Ids 1 to 999 above the base answer the error of that number."""
+    for number in range(1, 1000):
+        effect = magic.look_up(magic.BASE + number)
+        assert effect is not None
+        assert (effect.fault, effect.params["errorId"]) == ("error", number)
+        assert effect.params["errorCode"] == replies.error_code(number)
+        assert effect.only_first is False
+
+
+@pytest.mark.parametrize(
+    ("number", "fault", "changed"),
+    [
+        (1001, "latency", {}),
+        (1033, "raw", {}),
+        (2404, "status", {"status": 404}),
+        (3101, "status", {"status": 429, "retryAfterSeconds": 1}),
+    ],
+)
+def test_groups_have_a_first_call_only_twin(number: int, fault: str, changed: dict[str, Any]) -> None:
+    """Each group has a second range that breaks the first call only."""
+    shift = {1: 500, 2: 2000, 3: 500}[number // 1000]
+    for twin, only_first in ((number, False), (number + shift, True)):
+        effect = magic.look_up(magic.BASE + twin)
+        assert effect is not None
+        assert (effect.fault, effect.only_first) == (fault, only_first)
+        assert {name: effect.params[name] for name in changed} == changed
+        assert set(effect.params) == set(FAULTS[fault].params)
+
+
+def test_first_call_only_errors() -> None:
+    """Errors have their twin 5000 above."""
+    effect = magic.look_up(magic.BASE + 5021)
+    assert effect is not None
+    assert (effect.params["errorId"], effect.only_first) == (21, True)
+
+
+@pytest.mark.parametrize(
+    "number", [-1, 0, 1000, 1034, 1499, 1534, 2000, 2199, 2600, 3000, 3099, 3499, 6000, 10**9]
+)
+def test_other_numbers_are_ordinary(number: int) -> None:
+    """Ids in no table have no effect."""
+    assert magic.look_up(magic.BASE + number) is None
+
+
+def test_variants_are_as_documented() -> None:
+    """Every variant is a fault that could be armed with those parameters."""
+    for name, params in magic.VARIANTS.values():
+        FAULT.check({"fault": name, **params})
+
+
+def test_description_lists_every_row() -> None:
+    """The table at the control endpoint has every fault, situation and variant."""
+    told = magic.describe()
+    assert {row["fault"] for row in told["faults"]} == {n for n, kind in FAULTS.items() if kind.number}
+    assert len(told["situations"]) == len(magic.SITUATIONS)
+    assert len(told["variants"]) == len(magic.VARIANTS)

@@ -1,0 +1,255 @@
+"""A small world in which time is handed out: bridges on one ledger, an upstream, nothing real but SQLite.
+
+The services, the policy and the store are the real ones; threads, sockets and clocks are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+from bridge.core.model import Exchange, Task
+from bridge.core.redact import Secret
+from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.flight import Answer, Attempt, Report
+from bridge.reports.knowledge import Knowledge
+from bridge.reports.pauses import PausePolicy
+from bridge.reports.service import Service
+
+EPOCH = 1_800_000_000.0
+ENDPOINT = "https://upstream.test"
+IMAGE = "reportIncorrectImageCaptcha"
+RECAPTCHA = "reportIncorrectRecaptcha"
+KEY = Secret("k" * 32)
+OTHER_KEY = Secret("o" * 32)
+
+
+def verdict(error_id: int, code: str = "", status: int = 200, **headers: str) -> Exchange:
+    """An exchange that ended in a JSON verdict."""
+    body: dict[str, Any] = {"errorId": error_id}
+    if error_id == 0:
+        body["status"] = "success"
+    else:
+        body |= {"errorCode": code or f"ERROR_{error_id}", "errorDescription": "as the test says"}
+    return Exchange(None, True, status, headers, json.dumps(body).encode(), elapsed_s=0.1)
+
+
+def http(status: int, **headers: str) -> Exchange:
+    """An exchange that ended in an HTTP status without a verdict."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Exchange(None, True, status, named, b"<html>no verdict</html>", elapsed_s=0.1)
+
+
+class Fate(NamedTuple):
+    """What becomes of one attempt."""
+
+    delivered: bool
+    """The upstream reads the whole request and decides on it."""
+    answer: Exchange | None
+    """What the bridge gets instead of the upstream's own decision; None: that decision."""
+    lasts_s: float = 0.1
+
+
+TAKEN = Fate(True, None)
+UNREACHED = Fate(False, Exchange("connect", False, elapsed_s=0.05), 0.05)
+LOST_ANSWER = Fate(True, Exchange("reset", True, elapsed_s=0.1))
+LOST_REQUEST = Fate(False, Exchange("reset", True, elapsed_s=0.1))
+STALLED = Fate(False, Exchange("timeout", True, elapsed_s=10.0), 10.0)
+STALLED_TAKEN = Fate(True, Exchange("timeout", True, elapsed_s=10.0), 10.0)
+
+
+class Call(NamedTuple):
+    """One delivery that the upstream has decided on."""
+
+    at: float
+    task_id: int
+    key: str
+    method: str
+    taken: bool
+
+
+class Upstream:
+    """The upstream's rules as far as they matter here: one report per task, known keys, a window."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.attempts: list[tuple[float, Attempt]] = []
+        self.completed: dict[int, float] = {}
+        self.known_keys = {KEY.reveal(), OTHER_KEY.reveal()}
+        self.wrong: set[int] = set()
+        self.fates: Iterator[Fate] = iter(())
+
+    def taken(self, task_id: int) -> bool:
+        return any(call.taken for call in self.calls if call.task_id == task_id)
+
+    def decide(self, at: float, attempt: Attempt) -> Exchange:
+        key = attempt.key.reveal()
+        late = at > self.completed.get(attempt.task_id, at) + 60.0
+        fits = key in self.known_keys and attempt.task_id not in self.wrong
+        taken = fits and not late and not self.taken(attempt.task_id)
+        self.calls.append(Call(at, attempt.task_id, key, attempt.method, taken))
+        if taken:
+            return verdict(0)
+        if key not in self.known_keys:
+            return verdict(1, "ERROR_KEY_DOES_NOT_EXIST")
+        return verdict(16, "ERROR_NO_SUCH_CAPCHA_ID")
+
+
+class World:
+    """Hands out time."""
+
+    def __init__(self) -> None:
+        self.t = 1000.0
+        self.upstream = Upstream()
+        self._queue: list[tuple[float, int, Bridge | None, Callable[[], None]]] = []
+        self._order = count()
+
+    def later(self, seconds: float, do: Callable[[], None], whose: Bridge | None = None) -> None:
+        heapq.heappush(self._queue, (self.t + seconds, next(self._order), whose, do))
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass; what is due at its end is done too."""
+        end = self.t + seconds
+        while self._queue and self._queue[0][0] <= end + 1e-9:
+            at, _, whose, do = heapq.heappop(self._queue)
+            self.t = max(self.t, at)
+            if whose is None or whose.alive:
+                do()
+        self.t = max(self.t, end)
+
+
+class Bridge:
+    """One bridge process, as far as reports go."""
+
+    def __init__(
+        self,
+        world: World,
+        path: str | None = None,
+        *,
+        machine: str = "machine",
+        concurrency: int = 4,
+        pauses: bool = True,
+        clock_fast_s: float = 0.0,
+        holds: tuple[Secret, ...] = (),
+        sandbox: bool = False,
+    ) -> None:
+        self.world = world
+        self.alive = True
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.answers: list[tuple[float, int, Answer]] = []
+        self._clock_fast_s = clock_fast_s
+        self.policy = PausePolicy(machine, "context", enabled=pauses)
+        self.store = SqliteStore.open(
+            path,
+            policy=self.policy,
+            machine=machine,
+            boot_clock=lambda: world.t,
+            wall_clock=lambda: EPOCH + world.t,
+        )
+        self.knowledge = Knowledge(self.policy.scope, path is not None)
+        self.service = Service(
+            self,
+            self,
+            endpoint=ENDPOINT,
+            concurrency=concurrency,
+            timeout_s=10.0,
+            knowledge=self.knowledge,
+            sandbox=sandbox,
+            recovers=path is not None,
+        )
+        self.trouble: Any = None
+        for key in holds:
+            self.service.hold(key)
+        self.service.start()
+
+    # --- the ports ---------------------------------------------------------------------------
+
+    @property
+    def instance(self) -> str:
+        return self.store.instance
+
+    def submit(self, op: Any, done: Callable[[Any], None]) -> None:
+        result = self.trouble if self.trouble is not None else self.store.transact([op])[0]
+        self.world.later(0.0, lambda: done(result), self)
+
+    def account(self, secret_text: str) -> str:
+        return hashlib.blake2b(secret_text.encode(), key=self.store.secret, digest_size=16).hexdigest()
+
+    def now(self) -> float:
+        return self.world.t + self.store.clock_offset_s
+
+    def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
+        upstream = self.world.upstream
+        upstream.attempts.append((self.world.t, attempt))
+        fate = next(upstream.fates, TAKEN)
+        answers: list[Exchange] = []
+
+        def arrive() -> None:
+            if fate.delivered:
+                answers.append(upstream.decide(self.world.t, attempt))
+
+        # What has left this host arrives, whether or not the bridge lives to see it.
+        self.world.later(fate.lasts_s / 2, arrive)
+        self.world.later(fate.lasts_s, lambda: done(fate.answer or answers[0]), self)
+
+    def wall(self) -> float:
+        return EPOCH + self.world.t + self._clock_fast_s
+
+    def chance(self) -> float:
+        return 0.5
+
+    def alarm(self, at: float | None) -> None:
+        if at is not None:
+            self.world.later(max(0.0, at - self.now()), self.service.tick, self)
+
+    def emit(self, name: str, **fields: Any) -> None:
+        self.events.append((name, fields))
+
+    def key_refused(self) -> None:
+        self.emit("key_refused")
+
+    def scrub(self, text: str) -> str:
+        return text
+
+    # --- for tests ---------------------------------------------------------------------------
+
+    def report(
+        self, task_id: int, method: str = IMAGE, *, key: Secret | None = KEY, name: Any = None, **told: Any
+    ) -> list[Answer]:
+        """Ask for a report; the list holds the answer once there is one."""
+        got: list[Answer] = []
+
+        def reply(answer: Answer) -> None:
+            got.append(answer)
+            self.answers.append((self.world.t, task_id, answer))
+
+        self.service.submit(Report(method, task_id, key, **told), reply, name)
+        return got
+
+    def ask(self, task_id: int, method: str = IMAGE, *, within: float = 120.0, **told: Any) -> Answer:
+        """Report and let time pass until the answer."""
+        got = self.report(task_id, method, **told)
+        waited = 0.0
+        while not got and waited < within:
+            self.world.run(0.05)
+            waited += 0.05
+        assert len(got) == 1, f"task {task_id}: {len(got)} answers"
+        return got[0]
+
+    def crash(self) -> None:
+        """End as by SIGKILL: nothing more happens here, the kernel drops the lock."""
+        self.alive = False
+        self.store.close()
+
+    def task(self, task_id: int, key: Secret = KEY) -> Task:
+        return Task(ENDPOINT, self.account(key.reveal()), task_id)
+
+
+def scratch_directory() -> str | None:
+    """A directory in memory, where there is one: the ledgers of these tests need not outlive them."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
