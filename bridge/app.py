@@ -99,9 +99,8 @@ class App:
 
     def start(self) -> None:
         """Begin what runs beside the requests: recovery, and loading the HTTP client."""
-        if not self.settings.sandbox:
-            self.keys.when_ready(lambda key: None if key is None else self.service.hold(key))
-        self.service.start()
+        self.keys.when_ready(self._hold)
+        self.journal.when_open(self.service.start)
 
     def warm_up(self) -> None:
         """Load on another thread what the first report needs."""
@@ -114,6 +113,10 @@ class App:
             self._client.close()
         if self._simulator is not None:
             self._simulator.stop()
+
+    def _hold(self, key: Secret | None) -> None:
+        if key is not None and not self.settings.sandbox:
+            self.journal.when_open(lambda: self.service.hold(key))
 
     # --- the service's ports -----------------------------------------------------------------
 
@@ -210,8 +213,14 @@ class App:
     def _open_store(self, path: str | None, machine: str) -> Store:
         from bridge.ledger.sqlite import SqliteStore
 
+        is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
         return SqliteStore.open(
-            path, policy=self._policy, machine=machine, boot_clock=boot_clock, wall_clock=wall_clock
+            path,
+            policy=self._policy,
+            machine=machine,
+            boot_clock=boot_clock,
+            wall_clock=wall_clock,
+            private_directory=is_own,
         )
 
     def _hint_at_proxy(self) -> None:

@@ -43,7 +43,9 @@ class Ledger(Protocol):
 
     def submit(self, op: Any, done: Callable[[Any], None]) -> None: ...
 
-    def account(self, key: str) -> str: ...
+    def when_open(self, use: Callable[[], None]) -> None: ...
+
+    def account(self, secret_text: str) -> str: ...
 
     def now(self) -> float: ...
 
@@ -106,18 +108,16 @@ class Methods:
             key = self._given_key(given)
 
             def submit(key: Secret | None) -> None:
-                self._service.submit(
-                    Report(
-                        name,
-                        given["taskId"],
-                        key,
-                        given.get("completedAt"),
-                        given.get("taskType"),
-                        given.get("languagePool"),
-                    ),
-                    context.answer,
-                    context.name,
+                report = Report(
+                    name,
+                    given["taskId"],
+                    key,
+                    given.get("completedAt"),
+                    given.get("taskType"),
+                    given.get("languagePool"),
                 )
+                # Until the ledger is open the reader must not wait for it.
+                self._ledger.when_open(lambda: self._service.submit(report, context.answer, context.name))
 
             if key is None:
                 self._keys.when_ready(submit)
@@ -189,7 +189,6 @@ class Methods:
     def _resume(self, context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.resume.params", params)
         key = self._given_key(given)
-        account = None if key is None else self._ledger.account(key.reveal())
 
         def on_resumed(states: Any) -> None:
             if not isinstance(states, tuple):
@@ -198,7 +197,11 @@ class Methods:
             self._service.resume_waiting()
             context.settle(self._marked({"resumed": [self._show_pause(state) for state in states]}))
 
-        self._ledger.submit(Resume(self._endpoint, given.get("scope"), account), on_resumed)
+        def ask() -> None:
+            account = None if key is None else self._ledger.account(key.reveal())
+            self._ledger.submit(Resume(self._endpoint, given.get("scope"), account), on_resumed)
+
+        self._ledger.when_open(ask)
         return PENDING
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
@@ -228,7 +231,11 @@ class Methods:
             if key is None:
                 context.settle(_failure("key_missing"))
                 return
-            task = Task(self._endpoint, self._ledger.account(key.reveal()), given["taskId"])
+            text = key.reveal()
+            self._ledger.when_open(lambda: ask(text))
+
+        def ask(text: str) -> None:
+            task = Task(self._endpoint, self._ledger.account(text), given["taskId"])
             self._ledger.submit(Look(task), on_row)
 
         def on_row(row: Any) -> None:

@@ -31,7 +31,14 @@ class EventRow(NamedTuple):
 
 
 _TASK: Final = {"task_id": "integer", "method": "string", "account": "string"}
-_PAUSE: Final = {"rule": "string", "scope": "string", "subject": "string", "cause": "string?"}
+_PAUSE: Final = {
+    "rule": "string",
+    "scope": "string",
+    "subject": "string",
+    "cause": "string?",
+    "until": "string",
+    "doublings": "integer",
+}
 
 EVENTS: Final[Mapping[str, EventRow]] = {
     # --- life of the process ---
@@ -112,19 +119,25 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     "ledger_memory": EventRow(
         WARNING,
         "The ledger is kept in memory only: {reason}. Duplicates are not known after a restart.",
-        {"reason": "string"},
+        {"reason": "string", "state": "string?", "sentence": "string?"},
         "No ledger file can be made, and none was asked for by name.",
     ),
     "ledger_degraded": EventRow(
         WARNING,
         "The ledger cannot be {operation}: {reason}. Reports go on and their outcomes are owed to it.",
-        {"operation": "string", "reason": "string"},
+        {
+            "operation": "string",
+            "reason": "string",
+            "state": "string",
+            "sentence": "string",
+            "owed": "integer?",
+        },
         "The ledger is full, read-only, locked or unreachable; answers say `durable: false`.",
     ),
     "ledger_recovered": EventRow(
         WARNING,
         "The ledger works again after {down_s} s; {owed} owed outcomes were written.",
-        {"down_s": "number", "owed": "integer"},
+        {"down_s": "number", "owed": "integer", "state": "string", "sentence": "string"},
         "The first commit after `ledger_degraded`; as loud as that, so that both ends are seen.",
     ),
     "ledger_network_fs": EventRow(
@@ -156,12 +169,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The ledger's file system does not keep what is committed (SQLite {sqlite}).",
         {"sqlite": "string"},
         "Once, when a PRAGMA that was set reads back otherwise.",
-    ),
-    "ledger_set_aside": EventRow(
-        WARNING,
-        "The ledger {path} is damaged; it was kept as {kept_as} and a new one begun.",
-        {"path": "string", "kept_as": "string"},
-        "The ledger file is not a usable database.",
     ),
     # --- reports ---
     "report_settled": EventRow(
@@ -227,7 +234,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     "pause_opened": EventRow(
         WARNING,
         "Sending is paused ({scope}): {cause}. It ends {until}.",
-        {**_PAUSE, "until": "string", "doublings": "integer"},
+        _PAUSE,
         "The bridge stops itself before the upstream bans the address or the account.",
     ),
     "pause_probing": EventRow(
@@ -260,12 +267,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "A message is over the limit of {limit} bytes and was dropped.",
         {"limit": "integer"},
         "One answer with a null id tells the caller too.",
-    ),
-    "framing_lost": EventRow(
-        WARNING,
-        "The input cannot be cut into messages any more: {reason}. It is taken as ended.",
-        {"reason": "string"},
-        "Header framing that cannot be brought into step again.",
     ),
     # --- this program ---
     "internal_error": EventRow(

@@ -65,6 +65,7 @@ class Journal:
         self._accounts = Accounts()
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._opened = Event()
+        self._at_open: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_over = False
         self._pair = Pair(
             open_primary,
@@ -119,6 +120,16 @@ class Journal:
             self._opened.wait()
         return self._boot_clock() + self._accounts.offset_s
 
+    def when_open(self, use: Callable[[], None]) -> None:
+        """Call back once the first try to open the ledger is over: at once if it is, else on the
+        journal's thread. Until then `account` and `now` would wait."""
+        if self._opened.is_set():
+            use()
+            return
+        self._at_open.put(use)
+        if self._opened.is_set():
+            self._open()
+
     @property
     def instance(self) -> str:
         """Name of this bridge in the store that is in use."""
@@ -165,10 +176,10 @@ class Journal:
             # Without even a store in memory nothing can be promised: every answer is a refusal.
             self._refer(error)
             self._accounts.settle(os.urandom(32), 0.0)
-            self._opened.set()
+            self._open()
             self._end()
             return
-        self._opened.set()
+        self._open()
         while self._step():
             pass
         try:
@@ -176,6 +187,18 @@ class Journal:
         except Exception as error:
             self._refer(error)
         self._end()
+
+    def _open(self) -> None:
+        self._opened.set()
+        while True:
+            try:
+                use = self._at_open.get_nowait()
+            except Empty:
+                return
+            try:
+                use()
+            except Exception as error:
+                self._refer(error)
 
     def _step(self) -> bool:
         """Wait for operations, commit them and answer; False at the end."""

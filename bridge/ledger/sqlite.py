@@ -50,6 +50,7 @@ class SqliteStore:
         self.trouble: LedgerTrouble | None = None
         """Why the ledger could not be written when it was opened; None once it could."""
         self._connection = connection
+        self._busy_s = 0.0
         self._path = path
         self._identity: files.Identity | None = None
         self._boot_clock, self._wall_clock = clocks
@@ -95,6 +96,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise sqlite_file.translate(error, writing=False) from error
         store = cls(connection, path, policy, (boot_clock, wall_clock))
+        store._busy_s = busy_s
         if prepared is not None:
             store._identity = prepared.identity
             store.notices.extend(prepared.notices)
@@ -106,6 +108,17 @@ class SqliteStore:
                 raise sqlite_file.translate(error, writing=False) from error
             raise
         return store
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds to wait for a lock of another process."""
+        return self._busy_s
+
+    @busy_s.setter
+    def busy_s(self, seconds: float) -> None:
+        if seconds != self._busy_s:
+            self._busy_s = seconds
+            self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def _start(self, writable: bool, machine: str) -> None:
         version = sqlite_file.identify(self._connection)

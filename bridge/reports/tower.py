@@ -258,8 +258,9 @@ class Tower:
             if flight.phase == DONE:
                 self._runway.give_back(flight)
             elif not isinstance(begun, Begun):
-                flight.durable = False
-                self._land(flight, known_ending(flight, answers.local_ending("ledger_unavailable")))
+                # The row is ours still, and must not be found as if it waited.
+                self._runway.give_back(flight)
+                self._close(flight, known_ending(flight, answers.local_ending("ledger_unavailable")))
             else:
                 flight.durable = flight.durable and begun.durable
                 flight.guarded = flight.guarded and begun.guarded

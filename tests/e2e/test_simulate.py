@@ -34,20 +34,20 @@ PROGRAM = (
 )
 
 
-def spawn(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+def spawn(*arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """Start the command."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PROGRAM, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
-        **({"stderr": subprocess.PIPE} | options),
+        stderr=stderr,
     )
 
 
 @contextlib.contextmanager
-def running(*arguments: str, **options: Any) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def running(*arguments: str, stderr: int = subprocess.PIPE) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Serve for a while; yields the process and its base URL."""
-    process = spawn(*arguments, **options)
+    process = spawn(*arguments, stderr=stderr)
     try:
         assert process.stdout is not None
         line = process.stdout.readline().decode()

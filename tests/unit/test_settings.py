@@ -240,11 +240,11 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
     import pwd
 
     class Entry:
-        pw_dir = "/home/of/database"
+        pw_dir = "/from/database"
 
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: Entry)
     assert load({}, {}).state_dir is not None
-    assert "/home/of/database" in load({}, {}).ledger
+    assert "/from/database" in load({}, {}).ledger
 
     def unknown_user(uid: int) -> object:
         raise KeyError(uid)
