@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +51,6 @@ class App:
         self._simulator: Simulator | None = None
         self._client: Client | None = None
         self._client_lock = threading.Lock()
-        self._chance = random.SystemRandom().random
         self.metrics = Metrics()
         self.keys: KeySource | _SandboxKeys = (
             _SandboxKeys() if settings.sandbox else KeySource(settings, scrubber, self.emit)
@@ -148,7 +144,7 @@ class App:
 
     def chance(self) -> float:
         """A random number from 0 to 1."""
-        return self._chance()
+        return int.from_bytes(os.urandom(7), "big") / (1 << 56)
 
     def alarm(self, at: float | None) -> None:
         """Call `Service.tick` at this moment."""
@@ -169,7 +165,7 @@ class App:
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
-        reference = secrets.token_hex(8)
+        reference = os.urandom(8).hex()
         self._note_ledger_bug(reference, bug)
         return reference
 
@@ -207,8 +203,9 @@ class App:
         return self._simulator.start()
 
     def _context(self) -> str:
-        parts = (self.endpoint, self.settings.proxy or "", self.settings.ca_file or "")
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        # Without the proxy's user and password, which do not belong into the ledger.
+        proxy = (self.settings.proxy or "").rpartition("@")[2]
+        return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
     def _open_store(self, path: str | None, machine: str) -> Store:
         from bridge.ledger.sqlite import SqliteStore
@@ -265,7 +262,8 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
         answered.set()
 
     app.start()
-    context = Context(app.dispatcher, Call(1, True, method, None), respond)
+    mark = {"sandbox": True} if settings.sandbox else {}
+    context = Context(app.dispatcher, Call(1, True, method, None), respond, mark)
     outcome = app.dispatcher.dispatch(method, dict(params), context)
     if outcome is not PENDING:
         context.settle(outcome)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from bridge import __version__
 from bridge.core.errors import BridgeError
-from bridge.core.model import Listing, Look, Pauses, PauseState, Resume, Row, Task
+from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
 from bridge.ops.clock import boot_clock
@@ -285,14 +285,15 @@ class Methods:
 
 def show_record(row: Row) -> dict[str, Any]:
     """A row of the ledger as the wire shows it (``schemas/bridge.getReport.result.json``)."""
+    is_error = row.outcome not in (None, ACCEPTED)
     return {
         "taskId": row.task.task_id,
         "method": row.method,
         "account": row.task.account[:8],
         "state": row.state,
         "outcome": row.outcome,
-        "code": row.code,
-        "kind": row.kind,
+        "code": row.code if is_error else None,
+        "kind": row.kind if is_error else None,
         "attempts": row.attempts,
         "recordedAt": rfc3339(row.recorded_wall),
         "finishedAt": None if row.finished_wall is None else rfc3339(row.finished_wall),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from bridge.core import strict_json
@@ -21,6 +21,7 @@ from bridge.wire.framing import BadFraming, Framer, Oversize
 from bridge.wire.stdio import Writer
 
 CANCEL: Final = "$/cancelRequest"
+_NO_MARK: Final[Mapping[str, Any]] = {}
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """Nothing is read while more than this waits for the client to read its answers."""
 
@@ -28,12 +29,19 @@ MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 class Context:
     """One call that is being served; `answer` may come later and from any thread, exactly once."""
 
-    __slots__ = ("_dispatcher", "_respond", "call")
+    __slots__ = ("_dispatcher", "_mark", "_respond", "call")
 
-    def __init__(self, dispatcher: Dispatcher, call: Call, respond: Callable[[bytes | None], None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        call: Call,
+        respond: Callable[[bytes | None], None],
+        mark: Mapping[str, Any] = _NO_MARK,
+    ) -> None:
         self.call = call
         self._dispatcher = dispatcher
         self._respond = respond
+        self._mark = mark
 
     @property
     def name(self) -> Any:
@@ -53,10 +61,16 @@ class Context:
             self._respond(None)
             return
         try:
-            payload = strict_json.dump(_response(self.call, value))
+            payload = strict_json.dump(self._response(value))
         except Exception as bug:
-            payload = strict_json.dump(_response(self.call, self._dispatcher.fail(bug)))
+            payload = strict_json.dump(self._response(self._dispatcher.fail(bug)))
         self._respond(payload)
+
+    def _response(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, Failure):
+            data = {**value.data, **self._mark}
+            return envelope.error_response(self.call.id, value.code, value.message, data)
+        return envelope.success_response(self.call.id, value)
 
 
 class Session:
@@ -67,6 +81,7 @@ class Session:
         cancel: Lets go the requests of a comparable id.
         translate: Turns what a person typed into a message; None on the wire.
         render: Turns an answer into what a person reads; None on the wire.
+        mark: What the data of every error says besides.
 
     Thread safety: `feed` and `end` belong to the reader's thread; answers may come from any.
     """
@@ -85,6 +100,7 @@ class Session:
         wake: Callable[[], None],
         translate: Callable[[bytes], bytes] | None = None,
         render: Callable[[bytes], bytes] | None = None,
+        mark: Mapping[str, Any] = _NO_MARK,
     ) -> None:
         self._dispatcher = dispatcher
         self.framer = framer
@@ -97,6 +113,7 @@ class Session:
         self._wake = wake
         self._translate = translate
         self._render = render
+        self._mark = mark
         self._lock = threading.Lock()
         self._open = 0
         self._unwritten = 0
@@ -147,16 +164,16 @@ class Session:
     def _take(self, event: bytes | Oversize | BadFraming) -> None:
         self.messages += 1
         if isinstance(event, Oversize):
-            self._send(strict_json.dump(envelope.invalid_response()))
+            self._send(self._refusal(envelope.invalid_response()))
             return
         if isinstance(event, BadFraming):
-            self._send(strict_json.dump(envelope.parse_error_response()))
+            self._send(self._refusal(envelope.parse_error_response()))
             return
         try:
             text = event if self._translate is None else self._translate(event)
             message = strict_json.parse(text, self._max_depth)
         except strict_json.NotJson:
-            self._send(strict_json.dump(envelope.parse_error_response()))
+            self._send(self._refusal(envelope.parse_error_response()))
             return
         except strict_json.NotAcceptable as refused:
             message = refused.value
@@ -170,17 +187,21 @@ class Session:
 
     def _admit(self, member: Call | Invalid, respond: Callable[[bytes | None], None]) -> None:
         if isinstance(member, Invalid):
-            respond(strict_json.dump(envelope.invalid_response(member.id)))
+            respond(self._refusal(envelope.invalid_response(member.id)))
             return
         if member.method == CANCEL and not member.has_id:
             self._cancel_by(member.params)
             respond(None)
             return
-        context = Context(self._dispatcher, member, self._counted(respond))
+        context = Context(self._dispatcher, member, self._counted(respond), self._mark)
         if member.method in self._slow and (self._parked or self._open >= self._queue):
             self._parked.append(context)
         else:
             self._serve(context)
+
+    def _refusal(self, response: dict[str, Any]) -> bytes:
+        response["error"]["data"].update(self._mark)
+        return strict_json.dump(response)
 
     def _serve(self, context: Context) -> None:
         self._count(1)
@@ -259,12 +280,6 @@ class _Batch:
                 self._send(b"[" + b",".join(parts) + b"]")
 
         return settle
-
-
-def _response(call: Call, value: Any) -> dict[str, Any]:
-    if isinstance(value, Failure):
-        return envelope.error_response(call.id, value.code, value.message, dict(value.data))
-    return envelope.success_response(call.id, value)
 
 
 def shutting_down() -> Failure:

@@ -82,6 +82,7 @@ class Server:
             slow=self._app.methods.slow,
             cancel=self._app.service.cancel,
             wake=self._pump.wake,
+            mark={"sandbox": True} if settings.sandbox else {},
             **console,
         )
         self._app.methods.framing = lambda: self._session.framer.framing

@@ -244,6 +244,8 @@ def _base64_needles(raw: bytes, shift: int) -> Iterator[_Needle]:
 # --- escapes: what the text at a place can be read as ----------------------------------------
 
 _LEADS: Final = frozenset("%\\&")
+_MAX_RUN: Final = 64
+"""Backslashes looked at in a row: six times doubled, and rows of thousands stay cheap."""
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _Options = dict[int, list[tuple[str, int]]]
 
@@ -268,12 +270,12 @@ def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
         yield from _coded(text, at, 2)
     elif lead == "\\":
         end = at + 1
-        while text.startswith("\\", end):
+        most = at + _MAX_RUN
+        while end < most and text.startswith("\\", end):
             end += 1
-        run = 2  # a backslash doubled once, twice, three times
-        while run <= end - at:
-            yield "\\", at + run
-            run *= 2
+        for run in (2, 4, 8):  # a backslash doubled once, twice, three times
+            if run <= end - at:
+                yield "\\", at + run
         following = text[end : end + 1]
         if following == "u":
             yield from _coded(text, end + 1, 4)
@@ -330,14 +332,16 @@ def _paths(text: str, start: int, length: int, options: _Options) -> Iterator[tu
         if stop <= len(text):
             yield text[start:stop], stop
         return
-    stack = [("", start)]
-    while stack:
-        head, at = stack.pop()
-        if len(head) == length:
-            yield head, at
-        elif at < len(text):
-            stack.append((head + text[at], at + 1))
-            stack.extend((head + char, after) for char, after in options.get(at, ()))
+    # Sets, level by level: many ways lead to the same reading of a row of backslashes.
+    paths = {("", start)}
+    for _ in range(length):
+        longer: set[tuple[str, int]] = set()
+        for head, at in paths:
+            if at < len(text):
+                longer.add((head + text[at], at + 1))
+                longer.update((head + char, after) for char, after in options.get(at, ()))
+        paths = longer
+    yield from paths
 
 
 def _follow(text: str, at: int, needle: str, options: _Options) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 
 def load_machine_id(directory: str | None) -> str:
@@ -13,7 +12,7 @@ def load_machine_id(directory: str | None) -> str:
         directory: The user's state directory; None or one that cannot be written gives an id for
             this process alone, so that nothing is shared by mistake.
     """
-    fresh = secrets.token_hex(8)
+    fresh = os.urandom(8).hex()
     if directory is None:
         return fresh
     path = os.path.join(directory, "machine-id")

@@ -33,6 +33,9 @@ func (b *Bridge) ReportIncorrectHcaptcha(ctx context.Context, params ReportParam
 
 func (b *Bridge) report(ctx context.Context, method string, params ReportParams) (*ReportResult, error) {
 	call := callee{method: method, taskID: params.TaskID, isReport: true, key: params.ClientKey}
+	if err := checkTaskID(call); err != nil {
+		return nil, err
+	}
 	return ask[ReportResult](ctx, b, call, params)
 }
 
@@ -49,6 +52,9 @@ func (b *Bridge) Status(ctx context.Context) (*BridgeStatus, error) {
 // GetReport returns what the ledger knows of a task; *CallError with CodeReportNotFound if nothing.
 func (b *Bridge) GetReport(ctx context.Context, params GetReportParams) (*ReportRecord, error) {
 	call := callee{method: MethodBridgeGetReport, taskID: params.TaskID, key: params.ClientKey}
+	if err := checkTaskID(call); err != nil {
+		return nil, err
+	}
 	return ask[ReportRecord](ctx, b, call, params)
 }
 

@@ -128,14 +128,17 @@ def test_ready_file_is_never_seen_half_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["ready"]
 
 
-def test_port_can_be_chosen_and_must_be_free() -> None:
-    """The port asked for is served; a taken one is one sentence and exit code 3."""
+def test_port_can_be_chosen_and_must_be_free(tmp_path: Path) -> None:
+    """The port asked for is served; a taken one is one sentence, exit code 3 and no ready file."""
+    ready = tmp_path / "ready"
+    ready.write_text("left by an earlier run")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, out, err = finish("--port", str(port))
+        code, out, err = finish("--port", str(port), "--ready-file", str(ready))
     assert (code, out) == (3, "")
+    assert not ready.exists()
     assert str(port) in err
     assert err.count("\n") == 1
     with running("--port", str(port)) as (_, base_url):
@@ -233,6 +236,16 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert b"\r[" in shown
     assert b"1 step to come, 0 calls" in shown
+
+
+def test_progress_stays_silent_elsewhere(tmp_path: Path) -> None:
+    """A scenario with steps writes nothing more to a stderr that is no terminal."""
+    path = tmp_path / "scenario.json"
+    path.write_text('{"steps": [{"atSeconds": 1000}]}')
+    with running("--scenario", str(path)) as (process, base_url):
+        time.sleep(2 * simulate.PROGRESS_S)
+        process.terminate()
+        assert process.communicate(timeout=PATIENCE_S)[1].decode() == f"listening on {base_url}\n"
 
 
 def test_progress_line_says_how_far() -> None:

@@ -187,6 +187,20 @@ def test_values_are_scrubbed_by_value_and_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize("piece", ["\\", "%", "%25", "&", "&amp;", "&#1", "\\u00", "%2"])
+def test_hostile_text_costs_linear_time(piece: str) -> None:
+    """Rows of escape characters do not make the search explode (bound: four times the text, ten the time)."""
+    scrubber = scrubber_for(KEY, NASTY)
+
+    def spend(text: str) -> float:
+        began = time.process_time()
+        assert scrubber.scrub(text) is text
+        return time.process_time() - began
+
+    short = min(spend(piece * 500) for _ in range(3))
+    assert min(spend(piece * 2000) for _ in range(3)) < 10 * short + 0.05
+
+
 def test_a_clean_text_costs_little_however_many_keys_are_known() -> None:
     """A thousand known keys do not make a clean line slow (a generous bound: 20 ms for 16 lines)."""
     scrubber = scrubber_for(*(f"{number:032x}" for number in range(1000)))

@@ -238,6 +238,8 @@ def test_both_spellings_of_sixteen(spelling: str, code: str) -> None:
     world = make_world(spelling=spelling, auto=False)
     judged = world.judge("reportIncorrectImageCaptcha", read_body(make_body(), True), OWN, NOW)
     assert json.loads(judged.body)["errorCode"] == code
+    other = world.judge("reportIncorrectImageCaptcha", read_body(b"{}", True), OWN, NOW)
+    assert json.loads(other.body)["errorCode"] == "ERROR_KEY_DOES_NOT_EXIST"
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,178 @@
+"""The port of reading a ledger for people: lists, one report's story, and figures over all of them.
+
+Declares what a reader promises, and opens one. A reader changes nothing, makes nothing, and lets a
+bridge that is at work commit between its steps. Imported by the stores' readers and by the command line.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from bridge.core.model import Listing, PauseState, Row
+from bridge.ledger.store import EventRow
+from bridge.ledger.trouble import LedgerTrouble
+
+MAX_AGE_S: Final = 600
+"""Ages above this are counted as this: ten minutes late is as late as ten hours."""
+MAX_LATENCY_MS: Final = 600_000
+"""Latencies above this are counted as this; no attempt may take longer by the settings' bounds."""
+IN_FLIGHT: Final = "in_flight"
+"""Stands in place of an outcome for reports that have none yet."""
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
+
+
+class Span(NamedTuple):
+    """Which reports to count; None is no bound. Instants are UNIX seconds."""
+
+    since_wall: float | None = None
+    """Recorded at or after this."""
+    until_wall: float | None = None
+    """Recorded before this."""
+    endpoint: str | None = None
+    method: str | None = None
+
+
+class Cell(NamedTuple):
+    """What is the same about some reports."""
+
+    hour: int
+    """UNIX time of the recording in whole hours."""
+    method: str
+    outcome: str
+    """One of the outcomes, or `IN_FLIGHT`."""
+    code: int
+    """Wire code; 0 for accepted and in flight."""
+
+
+class Account(NamedTuple):
+    """What is the same about some reports of one account."""
+
+    day: int
+    """UNIX time of the recording in whole days."""
+    account: str
+    """8 hex digits, as the wire shows it."""
+    method: str
+    outcome: str
+    is_16: bool
+    """True if the code is the upstream's error 16."""
+
+
+class Age(NamedTuple):
+    """How old the tasks of some reports were when the report came in."""
+
+    seconds: int | None
+    """Whole seconds from 0 to `MAX_AGE_S`; None if the caller did not tell ``completedAt``."""
+    outcome: str
+    code: int
+
+
+class Latency(NamedTuple):
+    """How long the last attempt of some reports took."""
+
+    method: str
+    milliseconds: int
+
+
+class Cause(NamedTuple):
+    """Why some reports met a code that has several causes."""
+
+    code: int
+    cause: str
+    """``dns``, ``connect`` and so on, or ``HTTP 403``."""
+
+
+class Pause(NamedTuple):
+    """Openings of one kind of pause in one hour."""
+
+    hour: int
+    rule: str
+    cause: str
+    """Kind of the event that opened it."""
+
+
+class Figures(NamedTuple):
+    """Counts over all reports of a span. Every counter but the last two has each report once."""
+
+    cells: Counter[Cell]
+    accounts: Counter[Account]
+    ages: Counter[Age]
+    latencies: Counter[Latency]
+    """Only reports with an attempt."""
+    causes: Counter[Cause]
+    pauses: Counter[Pause]
+
+
+class Reader(Protocol):
+    """A ledger opened for reading.
+
+    Thread safety: none. Every method but `close` raises `LedgerTrouble`.
+    """
+
+    def count(self, listing: Listing) -> int:
+        """How many reports a listing has in all, whatever its limit."""
+
+    def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
+        """The reports of a listing, newest first, in pages of at most ``limit``; all of them."""
+
+    def find(self, task_id: int, endpoint: str | None) -> tuple[Row, ...]:
+        """Every report of a task id, newest first, whatever its account."""
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+
+    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
+        """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
+
+    def figures(self, span: Span, methods: tuple[str, ...], progress: Progress | None = None) -> Figures:
+        """Count.
+
+        Args:
+            methods: the names that a method may have; others are counted as ``other``.
+        """
+
+    def health(self) -> Mapping[str, Any]:
+        """Facts about the ledger: kind, path, sizes, versions, number of reports."""
+
+    def check(self) -> tuple[str, ...]:
+        """Look for damage; the problems found, at most ten."""
+
+    def try_write(self) -> LedgerTrouble | None:
+        """Begin a write and take it back; None if a bridge could write now."""
+
+    def close(self) -> None:
+        """Let go of the ledger. Idempotent."""
+
+
+class NoLedger(Exception):
+    """There is nothing to read. The text is a sentence for people."""
+
+
+def open_reader(ledger: str, boot_s: float, wall: float) -> Reader:
+    """Open the ledger of the settings for reading.
+
+    Args:
+        ledger: ``memory``, a ``postgresql://`` URL or a path.
+        boot_s: seconds since boot now, suspend included.
+        wall: UNIX seconds now.
+
+    Raises:
+        NoLedger: there is none, or none that can be read from outside.
+        LedgerTrouble: it is there and cannot be read.
+    """
+    if ledger == "memory":
+        raise NoLedger(
+            "The ledger is kept in memory, so only the running bridge can read it: "
+            "call bridge.listReports there, or name a file with --ledger."
+        )
+    if "://" in ledger:
+        raise NoLedger(
+            "This command reads ledgers in files. For a database, "
+            "call bridge.listReports, or query the tables reports and events."
+        )
+    from bridge.ledger.sqlite_figures import SqliteReader
+
+    return SqliteReader.open(ledger, boot_s, wall)

@@ -1,0 +1,376 @@
+"""Reads a SQLite ledger for people, also while bridges work on it.
+
+One statement per step, over a bounded number of reports: with a rollback journal nobody can commit
+while a statement reads, and a bridge waits 2 s at most. Imported by `bridge.ledger.figures` only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Final
+
+from bridge.core.model import OUTCOMES, Listing, PauseState, Row
+from bridge.ledger import files, sqlite_file
+from bridge.ledger import sqlite_rows as sql
+from bridge.ledger.figures import (
+    IN_FLIGHT,
+    MAX_AGE_S,
+    MAX_LATENCY_MS,
+    Account,
+    Age,
+    Cause,
+    Cell,
+    Figures,
+    Latency,
+    NoLedger,
+    Pause,
+    Progress,
+    Span,
+)
+from bridge.ledger.store import EventRow
+from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
+
+STEP: Final = 50_000
+"""Reports per statement: about 60 ms were measured, so a bridge that commits hardly notices."""
+BUSY_S: Final = 10.0
+"""How long a reader waits for a bridge that is committing."""
+_OUTCOMES: Final = (*OUTCOMES, IN_FLIGHT)
+_OTHER: Final = 7
+"""Number of a method that is not in the list; three bits hold it."""
+_NO_AGE: Final = 1023
+
+# Each report becomes four whole numbers, and Python counts equal ones: a GROUP BY would sort a million
+# rows four times. From the right: which of the four, outcome, method, then what the kind is about.
+_CELL, _ACCOUNT, _AGE, _LATENCY = range(4)
+_OUTCOME_AT, _METHOD_AT, _REST_AT = 2, 5, 8
+_CODE_BITS: Final = 33
+_CODE_SHIFT: Final = 1 << 32
+"""Added to a code, so that no part is negative."""
+
+_PAUSES: Final = """
+    SELECT CAST(at_wall / 3600 AS INTEGER), data FROM events
+    WHERE name = 'pause_opened' AND report BETWEEN :first AND :last
+"""
+_CAUSES: Final = """
+    SELECT r.code, json_extract(r.detail, '$.cause'), json_extract(r.detail, '$.httpStatus'), count(*)
+    FROM reports AS r CROSS JOIN accounts AS a
+    WHERE a.id = r.account_id AND r.seq BETWEEN :first AND :last AND r.code BETWEEN -32003 AND -32001 {}
+    GROUP BY 1, 2, 3
+"""
+_PAUSE_COLUMNS: Final = (
+    "subject, rule, state, cause, streak, recent, level, opened_at, ends_at, probe_owner, probe_task, context"
+)
+
+
+class SqliteReader:
+    """A SQLite ledger opened for reading; fits `bridge.ledger.figures.Reader`.
+
+    Thread safety: none.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self._clocks: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def open(cls, path: str, boot_s: float, wall: float) -> SqliteReader:
+        """Open a ledger that exists.
+
+        Args:
+            boot_s: seconds since boot now, suspend included.
+            wall: UNIX seconds now.
+
+        Raises:
+            NoLedger: there is no file.
+            LedgerTrouble: it cannot be read.
+        """
+        try:
+            is_empty = os.stat(path).st_size == 0
+        except (FileNotFoundError, NotADirectoryError):
+            is_empty = True
+        except OSError as error:
+            raise LedgerTrouble(UNREADABLE) from error
+        if is_empty:
+            raise NoLedger(f"There is no ledger at {path} yet: the first report makes it.")
+        if not os.path.isfile(path):
+            raise LedgerTrouble(UNREADABLE)
+        reader = cls(_connect(path), path)
+        reader._clocks = (boot_s, wall)
+        try:
+            with reader._reading() as execute:
+                if sqlite_file.identify(reader._connection) == 0:
+                    raise NoLedger(f"There is no ledger at {path} yet: the first report makes it.")
+                execute("SELECT max(seq) FROM reports")
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[..., Any]]:
+        try:
+            yield self._connection.execute
+        except sqlite3.Error as error:
+            raise sqlite_file.translate(error, writing=False) from error
+
+    # --- lists -------------------------------------------------------------------------------
+
+    def count(self, listing: Listing) -> int:
+        """How many reports a listing has in all."""
+        statement, values = sql.select_listing(listing._replace(before_seq=None), -1)
+        start, end = statement.index(" FROM "), statement.index(" ORDER BY ")
+        with self._reading() as execute:
+            return int(execute(f"SELECT count(*){statement[start:end]}", values).fetchone()[0])
+
+    def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
+        """The reports of a listing, newest first, a statement per page."""
+        before = listing.before_seq
+        while True:
+            statement, values = sql.select_listing(listing._replace(before_seq=before), listing.limit)
+            with self._reading() as execute:
+                page = tuple(sql.to_row(v, v[-2], v[-1]) for v in execute(statement, values).fetchall())
+            if page:
+                yield page
+            if len(page) < listing.limit:
+                return
+            before = page[-1].seq
+
+    def find(self, task_id: int, endpoint: str | None) -> tuple[Row, ...]:
+        """Every report of a task id, newest first."""
+        with self._reading() as execute:
+            accounts = execute("SELECT id, endpoint, account FROM accounts").fetchall()
+            rows = [
+                sql.to_row(values, place, account)
+                for number, place, account in accounts
+                if endpoint in (None, place)
+                # The identity index holds the newest report of a task; older ones are found beside it.
+                for values in self._find_all(execute, number, task_id)
+            ]
+        return tuple(sorted(rows, key=lambda row: -row.seq))
+
+    @staticmethod
+    def _find_all(execute: Callable[..., Any], account_id: int, task_id: int) -> list[Sequence[Any]]:
+        found: list[Sequence[Any]] = execute(sql.FIND, (account_id, task_id)).fetchall()
+        if not found:
+            return []
+        older = sql.FIND.replace("current = 1", "current = 0")
+        return [*found, *execute(older, (account_id, task_id)).fetchall()]
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        with self._reading() as execute:
+            found = execute(sql.EVENTS, (seq,)).fetchall()
+        return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
+
+    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
+        """The pauses that are not closed, each with its endpoint, their instants as UNIX seconds."""
+        statement = (
+            f"SELECT endpoint, {_PAUSE_COLUMNS} FROM pauses WHERE state <> 'closed' "
+            "ORDER BY endpoint, rule, subject"
+        )
+        boot_s, wall = self._clocks
+        with self._reading() as execute:
+            found = execute(statement).fetchall()
+            known = execute("SELECT offset_s FROM boots WHERE boot_id = ?", (files.boot_id(),)).fetchone()
+        # Before this boot's first bridge there is no timeline yet; it will begin at the wall clock.
+        shift_s = 0.0 if known is None else wall - boot_s - float(known[0])
+        return tuple((values[0], _shift(sql.to_pause(values[1:]), shift_s)) for values in found)
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def figures(self, span: Span, methods: tuple[str, ...], progress: Progress | None = None) -> Figures:
+        """Count, a bounded number of reports at a time."""
+        with self._reading() as execute:
+            first, last = _bounds(execute, span)
+            accounts = {n: a[:8] for n, a in execute("SELECT id, account FROM accounts").fetchall()}
+        counts: Counter[int] = Counter()
+        causes: Counter[Cause] = Counter()
+        pauses: Counter[Pause] = Counter()
+        statement, values = _count_statement(span, methods)
+        closer = _CAUSES.format(_filter(span))
+        for start in range(first, last + 1, STEP):
+            part = {**values, "first": start, "last": min(start + STEP - 1, last)}
+            with self._reading() as execute:
+                counts.update(chain.from_iterable(execute(statement, part)))
+                for code, cause, status, many in execute(closer, part):
+                    what = cause or (f"HTTP {status}" if status else "other")
+                    causes[Cause(code, what)] += many
+                for hour, data in execute(_PAUSES, part):
+                    told = json.loads(data)
+                    pauses[Pause(hour, told.get("rule") or "", told.get("cause") or "")] += 1
+            if progress is not None:
+                progress(part["last"] - first + 1, last - first + 1)
+        return _decode(counts, (*methods, *["other"] * (_OTHER + 1 - len(methods))), accounts, causes, pauses)
+
+    # --- health ------------------------------------------------------------------------------
+
+    def health(self) -> Mapping[str, Any]:
+        """Facts about the ledger."""
+        get = sqlite_file.get
+        connection = self._connection
+        with self._reading() as execute:
+            return {
+                "kind": "sqlite",
+                "path": self._path,
+                "journalMode": get(connection, "journal_mode"),
+                "sqliteVersion": sqlite3.sqlite_version,
+                "schemaVersion": get(connection, "user_version"),
+                "isNewer": get(connection, "user_version") > sqlite_file.VERSION,
+                "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version_info[:3]),
+                "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
+                "reports": execute("SELECT count(*) FROM reports").fetchone()[0],
+                "filesystem": files.file_system(os.path.dirname(self._path)),
+            }
+
+    def check(self) -> tuple[str, ...]:
+        """Look for damage; the problems found, at most ten."""
+        with self._reading():
+            return sqlite_file.find_damage(self._connection, full=False)
+
+    def try_write(self) -> LedgerTrouble | None:
+        """Begin a write and take it back; None if a bridge could write now."""
+        connection = None
+        try:
+            connection = sqlite_file.connect(self._path, 2.0, True)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            return sqlite_file.translate(error, writing=True)
+        finally:
+            if connection is not None:
+                connection.close()
+        return None
+
+    def close(self) -> None:
+        """Let go of the ledger. Idempotent."""
+        self._connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open without the right to change, yet able to tidy up after a crash, which reading may need."""
+    for writable in (True, False):
+        try:
+            connection = sqlite_file.connect(path, BUSY_S, writable)
+        except sqlite3.Error as error:
+            if writable:
+                continue
+            raise sqlite_file.translate(error, writing=False) from error
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA mmap_size = 1073741824")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            trouble = sqlite_file.translate(error, writing=False)
+            if writable and trouble.kind != CORRUPT:
+                continue
+            raise trouble from error
+        return connection
+    raise LedgerTrouble(UNREADABLE)
+
+
+def _bounds(execute: Callable[..., Any], span: Span) -> tuple[int, int]:
+    """The first and last report to look at; more may be between them than fit the span."""
+    first, last = execute("SELECT min(seq), max(seq) FROM reports").fetchone()
+    if first is None:
+        return 1, 0
+    by_time = "FROM reports INDEXED BY reports_by_time WHERE recorded_wall"
+    if span.since_wall is not None:
+        found = execute(f"SELECT min(seq) {by_time} >= ?", (span.since_wall,)).fetchone()[0]
+        if found is None:
+            return 1, 0
+        first = found
+    if span.until_wall is not None:
+        found = execute(f"SELECT max(seq) {by_time} < ?", (span.until_wall,)).fetchone()[0]
+        if found is None:
+            return 1, 0
+        last = found
+    return int(first), int(last)
+
+
+def _filter(span: Span) -> str:
+    terms = []
+    if span.since_wall is not None:
+        terms.append("AND r.recorded_wall >= :since")
+    if span.until_wall is not None:
+        terms.append("AND r.recorded_wall < :until")
+    if span.endpoint is not None:
+        terms.append("AND a.endpoint = :endpoint")
+    if span.method is not None:
+        terms.append("AND r.method = :method")
+    return " ".join(terms)
+
+
+def _count_statement(span: Span, methods: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    values: dict[str, Any] = {
+        "since": span.since_wall,
+        "until": span.until_wall,
+        "endpoint": span.endpoint,
+        "method": span.method,
+        **{f"m{index}": name for index, name in enumerate(methods)},
+    }
+    cases = " ".join(f"WHEN :m{index} THEN {index}" for index in range(len(methods)))
+    method = f"(CASE r.method {cases} ELSE {_OTHER} END << {_METHOD_AT})"
+    by_outcome = " ".join(f"WHEN '{name}' THEN {index}" for index, name in enumerate(OUTCOMES))
+    outcome = f"(CASE r.outcome {by_outcome} ELSE {len(OUTCOMES)} END << {_OUTCOME_AT})"
+    both = f"({method} | {outcome})"
+    code = f"(coalesce(r.code, 0) + {_CODE_SHIFT})"
+    hour = "CAST(r.recorded_wall / 3600 AS INTEGER)"
+    cell = f"{_CELL} | {both} | (({hour} << {_CODE_BITS} | {code}) << {_REST_AT})"
+    about = f"(r.account_id << 16 | {hour} / 24) << 1 | (r.code IS 16)"
+    account = f"{_ACCOUNT} | {both} | (({about}) << {_REST_AT})"
+    seconds = f"CASE WHEN r.age_s IS NULL THEN {_NO_AGE} ELSE min(max(CAST(r.age_s AS INTEGER), 0), {MAX_AGE_S}) END"
+    age = f"{_AGE} | {outcome} | ((({seconds}) << {_CODE_BITS} | {code}) << {_REST_AT})"
+    latency = f"{_LATENCY} | {method} | (min(r.latency_ms, {MAX_LATENCY_MS}) << {_REST_AT})"
+    source = "reports AS r" if span.endpoint is None else "reports AS r CROSS JOIN accounts AS a"
+    joined = "" if span.endpoint is None else "AND a.id = r.account_id"
+    where = f"r.seq BETWEEN :first AND :last {joined} {_filter(span)}"
+    return f"SELECT {cell}, {account}, {age}, {latency} FROM {source} WHERE {where}", values
+
+
+def _decode(
+    counts: Counter[int],
+    methods: Sequence[str],
+    accounts: Mapping[int, str],
+    causes: Counter[Cause],
+    pauses: Counter[Pause],
+) -> Figures:
+    cells: Counter[Cell] = Counter()
+    by_account: Counter[Account] = Counter()
+    ages: Counter[Age] = Counter()
+    latencies: Counter[Latency] = Counter()
+    for number, many in counts.items():
+        if number is None:  # no attempt, so no latency
+            continue
+        outcome = _OUTCOMES[number >> _OUTCOME_AT & 7] if number & 3 != _LATENCY else ""
+        method = methods[number >> _METHOD_AT & 7]
+        rest = number >> _REST_AT
+        code = (rest & (1 << _CODE_BITS) - 1) - _CODE_SHIFT
+        above = rest >> _CODE_BITS
+        match number & 3:
+            case 0:
+                cells[Cell(above, method, outcome, code)] += many
+            case 1:
+                day, name = rest >> 1 & 0xFFFF, accounts.get(rest >> 17, "?")
+                by_account[Account(day, name, method, outcome, bool(rest & 1))] += many
+            case 2:
+                ages[Age(None if above == _NO_AGE else above, outcome, code)] += many
+            case _:
+                latencies[Latency(method, rest)] += many
+    return Figures(cells, by_account, ages, latencies, causes, pauses)
+
+
+def _shift(state: PauseState, shift_s: float) -> PauseState:
+    def move(at: float | None) -> float | None:
+        return None if at is None else at + shift_s
+
+    return state._replace(opened_at=move(state.opened_at), ends_at=move(state.ends_at))

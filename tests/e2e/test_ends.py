@@ -1,0 +1,369 @@
+"""Every way a bridge may come to its end, with work under way and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.upstream.simulator import Simulator
+from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
+from tests.process import PATIENCE_S, ROOT, Ended
+
+Start = Callable[..., Talk]
+WITH_KEY = {"ANTICAPTCHA_CLIENT_KEY": KEY}
+
+
+def demand_quiet(ended: Ended) -> None:
+    """Demand that stderr holds no traceback."""
+    assert "Traceback" not in ended.stderr
+    assert "internal_error" not in ended.stderr
+
+
+# --- end of input ----------------------------------------------------------------------------
+
+
+def test_end_of_input_finishes_what_was_accepted(talk: Start, simulator: Simulator) -> None:
+    """Reports under way, waiting for a slot and parked are all answered before the exit."""
+    simulator.add_fault("latency", seconds=0.1)
+    bridge = talk(
+        "--url", simulator.base_url, "--concurrency", "4", "--queue", "6", "--no-pauses", environ=WITH_KEY
+    )
+    names = [bridge.send(IMAGE, {"taskId": n}) for n in range(1, 21)]
+    bridge.close_input()
+    answers = bridge.read_all(names)
+    assert all(answer["result"]["outcome"] == "accepted" for answer in answers.values())
+    ended = bridge.wait()
+    assert ended.code == 0
+    assert ended.stdout == b""
+    demand_quiet(ended)
+
+
+def test_end_of_input_ends_with_the_windows(talk: Start, simulator: Simulator) -> None:
+    """With an upstream that hangs, the end comes when the windows are over, and all is answered."""
+    simulator.add_fault("hang")
+    bridge = talk(
+        "--url", simulator.base_url, "--concurrency", "2", "--timeout", "1", "--no-pauses", environ=WITH_KEY
+    )
+    completed_at = time.time() - 55
+    names = [bridge.send(IMAGE, {"taskId": n, "completedAt": completed_at}) for n in range(1, 9)]
+    bridge.close_input()
+    answers = bridge.read_all(names, timeout_s=30)
+    kinds = {error_of(answer) for answer in answers.values()}
+    assert kinds <= {(-32002, "outcome_unknown"), (-32010, "window_closed")}
+    ended = bridge.wait()
+    assert ended.code == 0
+
+
+def test_an_unfinished_last_line_is_still_a_message(talk: Start) -> None:
+    """What stands behind the last line end is taken when the input ends."""
+    bridge = talk("--sandbox")
+    bridge.send_bytes(b'{"jsonrpc":"2.0","id":1,"method":"%b","params":{"taskId":1}}' % IMAGE.encode())
+    bridge.close_input()
+    assert bridge.read_message()["result"]["outcome"] == "accepted"
+    assert bridge.wait().code == 0
+
+
+# --- signals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("drain", ["8", "0"])
+def test_an_idle_bridge_ends_at_once(talk: Start, number: int, drain: str) -> None:
+    """SIGTERM and SIGHUP end an idle bridge with exit code 0, long before the drain time."""
+    bridge = talk("--sandbox", "--drain", drain)
+    bridge.sync()
+    began = time.monotonic()
+    bridge.signal(number)
+    ended = bridge.wait()
+    assert ended.code == 0
+    assert time.monotonic() - began < 7
+    demand_quiet(ended)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_up_what_does_not_end(talk: Start, simulator: Simulator, number: int) -> None:
+    """After the drain time the never begun end not_sent, the begun are left to recovery, exit code 75."""
+    simulator.add_fault("hang")
+    bridge = talk(
+        "--url", simulator.base_url, "--concurrency", "1", "--queue", "3", "--drain", "0.5", "--no-pauses",
+        environ=WITH_KEY,
+    )  # fmt: skip
+    begun = bridge.send(IMAGE, {"taskId": 1})
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    others = [bridge.send(IMAGE, {"taskId": n}) for n in range(2, 7)]
+    joined = bridge.send(IMAGE, {"taskId": 1})
+    time.sleep(0.3)  # the last of them are read and parked, or not read: both are to be answered or not sent
+    bridge.signal(number)
+    answers = {}
+    while (line := bridge.read_line()) is not None:
+        message = json.loads(line)
+        answers[message["id"]] = message
+    assert error_of(answers[begun]) == (-32002, "outcome_unknown")
+    assert answers[begun]["error"]["data"]["retryable"] is False
+    for name in others[:2]:
+        assert error_of(answers[name]) == (-32032, "shutting_down")
+        data = answers[name]["error"]["data"]
+        assert (data["outcome"], data["retryable"], data["attempts"]) == ("not_sent", True, 0)
+    for name in (*others[2:], joined):
+        assert name not in answers or answers[name]["error"]["code"] in (-32032, -32002)
+    ended = bridge.wait()
+    assert ended.code == 75
+    demand_quiet(ended)
+    assert {entry["taskId"] for entry in simulator.log()} == {1}
+    simulator.clear_faults()
+    after = talk("--url", simulator.base_url, environ=WITH_KEY)
+    record = after.call("bridge.getReport", {"taskId": 2})["result"]
+    assert (record["state"], record["outcome"], record["kind"]) == ("done", "not_sent", "shutting_down")
+    done = wait_for(lambda: _if_done(after.call("bridge.getReport", {"taskId": 1})["result"]))
+    assert done["outcome"] in ("accepted", "unknown")
+    assert after.report(2)["result"]["outcome"] == "accepted"
+
+
+def _if_done(record: dict[str, str]) -> dict[str, str] | None:
+    return record if record["state"] == "done" else None
+
+
+def test_a_signal_lets_running_work_finish(talk: Start, simulator: Simulator) -> None:
+    """What ends within the drain time is answered as always, and the exit code is 0."""
+    simulator.add_fault("latency", seconds=0.7)
+    bridge = talk("--url", simulator.base_url, "--no-pauses", "--drain", "30", environ=WITH_KEY)
+    names = [bridge.send(IMAGE, {"taskId": n}) for n in (1, 2, 3)]
+    wait_for(lambda: simulator.counters()["inFlight"] == 3)
+    bridge.signal(signal.SIGTERM)
+    bridge.read_error("")
+    time.sleep(0.2)
+    unread = bridge.send(IMAGE, {"taskId": 4})
+    answers = bridge.read_all(names)
+    assert all("result" in answer for answer in answers.values())
+    ended = bridge.wait()
+    assert ended.code == 0
+    assert b'"id":%d' % unread not in ended.stdout
+    assert simulator.deliveries(4) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_second_signal_ends_at_once(
+    talk: Start, simulator: Simulator, number: signal.Signals, code: int
+) -> None:
+    """Who signals twice does not want to wait for the drain."""
+    simulator.add_fault("hang")
+    bridge = talk(
+        "--url", simulator.base_url, "--drain", "60", "--timeout", "60", "--log-level", "info",
+        environ=WITH_KEY,
+    )  # fmt: skip
+    bridge.send(IMAGE, {"taskId": 1})
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    bridge.signal(number)
+    bridge.read_error("stopping")
+    bridge.signal(number)
+    assert bridge.wait().code == code
+
+
+def test_the_first_interrupt_of_a_child_is_ignored(talk: Start, simulator: Simulator) -> None:
+    """SIGINT is left to the parent once, with one line on stderr; the second one drains, exit code 130."""
+    simulator.add_fault("hang")
+    bridge = talk("--url", simulator.base_url, "--drain", "0.2", environ=WITH_KEY)
+    name = bridge.send(IMAGE, {"taskId": 1})
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    bridge.signal(signal.SIGINT)
+    bridge.read_error("sigint_ignored")
+    bridge.sync()
+    bridge.signal(signal.SIGINT)
+    answer = bridge.read_message()
+    assert (answer["id"], *error_of(answer)) == (name, -32002, "outcome_unknown")
+    ended = bridge.wait()
+    assert ended.code == 130
+    assert ended.stderr.count("sigint_ignored") == 1
+
+
+def test_a_signal_ends_a_bridge_whose_client_does_not_read(talk: Start, clean_environment: Path) -> None:
+    """Answers that nobody reads do not keep a stopped bridge alive."""
+    source, sink = os.pipe()
+    bridge = talk("--sandbox", "--drain", "0.3", stdout=sink)
+    os.close(sink)
+    for n in range(40):
+        bridge.send_line(b'{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}' % n)
+    time.sleep(0.5)
+    bridge.signal(signal.SIGTERM)
+    ended = bridge.wait()
+    assert ended.code in (0, 75)
+    demand_quiet(ended)
+    os.close(source)
+
+
+# --- stdout and the parent gone --------------------------------------------------------------
+
+
+def test_stdout_gone_is_exit_code_74(talk: Start, simulator: Simulator) -> None:
+    """When nobody reads any more, the report under way is still recorded; no traceback, exit code 74."""
+    simulator.add_fault("latency", seconds=0.5)
+    source, sink = os.pipe()
+    bridge = talk("--url", simulator.base_url, stdout=sink, environ=WITH_KEY)
+    os.close(sink)
+    bridge.send(IMAGE, {"taskId": 1})
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    os.close(source)
+    bridge.send("bridge.info")
+    ended = bridge.wait()
+    assert ended.code == 74
+    assert ended.stderr.count("stdout_gone") == 1
+    demand_quiet(ended)
+    after = talk("--url", simulator.base_url, environ=WITH_KEY)
+    assert after.call("bridge.getReport", {"taskId": 1})["result"]["outcome"] == "accepted"
+
+
+def test_stdout_gone_while_much_waits_to_be_written(talk: Start) -> None:
+    """A reader that goes away with a full pipe ends the bridge, too."""
+    source, sink = os.pipe()
+    bridge = talk("--sandbox", stdout=sink)
+    os.close(sink)
+    for n in range(40):
+        bridge.send_line(b'{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}' % n)
+    time.sleep(0.3)
+    os.close(source)
+    ended = bridge.wait()
+    assert ended.code == 74
+    demand_quiet(ended)
+
+
+ORPHAN = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "bridge", *sys.argv[1:]])
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_a_gone_parent_is_noticed_though_the_pipe_stays_open(
+    clean_environment: Path, simulator: Simulator, watch: bool
+) -> None:
+    """The bridge finishes and ends when its parent is killed, unless it was told not to look."""
+    simulator.add_fault("latency", seconds=2.5)
+    words = ["--url", simulator.base_url, *(() if watch else ("--no-parent-watch",))]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT), **WITH_KEY},
+    )  # fmt: skip
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    assert parent.stderr is not None
+    try:
+        request = '{"jsonrpc":"2.0","id":7,"method":"%s","params":{"taskId":1}}\n' % IMAGE
+        parent.stdin.write(request.encode())
+        parent.stdin.flush()
+        wait_for(lambda: simulator.counters()["inFlight"] == 1)
+        parent.kill()
+        parent.wait()
+        assert json.loads(parent.stdout.readline())["result"]["outcome"] == "accepted"
+        if watch:
+            assert parent.stdout.readline() == b""
+            assert b"parent_gone" in parent.stderr.read()
+        else:
+            ready, _, _ = select.select([parent.stdout], [], [], 2.5)
+            assert not ready
+            parent.stdin.close()
+            assert parent.stdout.readline() == b""
+    finally:
+        parent.kill()
+        for pipe in (parent.stdin, parent.stdout, parent.stderr):
+            pipe.close()
+
+
+# --- a person at the terminal ----------------------------------------------------------------
+
+
+class Terminal:
+    """A bridge whose stdin and stdout are a terminal."""
+
+    def __init__(self, home: Path, *words: str) -> None:
+        self.master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[3] &= ~termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bridge", *words], stdin=slave, stdout=slave, stderr=slave,
+            env={"HOME": str(home), "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def read_until(self, text: str) -> None:
+        """Read until a text is shown behind what was read before."""
+        start = len(self.shown)
+        until = time.monotonic() + PATIENCE_S
+        while text not in self.shown[start:]:
+            assert select.select([self.master], [], [], max(0.0, until - time.monotonic()))[0], self.shown
+            self.shown += os.read(self.master, 65536).decode()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def test_a_person_gets_a_hint_a_short_form_and_pretty_answers(clean_environment: Path) -> None:
+    """On a terminal a hint is shown, the short form is taken, answers are indented, Ctrl-D ends."""
+    terminal = Terminal(clean_environment, "--sandbox")
+    try:
+        terminal.read_until("taskId=123")
+        terminal.type("reportIncorrectImageCaptcha taskId=123\n")
+        terminal.read_until('    "outcome": "accepted"')
+        terminal.type('{"jsonrpc":"2.0","id":"x","method":"bridge.info"}\n')
+        terminal.read_until('  "id": "x"')
+        terminal.type("nope\n")
+        terminal.read_until("-32601")
+        terminal.type("reportIncorrectImageCaptcha taskId=1e999 x\n")
+        terminal.read_until("-32602")
+        terminal.type("   \n\n[\n")
+        terminal.read_until("-32700")
+        terminal.type("bridge.info\n")
+        terminal.read_until('"protocol": 1')
+        terminal.type("\x04")
+        assert terminal.process.wait(PATIENCE_S) == 0
+    finally:
+        terminal.close()
+
+
+def test_strange_typing_never_ends_the_program(clean_environment: Path) -> None:
+    """Whatever a person types is answered."""
+    terminal = Terminal(clean_environment, "--sandbox")
+    try:
+        for typed in ("=", "a=b=c", "x =", "reportIncorrectImageCaptcha taskId=", "reportIncorrectImageCaptcha taskId=NaN",
+                      "{not json", "é\u2028", "bridge.info x=[1", "bridge.info =", "reportIncorrectImageCaptcha taskId=Infinity",
+                      'reportIncorrectImageCaptcha taskId="\\ud800"', "reportIncorrectImageCaptcha taskId=[[[[" + "[" * 300):  # fmt: skip # noqa: E501
+            terminal.type(typed + "\n")
+            terminal.read_until('"error"')
+            terminal.read_until("\n}")
+        terminal.type("\x04")
+        assert terminal.process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in terminal.shown
+    finally:
+        terminal.close()
+
+
+def test_an_interrupt_at_the_terminal_stops(clean_environment: Path) -> None:
+    """Ctrl-C is a person's wish to stop: at once if nothing runs, exit code 0."""
+    terminal = Terminal(clean_environment, "--sandbox")
+    try:
+        terminal.read_until("Ctrl-D")
+        terminal.type("bridge.info\n")
+        terminal.read_until("pid")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(PATIENCE_S) == 0
+    finally:
+        terminal.close()
