@@ -1,7 +1,8 @@
 """One conversation: bytes from the reader to calls, answers to the writer, and admission between.
 
-Joins `wire` and `rpc`; knows nothing of what the methods do. At most `queue` requests are admitted
+Joins `wire` and `rpc`; knows nothing of what the methods do. At most `queue` reports are admitted
 and unanswered: what was read beyond that is parked, and nothing more is read until there is room.
+A full queue alone stops nothing, so that cancels and questions are still heard.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ class Session:
         self._mark = mark
         self._lock = threading.Lock()
         self._open = 0
+        self._reports = 0
         self._unwritten = 0
         self._parked: deque[Context] = deque()
         self.messages = 0
@@ -128,7 +130,7 @@ class Session:
         return (
             not self._parked
             and not self.framer.failed
-            and self._open + self._unwritten < self._queue
+            and self._open - self._reports + self._unwritten < self._queue
             and self._writer.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
@@ -149,7 +151,7 @@ class Session:
 
     def unpark(self) -> None:
         """Admit what waits for room, as far as there is room."""
-        while self._parked and self._open < self._queue:
+        while self._parked and self._reports < self._queue:
             self._serve(self._parked.popleft())
 
     def drop_parked(self, failure: Failure) -> int:
@@ -157,7 +159,7 @@ class Session:
         dropped = len(self._parked)
         while self._parked:
             context = self._parked.popleft()
-            self._count(1)
+            self._count(1, True)
             context.settle(failure)
         return dropped
 
@@ -193,8 +195,9 @@ class Session:
             self._cancel_by(member.params)
             respond(None)
             return
-        context = Context(self._dispatcher, member, self._counted(respond), self._mark)
-        if member.method in self._slow and (self._parked or self._open >= self._queue):
+        is_report = member.method in self._slow
+        context = Context(self._dispatcher, member, self._counted(respond, is_report), self._mark)
+        if is_report and (self._parked or self._reports >= self._queue):
             self._parked.append(context)
         else:
             self._serve(context)
@@ -204,8 +207,8 @@ class Session:
         return strict_json.dump(response)
 
     def _serve(self, context: Context) -> None:
-        self._count(1)
         call = context.call
+        self._count(1, call.method in self._slow)
         params = call.params if call.params is None else strict_json.plain(call.params)
         outcome = self._dispatcher.dispatch(call.method, params, context)
         if outcome is not PENDING:
@@ -220,22 +223,26 @@ class Session:
         name = (envelope.id_key(id),)
         for context in [c for c in self._parked if c.name == name]:
             self._parked.remove(context)
-            self._count(1)
+            self._count(1, True)
             context.settle(_never_admitted("request_cancelled"))
         self._cancel(name)
 
     # --- the writer's side -------------------------------------------------------------------
 
-    def _counted(self, respond: Callable[[bytes | None], None]) -> Callable[[bytes | None], None]:
+    def _counted(
+        self, respond: Callable[[bytes | None], None], is_report: bool
+    ) -> Callable[[bytes | None], None]:
         def settle(payload: bytes | None) -> None:
             respond(payload)
-            self._count(-1)
+            self._count(-1, is_report)
 
         return settle
 
-    def _count(self, change: int) -> None:
+    def _count(self, change: int, is_report: bool) -> None:
         with self._lock:
             self._open += change
+            if is_report:
+                self._reports += change
         if change < 0 and (self._parked or self._open == 0 or self._is_near_full):
             self._wake()
 
@@ -256,7 +263,8 @@ class Session:
 
     @property
     def _is_near_full(self) -> bool:
-        return self._open + self._unwritten + 1 >= self._queue
+        others = self._open - self._reports + self._unwritten
+        return max(others, self._reports) + 1 >= self._queue
 
 
 class _Batch:

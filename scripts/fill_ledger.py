@@ -38,7 +38,7 @@ _REPORT: Final = (
 _EVENT: Final = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 _STEP: Final = 20_000
 
-_TROUBLES: Final = (
+_TROUBLES: Final[tuple[tuple[float, str, int, str, dict[str, Any]], ...]] = (
     # share, outcome, code, kind, detail
     (0.030, "refused", 16, "no_such_captcha", {"errorId": 16, "errorCode": "ERROR_NO_SUCH_CAPCHA_ID"}),
     (0.006, "not_sent", -32001, "upstream_unreachable", {"cause": "connect"}),
@@ -93,17 +93,18 @@ def _make(
         # Most are told within seconds; a tail is told late, as bots with a queue do.
         age = chance.expovariate(1 / 9) if chance.random() < 0.85 else chance.uniform(10, 110)
         knows_age = chance.random() < 0.9
-        outcome, code, kind, detail = "accepted", 0, "accepted", {}
+        detail: dict[str, Any] = {}
+        outcome, code, kind = "accepted", 0, "accepted"
         if knows_age and age >= 60:
             outcome, code, kind, detail = "not_sent", -32010, "window_closed", {"ageSeconds": round(age, 1)}
         elif chance.random() < age / 250:
             outcome, code, kind, detail = _TROUBLES[0][1:]
         else:
             point = chance.random()
-            for share, *trouble in _TROUBLES:
-                point -= share
+            for row in _TROUBLES:
+                point -= row[0]
                 if point < 0:
-                    outcome, code, kind, detail = trouble  # type: ignore[assignment]
+                    _, outcome, code, kind, detail = row
                     break
         begun = outcome != "not_sent" or code == -32001
         latency = round(chance.lognormvariate(4.9, 0.5)) if begun else None
@@ -121,7 +122,14 @@ def _make(
 
 
 def _tell(
-    seq: int, recorded: float, finished: float, outcome: str, code: int, kind: str, latency: int | None, x: float
+    seq: int,
+    recorded: float,
+    finished: float,
+    outcome: str,
+    code: int,
+    kind: str,
+    latency: int | None,
+    x: float,
 ) -> Iterator[tuple[Any, ...]]:
     if latency is None:
         told = json.dumps({"outcome": outcome, "kind": kind})

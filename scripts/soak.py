@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.e2e.killloop import KillLoop, Plan, Tally
+from tests.world import scratch_directory
 
 TASKS_A_RUN = 1000
 KILLS_A_RUN = 50
@@ -39,7 +40,7 @@ def main() -> int:
         began_at = time.monotonic()
         plan = make_plan(seed, until - LONGEST_RUN_S)
         print(f"seed {seed}: {plan.bridges} bridges, pauses {'on' if plan.pauses else 'off'}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="soak-", dir=args.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix="soak-", dir=args.folder or scratch_directory()) as folder:
             tally = KillLoop(Path(folder), plan, report).run()
         print(f"  {time.monotonic() - began_at:.0f} s: {tally.describe()}", flush=True)
         total += tally
@@ -59,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="at most so long (30)")
     parser.add_argument("--seed", type=int, help="seed of the first run")
     parser.add_argument("--state", type=Path, help="file that keeps the figures between calls")
-    parser.add_argument("--folder", type=Path, help="where ledgers are made; default: the usual place")
+    parser.add_argument("--folder", type=Path, help="where ledgers are made (in memory)")
     return parser.parse_args()
 
 

@@ -40,6 +40,8 @@ class Console:
 
 def _value(text: str) -> object:
     try:
-        return json.loads(text)
-    except ValueError:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
         return text
+    # NaN and numbers beyond a float cannot be written as JSON again.
+    return value if value not in (float("inf"), float("-inf")) and value == value else text

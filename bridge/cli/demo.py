@@ -42,7 +42,8 @@ def run(_args: Any) -> int:
     assert bridge.stdin is not None
     assert bridge.stdout is not None
     print(
-        "A bridge in the sandbox: the documented API, simulated in its own process. --> is sent, <-- answered."
+        "A bridge in the sandbox: the documented API, simulated in its own process.",
+        "--> is sent, <-- answered.",
     )
     surprises = sum(not _play(scene, bridge.stdin, bridge.stdout) for scene in _scenes(time.time()))
     bridge.stdin.close()

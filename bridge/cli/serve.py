@@ -7,6 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from bridge import __version__
 from bridge.core import exits
 from bridge.core.redact import Scrubber
 from bridge.ops import lifecycle
@@ -99,6 +100,14 @@ class Server:
             parent = os.getppid()
             lifecycle.watch_parent(lambda: self._on_parent_gone(parent))
         self._app.start()
+        self._log.event(
+            "started",
+            version=__version__,
+            pid=os.getpid(),
+            url=self._app.endpoint,
+            ledger=self._settings.ledger if "://" not in self._settings.ledger else "postgresql",
+            sandbox=self._settings.sandbox,
+        )
         if self._on_terminal:
             self._hint()
         reason = self._pump.run(self._feed, self._session.ready)
@@ -134,6 +143,8 @@ class Server:
             self._pump.stop("idle")
 
     def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        self._log.event("signal_received", signal=name, drain_s=self._settings.drain_s)
         self._pump.stop(f"signal {number}")
 
     def _on_sigint(self) -> None:

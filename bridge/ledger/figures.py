@@ -33,6 +33,8 @@ class Span(NamedTuple):
     until_wall: float | None = None
     """Recorded before this."""
     endpoint: str | None = None
+    account: str | None = None
+    """The first hex digits of the account."""
     method: str | None = None
 
 
@@ -48,26 +50,17 @@ class Cell(NamedTuple):
     """Wire code; 0 for accepted and in flight."""
 
 
-class Account(NamedTuple):
-    """What is the same about some reports of one account."""
+class Age(NamedTuple):
+    """How old the task was, and whose, when a report came in."""
 
-    day: int
-    """UNIX time of the recording in whole days."""
     account: str
     """8 hex digits, as the wire shows it."""
     method: str
     outcome: str
-    is_16: bool
-    """True if the code is the upstream's error 16."""
-
-
-class Age(NamedTuple):
-    """How old the tasks of some reports were when the report came in."""
-
+    fate: str
+    """``error_16`` for the upstream's error 16, ``window_closed`` for what came too late, else empty."""
     seconds: int | None
     """Whole seconds from 0 to `MAX_AGE_S`; None if the caller did not tell ``completedAt``."""
-    outcome: str
-    code: int
 
 
 class Latency(NamedTuple):
@@ -95,10 +88,9 @@ class Pause(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Counts over all reports of a span. Every counter but the last two has each report once."""
+    """Counts over all reports of a span. The first two counters have each report once."""
 
     cells: Counter[Cell]
-    accounts: Counter[Account]
     ages: Counter[Age]
     latencies: Counter[Latency]
     """Only reports with an attempt."""

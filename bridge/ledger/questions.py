@@ -75,9 +75,6 @@ class Questions(ABC):
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
 
-    def forget(self) -> None:
-        """Drop what was remembered of a transaction that was rolled back."""
-
     # --- what all have in common -------------------------------------------------------------
 
     def look(self, op: Look) -> Row | None:

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from bridge.core.model import Claim, Claimed, Gate, Listing, Look, Operation, Pauses, Task, Window
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
-from bridge.ledger.sqlite_reads import Reads
-from bridge.ledger.sqlite_steps import STEPS, Steps
+from bridge.ledger.questions import READS
+from bridge.ledger.sqlite_steps import SqliteSteps
+from bridge.ledger.steps import STEPS
 from bridge.ledger.store import EventRow, Notice, Policy
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, LedgerTrouble
 
-_READS: Final[dict[type, Callable[[Reads, Any], Any]]] = {
-    Look: Reads.look,
-    Listing: Reads.listing,
-    Pauses: Reads.pauses,
-}
-_ALL: Final[dict[type, Callable[[Any, Any], Any]]] = {**_READS, **STEPS}
+_ALL: Final[Mapping[type, Callable[[Any, Any], Any]]] = {**READS, **STEPS}
 
 
 class SqliteStore:
@@ -55,7 +51,7 @@ class SqliteStore:
         self._identity: files.Identity | None = None
         self._boot_clock, self._wall_clock = clocks
         self._owners = Owners(path, self.instance)
-        self._steps = Steps(connection.execute, policy, self._owners)
+        self._steps = SqliteSteps(connection.execute, policy, self._owners)
         self._steps.durable = self.durable
         self._is_closed = False
 
@@ -185,7 +181,7 @@ class SqliteStore:
         Raises:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
-        if all(type(operation) in _READS for operation in operations):
+        if all(type(operation) in READS for operation in operations):
             return self._run(operations, "BEGIN")
         self._check_writable()
         results = self._run(operations, "BEGIN IMMEDIATE")
@@ -194,7 +190,7 @@ class SqliteStore:
 
     def read(self, operation: Look | Listing | Pauses) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
-        return self._run([operation], "BEGIN", _READS)[0]
+        return self._run([operation], "BEGIN", READS)[0]
 
     def peek(self, claim: Claim) -> Claimed | None:
         """What a claim would meet, without writing; None if nothing known forbids to send."""
@@ -215,7 +211,7 @@ class SqliteStore:
         self,
         operations: Sequence[Any],
         opening: str,
-        table: dict[type, Callable[[Any, Any], Any]] = _ALL,
+        table: Mapping[type, Callable[[Any, Any], Any]] = _ALL,
     ) -> list[Any]:
         with self._transaction(opening):
             steps = self._steps

@@ -22,7 +22,6 @@ from bridge.ledger.figures import (
     IN_FLIGHT,
     MAX_AGE_S,
     MAX_LATENCY_MS,
-    Account,
     Age,
     Cause,
     Cell,
@@ -45,22 +44,23 @@ _OTHER: Final = 7
 """Number of a method that is not in the list; three bits hold it."""
 _NO_AGE: Final = 1023
 
-# Each report becomes four whole numbers, and Python counts equal ones: a GROUP BY would sort a million
-# rows four times. From the right: which of the four, outcome, method, then what the kind is about.
-_CELL, _ACCOUNT, _AGE, _LATENCY = range(4)
+# Each report becomes three whole numbers, and Python counts equal ones: a GROUP BY would sort a million
+# rows three times. From the right: which of the three (2 bits), outcome (3), method (3), then the rest.
+_CELL, _AGE, _LATENCY = range(3)
 _OUTCOME_AT, _METHOD_AT, _REST_AT = 2, 5, 8
 _CODE_BITS: Final = 33
 _CODE_SHIFT: Final = 1 << 32
 """Added to a code, so that no part is negative."""
+_AGE_BITS: Final = 10
+_FATES: Final = ("", "error_16", "window_closed")
 
 _PAUSES: Final = """
     SELECT CAST(at_wall / 3600 AS INTEGER), data FROM events
-    WHERE name = 'pause_opened' AND report BETWEEN :first AND :last
+    WHERE name = 'pause_opened' AND report BETWEEN :first AND :last {}
 """
 _CAUSES: Final = """
     SELECT r.code, json_extract(r.detail, '$.cause'), json_extract(r.detail, '$.httpStatus'), count(*)
-    FROM reports AS r CROSS JOIN accounts AS a
-    WHERE a.id = r.account_id AND r.seq BETWEEN :first AND :last AND r.code BETWEEN -32003 AND -32001 {}
+    FROM reports AS r WHERE r.seq BETWEEN :first AND :last AND r.code BETWEEN -32003 AND -32001 {}
     GROUP BY 1, 2, 3
 """
 _PAUSE_COLUMNS: Final = (
@@ -189,25 +189,34 @@ class SqliteReader:
         """Count, a bounded number of reports at a time."""
         with self._reading() as execute:
             first, last = _bounds(execute, span)
-            accounts = {n: a[:8] for n, a in execute("SELECT id, account FROM accounts").fetchall()}
+            accounts = [
+                (number, account[:8])
+                for number, endpoint, account in execute(
+                    "SELECT id, endpoint, account FROM accounts"
+                ).fetchall()
+                if span.endpoint in (None, endpoint) and account.startswith(span.account or "")
+            ]
         counts: Counter[int] = Counter()
         causes: Counter[Cause] = Counter()
         pauses: Counter[Pause] = Counter()
-        statement, values = _count_statement(span, methods)
-        closer = _CAUSES.format(_filter(span))
+        where = _filter(span, [number for number, _ in accounts])
+        values = {"since": span.since_wall, "until": span.until_wall, "method": span.method}
+        statement = _count_statement(where, len(methods))
+        named = {f"m{index}": name for index, name in enumerate(methods)}
+        closer, pauses_seen = _CAUSES.format(where), _pauses_statement(where)
         for start in range(first, last + 1, STEP):
-            part = {**values, "first": start, "last": min(start + STEP - 1, last)}
+            end = min(start + STEP - 1, last)
+            part = {**values, **named, "first": start, "last": end}
             with self._reading() as execute:
                 counts.update(chain.from_iterable(execute(statement, part)))
                 for code, cause, status, many in execute(closer, part):
-                    what = cause or (f"HTTP {status}" if status else "other")
-                    causes[Cause(code, what)] += many
-                for hour, data in execute(_PAUSES, part):
+                    causes[Cause(code, cause or (f"HTTP {status}" if status else "other"))] += many
+                for hour, data in execute(pauses_seen, part):
                     told = json.loads(data)
                     pauses[Pause(hour, told.get("rule") or "", told.get("cause") or "")] += 1
             if progress is not None:
-                progress(part["last"] - first + 1, last - first + 1)
-        return _decode(counts, (*methods, *["other"] * (_OTHER + 1 - len(methods))), accounts, causes, pauses)
+                progress(end - first + 1, last - first + 1)
+        return _decode(counts, methods, dict(accounts), causes, pauses)
 
     # --- health ------------------------------------------------------------------------------
 
@@ -297,44 +306,43 @@ def _bounds(execute: Callable[..., Any], span: Span) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _filter(span: Span) -> str:
+def _filter(span: Span, accounts: Sequence[int]) -> str:
+    """The rest of the WHERE clause; empty if every report counts."""
     terms = []
     if span.since_wall is not None:
         terms.append("AND r.recorded_wall >= :since")
     if span.until_wall is not None:
         terms.append("AND r.recorded_wall < :until")
-    if span.endpoint is not None:
-        terms.append("AND a.endpoint = :endpoint")
+    if span.endpoint is not None or span.account is not None:
+        terms.append(f"AND r.account_id IN ({', '.join(map(str, accounts))})")
     if span.method is not None:
         terms.append("AND r.method = :method")
     return " ".join(terms)
 
 
-def _count_statement(span: Span, methods: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    values: dict[str, Any] = {
-        "since": span.since_wall,
-        "until": span.until_wall,
-        "endpoint": span.endpoint,
-        "method": span.method,
-        **{f"m{index}": name for index, name in enumerate(methods)},
-    }
-    cases = " ".join(f"WHEN :m{index} THEN {index}" for index in range(len(methods)))
-    method = f"(CASE r.method {cases} ELSE {_OTHER} END << {_METHOD_AT})"
-    by_outcome = " ".join(f"WHEN '{name}' THEN {index}" for index, name in enumerate(OUTCOMES))
-    outcome = f"(CASE r.outcome {by_outcome} ELSE {len(OUTCOMES)} END << {_OUTCOME_AT})"
-    both = f"({method} | {outcome})"
-    code = f"(coalesce(r.code, 0) + {_CODE_SHIFT})"
-    hour = "CAST(r.recorded_wall / 3600 AS INTEGER)"
-    cell = f"{_CELL} | {both} | (({hour} << {_CODE_BITS} | {code}) << {_REST_AT})"
-    about = f"(r.account_id << 16 | {hour} / 24) << 1 | (r.code IS 16)"
-    account = f"{_ACCOUNT} | {both} | (({about}) << {_REST_AT})"
-    seconds = f"CASE WHEN r.age_s IS NULL THEN {_NO_AGE} ELSE min(max(CAST(r.age_s AS INTEGER), 0), {MAX_AGE_S}) END"
-    age = f"{_AGE} | {outcome} | ((({seconds}) << {_CODE_BITS} | {code}) << {_REST_AT})"
-    latency = f"{_LATENCY} | {method} | (min(r.latency_ms, {MAX_LATENCY_MS}) << {_REST_AT})"
-    source = "reports AS r" if span.endpoint is None else "reports AS r CROSS JOIN accounts AS a"
-    joined = "" if span.endpoint is None else "AND a.id = r.account_id"
-    where = f"r.seq BETWEEN :first AND :last {joined} {_filter(span)}"
-    return f"SELECT {cell}, {account}, {age}, {latency} FROM {source} WHERE {where}", values
+def _pauses_statement(where: str) -> str:
+    if not where:
+        return _PAUSES.format("")
+    return _PAUSES.format(f"AND EXISTS (SELECT 1 FROM reports AS r WHERE r.seq = report {where})")
+
+
+def _count_statement(where: str, methods: int) -> str:
+    by_method = " ".join(f"WHEN :m{index} THEN {index << _METHOD_AT}" for index in range(methods))
+    by_outcome = " ".join(f"WHEN '{name}' THEN {index << _OUTCOME_AT}" for index, name in enumerate(OUTCOMES))
+    # A limit keeps SQLite from working out each column anew for every place that uses it.
+    inner = (
+        f"SELECT CAST(r.recorded_wall / 3600 AS INTEGER) AS hour, "
+        f"CASE r.method {by_method} ELSE {_OTHER << _METHOD_AT} END AS m, "
+        f"CASE r.outcome {by_outcome} ELSE {len(OUTCOMES) << _OUTCOME_AT} END AS o, "
+        f"coalesce(r.code, 0) AS code, r.account_id AS a, r.age_s AS s, r.latency_ms AS l "
+        f"FROM reports AS r WHERE r.seq BETWEEN :first AND :last {where} LIMIT -1 OFFSET 0"
+    )
+    cell = f"((hour << {_CODE_BITS} | code + {_CODE_SHIFT}) << {_REST_AT}) + m + o + {_CELL}"
+    seconds = f"iif(s IS NULL, {_NO_AGE}, min(max(CAST(s AS INTEGER), 0), {MAX_AGE_S}))"
+    fate = "CASE code WHEN 0 THEN 0 WHEN 16 THEN 1 WHEN -32010 THEN 2 ELSE 0 END"
+    age = f"((a << {_AGE_BITS + 2} | {fate} << {_AGE_BITS} | {seconds}) << {_REST_AT}) + m + o + {_AGE}"
+    latency = f"(min(l, {MAX_LATENCY_MS}) << {_REST_AT}) + m + {_LATENCY}"
+    return f"SELECT {cell}, {age}, {latency} FROM ({inner})"
 
 
 def _decode(
@@ -344,29 +352,27 @@ def _decode(
     causes: Counter[Cause],
     pauses: Counter[Pause],
 ) -> Figures:
+    names = dict(enumerate(methods))
     cells: Counter[Cell] = Counter()
-    by_account: Counter[Account] = Counter()
     ages: Counter[Age] = Counter()
     latencies: Counter[Latency] = Counter()
+    counts.pop(None, None)  # type: ignore[call-overload]  # no attempt, so no latency
     for number, many in counts.items():
-        if number is None:  # no attempt, so no latency
+        which, rest = number & 3, number >> _REST_AT
+        method = names.get(number >> _METHOD_AT & 7, "other")
+        if which == _LATENCY:
+            latencies[Latency(method, rest)] += many
             continue
-        outcome = _OUTCOMES[number >> _OUTCOME_AT & 7] if number & 3 != _LATENCY else ""
-        method = methods[number >> _METHOD_AT & 7]
-        rest = number >> _REST_AT
-        code = (rest & (1 << _CODE_BITS) - 1) - _CODE_SHIFT
-        above = rest >> _CODE_BITS
-        match number & 3:
-            case 0:
-                cells[Cell(above, method, outcome, code)] += many
-            case 1:
-                day, name = rest >> 1 & 0xFFFF, accounts.get(rest >> 17, "?")
-                by_account[Account(day, name, method, outcome, bool(rest & 1))] += many
-            case 2:
-                ages[Age(None if above == _NO_AGE else above, outcome, code)] += many
-            case _:
-                latencies[Latency(method, rest)] += many
-    return Figures(cells, by_account, ages, latencies, causes, pauses)
+        outcome = _OUTCOMES[number >> _OUTCOME_AT & 7]
+        if which == _CELL:
+            code = (rest & (1 << _CODE_BITS) - 1) - _CODE_SHIFT
+            cells[Cell(rest >> _CODE_BITS, method, outcome, code)] += many
+        else:
+            seconds = rest & _NO_AGE
+            fate = _FATES[rest >> _AGE_BITS & 3]
+            account = accounts.get(rest >> _AGE_BITS + 2, "?")
+            ages[Age(account, method, outcome, fate, None if seconds == _NO_AGE else seconds)] += many
+    return Figures(cells, ages, latencies, causes, pauses)
 
 
 def _shift(state: PauseState, shift_s: float) -> PauseState:

@@ -1,4 +1,4 @@
-"""What the ledger is asked without changing it, and what every step needs to know first.
+"""The look-ups of a SQLite ledger, for the questions and steps that all stores have in common.
 
 Runs inside a transaction that somebody else opened, also on a ledger that cannot be written.
 Imported by `bridge.ledger.sqlite_steps` and `bridge.ledger.sqlite`.
@@ -7,30 +7,13 @@ Imported by `bridge.ledger.sqlite_steps` and `bridge.ledger.sqlite`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.model import (
-    DONE,
-    MAX_ATTEMPTS,
-    MAX_SENDS,
-    NOT_SENT,
-    PROBING,
-    QUEUED,
-    Claim,
-    Claimed,
-    Gate,
-    Listing,
-    Look,
-    PauseKey,
-    Pauses,
-    PauseState,
-    Row,
-    Task,
-    Window,
-)
+from bridge.core.model import Listing, PauseKey, Pauses, PauseState, Row, Task
 from bridge.ledger import sqlite_rows as sql
-from bridge.ledger.store import GUARD_S, EventRow, Policy
+from bridge.ledger.questions import Questions
+from bridge.ledger.store import EventRow, Policy
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -39,7 +22,7 @@ _MOST_ACCOUNTS: Final = 10_000
 """Accounts remembered by number; a guess that bounds memory."""
 
 
-class Reads:
+class Reads(Questions):
     """Questions about reports and pauses.
 
     Args:
@@ -49,15 +32,9 @@ class Reads:
     """
 
     def __init__(self, execute: Callable[..., Any], policy: Policy, owners: Owners) -> None:
+        super().__init__(policy, owners.instance)
         self._execute = execute
-        self._policy = policy
         self._owners = owners
-        self.instance = owners.instance
-        self.now = 0.0
-        """The time of this transaction on the timeline; set before each one."""
-        self.wall = 0.0
-        self.finished_at = 0.0
-        """When the report found last was finished, on the timeline."""
         self._ids: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
 
@@ -67,10 +44,6 @@ class Reads:
         self._names.clear()
 
     # --- operations that change nothing ------------------------------------------------------
-
-    def look(self, op: Look) -> Row | None:
-        """The newest report of a task."""
-        return self.find(op.task)
 
     def listing(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
         """A page of reports, newest first, and where the next page begins."""
@@ -82,35 +55,6 @@ class Reads:
     def pauses(self, op: Pauses) -> tuple[PauseState, ...]:
         """The pauses of an endpoint that are not closed."""
         return tuple(sql.to_pause(values) for values in self._execute(sql.OPEN_PAUSES, (op.endpoint,)))
-
-    def peek(self, op: Claim) -> Claimed | None:
-        """What a claim would meet; None if nothing known forbids to send."""
-        row = self.find(op.task)
-        if row is None:
-            return None
-        if row.state == DONE:
-            if row.outcome == NOT_SENT or self.now - self.finished_at > GUARD_S:
-                return None
-            return Claimed("known" if row.method == op.method else "conflict", row)
-        if row.method != op.method:
-            return Claimed("conflict", row)
-        # A dead instance's attempt may have been taken. Nobody can take it over in writing, so
-        # sending once more would forget that; only what was never begun may be sent.
-        is_free = row.state == QUEUED and not row.perhaps and not self._owners.is_alive(row.owner or "")
-        return None if is_free else Claimed("elsewhere", row)
-
-    def peek_gate(self, task: Task, method: str, window: Window | None) -> Gate:
-        """What the gate would say to an attempt."""
-        row = self.find(task)
-        if row is not None and row.state != DONE:
-            if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
-                return Gate("spent")
-            window = window or row.window
-        states, _ = self.states(task, method)
-        gate, _, _ = self._policy.gate(
-            self.now, task, method, self.instance, states, window or Window(None, None)
-        )
-        return gate
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -158,25 +102,12 @@ class Reads:
         self._ids[endpoint, account] = number
         return number
 
-    def states(self, task: Task, method: str) -> tuple[Mapping[PauseKey, PauseState], list[PauseState]]:
-        """The pauses that concern an attempt, those of dead probers already released.
+    def is_alive(self, instance: str) -> bool:
+        """True if that instance still runs."""
+        return self._owners.is_alive(instance)
 
-        Returns:
-            What is known, and those of it that were released and are not stored yet.
-        """
-        keys = self._policy.keys(task, method)
-        if not keys:
-            return {}, []
+    def stored_pauses(self, task: Task, keys: Collection[PauseKey]) -> Iterable[PauseState]:
+        """All stored pauses about the subjects of these."""
         subjects = dict.fromkeys(key.subject for key in keys)
-        values = (task.endpoint, *subjects)
-        states: dict[PauseKey, PauseState] = {}
-        released: list[PauseState] = []
-        for columns in self._execute(sql.find_pauses(len(subjects)), values):
-            state = sql.to_pause(columns)
-            if state.key not in keys:
-                continue
-            if state.state == PROBING and not self._owners.is_alive(state.probe_owner or ""):
-                state = self._policy.release(self.now, state)
-                released.append(state)
-            states[state.key] = state
-        return states, released
+        found = self._execute(sql.find_pauses(len(subjects)), (task.endpoint, *subjects))
+        return [sql.to_pause(columns) for columns in found]

@@ -6,7 +6,7 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.model import (
@@ -20,9 +20,7 @@ from bridge.core.model import (
     Task,
     Window,
 )
-
-encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-"""JSON as it is stored: ASCII, compact. One encoder, because making one costs more than using it."""
+from bridge.ledger.rows import encode
 
 _COLUMNS: Final = (
     "seq, account_id, task_id, method, state, outcome, owner, attempts, sends, perhaps, window_until, "
@@ -157,28 +155,6 @@ def from_pause(state: PauseState, endpoint: str) -> tuple[Any, ...]:
     """The values of `SAVE_PAUSE`."""
     (rule, subject), name, cause, streak, recent, *rest = state
     return (subject, rule, name, cause, streak, encode(recent) if recent else "[]", *rest, endpoint)
-
-
-def merge_windows(old: Window, new: Window) -> Window:
-    """The earliest end and the earliest receipt that any request about a task told."""
-    return Window(_earliest(old.until, new.until), _earliest(old.since, new.since))
-
-
-def merge_facts(old: Facts, new: Facts) -> Facts:
-    """What the newest request told, completed by what earlier ones told."""
-    timed = old if new.completed_at is None else new
-    return Facts(
-        timed.completed_at,
-        new.task_type or old.task_type,
-        new.language_pool or old.language_pool,
-        timed.age_s,
-    )
-
-
-def _earliest(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
 
 
 def select_listing(listing: Listing, limit: int) -> tuple[str, Mapping[str, Any]]:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from bridge.core.model import (
     DONE,
-    NOT_SENT,
     SENDING,
     UNKNOWN,
     Begin,
@@ -24,13 +23,10 @@ from bridge.core.model import (
     Ending,
     Exchange,
     Gate,
-    PauseEvent,
-    PauseState,
     Record,
     Recorded,
     Row,
     Settle,
-    Verdict,
     Window,
 )
 from bridge.reports import answers
@@ -39,11 +35,10 @@ from bridge.reports import window as windows
 from bridge.reports.agenda import Agenda
 from bridge.reports.flight import Attempt, Flight
 from bridge.reports.knowledge import Knowledge
-from bridge.reports.pauses import PROOF
+from bridge.reports.notes import Notes, about
 from bridge.reports.ports import LedgerPort, Ports
 from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.runway import Runway
-from bridge.reports.verdict import ending as verdict_ending
 from bridge.reports.verdict import judge
 
 WATCH_S: Final = 0.2
@@ -79,7 +74,7 @@ class Tower:
     ) -> None:
         self._ledger = ledger
         self._ports = ports
-        self._knowledge = knowledge
+        self._notes = Notes(ledger, ports, knowledge)
         self._lock = lock
         self._agenda = agenda
         self._landed = landed
@@ -94,12 +89,12 @@ class Tower:
     def enter(self, flight: Flight, refusal: Ending | None = None) -> None:
         """Begin to report a task, or record that it is refused."""
         if refusal is None and self._ledger.now() > windows.starts_by(flight.window, False):
-            refusal = self._late(flight)
+            refusal = self._notes.late(flight)
         self._claim(flight, refusal)
 
     def enter_adopted(self, flight: Flight, row: Row) -> None:
         """Go on with a report that was left behind and is ours now."""
-        self._ports.emit("report_resumed", **_about(flight), state=row.state)
+        self._ports.emit("report_resumed", **about(flight), state=row.state)
         flight.adopt(row)
         self._make_ready(flight)
         self._move_on()
@@ -167,7 +162,7 @@ class Tower:
                 self._land(flight, answers.local_ending("ledger_unavailable"))
             else:
                 flight.durable, flight.guarded = claimed.durable, claimed.guarded
-                self._tell_pauses(claimed.events)
+                self._notes.tell_pauses(claimed.events)
                 self._after_claim(flight, claimed)
             self._move_on()
 
@@ -176,7 +171,7 @@ class Tower:
         if claimed.status in ("new", "again", "adopted"):
             self._own(flight, row)
             if claimed.status == "adopted":
-                self._ports.emit("report_resumed", **_about(flight), state=row.state)
+                self._ports.emit("report_resumed", **about(flight), state=row.state)
             if claimed.gate is not None or flight.cancelled or self.is_stopped:
                 self._on_gate(flight, claimed.gate or Gate("begun"))
             else:
@@ -188,11 +183,7 @@ class Tower:
             self._land(flight, answers.row_ending(row), is_news=False)
         elif claimed.status == "conflict":
             flight.attempts = row.attempts
-            hints = self._knowledge.conflict_hints(row.method)
-            self._ports.emit(
-                "report_conflict", **_about(flight), stored_method=row.method, outcome=row.outcome
-            )
-            self._land(flight, answers.conflict_ending(row.outcome, hints), is_news=False)
+            self._land(flight, self._notes.conflict(flight, row), is_news=False)
         elif claimed.status == "refused":
             flight.attempts = row.attempts
             self._land(flight, answers.row_ending(row))
@@ -264,7 +255,7 @@ class Tower:
             else:
                 flight.durable = flight.durable and begun.durable
                 flight.guarded = flight.guarded and begun.guarded
-                self._tell_pauses(begun.events)
+                self._notes.tell_pauses(begun.events)
                 self._on_gate(flight, begun.gate)
             self._move_on()
 
@@ -280,7 +271,7 @@ class Tower:
             kind = "request_cancelled" if flight.cancelled else "shutting_down"
             self._close(flight, known_ending(flight, answers.local_ending(kind)))
         elif gate.status == "begun":
-            self._close(flight, known_ending(flight, self._late(flight)))
+            self._close(flight, known_ending(flight, self._notes.late(flight)))
         elif gate.status == "spent":
             self._close(flight, known_ending(flight, answers.local_ending("upstream_unreachable")))
         elif gate.status == "busy":
@@ -297,7 +288,7 @@ class Tower:
         """Wait without a slot if the next probe lies inside the window, else refuse at once."""
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(flight.window, flight.has_begun):
-            pause = self._show_pause(gate.pause)
+            pause = self._notes.show_pause(gate.pause)
             ending = answers.local_ending("sending_paused", pause=pause)
             self._close(flight, known_ending(flight, ending))
             return
@@ -346,37 +337,25 @@ class Tower:
         with self._lock:
             self._runway.give_back(flight)
             now = self._ledger.now()
-            self._learn_time(exchange, now)
+            self._notes.learn_time(exchange)
             flight.last = verdict
             if verdict.http_status is not None:
                 flight.last_status = verdict.http_status
             flight.perhaps = verdict.perhaps
             flight.sends += verdict.is_send
             latency_ms = round(exchange.elapsed_s * 1000)
-            self._tell_attempt(flight, verdict, latency_ms)
+            self._notes.tell_attempt(flight, verdict, latency_ms)
             if verdict.error_id == 1:
                 self._ports.key_refused()
             again_at = None
             if not self.is_stopped:
                 again_at = next_attempt_at(flight, verdict, now, self._ports.chance())
-            ending = self._ending(flight, verdict) if again_at is None else None
+            ending = self._notes.ending(flight, verdict) if again_at is None else None
             op = Record(flight.task, verdict, flight.began_at, latency_ms, ending)
             if flight.phase != DONE:
                 flight.phase = phases.CLOSING
             self._ledger.submit(op, partial(self._on_recorded, flight, ending, again_at))
             self._move_on()
-
-    def _ending(self, flight: Flight, verdict: Verdict) -> Ending:
-        extra: dict[str, Any] = {}
-        now, wall = self._ledger.now(), self._ports.wall()
-        if verdict.kind == "window_closed":
-            extra = self._knowledge.late_detail(flight.facts.completed_at, now, wall)
-        if verdict.perhaps and verdict.http_status is None and flight.last_status is not None:
-            extra["httpStatus"] = flight.last_status
-        hints = self._knowledge.hints(flight, verdict, now, wall)
-        if hints:
-            extra["hints"] = list(hints)
-        return verdict_ending(verdict, extra)
 
     def _on_recorded(
         self, flight: Flight, ending: Ending | None, again_at: float | None, recorded: Recorded | Any
@@ -405,7 +384,7 @@ class Tower:
             flight.durable = False
             return True
         flight.durable = recorded.durable
-        self._tell_pauses(recorded.events)
+        self._notes.tell_pauses(recorded.events)
         return recorded.status != "lost"
 
     def _follow(self, flight: Flight, row: Row | None) -> None:
@@ -434,12 +413,7 @@ class Tower:
         if flight.phase == phases.WATCHING:
             self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN))
         elif flight.phase in (phases.READY, phases.DEFERRED, phases.GATED):
-            self._close(flight, known_ending(flight, self._late(flight)))
-
-    def _late(self, flight: Flight) -> Ending:
-        now, wall = self._ledger.now(), self._ports.wall()
-        detail = self._knowledge.late_detail(flight.facts.completed_at, now, wall)
-        return Ending(NOT_SENT, -32010, "window_closed", detail)
+            self._close(flight, known_ending(flight, self._notes.late(flight)))
 
     def _close(self, flight: Flight, ending: Ending) -> None:
         """End a report of ours without a further attempt."""
@@ -466,44 +440,6 @@ class Tower:
         flight.cancel_timers()
         self._landed(flight, ending, is_news)
 
-    # --- telling -----------------------------------------------------------------------------
-
-    def _tell_attempt(self, flight: Flight, verdict: Verdict, latency_ms: int) -> None:
-        self._ports.emit(
-            "attempt_done",
-            **_about(flight),
-            attempt=flight.attempts,
-            met=verdict.event,
-            next=verdict.next,
-            http_status=verdict.http_status,
-            error_id=verdict.error_id,
-            latency_ms=latency_ms,
-        )
-
-    def _learn_time(self, exchange: Exchange, now: float) -> None:
-        date = exchange.headers.get("date")
-        if date is not None and self._knowledge.clocks.learn_date(date, now, self._ports.wall()):
-            skew_s = self._knowledge.clocks.skew_s(now, self._ports.wall())
-            self._ports.emit("clock_skew", skew_s=round(skew_s or 0.0, 1))
-
-    def _tell_pauses(self, events: Iterable[PauseEvent]) -> None:
-        for event in events:
-            if event.state.key.rule == PROOF:
-                continue
-            shown = self._show_pause(event.state)
-            self._ports.emit(
-                event.name,
-                rule=event.state.key.rule,
-                scope=shown["scope"],
-                subject=event.state.key.subject,
-                cause=shown["cause"],
-                until="when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
-                doublings=event.state.level,
-            )
-
-    def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        return self._knowledge.show_pause(state, self._ledger.now(), self._ports.wall())
-
     def _move_on(self) -> None:
         """Fill the slots that are free and set the alarm; the last thing every step does."""
         self._fill_slots()
@@ -511,12 +447,3 @@ class Tower:
         if at is not None and (self._alarm_at is None or at < self._alarm_at):
             self._alarm_at = at
             self._ports.alarm(at)
-
-
-def _about(flight: Flight) -> dict[str, Any]:
-    """What every event about a report says of it."""
-    return {
-        "task_id": flight.task.task_id,
-        "method": flight.method,
-        "account": flight.task.account[:8],
-    }

@@ -181,7 +181,7 @@ func fieldsOf(t *testing.T, err error) map[string]any {
 		wrong   *CallError
 		down    *DownError
 	)
-	fields := map[string]any{}
+	var fields map[string]any
 	outcome := func(o Outcome) any {
 		if o == "" {
 			return nil

@@ -90,6 +90,8 @@ class Tally(NamedTuple):
     """Calls that the upstream read after the window had ended, by its own clock."""
     degraded: int = 0
     """How often a bridge said that it could not use the ledger."""
+    unguarded: int = 0
+    """Breaches that such a bridge had warned of: the contract gives up the guard for it, out loud."""
 
     def __add__(self, other: object) -> Tally:
         assert isinstance(other, Tally)
@@ -154,6 +156,7 @@ class Bot:
         self.key = key
         self.pending: dict[int, Ask] = {}
         self.told: list[Told] = []
+        self.asked: set[int] = set()
         self.is_read_out = False
         self._rest = b""
         self._ids = count(1)
@@ -161,6 +164,7 @@ class Bot:
     def ask(self, task_id: int, method: str, params: Mapping[str, Any]) -> None:
         """Send a request; nobody minds if the process has just died."""
         name = next(self._ids)
+        self.asked.add(task_id)
         self.pending[name] = Ask(task_id, method, time.monotonic())
         request = {"jsonrpc": "2.0", "id": name, "method": method, "params": {"taskId": task_id, **params}}
         assert self.process.stdin is not None
@@ -222,6 +226,8 @@ class KillLoop:
         """Task -> key and params."""
         self._kills = self._damaged = self._lost = 0
         self._is_closing = False
+        self._unguarded: set[int] = set()
+        """Tasks that were asked of a bridge without its ledger."""
 
     # --- the run -----------------------------------------------------------------------------
 
@@ -406,16 +412,19 @@ class KillLoop:
             for one in bot.told:
                 told.setdefault(one.ask.task_id, []).append(one)
         found: Counter[str] = Counter(lost=self._lost)
+        events = self._read_events()
         for task_id in self._tasks:
             row, answers = rows.get(task_id), told.get(task_id, [])
             for fault, why in judge_task(row, calls.get(task_id, []), answers):
+                if task_id in self._unguarded:
+                    found["unguarded"] += 1
+                    continue
                 found[fault] += 1
                 shown = ("at", "fault", "reason", "status", "taken")
                 log = [[call[name] for name in shown] for call in calls.get(task_id, [])]
                 said = [(one.at, one.message.get("error") or one.message["result"]) for one in answers]
                 line = f"task {task_id}: {why}; row {row}; calls {log}; told {said}"
                 self._note(f"seed {self._plan.seed}: {fault.upper()}: {line}")
-        events = self._read_events()
         outcomes = Counter(values[3] for values in rows.values())
         adopted = self._select("SELECT count(*) FROM events WHERE name = 'adopted'")[0][0]
         late = sum(call["reason"] == "late" for entries in calls.values() for call in entries)
@@ -436,6 +445,7 @@ class KillLoop:
             not_sent=outcomes["not_sent"],
             late_calls=late,
             degraded=events["ledger_degraded"] + events["ledger_memory"],
+            unguarded=found["unguarded"],
         )
 
     def _read_events(self) -> Counter[str]:
@@ -444,6 +454,8 @@ class KillLoop:
             for line in bot.stderr.read_text().splitlines():
                 event = json.loads(line)["event"] if line.startswith("{") else "internal_error"
                 names[event] += 1
+                if event in ("ledger_degraded", "ledger_memory"):
+                    self._unguarded |= bot.asked
                 if event == "internal_error" or event.startswith("ledger_"):
                     self._note(f"seed {self._plan.seed}: {bot.stderr.name}: {line}")
         return names

@@ -3,6 +3,7 @@
  * tested with plain values; `connection.ts` joins it to a child.
  */
 
+import { onAbort } from "./aborts.js";
 import {
   BridgeDownError,
   CallAbortedError,
@@ -99,15 +100,14 @@ export class Channel {
     const line = `${JSON.stringify({ jsonrpc: "2.0", id, method, params })}\n`;
 
     return new Promise((resolve, reject) => {
-      const onAbort = (): void => this.#giveUp(call, this.#abortError(call.facts, signal as AbortSignal));
-      const onTimeout = (): void => this.#giveUp(call, this.#timeoutError(call.facts, timeoutMs));
+      const onTimeout = (): void => this.#giveUp(call, this.#timeoutError(facts, timeoutMs));
       const timer = timeoutMs > 0 && timeoutMs < 2 ** 31 ? setTimeout(onTimeout, timeoutMs) : undefined;
+      const forget = signal && onAbort(signal, () => this.#giveUp(call, this.#abortError(facts, signal)));
       const release = (): void => {
         clearTimeout(timer);
-        signal?.removeEventListener("abort", onAbort);
+        forget?.();
       };
       const call: Call = { id, line, facts, resolve, reject, release };
-      signal?.addEventListener("abort", onAbort, { once: true });
       this.#open.set(id, call);
       if (this.#open.size === 1) this.#ports.onBusy(true);
       if (options.urgent === true) this.#write(call);

@@ -83,6 +83,7 @@ if (behaviour === "dies-at-start") {
   process.stderr.write("the configuration cannot be used\n");
   process.exit(3);
 }
+if (behaviour === "reads-no-more") setInterval(() => undefined, 1_000);
 if (behaviour === "stubborn") {
   process.on("SIGTERM", () => undefined);
   setInterval(() => undefined, 1_000);

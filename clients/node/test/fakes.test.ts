@@ -1,0 +1,294 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { inspect } from "node:util";
+
+import {
+  Bridge,
+  BridgeDownError,
+  BridgeError,
+  BridgeNotFoundError,
+  CallAbortedError,
+  CallTimeoutError,
+  type ProtocolTrouble,
+} from "anticaptcha-report-bridge";
+
+import { isAlive, KEY, rejection, startFake, waitUntil } from "./support.js";
+
+const report = (bridge: Bridge, taskId = 5, options = {}): Promise<{ taskId: number }> =>
+  bridge.reportIncorrectRecaptcha({ taskId }, options);
+
+test("gives up on an answer after the call's time-out, with the outcome unknown", async () => {
+  await using bridge = await startFake("silent");
+  const error = await rejection(report(bridge, 42, { timeoutMs: 50 }), CallTimeoutError);
+  assert.equal(error.outcome, "unknown");
+  assert.equal(error.taskId, 42);
+  assert.equal(error.method, "reportIncorrectRecaptcha");
+  assert.equal(bridge.openCalls, 0);
+});
+
+test("takes the time-out of the options for calls that name none", async () => {
+  await using bridge = await startFake("silent", { timeoutMs: 50 });
+  const error = await rejection(bridge.status(), CallTimeoutError);
+  assert.equal(error.outcome, null);
+});
+
+test("rejects an aborted call at once, with the signal's reason as the cause", async () => {
+  await using bridge = await startFake("silent");
+  const abort = new AbortController();
+  const call = rejection(report(bridge, 6, { signal: abort.signal }), CallAbortedError);
+  abort.abort("no longer of interest");
+  const error = await call;
+  assert.equal(error.name, "AbortError");
+  assert.equal(error.cause, "no longer of interest");
+  assert.equal(error.outcome, "unknown");
+  const early = await rejection(report(bridge, 6, { signal: abort.signal }), CallAbortedError);
+  assert.equal(early.outcome, "not_sent");
+});
+
+test("does not count the late answer of a call that was given up", async () => {
+  await using bridge = await startFake("answers-late");
+  await rejection(report(bridge, 1, { timeoutMs: 20 }), CallTimeoutError);
+  assert.equal((await report(bridge, 2)).taskId, 2);
+  assert.equal(bridge.protocolErrors, 0);
+});
+
+test("one signal for a thousand calls leaves no listener and no warning behind", async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error): void => void warnings.push(warning);
+  process.on("warning", onWarning);
+  await using bridge = await startFake("echo");
+  const { signal } = new AbortController();
+  await Promise.all(Array.from({ length: 1_000 }, (_, index) => report(bridge, index + 1, { signal })));
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off("warning", onWarning);
+  assert.deepEqual(warnings, []);
+});
+
+for (const [behaviour, kinds] of [
+  ["garbage", ["not_json", "not_an_answer", "not_an_answer", "unknown_id"]],
+  ["crlf", []],
+  ["batch", []],
+  ["byte-by-byte", []],
+  ["floods-stdout", ["line_too_long"]],
+] as const) {
+  test(`gets its answer from a bridge of the kind ${behaviour}`, async () => {
+    const troubles: ProtocolTrouble[] = [];
+    await using bridge = await startFake(behaviour, { onProtocolError: (trouble) => troubles.push(trouble) });
+    assert.equal((await report(bridge, 77)).taskId, 77);
+    assert.deepEqual(troubles.map(({ kind }) => kind), kinds);
+    assert.equal(bridge.protocolErrors, kinds.length);
+  });
+}
+
+test("takes the first of two answers, and tells of the second", async () => {
+  const troubles: string[] = [];
+  await using bridge = await startFake("twice", { onProtocolError: ({ kind }) => troubles.push(kind) });
+  assert.equal((await report(bridge, 1)).taskId, 1);
+  assert.equal((await report(bridge, 2)).taskId, 2);
+  await waitUntil(() => troubles.length === 2);
+  assert.deepEqual(troubles, ["answered_twice", "answered_twice"]);
+});
+
+test("finds the call of each answer in whatever order they come", async () => {
+  await using bridge = await startFake("reversed");
+  const results = await Promise.all([report(bridge, 1), report(bridge, 2), report(bridge, 3)]);
+  assert.deepEqual(results.map(({ taskId }) => taskId), [1, 2, 3]);
+});
+
+test("leaves a call open whose answer has no proper shape", async () => {
+  await using bridge = await startFake("wrong-shape");
+  await rejection(report(bridge, 1, { timeoutMs: 100 }), CallTimeoutError);
+  assert.equal(bridge.protocolErrors, 1);
+});
+
+test("drains a flood on stderr, hands over its lines, and keeps no more than 20", async () => {
+  let lines = 0;
+  await using bridge = await startFake("floods-stderr", { onStderr: () => (lines += 1) });
+  await report(bridge);
+  await waitUntil(() => lines >= 200_000);
+});
+
+test("a callback that throws harms no call", async () => {
+  const errors: unknown[] = [];
+  const onError = (error: unknown): void => void errors.push(error);
+  process.setUncaughtExceptionCaptureCallback(onError);
+  try {
+    await using bridge = await startFake("twice", {
+      onProtocolError: () => {
+        throw new Error("from the callback");
+      },
+    });
+    assert.equal((await report(bridge, 1)).taskId, 1);
+    assert.equal((await report(bridge, 2)).taskId, 2);
+    await waitUntil(() => errors.length >= 1);
+  } finally {
+    process.setUncaughtExceptionCaptureCallback(null);
+  }
+});
+
+test("a death rejects what is open with exit code, task id and the last 20 lines of stderr", async () => {
+  await using bridge = await startFake("dies");
+  const [first, second, other] = await Promise.all([
+    rejection(report(bridge, 1), BridgeDownError),
+    rejection(report(bridge, 2), BridgeDownError),
+    rejection(bridge.status(), BridgeDownError),
+  ]);
+  assert.deepEqual([first.outcome, first.taskId, first.exitCode, first.signal], ["unknown", 1, 7, null]);
+  assert.deepEqual([second.outcome, second.taskId, other.outcome, other.taskId], ["unknown", 2, null, null]);
+  assert.equal(first.stderr.length, 20);
+  assert.equal(first.stderr.at(-1), "last words 30");
+  assert.match(first.message, /exit code 7.*last words 30/);
+  assert.equal(bridge.state, "down");
+  const later = await rejection(report(bridge, 3), BridgeDownError);
+  assert.deepEqual([later.outcome, later.exitCode], ["not_sent", 7]);
+});
+
+test("a death by a signal names the signal", async () => {
+  await using bridge = await startFake("dies-of-a-signal");
+  const error = await rejection(report(bridge), BridgeDownError);
+  assert.deepEqual([error.exitCode, error.signal], [null, "SIGKILL"]);
+});
+
+test("a bridge that closes its output is down, though it still runs", async () => {
+  await using bridge = await startFake("closes-stdout");
+  const error = await rejection(report(bridge), BridgeDownError);
+  assert.equal(error.outcome, "unknown");
+});
+
+test("with restart, calls after a death start another child and calls in flight are rejected", async () => {
+  await using bridge = await startFake("dies", { restart: { firstDelayMs: 10, maxDelayMs: 20 } });
+  const { pid } = bridge;
+  await rejection(report(bridge, 1), BridgeDownError);
+  const info = await bridge.info();
+  assert.notEqual(info.pid, pid);
+  assert.equal(bridge.pid, info.pid);
+  for (let death = 0; death < 3; death += 1) await rejection(report(bridge, 1), BridgeDownError);
+  assert.equal((await bridge.info()).name, "fake");
+});
+
+test("a call that waits for another child can be aborted, and was not sent", async () => {
+  await using bridge = await startFake("dies", { restart: { firstDelayMs: 60_000, maxDelayMs: 60_000 } });
+  await rejection(report(bridge, 1), BridgeDownError);
+  const error = await rejection(report(bridge, 2, { signal: AbortSignal.timeout(30) }), CallAbortedError);
+  assert.equal(error.outcome, "not_sent");
+  const waiting = rejection(report(bridge, 3), BridgeDownError);
+  await new Promise((resolve) => setImmediate(resolve));
+  await bridge.close();
+  assert.equal((await waiting).outcome, "not_sent");
+  assert.equal(bridge.state, "closed");
+});
+
+test("tells why a bridge did not start", async () => {
+  const dead = await rejection(startFake("dies-at-start"), BridgeDownError);
+  assert.equal(dead.exitCode, 3);
+  assert.match(dead.message, /the configuration cannot be used/);
+  await rejection(startFake("mute", { startTimeoutMs: 300 }), CallTimeoutError);
+  const stranger = await rejection(startFake("wrong-protocol"), BridgeError);
+  assert.match(stranger.message, /protocol 2/);
+});
+
+test("lists the places it looked at when there is no bridge", async () => {
+  const start = (path: string | undefined, env: Record<string, string | undefined>): Promise<BridgeNotFoundError> =>
+    rejection(Bridge.start(path === undefined ? { env } : { path, env }), BridgeNotFoundError);
+  const option = await start("/nowhere/bridge", {});
+  assert.match(option.message, /\/nowhere\/bridge \(option path\)/);
+  const variable = await start(undefined, { REPORT_BRIDGE_BIN: "/nowhere/too" });
+  assert.deepEqual(variable.tried, ["/nowhere/too (REPORT_BRIDGE_BIN)"]);
+  const search = await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: "/nowhere:/nothing" });
+  assert.deepEqual(search.tried, ["/nowhere/report-bridge (default)", "/nothing/report-bridge (default)"]);
+  const folder = mkdtempSync(join(tmpdir(), "bridge-"));
+  writeFileSync(join(folder, "report-bridge"), "#!/bin/sh\nexit 3\n");
+  await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });
+  chmodSync(join(folder, "report-bridge"), 0o755);
+  const found = Bridge.start({ env: { REPORT_BRIDGE_BIN: undefined, PATH: folder } });
+  assert.equal((await rejection(found, BridgeDownError)).exitCode, 3);
+});
+
+test("turns options into arguments and environment, and the key never into an argument", async () => {
+  await using bridge = await startFake("echo", {
+    sandbox: true,
+    url: "http://127.0.0.1:1/",
+    ledger: "postgresql://user:secret@localhost/x",
+    clientKey: KEY,
+    env: { ANTICAPTCHA_CLIENT_KEY_FILE: "/inherited" },
+  });
+  const info = (await bridge.info()) as unknown as Record<string, unknown>;
+  assert.deepEqual(info["argv"], ["echo", "--sandbox", "--url", "http://127.0.0.1:1/"]);
+  assert.equal(info["key"], KEY);
+  assert.equal(info["ledger"], "postgresql://user:secret@localhost/x");
+  await using other = await startFake("echo", { ledger: "/some/file", keyFile: "/key" });
+  const argv = ((await other.info()) as unknown as Record<string, unknown>)["argv"];
+  assert.deepEqual(argv, ["echo", "--ledger", "/some/file", "--key-file", "/key"]);
+  await rejection(startFake("echo", { clientKey: KEY, keyFile: "/key" }), TypeError);
+});
+
+test("the key is in no error, no line of stderr and nothing that console.log shows", async () => {
+  const seen: unknown[] = [];
+  await using bridge = await startFake("leaks-key", {
+    clientKey: KEY,
+    onStderr: (line) => seen.push(line),
+    onProtocolError: (trouble) => seen.push(trouble),
+  });
+  const error = await rejection(bridge.reportCorrectRecaptcha({ taskId: 1, clientKey: KEY }), BridgeDownError);
+  const wrong = await rejection(bridge.reportCorrectRecaptcha({ taskId: KEY as never, clientKey: KEY }), TypeError);
+  for (const thing of [error, wrong, bridge, seen, { bridge }]) {
+    const shown = `${inspect(thing, { depth: 10, showHidden: true })} ${JSON.stringify(thing)} ${String(thing)}`;
+    assert.ok(!shown.includes(KEY), shown);
+  }
+  assert.equal(seen.length, 2);
+  assert.match(inspect(bridge), /^Bridge \{ state: '/);
+});
+
+test("refuses params that would lose digits, before anything is written", async () => {
+  await using bridge = await startFake("silent");
+  for (const taskId of [2 ** 53, 0, -1, 1.5, NaN, Infinity, "5", 5n, {}, undefined, null]) {
+    const call = bridge.reportIncorrectRecaptcha({ taskId: taskId as never }, { timeoutMs: 30 });
+    const isMissing = taskId === undefined || taskId === null;
+    await (isMissing ? rejection(call, CallTimeoutError) : rejection(call, TypeError));
+  }
+  await rejection(bridge.reportIncorrectRecaptcha({ taskId: 1, completedAt: NaN }), TypeError);
+  await rejection(bridge.info({ timeoutMs: -1 }), TypeError);
+  assert.equal(bridge.openCalls, 0);
+});
+
+test("stops writing when the bridge stops reading, and knows what never left", async () => {
+  await using bridge = await startFake("reads-no-more", { closeTimeoutMs: 100 });
+  const before = process.memoryUsage().arrayBuffers;
+  const calls = Array.from({ length: 20_000 }, (_, index) =>
+    rejection(report(bridge, index + 1, { timeoutMs: 1_500 }), CallTimeoutError),
+  );
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.ok(process.memoryUsage().arrayBuffers - before < 1024 * 1024);
+  const outcomes = (await Promise.all(calls)).map((error) => error.outcome);
+  const firstUnsent = outcomes.indexOf("not_sent");
+  assert.ok(firstUnsent > 100 && firstUnsent < 10_000, String(firstUnsent));
+  assert.ok(outcomes.slice(firstUnsent).every((outcome) => outcome === "not_sent"));
+});
+
+test("close ends a bridge and its children that ignore the end of input and SIGTERM", async () => {
+  const bridge = await startFake("stubborn", { closeTimeoutMs: 50 });
+  const info = (await bridge.info()) as unknown as { pid: number; grandchild: number };
+  assert.ok(isAlive(info.grandchild));
+  const open = rejection(report(bridge), BridgeDownError);
+  await Promise.all([bridge.close(), bridge.close()]);
+  assert.equal((await open).outcome, "unknown");
+  await waitUntil(() => !isAlive(info.pid) && !isAlive(info.grandchild));
+  const late = await rejection(report(bridge), BridgeDownError);
+  assert.match(late.message, /was closed/);
+  assert.equal(late.outcome, "not_sent");
+  await bridge.close();
+});
+
+test("close waits for answers that are on their way, unwritten calls included", async () => {
+  const bridge = await startFake("answers-late", { closeTimeoutMs: 10_000 });
+  const calls = Array.from({ length: 500 }, (_, index) => report(bridge, index + 1));
+  await new Promise((resolve) => setImmediate(resolve));
+  const closed = bridge.close();
+  assert.equal(bridge.state, "closing");
+  assert.deepEqual((await Promise.all(calls)).map(({ taskId }) => taskId), Array.from({ length: 500 }, (_, i) => i + 1));
+  await closed;
+  assert.equal(bridge.state, "closed");
+});
