@@ -29,6 +29,15 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "call": Command("bridge.cli.call", "run", "do one call and print the answer", True),
     "simulate": Command("bridge.cli.simulate", "try", "serve the upstream's API on loopback", False),
     "demo": Command("bridge.cli.demo", "try", "show the bridge at work against the simulator", False),
+    "history": Command("bridge.cli.history", "look", "list, show, export and prune reports", True),
+    "stats": Command("bridge.cli.stats", "look", "count what became of reports, and why", True),
+    "pauses": Command("bridge.cli.pauses", "look", "show and end pauses", True),
+    "doctor": Command(
+        "bridge.cli.doctor", "look", "check this installation, with a fix for each fault", True
+    ),
+    "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here", False),
+    "completion": Command("bridge.cli.completion", "look", "print completions for a shell", False),
+    "man": Command("bridge.cli.man", "look", "print the manual page", False),
     "config": Command("bridge.cli.config", "look", "print every setting with its origin", True),
     "schema": Command("bridge.cli.schema", "look", "print a JSON Schema, or list them", False),
     "version": Command("bridge.cli.version", "look", "print the version", False),

@@ -17,7 +17,15 @@ NARROW: Final = 60
 """Columns below which bars would say nothing: numbers only."""
 WIDE: Final = 110
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
-_COLOURS: Final = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1", "blue": "34", "violet": "35"}
+_COLOURS: Final = {
+    "good": "32",
+    "bad": "31",
+    "warn": "33",
+    "dim": "2",
+    "bold": "1",
+    "blue": "34",
+    "violet": "35",
+}
 
 
 class Screen:

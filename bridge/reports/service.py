@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any, Final
 
-from bridge.core.model import DONE, NOT_SENT, UNKNOWN, Ending, Facts, Look, Row, Sweep, Swept, Task
+from bridge.core.model import DONE, NOT_SENT, UNKNOWN, Ending, Facts, Look, Prune, Row, Sweep, Swept, Task
 from bridge.core.redact import Secret
 from bridge.reports import answers
 from bridge.reports import flight as phases
@@ -26,6 +26,15 @@ from bridge.reports.tower import Tower
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
+HISTORY_S: Final = 90 * 86_400.0
+"""How long finished reports are kept in a ledger that lasts."""
+GUARD_S: Final = 86_400.0
+"""How long they are kept in memory: as long as they guard against duplicates."""
+PRUNE_STEP: Final = 500
+"""Reports deleted at once, so that nobody waits long for the ledger."""
+PRUNE_PAUSE_S: Final = 5.0
+PRUNE_S: Final = 3600.0
+"""How often old reports are looked for."""
 
 
 class Service:
@@ -250,9 +259,23 @@ class Service:
     # --- after a crash, and before the end ---------------------------------------------------
 
     def start(self) -> None:
-        """Begin to look for reports that dead bridges left behind."""
+        """Begin to look for reports that dead bridges left behind, and for old ones."""
         if self._recovers:
             self._sweep()
+        with self._lock:
+            self._agenda.add(self._ledger.now() + PRUNE_PAUSE_S, self._prune)
+            self._tower.wake()
+
+    def _prune(self) -> None:
+        """Delete reports that are older than anybody may ask for, in small steps."""
+        age_s = HISTORY_S if self._recovers else GUARD_S
+        self._ledger.submit(Prune(self._ports.wall() - age_s, PRUNE_STEP), self._on_pruned)
+
+    def _on_pruned(self, deleted: int | Any) -> None:
+        with self._lock:
+            pause_s = PRUNE_PAUSE_S if deleted == PRUNE_STEP else PRUNE_S
+            self._agenda.add(self._ledger.now() + pause_s, self._prune)
+            self._tower.wake()
 
     def hold(self, key: Secret) -> None:
         """Make a key known, so that open reports of its account can be resumed."""

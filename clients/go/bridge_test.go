@@ -1,3 +1,5 @@
+//go:build unix
+
 package reportbridge
 
 import (
@@ -114,7 +116,7 @@ func TestErrorsOfTheBridge(t *testing.T) {
 func TestManyCallsAtOnce(t *testing.T) {
 	b := startReal(t, Options{Sandbox: true})
 	const calls = 2000
-	random := rand.New(rand.NewSource(1)) //nolint:gosec // repeatable on purpose
+	random := rand.New(rand.NewSource(1)) // repeatable on purpose
 	var all sync.WaitGroup
 	failures := make(chan error, calls)
 	for i := range calls {

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Exchange, Look
+from bridge.core.model import Exchange, Listing, Look
 from bridge.core.redact import Secret
 from bridge.reports.flight import Answer
 from tests.world import (
+    ENDPOINT,
     EPOCH,
     KEY,
     LOST_ANSWER,
@@ -465,3 +466,15 @@ def test_sandbox_marks_every_answer(world: World) -> None:
     assert result is not None
     assert result["sandbox"] is True
     assert bridge.ask(2, key=None).data["sandbox"] is True
+
+
+def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
+    """A ledger in memory forgets what no longer guards; a young report stays."""
+    bridge = Bridge(world, pauses=False)
+    for number in range(1, 4):
+        bridge.ask(number)
+    world.run(90_000)
+    bridge.ask(10)
+    world.run(3_700)
+    rows, _ = bridge.store.read(Listing(ENDPOINT))
+    assert [row.task.task_id for row in rows] == [10]
