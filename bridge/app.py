@@ -287,5 +287,3 @@ def _limits(settings: Settings) -> dict[str, Any]:
         "connectTimeoutSeconds": settings.connect_timeout_s,
         "drainSeconds": settings.drain_s,
     }
-
-

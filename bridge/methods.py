@@ -41,15 +41,20 @@ class Keys(Protocol):
 class Ledger(Protocol):
     """What the methods ask of the ledger; see `bridge.ledger.journal.Journal`."""
 
-    def submit(self, op: Any, done: Callable[[Any], None]) -> None: ...
+    def submit(self, op: Any, done: Callable[[Any], None]) -> None:
+        """Queue an operation; `done` gets its result after the commit."""
 
-    def when_open(self, use: Callable[[], None]) -> None: ...
+    def when_open(self, use: Callable[[], None]) -> None:
+        """Call back once the ledger has been opened, or has failed to."""
 
-    def account(self, secret_text: str) -> str: ...
+    def account(self, secret_text: str) -> str:
+        """The account of a client key."""
 
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Seconds on the ledger's timeline."""
 
-    def status(self) -> Mapping[str, Any]: ...
+    def status(self) -> Mapping[str, Any]:
+        """How the ledger is."""
 
 
 class Methods:

@@ -252,6 +252,8 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
+    """What became of a `Claim`."""
+
     status: str
     """``new`` (ours now), ``again`` (was not_sent, ours now), ``adopted`` (a dead bridge's, ours
     now), ``known`` (done: replay), ``conflict`` (another method), ``elsewhere`` (a living bridge
@@ -272,6 +274,8 @@ class Begin(NamedTuple):
 
 
 class Begun(NamedTuple):
+    """What became of a `Begin`."""
+
     gate: Gate
     row: Row | None
     events: tuple[PauseEvent, ...] = ()
@@ -298,6 +302,8 @@ class Settle(NamedTuple):
 
 
 class Recorded(NamedTuple):
+    """What became of a `Record` or a `Settle`."""
+
     status: str
     """``ok`` or ``lost`` (the row is no longer ours; `row` is what it became)."""
     row: Row | None
@@ -320,6 +326,8 @@ class Sweep(NamedTuple):
 
 
 class Swept(NamedTuple):
+    """What a `Sweep` found."""
+
     adopted: tuple[Row, ...]
     """Ours now: never begun, or begun with one more attempt allowed."""
     settled: tuple[Row, ...]

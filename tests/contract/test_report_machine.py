@@ -87,7 +87,13 @@ class ReportMachine(RuleBasedStateMachine):
         self.start()
 
     @precondition(lambda self: self.bridges)
-    @rule(which=st.integers(0, 2), task=TASKS, key=KEYS, age=st.none() | st.floats(-5, 70), recaptcha=st.booleans())
+    @rule(
+        which=st.integers(0, 2),
+        task=TASKS,
+        key=KEYS,
+        age=st.none() | st.floats(-5, 70),
+        recaptcha=st.booleans(),
+    )
     def report(self, which: int, task: int, key: Any, age: float | None, recaptcha: bool) -> None:
         """A bot asks for a report."""
         bridge = self.bridges[which % len(self.bridges)]

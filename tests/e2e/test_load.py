@@ -160,20 +160,26 @@ def test_a_huge_body_leaves_memory_flat(talk: Start) -> None:
     """The same behind a header."""
     bridge = talk("--sandbox")
     body = b'{"jsonrpc":"2.0","id":1,"method":"bridge.info"}'
-    bridge.send_bytes(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-    assert (bridge.read_line() or b"").startswith(b"Content-Length: ")
-    assert bridge.read_line() == b"\r\n"
+    info = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    bridge.send_bytes(info + info)
+    read_past(bridge, b'"result"')
     before, _ = memory_kib(bridge.pid)
     bridge.send_bytes(b"Content-Length: %d\r\n\r\n" % (100 << 20))
     chunk = b"[" * (1 << 20)
     for _ in range(100):
         bridge.send_bytes(chunk)
-    bridge.send_bytes(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-    ended = bridge.close()
-    assert ended.code == 0
-    assert ended.stdout.count(b"-32600") == 1
-    assert ended.stdout.count(b'"result"') == 2
-    assert before
+    bridge.send_bytes(info + info)
+    read_past(bridge, b"-32600")
+    read_past(bridge, b'"result"')
+    _, highest = memory_kib(bridge.pid)
+    assert highest - before < GROWTH_KIB
+    assert bridge.close().code == 0
+
+
+def read_past(bridge: Talk, text: bytes) -> None:
+    """Read header-framed answers up to one that holds a text."""
+    while text not in (line := bridge.read_line() or b""):
+        assert line
 
 
 def test_hostile_messages_below_the_limit_leave_memory_flat(talk: Start) -> None:
@@ -196,7 +202,9 @@ def test_hostile_messages_below_the_limit_leave_memory_flat(talk: Start) -> None
         b"[" + b",".join([b"[]"] * 300_000) + b"]",
     ):
         bridge.send_line(text)
-        assert bridge.read_message() is not None
+        line = bridge.read_line()
+        assert line is not None
+        assert line.endswith(b"\n")
     bridge.sync()
     now, _ = memory_kib(bridge.pid)
     assert now - before < GROWTH_KIB

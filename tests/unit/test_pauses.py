@@ -31,11 +31,13 @@ WRONG_KEY = Secret("w" * 32)
 
 @pytest.fixture
 def world() -> World:
+    """A new world."""
     return World()
 
 
 @pytest.fixture
 def bridge(world: World) -> Bridge:
+    """A bridge whose key has been proven."""
     bridge = Bridge(world, concurrency=8)
     assert bridge.ask(999_000).result is not None
     world.upstream.calls.clear()
@@ -44,20 +46,24 @@ def bridge(world: World) -> Bridge:
 
 @pytest.fixture
 def ledger() -> Iterator[str]:
+    """The path of a ledger file that does not exist yet."""
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as directory:
         yield f"{directory}/ledger.sqlite3"
 
 
 def always(exchange: Exchange) -> Iterator[Fate]:
+    """One fate for ever."""
     while True:
         yield Fate(False, exchange)
 
 
 def code(answer: Answer) -> int:
+    """The wire code, 0 for a result."""
     return 0 if answer.result is not None else answer.code
 
 
 def pause(answer: Answer) -> dict[str, Any]:
+    """The pause that an answer tells of."""
     assert answer.code == -32021
     assert answer.data["outcome"] == "not_sent"
     shown: dict[str, Any] = answer.data["pause"]
@@ -65,11 +71,13 @@ def pause(answer: Answer) -> dict[str, Any]:
 
 
 def open_rules(bridge: Bridge) -> dict[str, PauseState]:
+    """The pauses that are not closed, by rule."""
     states = bridge.store.read(Pauses(ENDPOINT))
     return {state.key.rule: state for state in states if state.key.rule != PROOF}
 
 
 def resume(bridge: Bridge, scope: str | None = None) -> tuple[PauseState, ...]:
+    """Do what bridge.resume does."""
     states: tuple[PauseState, ...] = bridge.store.transact([Resume(ENDPOINT, scope, None)])[0]
     bridge.service.resume_waiting()
     return states
@@ -272,7 +280,9 @@ def test_rate_events_grow_old(bridge: Bridge) -> None:
 def test_late_verdicts_neither_lengthen_nor_close(bridge: Bridge) -> None:
     """Attempts that began before a pause opened do not change it: only the probe does."""
     slow_ok = Fate(True, None, 3.0)
-    bridge.world.upstream.fates = iter([slow_ok, Fate(False, verdict(21), 1.0), Fate(False, verdict(21), 2.0)])
+    bridge.world.upstream.fates = iter(
+        [slow_ok, Fate(False, verdict(21), 1.0), Fate(False, verdict(21), 2.0)]
+    )
     for number in (1, 2, 3):
         bridge.report(number)
     bridge.world.run(1.5)

@@ -29,11 +29,13 @@ from tests.world import (
 
 @pytest.fixture
 def world() -> World:
+    """A new world."""
     return World()
 
 
 @pytest.fixture
 def bridge(world: World) -> Bridge:
+    """A bridge whose key has been proven."""
     bridge = Bridge(world)
     prove(bridge)
     return bridge
@@ -47,10 +49,12 @@ def prove(bridge: Bridge, key: Secret = KEY) -> None:
 
 
 def answered(*exchanges: Exchange) -> Any:
+    """Fates that end in these exchanges, one after the other."""
     return iter(Fate(False, exchange) for exchange in exchanges)
 
 
 def error(answer: Answer) -> dict[str, Any]:
+    """The code and the data of an error."""
     assert answer.result is None
     return {"code": answer.code, **answer.data}
 

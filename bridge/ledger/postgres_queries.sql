@@ -1,0 +1,238 @@
+-- What the ledger asks of PostgreSQL. Each statement has a name and a line that says what it is for;
+-- bridge.ledger.postgres_rows reads them. Sets of rows come and go as JSON or arrays, so that a batch of
+-- reports costs as many round trips as one.
+
+-- name: begin
+-- Open a transaction; what was decided upon stale rows is fenced by revisions, not by its isolation.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+
+-- name: begin_reading
+-- Open a transaction in which nothing can be written; fits a server that cannot be written too.
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+
+-- name: commit
+-- End a transaction.
+COMMIT;
+
+-- name: roll_back
+-- Undo a transaction.
+ROLLBACK;
+
+-- name: set_up
+-- Make the session careful, and let the server end it soon after its bridge has vanished or frozen.
+SELECT count(set_config(name, value, false)) FROM json_each_text($1::json) AS given (name, value);
+
+-- name: clock
+-- The server's time, whose session this is, and numbers for new reports.
+SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(),
+       (SELECT coalesce(string_agg(nextval('report_numbers')::text, ','), '')
+        FROM generate_series(1, $1::bigint));
+
+-- name: beat
+-- Show that this bridge is alive, and learn whether its version may still write.
+SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(),
+       (SELECT oldest_writer FROM versions ORDER BY version DESC LIMIT 1);
+
+-- name: condition
+-- What this server is and promises.
+SELECT pg_is_in_recovery(), current_setting('server_version'), current_setting('fsync') = 'on',
+       current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on';
+
+-- name: version
+-- Whether there is a schema, the tables in it, and their version; zero if there are none.
+SELECT to_regnamespace('report_bridge') IS NOT NULL, to_regclass('report_bridge.versions') IS NOT NULL;
+
+-- name: versions
+-- The newest version and the oldest one whose statements still work.
+SELECT version, oldest_writer FROM report_bridge.versions ORDER BY version DESC LIMIT 1;
+
+-- name: lock_migration
+-- One bridge at a time brings the ledger to a new version.
+SELECT pg_advisory_xact_lock(7090317201311748);
+
+-- name: add_version
+-- Note that a script has run.
+INSERT INTO versions (version, oldest_writer) VALUES ($1::integer, $2::integer);
+
+-- name: add_secret
+-- Make the key of the account hash, once.
+INSERT INTO meta (name, value) VALUES ('secret', decode($1::text, 'hex')) ON CONFLICT DO NOTHING;
+
+-- name: secret
+-- The key of the account hash.
+SELECT encode(value, 'hex') FROM meta WHERE name = 'secret';
+
+-- name: end_former_session
+-- End the session that holds this bridge's name: its own, which the server has not missed yet.
+SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid <> pg_backend_pid()
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32) | objid::bigint = hashtextextended($1::text, 0);
+
+-- name: hold
+-- Own the rows of an instance for as long as this session lives.
+SELECT pg_advisory_lock(hashtextextended($1::text, 0));
+
+-- name: let_go
+-- Show that an instance is gone.
+SELECT pg_advisory_unlock(hashtextextended($1::text, 0));
+
+-- name: is_free
+-- Whether nobody holds an instance; while this transaction lasts, nobody comes back as it either.
+SELECT pg_try_advisory_xact_lock_shared(hashtextextended($1::text, 0));
+
+-- name: find_accounts
+-- The numbers of accounts.
+SELECT a.id, a.endpoint, a.account
+FROM unnest($1::text[], $2::text[]) AS k (endpoint, account) JOIN accounts AS a USING (endpoint, account);
+
+-- name: add_accounts
+-- Number accounts that are new.
+INSERT INTO accounts (endpoint, account)
+SELECT DISTINCT endpoint, account FROM unnest($1::text[], $2::text[]) AS k (endpoint, account)
+ORDER BY endpoint, account
+ON CONFLICT DO NOTHING;
+
+-- name: find_reports
+-- The newest reports of tasks, and whether an owner other than $3 is gone.
+SELECT {columns}, {is_free}
+FROM unnest($1::integer[], $2::bigint[]) AS k (account_id, task_id)
+JOIN reports AS r ON r.account_id = k.account_id AND r.task_id = k.task_id AND r.current;
+
+-- name: find_owners
+-- Who else works on anything, and who of them is gone.
+SELECT owner, pg_try_advisory_xact_lock_shared(hashtextextended(owner, 0))
+FROM (SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> $1::text) AS o;
+
+-- name: take_left
+-- The reports of instances that are gone, taken so that nobody else takes them at the same time.
+SELECT {columns}, true, a.endpoint, a.account
+FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
+WHERE r.owner = ANY ($1::text[])
+ORDER BY r.seq LIMIT 1000
+FOR UPDATE OF r SKIP LOCKED;
+
+-- name: add_reports
+-- Store new reports; none at all if somebody else has stored one of them meanwhile.
+WITH added AS (
+    INSERT INTO reports ({stored})
+    SELECT {stored} FROM json_to_recordset($1::json) AS g ({typed})
+    ORDER BY account_id, task_id
+    ON CONFLICT (account_id, task_id) WHERE current DO NOTHING
+    RETURNING 1
+)
+SELECT demand(count(*), $2::bigint) FROM added;
+
+-- name: change_reports
+-- Write changed reports, if all are as they were read.
+WITH changed AS (
+    UPDATE reports AS r SET {assigned}
+    FROM json_to_recordset($1::json) AS g ({typed}, was integer)
+    WHERE r.seq = g.seq AND r.revision = g.was
+    RETURNING 1
+)
+SELECT demand(count(*), $2::bigint) FROM changed;
+
+-- name: add_events
+-- Go on with the stories of reports.
+INSERT INTO events (report, nth, at_wall, name, data)
+SELECT report, nth, at_wall, name, data
+FROM json_to_recordset($1::json) AS g (report bigint, nth integer, at_wall float8, name text, data json);
+
+-- name: events
+-- The story of one report.
+SELECT at_wall, name, data FROM events WHERE report = $1::bigint ORDER BY nth;
+
+-- name: prune
+-- Delete old reports with their events, in steps, past those that somebody works on.
+WITH gone AS (
+    DELETE FROM reports WHERE seq IN (
+        SELECT seq FROM reports
+        WHERE recorded_wall < $1::float8 AND state = 'done' AND finished_at < $2::float8
+        ORDER BY recorded_wall LIMIT $3::bigint
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
+-- name: lock_pauses
+-- Be alone with the pauses that are at work; the others hardly ever change.
+SELECT 1
+FROM unnest($1::text[], $2::text[]) AS k (endpoint, subject) JOIN pauses AS p USING (endpoint, subject)
+WHERE p.state <> 'closed' OR p.streak > 0 OR p.recent::text <> '[]'
+ORDER BY p.endpoint, p.subject, p.rule
+FOR UPDATE OF p;
+
+-- name: find_pauses
+-- All pauses about some subjects, and whether a prober other than $3 is gone.
+SELECT p.endpoint, {pause_columns}, {is_prober_free}
+FROM unnest($1::text[], $2::text[]) AS k (endpoint, subject) JOIN pauses AS p USING (endpoint, subject);
+
+-- name: open_pauses
+-- The pauses of an endpoint that are not closed.
+SELECT p.endpoint, {pause_columns}, false
+FROM pauses AS p WHERE p.endpoint = $1::text AND p.state <> 'closed' ORDER BY p.rule, p.subject;
+
+-- name: probed_by
+-- The pauses that a report probes for its owner.
+SELECT p.endpoint, {pause_columns}, false
+FROM pauses AS p WHERE p.endpoint = $1::text AND p.probe_owner = $2::text AND p.probe_task = $3::text;
+
+-- name: save_pauses
+-- Store pauses, if all are as they were read; revision 1 is for one that was not there.
+WITH saved AS (
+    INSERT INTO pauses (endpoint, {pause_stored})
+    SELECT endpoint, {pause_stored} FROM json_to_recordset($1::json) AS g (endpoint text, {pause_typed})
+    ORDER BY endpoint, subject, rule
+    ON CONFLICT (endpoint, subject, rule) DO UPDATE SET {pause_assigned}
+    WHERE pauses.revision = excluded.revision - 1
+    RETURNING 1
+)
+SELECT demand(count(*), $2::bigint) FROM saved;
+
+-- name: listing
+-- A page of reports, newest first; the terms are added by bridge.ledger.postgres_rows.
+SELECT {columns}, false, a.endpoint, a.account
+FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
+WHERE {terms} ORDER BY r.seq DESC LIMIT $1::bigint;
+
+-- name: size
+-- How large the ledger is; the number of reports is an estimate until it is counted.
+SELECT pg_database_size(current_database()), greatest(c.reltuples, 0)::bigint,
+       (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name = 'report-bridge')
+FROM pg_class AS c WHERE c.oid = 'reports'::regclass;
+
+-- name: count_reports
+-- How many reports there are, exactly.
+SELECT count(*) FROM reports;
+
+-- name: find_damage
+-- What a sound ledger does not have: broken indexes, switched-off rules, switched-off triggers.
+SELECT 'index ' || c.relname || ' is broken: REINDEX it'
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE c.relnamespace = 'report_bridge'::regnamespace AND NOT (i.indisvalid AND i.indisready)
+UNION ALL
+SELECT 'constraint ' || conname || ' is not checked'
+FROM pg_constraint WHERE connamespace = 'report_bridge'::regnamespace AND NOT convalidated
+UNION ALL
+SELECT 'trigger ' || tgname || ' is switched off'
+FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+WHERE c.relnamespace = 'report_bridge'::regnamespace AND t.tgenabled = 'D'
+UNION ALL
+SELECT 'index ' || wanted || ' is missing'
+FROM unnest(ARRAY['reports_pkey', 'reports_identity', 'reports_live', 'reports_by_time', 'reports_by_trouble',
+                  'events_pkey', 'pauses_pkey', 'accounts_endpoint_account_key']) AS wanted
+WHERE to_regclass('report_bridge.' || wanted) IS NULL
+LIMIT 10;
+
+-- name: find_false_reports
+-- Reports that break a rule, or have no story, or two that are newest of one task. Reads everything.
+SELECT 'report ' || seq || ' is false' FROM reports AS r
+WHERE (state = 'done') IS DISTINCT FROM (outcome IS NOT NULL)
+   OR (state = 'done') IS DISTINCT FROM (owner IS NULL)
+   OR NOT EXISTS (SELECT FROM events AS e WHERE e.report = r.seq)
+   OR (SELECT count(*) FROM reports AS o
+       WHERE o.account_id = r.account_id AND o.task_id = r.task_id AND o.current) > 1
+LIMIT 10;
