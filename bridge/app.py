@@ -25,6 +25,7 @@ from bridge.rpc.dispatcher import Dispatcher
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
+    from bridge.ops.metrics_file import MetricsFile
     from bridge.ledger.store import Store
     from bridge.upstream.client import Client
     from bridge.upstream.simulator import Simulator
@@ -50,6 +51,7 @@ class App:
         self._scrubber = scrubber
         self._simulator: Simulator | None = None
         self._client: Client | None = None
+        self._metrics_file: MetricsFile | None = None
         self._client_lock = threading.Lock()
         self.metrics = Metrics()
         self.keys: KeySource | _SandboxKeys = (
@@ -98,12 +100,29 @@ class App:
         self.keys.when_ready(self._hold)
         self.journal.when_open(self.service.start)
 
+    def keep_metrics(self) -> None:
+        """Write the figures to the configured file, if there is one, until `close`."""
+        if self.settings.metrics_file is not None:
+            from bridge.ops.metrics_file import MetricsFile
+
+            self._metrics_file = MetricsFile(
+                self.settings.metrics_file, self._read_figures, self.emit, wall_clock
+            )
+            self._metrics_file.start()
+
+    def _read_figures(self, done: Callable[[Mapping[str, Any]], None]) -> None:
+        self.methods.read_status(
+            lambda status: done({**status, "latencySumMs": self.metrics.latency_sum_ms})
+        )
+
     def warm_up(self) -> None:
         """Load on another thread what the first report needs."""
         threading.Thread(target=self._client_now, name="warm-up", daemon=True).start()
 
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
+        if self._metrics_file is not None:
+            self._metrics_file.close()
         self.journal.close(_CLOSE_S)
         if self._client is not None:
             self._client.close()

@@ -160,11 +160,16 @@ class Methods:
 
     def _status(self, context: Context, params: dict[str, Any]) -> Any:
         _checked("none.params", params)
+        self.read_status(context.settle)
+        return PENDING
+
+    def read_status(self, done: Callable[[dict[str, Any]], None]) -> None:
+        """Hand over the result of ``bridge.status``, soon and on another thread."""
         once = threading.Lock()
 
         def tell() -> None:
             if once.acquire(blocking=False):
-                context.settle(self._marked(self._status_now()))
+                done(self._marked(self._status_now()))
 
         def on_pauses(states: Any) -> None:
             if isinstance(states, tuple):
@@ -176,7 +181,6 @@ class Methods:
         timer.daemon = True
         timer.start()
         self._ledger.submit(Pauses(self._endpoint), on_pauses)
-        return PENDING
 
     def _status_now(self) -> dict[str, Any]:
         flying, waiting = self._service.counts()

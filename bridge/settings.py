@@ -57,6 +57,7 @@ class Settings:
     log_level: str
     log_format: str
     log_file: str | None
+    metrics_file: str | None
     sandbox: bool
 
     state_dir: str | None

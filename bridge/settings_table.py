@@ -96,6 +96,8 @@ TABLE: Final[tuple[Setting, ...]] = (
     _row("log_format", "choice", "log", "auto", "Form of log lines; auto is text on a terminal, else json.",
          choices=("json", "text", "auto")),
     _row("log_file", "path", "log", None, "File to append the log to, instead of stderr.", metavar="PATH"),
+    _row("metrics_file", "path", "log", None,
+         "File to keep the service's figures in, in the Prometheus text format.", metavar="PATH"),
 )  # fmt: skip
 """Every setting, in the order of help and documentation."""
 
@@ -105,7 +107,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "ledger": "ledger",
     "wire": "limits of the wire",
     "process": "process",
-    "log": "log",
+    "log": "log and figures",
 }
 
 OTHER_VARIABLES: Final[Mapping[str, str]] = {

@@ -122,8 +122,8 @@ def _list(args: argparse.Namespace) -> int:
                 str(row.task.task_id),
                 row.method,
                 row.outcome or row.state,
-                "" if row.code is None else str(row.code),
-                row.kind or "",
+                str(row.code or ""),
+                "" if row.kind == row.outcome else row.kind or "",
                 str(row.attempts),
                 row.task.account[:8],
             )
@@ -172,7 +172,9 @@ def _show(args: argparse.Namespace) -> int:
             data = ", ".join(
                 f"{name} {_spell(value)}" for name, value in event.data.items() if value is not None
             )
-            lines.append(f"{show_time(event.at_wall, '%H:%M:%S.%f')[:-3]}  {event.name:<16}{data}".rstrip())
+            lines.append(
+                f"{show_time(event.at_wall, '%Y-%m-%d %H:%M:%S.%f')[:-3]}  {event.name:<16}{data}".rstrip()
+            )
     print_text("\n".join(lines) + "\n")
     return exits.DONE
 

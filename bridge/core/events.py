@@ -269,6 +269,12 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "One answer with a null id tells the caller too.",
     ),
     # --- this program ---
+    "metrics_unwritable": EventRow(
+        WARNING,
+        "The metrics file {path} cannot be written: {reason}.",
+        {"path": "string", "reason": "string"},
+        "Once until it can be written again; it is tried every 15 s.",
+    ),
     "internal_error": EventRow(
         ERROR,
         "Internal error in {where}, reference {reference}: {error}",

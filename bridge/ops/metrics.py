@@ -24,6 +24,8 @@ class Metrics:
         self._codes: Counter[str] = Counter()
         self._latencies_ms: deque[int] = deque(maxlen=_REMEMBERED)
         self._latency_count = 0
+        self.latency_sum_ms = 0
+        """Milliseconds of all attempts together."""
         self._replays = 0
 
     def read(self, name: str, fields: dict[str, Any]) -> None:
@@ -39,6 +41,7 @@ class Metrics:
                 self._codes["-32011"] += 1
             elif name == "attempt_done":
                 self._latency_count += 1
+                self.latency_sum_ms += fields["latency_ms"]
                 self._latencies_ms.append(fields["latency_ms"])
 
     def figures(self) -> dict[str, Any]:

@@ -73,6 +73,9 @@ func playFake(mode string) int {
 		return 9
 	}
 	switch mode {
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM)
+		answerInfo(1)
 	case "other-protocol":
 		answerInfo(2)
 	default:
@@ -81,10 +84,7 @@ func playFake(mode string) int {
 	switch mode {
 	case "relay":
 		return relay(input)
-	case "deaf": // reads nothing more
-		time.Sleep(time.Minute)
-	case "stubborn":
-		signal.Ignore(syscall.SIGTERM)
+	case "deaf", "stubborn": // reads nothing more
 		time.Sleep(time.Minute)
 	case "closes-stdout":
 		_ = os.Stdout.Close()
@@ -135,6 +135,8 @@ func playFake(mode string) int {
 		case "dies":
 			fmt.Fprintf(os.Stderr, "about to die\ngot %s and %s", r.Params.Key, os.Getenv(varKey))
 			return 70
+		case "dies-of-its-settings":
+			return exitBadConfig
 		case "dies-once":
 			if _, err := os.Stat(os.Getenv(relayVariable)); err != nil {
 				_ = os.WriteFile(os.Getenv(relayVariable), nil, 0o600)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// With a restart policy a call after the death waits for the next bridge; without end codes that are hopeless.
+// With a restart policy a call after the death waits for the next bridge.
 func TestRestart(t *testing.T) {
 	marker := filepath.Join(t.TempDir(), "died")
 	b := startFake(t, "dies-once", func(o *Options) {
@@ -50,6 +50,21 @@ func TestRestartGivesUp(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	if n := b.Stats().Restarts; n != 2 {
+		t.Errorf("%d restarts", n)
+	}
+}
+
+// A bridge that cannot use its settings is not started again: they are still the same.
+func TestRestartIsNotTriedWithoutHope(t *testing.T) {
+	b := startFake(t, "dies-of-its-settings", func(o *Options) { o.Restart = &RestartPolicy{FirstDelay: time.Millisecond} })
+	for _, want := range []Outcome{OutcomeUnknown, OutcomeNotSent} {
+		var down *DownError
+		_, err := b.ReportIncorrectRecaptcha(soon(t, 30*time.Second), ReportParams{TaskID: 7})
+		if !errors.As(err, &down) || down.Outcome != want || down.ExitCode != exitBadConfig {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := b.Stats().Restarts; n != 0 {
 		t.Errorf("%d restarts", n)
 	}
 }

@@ -1,0 +1,270 @@
+"""``report-bridge stats``: what became of the reports, and why, from the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import time
+from typing import Any, Final
+
+from bridge.cli import reading
+from bridge.cli.main import print_text
+from bridge.cli.moments import show_time
+from bridge.cli.risks import find_risks
+from bridge.cli.show import Progress, Screen, number, share, warn
+from bridge.cli.summary import FATES, GROUPS, STATES, WALL_S, summarise
+from bridge.core import exits
+from bridge.core.exits import UsageError
+from bridge.ledger.figures import Span
+
+HELP = "Count what became of the reports, and why: outcomes, reasons, ages, latencies, pauses, risks. Times are UTC."
+EPILOG = """examples:
+  report-bridge stats --since 7d
+  report-bridge stats --by error --json
+  report-bridge stats --tasks-per-day 400 --html report.html"""
+
+_TITLES: Final = {
+    "accepted": "accepted by the API",
+    "refused": "refused",
+    "unknown": "unknown (perhaps taken)",
+    "not_sent": "not sent",
+    "in_flight": "in flight",
+}
+_COLOURS: Final = {
+    "accepted": "blue",
+    "refused": "bad",
+    "unknown": "violet",
+    "not_sent": "warn",
+    "in_flight": "dim",
+}
+_TAIL: Final = 31
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments; the settings' flags are added by the caller."""
+    reading.add_span_flags(parser)
+    parser.add_argument("--by", choices=GROUPS, default="day", help="rows of the table (default day)")
+    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
+    parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
+    parser.add_argument(
+        "--tasks-per-day",
+        type=int,
+        metavar="N",
+        help="reCAPTCHA tasks you submit a day, to judge your report rate",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON object")
+    form.add_argument("--csv", action="store_true", help="print the table as CSV")
+    parser.add_argument("--html", metavar="FILE", help="write a page with charts that needs no network")
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Count, print and return 0."""
+    since, until = reading.read_span(args)
+    if args.tasks_per_day is not None and args.tasks_per_day < 0:
+        raise UsageError("--tasks-per-day takes a whole number that is not negative.")
+    summary = _read(args, since, until)
+    if args.html is not None or args.open:
+        return _write_page(args, summary)
+    if args.json:
+        print_text(
+            json.dumps({name: value for name, value in summary.items() if name != "timeline"}, indent=2)
+            + "\n"
+        )
+    elif args.csv:
+        print_text(_to_csv(summary))
+    else:
+        print_text("\n".join(render(summary, Screen())) + "\n")
+    return exits.DONE
+
+
+def _read(args: argparse.Namespace, since: float | None, until: float | None) -> dict[str, Any]:
+    from bridge.reports.methods import methods
+
+    progress = Progress("counting")
+    with reading.reading(args) as (settings, reader):
+        span = Span(since, until, reading.chosen_endpoint(settings), args.account, args.method)
+        figures = reader.figures(span, tuple(methods()), progress.tell)
+    progress.end()
+    summary = summarise(figures, args.by)
+    summary["since"] = None if since is None else show_time(since, "%Y-%m-%dT%H:%M:%SZ")
+    summary["until"] = None if until is None else show_time(until, "%Y-%m-%dT%H:%M:%SZ")
+    summary["warnings"] = find_risks(summary, figures, args.tasks_per_day)
+    return summary
+
+
+def _to_csv(summary: dict[str, Any]) -> str:
+    text = io.StringIO()
+    names = [summary["by"], "reports", *STATES, "error16"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(summary["groups"])
+    return text.getvalue()
+
+
+def _write_page(args: argparse.Namespace, summary: dict[str, Any]) -> int:
+    from bridge.cli.page import render_page
+
+    text = render_page(summary, time.time())
+    path = args.html
+    if path is None:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(".html", "report-bridge-")
+        os.close(descriptor)
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise reading.NothingToRead(f"The page cannot be written to {path} ({error.strerror}).") from None
+    print_text(f"{path}\n")
+    if args.open:
+        import webbrowser
+
+        if not webbrowser.open("file://" + os.path.abspath(path)):
+            warn("no browser could be started; open the file by hand")
+    return exits.DONE
+
+
+# --- for people ------------------------------------------------------------------------------
+
+
+def render(summary: dict[str, Any], screen: Screen) -> list[str]:
+    """Return the lines for a terminal or for a file."""
+    if not summary["reports"]:
+        return ["No report fits."]
+    lines = [
+        screen.paint(
+            f"{number(summary['reports'])} reports, {summary['firstHour']} to {summary['lastHour']}", "bold"
+        )
+    ]
+    lines += ["", *_outcomes(summary, screen)]
+    lines += _reasons(summary["refused"], "Refused, by code", screen)
+    lines += _reasons(summary["notSent"], "Not sent, by reason", screen)
+    lines += _ages(summary["ages"], screen)
+    lines += _latency(summary["latency"], screen)
+    lines += _pauses(summary["pauses"], screen)
+    lines += _groups(summary, screen)
+    if summary["warnings"]:
+        lines += ["", screen.paint("Warnings", "bold")]
+        for warning in summary["warnings"]:
+            lines += _wrap(screen.width, f"! {warning['message']}")
+    lines.append("")
+    for note in summary["notes"]:
+        lines += _wrap(screen.width, note)
+    return lines
+
+
+def _wrap(width: int, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, max(width, 40), subsequent_indent="  ")
+
+
+def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
+    lines = []
+    for name in STATES:
+        count = summary["outcomes"][name]
+        if not count and name == "in_flight":
+            continue
+        line = f"{_TITLES[name]:<24}{number(count):>12}{share(count, summary['reports']):>8}"
+        if screen.has_bars:
+            bar = screen.bar(count, summary["reports"], screen.width - 48)
+            line += "  " + screen.paint(bar, _COLOURS[name])
+        lines.append(line.rstrip())
+    return lines
+
+
+def _reasons(rows: list[dict[str, Any]], title: str, screen: Screen) -> list[str]:
+    if not rows:
+        return []
+    lines = ["", screen.paint(title, "bold")]
+    for row in rows:
+        causes = ", ".join(f"{cause} {number(many)}" for cause, many in row["causes"].items())
+        text = f"{row['kind']}" + (f" ({causes})" if causes else "")
+        lines.append(f"{number(row['reports']):>10}  {row['code']:>6}  {text}")
+        if screen.is_terminal:
+            lines += [screen.paint(line, "dim") for line in _indent(screen.width, row["advice"])]
+    return lines
+
+
+def _indent(width: int, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, max(width, 60), initial_indent=" " * 20, subsequent_indent=" " * 20)
+
+
+def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
+    lines = [
+        "",
+        screen.paint(f"Age of the task when the report came in, against the {WALL_S}-second wall", "bold"),
+    ]
+    if not ages["known"]:
+        return [*lines, "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."]
+    lines.append(
+        f"half came within {ages['p50']} s, 95% within {ages['p95']} s; "
+        f"{number(ages['past60'])} of {number(ages['known'])} came after the wall"
+    )
+    most = max(sum(row[name] for name in FATES) for row in ages["bins"])
+    head = f"{'seconds':>10}{'accepted':>12}{'error 16':>10}{'too late':>10}{'other':>10}"
+    lines.append(screen.paint(head, "dim"))
+    for row in ages["bins"]:
+        if row["from"] == WALL_S:
+            lines.append(screen.paint(f"{'-' * 8} the wall: the API forgets the task {'-' * 8}", "bad"))
+        name = f"{row['from']}+" if row["to"] is None else f"{row['from']}-{row['to']}"
+        line = (
+            f"{name:>10}{row['accepted']:>12,}{row['error16']:>10,}{row['tooLate']:>10,}{row['other']:>10,}"
+        )
+        room = screen.width - len(line) - 2
+        if screen.has_bars and room >= 8:
+            good = screen.bar(row["accepted"], most, room)
+            bad = screen.bar(sum(row[fate] for fate in FATES[1:]), most, room)
+            line += "  " + screen.paint(good, "blue") + screen.paint(bad, "bad")
+        lines.append(line.rstrip())
+    if ages["unknown"]:
+        lines.append(f"{'unknown':>10}{number(ages['unknown']):>12} reports without completedAt")
+    return lines
+
+
+def _latency(latency: dict[str, Any], screen: Screen) -> list[str]:
+    if not latency["attempts"]:
+        return []
+    rows = [("all", latency), *latency["methods"].items()]
+    table = [
+        (name, number(row["attempts"]), f"{number(row['p50Ms'])} ms", f"{number(row['p95Ms'])} ms")
+        for name, row in rows
+    ]
+    title = screen.paint("How long the last attempt took", "bold")
+    return ["", title, *screen.table(("method", "reports", "p50", "p95"), table)]
+
+
+def _pauses(pauses: list[dict[str, Any]], screen: Screen) -> list[str]:
+    if not pauses:
+        return ["", "No pause opened."]
+    table = [(row["rule"], row["cause"], number(row["openings"]), row["lastHour"]) for row in pauses]
+    title = screen.paint("Pauses that opened", "bold")
+    return ["", title, *screen.table(("rule", "cause", "times", "last"), table, left=2)]
+
+
+def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
+    by, groups = summary["by"], summary["groups"]
+    shown = groups[-_TAIL:] if by in ("day", "hour") else groups[:_TAIL]
+    head = (f"by {by}", "reports", "accepted", "refused", "(error 16)", "unknown", "not sent")
+    table = [
+        (
+            str(row[by]),
+            *(
+                number(row[name])
+                for name in ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
+            ),
+        )
+        for row in shown
+    ]
+    lines = ["", *screen.table(head, table)]
+    if len(shown) < len(groups):
+        lines.append(f"{len(groups) - len(shown)} further rows are in --csv and --json.")
+    return lines

@@ -1,0 +1,118 @@
+"""What PostgreSQL's refusals mean for the ledger, as kinds and sentences that hold nothing of the address.
+
+Knows no connection. Imported by the PostgreSQL ledger's modules only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from bridge.ledger.trouble import (
+    CORRUPT,
+    FULL,
+    LOCKED,
+    NEWER,
+    READONLY,
+    REPLACED,
+    UNREADABLE,
+    LedgerTrouble,
+)
+
+NO_DRIVER: Final = (
+    "A PostgreSQL ledger needs the extra 'fleet': pip install 'anticaptcha-report-bridge[fleet]'."
+)
+UNUSABLE_URL: Final = "The ledger's URL cannot be used: write postgresql://user@host:port/database."
+TOO_OLD: Final = "The ledger's server is too old: PostgreSQL 14 or later is needed."
+POOLED: Final = (
+    "The ledger's session changes between transactions: connect to the server itself, or let the pooler "
+    "work in session mode."
+)
+NO_SCHEMA: Final = (
+    "The ledger's database has no tables and its role may not make them: run 'report-bridge ledger migrate' "
+    "as a role that may."
+)
+STRANGE_SCHEMA: Final = (
+    "The ledger's database has a schema report_bridge that is not a ledger: choose another database."
+)
+NOT_ALLOWED: Final = "The ledger's role lacks a privilege: see the fleet page for what it needs."
+
+SENTENCES: Final[Mapping[str, str]] = {
+    FULL: "The ledger's server has no space left: free some on its disk.",
+    READONLY: "The ledger's server takes no writes: it is a standby or set to read-only.",
+    LOCKED: "The ledger's server is too slow, or another session holds a lock: see pg_stat_activity.",
+    UNREADABLE: "The ledger's server does not answer: check that it runs and can be reached.",
+    CORRUPT: "The ledger's database is damaged or not a ledger: run 'report-bridge ledger check'.",
+    NEWER: "The ledger was brought to a newer version: it is read but not written; install that version.",
+    REPLACED: "The ledger's address leads to another ledger now: start again if that is meant.",
+}
+"""Kind -> what it means on a server and what to do."""
+
+AGAIN: Final = frozenset({"40001", "40P01"})
+"""A race that was lost, or a deadlock: the same batch may well succeed now."""
+GONE: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", ""})
+"""The session ended with it."""
+_STATES: Final[Mapping[str, str]] = {
+    "25006": READONLY,
+    "42501": READONLY,
+    "53100": FULL,
+    "53200": UNREADABLE,
+    "55P03": LOCKED,
+    "57014": LOCKED,
+    "40001": LOCKED,
+    "40P01": LOCKED,
+    "XX000": UNREADABLE,
+}
+_CLASSES: Final[Mapping[str, str]] = {
+    "08": UNREADABLE,
+    "22": CORRUPT,
+    "23": CORRUPT,
+    "3F": CORRUPT,
+    "42": CORRUPT,
+    "53": FULL,
+    "54": UNREADABLE,
+    "55": LOCKED,
+    "57": UNREADABLE,
+    "58": UNREADABLE,
+    "XX": CORRUPT,
+}
+_CONNECT: Final = (
+    # What libpq's text contains -> what to say. Only our own words leave this module.
+    ("no password supplied", "The ledger's server asks for a password: give one by the usual sources."),
+    ("password authentication", "The ledger's server refused the password or the role."),
+    ("too many", "The ledger's server has no connection left: raise max_connections."),
+    ("remaining connection slots", "The ledger's server has no connection left: raise max_connections."),
+    ("certificate", "The ledger's server has no certificate that is trusted: check sslmode and sslrootcert."),
+    ("SSL", "The ledger's server and the settings disagree about TLS: check sslmode."),
+    ("pg_hba", "The ledger's server lets nobody in from here: check its pg_hba.conf."),
+    ("does not exist", "The ledger's server has no such database or role."),
+    ("translate host name", "The name of the ledger's server cannot be resolved."),
+    ("resolve host", "The name of the ledger's server cannot be resolved."),
+    ("service file", "The service file of the ledger's address cannot be used."),
+    ("definition of service", "The service of the ledger's address is not defined."),
+    ("starting up", "The ledger's server is starting."),
+    ("shutting down", "The ledger's server is ending."),
+    ("read-write", "The ledger's server takes no writes, and the address asks for one that does."),
+)
+
+
+def explain(state: str) -> LedgerTrouble:
+    """Say what a SQLSTATE means.
+
+    Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    kind = _STATES.get(state) or _CLASSES.get(state[:2], UNREADABLE)
+    return LedgerTrouble(kind, NOT_ALLOWED if state == "42501" else SENTENCES[kind])
+
+
+def explain_connect(told: str) -> str:
+    """Say why there is no connection, in words of our own."""
+    for part, sentence in _CONNECT:
+        if part in told:
+            return sentence
+    return SENTENCES[UNREADABLE]
+
+
+def trouble(kind: str) -> LedgerTrouble:
+    """The trouble of a kind, in the words for a server."""
+    return LedgerTrouble(kind, SENTENCES[kind])
