@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.model import Exchange
@@ -13,6 +14,7 @@ from bridge.ledger.journal import Journal
 from bridge.methods import Methods
 from bridge.ops.clock import boot_clock, wall_clock
 from bridge.ops.keys import KeySource
+from bridge.ops.lifecycle import forbid_piped_core_dumps
 from bridge.ops.logs import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
@@ -22,16 +24,19 @@ from bridge.reports.knowledge import Knowledge
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.service import Service
 from bridge.rpc.dispatcher import Dispatcher
+from bridge.rpc.schemas import prepare
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from bridge.ops.metrics_file import MetricsFile
     from bridge.ledger.store import Store
+    from bridge.ops.metrics_file import MetricsFile
     from bridge.upstream.client import Client
     from bridge.upstream.simulator import Simulator
 
 SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
+_WARM_UP_S: Final = 0.3
+"""By then a caller that asks something at once has its answer, and was not slowed down by imports."""
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 
@@ -111,13 +116,21 @@ class App:
             self._metrics_file.start()
 
     def _read_figures(self, done: Callable[[Mapping[str, Any]], None]) -> None:
-        self.methods.read_status(
-            lambda status: done({**status, "latencySumMs": self.metrics.latency_sum_ms})
-        )
+        self.methods.read_status(lambda status: done({**status, "latencySumMs": self.metrics.latency_sum_ms}))
 
-    def warm_up(self) -> None:
-        """Load on another thread what the first report needs."""
-        threading.Thread(target=self._client_now, name="warm-up", daemon=True).start()
+    def warm_up_later(self) -> None:
+        """Load what the first report needs, on another thread, once the first answers are out."""
+
+        def warm_up() -> None:
+            prepare("report.params")
+            # The first attempt will meet the same trouble and tell of it.
+            with suppress(OSError):
+                self._client_now().warm_up()
+            forbid_piped_core_dumps()
+
+        timer = threading.Timer(_WARM_UP_S, warm_up)
+        timer.daemon = True
+        timer.start()
 
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
@@ -175,8 +188,8 @@ class App:
         self.log.event(name, **fields)
 
     def key_refused(self) -> None:
-        """The default key may have been changed: read it again."""
-        self.keys.reload()
+        """The default key may have been changed: read it again, not on the caller's time."""
+        threading.Thread(target=self.keys.reload, name="key-reload", daemon=True).start()
 
     def scrub(self, text: str) -> str:
         """Replace keys in a text."""

@@ -100,6 +100,7 @@ class Server:
             parent = os.getppid()
             lifecycle.watch_parent(lambda: self._on_parent_gone(parent))
         self._app.start()
+        self._app.warm_up_later()
         self._app.keep_metrics()
         self._log.event(
             "started",

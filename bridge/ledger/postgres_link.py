@@ -109,10 +109,10 @@ class Link:
         except LinkLost:
             self.close()
             raise
-        except Exception as error:
-            # The library's only reason to raise here is a connection that broke.
+        except Exception:
+            # The library's only reason to raise here is a connection that broke; its text stays here.
             self.close()
-            raise LinkLost from error.__class__(type(error).__name__)
+            raise LinkLost from None
         self.round_trips += 1
         self.used_at = time.monotonic()
         return self._sort(kinds, results)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from bridge import __version__
 
@@ -22,19 +22,13 @@ _PREFIX: Final = "report_bridge_"
 _QUANTILES: Final = (("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99"))
 
 
-class Tell(Protocol):
-    """Takes an event."""
-
-    def __call__(self, name: str, /, **fields: Any) -> None: ...
-
-
 class MetricsFile:
     """Writes a file every `PERIOD_S` seconds, from a thread of its own.
 
     Args:
         path: The file; its directory has to exist.
         read: Calls back with the result of ``bridge.status`` and ``latencySumMs`` beside it.
-        tell: Takes the event that the file cannot be written, once until it can be again.
+        tell: Takes name and fields of the event that the file cannot be written, once until it can be again.
         wall: UNIX seconds.
     """
 
@@ -42,7 +36,7 @@ class MetricsFile:
         self,
         path: str,
         read: Callable[[Callable[[Mapping[str, Any]], None]], None],
-        tell: Tell,
+        tell: Callable[..., None],
         wall: Callable[[], float],
     ) -> None:
         self._path = path
@@ -50,6 +44,7 @@ class MetricsFile:
         self._tell = tell
         self._wall = wall
         self._ending = threading.Event()
+        self._started_wall: float | None = None
         self._is_failing = False
         self._thread = threading.Thread(target=self._keep, name="metrics-file", daemon=True)
 
@@ -82,8 +77,12 @@ class MetricsFile:
         self._read(take)
         if not answered.wait(_PATIENCE_S):
             return  # the next write may find them; the file's own time shows that it is old
+        now = self._wall()
+        if self._started_wall is None:
+            # Once only: counted anew it would move with the clock, and look like a restart.
+            self._started_wall = now - found[0]["uptimeSeconds"]
         try:
-            _replace(self._path, render(found[0], self._wall()).encode("ascii"))
+            _replace(self._path, render(found[0], self._started_wall, now).encode("ascii"))
         except OSError as error:
             if not self._is_failing:
                 reason = error.strerror or type(error).__name__
@@ -93,33 +92,31 @@ class MetricsFile:
             self._is_failing = False
 
 
-def render(figures: Mapping[str, Any], now: float) -> str:
+def render(figures: Mapping[str, Any], started_wall: float, now_wall: float) -> str:
     """Return the text of the file.
 
     Args:
         figures: The result of ``bridge.status`` with ``latencySumMs``.
-        now: UNIX seconds.
+        started_wall: When the process started, UNIX seconds.
+        now_wall: UNIX seconds.
     """
-    return "".join(line + "\n" for family in _families(figures, now) for line in family)
+    families = _families(figures, round(started_wall, 3), round(now_wall, 3))
+    return "".join(line + "\n" for family in families for line in family)
 
 
-def _families(figures: Mapping[str, Any], now: float) -> Iterable[list[str]]:
+def _families(figures: Mapping[str, Any], started: float, written: float) -> Iterable[list[str]]:
     latency, ledger = figures["latencyMs"], figures["ledger"]
     sandbox = "true" if figures.get("sandbox") else "false"
     yield _family(
         "info", "gauge", "Version of the program.", [({"version": __version__, "sandbox": sandbox}, 1)]
     )
-    started = round(now - figures["uptimeSeconds"], 3)
     yield _family("start_time_seconds", "gauge", "When the process started, UNIX time.", [({}, started)])
-    written = round(now, 3)
     yield _family("written_time_seconds", "gauge", "When this file was written, UNIX time.", [({}, written)])
     outcomes = [({"outcome": name}, count) for name, count in figures["outcomes"].items()]
     yield _family("reports_total", "counter", "Reports that ended, by outcome; replays left out.", outcomes)
     codes = [({"code": code}, count) for code, count in figures["codes"].items()]
     yield _family("errors_total", "counter", "Errors answered, by code; see docs/errors.md.", codes)
-    yield _family(
-        "replays_total", "counter", "Answers that needed no send.", [({}, figures["replays"])]
-    )
+    yield _family("replays_total", "counter", "Answers that needed no send.", [({}, figures["replays"])])
     yield [
         *_head("attempt_seconds", "summary", "Length of an attempt; quantiles over the last 4096."),
         *(
@@ -136,7 +133,9 @@ def _families(figures: Mapping[str, Any], now: float) -> Iterable[list[str]]:
     yield _family("log_lines_dropped_total", "counter", "Log lines that nobody read.", [({}, dropped)])
     yield _family("pauses", "gauge", "Pauses that are not closed.", _count_pauses(figures["pauses"]))
     yield _family("ledger_healthy", "gauge", "1 if the ledger works.", [({}, int(ledger["healthy"]))])
-    yield _family("ledger_durable", "gauge", "1 if outcomes outlive the process.", [({}, int(ledger["durable"]))])
+    yield _family(
+        "ledger_durable", "gauge", "1 if outcomes outlive the process.", [({}, int(ledger["durable"]))]
+    )
     yield _family("ledger_owed", "gauge", "Outcomes not yet written to the ledger.", [({}, ledger["owed"])])
 
 

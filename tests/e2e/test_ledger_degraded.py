@@ -373,7 +373,7 @@ def test_a_replaced_file_is_taken_up(upstream: Simulator, start: Start, ledger: 
 def test_a_damaged_file_is_left_alone_until_it_is_moved_away(
     upstream: Simulator, start: Start, ledger: Path
 ) -> None:
-    """Flipped bytes are noticed, nothing is written over them, and a fresh ledger is made when they are gone."""
+    """Damage is noticed and not written over, and a fresh ledger is made once the file is gone."""
     first = start()
     for task_id in range(1, 6):
         call_health(first, task_id)
