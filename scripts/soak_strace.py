@@ -19,8 +19,7 @@ from itertools import count, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bridge.upstream.simulator import Simulator
 from tests.e2e.killloop import judge_task
@@ -40,7 +39,7 @@ FATAL = (
     "recvfrom",
     "write",
 )
-"""Calls that make something last, or tell somebody something; one set each, since strace counts per thread."""
+"""Calls that make something last or tell somebody something. Strace counts each for itself, by thread."""
 FAILING = ("pwrite64", "fsync", "fdatasync", "ftruncate")
 ERRORS = ("EIO", "ENOSPC")
 MOST = 120

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.pgserver import PgServer, serve
 from tests.process import BridgeProcess
 
 # A deadline per example would fail on a busy machine, and slowness is not what properties are about.
@@ -44,3 +45,9 @@ def bridge_process(clean_environment: Path) -> Iterator[Callable[..., BridgeProc
             return stack.enter_context(BridgeProcess(*words, **kwargs))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PgServer]:
+    """One PostgreSQL server for all tests of a worker; each test makes a database of its own."""
+    yield from serve()

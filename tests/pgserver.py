@@ -52,7 +52,7 @@ class PgServer:
             "unix_socket_directories": self.sockets,
             "max_connections": 100,
             "shared_buffers": "64MB",
-            "log_min_messages": "log",
+            "log_min_messages": "error",
             "max_wal_size": "2GB",
             **({} if durable else {"fsync": "off", "full_page_writes": "off"}),
             **settings,
@@ -85,7 +85,7 @@ class PgServer:
             )
         deadline = time.monotonic() + START_S
         while subprocess.run(
-            [self._program("pg_isready"), "-q", "-h", str(self.sockets), "-p", str(self.port)], env={}
+            [self._program("pg_isready"), "-q", "-U", "postgres", "-h", str(self.sockets), "-p", str(self.port)], env={}
         ).returncode:
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()

@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, log10
 from typing import Any, Final
 
-WIDTH: Final = 400
+WIDTH: Final = 340
 HEIGHT: Final = 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 16, 34
 
@@ -22,6 +22,7 @@ def columns(
     labels: Sequence[str],
     series: Mapping[str, Sequence[int]],
     marks: Sequence[tuple[float, str]] = (),
+    at_edges: bool = False,
 ) -> str:
     """Stacked columns.
 
@@ -29,6 +30,7 @@ def columns(
         name: unique on the page; a part of the ids.
         labels: one for each column; as many are written as there is room for.
         series: colour variable -> one value for each column; drawn from the bottom.
+        at_edges: True if a label says where its column begins.
         marks: upright lines: between which columns (2.0: before the third), and their text.
     """
     count = max(len(labels), 1)
@@ -51,10 +53,9 @@ def columns(
                 base += tall
     every = max(1, ceil(count / max(1, int(width // (max(map(len, labels), default=1) * 6.5 + 10)))))
     for index in range(0, len(labels), every):
-        x = _LEFT + (index + 0.5) * step
-        anchor = "start" if index == 0 and len(labels[0]) * 3.2 > step / 2 + 20 else "middle"
+        x = _LEFT + (index + (0.0 if at_edges else 0.5)) * step
         parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="{anchor}">{escape(labels[index])}</text>'
+            f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{escape(labels[index])}</text>'
         )
     for at, text in marks:
         x = _LEFT + at * step
@@ -105,6 +106,8 @@ def short(value: float) -> str:
 def _grid(top: float, height: float) -> str:
     lines = []
     for part in (0.0, 0.5, 1.0):
+        if top * part % 1:
+            continue  # half a report is none
         y = _TOP + height * (1 - part)
         lines.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
         lines.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{short(top * part)}</text>')

@@ -37,7 +37,8 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
         made_wall: UNIX seconds now.
     """
     if summary["reports"]:
-        span = f"{number(summary['reports'])} reports, recorded {_moment(summary['firstHour'])} to {_moment(summary['lastHour'])}"
+        first, last = _moment(summary["firstHour"]), _moment(summary["lastHour"])
+        span = f"{number(summary['reports'])} reports, recorded {first} to {last}"
         charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
         content = _totals(summary) + _warnings(summary)
         content += f'<div class="charts">{"".join(chart(summary) for chart in charts)}</div>'
@@ -126,7 +127,7 @@ def _ages(summary: dict[str, Any]) -> str:
         "ages",
         title,
         words,
-        drawing.columns("ages", title, words, labels, series, [(wall, f"wall: {WALL_S} s")]),
+        drawing.columns("ages", title, words, labels, series, [(wall, f"wall: {WALL_S} s")], True),
         shown,
         _table(["age", *(_NAMES[name] for name in shown)], rows),
         "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
@@ -191,6 +192,7 @@ def _latency(summary: dict[str, Any]) -> str:
             [drawing.short(row["from"]) for row in bins],
             {"latency": [row["reports"] for row in bins]},
             marks,
+            True,
         ),
         [],
         _table(["latency", "reports"], rows),

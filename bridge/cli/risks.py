@@ -49,8 +49,9 @@ def _find_late(summary: Mapping[str, Any]) -> Risk:
     if past < 5 or past < known * 0.02:
         return None
     return "late", (
-        f"{past:,} of {known:,} reports whose age is known came 60 s or more after the worker had finished; the "
-        "API has forgotten the task by then. Report as soon as the answer has failed, and poll for results more often."
+        f"{past:,} of {known:,} reports whose age is known came 60 s or more after the worker had "
+        "finished; the API has forgotten the task by then. Report as soon as the answer has failed, and "
+        "poll for results more often."
     )
 
 
@@ -65,11 +66,13 @@ def _find_16(summary: Mapping[str, Any]) -> Risk:
         causes.append(f"{ages['error16Near60']:,} were 45 s old or older, so they may have arrived too late")
     if ages["error16AgeUnknown"] > count * 0.1:
         causes.append(
-            f"{ages['error16AgeUnknown']:,} came without completedAt, so nobody can tell whether they were late: pass endTime"
+            f"{ages['error16AgeUnknown']:,} came without completedAt, so nobody can tell "
+            "whether they were late: pass endTime"
         )
     causes.append(
-        "the others: a task of another key, a method that does not fit the task's kind (pass taskType), an image "
-        "outside the English pool (pass languagePool), a task that failed, or one that was reported before"
+        "the others: a task of another key, a method that does not fit the task's kind (pass taskType), "
+        "an image outside the English pool (pass languagePool), a task that failed, "
+        "or one that was reported before"
     )
     return "error_16", f"{count:,} of {sent:,} sent reports met error 16. Likely: {'; '.join(causes)}."
 
@@ -79,8 +82,8 @@ def _find_untold(summary: Mapping[str, Any]) -> Risk:
     if unknown < _LEAST or unknown < reports * 0.5:
         return None
     return "age_unknown", (
-        f"{unknown:,} of {reports:,} reports came without completedAt. With it the bridge sends nothing that is "
-        "too late and can tell why a report was refused: pass the endTime that getTaskResult answers."
+        f"{unknown:,} of {reports:,} reports came without completedAt. With it the bridge sends nothing "
+        "that is too late and can tell why a report was refused: pass the endTime of getTaskResult."
     )
 
 
@@ -96,8 +99,9 @@ def _find_jump(figures: Figures) -> Risk:
     if days[last] < _LEAST or days[last] < 3 * usual:
         return None
     return "jump", (
-        f"{days[last]:,} reports of wrong reCAPTCHA tokens on the last day, {usual:g} on a usual one. The vendor "
-        "compares accounts and ignores all reports of one whose rate jumps, for days: look whether the site has changed."
+        f"{days[last]:,} reports of wrong reCAPTCHA tokens on the last day, {usual:g} on a usual one. "
+        "The vendor compares accounts and ignores all reports of one whose rate jumps, for days: look "
+        "whether the site has changed."
     )
 
 
@@ -112,8 +116,8 @@ def _judge_volume(figures: Figures, tasks_a_day: int | None) -> list[Risk]:
         return [
             (
                 "few_tasks",
-                f"{tasks_a_day} reCAPTCHA tasks a day are fewer than the {MIN_TASKS_A_DAY} from which the vendor counts "
-                "reports: complaints of this account are taken in and then ignored.",
+                f"{tasks_a_day} reCAPTCHA tasks a day are fewer than the {MIN_TASKS_A_DAY} from which the "
+                "vendor counts reports: complaints of this account are taken in and then ignored.",
             )
         ]
     busiest = max(days.values())
@@ -122,8 +126,9 @@ def _judge_volume(figures: Figures, tasks_a_day: int | None) -> list[Risk]:
         return [
             (
                 "high_rate",
-                f"On the busiest day {rate:.0f}% of {tasks_a_day:,} tasks were reported as wrong; a steady 8 to 12% is "
-                "what vendor texts call usual. A rate far off gets reports ignored: look for a cause on your side.",
+                f"On the busiest day {rate:.0f}% of {tasks_a_day:,} tasks were reported as wrong; "
+                "a steady 8 to 12% is what vendor texts call usual. A rate far off gets reports ignored: "
+                "look for a cause on your side.",
             )
         ]
     return []
@@ -134,5 +139,6 @@ def _find_hcaptcha(figures: Figures) -> Risk:
     if not count:
         return None
     return "withdrawn", (
-        f"{count:,} hCaptcha reports: the vendor has withdrawn hCaptcha tasks, so such reports can hardly be accepted."
+        f"{count:,} hCaptcha reports: the vendor has withdrawn hCaptcha tasks, so such reports "
+        "can hardly be accepted."
     )

@@ -20,7 +20,7 @@ from bridge.core import exits
 from bridge.core.exits import UsageError
 from bridge.ledger.figures import Span
 
-HELP = "Count what became of the reports, and why: outcomes, reasons, ages, latencies, pauses, risks. Times are UTC."
+HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, risks. Times are UTC."
 EPILOG = """examples:
   report-bridge stats --since 7d
   report-bridge stats --by error --json

@@ -5,6 +5,7 @@ Pure: figures in, JSON-ready values out. What is not recorded is left out and na
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -110,7 +111,7 @@ def _ages(ages: Counter[Age]) -> dict[str, Any]:
         fates.setdefault(_bin(age.seconds, _EDGES), Counter())[fate] += many
     bins = [
         {"from": low, "to": high, **{name: fates.get(index, Counter())[name] for name in FATES}}
-        for index, (low, high) in enumerate(zip(_EDGES, _EDGES[1:], strict=False))
+        for index, (low, high) in enumerate(itertools.pairwise(_EDGES))
     ]
     while len(bins) > 13 and not any(bins[-1][name] for name in FATES):
         bins.pop()
@@ -144,7 +145,7 @@ def _latency(figures: Figures) -> dict[str, Any]:
         },
         "bins": [
             {"from": low, "to": high, "reports": bins[index]}
-            for index, (low, high) in enumerate(zip(_LATENCY_EDGES, _LATENCY_EDGES[1:], strict=False))
+            for index, (low, high) in enumerate(itertools.pairwise(_LATENCY_EDGES))
         ],
     }
 

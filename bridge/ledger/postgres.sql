@@ -119,11 +119,11 @@ CREATE TABLE pauses (
 CREATE INDEX pauses_probing ON pauses (probe_owner) WHERE probe_owner IS NOT NULL;
 
 -- A batch of changes is right as a whole or undone: a number that differs is a race that was lost.
-CREATE FUNCTION demand(found bigint, wanted bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION demand(done bigint, wanted bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
-    IF found <> wanted THEN
+    IF done <> wanted THEN
         RAISE EXCEPTION 'somebody else was faster' USING ERRCODE = 'serialization_failure';
     END IF;
-    RETURN found;
+    RETURN done;
 END
 $$;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bridge.core.model import Listing, PauseKey, Pauses, PauseState, Row, Task
 from bridge.ledger import postgres_rows as sql
@@ -17,10 +17,25 @@ from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.questions import Questions
 from bridge.ledger.store import EventRow, Policy
 
-if TYPE_CHECKING:
-    from bridge.ledger.postgres_steps import Entry
-
 _Q: Final = sql.QUERIES
+
+
+class Entry:
+    """One report in a batch: what it is now, and what the database has."""
+
+    __slots__ = ("account_id", "finished_at", "is_current", "is_new", "read", "revision", "row")
+
+    def __init__(
+        self, row: Row, account_id: int, finished_at: float | None, revision: int, is_new: bool = False
+    ) -> None:
+        self.row = row
+        self.account_id = account_id
+        self.finished_at = finished_at
+        self.revision = revision
+        self.read = revision
+        """The revision that the database has; a write demands it."""
+        self.is_new = is_new
+        self.is_current = True
 
 
 class PostgresReads(Questions):
@@ -104,9 +119,7 @@ class PostgresReads(Questions):
         """A page of reports, newest first, and where the next page begins."""
         self.flush()
         statement, values = sql.select_listing(op, op.limit + 1)
-        rows = [
-            sql.to_row(v, sql.certain(v[-2]), sql.certain(v[-1])) for v in self._ask(statement, values)
-        ]
+        rows = [sql.to_row(v, sql.certain(v[-2]), sql.certain(v[-1])) for v in self._ask(statement, values)]
         page = tuple(rows[: op.limit])
         return page, page[-1].seq if len(rows) > op.limit and page else None
 
@@ -156,8 +169,6 @@ class PostgresReads(Questions):
                 self._judge(entry.row.owner, values[sql.WIDTH] == b"t")
 
     def _take_report(self, values: sql.Values, endpoint: str, account: str) -> Entry:
-        from bridge.ledger.postgres_steps import Entry
-
         row = sql.to_row(values, endpoint, account)
         finished_at = sql.number(values[22])
         entry = Entry(row, int(sql.certain(values[1])), finished_at, int(sql.certain(values[23])))

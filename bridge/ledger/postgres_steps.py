@@ -12,30 +12,12 @@ from typing import Any, Final
 from bridge.core.model import CLOSED, Claim, PauseKey, PauseState, Prune, Row, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.postgres_reads import PostgresReads
+from bridge.ledger.postgres_reads import Entry, PostgresReads
 from bridge.ledger.rows import probe_name
-from bridge.ledger.steps import Steps, Told
+from bridge.ledger.steps import REFUSE, Steps, Told
 from bridge.ledger.store import GUARD_S
 
 _Q: Final = sql.QUERIES
-
-
-class Entry:
-    """One report in a batch: what it is now, and what the database has."""
-
-    __slots__ = ("account_id", "finished_at", "is_current", "is_new", "read", "revision", "row")
-
-    def __init__(
-        self, row: Row, account_id: int, finished_at: float | None, revision: int, is_new: bool = False
-    ) -> None:
-        self.row = row
-        self.account_id = account_id
-        self.finished_at = finished_at
-        self.revision = revision
-        self.read = revision
-        """The revision that the database has; a write demands it."""
-        self.is_new = is_new
-        self.is_current = True
 
 
 class PostgresSteps(Steps, PostgresReads):
@@ -119,7 +101,7 @@ class PostgresSteps(Steps, PostgresReads):
         entry.revision += 1
         if after.outcome is None:
             entry.finished_at = None
-        elif before.outcome is None or how == "refuse":
+        elif before.outcome is None or how == REFUSE:
             entry.finished_at = self.now
         if not entry.is_new:
             self._changed[before.seq] = entry
@@ -166,7 +148,9 @@ class PostgresSteps(Steps, PostgresReads):
         self.flush()
         dead = [
             owner
-            for owner, is_free in ((sql.certain(o), f == b"t") for o, f in self._ask(_Q["find_owners"], [self._me]))
+            for owner, is_free in (
+                (sql.certain(o), f == b"t") for o, f in self._ask(_Q["find_owners"], [self._me])
+            )
             if not self.neighbours.is_alive(owner, is_free)
         ]
         if not dead:
@@ -204,9 +188,7 @@ class PostgresSteps(Steps, PostgresReads):
                 self._pauses[endpoint, key] = (state, revision + 1)
             statements.append((_Q["save_pauses"], [sql.dump(saved), str(len(saved)).encode()]))
         if self._changed:
-            changed = [
-                {**_columns(entry), "was": entry.read} for _, entry in sorted(self._changed.items())
-            ]
+            changed = [{**_columns(entry), "was": entry.read} for _, entry in sorted(self._changed.items())]
             statements.append((_Q["change_reports"], [sql.dump(changed), str(len(changed)).encode()]))
         if self._added:
             added = [_columns(entry) for entry in self._added]
@@ -236,7 +218,11 @@ class PostgresSteps(Steps, PostgresReads):
     def stored_pauses(self, task: Task, keys: Collection[PauseKey]) -> Iterable[PauseState]:
         """All stored pauses about the subjects of these."""
         missing = tuple(
-            {(task.endpoint, key.subject): None for key in keys if (task.endpoint, key.subject) not in self._known}
+            {
+                (task.endpoint, key.subject): None
+                for key in keys
+                if (task.endpoint, key.subject) not in self._known
+            }
         )
         if missing:
             self._take_pauses(missing, self._ask(_Q["find_pauses"], [*self._pause_arrays(missing), self._me]))
@@ -249,6 +235,4 @@ class PostgresSteps(Steps, PostgresReads):
 
 
 def _columns(entry: Entry) -> dict[str, Any]:
-    return sql.from_row(
-        entry.row, entry.account_id, entry.finished_at, entry.revision, entry.is_current
-    )
+    return sql.from_row(entry.row, entry.account_id, entry.finished_at, entry.revision, entry.is_current)

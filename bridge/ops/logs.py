@@ -77,7 +77,7 @@ class Log:
         text = format == "text" or (format == "auto" and file is None and _is_terminal(descriptor))
         return cls(descriptor, threshold=LEVELS[level], text=text, scrubber=scrubber or Scrubber(), path=file)
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Log one event; never raises and never waits.
 
         Args:

@@ -6,13 +6,14 @@ do not count.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
 from binascii import b2a_base64
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from bridge.upstream.answer import Answer, Inlet
@@ -81,7 +82,13 @@ def make_tls_context(ca_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    context.load_verify_locations(cafile=ca_file)
+    loader: Any = __spec__.loader
+    archive = getattr(loader, "archive", None)
+    if archive is not None and ca_file.startswith(archive + os.sep):
+        # The one-file program: the usual certificates lie inside it, where OpenSSL cannot read them.
+        context.load_verify_locations(cadata=loader.get_data(ca_file).decode("ascii"))
+    else:
+        context.load_verify_locations(cafile=ca_file)
     return context
 
 

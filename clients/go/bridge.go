@@ -54,6 +54,9 @@ func start(ctx context.Context, options Options, wait patience) (*Bridge, error)
 		plan: plan, timeout: options.Timeout, maxLine: options.MaxAnswer, patience: wait,
 		log: newLogbook(options), finished: make(chan struct{}), changed: make(chan struct{}),
 	}
+	if b.timeout <= 0 {
+		b.timeout = DefaultTimeout
+	}
 	if b.maxLine <= 0 {
 		b.maxLine = DefaultMaxAnswer
 	}
@@ -217,7 +220,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 	b.mu.Lock()
 	c := b.latest
 	b.mu.Unlock()
-	ctx, cancel := b.withDeadline(ctx)
+	ctx, cancel := withDeadline(ctx, DefaultTimeout)
 	defer cancel()
 	c.out.finish()
 	select {

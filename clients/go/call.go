@@ -67,7 +67,7 @@ func checkTaskID(call callee) error {
 
 // ask makes a call and decodes its result.
 func ask[Result any](ctx context.Context, b *Bridge, call callee, params any) (*Result, error) {
-	ctx, cancel := b.withDeadline(ctx)
+	ctx, cancel := withDeadline(ctx, b.timeout)
 	defer cancel()
 	b.log.learn(call.key)
 	id := b.log.nextID()
@@ -167,16 +167,12 @@ func (e *DownError) about(call callee, outcome Outcome, cause error) *DownError 
 	return &told
 }
 
-// withDeadline gives a context without a deadline the usual one.
-func (b *Bridge) withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+// withDeadline gives a context without a deadline one.
+func withDeadline(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
-	timeout := b.timeout
-	if timeout <= 0 {
-		timeout = DefaultTimeout
-	}
-	return context.WithTimeout(ctx, timeout)
+	return context.WithTimeout(ctx, limit)
 }
 
 // drainOf is how long to wait after SIGTERM: the bridge's own drain, and room to write its last answers.

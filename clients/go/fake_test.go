@@ -28,7 +28,7 @@ const (
 )
 
 // quick shortens the waits of a child's end.
-var quick = patience{answers: 200 * time.Millisecond, leave: 200 * time.Millisecond, drain: 400 * time.Millisecond}
+var quick = patience{answers: 2 * time.Second, leave: 200 * time.Millisecond, drain: 400 * time.Millisecond}
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(fakeVariable); mode != "" {
@@ -95,6 +95,7 @@ func playFake(mode string) int {
 		if heir.Start() != nil {
 			return 8
 		}
+		fmt.Fprintln(os.Stderr, heir.Process.Pid)
 		_, _ = input.ReadString('\n')
 		return 0
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -82,7 +83,7 @@ func TestDeadlineAndCancellation(t *testing.T) {
 func TestUnwrittenRequestsAreNotSent(t *testing.T) {
 	b := startFake(t, "deaf", nil)
 	long := strings.Repeat("x", 100_000)
-	_, err := b.ReportIncorrectRecaptcha(soon(t, 100*time.Millisecond), ReportParams{TaskID: 1, TaskType: long})
+	_, err := b.ReportIncorrectRecaptcha(soon(t, time.Second), ReportParams{TaskID: 1, TaskType: long})
 	var down *DownError
 	if !errors.As(err, &down) || down.Outcome != OutcomeUnknown {
 		t.Fatalf("the first one fills the pipe: %v", err)
@@ -169,6 +170,16 @@ func TestHeirOfThePipes(t *testing.T) {
 	case <-b.finished:
 	case <-time.After(30 * time.Second):
 		t.Error("the pipes are still held")
+	}
+	heir, err := strconv.Atoi(down.Stderr[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); isAlive(heir); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = syscall.Kill(heir, syscall.SIGKILL)
+			t.Fatal("the heir is still there")
+		}
 	}
 }
 

@@ -1,0 +1,91 @@
+"""``report-bridge doctor``: is this installation sound, and what to do about what is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+
+from bridge.cli import checks
+from bridge.cli.checks import FAILED, OK, WARNING, Check, Checker
+from bridge.cli.main import print_text
+from bridge.cli.show import Progress, Screen
+from bridge.core import exits
+from bridge.core.exits import ConfigError
+from bridge.core.redact import Scrubber
+from bridge.settings import load
+
+HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
+EPILOG = """With --online it also asks the configured upstream for the head of its base address: no key and no
+report is sent. Exit code 1 if a check failed; warnings alone leave it at 0."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments; the settings' flags are added by the caller."""
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("--online", action="store_true", help="also look whether the upstream can be reached")
+    parser.add_argument("--full", action="store_true", help="also look for damage in a large ledger")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the checks, print what they found; 1 if one failed."""
+    scrubber = Scrubber()
+    found = list(_run_checks(args, scrubber))
+    has_failed = any(check.status == FAILED for check in found)
+    if args.json:
+        told = {"ok": not has_failed, "checks": [check._asdict() for check in found]}
+        text = json.dumps(told, indent=2) + "\n"
+    else:
+        text = "\n".join(_render(found, Screen())) + "\n"
+    print_text(scrubber.scrub(text))
+    return exits.REFUSED if has_failed else exits.DONE
+
+
+def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]:
+    steps: list[Checker] = [
+        checks.check_python,
+        checks.check_schemas,
+        lambda: checks.check_commands(os.environ),
+        checks.check_streams,
+        checks.check_guard,
+        checks.check_clock,
+    ]
+    try:
+        settings = load(args.given, os.environ)
+    except ConfigError as error:
+        trouble = Check("settings", FAILED, str(error), "Mend the setting that the message names.")
+        steps.append(lambda: iter([trouble]))
+    else:
+        if settings.client_key is not None:
+            scrubber.learn(settings.client_key)
+        steps += [
+            lambda: checks.check_settings(settings),
+            lambda: checks.check_key(settings, scrubber),
+            lambda: checks.check_ledger(settings, args.full),
+        ]
+        if args.online and not settings.sandbox:
+            steps.append(lambda: checks.check_online(settings))
+    progress = Progress("checking")
+    for done, step in enumerate(steps):
+        progress.tell(done, len(steps))
+        yield from step()
+    progress.end()
+
+
+def _render(found: list[Check], screen: Screen) -> list[str]:
+    colours = {OK: "blue", WARNING: "warn", FAILED: "bad"}
+    lines = []
+    for check in found:
+        status = screen.paint(f"{check.status:<8}", colours[check.status])
+        lines.append(f"{status} {check.name:<10} {check.message}")
+        if check.fix is not None:
+            lines.append(f"{'':<8} {'':<10} fix: {check.fix}")
+    failed = sum(check.status == FAILED for check in found)
+    warned = sum(check.status == WARNING for check in found)
+    lines.append("")
+    if not failed and not warned:
+        lines.append("Everything is in order.")
+    else:
+        lines.append(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order.")
+    return lines

@@ -1,0 +1,90 @@
+"""Builds what is handed out: wheel, source archive, one-file program, and a container image where that can be.
+
+Run by `make dist`. Two builds of the same commit by the same Python give the same bytes: times come from
+SOURCE_DATE_EPOCH, else from the last commit, and members are sorted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.dist_pyz import NAME, build_pyz  # noqa: E402  (the path must be set first)
+
+_ENGINES = ("docker", "podman")
+_IMAGE = "report-bridge"
+
+
+def build_packages(target: Path, epoch: int) -> list[Path]:
+    """Build wheel, source archive and one-file program into a folder, and return their paths."""
+    target.mkdir(parents=True, exist_ok=True)
+    before = set(target.iterdir())
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(target.resolve())],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
+    )
+    built = sorted(set(target.iterdir()) - before)
+    build_pyz(target / NAME, epoch)
+    return [*built, target / NAME]
+
+
+def find_epoch() -> int:
+    """Return the UNIX time that the packages' files get."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given:
+        return int(given)
+    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return int(found) if found else 1_577_836_800  # 2020-01-01, as hatchling does without a time
+
+
+def find_engine() -> str | None:
+    """Return the first container engine that answers."""
+    for engine in _ENGINES:
+        if shutil.which(engine) is not None:
+            answer = subprocess.run([engine, "info"], capture_output=True, check=False, timeout=60)
+            if answer.returncode == 0:
+                return engine
+    return None
+
+
+def build_image() -> None:
+    """Build the container image, or say why not."""
+    engine = find_engine()
+    if engine is None:
+        print(f"container image: not built, since no engine answers ({', '.join(_ENGINES)})")
+        return
+    subprocess.run([engine, "build", "-f", "Containerfile", "-t", _IMAGE, "."], cwd=ROOT, check=True)
+    print(f"container image: {_IMAGE}, built by {engine}")
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--no-image", action="store_true", help="build no container image")
+    args = parser.parse_args()
+    target = ROOT / "dist"
+    shutil.rmtree(target, ignore_errors=True)
+    for path in build_packages(target, find_epoch()):
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        print(f"{digest}  dist/{path.name}  {len(data):,} bytes")
+    if not args.no_image:
+        build_image()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
