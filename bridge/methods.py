@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 from bridge import __version__
@@ -23,7 +23,7 @@ from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.reports.service import Service
 from bridge.rpc.dispatcher import PENDING, Failure, Method
 from bridge.rpc.schemas import Refused, check
-from bridge.session import Context
+from bridge.session import Context, never_admitted
 
 PROTOCOL: Final = 1
 NAME: Final = "anticaptcha-report-bridge"
@@ -88,6 +88,8 @@ class Methods:
         self._wall = wall
         self._started_wall = wall()
         self._started_boot = boot_clock()
+        self._lock = threading.Lock()
+        self._awaiting_key: dict[Context, None] = {}
         self._pauses: list[dict[str, Any]] = []
         self.framing: Callable[[], str] = lambda: "line"
         self.slow = frozenset(report_methods())
@@ -125,12 +127,44 @@ class Methods:
                 self._ledger.when_open(lambda: self._service.submit(report, context.answer, context.name))
 
             if key is None:
-                self._keys.when_ready(submit)
+                self._await_key(context, submit)
             else:
                 submit(key)
             return PENDING
 
         return report
+
+    def _await_key(self, context: Context, submit: Callable[[Secret | None], None]) -> None:
+        """Submit once the default key is known, unless the request was let go before."""
+        with self._lock:
+            self._awaiting_key[context] = None
+
+        def on_key(key: Secret | None) -> None:
+            with self._lock:
+                is_wanted = context in self._awaiting_key
+                self._awaiting_key.pop(context, None)
+            if is_wanted:
+                submit(key)
+
+        self._keys.when_ready(on_key)
+
+    def cancel(self, name: Hashable) -> None:
+        """Let go every request of that name that has not begun, be it waiting for a key or further on."""
+        self._let_go("request_cancelled", lambda context: context.name == name)
+        self._service.cancel(name)
+
+    def give_up(self) -> int:
+        """Answer what still waits for a key, at the end of the process; returns how many those were."""
+        return self._let_go("shutting_down", lambda _context: True)
+
+    def _let_go(self, kind: str, is_meant: Callable[[Context], bool]) -> int:
+        with self._lock:
+            leaving = [context for context in self._awaiting_key if is_meant(context)]
+            for context in leaving:
+                del self._awaiting_key[context]
+        for context in leaving:
+            context.settle(never_admitted(kind))
+        return len(leaving)
 
     def _given_key(self, given: Mapping[str, Any]) -> Secret | None:
         text = given.get("clientKey")

@@ -224,7 +224,7 @@ class Session:
         for context in [c for c in self._parked if c.name == name]:
             self._parked.remove(context)
             self._count(1, True)
-            context.settle(_never_admitted("request_cancelled"))
+            context.settle(never_admitted("request_cancelled"))
         self._cancel(name)
 
     # --- the writer's side -------------------------------------------------------------------
@@ -290,12 +290,12 @@ class _Batch:
         return settle
 
 
-def shutting_down() -> Failure:
-    """The answer to a report that was read but never admitted before the end."""
-    return _never_admitted("shutting_down")
+def never_admitted(kind: str) -> Failure:
+    """The answer to a report that was read and let go before anything was done about it.
 
-
-def _never_admitted(kind: str) -> Failure:
+    Args:
+        kind: Row of the table of errors, such as ``shutting_down``.
+    """
     row = wire_row(kind)
     assert row.code is not None
     data = {

@@ -1,4 +1,4 @@
-"""Builds what is handed out: wheel, source archive, one-file program, and a container image where that can be.
+"""Builds wheel, source archive and one-file program, and a container image where an engine is.
 
 Run by `make dist`. Two builds of the same commit by the same Python give the same bytes: times come from
 SOURCE_DATE_EPOCH, else from the last commit, and members are sorted.

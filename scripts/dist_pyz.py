@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME: Final = "report-bridge.pyz"
 SHEBANG: Final = b"#!/usr/bin/env python3\n"
 NOT_BUNDLED: Final = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"})
-"""jsonrpcserver asks for jsonschema and what that asks for; the bridge loads neither (`bridge.rpc.dispatcher`)."""
+"""jsonrpcserver asks for jsonschema, which asks for the others; the bridge loads none of them."""
 MAIN: Final = """\
 import sys
 

@@ -1,4 +1,4 @@
-"""Writes every file that is derived from schemas/; with --check says which of them have drifted.
+"""Writes every file that is derived from a table; with --check says which of them have drifted.
 
 One module per target makes the text, this one reads and writes. To add a language, write a module
 with a `render` and name it in `TARGETS`.
@@ -19,12 +19,16 @@ from scripts import (  # noqa: E402  (the path must be set first)
     generate_errors,
     generate_go,
     generate_openrpc,
+    generate_operations,
+    generate_settings,
     generate_typescript,
 )
 from scripts.generate_model import load_model  # noqa: E402  (as above)
 
 TARGETS: Mapping[str, Callable[[], str]] = {
     "docs/errors.md": generate_errors.render,
+    "docs/operations.md": generate_operations.render,
+    "docs/settings.md": generate_settings.render,
     "schemas/openrpc.json": generate_openrpc.render,
     "clients/node/src/generated.ts": lambda: generate_typescript.render(load_model()),
     "clients/go/generated.go": lambda: generate_go.render(load_model()),

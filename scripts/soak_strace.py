@@ -201,12 +201,9 @@ def run_series(workshop: Workshop, make: Callable[[int], Case], until: float) ->
                 return False
             met: list[Any] = list(pool.map(workshop.run, map(make, range(first, first + AT_ONCE))))
             if not all(met):
-                last = make(first + met.index(False) - 1)
-                if last.nth:
-                    where = "fresh ledger" if last.fresh else "old ledger"
-                    print(
-                        f"{last.injection.partition(':when')[0]} on a {where}: {last.nth} places", flush=True
-                    )
+                case = make(first + met.index(False))
+                where = "fresh" if case.fresh else "old"
+                print(f"{case.injection} and beyond on a {where} ledger: never reached", flush=True)
                 return True
     print(f"BROKEN: {make(1)}: no end after {MOST} places")
     workshop.score["broken"] += 1

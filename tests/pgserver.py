@@ -85,7 +85,17 @@ class PgServer:
             )
         deadline = time.monotonic() + START_S
         while subprocess.run(
-            [self._program("pg_isready"), "-q", "-U", "postgres", "-h", str(self.sockets), "-p", str(self.port)], env={}
+            [
+                self._program("pg_isready"),
+                "-q",
+                "-U",
+                "postgres",
+                "-h",
+                str(self.sockets),
+                "-p",
+                str(self.port),
+            ],
+            env={},
         ).returncode:
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
@@ -141,8 +151,8 @@ class PgServer:
             return f"postgresql://{role}@127.0.0.1:{port or self.port}/{database}"
         return f"postgresql://{role}@/{database}?host={self.sockets}&port={self.port}"
 
-    def sql(self, statement: str, database: str = "postgres") -> list[list[str]]:
-        """Run statements as the superuser; the rows of the last."""
+    def sql(self, *statements: str, database: str = "postgres") -> list[list[str]]:
+        """Run statements as the superuser; their rows."""
         done = subprocess.run(
             [
                 self._program("psql"),
@@ -150,8 +160,7 @@ class PgServer:
                 "-F\x1f",
                 "-vON_ERROR_STOP=1",
                 f"postgresql://postgres@/{database}?host={self.sockets}&port={self.port}",
-                "-c",
-                statement,
+                *(word for statement in statements for word in ("-c", statement)),
             ],
             env={},
             capture_output=True,

@@ -66,7 +66,7 @@ def read_grammar() -> Iterator[Grammar]:
                         tuple(action.option_strings),
                         (action.help or "").replace("%%", "%"),
                         (metavar or "|".join(choices) or action.dest.upper()) if takes else None,
-                        choices if not metavar or not choices else choices,
+                        choices,
                         (metavar or "").split("|")[0] in _FILES,
                         "" if own else str(group.title),
                     )

@@ -81,7 +81,7 @@ class Server:
             max_depth=settings.max_depth,
             queue=settings.queue,
             slow=self._app.methods.slow,
-            cancel=self._app.service.cancel,
+            cancel=self._app.methods.cancel,
             wake=self._pump.wake,
             mark={"sandbox": True} if settings.sandbox else {},
             **console,
@@ -175,19 +175,26 @@ class Server:
 
     def _stop(self) -> int:
         """A signal: some seconds for what is running, then give up the rest."""
-        from bridge.session import shutting_down
+        from bridge.session import never_admitted
 
         ends_at = boot_clock() + self._settings.drain_s
-        timer = threading.Timer(self._settings.drain_s, self._pump.stop, ("drained",))
+        # An event of its own: the pump keeps only the first of several reasons to stop.
+        drained = threading.Event()
+
+        def end_drain() -> None:
+            drained.set()
+            self._pump.stop("drained")
+
+        timer = threading.Timer(self._settings.drain_s, end_drain)
         timer.daemon = True
         timer.start()
-        while not self._session.is_idle and self._pump.run(_ignore, _never) != "drained":
-            pass
-        undone = 0
-        if not self._app.service.wait_idle(max(0.0, ends_at - boot_clock())):
-            undone = self._app.service.stop()
-            self._app.service.wait_idle(SETTLE_S)
-        undone += self._session.drop_parked(shutting_down())
+        while not self._session.is_idle and not drained.is_set():
+            self._pump.run(_ignore, _never)
+        self._app.service.wait_idle(max(0.0, ends_at - boot_clock()))
+        undone = self._app.service.stop()
+        self._app.service.wait_idle(SETTLE_S)
+        undone += self._app.methods.give_up()
+        undone += self._session.drop_parked(never_admitted("shutting_down"))
         self._writer.drain(LAST_WRITE_S)
         return undone
 

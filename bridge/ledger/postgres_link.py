@@ -29,8 +29,8 @@ Rows = list[tuple[bytes | None, ...]]
 
 CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""
-ANSWER_S: Final = 4.0
-"""Longest wait for the answer to a pipeline: twice what the server may spend on a statement."""
+ANSWER_S: Final = 3.0
+"""Longest wait for the answer to a pipeline: one second more than the server may spend on a statement."""
 OLDEST_SERVER: Final = 140_000
 """PostgreSQL 14: the first that ends idle sessions by itself, which is how a vanished bridge is noticed."""
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -81,10 +81,12 @@ class Link:
         """The server's process for this session, as the server says."""
         self.used_at = time.monotonic()
         self.is_lost = False
+        self.is_held = False
+        """True while it holds the lock of its instance."""
         self.round_trips = 0
 
     @property
-    def host(self) -> str:
+    def place(self) -> str:
         """Where the server is, and the name of the database, without user and password."""
         info = self._connection.info
         return f"{info.host}:{info.port}/{info.dbname}"

@@ -23,11 +23,14 @@ _Q: Final = sql.QUERIES
 class PostgresSteps(Steps, PostgresReads):
     """The steps in PostgreSQL; what they change is kept until `flush`."""
 
-    def prepare(self, operations: Sequence[Any], is_careful: bool) -> list[Statement]:
+    def prepare(
+        self, operations: Sequence[Any], is_careful: bool, is_reading: bool = False
+    ) -> list[Statement]:
         """The statements that read what a batch needs, to be run before it.
 
         Args:
             is_careful: also lock the pauses that are at work.
+            is_reading: nothing will be written.
         """
         self.clear()
         keys: dict[tuple[int, int], Task] = {}
@@ -46,7 +49,8 @@ class PostgresSteps(Steps, PostgresReads):
             for method in self.methods:
                 for key in self._policy.keys(task, method):
                     subjects[task.endpoint, key.subject] = None
-        statements: list[Statement] = [(_Q["clock"], [str(claims).encode()])]
+        clock: Statement = (_Q["clock"], [str(claims).encode()])
+        statements: list[Statement] = [(_Q["clock_reading"], []) if is_reading else clock]
         self._wanted = keys
         self._subjects = tuple(subjects)
         names = self._pause_arrays(self._subjects)

@@ -329,7 +329,8 @@ def _pauses_statement(where: str) -> str:
 def _count_statement(where: str, methods: int) -> str:
     by_method = " ".join(f"WHEN :m{index} THEN {index << _METHOD_AT}" for index in range(methods))
     by_outcome = " ".join(f"WHEN '{name}' THEN {index << _OUTCOME_AT}" for index, name in enumerate(OUTCOMES))
-    # A limit keeps SQLite from working out each column anew for every place that uses it.
+    # The limit keeps SQLite from working out each column anew for every place that uses it.
+    # Mind that shifts and | bind equally in SQL.
     inner = (
         f"SELECT CAST(r.recorded_wall / 3600 AS INTEGER) AS hour, "
         f"CASE r.method {by_method} ELSE {_OTHER << _METHOD_AT} END AS m, "
@@ -340,7 +341,7 @@ def _count_statement(where: str, methods: int) -> str:
     cell = f"((hour << {_CODE_BITS} | code + {_CODE_SHIFT}) << {_REST_AT}) + m + o + {_CELL}"
     seconds = f"iif(s IS NULL, {_NO_AGE}, min(max(CAST(s AS INTEGER), 0), {MAX_AGE_S}))"
     fate = "CASE code WHEN 0 THEN 0 WHEN 16 THEN 1 WHEN -32010 THEN 2 ELSE 0 END"
-    age = f"((a << {_AGE_BITS + 2} | {fate} << {_AGE_BITS} | {seconds}) << {_REST_AT}) + m + o + {_AGE}"
+    age = f"((a << {_AGE_BITS + 2} | ({fate} << {_AGE_BITS}) | {seconds}) << {_REST_AT}) + m + o + {_AGE}"
     latency = f"(min(l, {MAX_LATENCY_MS}) << {_REST_AT}) + m + {_LATENCY}"
     return f"SELECT {cell}, {age}, {latency} FROM ({inner})"
 

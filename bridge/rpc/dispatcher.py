@@ -83,12 +83,12 @@ def _stub_package(package: str) -> None:
 
 
 def _import_both() -> tuple[ModuleType, ModuleType]:
-    import jsonrpcserver.dispatcher
-    import jsonrpcserver.result
+    # In this form, which also finds what an earlier stub has loaded.
+    from jsonrpcserver import dispatcher, result
 
     # It logs tracebacks with arguments, and arguments hold keys.
-    jsonrpcserver.dispatcher.logger.disabled = True
-    return sys.modules["jsonrpcserver.dispatcher"], sys.modules["jsonrpcserver.result"]
+    dispatcher.logger.disabled = True
+    return dispatcher, result
 
 
 class Dispatcher:

@@ -176,6 +176,13 @@ class Backend:
         self._stores.append(store)
         return store
 
+    def leave(self, store: AnyStore) -> None:
+        """Show others that a store's instance is gone, though it is not."""
+        if isinstance(store, PostgresStore):
+            store.leave()
+        else:
+            store._owners.release()
+
     def is_gone(self, instance: str) -> bool:
         """True if nothing is left of a dead instance beside the ledger."""
         # The server has nothing but its sessions, and it ends those.
@@ -749,7 +756,7 @@ def test_late_owner_is_fenced_off(shared: Backend) -> None:
     """Once its rows are adopted, an owner that comes back can change nothing."""
     first, second = shared.open(), shared.open()
     one(first, claim())
-    first._owners.release()
+    shared.leave(first)
     adopted = one(second, claim())
     assert adopted.status == "adopted"
     for operation in (record(GOOD, TAKEN), Settle(task(), CLOSED_WINDOW)):

@@ -175,8 +175,9 @@ class Bot:
         """Take what is there."""
         assert self.process.stdout is not None
         while not self.is_read_out:
-            data = self.process.stdout.read(65536)
-            if data is None:
+            try:
+                data = os.read(self.process.stdout.fileno(), 65536)
+            except BlockingIOError:
                 return
             at = time.monotonic()
             if not data:

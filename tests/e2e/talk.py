@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jsonschema import Draft7Validator
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 from tests.process import PATIENCE_S, ROOT, BridgeProcess
@@ -30,7 +30,9 @@ _PROTOCOL_CODES: Final = frozenset({-32700, -32600, -32601, -32602, -32603, -320
 def _registry() -> Registry[Any]:
     schemas = {path.name: json.loads(path.read_text()) for path in (ROOT / "schemas").glob("*.json")}
     pairs = [
-        (name, Resource(schema, DRAFT7)) for name, schema in schemas.items() if not name.startswith("open")
+        (name, DRAFT7.create_resource(schema))
+        for name, schema in schemas.items()
+        if not name.startswith("open")
     ]
     return Registry().with_resources(pairs)
 
@@ -70,6 +72,9 @@ class Talk(BridgeProcess):
     def __init__(self, *words: str, **kwargs: Any) -> None:
         super().__init__(*words, **kwargs)
         self._methods: dict[Any, str] = {}
+
+    def __enter__(self) -> Talk:
+        return self
 
     def send(self, method: str, params: Any = None) -> int:
         """Send a request with a fresh id and return the id."""

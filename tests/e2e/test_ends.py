@@ -134,6 +134,17 @@ def _if_done(record: dict[str, str]) -> dict[str, str] | None:
     return record if record["state"] == "done" else None
 
 
+def test_a_signal_gives_up_what_waits_for_a_key(talk: Start, simulator: Simulator) -> None:
+    """A report that waits for a slow key command is answered shutting_down, exit code 75."""
+    bridge = talk("--url", simulator.base_url, "--drain", "0.3", "--key-command", "sleep 30")
+    name = bridge.send(IMAGE, {"taskId": 1})
+    bridge.sync()
+    bridge.signal(signal.SIGTERM)
+    message = bridge.read_message()
+    assert (message["id"], *error_of(message)) == (name, -32032, "shutting_down")
+    assert bridge.wait().code == 75
+
+
 def test_a_signal_lets_running_work_finish(talk: Start, simulator: Simulator) -> None:
     """What ends within the drain time is answered as always, and the exit code is 0."""
     simulator.add_fault("latency", seconds=0.7)
@@ -260,7 +271,7 @@ def test_a_gone_parent_is_noticed_though_the_pipe_stays_open(
     assert parent.stdout is not None
     assert parent.stderr is not None
     try:
-        request = '{"jsonrpc":"2.0","id":7,"method":"%s","params":{"taskId":1}}\n' % IMAGE
+        request = f'{{"jsonrpc":"2.0","id":7,"method":"{IMAGE}","params":{{"taskId":1}}}}\n'
         parent.stdin.write(request.encode())
         parent.stdin.flush()
         wait_for(lambda: simulator.counters()["inFlight"] == 1)

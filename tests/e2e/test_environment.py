@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ INFO = b'{"jsonrpc":"2.0","id":1,"method":"bridge.info"}\n'
 
 
 def run(
-    home: Path | None, *words: str, given: bytes = INFO, python: tuple[str, ...] = (), **environ: str
+    home: Path | None, *words: str, given: bytes = INFO, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a bridge to its end with an environment of nothing but what is named."""
     base = {} if home is None else {"HOME": str(home)}
     return subprocess.run(
-        [sys.executable, *python, "-m", "bridge", *words], input=given, capture_output=True, check=False,
-        env={**base, **environ}, cwd=ROOT, timeout=PATIENCE_S,
+        [sys.executable, "-m", "bridge", *words], input=given, capture_output=True, check=False,
+        env={**base, **(environ or {})}, cwd=ROOT, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -53,11 +53,11 @@ def test_flags_beat_environment_beats_file_beats_default(clean_environment: Path
     assert limits(run(home))["queue"] == 1000
     write_config(home, "queue = 11\nmax_batch = 12\ntimeout = 2.5\n")
     assert limits(run(home))["queue"] == 11
-    found = limits(run(home, REPORT_BRIDGE_QUEUE="21"))
+    found = limits(run(home, environ={"REPORT_BRIDGE_QUEUE": "21"}))
     assert (found["queue"], found["maxBatch"], found["timeoutSeconds"]) == (21, 12, 2.5)
-    found = limits(run(home, "--queue", "31", "--max-batch=32", REPORT_BRIDGE_QUEUE="21"))
+    found = limits(run(home, "--queue", "31", "--max-batch=32", environ={"REPORT_BRIDGE_QUEUE": "21"}))
     assert (found["queue"], found["maxBatch"], found["timeoutSeconds"]) == (31, 32, 2.5)
-    shown = run(home, "config", "--json", "--queue", "31", REPORT_BRIDGE_MAX_DEPTH="9", given=b"")
+    shown = run(home, "config", "--json", "--queue", "31", environ={"REPORT_BRIDGE_MAX_DEPTH": "9"})
     settings = json.loads(shown.stdout)["settings"]
     assert settings["queue"]["value"] == 31
     assert "--queue" in settings["queue"]["origin"]
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_ends_with_one_sentence(
     """A wrong command line is exit code 2, a configuration that cannot be used 3; stdout stays empty."""
     if config:
         write_config(clean_environment, config)
-    done = run(clean_environment, *words, **environ)
+    done = run(clean_environment, *words, environ=environ)
     assert done.returncode == code, done.stderr
     assert done.stdout == b""
     assert done.stderr.count(b"\n") == 1
@@ -130,7 +130,9 @@ def test_what_cannot_be_used_ends_with_one_sentence(
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("url", ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "http://127.9.9.9:1"])
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "http://127.9.9.9:1"]
+)
 def test_plain_http_is_for_loopback(clean_environment: Path, url: str) -> None:
     """Every spelling of loopback may be plain http."""
     assert run(clean_environment, "--url", url).returncode == 0
@@ -144,7 +146,11 @@ def test_a_flag_for_the_key_beats_the_environment(talk: Start, simulator: Simula
     simulator.set(other_keys="unknown")
     simulator.set_account(client_key=KEY, state="ok")
     bridge = talk(
-        "--url", simulator.base_url, "--key-file", str(key_file), environ={"ANTICAPTCHA_CLIENT_KEY": KEY[::-1]}
+        "--url",
+        simulator.base_url,
+        "--key-file",
+        str(key_file),
+        environ={"ANTICAPTCHA_CLIENT_KEY": KEY[::-1]},
     )
     assert bridge.report(1)["result"]["outcome"] == "accepted"
 
@@ -173,7 +179,7 @@ def test_without_a_key_reports_are_refused(talk: Start, simulator: Simulator) ->
 
 def test_unknown_variables_are_warned_of(clean_environment: Path) -> None:
     """A misspelt variable is told once; the clients' own is not."""
-    done = run(clean_environment, REPORT_BRIDGE_QEUE="5", REPORT_BRIDGE_BIN="/x")
+    done = run(clean_environment, environ={"REPORT_BRIDGE_QEUE": "5", "REPORT_BRIDGE_BIN": "/x"})
     assert limits(done)["queue"] == 1000
     assert done.stderr.count(b"setting_unknown") == 1
     assert b"REPORT_BRIDGE_QUEUE" in done.stderr
@@ -182,7 +188,9 @@ def test_unknown_variables_are_warned_of(clean_environment: Path) -> None:
 
 def test_the_sandbox_reads_no_key_and_touches_no_file(clean_environment: Path) -> None:
     """Broken key sources do not matter in the sandbox, any key is taken, and nothing is left behind."""
-    report = '{"jsonrpc":"2.0","id":2,"method":"%s","params":{"taskId":1,"clientKey":"%s"}}\n' % (IMAGE, "x" * 16)
+    report = json.dumps(
+        {"jsonrpc": "2.0", "id": 2, "method": IMAGE, "params": {"taskId": 1, "clientKey": "x" * 16}}
+    )
     for environ in (
         {"ANTICAPTCHA_CLIENT_KEY_FILE": "/nowhere"},
         {"ANTICAPTCHA_CLIENT_KEY": "short"},
@@ -190,13 +198,15 @@ def test_the_sandbox_reads_no_key_and_touches_no_file(clean_environment: Path) -
         {"REPORT_BRIDGE_KEY_COMMAND": f"touch {clean_environment}/ran"},
         {"REPORT_BRIDGE_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
     ):
-        done = run(clean_environment, "--sandbox", given=report.encode(), **environ)
+        done = run(clean_environment, "--sandbox", given=report.encode(), environ=environ)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["result"]["sandbox"] is True
     assert [path for path in clean_environment.rglob("*") if path.is_file()] == []
 
 
-def test_the_ledger_is_a_private_file_of_the_user(talk: Start, clean_environment: Path, simulator: Simulator) -> None:
+def test_the_ledger_is_a_private_file_of_the_user(
+    talk: Start, clean_environment: Path, simulator: Simulator
+) -> None:
     """By default the ledger lies in the state directory, 0600 in a 0700 directory, whatever the umask."""
     before = os.umask(0)
     try:
@@ -236,16 +246,19 @@ def test_an_unusable_ledger_with_require_ledger_refuses_reports(talk: Start, sim
 
 
 @pytest.mark.parametrize(
-    "environ", [{}, {"LANG": "C", "LC_ALL": "C"}, {"LANG": "de_DE.ISO-8859-1"}, {"PYTHONIOENCODING": "utf-16"},
-                {"PYTHONUTF8": "0", "LC_ALL": "POSIX"}, {"TZ": "Pacific/Kiritimati"}, {"PYTHONINTMAXSTRDIGITS": "640"},
-                {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": "1"}, {"PYTHONOPTIMIZE": "2"}],
+    "environ",
+    [
+        {}, {"LANG": "C", "LC_ALL": "C"}, {"LANG": "de_DE.ISO-8859-1"}, {"PYTHONIOENCODING": "utf-16"},
+        {"PYTHONUTF8": "0", "LC_ALL": "POSIX"}, {"TZ": "Pacific/Kiritimati", "PYTHONOPTIMIZE": "2"},
+        {"PYTHONINTMAXSTRDIGITS": "640", "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": "1"},
+    ],
 )  # fmt: skip
 def test_almost_no_environment_is_needed(environ: dict[str, str]) -> None:
     """With nothing in the environment, or with odd things, requests are served and ids echoed."""
     given = '{"jsonrpc":"2.0","id":"é😀","method":"bridge.info"}\n' + (
-        '{"jsonrpc":"2.0","id":%s,"method":"%s","params":{"taskId":1}}\n' % ("9" * 2000, IMAGE)
+        f'{{"jsonrpc":"2.0","id":{"9" * 2000},"method":"{IMAGE}","params":{{"taskId":1}}}}\n'
     )
-    done = run(None, "--sandbox", given=given.encode(), **environ)
+    done = run(None, "--sandbox", given=given.encode(), environ=environ)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert json.loads(first)["id"] == "é😀"
@@ -260,13 +273,16 @@ def test_without_home_and_user_the_real_service_starts() -> None:
     assert limits(done)["queue"] == 1000
 
 
-def test_variables_of_other_programs_do_not_redirect(talk: Start, simulator: Simulator, tmp_path: Path) -> None:
+def test_variables_of_other_programs_do_not_redirect(
+    talk: Start, simulator: Simulator, tmp_path: Path
+) -> None:
     """Proxy, CA, netrc and key-log variables are not followed."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary-netrc\n")
     environ = {
         "ANTICAPTCHA_CLIENT_KEY": KEY, "HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
-        "ALL_PROXY": "http://127.0.0.1:9", "NETRC": str(tmp_path / "netrc"), "SSLKEYLOGFILE": str(tmp_path / "keys"),
-        "REQUESTS_CA_BUNDLE": "/nowhere", "CURL_CA_BUNDLE": "/nowhere",
+        "ALL_PROXY": "http://127.0.0.1:9", "NETRC": str(tmp_path / "netrc"),
+        "SSLKEYLOGFILE": str(tmp_path / "keys"), "REQUESTS_CA_BUNDLE": "/no",
+        "CURL_CA_BUNDLE": "/nowhere",
     }  # fmt: skip
     bridge = talk("--url", simulator.base_url, environ=environ)
     assert bridge.report(1)["result"]["outcome"] == "accepted"
@@ -280,13 +296,15 @@ def test_help_and_version_need_nothing(clean_environment: Path) -> None:
     """Help, version and the overview work with closed stdin and an unusable configuration."""
     write_config(clean_environment, "nope = 1")
     for words in (["--help"], ["--version"], ["serve", "--help"], ["version"], ["help"], ["call", "--help"]):
-        done = run(clean_environment, *words, given=b"", ANTICAPTCHA_CLIENT_KEY="short")
+        done = run(clean_environment, *words, environ={"ANTICAPTCHA_CLIENT_KEY": "short"})
         assert done.returncode == 0, words
         assert done.stdout
         assert done.stderr == b""
 
 
-def test_stray_prints_and_children_do_not_reach_the_wire(talk: Start, simulator: Simulator, tmp_path: Path) -> None:
+def test_stray_prints_and_children_do_not_reach_the_wire(
+    talk: Start, simulator: Simulator, tmp_path: Path
+) -> None:
     """A key command that writes to its stderr and reads its stdin disturbs nothing."""
     script = tmp_path / "key.sh"
     script.write_text(f"#!/bin/sh\necho noise >&2\ncat >/dev/null\necho {KEY}\n")
@@ -296,7 +314,9 @@ def test_stray_prints_and_children_do_not_reach_the_wire(talk: Start, simulator:
     assert bridge.close().stdout == b""
 
 
-def test_a_slow_key_command_keeps_nobody_else_waiting(talk: Start, simulator: Simulator, tmp_path: Path) -> None:
+def test_a_slow_key_command_keeps_nobody_else_waiting(
+    talk: Start, simulator: Simulator, tmp_path: Path
+) -> None:
     """While the command runs, other methods and reports with a key of their own are answered."""
     bridge = talk("--url", simulator.base_url, "--key-command", f"/bin/sh -c 'while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo {KEY}'")  # fmt: skip # noqa: E501
     waiting = bridge.send(IMAGE, {"taskId": 1})

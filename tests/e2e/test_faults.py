@@ -20,7 +20,9 @@ WITH_KEY = {"ANTICAPTCHA_CLIENT_KEY": KEY}
 
 def magic_ids() -> list[int]:
     """Return a task id for every error, status, fault, situation and variant there is."""
-    ids = {MAGIC + n for n in (*range(1, 60), 999, *range(2200, 2212), *range(2400, 2432), *range(2500, 2512))}
+    ids = {
+        MAGIC + n for n in (*range(1, 60), 999, *range(2200, 2212), *range(2400, 2432), *range(2500, 2512))
+    }
     ids |= {MAGIC + n + 500 for n in range(1001, 1034)} | {MAGIC + n + 2000 for n in (2408, 2429, 2500, 2503)}
     described = json.dumps(describe())
     ids |= {MAGIC + n for n in range(1, 8000) if str(MAGIC + n) in described}
@@ -99,7 +101,15 @@ def test_whatever_the_upstream_does_is_answered_truthfully(talk: Start, simulato
 def test_every_error_in_the_sandbox_too(talk: Start) -> None:
     """The sandbox knows the magic ids, without a key and without set-up."""
     bridge = talk("--sandbox", "--no-pauses", "--timeout", "1")
-    for n, code in ((16, 16), (1, 1), (21, 21), (999, 999), (2403, -32003), (1014, -32002), (3150, 2**31 - 1)):
+    for n, code in (
+        (16, 16),
+        (1, 1),
+        (21, 21),
+        (999, 999),
+        (2403, -32003),
+        (1014, -32002),
+        (3150, 2**31 - 1),
+    ):
         assert bridge.report(MAGIC + n)["error"]["code"] == code
 
 

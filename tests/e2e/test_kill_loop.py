@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.killloop import IMAGE, Ask, KillLoop, Plan, Tally, Told, judge_task
 from tests.world import scratch_directory
 
-SHORT_S = 7.0
+SHORT_S = 6.0
 
 
 def test_nothing_is_lost_or_false_while_bridges_are_killed() -> None:
@@ -26,7 +26,7 @@ def run_short(folder: Path) -> None:
     """Run the loop for some seconds. In memory, where the disk's other users cannot hold up a commit."""
     seed = random.SystemRandom().randrange(1_000_000)
     stop_by = time.monotonic() + SHORT_S
-    plan = Plan(seed, bridges=3, tasks=400, kills=16, window_s=(3.5, 7.0), stop_by=stop_by)
+    plan = Plan(seed, bridges=3, tasks=400, kills=16, window_s=(3.5, 6.5), stop_by=stop_by)
     complaints: list[str] = []
     tally = KillLoop(folder, plan, complaints.append).run()
     print(f"seed {seed}: {tally.describe()}")

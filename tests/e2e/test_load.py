@@ -30,7 +30,8 @@ def test_a_thousand_reports_against_a_hanging_upstream(talk: Start, simulator: S
     asked = {bridge.send("bridge.status"), bridge.send("bridge.info"), bridge.send("bridge.listReports")}
     for name in names[-5:]:
         bridge.cancel(name)
-    cancelled, early = set(), 0
+    cancelled: set[int] = set()
+    early = 0
     while asked or len(cancelled) < 5:
         message = bridge.read_message()
         if message["id"] in asked:
@@ -87,9 +88,7 @@ def test_questions_are_heard_while_the_queue_is_just_full(talk: Start, simulator
         environ=WITH_KEY,
     )  # fmt: skip
     names = [bridge.send(IMAGE, {"taskId": n}) for n in range(1, 5)]
-    status = wait_for(
-        lambda: (found := bridge.call("bridge.status")["result"])["queued"] == 3 and found
-    )
+    status = wait_for(lambda: (found := bridge.call("bridge.status")["result"])["queued"] == 3 and found)
     assert status["inFlight"] == 1
     bridge.cancel(names[-1])
     message = bridge.read_message()

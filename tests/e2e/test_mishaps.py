@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from bridge.core.model import Exchange
 from bridge.reports.flight import Attempt
 from bridge.upstream.simulator import Simulator
 from tests.process import BridgeProcess
-from tests.world import Bridge, World, http
+from tests.world import Bridge, World, http, scratch_directory
 
 IMAGE = "reportIncorrectImageCaptcha"
 RECAPTCHA = "reportIncorrectRecaptcha"
@@ -34,13 +35,18 @@ def upstream() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def start_bots(
-    bridge_process: Callable[..., BridgeProcess], upstream: Simulator, tmp_path: Path
-) -> StartBots:
+def folder() -> Iterator[Path]:
+    """Where the ledger is: in memory, where nobody waits for a disk."""
+    with tempfile.TemporaryDirectory(dir=scratch_directory()) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def start_bots(bridge_process: Callable[..., BridgeProcess], upstream: Simulator, folder: Path) -> StartBots:
     """Start so many bots on one machine, each with a bridge of its own on the common ledger."""
 
     def start(count: int, *words: str) -> list[BridgeProcess]:
-        common = ("--url", upstream.base_url, "--ledger", str(tmp_path / "ledger.db"), *words)
+        common = ("--url", upstream.base_url, "--ledger", str(folder / "ledger.db"), *words)
         return [bridge_process(*common, environ={"ANTICAPTCHA_CLIENT_KEY": KEY}) for _ in range(count)]
 
     return start
@@ -159,7 +165,7 @@ def test_an_upstream_that_is_away_for_some_seconds(upstream: Simulator, start_bo
     bots = start_bots(3)
     assert [one.code for one in ask_all(bots, 1)] == [0] * 3
     sockets = upstream.counters()["acceptedSockets"]
-    upstream.add_fault("reset_before", for_seconds=4.0)
+    upstream.add_fault("reset_before", for_seconds=3.0)
     began_at = time.monotonic()
     seen = ask_all(bots, 100, each=20)
     took_s = time.monotonic() - began_at
@@ -168,31 +174,33 @@ def test_an_upstream_that_is_away_for_some_seconds(upstream: Simulator, start_bo
     assert {one.code for one in seen} <= {0, 16, -32002}, Counter(one.code for one in seen)
     assert sum(one.code == 0 for one in seen) >= 20
     assert tried < 60 + 60
-    assert 3.0 < took_s < 55.0
+    assert 2.0 < took_s < 55.0
     assert all(row["taken"] == 1 for row in upstream.deliveries())
     assert [one.code for one in ask_all(bots, 500)] == [0] * 3
     assert pauses(bots[0]) == []
 
 
-def test_a_full_disk(upstream: Simulator, start_bots: StartBots) -> None:
-    """The bot whose ledger is full goes on undurably and still knows what its neighbour has done."""
-    full, fine = start_bots(2)
-    assert [ask(full, 1).data["durable"], ask(fine, 2).data["durable"]] == [True, True]
-    _, hard = resource.prlimit(full.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (4096, hard))
-    undurable = ask(full, 3)
-    assert (undurable.code, undurable.data["durable"]) == (0, False)
-    assert ask(full, 2).data["replayed"]
-    assert (ask(fine, 4).code, ask(full, 4).data["replayed"]) == (0, True)
-    assert calls(upstream) == 4
-    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    until = time.monotonic() + 45.0
-    while full.call("bridge.status")["result"]["ledger"]["owed"]:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    known = ask(fine, 3)
-    assert (known.code, known.data["replayed"], known.data["durable"]) == (0, True, True)
-    assert calls(upstream) == 4
+if hasattr(resource, "prlimit"):  # Linux: limits of another process
+
+    def test_a_full_disk(upstream: Simulator, start_bots: StartBots) -> None:
+        """The bot whose ledger is full goes on undurably and still knows what its neighbour has done."""
+        full, fine = start_bots(2)
+        assert [ask(full, 1).data["durable"], ask(fine, 2).data["durable"]] == [True, True]
+        _, hard = resource.prlimit(full.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (4096, hard))
+        undurable = ask(full, 3)
+        assert (undurable.code, undurable.data["durable"]) == (0, False)
+        assert ask(full, 2).data["replayed"]
+        assert (ask(fine, 4).code, ask(full, 4).data["replayed"]) == (0, True)
+        assert calls(upstream) == 4
+        resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        until = time.monotonic() + 45.0
+        while full.call("bridge.status")["result"]["ledger"]["owed"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        known = ask(fine, 3)
+        assert (known.code, known.data["replayed"], known.data["durable"]) == (0, True, True)
+        assert calls(upstream) == 4
 
 
 def test_a_clock_that_is_seventy_seconds_fast(upstream: Simulator, start_bots: StartBots) -> None:

@@ -504,9 +504,7 @@ def test_members_of_a_batch_are_cancelled_alone(talk: Start, simulator: Simulato
         {"jsonrpc": "2.0", "id": n, "method": IMAGE, "params": {"taskId": n, "completedAt": time.time() - 53}}
         for n in (401, 402, 403, 404)
     ]
-    cancels = [
-        {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": n}} for n in (401, 402, 404)
-    ]
+    cancels = [{"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": n}} for n in (401, 402, 404)]
     bridge.send_line(json.dumps([*members, *cancels]).encode())
     answers = {answer["id"]: answer for answer in bridge.read_message()}
     assert error_of(answers[404]) == (-32800, "request_cancelled")
@@ -516,6 +514,18 @@ def test_members_of_a_batch_are_cancelled_alone(talk: Start, simulator: Simulato
         assert simulator.deliveries(n) == []
         data = answers[n]["error"]["data"]
         assert (data["outcome"], data["attempts"]) == ("not_sent", 0)
+
+
+def test_a_request_that_waits_for_a_key_is_cancelled(talk: Start, simulator: Simulator) -> None:
+    """Cancelling reaches requests that wait for a slow key command."""
+    bridge = talk("--url", simulator.base_url, "--key-command", "sleep 30")
+    first, second = bridge.send(IMAGE, {"taskId": 1}), bridge.send(IMAGE, {"taskId": 1})
+    bridge.sync()
+    for name in (second, first):
+        bridge.cancel(name)
+        message = bridge.read_message()
+        assert (message["id"], *error_of(message)) == (name, -32800, "request_cancelled")
+        assert message["error"]["data"]["outcome"] == "not_sent"
 
 
 def test_a_cancelled_joiner_leaves_the_report_alone(talk: Start, simulator: Simulator) -> None:

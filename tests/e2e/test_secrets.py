@@ -25,7 +25,7 @@ from tests.process import PATIENCE_S, ROOT
 Start = Callable[..., Talk]
 PLAIN = "c4a4e40a1b2c3d4e5f60718293a4b5c6"
 PLAIN_PARTLY = b"c4a4%65%34" + PLAIN[6:].encode()
-NASTY = 'Kq"\\/<&>%27+=?#{}~C4n4ry`$(x)\'Zz'
+NASTY = "Kq\"\\/<&>%27+=?#{}~C4n4ry`$(x)'Zz"
 
 
 def spellings(key: str) -> set[bytes]:
@@ -61,7 +61,11 @@ def demand_absent(keys: Iterable[str], where: str, *texts: bytes) -> None:
     for key in keys:
         for text in texts:
             lower = text.lower()
-            undone = (lower, unquote_to_bytes(text).lower(), html.unescape(text.decode("latin-1")).lower().encode())
+            undone = (
+                lower,
+                unquote_to_bytes(text).lower(),
+                html.unescape(text.decode("latin-1")).lower().encode(),
+            )
             for spelling in spellings(key):
                 for version in undone:
                     at = version.find(spelling)
@@ -74,7 +78,8 @@ def test_the_search_would_find_a_key() -> None:
         raw = key.encode()
         for hidden in (
             raw, raw.hex().upper().encode(), base64.b64encode(b"x" + raw + b"yz"), json.dumps(key).encode(),
-            base64.urlsafe_b64encode(b"xy" + raw + b"z"), quote(key, safe="").encode(), binascii.hexlify(raw[::-1]),
+            base64.urlsafe_b64encode(b"xy" + raw + b"z"), quote(key, safe="").encode(),
+            binascii.hexlify(raw[::-1]),
             b"".join(b"%%%02X" % byte for byte in raw), PLAIN_PARTLY if key == PLAIN else raw,
         ):  # fmt: skip
             with pytest.raises(AssertionError, match="here"):
@@ -105,7 +110,10 @@ def test_no_fault_brings_the_key_to_light(
     environ = {"ANTICAPTCHA_CLIENT_KEY": key} if source == "environment" else {}
     words = ["--key-file", str(key_file)] if source == "file" else []
     if source == "command":
-        words = ["--key-command", f"/bin/sh -c 'env > {home}/seen; cat /proc/$$/cmdline >> {home}/seen; cat {key_file}'"]
+        words = [
+            "--key-command",
+            f"/bin/sh -c 'env > {home}/seen; cat /proc/$$/cmdline >> {home}/seen; cat {key_file}'",
+        ]
     if source == "params":
         environ = {"ANTICAPTCHA_CLIENT_KEY": "another-key-that-is-not-looked-for"}
     params = {"clientKey": key} if source == "params" else {}
@@ -127,7 +135,9 @@ def test_no_fault_brings_the_key_to_light(
     ]
     answers = bridge.read_all(names)
     for answer in answers.values():
-        demand_absent([key], "answer", json.dumps(answer).encode(), json.dumps(answer, ensure_ascii=False).encode())
+        demand_absent(
+            [key], "answer", json.dumps(answer).encode(), json.dumps(answer, ensure_ascii=False).encode()
+        )
     for method in ("bridge.status", "bridge.info", "bridge.listReports"):
         demand_absent([key], method, json.dumps(bridge.call(method)).encode())
     proc = Path(f"/proc/{bridge.pid}")
@@ -150,9 +160,12 @@ def test_no_fault_brings_the_key_to_light(
 
 def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulator) -> None:
     """A key in a name, a method, a broken message or another param comes back nowhere but as an id."""
-    bridge = talk("--url", simulator.base_url, "--log-level", "debug", environ={"ANTICAPTCHA_CLIENT_KEY": PLAIN})
+    bridge = talk(
+        "--url", simulator.base_url, "--log-level", "debug", environ={"ANTICAPTCHA_CLIENT_KEY": PLAIN}
+    )
     key = json.dumps(NASTY)
     envelope = '{"jsonrpc":"2.0","id":1,'
+    long_key = json.dumps(NASTY * 4)
     texts = [
         f'{envelope}"method":{key}}}',
         f'{envelope}"method":"rpc.{PLAIN}"}}',
@@ -163,7 +176,7 @@ def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulat
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,{key}:{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"languagePool":{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"completedAt":{key}}}}}',
-        f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"taskType":{json.dumps(NASTY * 4)}}}}}',
+        f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"taskType":{long_key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":2,"taskType":{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{json.dumps(NASTY * 9)}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{json.dumps(NASTY + chr(233))}}}}}',
@@ -198,7 +211,11 @@ def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulat
 
 def test_the_key_in_headers_of_the_wire_is_not_repeated(clean_environment: Path) -> None:
     """Header framing that cannot be read is told without the header."""
-    for data in (f"Content-Length: {NASTY}\r\n\r\n", f"Content-Type: x\r\n{NASTY}\r\n\r\n", f"Content-{PLAIN}"):
+    for data in (
+        f"Content-Length: {NASTY}\r\n\r\n",
+        f"Content-Type: x\r\n{NASTY}\r\n\r\n",
+        f"Content-{PLAIN}",
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "bridge", "--sandbox", "--log-level", "debug"], input=data.encode(),
             capture_output=True, env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT)},
@@ -245,8 +262,8 @@ def test_a_key_given_to_the_wrong_setting_is_refused_unseen(
 ) -> None:
     """The refusal is one sentence that does not repeat what was given; exit code 2 or 3."""
     done = subprocess.run(
-        [sys.executable, "-m", "bridge", *words], input=b"", capture_output=True, timeout=PATIENCE_S, check=False,
-        env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT), **environ},
+        [sys.executable, "-m", "bridge", *words], input=b"", capture_output=True, check=False,
+        env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT), **environ}, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode in (2, 3)
     assert done.stdout == b""

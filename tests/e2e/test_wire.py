@@ -29,7 +29,17 @@ ROWS: list[dict[str, Any]] = (
     [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.is_file() else []
 )
 # A handful of the same sort, so that this suite says something where the vectors are not at hand.
-OWN_TEXTS = [b"[1,]", b"{}", b"[]", b"[NaN]", b'["\xff"]', b"[" * 9000, b'{"a":1,"a":2}', b"\xef\xbb\xbf{}", b"7"]
+OWN_TEXTS = [
+    b"[1,]",
+    b"{}",
+    b"[]",
+    b"[NaN]",
+    b'["\xff"]',
+    b"[" * 9000,
+    b'{"a":1,"a":2}',
+    b"\xef\xbb\xbf{}",
+    b"7",
+]
 
 
 def texts() -> list[tuple[bytes, dict[str, Any] | None]]:
@@ -234,7 +244,7 @@ def test_bytes_may_come_one_by_one(talk: Start) -> None:
         b"Content-Length: %d\r\n\r\n",
         b"content-length:%d\n\n",
         b"CONTENT-LENGTH:   00%d  \r\n\r\n",
-        b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nContent-Length: %d\r\nX-Other: 1\r\n\r\n",
+        b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nContent-Length: %d\r\nX: 1\r\n\r\n",
         b"\xef\xbb\xbfContent-Length: %d\r\n\r\n",
     ],
 )
@@ -250,7 +260,8 @@ def test_headers_are_taken_as_they_are_written(clean_environment: Path, head: by
 @pytest.mark.parametrize(
     "bad",
     [
-        b"Content-Length: -5\r\n\r\n", b"Content-Length: x\r\n\r\n", b"Content-Type: x\r\n\r\n", b"junk\r\n\r\n",
+        b"Content-Length: -5\r\n\r\n", b"Content-Length: x\r\n\r\n", b"Content-Type: x\r\n\r\n",
+        b"junk\r\n\r\n",
         b"Content-Length: 99999999999999999999\r\n\r\n", b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"Content-Length: 1000\r\n\r\n{", b"Content-Length", b"X" * 100_000,
     ],
@@ -349,7 +360,7 @@ def test_a_socket_serves_as_both_streams(clean_environment: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", "--sandbox"], stdin=theirs, stdout=theirs,
+            [sys.executable, "-m", "bridge", "--sandbox"], stdin=theirs.fileno(), stdout=theirs.fileno(),
             env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         theirs.close()

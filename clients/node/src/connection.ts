@@ -135,6 +135,7 @@ export class Connection {
       this.#cancelDelay();
       return;
     }
+    if (!this.#isDown) await this.ready.catch(() => undefined); // calls may wait for the handshake
     const flushed = new Promise<void>((resolve) => this.channel.whenFlushed(resolve));
     const started = performance.now();
     // Before the handshake nothing was accepted, so there is nothing to wait for.

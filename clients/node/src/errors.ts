@@ -91,7 +91,7 @@ export class UnansweredError extends BridgeError {
   readonly signal: string | null;
   readonly stderr: readonly string[];
 
-  constructor(reason: string, call: CallFacts, evidence: Evidence, options?: ErrorOptions) {
+  constructor(reason: string, call: CallFacts, evidence: Evidence, options?: { readonly cause: unknown }) {
     super(describeUnanswered(reason, call, evidence), options);
     this.method = call.method;
     this.taskId = call.taskId;

@@ -96,5 +96,10 @@ process.stdin.setEncoding("utf8");
 process.stdin.on("data", (chunk: string) => {
   const lines = (rest + chunk).split("\n");
   rest = lines.pop() ?? "";
-  if (behaviour !== "mute") for (const line of lines) onRequest(JSON.parse(line) as Request);
+  if (behaviour === "mute") return;
+  const delayMs = behaviour === "slow-start" ? 1_500 : 0;
+  for (const line of lines) {
+    if (delayMs > 0) setTimeout(() => onRequest(JSON.parse(line) as Request), delayMs);
+    else onRequest(JSON.parse(line) as Request);
+  }
 });

@@ -282,13 +282,23 @@ test("close ends a bridge and its children that ignore the end of input and SIGT
   await bridge.close();
 });
 
+test("close lets calls through that wait for the next child's handshake", async () => {
+  const bridge = await startFake("slow-start", { restart: { firstDelayMs: 1 }, closeTimeoutMs: 10_000 });
+  process.kill(bridge.pid as number, "SIGKILL");
+  await waitUntil(() => bridge.state === "down");
+  const call = report(bridge, 3);
+  await waitUntil(() => bridge.pid !== undefined);
+  await bridge.close();
+  assert.equal((await call).taskId, 3);
+});
+
 test("close waits for answers that are on their way, unwritten calls included", async () => {
   const bridge = await startFake("answers-late", { closeTimeoutMs: 10_000 });
-  const calls = Array.from({ length: 500 }, (_, index) => report(bridge, index + 1));
-  await new Promise((resolve) => setImmediate(resolve));
+  const taskIds = Array.from({ length: 5_000 }, (_, index) => index + 1);
+  const calls = taskIds.map((taskId) => report(bridge, taskId));
   const closed = bridge.close();
   assert.equal(bridge.state, "closing");
-  assert.deepEqual((await Promise.all(calls)).map(({ taskId }) => taskId), Array.from({ length: 500 }, (_, i) => i + 1));
+  assert.deepEqual((await Promise.all(calls)).map(({ taskId }) => taskId), taskIds);
   await closed;
   assert.equal(bridge.state, "closed");
 });

@@ -166,8 +166,9 @@ async function runHost(mode: string): Promise<Host> {
 }
 
 for (const mode of ["idle", "wait", "close"]) {
-  test(`a program ends by itself, and the bridge with it (${mode})`, async () => {
+  test(`a program ends by itself, and the bridge with it (${mode})`, { timeout: 60_000 }, async (t) => {
     const host = await runHost(mode);
+    t.after(() => host.kill());
     assert.equal(await host.exit, 0);
     if (mode === "wait") assert.equal(host.lines[1], "accepted");
     await waitUntil(() => !isAlive(host.pid));

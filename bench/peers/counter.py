@@ -1,0 +1,128 @@
+"""The bridge with counters: Python calls in all threads, commits, writes to stdout, connections, modules.
+
+Writes them to the file that the environment variable BENCH_COUNTS names when the bridge ends. Measures
+the program as it is: only functions at the rim are wrapped, and periodic sweeps put off.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_BEFORE = frozenset(sys.modules)
+
+import os  # noqa: E402  # after the look at what Python itself has loaded
+import threading  # noqa: E402
+from types import FrameType  # noqa: E402
+from typing import Any  # noqa: E402
+
+_COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "wakes": 0, "connections": 0}
+_MARKS: list[dict[str, int]] = []
+_MODULES: list[str] = []
+_PLACES: dict[Any, int] = {}
+_WARM = 11  # bench.budgets.WARM reports and the first bridge.info
+_OURS = frozenset(sys.modules) - _BEFORE
+
+
+def _profile(frame: FrameType, event: str, _argument: Any) -> None:
+    if event == "call":
+        _COUNTS["calls"] += 1
+        code = frame.f_code
+        _PLACES[code] = _PLACES.get(code, 0) + 1
+
+
+def _count_writes() -> None:
+    from bridge.wire.stdio import Pump, Writer
+
+    put, wake = Writer.put, Pump.wake
+
+    def counted_put(self: Writer, *words: Any) -> None:
+        if not _MARKS:
+            _MODULES.extend(set(sys.modules) - _BEFORE - _OURS)
+        _COUNTS["writes"] += 1
+        _MARKS.append(dict(_COUNTS))
+        if len(_MARKS) == _WARM:
+            _PLACES.clear()
+        put(self, *words)
+
+    def counted_wake(self: Pump) -> None:
+        _COUNTS["wakes"] += 1
+        wake(self)
+
+    Writer.put = counted_put  # type: ignore[method-assign]
+    Pump.wake = counted_wake  # type: ignore[method-assign]
+
+
+def _count_commits() -> None:
+    from bridge.core.model import Prune, Sweep
+    from bridge.ledger.sqlite import SqliteStore
+
+    transact = SqliteStore.transact
+
+    def counted(self: SqliteStore, operations: Any) -> Any:
+        real = [op for op in operations if not isinstance(op, Sweep | Prune)]
+        _COUNTS["commits"] += bool(real)
+        _COUNTS["operations"] += len(real)
+        return transact(self, operations)
+
+    SqliteStore.transact = counted  # type: ignore[method-assign]
+
+
+def _count_connections() -> None:
+    from bridge.upstream.pool import Pool
+
+    count_opened = Pool.count_opened
+
+    def counted(self: Pool) -> None:
+        _COUNTS["connections"] += 1
+        count_opened(self)
+
+    Pool.count_opened = counted  # type: ignore[method-assign]
+
+
+def _wrap_late() -> None:
+    """Wrap what loads after the start as soon as it is loaded, so that the start loads nothing for us."""
+    from bridge.app import App
+
+    client_now = App._client_now
+    journal_opened: list[int] = []
+
+    def wrapped(self: App) -> Any:
+        client = client_now(self)
+        if not journal_opened:
+            journal_opened.append(1)
+            _count_connections()
+            _count_commits()
+        return client
+
+    App._client_now = wrapped  # type: ignore[method-assign]
+    App.warm_up = lambda self: None  # type: ignore[method-assign]  # runs beside the start, not before it
+
+
+def main() -> int:
+    """Serve with the counters on."""
+    from bridge.cli.main import main as serve
+    from bridge.reports import service
+
+    service.SWEEP_S = 3600.0  # type: ignore[misc]  # sweeps go by the clock, and counts must not
+    _count_writes()
+    _wrap_late()
+    threading.setprofile(_profile)
+    sys.setprofile(_profile)
+    code = serve()
+    sys.setprofile(None)
+    threading.setprofile(None)  # type: ignore[arg-type]
+    import json
+
+    top = sorted(_PLACES.items(), key=lambda item: -item[1])[:100]
+    told = {
+        "marks": _MARKS,
+        "modules": sorted(_MODULES),
+        "top": [(f"{os.path.basename(code.co_filename)}:{code.co_name}", number) for code, number in top],
+    }
+    with open(os.environ["BENCH_COUNTS"], "w", encoding="ascii") as file:
+        json.dump(told, file)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""The one session of a PostgreSQL ledger: made, kept alive, lost, and made again under the same name.
+
+Knows sessions, locks of instances and clocks, and no report. Imported by `bridge.ledger.postgres` only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Condition
+from typing import Final
+
+from bridge.core.redact import Secret
+from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect
+from bridge.ledger.postgres_neighbours import Neighbours
+from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, Pulse
+from bridge.ledger.postgres_rows import QUERIES, certain, dump
+from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
+from bridge.ledger.postgres_trouble import GONE, explain, trouble
+from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
+
+_Q: Final = QUERIES
+STATEMENT_S: Final = 2.0
+"""Longest time the server may spend on one statement: the contract's bound for a ledger that is locked."""
+BACK_S: Final = 1.0
+"""How long an operation waits for a session that has just been lost. A server that merely ended the session
+lets us in again in milliseconds; without the wait, a bridge that was frozen and wakes up would decide
+without the ledger about reports that are a neighbour's by now."""
+_OFFSET_TRIES: Final = 3
+"""Measurements of the clock's offset; the one with the shortest round trip counts."""
+
+Clocks = tuple[Callable[[], float], Callable[[], float]]
+"""Seconds since boot, and UNIX seconds of this host."""
+Times = Callable[[float], tuple[float, float]]
+"""The server's time as the ledger's timeline and wall."""
+
+
+class Session:
+    """Where statements run. `lock` is held by whoever uses `link`.
+
+    Args:
+        url: the address.
+        password: one that the usual sources do not have.
+        instance: the name under which rows are owned.
+        neighbours: is told when everybody's sessions may have broken.
+        clocks: of this host.
+        tell_time: turns the server's time into the ledger's.
+        busy_s: seconds to wait for a lock of another bridge.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        password: Secret | None,
+        instance: str,
+        neighbours: Neighbours,
+        clocks: Clocks,
+        tell_time: Times,
+        busy_s: float,
+    ) -> None:
+        self.lock = Condition()
+        self.secret = b""
+        self.durable = True
+        self.clock_offset_s = 0.0
+        self.clock_skew_s = 0.0
+        """This host's clock minus the server's."""
+        self.trouble: LedgerTrouble | None = None
+        self.is_newer = False
+        """True once a newer version has changed the ledger so that this one must not write."""
+        self.lock_timeout_s = busy_s
+        self._url, self._password = url, password
+        self._instance = instance.encode()
+        self._neighbours = neighbours
+        self._boot_clock, self._wall_clock = clocks
+        self._tell_time = tell_time
+        self._link: Link | None = None
+        self._why_lost = trouble(UNREADABLE)
+        self._lost_at = 0.0
+        self._is_closed = False
+        self._pulse = Pulse(self._beat, self._come_back)
+
+    def open(self) -> None:
+        """Make the first session, and the ledger if there is none.
+
+        Raises:
+            LedgerTrouble: it can be neither made nor read.
+        """
+        link = connect(self._url, self._password)
+        try:
+            with translated():
+                found, is_readonly = self._set_up(link)
+                if found.version < VERSION and not is_readonly:
+                    found = migrate(link)
+                if found.version == 0:
+                    raise trouble(READONLY)
+                self.is_newer = found.is_newer
+                if found.is_newer:
+                    self.trouble = trouble(NEWER)
+                elif is_readonly or found.version < VERSION:
+                    self.trouble = trouble(READONLY)
+                self.secret = _read_secret(link)
+                if len(self.secret) != 32:
+                    raise trouble(CORRUPT)
+                if not is_readonly:
+                    self.hold(link)
+                self.clock_offset_s = self._measure(link)
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        self._pulse.start()
+
+    def _set_up(self, link: Link) -> tuple[Found, bool]:
+        """Make a session careful; the ledger's version and whether the server takes no writes."""
+        idle_ms = round(IDLE_S * 1000)
+        options = {
+            "search_path": "report_bridge, pg_temp",
+            "statement_timeout": round(STATEMENT_S * 1000),
+            "lock_timeout": max(1, round(self.lock_timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": idle_ms,
+            "idle_session_timeout": idle_ms,
+            "client_connection_check_interval": 1000,
+            "tcp_keepalives_idle": 2,
+            "tcp_keepalives_interval": 1,
+            "tcp_keepalives_count": 3,
+            "tcp_user_timeout": idle_ms,
+            # Only look-ups by index are ever right here, also while the statistics know of no rows.
+            "enable_seqscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+            "plan_cache_mode": "force_generic_plan",
+            "jit": "off",
+        }
+        given = {name: str(value) for name, value in options.items()}
+        _, condition, ((pid,),) = link.run([(_Q["set_up"], [dump(given)]), (_Q["condition"], []), (_PID, [])])
+        ((is_standby, _, is_synced, is_synchronous, is_readonly),) = condition
+        link.pid = int(certain(pid))
+        self.durable = is_synced == is_synchronous == b"t"
+        return identify(link), b"t" in (is_standby, is_readonly)
+
+    def hold(self, link: Link) -> None:
+        """Own the rows of our instance; a former session of ours may still have them."""
+        name = [self._instance]
+        link.run([(_Q["end_former_session"], name), (_Q["hold"], name)])
+        link.is_held = True
+
+    def let_go(self) -> None:
+        """Show that this instance is gone."""
+        link = self._link
+        if link is not None and not link.is_lost:
+            link.is_held = False
+            try:
+                link.run([(_Q["let_go"], [self._instance])], 1.0)
+            except (LinkLost, ServerRefused):
+                return  # Then the server lets go when it misses the session.
+
+    def _measure(self, link: Link) -> float:
+        """The server's time minus the boot clock, as exact as half a round trip."""
+        best: tuple[float, float] | None = None
+        for _ in range(_OFFSET_TRIES):
+            before = self._boot_clock()
+            (((told,),),) = link.run([(_TIME, [])])
+            after = self._boot_clock()
+            now, wall = self._tell_time(float(certain(told)))
+            if best is None or after - before < best[0]:
+                best = after - before, now - (before + after) / 2
+                self.clock_skew_s = self._wall_clock() - wall
+        assert best is not None
+        return best[1]
+
+    # --- in use ------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link:
+        """The session.
+
+        Raises:
+            LedgerTrouble: there is none.
+        """
+        if self._link is None:
+            raise LedgerTrouble(self._why_lost.kind, self._why_lost.sentence)
+        return self._link
+
+    def wait_for_link(self) -> Link:
+        """The session, if need be a moment after it was lost. The lock is let go meanwhile."""
+        while self._link is None and not self._is_closed:
+            left_s = self._lost_at + BACK_S - time.monotonic()
+            if left_s <= 0 or not self.lock.wait(left_s):
+                break
+        return self.link
+
+    def lose(self) -> None:
+        """The session is gone: let the pulse bring another."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+            self._lost_at = time.monotonic()
+            self._why_lost = trouble(UNREADABLE)
+            self._pulse.hurry()
+
+    def close(self) -> None:
+        """Let go of the session and, with it, of the instance's lock. Idempotent."""
+        self._pulse.stop()
+        with self.lock:
+            self._is_closed = True
+            # Asked for, so that the lock is free when this returns, and not a moment later.
+            self.let_go()
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+            self.lock.notify_all()
+
+    # --- on the thread of the pulse ----------------------------------------------------------
+
+    def _beat(self) -> bool:
+        """Say something if nothing was said for a while; True if there is a session."""
+        with self.lock:
+            link = self._link
+            if link is None:
+                return self._is_closed
+            if time.monotonic() - link.used_at < BEAT_S * 0.9:
+                return True
+            try:
+                (((told, oldest),),) = link.run([(_Q["beat"], [])])
+            except LinkLost:
+                self.lose()
+                return False
+            except ServerRefused as refusal:
+                if refusal.state in GONE:
+                    self.lose()
+                return self._link is not None
+            self.is_newer = int(certain(oldest)) > VERSION
+            self.clock_skew_s = self._wall_clock() - float(certain(told))
+            return True
+
+    def _come_back(self) -> bool:
+        """Make a new session."""
+        try:
+            link = connect(self._url, self._password)
+        except LedgerTrouble as why:
+            self._why_lost = why
+            return False
+        try:
+            with translated():
+                found, is_readonly = self._set_up(link)
+                if found.version == 0 or _read_secret(link) != self.secret:
+                    raise trouble(REPLACED)
+                if not is_readonly:
+                    self.hold(link)
+        except LedgerTrouble as why:
+            self._why_lost = why
+            link.close()
+            return False
+        with self.lock:
+            if self._is_closed:
+                link.close()
+                return True
+            self._neighbours.forgive()
+            self.is_newer = found.is_newer
+            self._link = link
+            self.lock.notify_all()
+        return True
+
+
+_PID: Final = "SELECT pg_backend_pid()"
+_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+def _read_secret(link: Link) -> bytes:
+    rows = link.run([(_Q["secret"], [])])[0]
+    return bytes.fromhex(certain(rows[0][0])) if rows else b""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The errors of the door become the ledger's."""
+    try:
+        yield
+    except ServerRefused as refusal:
+        raise explain(refusal.state) from None
+    except LinkLost:
+        raise trouble(UNREADABLE) from None

@@ -1,0 +1,227 @@
+"""Tests of `bridge.cli.doctor`: each fault is found, has a fix, and no secret is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.cli import checks, main
+from bridge.upstream.probe import Sight
+from tests.ledgers import make_ledger
+
+KEY = "0123456789abcdef0123456789abcdef"
+Run = Callable[..., tuple[int, str, str]]
+Find = Callable[..., dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def find(run: Run, monkeypatch: pytest.MonkeyPatch) -> Find:
+    """Run the doctor and return its checks by name; the slow self-test is left out."""
+    monkeypatch.setattr(checks, "check_guard", lambda: iter(()))
+
+    def find_checks(*words: str) -> dict[str, list[dict[str, Any]]]:
+        code, out, _ = run("doctor", "--json", *words)
+        told = json.loads(out)
+        assert code == (0 if told["ok"] else 1)
+        assert told["ok"] == all(check["status"] != "failed" for check in told["checks"])
+        assert all((check["fix"] is None) == (check["status"] == "ok") for check in told["checks"])
+        found: dict[str, list[dict[str, Any]]] = {}
+        for check in told["checks"]:
+            found.setdefault(check["name"], []).append(check)
+        return found
+
+    return find_checks
+
+
+def statuses(found: dict[str, list[dict[str, Any]]], name: str) -> list[str]:
+    """How the checks of one name ended."""
+    return [check["status"] for check in found[name]]
+
+
+def test_a_fresh_installation_is_sound(run: Run) -> None:
+    """Without key and ledger there is something to look at, but nothing has failed."""
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "fix:" in out
+    assert "0 failed" in out
+    assert out.isascii()
+
+
+def test_the_guard_is_proved_in_a_process() -> None:
+    """The self-test starts a process and finds the wire clean."""
+    assert [check.status for check in checks.check_guard()] == ["ok"]
+
+
+def test_a_broken_guard_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a stray print reaches the wire, the self-test fails."""
+    monkeypatch.setattr(checks, "_GUARD", "import os\nos.write(1, b'stray wire')\n{path!r}")
+    assert [check.status for check in checks.check_guard()] == ["failed"]
+
+
+def test_a_key_is_read_and_never_shown(find: Find, run: Run, tmp_path: Path) -> None:
+    """A good key is fine, a file that others may read is a warning, and the key is in no output."""
+    file = tmp_path / "key"
+    file.write_text(KEY + "\n")
+    file.chmod(0o600)
+    assert statuses(find("--key-file", str(file)), "key") == ["ok"]
+    file.chmod(0o644)
+    assert statuses(find("--key-file", str(file)), "key") == ["warning"]
+    assert KEY not in "".join(map(str, run("doctor", "--key-file", str(file))))
+
+
+@pytest.mark.parametrize("text", ["short", f"{KEY} ", "\N{SNOWMAN}" * 20, ""])
+def test_what_is_no_key_fails(find: Find, tmp_path: Path, text: str) -> None:
+    """A source that gives no key is a failure that repeats none of it."""
+    file = tmp_path / "key"
+    file.write_text(text, encoding="utf-8")
+    (check,) = find("--key-file", str(file))["key"]
+    assert check["status"] == "failed"
+    assert not text or text not in check["message"]
+
+
+def test_a_key_command_that_fails_is_found(find: Find) -> None:
+    """The command is run, and its end is told."""
+    assert statuses(find("--key-command", "false"), "key") == ["failed"]
+    assert statuses(find("--key-command", f"echo {KEY}"), "key") == ["ok"]
+
+
+def test_settings_that_cannot_be_used_fail(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad setting is a failed check, and the other checks still run."""
+    monkeypatch.setenv("REPORT_BRIDGE_CONCURRENCY", "many")
+    found = find()
+    assert statuses(found, "settings") == ["failed"]
+    assert "python" in found
+    assert "ledger" not in found
+
+
+def test_unknown_variables_are_warnings(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with our prefix that is no setting is named, with the nearest one."""
+    monkeypatch.setenv("REPORT_BRIDGE_CONCURENCY", "3")
+    assert "REPORT_BRIDGE_CONCURRENCY" in find()["settings"][1]["fix"]
+
+
+def test_a_missing_ledger_is_fine_and_not_made(find: Find, tmp_path: Path) -> None:
+    """The first report makes it; the doctor does not."""
+    assert statuses(find("--ledger", str(tmp_path / "a" / "b.sqlite3")), "ledger") == ["ok"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_healthy_ledger_is_told(find: Find, tmp_path: Path) -> None:
+    """Size, journal and integrity are named."""
+    found = find("--ledger", str(make_ledger(tmp_path / "l")))
+    assert [statuses(found, name) for name in ("ledger", "sqlite", "integrity")] == [["ok"], ["ok"], ["ok"]]
+
+
+def test_loose_modes_are_a_warning(find: Find, tmp_path: Path) -> None:
+    """A ledger that others may open is named with the command that mends it."""
+    path = make_ledger(tmp_path / "l")
+    path.chmod(0o644)
+    assert find("--ledger", str(path))["ledger"][1]["fix"] == f"chmod 600 {path}"
+
+
+def test_a_locked_ledger_fails(find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that somebody holds locked cannot be written, and that is said."""
+    path = make_ledger(tmp_path / "l")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    (check,) = find("--ledger", str(path))["ledger"]
+    holder.close()
+    assert check["status"] == "failed"
+    assert "locked" in check["fix"]
+
+
+def test_a_damaged_ledger_fails(find: Find, tmp_path: Path) -> None:
+    """Bytes that are no ledger are found."""
+    path = tmp_path / "l"
+    path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+    assert statuses(find("--ledger", str(path)), "ledger") == ["failed"]
+
+
+def test_a_newer_ledger_fails(find: Find, tmp_path: Path) -> None:
+    """A file of a newer version is told apart from a broken one."""
+    path = make_ledger(tmp_path / "l")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    assert "newer" in find("--ledger", str(path))["ledger"][0]["message"]
+
+
+def test_two_commands_on_path_are_a_warning(tmp_path: Path) -> None:
+    """Several different commands of one name are listed, and the one that is taken is named."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        command = tmp_path / name / "report-bridge"
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o755)
+    path = os.pathsep.join(str(tmp_path / name) for name in ("a", "b"))
+    (check,) = checks.check_commands({"PATH": path})
+    assert check.status == "warning"
+    assert str(tmp_path / "a") in str(check.fix)
+    (check,) = checks.check_commands({"PATH": str(tmp_path / "a")})
+    assert check.status == "ok"
+    first, *_ = checks.check_commands({"PATH": "", "REPORT_BRIDGE_BIN": str(tmp_path / "none")})
+    assert first.status == "failed"
+
+
+def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is not there is named."""
+    monkeypatch.setattr(checks, "PACKAGES", ("requests", "no_such_package"))
+    assert [check.status for check in checks.check_python()] == ["ok", "failed"]
+
+
+def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock before the installation cannot be right."""
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    assert [check.status for check in checks.check_clock()] == ["failed"]
+
+
+@pytest.fixture
+def sight(monkeypatch: pytest.MonkeyPatch) -> list[Sight]:
+    """What the doctor will see of the upstream."""
+    seen: list[Sight] = []
+    monkeypatch.setattr("bridge.upstream.probe.look_at", lambda *args, **kwargs: seen[0])
+    return seen
+
+
+@pytest.mark.parametrize(
+    "failure", ["dns", "connect", "tls", "certificate", "proxy", "reset", "timeout", "cut"]
+)
+def test_every_failure_of_the_upstream_has_a_fix(find: Find, sight: list[Sight], failure: str) -> None:
+    """Each step that can fail is named with what to do."""
+    sight.append(Sight(failure, None, None, None, 0.1))
+    (check,) = find("--online")["upstream"]
+    assert check["status"] == "failed"
+    assert check["fix"]
+
+
+@pytest.mark.parametrize(("ahead_s", "status"), [(0.0, "ok"), (70.0, "warning"), (-70.0, "warning")])
+def test_the_skew_is_told(find: Find, sight: list[Sight], ahead_s: float, status: str) -> None:
+    """A clock that is off by more than 2 s is a warning that says in which direction."""
+    sight.append(Sight(None, "TLSv1.3", 405, time.time() - ahead_s, 0.0))
+    (check,) = find("--online")["skew"]
+    assert check["status"] == status
+    assert (ahead_s > 0) == ("ahead" in check["message"])
+
+
+def test_without_online_nothing_is_asked(find: Find) -> None:
+    """The network is left alone unless asked for."""
+    assert "upstream" not in find()

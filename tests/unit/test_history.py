@@ -1,0 +1,170 @@
+"""Tests of `bridge.cli.history`: lists, one report's story, exports and pruning."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import main
+from tests.ledgers import START, add_reports, make_ledger
+
+Run = Callable[..., tuple[int, str, str]]
+DAY = 86_400.0
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger with three reports."""
+    path = make_ledger(tmp_path / "ledger.sqlite3")
+    add_reports(
+        path,
+        {
+            "task_id": 1,
+            "recorded_wall": START,
+            "events": {"claimed": {"owner": "a"}, "begun": {"attempt": 1}},
+        },
+        {
+            "task_id": 2,
+            "recorded_wall": START + DAY,
+            "outcome": "refused",
+            "code": 16,
+            "kind": "no_such_captcha",
+        },
+        {"task_id": 3, "recorded_wall": START + 2 * DAY, "method": "reportIncorrectRecaptcha"},
+    )
+    return path
+
+
+def test_list_shows_the_newest_first(run: Run, ledger: Path) -> None:
+    """Each report is a line, and the newest comes first."""
+    code, out, err = run("history", "list", "--ledger", str(ledger))
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert [line.split()[2] for line in lines[1:]] == ["3", "2", "1"]
+    assert "no_such_captcha" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "tasks"),
+    [
+        (("--outcome", "refused"), [2]),
+        (("--method", "reportIncorrectRecaptcha"), [3]),
+        (("--since", "2026-01-02"), [3, 2]),
+        (("--until", "2026-01-02T00:00Z"), [1]),
+        (("--limit", "1"), [3]),
+        (("--since", "1s"), []),
+    ],
+)
+def test_list_keeps_to_its_filters(run: Run, ledger: Path, words: tuple[str, ...], tasks: list[int]) -> None:
+    """Each flag leaves out what does not fit."""
+    code, out, _ = run("history", "list", "--json", "--ledger", str(ledger), *words)
+    assert code == 0
+    assert [json.loads(line)["taskId"] for line in out.splitlines()] == tasks
+
+
+def test_show_tells_the_events_in_order(run: Run, ledger: Path) -> None:
+    """The record comes first, then what happened, oldest first."""
+    code, out, _ = run("history", "show", "1", "--ledger", str(ledger))
+    assert code == 0
+    assert out.index("accepted") < out.index("claimed") < out.index("begun")
+    code, out, _ = run("history", "show", "1", "--json", "--ledger", str(ledger))
+    assert [event["event"] for event in json.loads(out)["reports"][0]["events"]] == ["claimed", "begun"]
+
+
+def test_show_says_that_nothing_is_known(run: Run, ledger: Path) -> None:
+    """A task without a report is one sentence and exit code 1."""
+    code, out, err = run("history", "show", "77", "--ledger", str(ledger))
+    assert (code, out) == (1, "")
+    assert "no report of task 77" in err
+
+
+@pytest.mark.parametrize("words", [("show",), ("show", "x"), ("list", "5"), ("show", "0"), ("nothing",)])
+def test_a_wrong_word_is_a_usage_mistake(run: Run, ledger: Path, words: tuple[str, ...]) -> None:
+    """What is not understood ends with 2 and one line."""
+    code, _, err = run("history", *words, "--ledger", str(ledger))
+    assert code == 2
+    assert len(err.splitlines()) == 1
+
+
+def test_exports_agree_with_each_other(run: Run, ledger: Path, tmp_path: Path) -> None:
+    """CSV and JSON lines hold the same reports, and a file of the export is the user's alone."""
+    _, out, _ = run("history", "export", "--ledger", str(ledger))
+    rows = list(csv.DictReader(io.StringIO(out)))
+    target = tmp_path / "out.jsonl"
+    code, out, err = run(
+        "history", "export", "--format", "jsonl", "--output", str(target), "--ledger", str(ledger)
+    )
+    assert (code, out) == (0, "")
+    assert "3 reports" in err
+    records = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [int(row["taskId"]) for row in rows] == [record["taskId"] for record in records] == [3, 2, 1]
+    assert [row["outcome"] for row in rows] == [record["outcome"] for record in records]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_export_stops_at_its_limit(run: Run, ledger: Path) -> None:
+    """No more than the asked number of reports is written."""
+    _, out, _ = run("history", "export", "--limit", "2", "--ledger", str(ledger))
+    assert len(out.splitlines()) == 3
+
+
+def test_export_to_nowhere_is_a_sentence(run: Run, ledger: Path, tmp_path: Path) -> None:
+    """A file that cannot be made is one line and exit code 1."""
+    code, _, err = run("history", "export", "--output", str(tmp_path / "no" / "x"), "--ledger", str(ledger))
+    assert code == 1
+    assert "cannot be written" in err
+
+
+def test_prune_deletes_only_what_is_old(run: Run, ledger: Path) -> None:
+    """Reports older than the moment go with their events; younger ones stay."""
+    add_reports(ledger, {"task_id": 4, "recorded_wall": time.time()})
+    code, out, _ = run("history", "prune", "--before", "2026-01-03", "--ledger", str(ledger))
+    assert code == 0
+    assert out.startswith("2 reports ")
+    connection = sqlite3.connect(ledger)
+    assert connection.execute("SELECT task_id FROM reports ORDER BY 1").fetchall() == [(3,), (4,)]
+    assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    connection.close()
+
+
+def test_prune_never_takes_what_guards_a_task(run: Run, ledger: Path) -> None:
+    """A moment less than a day ago is refused."""
+    code, _, err = run("history", "prune", "--before", "2h", "--ledger", str(ledger))
+    assert code == 2
+    assert "guard" in err
+
+
+def test_path_prints_the_path_and_nothing_else(run: Run, ledger: Path) -> None:
+    """Scripts can use the output as it is."""
+    assert run("history", "path", "--ledger", str(ledger)) == (0, f"{ledger}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words", [("history", "list"), ("history", "export"), ("history", "prune"), ("stats",)]
+)
+def test_a_missing_ledger_is_a_sentence(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Nothing to read is exit code 1 and a sentence, and nothing is made."""
+    code, out, err = run(*words, "--ledger", str(tmp_path / "none.sqlite3"))
+    assert (code, out) == (1, "")
+    assert "the first report makes it" in err
+    assert list(tmp_path.iterdir()) == []

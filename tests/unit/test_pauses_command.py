@@ -1,0 +1,91 @@
+"""Tests of `bridge.cli.pauses`: what holds reports back, and how a person ends it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import main
+from tests.ledgers import ACCOUNT, ENDPOINT, add_pause, add_reports, make_ledger
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger with a pause that only a person ends, and one that ends by itself."""
+    path = make_ledger(tmp_path / "ledger.sqlite3")
+    add_reports(path, {"task_id": 1})
+    now = time.time()
+    add_pause(path, "key_refused", ACCOUNT, "key_does_not_exist", now - 60, None)
+    add_pause(path, "method_withdrawn", "reportIncorrectHcaptcha", "no_such_method", now, now + 600)
+    return path
+
+
+def test_list_says_why_and_until_when(run: Run, ledger: Path) -> None:
+    """Each pause is a line with its cause and its end, and the advice of its error follows."""
+    code, out, err = run("pauses", "list", "--ledger", str(ledger))
+    assert (code, err) == (0, "")
+    assert "key_does_not_exist" in out
+    assert "when a person acts" in out
+    assert "then the next report probes" in out
+    assert "Copy the key again" in out
+    assert ACCOUNT not in out
+
+
+def test_json_tells_times_as_the_wire_does(run: Run, ledger: Path) -> None:
+    """Instants are RFC 3339 on the wall clock, whatever the ledger's timeline is."""
+    _, out, _ = run("pauses", "list", "--json", "--ledger", str(ledger))
+    first, second = json.loads(out)["pauses"]
+    assert (first["scope"], first["manual"], first["endsAt"]) == ("key", True, None)
+    assert first["account"] == ACCOUNT[:8]
+    assert first["openedAt"].startswith(time.strftime("%Y-%m-%dT", time.gmtime()))
+    assert (second["scope"], second["manual"]) == ("method", False)
+
+
+def test_another_upstream_has_no_pause(run: Run, ledger: Path) -> None:
+    """With --url only the pauses of that upstream are shown."""
+    _, out, _ = run("pauses", "list", "--ledger", str(ledger), "--url", "http://127.0.0.1:9")
+    assert "No pause holds" in out
+
+
+def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: Path) -> None:
+    """Only the asked scope is resumed, and afterwards it is due."""
+    words = ("--ledger", str(ledger), "--url", ENDPOINT)
+    code, out, _ = run("pauses", "resume", "--scope", "key", *words)
+    assert code == 0
+    assert "key (key_does_not_exist)" in out
+    _, out, _ = run("pauses", "list", *words)
+    assert "the next report probes" in out
+    assert "when a person acts" not in out
+    code, out, _ = run("pauses", "resume", "--scope", "address", *words)
+    assert (code, out) == (0, "No pause was to be resumed.\n")
+
+
+def test_resume_makes_no_ledger(run: Run, tmp_path: Path) -> None:
+    """Without a ledger it is a sentence and exit code 1."""
+    code, _, err = run("pauses", "resume", "--ledger", str(tmp_path / "none"))
+    assert code == 1
+    assert "no ledger" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_takes_no_scope(run: Run, ledger: Path) -> None:
+    """A flag that would do nothing is refused."""
+    assert run("pauses", "list", "--scope", "key", "--ledger", str(ledger))[0] == 2

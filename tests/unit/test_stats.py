@@ -1,0 +1,259 @@
+"""Tests of `bridge.cli.stats`, its summary, its warnings and its page: what the figures are made to say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.cli import main, page
+from bridge.cli.drawing import nice_ceiling, short
+from bridge.cli.risks import find_risks
+from bridge.cli.show import Screen
+from bridge.cli.stats import render
+from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
+from bridge.core.errors import rows
+from bridge.ledger.figures import Age, Cause, Cell, Figures, Latency, Pause
+from tests.ledgers import START, add_reports, make_ledger
+
+Run = Callable[..., tuple[int, str, str]]
+HOUR = int(START // 3600)
+IMAGE = "reportIncorrectImageCaptcha"
+TOKEN = "reportIncorrectRecaptcha"
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger with a little of everything."""
+    path = make_ledger(tmp_path / "ledger.sqlite3")
+    late = {"outcome": "not_sent", "code": -32010, "kind": "window_closed", "age_s": 75, "latency_ms": None}
+    refused = {"outcome": "refused", "code": 16, "kind": "no_such_captcha"}
+    add_reports(
+        path,
+        *({"task_id": n, "age_s": n, "latency_ms": 100 * n} for n in range(1, 11)),
+        *({"task_id": n, **late} for n in range(11, 17)),
+        *({"task_id": n, **refused, "recorded_wall": START + 90_000} for n in range(17, 29)),
+        {"task_id": 30, "outcome": "not_sent", "code": -32001, "kind": "x", "detail": {"cause": "<b>"}},
+    )
+    return path
+
+
+def figures_of(cells: dict[Cell, int], **more: Any) -> Figures:
+    """Figures with these cells and nothing else but what is given."""
+    empty: dict[str, Any] = {"ages": {}, "latencies": {}, "causes": {}, "pauses": {}}
+    return Figures(Counter(cells), *(Counter(more.get(name, {})) for name in empty))
+
+
+def kinds(figures: Figures, tasks_a_day: int | None = None) -> list[str]:
+    """The kinds of the warnings."""
+    return [risk["kind"] for risk in find_risks(summarise(figures, "day"), figures, tasks_a_day)]
+
+
+def test_json_has_every_total(run: Run, ledger: Path) -> None:
+    """Counts, reasons, ages and latencies are numbers that fit each other."""
+    code, out, _ = run("stats", "--json", "--ledger", str(ledger))
+    told = json.loads(out)
+    assert code == 0
+    assert told["reports"] == 29 == sum(told["outcomes"].values())
+    assert [(row["code"], row["reports"]) for row in told["refused"]] == [(16, 12)]
+    assert [(row["code"], row["reports"]) for row in told["notSent"]] == [(-32010, 6), (-32001, 1)]
+    assert told["notSent"][1]["causes"] == {"<b>": 1}
+    assert (told["ages"]["known"], told["ages"]["unknown"], told["ages"]["past60"]) == (16, 13, 6)
+    assert (told["latency"]["p50Ms"], told["latency"]["p95Ms"]) == (100, 900)
+    assert {warning["kind"] for warning in told["warnings"]} == {"late", "error_16"}
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_every_grouping_counts_every_report(run: Run, ledger: Path, by: str) -> None:
+    """The rows of each table add up to all reports."""
+    code, out, _ = run("stats", "--csv", "--by", by, "--ledger", str(ledger))
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert sum(int(row["reports"]) for row in table) == 29
+    assert all(int(row["reports"]) == sum(int(row[state]) for state in STATES) for row in table)
+    assert len({row[by] for row in table}) == len(table)
+
+
+def test_plain_text_has_no_control_characters_and_no_bars(run: Run, ledger: Path) -> None:
+    """What goes to a file is ASCII, in lines, and says honest words."""
+    code, out, err = run("stats", "--ledger", str(ledger))
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert "#" not in out
+    assert "the wall" in out
+    assert "money comes back" in " ".join(out.split())
+    assert "accepted by the API" in out
+
+
+def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: Path, run: Run) -> None:
+    """Bars appear at 100 columns and not at 40, and no line is wider than the terminal."""
+    summary = summarise(figures_of({Cell(HOUR, IMAGE, "accepted", 0): 5}), "day") | {"warnings": []}
+    screen = Screen(io.StringIO())
+    screen.is_terminal = screen.is_unicode = screen.has_bars = True
+    screen.width = 100
+    wide = render(summary, screen)
+    screen.has_bars, screen.width = False, 40
+    narrow = render(summary, screen)
+    assert any("█" in line for line in wide)
+    assert not any("█" in line for line in narrow)
+    assert max(map(len, wide)) <= 100
+
+
+def test_an_empty_span_is_said(run: Run, ledger: Path, tmp_path: Path) -> None:
+    """No report in the span is a sentence in every form, never a division by zero."""
+    for words in (), ("--json",), ("--csv",), ("--by", "account"), ("--html", str(tmp_path / "p.html")):
+        code, _, err = run("stats", "--since", "1s", "--ledger", str(ledger), *words)
+        assert (code, err) == (0, "")
+
+
+def test_the_page_is_whole_and_loads_nothing(run: Run, ledger: Path, tmp_path: Path) -> None:
+    """The page's tags match, its ids are unique, foreign text is escaped, and nothing is loaded."""
+    target = tmp_path / "page.html"
+    assert run("stats", "--html", str(target), "--ledger", str(ledger))[0] == 0
+    text = target.read_text(encoding="utf-8")
+    reader = TagReader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    assert max(Counter(reader.ids).values()) == 1
+    assert reader.references <= set(reader.ids)
+    assert not {"script", "img", "link", "iframe", "object"} & reader.tags
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+    assert "{{" not in text
+    assert "&lt;b&gt;" in text
+    assert reader.charts == reader.described
+
+
+class TagReader(HTMLParser):
+    """Notes tags that are open, ids, and what charts have."""
+
+    VOID = frozenset({"meta", "br", "rect", "line"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: set[str] = set()
+        self.tags: set[str] = set()
+        self.charts = self.described = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        assert "href" not in given
+        assert "src" not in given
+        if "id" in given:
+            self.ids.append(str(given["id"]))
+        self.references |= set(str(given.get("aria-labelledby") or "").split())
+        self.charts += tag == "svg"
+        self.described += tag == "desc"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("tasks", [0, 99])
+def test_few_tasks_are_a_warning(tasks: int) -> None:
+    """Below 100 reCAPTCHA tasks a day the vendor does not count, and the user learns it."""
+    cells = {Cell(HOUR, TOKEN, "accepted", 0): 5}
+    assert kinds(figures_of(cells), tasks) == ["few_tasks"]
+
+
+def test_the_report_rate_is_judged_only_against_told_tasks() -> None:
+    """13 reports on 100 tasks are too many, 12 are not, and without a count nothing is claimed."""
+    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 13}), 100) == ["high_rate"]
+    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 12}), 100) == []
+    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 13})) == []
+
+
+def test_a_jump_is_a_warning() -> None:
+    """Three times the usual day warns, and a steady rate does not."""
+    steady = {Cell(HOUR + 24 * day, TOKEN, "accepted", 0): 20 for day in range(6)}
+    assert kinds(figures_of(steady)) == []
+    assert kinds(figures_of({**steady, Cell(HOUR + 24 * 6, TOKEN, "accepted", 0): 60})) == ["jump"]
+
+
+def test_hcaptcha_reports_are_a_warning() -> None:
+    """The vendor withdrew the tasks, and the user learns it."""
+    assert kinds(figures_of({Cell(HOUR, "reportIncorrectHcaptcha", "accepted", 0): 1})) == ["withdrawn"]
+
+
+def test_ages_that_nobody_told_are_a_warning() -> None:
+    """Many reports without completedAt are said, with what to pass."""
+    cells = {Cell(HOUR, IMAGE, "accepted", 0): 40}
+    ages = {Age("a", IMAGE, "accepted", "", None): 40}
+    assert kinds(figures_of(cells, ages=ages)) == ["age_unknown"]
+
+
+@pytest.mark.parametrize("row", [row for row in rows("wire") if row.code], ids=lambda row: row.kind)
+def test_every_code_of_the_bridge_is_explained(row: Any) -> None:
+    """Each wire code has its own kind, sentence and advice."""
+    assert explain(row.code)["kind"] == row.kind
+    assert explain(row.code)["advice"]
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_every_code_of_the_upstream_is_explained(code: int) -> None:
+    """Known or not, an errorId has a sentence."""
+    assert explain(code)["message"]
+
+
+@given(st.dictionaries(st.integers(0, 1000), st.integers(1, 50), max_size=30), st.floats(0.01, 1.0))
+def test_a_quantile_is_a_value_with_that_part_at_or_below(counts: dict[int, int], part: float) -> None:
+    """At least the part lies at or below it, and less than the part lies below it."""
+    found = quantile(counts, part)
+    if not counts:
+        assert found is None
+        return
+    assert found is not None
+    whole = sum(counts.values())
+    assert sum(n for value, n in counts.items() if value <= found) >= part * whole - 1e-6
+    assert sum(n for value, n in counts.items() if value < found) < part * whole + 1e-6
+
+
+@given(st.integers(0, 10**9))
+def test_an_axis_ends_at_a_round_number_above(value: int) -> None:
+    """The top is never below the highest column, and not more than twice as high."""
+    top = nice_ceiling(value)
+    assert max(value, 1) <= top <= max(2 * value, 1)
+    assert len(short(top)) <= 4
+
+
+def test_pauses_and_causes_are_listed() -> None:
+    """Openings are added up by rule, and causes go with their code."""
+    cells = {Cell(HOUR, IMAGE, "refused", -32003): 3}
+    pauses = {Pause(HOUR, "quality", "x"): 2, Pause(HOUR + 5, "quality", "x"): 1}
+    figures = figures_of(
+        cells, pauses=pauses, causes={Cause(-32003, "HTTP 403"): 3}, latencies={Latency(IMAGE, 10): 3}
+    )
+    summary = summarise(figures, "day")
+    assert [(row["rule"], row["openings"]) for row in summary["pauses"]] == [("quality", 3)]
+    assert summary["refused"][0]["causes"] == {"HTTP 403": 3}
+    assert "HTTP 403: 3" in page.render_page(summary | {"warnings": []}, START)

@@ -1,0 +1,145 @@
+"""Tests of snippets, completions and the manual: made from the parsers, and fit for their readers."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import completion, main, man, snippet
+from bridge.cli.commands import COMMANDS
+from bridge.cli.grammar import Grammar, read_grammar
+from bridge.core.exits import EXITS
+from bridge.settings_table import TABLE
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process and return exit code, stdout and stderr."""
+
+    def run_words(*words: str) -> tuple[int, str, str]:
+        code = main.main(words)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture(scope="module")
+def grammar() -> list[Grammar]:
+    """The command line as a value."""
+    return list(read_grammar())
+
+
+@pytest.mark.parametrize("kind", snippet.SNIPPETS)
+def test_snippets_hold_absolute_paths(run: Run, kind: str) -> None:
+    """Every snippet is printed whole, and starts this very program."""
+    code, out, err = run("snippet", kind)
+    assert (code, err) == (0, "")
+    assert "$path" not in out
+    assert "--sandbox" in out or "andbox: true" in out
+    assert kind == "docker" or json.dumps(snippet.find_words()[0])[1:-1] in out
+
+
+@pytest.mark.parametrize("words", [["/opt/a b/report-bridge"], ["/usr/bin/python3", "-m", "bridge"]])
+def test_snippets_quote_what_they_start(words: list[str]) -> None:
+    """Blanks in a path survive in every language."""
+    assert json.dumps(words[0]) in snippet.render_snippet("node", words)
+    assert json.dumps(words[0]) in snippet.render_snippet("go", words)
+    ast.parse(snippet.render_snippet("python", words))
+    checked = subprocess.run(
+        ["/bin/sh", "-n"], input=snippet.render_snippet("shell", words), text=True, check=False
+    )
+    assert checked.returncode == 0
+    unit = snippet.render_snippet("systemd", words)
+    assert "ExecStart=" + ('"/opt/a b/report-bridge"' if len(words) == 1 else " ".join(words)) in unit
+
+
+def test_unit_files_have_no_specifier_by_accident() -> None:
+    """A percent sign in a path is doubled."""
+    assert "/opt/50%%/report-bridge" in snippet.render_snippet("systemd", ["/opt/50%/report-bridge"])
+
+
+def test_the_grammar_knows_every_flag(grammar: list[Grammar]) -> None:
+    """Each command is there, and each setting's flag with the commands that take settings."""
+    assert [command.name for command in grammar] == list(COMMANDS)
+    for command in grammar:
+        flags = {name for flag in command.flags for name in flag.names}
+        wanted = {row.flag for row in TABLE if row.flag and (row.kind != "switch" or not row.default)}
+        assert not COMMANDS[command.name].takes_settings or wanted <= flags
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_completions_name_every_command_and_flag(shell: str, grammar: list[Grammar]) -> None:
+    """Nothing that is understood is missing from a completion."""
+    script = completion.SHELLS[shell](grammar)
+    assert script.isascii()
+    for command in grammar:
+        assert command.name in script
+        for flag in command.flags:
+            assert all(name.lstrip("-") in script for name in flag.names)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["his"], ["history"]),
+        (["history", "pr"], ["prune"]),
+        (["history", "list", "--outcome", "no"], ["not_sent"]),
+        (["history", "--form"], ["--format"]),
+        (["call", "reportC"], ["reportCorrectRecaptcha"]),
+        (["help", "exit"], ["exit-codes"]),
+        (["nothing", "x"], []),
+        (["serve", "--timeout", ""], []),
+    ],
+)
+def test_bash_completes(words: list[str], expected: list[str], grammar: list[Grammar]) -> None:
+    """A real bash answers with the words that fit."""
+    bash = shutil.which("bash")
+    assert bash is not None
+    line = " ".join(f"'{word}'" for word in ["report-bridge", *words])
+    script = f"{completion.make_bash(grammar)}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
+    script += '_report_bridge; printf "%s\\n" "${COMPREPLY[@]}"'
+    ended = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == expected
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("word", ["tcsh", "", "--shell"])
+def test_another_shell_is_a_usage_mistake(run: Run, word: str) -> None:
+    """Shells that are not known end with 2."""
+    assert run("completion", word)[0] == 2
+
+
+def test_the_manual_has_every_part(run: Run, grammar: list[Grammar]) -> None:
+    """Commands, settings, variables and exit codes are in it; no line begins with a stray control."""
+    code, out, err = run("man")
+    assert (code, err) == (0, "")
+    for row in TABLE:
+        assert row.variable in out
+    for number in EXITS:
+        assert f".B {number}\n" in out
+    known = (".TH", ".SH", ".SS", ".TP", ".PP", ".B ", ".I ", ".nf", ".fi")
+    assert all(line.startswith(known) for line in out.splitlines() if line[:1] in (".", "'"))
+    assert out == man.render_manual(grammar)
+
+
+def test_find_words_prefers_the_command_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called as an installed command or an archive, that very file is named; else the interpreter is."""
+    command = tmp_path / "report-bridge"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(command)])
+    assert snippet.find_words() == [str(command)]
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "x.pyz")])
+    assert snippet.find_words()[1:] == [str(tmp_path / "x.pyz")]
+    monkeypatch.setattr("sys.argv", ["/x/__main__.py"])
+    monkeypatch.setattr("sys.executable", str(tmp_path / "none" / "python"))
+    assert snippet.find_words()[1:] == ["-m", "bridge"]
