@@ -240,6 +240,8 @@ class App:
         return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
     def _open_store(self, path: str | None, machine: str) -> Store:
+        if path is not None and "://" in path:
+            return self._open_server(path, machine)
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
@@ -252,6 +254,22 @@ class App:
             private_directory=is_own,
         )
 
+    def _open_server(self, url: str, machine: str) -> Store:
+        from bridge.ledger.postgres import PostgresStore
+
+        store = PostgresStore.open(
+            url,
+            password=self.settings.ledger_password,
+            policy=self._policy,
+            machine=machine,
+            boot_clock=boot_clock,
+            wall_clock=wall_clock,
+            instance=self._instance,
+        )
+        # A connection that is made again goes on under the same name, so that the rows stay ours.
+        self._instance = store.instance
+        return store
+
     def _hint_at_proxy(self) -> None:
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
             if os.environ.get(name) and self.settings.proxy is None and not self._hinted:
@@ -259,6 +277,7 @@ class App:
                 self.emit("proxy_hint", variable=name)
 
     _hinted = False
+    _instance: str | None = None
 
 
 class _SandboxKeys:

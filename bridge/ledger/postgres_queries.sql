@@ -52,7 +52,11 @@ SELECT version, oldest_writer FROM report_bridge.versions ORDER BY version DESC 
 
 -- name: lock_migration
 -- One bridge at a time brings the ledger to a new version.
-SELECT pg_advisory_xact_lock(7090317201311748);
+SELECT pg_advisory_lock(7090317201311748);
+
+-- name: unlock_migration
+-- Let the next one look.
+SELECT pg_advisory_unlock(7090317201311748);
 
 -- name: add_version
 -- Note that a script has run.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from bridge.ledger.postgres_link import Link, ServerRefused
+from bridge.ledger.postgres_link import Link, ServerRefused, Statement
 from bridge.ledger.postgres_rows import QUERIES, certain, load
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA, explain
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
@@ -68,13 +68,16 @@ def migrate(link: Link) -> Found:
     Raises:
         LedgerTrouble: it cannot be done; nothing was changed.
     """
-    timeouts = f"{round(MIGRATE_S * 1000)}"
+    names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    patience: list[Statement] = [(f"SET LOCAL {name} = {round(MIGRATE_S * 1000)}", []) for name in names]
     try:
-        link.run([(QUERIES["begin"], [])])
-        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-            link.run([(f"SET LOCAL {name} = {timeouts}", [])])
-        # Whoever is second waits here, and finds the work done.
-        link.run([(QUERIES["lock_migration"], [])], MIGRATE_S)
+        # Whoever is second waits here, and finds the work done. The lock comes before the transaction,
+        # because a transaction goes on believing what it has once found missing.
+        link.run(
+            [(QUERIES["begin"], []), *patience, (QUERIES["lock_migration"], []), (QUERIES["commit"], [])],
+            MIGRATE_S,
+        )
+        link.run([(QUERIES["begin"], []), *patience])
         found = identify(link)
         if found.version == 0:
             link.run([("CREATE SCHEMA IF NOT EXISTS report_bridge", [])])
@@ -85,15 +88,15 @@ def migrate(link: Link) -> Found:
             link.run([(QUERIES["add_version"], values)])
         if found.version == 0:
             link.run([(QUERIES["add_secret"], [os.urandom(32).hex().encode()])])
-        link.run([(QUERIES["commit"], [])])
+        link.run([(QUERIES["commit"], []), (QUERIES["unlock_migration"], [])])
         return identify(link)
     except ServerRefused as refusal:
-        link.run([(QUERIES["roll_back"], [])])
+        link.run([(QUERIES["roll_back"], []), (QUERIES["unlock_migration"], [])])
         if refusal.state == "42501":
             raise LedgerTrouble(READONLY if found_any(link) else UNREADABLE, NO_SCHEMA) from None
         raise explain(refusal.state) from None
     except LedgerTrouble:
-        link.run([(QUERIES["roll_back"], [])])
+        link.run([(QUERIES["roll_back"], []), (QUERIES["unlock_migration"], [])])
         raise
 
 
