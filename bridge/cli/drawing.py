@@ -53,13 +53,16 @@ def columns(
                 base += tall
     every = max(1, ceil(count / max(1, int(width // (max(map(len, labels), default=1) * 6.5 + 10)))))
     for index in range(0, len(labels), every):
-        x = _LEFT + (index + (0.0 if at_edges else 0.5)) * step
+        # A label may not leave the picture: 7 units a character are a little more than it takes.
+        x = min(_LEFT + (index + (0.0 if at_edges else 0.5)) * step, WIDTH - len(labels[index]) * 3.5)
         parts.append(
             f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{escape(labels[index])}</text>'
         )
-    for at, text in marks:
+    for nth, (at, text) in enumerate(marks):
         x = _LEFT + at * step
-        side, shift = ("end", -4) if x > WIDTH / 2 else ("start", 4)
+        room = len(text) * 7 + 4
+        is_left = x - room > _LEFT and (nth == 0 or x + room > WIDTH)
+        side, shift = ("end", -4) if is_left else ("start", 4)
         parts.append(f'<line class="wall" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{_TOP + height}"/>')
         parts.append(
             f'<text class="strong" x="{x + shift:.1f}" y="13" text-anchor="{side}">{escape(text)}</text>'

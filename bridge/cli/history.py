@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             if args.action == "show"
             else f"history {args.action} takes no further word; only show takes a task id."
         )
+    _refuse_idle_flags(args)
     actions: Mapping[str, Callable[[argparse.Namespace], int]] = {
         "list": _list,
         "show": _show,
@@ -81,6 +82,24 @@ def run(args: argparse.Namespace) -> int:
         "path": _path,
     }
     return actions[args.action](args)
+
+
+_TAKES: Final[Mapping[str, frozenset[str]]] = {
+    "list": frozenset({"since", "until", "outcome", "method", "limit", "json"}),
+    "show": frozenset({"json"}),
+    "export": frozenset({"since", "until", "outcome", "method", "limit", "output"}),
+    "prune": frozenset({"before"}),
+    "path": frozenset(),
+}
+
+
+def _refuse_idle_flags(args: argparse.Namespace) -> None:
+    """Refuse a flag that the action would ignore: pruning must not look as if it could be filtered."""
+    for name in sorted(frozenset().union(*_TAKES.values()) - _TAKES[args.action]):
+        if getattr(args, name) not in (None, False):
+            raise UsageError(
+                f"history {args.action} does not take --{name}; see `report-bridge history --help`."
+            )
 
 
 def _positive(text: str) -> int:

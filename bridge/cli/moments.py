@@ -21,14 +21,14 @@ def parse_moment(text: str, now_wall: float, flag: str) -> float:
     """
     ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if ago:
-        return now_wall - float(ago[1]) * _UNITS[ago[2]]
+        return max(0.0, now_wall - float(ago[1]) * _UNITS[ago[2]])
     if re.fullmatch(r"\d{5,11}(\.\d{1,9})?", text):
         return float(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{flag} takes a moment: {HELP}.") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def show_time(wall: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from statistics import median
 from typing import Any, Final
 
 from bridge.core.model import NOT_SENT
@@ -95,7 +94,7 @@ def _find_jump(figures: Figures) -> Risk:
     if len(days) < 4:
         return None
     *before, last = sorted(days)
-    usual = median(days[day] for day in before[-7:])
+    usual = _median([days[day] for day in before[-7:]])
     if days[last] < _LEAST or days[last] < 3 * usual:
         return None
     return "jump", (
@@ -103,6 +102,13 @@ def _find_jump(figures: Figures) -> Risk:
         "The vendor compares accounts and ignores all reports of one whose rate jumps, for days: look "
         "whether the site has changed."
     )
+
+
+def _median(values: list[int]) -> float:
+    # The library's costs 16 ms to import.
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _judge_volume(figures: Figures, tasks_a_day: int | None) -> list[Risk]:

@@ -264,7 +264,16 @@ def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
         )
         for row in shown
     ]
-    lines = ["", *screen.table(head, table)]
+    title, *body = screen.table(head, table)
+    room = screen.width - max(map(len, body)) - 2
+    if screen.has_bars and room >= 8:
+        most = max(row["reports"] for row in shown)
+        wide = max(map(len, body))
+        for index, row in enumerate(shown):
+            good = screen.paint(screen.bar(row["accepted"], most, room), "blue")
+            bad = screen.paint(screen.bar(row["reports"] - row["accepted"], most, room - 1), "bad")
+            body[index] = f"{body[index]:<{wide}}  {good}{bad}"
+    lines = ["", title, *body]
     if len(shown) < len(groups):
         lines.append(f"{len(groups) - len(shown)} further rows are in --csv and --json.")
     return lines

@@ -190,8 +190,8 @@ def _pauses(figures: Figures) -> list[dict[str, Any]]:
 
 def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
     names: dict[str, Callable[[Cell], Any]] = {
-        "day": lambda cell: show_day(cell.hour // 24),
-        "hour": lambda cell: show_time(cell.hour * 3600, "%Y-%m-%d %H:00"),
+        "day": lambda cell: cell.hour // 24,
+        "hour": lambda cell: cell.hour,
         "method": lambda cell: cell.method,
         "error": lambda cell: _error_name(cell),
     }
@@ -212,13 +212,19 @@ def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
         ordered = sorted(found, key=lambda name: -sum(found[name][state] for state in STATES))
     return [
         {
-            by: name,
+            by: _spell(by, name),
             "reports": sum(found[name][state] for state in STATES),
             **{state: found[name][state] for state in STATES},
             "error16": found[name]["error16"],
         }
         for name in ordered
     ]
+
+
+def _spell(by: str, name: Any) -> str:
+    if by == "day":
+        return show_day(name)
+    return show_time(name * 3600, "%Y-%m-%d %H:00") if by == "hour" else str(name)
 
 
 def _error_name(cell: Cell) -> str:

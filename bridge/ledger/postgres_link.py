@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.redact import Secret
@@ -31,6 +32,8 @@ CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""
 ANSWER_S: Final = 3.0
 """Longest wait for the answer to a pipeline: one second more than the server may spend on a statement."""
+LOAD_TRIES: Final = 60
+"""Tries to load the driver, 50 ms apart."""
 OLDEST_SERVER: Final = 140_000
 """PostgreSQL 14: the first that ends idle sessions by itself, which is how a vanished bridge is noticed."""
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -206,11 +209,10 @@ def connect(url: str, password: Secret | None) -> Link:
     Raises:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
-    try:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise LedgerTrouble(UNREADABLE, NO_DRIVER) from error
+    _load_driver()
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
     except psycopg.Error:
@@ -227,3 +229,23 @@ def connect(url: str, password: Secret | None) -> Link:
         connection.close()
         raise LedgerTrouble(FOREIGN, TOO_OLD)
     return Link(connection)
+
+
+def _load_driver() -> None:
+    """Import psycopg, which is there only with the extra ``fleet``.
+
+    Another thread may just be loading jsonrpcserver, for which a module that psycopg needs has a
+    stand-in for some milliseconds (see `bridge.rpc.dispatcher`): then it works a little later.
+    """
+    last: ImportError | None = None
+    for _ in range(LOAD_TRIES):
+        try:
+            import psycopg  # noqa: F401
+
+            return
+        except ImportError as error:
+            last = error
+            if find_spec("psycopg") is None:
+                break
+            time.sleep(0.05)
+    raise LedgerTrouble(UNREADABLE, NO_DRIVER) from last

@@ -411,7 +411,7 @@ class Tower:
     def _on_window_end(self, flight: Flight) -> None:
         flight.end = None
         if flight.phase == phases.WATCHING:
-            self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN))
+            self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN), is_news=False)
         elif flight.phase in (phases.READY, phases.DEFERRED, phases.GATED):
             self._close(flight, known_ending(flight, self._notes.late(flight)))
 

@@ -43,6 +43,11 @@ class _Answer(NamedTuple):
     description: str | None
 
 
+_TAKEN: Final = _Answer(0, None, None)
+_USUAL_BODIES: Final = frozenset({b'{"errorId":0,"status":"success"}', b'{"errorId": 0, "status": "success"}'})
+"""What the upstream says to nearly every report, as the usual encoders write it; parsing it costs 20 us."""
+
+
 class _Integer(str):
     """The token of a JSON number without fraction and exponent."""
 
@@ -186,6 +191,8 @@ def _read_answer(exchange: Exchange) -> _Answer | None:
         return None
     if exchange.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         return None
+    if exchange.body in _USUAL_BODIES:
+        return _TAKEN
     try:
         value = _parse(exchange.body)
     except (ValueError, RecursionError):

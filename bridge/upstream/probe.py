@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+import certifi
 
 from bridge import __version__
 from bridge.upstream.answer import Answer, Inlet
@@ -51,7 +51,7 @@ def look_at(
     host = (parts.hostname or "").encode("idna").decode("ascii")
     place = Place(host, parts.port or (443 if is_tls else 80))
     way = parse_proxy(proxy) if proxy and not is_loopback(host) else None
-    make_context = (lambda: make_tls_context(ca_file or DEFAULT_CA_BUNDLE_PATH)) if is_tls else None
+    make_context = (lambda: make_tls_context(ca_file or certifi.where())) if is_tls else None
     attempt = Attempt(timeout_s, timeout_s, connect_timeout_s)
     seen: dict[str, str | None] = {"tls": None}
     date_wall = None

@@ -146,7 +146,7 @@ def test_transport_failures_pause_sending(talk: Start) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         bridge = talk("--url", f"http://127.0.0.1:{reserved.getsockname()[1]}", environ=WITH_KEY)
-        names = [bridge.send(IMAGE, {"taskId": n, "completedAt": time.time() - 54}) for n in range(1, 7)]
+        names = [bridge.send(IMAGE, {"taskId": n, "completedAt": time.time() - 51}) for n in range(1, 7)]
         answers = bridge.read_all(names)
         assert {answer["error"]["data"]["outcome"] for answer in answers.values()} == {"not_sent"}
         pauses = bridge.call("bridge.status")["result"]["pauses"]

@@ -56,7 +56,7 @@ def test_a_thousand_reports_against_a_hanging_upstream(talk: Start, simulator: S
 
 def test_reading_stops_when_the_queue_is_full(talk: Start, simulator: Simulator) -> None:
     """Past --queue requests nothing is read, so the pipe fills; then all is served and nothing lost."""
-    simulator.add_fault("hang", for_seconds=1.5, seconds=1.5)
+    simulator.add_fault("latency", seconds=2.0, count=2)
     bridge = talk(
         "--url", simulator.base_url, "--queue", "4", "--concurrency", "2", "--timeout", "5", "--no-pauses",
         "--log-level", "error", environ=WITH_KEY,
@@ -76,7 +76,7 @@ def test_reading_stops_when_the_queue_is_full(talk: Start, simulator: Simulator)
     assert writer.is_alive(), "all was read although the queue is full"
     answers = bridge.read_all(range(1, count + 1))
     writer.join()
-    assert sum("result" in answer for answer in answers.values()) >= count - 8
+    assert all("result" in answer for answer in answers.values())
     assert bridge.close().code == 0
 
 

@@ -216,6 +216,8 @@ def test_who_waits_for_a_frozen_owner_is_answered_at_the_end(upstream: Simulator
     finally:
         owner.signal(signal.SIGCONT)
     assert (code_of(answer), data_of(answer)["replayed"]) == (UNKNOWN, True)
+    # The task has its one attempt, and what came of it is on no record yet.
+    assert (data_of(answer)["attempts"], data_of(answer)["durable"]) == (1, False)
     assert 1.0 < waited_s < 30.0
     assert upstream.counters()["requests"] == 1
     # The owner wakes up, reads the answer that has waited for it, and everybody agrees.

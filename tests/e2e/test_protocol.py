@@ -439,10 +439,10 @@ def test_cancelled_requests_are_answered_and_not_sent(talk: Start, simulator: Si
     """A request that waits for a slot is let go at once; the one that has begun ends as it ends."""
     simulator.add_fault("hang")
     bridge = talk(
-        "--url", simulator.base_url, "--concurrency", "1", "--timeout", "1.5", "--no-pauses",
+        "--url", simulator.base_url, "--concurrency", "1", "--timeout", "4", "--no-pauses",
         environ={"ANTICAPTCHA_CLIENT_KEY": KEY},
     )  # fmt: skip
-    begun = bridge.send(IMAGE, {"taskId": 201, "completedAt": time.time() - 52})
+    begun = bridge.send(IMAGE, {"taskId": 201, "completedAt": time.time() - 53})
     wait_for(lambda: simulator.counters()["inFlight"] == 1)
     waiting = bridge.send(IMAGE, {"taskId": 202})
     twin = bridge.send(IMAGE, {"taskId": 202})
@@ -530,7 +530,7 @@ def test_a_request_that_waits_for_a_key_is_cancelled(talk: Start, simulator: Sim
 
 def test_a_cancelled_joiner_leaves_the_report_alone(talk: Start, simulator: Simulator) -> None:
     """Letting go a request that only joined does not stop what it had joined."""
-    simulator.add_fault("latency", task_id=501, seconds=1.0)
+    simulator.add_fault("latency", task_id=501, seconds=2.5)
     bridge = talk("--url", simulator.base_url, environ={"ANTICAPTCHA_CLIENT_KEY": KEY})
     first = bridge.send(IMAGE, {"taskId": 501})
     wait_for(lambda: simulator.counters()["inFlight"] == 1)

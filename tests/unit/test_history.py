@@ -168,3 +168,22 @@ def test_a_missing_ledger_is_a_sentence(run: Run, tmp_path: Path, words: tuple[s
     assert (code, out) == (1, "")
     assert "the first report makes it" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("prune", "--outcome", "refused"),
+        ("prune", "--since", "2026-01-01"),
+        ("list", "--before", "30d"),
+        ("export", "--json"),
+        ("path", "--limit", "3"),
+        ("show", "1", "--output", "x"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused(run: Run, ledger: Path, words: tuple[str, ...]) -> None:
+    """No action looks as if it kept to a flag that it does not know."""
+    code, _, err = run("history", *words, "--ledger", str(ledger))
+    assert code == 2
+    assert "does not take" in err
+    assert run("history", "list", "--json", "--ledger", str(ledger))[1].count("taskId") == 3

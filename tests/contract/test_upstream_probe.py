@@ -1,0 +1,89 @@
+"""What `bridge.upstream.probe` sees of a server: every way to fail has its word, and no key ever leaves."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bridge.core.errors import failure_row
+from bridge.upstream.probe import Sight, look_at
+
+Serve = Callable[[bytes], str]
+
+
+@pytest.fixture
+def met() -> list[bytes]:
+    """What the server was sent."""
+    return []
+
+
+@pytest.fixture
+def serve(met: list[bytes]) -> Iterator[Serve]:
+    """Serve one connection with fixed bytes; returns the base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def start(answer: bytes) -> str:
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                met.append(connection.recv(65536))
+                connection.sendall(answer)
+
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    listener.close()
+    for thread in threads:
+        thread.join(30)
+
+
+def look(url: str, timeout_s: float = 30.0) -> Sight:
+    """Look with nothing special set."""
+    return look_at(url, ca_file=None, proxy=None, timeout_s=timeout_s, connect_timeout_s=timeout_s)
+
+
+def test_status_and_date_are_seen(serve: Serve, met: list[bytes]) -> None:
+    """Any whole answer will do; the request is a bare HEAD without a body."""
+    sight = look(
+        serve(b"HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 9\r\n\r\n")
+    )
+    assert (sight.failure, sight.status, sight.date_wall, sight.tls) == (None, 404, 1_767_225_600.0, None)
+    assert met[0].startswith(b"HEAD / HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert met[0].endswith(b"\r\n\r\n")
+    assert b"clientKey" not in met[0]
+
+
+@pytest.mark.parametrize("date", [b"", b"Date: nonsense\r\n", b"Date: \r\n"])
+def test_a_missing_or_bad_date_is_none(serve: Serve, date: bytes) -> None:
+    """A server that tells no time is still reached."""
+    sight = look(serve(b"HTTP/1.1 200 OK\r\n" + date + b"Content-Length: 0\r\n\r\n"))
+    assert (sight.failure, sight.date_wall) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"), [(b"", "reset"), (b"SSH-2.0-x\r\n", "malformed"), (b"HTTP/1.1 2", "cut")]
+)
+def test_what_is_no_answer_has_its_word(serve: Serve, answer: bytes, failure: str) -> None:
+    """Each kind of wreck is named as the table of errors names it."""
+    sight = look(serve(answer))
+    assert sight.failure == failure
+    assert failure_row(failure, True).advice
+
+
+def test_nobody_there_is_a_failure_to_connect() -> None:
+    """A closed port is no crash."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert look(f"http://127.0.0.1:{port}").failure == "connect"
+
+
+def test_plain_text_behind_https_is_a_failure_of_tls(serve: Serve) -> None:
+    """A server that speaks no TLS is told apart from one that is not there."""
+    url = serve(b"HTTP/1.1 400 Bad Request\r\n\r\n").replace("http:", "https:")
+    assert look(url).failure == "tls"
