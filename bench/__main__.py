@@ -33,11 +33,17 @@ MARKS: Final = ("<!-- bench:begin -->", "<!-- bench:end -->")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Parse the command line and measure; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the bridge beside its peers.")
-    parser.add_argument("--full", action="store_true", help="more rounds and the whole matrix; takes half an hour")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure the bridge beside its peers."
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="more rounds and the whole matrix; takes half an hour"
+    )
     parser.add_argument("--only", action="append", choices=GROUPS, help="one group; may be said again")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
-    parser.add_argument("--verbose", action="store_true", help="say what is going on, also without a terminal")
+    parser.add_argument(
+        "--verbose", action="store_true", help="say what is going on, also without a terminal"
+    )
     args = parser.parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result = measure(args.full, args.only or list(GROUPS), args.verbose)
@@ -87,7 +93,10 @@ def measure(is_full: bool, groups: Sequence[str], verbose: bool) -> dict[str, An
         "tookS": round(time.monotonic() - began),
         "targets": report.judge(results),
         "groups": report.summarise(results),
-        "samples": {group: {n: [s._asdict() for s in f] for n, f in found.items()} for group, found in bench.samples.items()},
+        "samples": {
+            group: {n: [s._asdict() for s in f] for n, f in found.items()}
+            for group, found in bench.samples.items()
+        },
         "figures": bench.figures,
         "missing": arena.missing,
     }
@@ -118,7 +127,12 @@ def _machine() -> str:
 
 
 def _versions() -> str:
-    told = [f"bridge {__version__}", f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}", ssl.OPENSSL_VERSION]
+    told = [
+        f"bridge {__version__}",
+        f"Python {platform.python_version()}",
+        f"SQLite {sqlite3.sqlite_version}",
+        ssl.OPENSSL_VERSION,
+    ]
     for name in ("requests", "jsonrpcserver", "fastjsonschema"):
         try:
             told.append(f"{name} {version(name)}")
@@ -131,7 +145,9 @@ def _versions() -> str:
     told += [f"{name} {number}" for name, number in locked.items()]
     for tool, words in (("node", "--version"), ("go", "version")):
         if shutil.which(tool):
-            told.append(subprocess.run([tool, words], capture_output=True, text=True, check=False).stdout.strip())
+            told.append(
+                subprocess.run([tool, words], capture_output=True, text=True, check=False).stdout.strip()
+            )
     return ", ".join(told)
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bench.load import Caller, Contestant, Server, end
 
@@ -22,6 +22,9 @@ INSTALLED: Final = BENCH / ".peers"
 WORK: Final = BENCH / ".work"
 KEY: Final = "0123456789abcdef0123456789abcdef"
 _START_S: Final = 20.0
+
+
+_Kind = TypeVar("_Kind", Server, Caller)
 
 
 class Missing(Exception):
@@ -48,7 +51,11 @@ class Arena:
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir()
         # Nothing of the user's environment may change what is measured: no proxies, no CA variables.
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "GOCACHE", "GOPATH", "GOMODCACHE") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "LANG", "GOCACHE", "GOPATH", "GOMODCACHE")
+            if name in os.environ
+        }
         self.environ = {**kept, "HOME": str(WORK), "PYTHONPATH": str(ROOT), "ANTICAPTCHA_CLIENT_KEY": KEY}
         self.peer_environ = {**kept, "HOME": str(WORK)}
         program = WORK / "report-bridge"
@@ -160,7 +167,9 @@ class Arena:
         folder = INSTALLED / "node"
         if not (folder / "node_modules").exists():
             raise Missing("Node.js with npm, or the official npm client, is not here")
-        return self._keep(Caller(["node", str(PEERS / "official_npm.cjs"), url, KEY, str(folder)], self.peer_environ))
+        return self._keep(
+            Caller(["node", str(PEERS / "official_npm.cjs"), url, KEY, str(folder)], self.peer_environ)
+        )
 
     def node_bot(self, url: str, load: int) -> Contestant:
         """Start a Node bot that reports through our client; its CPU is its own, without the bridge's.
@@ -187,7 +196,11 @@ class Arena:
         binary = INSTALLED / "go_bot"
         # The user's own caches: with an empty home everything would be compiled from nothing.
         built = subprocess.run(
-            ["go", "build", "-o", str(binary), "."], cwd=PEERS / "go", capture_output=True, text=True, check=False
+            ["go", "build", "-o", str(binary), "."],
+            cwd=PEERS / "go",
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if built.returncode:
             raise Missing(f"the Go bot cannot be built: {built.stderr.strip()[:200]}")
@@ -202,7 +215,7 @@ class Arena:
         """Start the raw pipe echo."""
         return self._keep(Server([sys.executable, str(PEERS / "echo.py")], self.environ))
 
-    def _keep(self, contestant: Any) -> Any:
+    def _keep(self, contestant: _Kind) -> _Kind:
         self._open.append(contestant)
         return contestant
 
@@ -215,7 +228,14 @@ def install(say: Callable[[str], None]) -> None:
     if _read(INSTALLED / "python.done") != wanted:
         say("installing the Python peers")
         shutil.rmtree(python, ignore_errors=True)
-        pip = [str(python / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip = [
+            str(python / "bin" / "python"),
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+        ]
         done = _attempt([sys.executable, "-m", "venv", str(python)])
         done = done and _attempt([*pip, "install", "-r", str(BENCH / "requirements.txt")])
         if done:

@@ -98,7 +98,7 @@ def per_report(counts: dict[str, Any]) -> dict[str, float]:
 
 
 def public_modules(modules: Iterable[str]) -> list[str]:
-    """Reduce module names to what a budget is about: ours in full, others by their package, no private ones."""
+    """Reduce module names: ours in full, others to their package, private ones left out."""
     names = set()
     for name in modules:
         top = name.partition(".")[0]
@@ -111,7 +111,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         counts = count(folder)
     found: dict[str, Any] = {"perReport": per_report(counts), "modules": public_modules(counts["modules"])}
-    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {"perReport": {}, "modules": []}
+    stored = (
+        json.loads(STORED.read_text(encoding="utf-8"))
+        if STORED.exists()
+        else {"perReport": {}, "modules": []}
+    )
     for name, value in found["perReport"].items():
         print(f"{name:<12} {value:>9} (stored {stored['perReport'].get(name)})")
     for word, names in (("new", set(found["modules"]) - set(stored["modules"])),

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 PATIENCE_S: Final = 30.0
 """How long anything may take to answer before the run is given up."""
 METHOD: Final = "reportIncorrectImageCaptcha"
+_HAS_CPU_CLOCKS: Final = sys.platform.startswith("linux")
 _task_ids = itertools.count(1_000_000_000, 10_000_000)
 
 
@@ -65,7 +66,7 @@ class Contestant(Protocol):
 
 def cpu_of(pid: int) -> float:
     """Seconds of CPU, user and system, that a living process has used, ended threads included."""
-    if sys.platform == "linux":
+    if _HAS_CPU_CLOCKS:
         # The CPU clock of another process, as clock_getcpuclockid(3) makes it; finer than /proc's ticks.
         return time.clock_gettime((~pid << 3) | 2)
     told = subprocess.run(["ps", "-o", "time=", "-p", str(pid)], capture_output=True, text=True).stdout
@@ -112,7 +113,12 @@ class Server:
         stderr: Any = subprocess.DEVNULL,
     ) -> None:
         self.process = subprocess.Popen(
-            list(command), env=dict(environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+            list(command),
+            env=dict(environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -281,7 +287,9 @@ class Caller:
     """A program that calls the upstream itself: told ``{"load", "seconds", "first"}``, it answers with
     ``{"reports", "seconds", "latencies", "failed"}``, one JSON object a line."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], stderr: Any = subprocess.DEVNULL) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], stderr: Any = subprocess.DEVNULL
+    ) -> None:
         self.process = subprocess.Popen(
             list(command), env=dict(environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
         )
@@ -314,7 +322,10 @@ class Caller:
 
 def make_request(name: int, task_id: int) -> bytes:
     """Make the request for one report."""
-    return b'{"jsonrpc":"2.0","id":%d,"method":"reportIncorrectImageCaptcha","params":{"taskId":%d}}' % (name, task_id)
+    return b'{"jsonrpc":"2.0","id":%d,"method":"reportIncorrectImageCaptcha","params":{"taskId":%d}}' % (
+        name,
+        task_id,
+    )
 
 
 def end(process: subprocess.Popen[Any]) -> None:

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 from bench.arena import INSTALLED, PEERS, ROOT, Arena, Missing
 from bench.load import Contestant, Sample, cpu_of_command, make_request, next_task_range, peak_kib
 
+BASE: Final = "requests.Session"
+"""The contestant that most ratios are to."""
 Make = Callable[[], Contestant]
 Samples = dict[str, list[Sample]]
 
@@ -46,7 +49,9 @@ class Bench:
         self.samples: dict[str, Samples] = {}
         self.figures: dict[str, float] = {}
 
-    def interleave(self, group: str, load: int, makers: Mapping[str, Make], rounds: int | None = None) -> None:
+    def interleave(
+        self, group: str, load: int, makers: Mapping[str, Make], rounds: int | None = None
+    ) -> None:
         """Measure contestants in turn, A B C, then C B A, so that the machine's moods hit all alike."""
         contestants: dict[str, Contestant] = {}
         for name, make in makers.items():
@@ -88,7 +93,7 @@ def measure_main(bench: Bench) -> None:
         "bridge": lambda: arena.bridge(url, 64),
         "bridge, ledger in memory": lambda: arena.bridge(url, 64, ledger="memory"),
         "bridge, header framing": lambda: arena.bridge(url, 64, header=True),
-        "requests.Session": lambda: arena.peer("direct", url),
+        BASE: lambda: arena.peer("direct", url),
         "requests.Session, trust_env off": lambda: arena.peer("direct", url, "--no-env"),
         "official Python client": lambda: arena.peer("official_python", url),
         "official npm client": lambda: arena.npm(url),
@@ -108,7 +113,7 @@ def measure_alone(bench: Bench) -> None:
     makers: dict[str, Make] = {
         "bridge": lambda: arena.bridge(url, 1),
         "bridge, ledger in memory": lambda: arena.bridge(url, 1, ledger="memory"),
-        "requests.Session": lambda: arena.peer("direct", url),
+        BASE: lambda: arena.peer("direct", url),
         "requests.Session, trust_env off": lambda: arena.peer("direct", url, "--no-env"),
         "official Python client": lambda: arena.peer("official_python", url),
         "official npm client": lambda: arena.npm(url),
@@ -124,7 +129,7 @@ def measure_wide(bench: Bench) -> None:
         "latency bound": lambda: arena.local("bound", url),
         "bridge": lambda: arena.bridge(url, 256),
         "bridge, ledger in memory": lambda: arena.bridge(url, 256, ledger="memory"),
-        "requests.Session": lambda: arena.peer("direct", url),
+        BASE: lambda: arena.peer("direct", url),
         "official npm client": lambda: arena.npm(url),
     }
     bench.interleave("256 in flight, 20 ms", 256, makers)
@@ -139,10 +144,12 @@ def measure_matrix(bench: Bench) -> None:
     for load, latency_ms in cells:
         url = arena.upstream(latency_ms)
         makers: dict[str, Make] = {
-            "bridge": lambda url=url, load=load: arena.bridge(url, load),
-            "requests.Session": lambda url=url: arena.peer("direct", url),
+            "bridge": partial(arena.bridge, url, load),
+            BASE: partial(arena.peer, "direct", url),
         }
-        bench.interleave(f"{load} in flight, {latency_ms} ms (matrix)", load, makers, min(2, bench.extent.rounds))
+        bench.interleave(
+            f"{load} in flight, {latency_ms} ms (matrix)", load, makers, min(2, bench.extent.rounds)
+        )
 
 
 def measure_tls(bench: Bench) -> None:
@@ -168,7 +175,10 @@ def measure_connections(bench: Bench) -> None:
         raise Missing("the Python peers could not be installed")
     # A bundle of the usual size with our CA at its end: loading it is what a connection costs.
     where = subprocess.run(
-        [str(python), "-c", "import certifi; print(certifi.where())"], capture_output=True, text=True, check=True
+        [str(python), "-c", "import certifi; print(certifi.where())"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     with open(where, "rb") as usual, open(arena.certificates()[0], "rb") as own, open(bundle, "wb") as both:
         both.write(usual.read() + b"\n" + own.read())
@@ -187,7 +197,9 @@ def measure_sync(bench: Bench) -> None:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         raise Missing("a C compiler is not here (the slow disk is a library that is preloaded)")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, str(PEERS / "slow_sync.c")], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, str(PEERS / "slow_sync.c")], check=True
+    )
     preload = {"LD_PRELOAD": library}
     program = [str(PEERS / "single_commits.py")]
     makers: dict[str, Make] = {

@@ -124,7 +124,11 @@ class Methods:
                     given.get("languagePool"),
                 )
                 # Until the ledger is open the reader must not wait for it.
-                self._ledger.when_open(lambda: self._service.submit(report, context.answer, context.name))
+                self._ledger.when_open(lambda: hand_on(report))
+
+            def hand_on(report: Report) -> None:
+                waited_s = boot_clock() - context.received_boot
+                self._service.submit(report, context.answer, context.name, waited_s)
 
             if key is None:
                 self._await_key(context, submit)

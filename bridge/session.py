@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bridge.core import strict_json
 from bridge.core.errors import wire_row
+from bridge.ops.clock import boot_clock
 from bridge.reports.flight import Answer
 from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
@@ -30,7 +31,7 @@ MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 class Context:
     """One call that is being served; `answer` may come later and from any thread, exactly once."""
 
-    __slots__ = ("_dispatcher", "_mark", "_respond", "call")
+    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "received_boot")
 
     def __init__(
         self,
@@ -40,6 +41,8 @@ class Context:
         mark: Mapping[str, Any] = _NO_MARK,
     ) -> None:
         self.call = call
+        self.received_boot = boot_clock()
+        """When it was read; what waits for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
         self._respond = respond
         self._mark = mark

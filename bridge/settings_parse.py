@@ -24,7 +24,7 @@ class BadValue(ValueError):
 def shown(value: str) -> str:
     """Return a value as it may be repeated in a message: quoted, cut, and masked if it may be a key."""
     words = value.replace("/", " ").replace("=", " ").replace(":", " ").replace("@", " ").split()
-    if any(len(word) >= 16 and _HEX.issuperset(word) for word in words):
+    if any(len(word) >= 16 and not _DIGITS.isdisjoint(word) for word in words):
         return "(not shown, since it looks like a key)"
     if len(value) > 80:
         value = value[:80] + "..."

@@ -8,7 +8,7 @@ Ends with 1 if a module scores below the target or a survivor has no reason.
 from __future__ import annotations
 
 import argparse
-import ast
+import json
 import os
 import random
 import re
@@ -18,14 +18,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from _pytest.main import pytest_runtestloop
 from hypothesis import HealthCheck, Phase, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -45,8 +47,9 @@ PLAN = {
     **{f"bridge/ledger/{name}.py": _LEDGER for name in ("sqlite_steps", "steps", "sqlite_rows")},
 }
 """Module -> the tests that must notice, the likeliest first."""
-_OPTIONS = ["-x", "-q", "-k", "not postgres", "--tb=no", "-p", "no:cacheprovider"]
-_PLUGINS = ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
+_OPTIONS = ["-x", "-q", "-k", "not postgres", "--tb=line", "-p", "no:cacheprovider", "--basetemp=scratch"]
+_OPTIONS += ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
+_PLAIN = (str, int, float, bytes, tuple, frozenset, dict, list, type(None))
 
 
 class Score(NamedTuple):
@@ -75,7 +78,7 @@ class _Finder(PathFinder):
     """Finds the mutant before the module it was made of."""
 
     def __init__(self, path: str, code: CodeType) -> None:
-        self._name, self._path, self._code = path.removesuffix(".py").replace("/", "."), path, code
+        self._name, self._path, self._code = _dotted(path), path, code
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:  # type: ignore[override]
         if fullname != self._name:
@@ -85,8 +88,94 @@ class _Finder(PathFinder):
         return ModuleSpec(fullname, loader, origin=loader.path)
 
 
-def run_tests(path: str, code: CodeType, limit_s: float, log: str = os.devnull) -> bool:
-    """Run a module's tests on a mutant in a process of its own; True if all of them pass in time."""
+class _Trials:
+    """A pytest plugin that, in place of the test loop, runs the loop on mutant after mutant."""
+
+    def __init__(self, path: str, mutants: Sequence[Mutant]) -> None:
+        self._path, self._mutants = path, mutants
+        self._source = Path(path).read_text(encoding="utf-8")
+        self.unnoticed: list[int] = []
+        self.limit_s = 0.0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try all mutants on the tests that were collected once."""
+        timed = Path("durations.json")
+        began = time.monotonic()
+        if not _in_child(lambda: _time_tests(session, timed), 600.0):
+            sys.exit(f"{self._path}: the tests fail without a mutant")
+        self.limit_s = 10.0 + 8 * (time.monotonic() - began)
+        # Most mutants fall at once: the quick tests go first.
+        durations = json.loads(timed.read_text(encoding="utf-8"))
+        session.items.sort(key=lambda item: round(durations[item.nodeid], 1))
+        for number, mutant in enumerate(self._mutants):
+            code = compile(apply(self._source, mutant), self._path, "exec")
+            if _in_child(lambda code=code: _patch(self._path, code) and _loop(session), self.limit_s):  # type: ignore[misc]
+                self.unnoticed.append(number)
+        return True
+
+
+def _loop(session: pytest.Session) -> bool:
+    try:
+        pytest_runtestloop(session)
+    except session.Failed:
+        return False
+    return not session.testsfailed
+
+
+def _time_tests(session: pytest.Session, file: Path) -> bool:
+    durations: dict[str, float] = dict.fromkeys((item.nodeid for item in session.items), 0.0)
+
+    class Stopwatch:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            durations[report.nodeid] += report.duration
+
+    session.config.pluginmanager.register(Stopwatch())
+    passed = _loop(session)
+    file.write_text(json.dumps(durations), encoding="utf-8")
+    return passed
+
+
+def _patch(path: str, code: CodeType) -> bool:
+    """Turn the loaded module into the mutant, in place: others hold its functions and classes already."""
+    module = sys.modules[_dotted(path)]
+    fresh: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
+    exec(code, fresh)
+    _patch_names(vars(module), fresh, lambda name, value: _rename(module, name, value))
+    return True
+
+
+def _rename(module: ModuleType, name: str, value: Any) -> None:
+    old = vars(module)[name]
+    for other in [*sys.modules.values()]:
+        if getattr(other, "__dict__", {}).get(name, None) is old:
+            setattr(other, name, value)
+
+
+def _patch_names(
+    old: Mapping[str, Any], new: Mapping[str, Any], put: Callable[[str, Any], None]
+) -> None:
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, property) and isinstance(before, property):
+            value, before = value.fget, before.fget
+        if isinstance(value, FunctionType) and isinstance(before, FunctionType):
+            if value.__module__ == before.__module__:
+                before.__code__ = value.__code__
+                before.__defaults__, before.__kwdefaults__ = value.__defaults__, value.__kwdefaults__
+        elif isinstance(value, type) and isinstance(before, type):
+            if value.__module__ == before.__module__ and value is not before:
+                _patch_names(vars(before), dict(vars(value)), partial(setattr, before))
+        elif not name.startswith("__") and isinstance(value, _PLAIN) and value != before:
+            put(name, value)
+
+
+def _dotted(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
+
+
+def _in_child(work: Callable[[], bool], limit_s: float, log: str = os.devnull) -> bool:
+    """Do something in a forked process; True if it says so in time."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -96,8 +185,7 @@ def run_tests(path: str, code: CodeType, limit_s: float, log: str = os.devnull) 
             os.dup2(output, 1)
             os.dup2(output, 2)
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-            sys.meta_path.insert(0, _Finder(path, code))  # type: ignore[arg-type]
-            status = int(pytest.main([*_PLUGINS, *_OPTIONS, "--basetemp=scratch", *PLAN[path]]))
+            status = 0 if work() else 1
             sys.stdout.flush()
         finally:
             os._exit(status)
@@ -111,21 +199,36 @@ def run_tests(path: str, code: CodeType, limit_s: float, log: str = os.devnull) 
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return False
-        time.sleep(0.005)
+        time.sleep(0.003)
+
+
+def _run_anew(path: str, code: CodeType) -> bool:
+    """Load everything with the mutant in its place and run the tests."""
+    sys.meta_path.insert(0, _Finder(path, code))  # type: ignore[arg-type]
+    return pytest.main([*_OPTIONS, *PLAN[path]]) == 0
+
+
+def _run_trials(path: str, mutants: Sequence[Mutant], result: Path) -> bool:
+    trials = _Trials(path, mutants)
+    if pytest.main([*_OPTIONS, *PLAN[path]], plugins=[trials]) != 0:
+        return False
+    result.write_text(json.dumps([trials.limit_s, trials.unnoticed]), encoding="utf-8")
+    return True
 
 
 def try_mutants(path: str, mutants: Sequence[Mutant]) -> Score:
     """Run the tests on each mutant and tell of those that nothing noticed."""
-    source = Path(path).read_text(encoding="utf-8")
-    for _ in range(2):  # the first run compiles the tests, the second one is timed
-        began = time.monotonic()
-        if not run_tests(path, compile(source, path, "exec"), 300.0, "baseline.log"):
-            sys.exit(f"{path}: the tests fail without a mutant\n{Path('baseline.log').read_text()[-2000:]}")
-    limit_s = 10.0 + 8 * (time.monotonic() - began)
     began = time.monotonic()
+    source = Path(path).read_text(encoding="utf-8")
+    result = Path("result.json")
+    if not _in_child(lambda: _run_trials(path, mutants, result), 36_000.0, "trials.log"):
+        sys.exit(f"{path}: the tests fail without a mutant\n{Path('trials.log').read_text()[-3000:]}")
+    limit_s, unnoticed = json.loads(result.read_text(encoding="utf-8"))
     survivors = []
-    for mutant in mutants:
-        if run_tests(path, compile(apply(source, mutant), path, "exec"), limit_s):
+    for mutant in (mutants[number] for number in unnoticed):
+        # A patch in place does not reach what other modules computed from this one while loading.
+        code = compile(apply(source, mutant), path, "exec")
+        if _in_child(lambda code=code: _run_anew(path, code), limit_s + 10.0):  # type: ignore[misc]
             survivors.append(mutant)
             print(f"{path}:{mutant.line}: {mutant.place}: {mutant.what}", flush=True)
     score = Score(path, len(mutants), survivors)

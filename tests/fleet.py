@@ -12,7 +12,7 @@ from tests.pgserver import PgServer
 
 
 class Relay:
-    """Passes bytes on between bridges and a server, until it is frozen: then nothing moves, and nobody is told.
+    """Passes bytes on between bridges and a server, until it is frozen: then nothing moves, nobody is told.
 
     What a machine that vanished looks like from the server. A context manager.
     """

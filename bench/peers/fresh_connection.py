@@ -1,6 +1,6 @@
 """Sends reports through the bridge's own client, each over a new connection; runs with the bridge's Python.
 
-    fresh_connection.py URL KEY CA_FILE
+fresh_connection.py URL KEY CA_FILE
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bridge that is written in an afternoon: read a line, `jsonrpcserver.dispatch`, `requests.post`, print.
 
-    naive.py URL KEY
+naive.py URL KEY
 """
 
 from __future__ import annotations

@@ -19,10 +19,9 @@ from bridge.cli.moments import DAY_S, parse_moment, show_time
 from bridge.cli.show import Progress, Screen, warn
 from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
-from bridge.core.model import Listing, Prune, Row
+from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.methods import show_record
 from bridge.ops.clock import boot_clock, wall_clock
-from bridge.ops.pruning import KEEP_S
 from bridge.settings import load
 
 HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
@@ -274,7 +273,7 @@ class OutputRefused(ExitError):
 
 def _prune(args: argparse.Namespace) -> int:
     now = time.time()
-    before = now - KEEP_S if args.before is None else parse_moment(args.before, now, "--before")
+    before = now - HISTORY_S if args.before is None else parse_moment(args.before, now, "--before")
     if before > now - DAY_S:
         raise UsageError("Reports younger than a day guard their tasks against a second report; they stay.")
     with reading.reading(args) as (settings, reader):

@@ -39,6 +39,10 @@ MAX_ATTEMPTS: Final = 4
 """Attempts a task may have in its whole life, recovery included."""
 MAX_SENDS: Final = 2
 """Complete sends a task may have in its whole life, recovery included."""
+GUARD_S: Final = 86_400.0
+"""How long a finished report answers for its task, in seconds. Task ids can come back later."""
+HISTORY_S: Final = 90 * 86_400.0
+"""How long finished reports are kept in a ledger that lasts, in seconds."""
 
 
 # --- the task and its report -----------------------------------------------------------------

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from bridge.core.model import DONE, NOT_SENT, Begun, Claimed, Recorded, Row, Task
+from bridge.core.model import DONE, GUARD_S, NOT_SENT, Begun, Claimed, Recorded, Row, Task
 from bridge.ledger.dialect import View
-from bridge.ledger.store import GUARD_S, Store
+from bridge.ledger.store import Store
 from bridge.ledger.trouble import LedgerTrouble
 
 MAX_RECENT: Final = 4_096

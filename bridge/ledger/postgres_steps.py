@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import CLOSED, Claim, PauseKey, PauseState, Prune, Row, Task
+from bridge.core.model import CLOSED, GUARD_S, Claim, PauseKey, PauseState, Prune, Row, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_reads import Entry, PostgresReads
 from bridge.ledger.rows import probe_name
 from bridge.ledger.steps import REFUSE, Steps, Told
-from bridge.ledger.store import GUARD_S
 
 _Q: Final = sql.QUERIES
 

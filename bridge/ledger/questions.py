@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge.core.model import (
     DONE,
+    GUARD_S,
     MAX_ATTEMPTS,
     MAX_SENDS,
     NOT_SENT,
@@ -29,7 +30,7 @@ from bridge.core.model import (
     Task,
     Window,
 )
-from bridge.ledger.store import GUARD_S, EventRow, Policy
+from bridge.ledger.store import EventRow, Policy
 
 
 class Questions(ABC):

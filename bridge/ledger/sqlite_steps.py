@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import DONE, SENDING, PauseState, Prune, Row, Task
+from bridge.core.model import DONE, GUARD_S, SENDING, PauseState, Prune, Row, Task
 from bridge.ledger import sqlite_rows as sql
 from bridge.ledger import steps as step
 from bridge.ledger.rows import encode, probe_name
 from bridge.ledger.sqlite_reads import Reads
-from bridge.ledger.store import GUARD_S
 
 
 class SqliteSteps(step.Steps, Reads):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from bridge.core.model import (
     DONE,
+    GUARD_S,
     NOT_SENT,
     PROBING,
     QUEUED,
@@ -40,7 +41,7 @@ from bridge.core.model import (
 from bridge.ledger.dialect import Accounts, View
 from bridge.ledger.ours import Condition, Failed, Ours, Unavailable, is_stale
 from bridge.ledger.owed import Owed
-from bridge.ledger.store import GUARD_S, Store
+from bridge.ledger.store import Store
 from bridge.ledger.story import OWNED, Story, apply_row, claim_of, is_spent
 from bridge.ledger.trouble import LedgerTrouble
 

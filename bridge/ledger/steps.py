@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bridge.core.model import (
     DONE,
+    GUARD_S,
     MAX_ATTEMPTS,
     MAX_SENDS,
     NOT_SENT,
@@ -41,7 +42,6 @@ from bridge.core.model import (
 )
 from bridge.ledger.questions import Questions
 from bridge.ledger.rows import is_probe, merge_facts, merge_windows, told_attempt, told_ending
-from bridge.ledger.store import GUARD_S
 
 Events = tuple[PauseEvent, ...]
 Told = Sequence[tuple[str, Mapping[str, Any]]]

@@ -7,7 +7,7 @@ says when it is done. Imported by the stores and the journal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bridge.core.model import (
     Claim,
@@ -26,9 +26,6 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-
-GUARD_S: Final = 86_400.0
-"""How long a finished report answers for its task, in seconds. Task ids can come back later."""
 
 Notice = tuple[str, Mapping[str, Any]]
 """Name and fields of an event that the owner of the store may log."""

@@ -96,7 +96,7 @@ class Knowledge:
         skew = self.clocks.skew_s(now, wall)
         return {
             "ageSeconds": None if age is None else round(age, 3),
-            "clockSkewSeconds": None if skew is None else round(skew, 3),
+            "clockSkewSeconds": None if skew is None else round(-skew, 3),
         }
 
     def hints(self, flight: Flight, verdict: Verdict, now: float, wall: float) -> tuple[dict[str, str], ...]:

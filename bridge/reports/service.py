@@ -12,7 +12,21 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any, Final
 
-from bridge.core.model import DONE, NOT_SENT, UNKNOWN, Ending, Facts, Look, Prune, Row, Sweep, Swept, Task
+from bridge.core.model import (
+    DONE,
+    GUARD_S,
+    HISTORY_S,
+    NOT_SENT,
+    UNKNOWN,
+    Ending,
+    Facts,
+    Look,
+    Prune,
+    Row,
+    Sweep,
+    Swept,
+    Task,
+)
 from bridge.core.redact import Secret
 from bridge.reports import answers
 from bridge.reports import flight as phases
@@ -26,10 +40,6 @@ from bridge.reports.tower import Tower
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
-HISTORY_S: Final = 90 * 86_400.0
-"""How long finished reports are kept in a ledger that lasts."""
-GUARD_S: Final = 86_400.0
-"""How long they are kept in memory: as long as they guard against duplicates."""
 PRUNE_STEP: Final = 500
 """Reports deleted at once, so that nobody waits long for the ledger."""
 PRUNE_PAUSE_S: Final = 5.0
@@ -87,18 +97,23 @@ class Service:
 
     # --- requests ----------------------------------------------------------------------------
 
-    def submit(self, report: Report, reply: Reply, name: Hashable | None = None) -> None:
+    def submit(
+        self, report: Report, reply: Reply, name: Hashable | None = None, waited_s: float = 0.0
+    ) -> None:
         """Take a report; `reply` is called exactly once, from any thread.
 
         Args:
             name: Comparable form of the request's id, for `cancel`; None if it has none.
+            waited_s: Seconds since the request was received.
         """
         with self._lock:
-            requester = Requester(reply, name, self._ledger.now(), self._knowledge.warnings(report))
+            received_at = self._ledger.now() - waited_s
+            requester = Requester(reply, name, received_at, self._knowledge.warnings(report))
             refusal = self._knowledge.refuse(report)
             if report.key is None or self._tower.is_stopped:
                 ending = refusal or answers.local_ending("shutting_down")
                 self._answer(requester, report.task_id, ending, 0, durable=False)
+                self._tell(report.method, "", report.task_id, ending)
                 return
             task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
             self._keys.setdefault(task.account, report.key)
@@ -107,8 +122,9 @@ class Service:
     def _take(self, task: Task, report: Report, requester: Requester, refusal: Ending | None) -> None:
         """Report a task, or join the flight that reports it."""
         flight = self._flights.get(task)
-        age_s = self._knowledge.age_s(report.completed_at, requester.received_at, self._ports.wall())
-        window = windows.open_window(requester.received_at, age_s)
+        now = self._ledger.now()
+        age_s = self._knowledge.age_s(report.completed_at, now, self._ports.wall())
+        window = windows.open_window(requester.received_at if age_s is None else now, age_s)
         if flight is None:
             assert report.key is not None
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
@@ -203,19 +219,39 @@ class Service:
                 flight.guarded,
                 can_start,
             )
-        if ending.kind == "task_conflict":
-            return
+        if ending.kind != "task_conflict":
+            task = flight.task
+            self._tell(
+                flight.method,
+                task.account[:8],
+                task.task_id,
+                ending,
+                attempts=flight.attempts,
+                replayed=not is_news,
+                durable=flight.durable,
+            )
+
+    def _tell(
+        self,
+        method: str,
+        account: str,
+        task_id: int,
+        ending: Ending,
+        attempts: int = 0,
+        replayed: bool = False,
+        durable: bool = False,
+    ) -> None:
         self._ports.emit(
             "report_settled",
-            task_id=flight.task.task_id,
-            method=flight.method,
-            account=flight.task.account[:8],
+            task_id=task_id,
+            method=method,
+            account=account,
             outcome=ending.outcome,
             kind=ending.kind,
             code=ending.code,
-            attempts=flight.attempts,
-            replayed=not is_news,
-            durable=flight.durable,
+            attempts=attempts,
+            replayed=replayed,
+            durable=durable,
         )
 
     def _restart(self, flight: Flight) -> None:
@@ -268,6 +304,7 @@ class Service:
 
     def _prune(self) -> None:
         """Delete reports that are older than anybody may ask for, in small steps."""
+        # In memory they are kept as long as they guard against duplicates.
         age_s = HISTORY_S if self._recovers else GUARD_S
         self._ledger.submit(Prune(self._ports.wall() - age_s, PRUNE_STEP), self._on_pruned)
 

@@ -498,7 +498,7 @@ type ReportErrorData struct {
 	// The pause that keeps the report from being sent. Source: the ledger.
 	Pause *Pause `json:"pause,omitempty"`
 
-	// Age of the task in seconds when the request came in, clock skew corrected; null if `completedAt`
+	// Age of the task in seconds when the answer was made, clock skew corrected; null if `completedAt`
 	// was not told. Source: `completedAt` and the bridge's clock.
 	AgeSeconds *float64 `json:"ageSeconds,omitempty"`
 

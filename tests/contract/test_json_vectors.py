@@ -1,6 +1,5 @@
 """The JSON parsing vectors, answered as the bridge answers lines and bodies, inside one process.
 
-The vectors lie beside the repository, not in it; where they are missing these tests are skipped.
 A vector is a text and the answers it may get (``bridge_any_of``). Texts with a line feed inside have
 no such list, since as lines they are several messages: what each of these is owed stands here.
 """
@@ -8,6 +7,7 @@ no such list, since as lines they are several messages: what each of these is ow
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,8 @@ from bridge.core.strict_json import NotAcceptable, NotJson, dump, parse
 from bridge.rpc.envelope import Invalid, invalid_response, parse_error_response, split
 from bridge.wire.framing import Event, Framer, Oversize
 
-VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors" / "json_parsing.jsonl"
-ROWS: list[dict[str, Any]] = (
-    [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.is_file() else []
-)
-
-pytestmark = pytest.mark.skipif(not ROWS, reason="the vectors beside the repository are not there")
+VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "json_parsing.jsonl.gz"
+ROWS: list[dict[str, Any]] = [json.loads(line) for line in gzip.decompress(VECTORS.read_bytes()).splitlines()]
 
 NOT_JSON = {"kind": "error", "code": -32700, "id_raw": "null"}
 NO_REQUEST = {"kind": "error", "code": -32600, "id_raw": "null"}

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bridge.core.model import (
     ACCEPTED,
     DONE,
+    GUARD_S,
     NOT_SENT,
     OPEN,
     PROBING,
@@ -51,7 +52,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.store import GUARD_S, Store
+from bridge.ledger.store import Store
 from bridge.ledger.trouble import LedgerTrouble
 from tests.pgserver import PgServer
 

@@ -1,4 +1,4 @@
-"""Bridges on many machines with one PostgreSQL ledger: one call, one pause, and heirs for those who vanish."""
+"""Bridges on many machines with one PostgreSQL ledger: one call, one pause, heirs for those who vanish."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def ledger(pg_server: PgServer) -> Ledger:
 def start(bridge_process: Start, simulator: Simulator, ledger: Ledger, tmp_path: Path) -> Start:
     """Start a bridge on a machine of its own, on the ledger of this test."""
 
-    def start_bridge(*words: str, machine: str = "one", port: int | None = None, **environ: str) -> BridgeProcess:
+    def start_bridge(
+        *words: str, machine: str = "one", port: int | None = None, **environ: str
+    ) -> BridgeProcess:
         home = tmp_path / machine
         home.mkdir(exist_ok=True)
         url = ledger.server.url(ledger.database, tcp=port is not None, port=port)
@@ -135,7 +137,9 @@ def test_bridge_that_was_stopped_finds_its_reports_gone(
     told = Counter(
         message["error"]["data"]["outcome"] if "error" in message else "accepted" for message in answers
     )
-    assert told == outcomes - Counter(accepted=2), ledger.select("SELECT * FROM reports JOIN events ON seq = report")
+    assert told == outcomes - Counter(accepted=2), ledger.select(
+        "SELECT * FROM reports JOIN events ON seq = report"
+    )
     assert calls(simulator) == before
     prove(first, 3)
 

@@ -51,6 +51,15 @@ def start(bridge_process: Start, upstream: Simulator, folder: Path) -> Start:
     return start_bridge
 
 
+def start_four(start: Start) -> list[BridgeProcess]:
+    """Start four bridges one by one: on a busy machine four that open a ledger at once may wait too long."""
+    bridges = []
+    for _ in range(4):
+        bridges.append(start())
+        bridges[-1].call("bridge.listReports")  # answered when the ledger is open
+    return bridges
+
+
 def code_of(message: dict[str, Any]) -> int:
     """The wire code of an answer, 0 for accepted."""
     return int(message["error"]["code"]) if "error" in message else 0
@@ -83,7 +92,7 @@ def report(task_id: int, left_s: float) -> dict[str, Any]:
 def test_a_wrong_key_costs_one_call_however_many_ask(upstream: Simulator, start: Start) -> None:
     """A thousand reports with a wrong key from four processes at once make one upstream call."""
     upstream.set(other_keys="unknown", latency_seconds=0.2)
-    bridges = [start() for _ in range(4)]
+    bridges = start_four(start)
     for nth in range(250):
         for place, bridge in enumerate(bridges):
             bridge.send(IMAGE, {"taskId": 1 + 250 * place + nth})
@@ -96,7 +105,7 @@ def test_a_wrong_key_costs_one_call_however_many_ask(upstream: Simulator, start:
 def test_wrong_ids_one_after_another_cost_ten_calls(upstream: Simulator, start: Start) -> None:
     """Fifty ids that do not exist, asked in turn of four processes, stop after ten calls."""
     upstream.set(auto=False)
-    bridges = [start() for _ in range(4)]
+    bridges = start_four(start)
     codes = [code_of(bridges[nth % 4].call(IMAGE, {"taskId": nth + 1})) for nth in range(50)]
     assert codes == [NO_SUCH_TASK] * 10 + [PAUSED] * 40
     assert upstream.counters()["requests"] == 10
@@ -121,14 +130,12 @@ def test_wrong_ids_in_flight_cost_little_more(upstream: Simulator, start: Start)
 def test_one_task_asked_of_four_bridges_is_sent_once(upstream: Simulator, start: Start) -> None:
     """Four bridges asked for one task at the same time send it once and say the same."""
     upstream.add_fault("latency", seconds=0.5)
-    bridges = [start() for _ in range(4)]
-    for bridge in bridges:
-        bridge.call("bridge.listReports")
+    bridges = start_four(start)
     for task_id in (1, 2, 3):
         for bridge in bridges:
             bridge.send(IMAGE, report(task_id, 40.0))
     answers = [bridge.read_message() for bridge in bridges for _ in range(3)]
-    assert [code_of(answer) for answer in answers] == [0] * 12
+    assert [code_of(answer) for answer in answers] == [0] * 12, answers
     by_task = Counter((data_of(a)["taskId"], data_of(a)["replayed"]) for a in answers)
     assert by_task == {(t, replayed): 3 if replayed else 1 for t in (1, 2, 3) for replayed in (True, False)}
     assert all(data_of(answer)["durable"] for answer in answers)

@@ -207,8 +207,8 @@ def test_fault_that_answers(
 def test_every_fault_is_tried_above() -> None:
     """No fault is without a test of its effect on the wire."""
     marks = [
-        *test_fault_that_ends_the_connection.pytestmark,  # type: ignore[attr-defined]
-        *test_fault_that_answers.pytestmark,  # type: ignore[attr-defined]
+        *test_fault_that_ends_the_connection.pytestmark,
+        *test_fault_that_answers.pytestmark,
     ]
     tried = {case[0] for mark in marks for case in mark.args[1]}
     alone = {"endless_continue", "extra_bytes", "hang_before", "slow_accept", "refuse"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jsonschema  # type: ignore[import-untyped]  # its stubs are no dependency of ours
+import jsonschema
 import pytest
 
 from bridge.core import errors

@@ -361,7 +361,7 @@ export interface ReportErrorData {
   /** The pause that keeps the report from being sent. Source: the ledger. */
   pause?: Pause;
   /**
-   * Age of the task in seconds when the request came in, clock skew corrected; null if
+   * Age of the task in seconds when the answer was made, clock skew corrected; null if
    * `completedAt` was not told. Source: `completedAt` and the bridge's clock.
    */
   ageSeconds?: number | null;
