@@ -35,7 +35,8 @@ check-clients: ## the Node and Go clients; without their tools they are named an
 
 coverage: .venv/.stamp ## branch coverage of all Python tests, with the lines that are missed
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest -q -n $(JOBS) --cov --cov-report=term tests
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage \
+		$(BIN)/pytest -q -n $(JOBS) --cov --cov-report=term tests
 
 fix: .venv/.stamp ## format, and mend what the linter can mend
 	$(BIN)/ruff check --quiet --fix . || true

@@ -1,10 +1,13 @@
 #!/bin/sh
-# Checks the Node and Go clients, each with its own tools. A tool that is missing is named, and the
-# client left out; where CI is set that is an error, so that nothing is skipped unseen.
+# Checks the Node and Go clients against the real bridge, side by side. A tool that is missing is named,
+# and what needs it left out; where CI is set that is an error, so that nothing is skipped unseen.
+# With --setup it only installs what the checks need.
 set -eu
 cd "$(dirname "$0")/.."
-PATH="$PWD/.venv/bin:$PATH"
-export PATH
+REPORT_BRIDGE_BIN="$PWD/.venv/bin/report-bridge"
+GOTOOLCHAIN=local
+export REPORT_BRIDGE_BIN GOTOOLCHAIN
+STATICCHECK=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 missing() {
     if [ -n "${CI:-}" ]; then
@@ -14,17 +17,67 @@ missing() {
     echo "check: $1 is missing, so $2 was left out"
 }
 
-if [ -f clients/node/package.json ]; then
-    if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then
-        (cd clients/node && { [ -d node_modules ] || npm ci --silent --no-audit --no-fund; } && npm run --silent check)
+set_up_node() {
+    if [ ! -f node_modules/.stamp ] || [ package-lock.json -nt node_modules/.stamp ]; then
+        npm ci --silent --no-audit --no-fund
+        touch node_modules/.stamp
+    fi
+}
+
+# The checks are chained by &&: where their status is asked for, the shell does not heed "set -e".
+check_node() {
+    npm test --silent && node dist/dev/examples/bot.js
+}
+
+set_up_go() {
+    go mod download
+    (cd interop && go mod download)
+    go run "$STATICCHECK" -version >/dev/null
+}
+
+check_go() {
+    unformatted=$(gofmt -l .) &&
+        { [ -z "$unformatted" ] || { echo "not formatted: $unformatted"; false; }; } &&
+        go vet ./... && GOOS=windows go vet ./... && GOOS=darwin go vet ./... &&
+        go run "$STATICCHECK" ./... &&
+        go test $race -shuffle=on ./... &&
+        go run ./examples/bot &&
+        cd interop && go vet ./... && go test ./...
+}
+
+node_log=.venv/check-node.log
+node_pid=
+if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then
+    (cd clients/node && set_up_node)
+    if [ "${1:-}" != --setup ]; then
+        (cd clients/node && check_node) >"$node_log" 2>&1 &
+        node_pid=$!
+    fi
+else
+    missing "Node.js with npm" "the Node client"
+fi
+
+go_status=0
+if command -v go >/dev/null 2>&1; then
+    race=-race
+    if ! command -v cc >/dev/null 2>&1; then
+        missing "a C compiler" "the race detector of the Go client"
+        race=
+    fi
+    (cd clients/go && set_up_go)
+    if [ "${1:-}" != --setup ]; then
+        (cd clients/go && check_go) || go_status=$?
+    fi
+else
+    missing "Go" "the Go client"
+fi
+
+if [ -n "$node_pid" ]; then
+    if wait "$node_pid"; then
+        grep -E '^# (tests|pass|fail|skipped)|^ℹ (tests|pass|fail|skipped)|lost' "$node_log" || true
     else
-        missing "Node.js with npm" "the Node client"
+        cat "$node_log"
+        exit 1
     fi
 fi
-if [ -f clients/go/go.mod ]; then
-    if command -v go >/dev/null 2>&1; then
-        (cd clients/go && test -z "$(gofmt -l .)" && go vet ./... && go test ./...)
-    else
-        missing "Go" "the Go client"
-    fi
-fi
+exit "$go_status"
