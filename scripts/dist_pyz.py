@@ -150,8 +150,8 @@ def _bundled_files(name: str, version: str) -> Iterator[tuple[str, bytes]]:
     licences = 0
     for place, data in files.items():
         top, _, rest = place.partition("/")
-        if not top.endswith((".dist-info", ".egg-info")):
-            yield place, data
+        if rest == "METADATA" or not top.endswith((".dist-info", ".egg-info")):
+            yield place, data  # by its metadata the program knows the version of what it carries
         else:
             licences += 1
             yield f"licenses/{name}-{version}/{PurePosixPath(rest).name}", data
@@ -161,7 +161,7 @@ def _bundled_files(name: str, version: str) -> Iterator[tuple[str, bytes]]:
 
 def _is_wanted(place: PurePosixPath) -> bool:
     if place.parts[0].endswith((".dist-info", ".egg-info")):
-        return _LICENCE.search(place.name) is not None
+        return place.name == "METADATA" or _LICENCE.search(place.name) is not None
     is_cache = place.parts[0] == ".." or "__pycache__" in place.parts
     return not is_cache and place.suffix not in (".so", ".pyd", ".pyi")
 

@@ -32,6 +32,7 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Pow: ast.Mult,
     ast.BitOr: ast.BitAnd,
 }
+_NAMES_OF_TYPES = ("__slots__ = ", "Told = ", "Events = ", "Changes = ", "Landed = ")
 _TWINS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE) |[ .]\w+ (=|<|>=|IN) [:('\w]")
 _SQL_CHANGES = (
@@ -55,9 +56,9 @@ _SQL_CHANGES = (
 
 
 class Mutant(NamedTuple):
-    """One change. `index` and `variant` say which node of the tree becomes what."""
+    """One change. `number` and `variant` say which node of the tree becomes what."""
 
-    index: int
+    number: int
     variant: int
     line: int
     place: str
@@ -86,7 +87,7 @@ def apply(source: str, mutant: Mutant) -> ast.Module:
     """Make the mutant's tree."""
     tree = ast.parse(source)
     for index, node in enumerate(ast.walk(tree)):
-        if index == mutant.index:
+        if index == mutant.number:
             new = _vary(node)[mutant.variant][0]
             break
     _Replacer(node, new).visit(tree)
@@ -121,21 +122,13 @@ def _find_hidden(tree: ast.Module) -> set[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             roots.append(node)
-        elif isinstance(node, ast.AnnAssign):
-            roots.append(node.annotation)
-        elif isinstance(node, ast.arg):
+        elif isinstance(node, (ast.AnnAssign, ast.arg)):
             roots.append(node.annotation)
         elif isinstance(node, ast.FunctionDef):
             roots.append(node.returns)
         elif isinstance(node, ast.Raise):
             roots.append(node.exc)
-        elif isinstance(node, ast.Assert):
-            roots.append(node)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in (
-            "__slots__",
-            "Told",
-            "Changes",
-        ):
+        elif isinstance(node, ast.Assert) or ast.unparse(node).startswith(_NAMES_OF_TYPES):
             roots.append(node)
     return {inner for root in roots if root is not None for inner in ast.walk(root)}
 
@@ -208,7 +201,7 @@ def _vary_constant(value: object) -> Iterator[tuple[bool | int | float | str, st
                 changed = value[: match.start()] + word + value[match.end() :]
                 yield changed, f"...{before}[{match.group()} -> {word}]{after}..."
     elif isinstance(value, str):
-        yield "~" + value, f"{value!r} -> {'~' + value!r}"
+        yield "x" + value, f"{value!r} -> {'x' + value!r}"
 
 
 def _show(old: ast.AST, new: ast.AST) -> str:

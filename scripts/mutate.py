@@ -31,22 +31,27 @@ from _pytest.main import pytest_runtestloop
 from hypothesis import HealthCheck, Phase, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from scripts.mutants import Mutant, apply, find_mutants  # noqa: E402 - the script runs without being installed
+from scripts.mutants import Mutant, apply, find_mutants
 
 ROOT = Path(__file__).resolve().parents[1]
 SUMMARY = ROOT / "docs" / "mutants.md"
 TARGET = 0.9
-_UNIT = [f"tests/unit/test_{name}.py" for name in ("service", "window", "recovery", "agenda", "pauses")]
+_NAMES = ("service", "window", "recovery", "agenda", "pauses", "mutants_retry", "mutants_runway")
+_REPORTS = [f"tests/unit/test_{name}.py" for name in _NAMES]
 _LEDGER = ["tests/contract/test_ledger_store.py", "tests/unit/test_recovery.py"]
 PLAN = {
     "bridge/reports/verdict.py": ["tests/unit/test_verdict.py", "tests/contract/test_verdict_oracle.py"],
-    **{
-        f"bridge/reports/{name}.py": sorted(_UNIT, key=lambda path, name=name: f"_{name}." not in path)  # type: ignore[misc]
-        for name in ("window", "retry", "pauses", "runway", "tower", "service")
-    },
-    **{f"bridge/ledger/{name}.py": _LEDGER for name in ("sqlite_steps", "steps", "sqlite_rows")},
+    "bridge/reports/window.py": _REPORTS,
+    "bridge/reports/retry.py": _REPORTS,
+    "bridge/reports/pauses.py": _REPORTS,
+    "bridge/reports/runway.py": _REPORTS,
+    "bridge/reports/tower.py": _REPORTS,
+    "bridge/reports/service.py": _REPORTS,
+    "bridge/ledger/sqlite_steps.py": _LEDGER,
+    "bridge/ledger/steps.py": _LEDGER,
+    "bridge/ledger/sqlite_rows.py": _LEDGER,
 }
-"""Module -> the tests that must notice, the likeliest first."""
+"""Module -> the tests that must notice."""
 _OPTIONS = ["-x", "-q", "-k", "not postgres", "--tb=line", "-p", "no:cacheprovider", "--basetemp=scratch"]
 _OPTIONS += ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
 _PLAIN = (str, int, float, bytes, tuple, frozenset, dict, list, type(None))
@@ -101,16 +106,15 @@ class _Trials:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Try all mutants on the tests that were collected once."""
         timed = Path("durations.json")
-        began = time.monotonic()
         if not _in_child(lambda: _time_tests(session, timed), 600.0):
             sys.exit(f"{self._path}: the tests fail without a mutant")
-        self.limit_s = 10.0 + 8 * (time.monotonic() - began)
         # Most mutants fall at once: the quick tests go first.
         durations = json.loads(timed.read_text(encoding="utf-8"))
+        self.limit_s = 3.0 + 3 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         session.items.sort(key=lambda item: round(durations[item.nodeid], 1))
         for number, mutant in enumerate(self._mutants):
             code = compile(apply(self._source, mutant), self._path, "exec")
-            if _in_child(lambda code=code: _patch(self._path, code) and _loop(session), self.limit_s):  # type: ignore[misc]
+            if _in_child(partial(_try_in_place, self._path, code, session), self.limit_s):
                 self.unnoticed.append(number)
         return True
 
@@ -136,13 +140,13 @@ def _time_tests(session: pytest.Session, file: Path) -> bool:
     return passed
 
 
-def _patch(path: str, code: CodeType) -> bool:
-    """Turn the loaded module into the mutant, in place: others hold its functions and classes already."""
+def _try_in_place(path: str, code: CodeType, session: pytest.Session) -> bool:
+    """Turn the loaded module into the mutant, whose functions and classes others hold already, and test."""
     module = sys.modules[_dotted(path)]
     fresh: dict[str, Any] = {"__name__": module.__name__, "__file__": module.__file__}
     exec(code, fresh)
-    _patch_names(vars(module), fresh, lambda name, value: _rename(module, name, value))
-    return True
+    _patch_names(vars(module), fresh, partial(_rename, module))
+    return _loop(session)
 
 
 def _rename(module: ModuleType, name: str, value: Any) -> None:
@@ -152,9 +156,7 @@ def _rename(module: ModuleType, name: str, value: Any) -> None:
             setattr(other, name, value)
 
 
-def _patch_names(
-    old: Mapping[str, Any], new: Mapping[str, Any], put: Callable[[str, Any], None]
-) -> None:
+def _patch_names(old: Mapping[str, Any], new: Mapping[str, Any], put: Callable[[str, Any], None]) -> None:
     for name, value in new.items():
         before = old.get(name)
         if isinstance(value, property) and isinstance(before, property):
@@ -175,7 +177,7 @@ def _dotted(path: str) -> str:
 
 
 def _in_child(work: Callable[[], bool], limit_s: float, log: str = os.devnull) -> bool:
-    """Do something in a forked process; True if it says so in time."""
+    """Do something in a forked process; True if it says so before it has used so much processor time."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -185,11 +187,12 @@ def _in_child(work: Callable[[], bool], limit_s: float, log: str = os.devnull) -
             os.dup2(output, 1)
             os.dup2(output, 2)
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 1))
             status = 0 if work() else 1
             sys.stdout.flush()
         finally:
             os._exit(status)
-    until = time.monotonic() + limit_s
+    until = time.monotonic() + 10 * limit_s  # for those that hang without doing anything
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -204,7 +207,7 @@ def _in_child(work: Callable[[], bool], limit_s: float, log: str = os.devnull) -
 
 def _run_anew(path: str, code: CodeType) -> bool:
     """Load everything with the mutant in its place and run the tests."""
-    sys.meta_path.insert(0, _Finder(path, code))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder(path, code))
     return pytest.main([*_OPTIONS, *PLAN[path]]) == 0
 
 
@@ -228,7 +231,7 @@ def try_mutants(path: str, mutants: Sequence[Mutant]) -> Score:
     for mutant in (mutants[number] for number in unnoticed):
         # A patch in place does not reach what other modules computed from this one while loading.
         code = compile(apply(source, mutant), path, "exec")
-        if _in_child(lambda code=code: _run_anew(path, code), limit_s + 10.0):  # type: ignore[misc]
+        if _in_child(partial(_run_anew, path, code), limit_s + 10.0):
             survivors.append(mutant)
             print(f"{path}:{mutant.line}: {mutant.place}: {mutant.what}", flush=True)
     score = Score(path, len(mutants), survivors)
@@ -312,7 +315,7 @@ def _prepare(folder: str) -> None:
         deadline=None,
         derandomize=True,
         database=None,
-        max_examples=50,
+        max_examples=20,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -17,7 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.e2e.killloop import KillLoop, Plan, Tally
+from tests.e2e.killjudge import Tally
+from tests.e2e.killloop import KillLoop, Plan
 from tests.world import scratch_directory
 
 TASKS_A_RUN = 1000

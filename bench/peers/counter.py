@@ -95,7 +95,7 @@ def _wrap_late() -> None:
         return client
 
     App._client_now = wrapped  # type: ignore[method-assign]
-    App.warm_up = lambda self: None  # type: ignore[method-assign]  # runs beside the start, not before it
+    App.warm_up_later = lambda self: None  # type: ignore[method-assign]  # goes by the clock
 
 
 def main() -> int:

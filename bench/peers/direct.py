@@ -1,8 +1,9 @@
-"""Calls the upstream with `requests` as people write it: one Session for each thread, defaults left alone.
+"""Calls the upstream with `requests` as people write it: one Session for all threads, defaults left alone.
 
-    direct.py URL KEY [--no-env] [--verify FILE] [--fresh]
+    direct.py URL KEY [--each] [--no-env] [--verify FILE] [--fresh]
 
-``--no-env`` sets trust_env to False; ``--fresh`` takes a new Session, so a new connection, for each report.
+``--each`` gives each thread a Session, ``--no-env`` sets trust_env to False, ``--fresh`` takes
+a new Session, so a new connection, for each report.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def main() -> None:
         response = session.post(f"{url}/{METHOD}", json={"clientKey": key, "taskId": task_id}, timeout=30)
         return bool(response.json().get("errorId") == 0)
 
+    shared = make_session()
+
     def make_send() -> Send:
         if "--fresh" in words:
 
@@ -39,7 +42,7 @@ def main() -> None:
                     return post(session, task_id)
 
             return fresh
-        session = make_session()
+        session = make_session() if "--each" in words else shared
         return lambda task_id: post(session, task_id)
 
     serve(make_send)

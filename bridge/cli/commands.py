@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "doctor": Command(
         "bridge.cli.doctor", "look", "check this installation, with a fix for each fault", True
     ),
+    "ledger": Command("bridge.cli.ledger", "look", "copy, check and migrate the ledger", True),
     "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here", False),
     "completion": Command("bridge.cli.completion", "look", "print completions for a shell", False),
     "man": Command("bridge.cli.man", "look", "print the manual page", False),

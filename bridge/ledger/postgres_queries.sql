@@ -244,3 +244,42 @@ WHERE (state = 'done') IS DISTINCT FROM (outcome IS NOT NULL)
    OR (SELECT count(*) FROM reports AS o
        WHERE o.account_id = r.account_id AND o.task_id = r.task_id AND o.current) > 1
 LIMIT 10;
+
+-- name: is_at_work
+-- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
+SELECT EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+      AND a.datname = current_database() AND a.application_name = 'report-bridge'
+);
+
+-- name: read_on
+-- The reports after one, in the order of their numbers.
+SELECT {columns}, a.endpoint, a.account
+FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
+WHERE r.seq > $1::bigint ORDER BY r.seq LIMIT $2::bigint;
+
+-- name: stories
+-- The stories of some reports.
+SELECT report, nth, at_wall, name, data FROM events WHERE report = ANY ($1::bigint[]) ORDER BY report, nth;
+
+-- name: all_pauses
+-- Every pause, whatever its state.
+SELECT p.endpoint, {pause_columns} FROM pauses AS p ORDER BY p.endpoint, p.subject, p.rule;
+
+-- name: get_meta
+-- A note about the ledger.
+SELECT convert_from(value, 'UTF8') FROM meta WHERE name = $1::text;
+
+-- name: set_meta
+-- Note something about the ledger.
+INSERT INTO meta (name, value) VALUES ($1::text, convert_to($2::text, 'UTF8'))
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: set_secret
+-- Take over the secret of another ledger, whose accounts are named with it.
+UPDATE meta SET value = decode($1::text, 'hex') WHERE name = 'secret';
+
+-- name: skip_numbers
+-- New reports are numbered after those that were copied.
+SELECT setval('report_numbers', greatest($1::bigint, (SELECT last_value FROM report_numbers)));

@@ -14,10 +14,10 @@ from typing import Final
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect
 from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, Pulse
+from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, RETRY_FIRST_S, Pulse
 from bridge.ledger.postgres_rows import QUERIES, certain, dump
 from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
-from bridge.ledger.postgres_trouble import GONE, explain, trouble
+from bridge.ledger.postgres_trouble import GONE, PASSING, explain, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
@@ -86,7 +86,7 @@ class Session:
         Raises:
             LedgerTrouble: it can be neither made nor read.
         """
-        link = connect(self._url, self._password)
+        link = self._connect_first()
         try:
             with translated():
                 found, is_readonly = self._set_up(link)
@@ -110,6 +110,17 @@ class Session:
             raise
         self._link = link
         self._pulse.start()
+
+    def _connect_first(self) -> Link:
+        """Connect, if need be a moment later: a server that restarts is no reason to begin without it."""
+        deadline = time.monotonic() + BACK_S
+        while True:
+            try:
+                return connect(self._url, self._password)
+            except LedgerTrouble as why:
+                if why.sentence not in PASSING or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_FIRST_S)
 
     def _set_up(self, link: Link) -> tuple[Found, bool]:
         """Make a session careful; the ledger's version and whether the server takes no writes."""

@@ -76,6 +76,10 @@ _CLASSES: Final[Mapping[str, str]] = {
     "58": UNREADABLE,
     "XX": CORRUPT,
 }
+_STARTING: Final = "The ledger's server is starting."
+_ENDING: Final = "The ledger's server is ending."
+PASSING: Final = frozenset({SENTENCES[UNREADABLE], _STARTING, _ENDING})
+"""Reasons for which there is no connection now and there may be one in a moment."""
 _CONNECT: Final = (
     # What libpq's text contains -> what to say. Only our own words leave this module.
     ("no password supplied", "The ledger's server asks for a password: give one by the usual sources."),
@@ -90,8 +94,8 @@ _CONNECT: Final = (
     ("resolve host", "The name of the ledger's server cannot be resolved."),
     ("service file", "The service file of the ledger's address cannot be used."),
     ("definition of service", "The service of the ledger's address is not defined."),
-    ("starting up", "The ledger's server is starting."),
-    ("shutting down", "The ledger's server is ending."),
+    ("starting up", _STARTING),
+    ("shutting down", _ENDING),
     ("read-write", "The ledger's server takes no writes, and the address asks for one that does."),
 )
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from bridge.ledger.store import Notice
@@ -212,3 +213,25 @@ def _load(name: str) -> str:
     loader: Any = __spec__.loader
     read: Callable[[str], bytes] = loader.get_data
     return read(os.path.join(os.path.dirname(__file__), name)).decode("utf-8")
+
+
+@contextmanager
+def translated(writing: bool) -> Iterator[None]:
+    """Errors of the library become the ledger's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, writing) from error
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that writes; what fails is undone."""
+    with translated(writing=True):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            roll_back(connection)
+            raise

@@ -91,6 +91,7 @@ class Service:
             self._lock,
             self._agenda,
             self._on_landed,
+            self._take_over,
             concurrency=concurrency,
             timeout_s=timeout_s,
         )
@@ -327,6 +328,8 @@ class Service:
 
     def _on_swept(self, swept: Swept | Any) -> None:
         with self._lock:
+            # First of all, so that whatever happens here cannot end the sweeping.
+            self._agenda.add(self._ledger.now() + SWEEP_S, self._sweep)
             if isinstance(swept, Swept):
                 for row in swept.adopted:
                     self._take_over(row)
@@ -338,7 +341,6 @@ class Service:
                         account=row.task.account[:8],
                         outcome=row.outcome,
                     )
-            self._agenda.add(self._ledger.now() + SWEEP_S, self._sweep)
             self._tower.wake()
 
     def _take_over(self, row: Row) -> None:

@@ -34,6 +34,7 @@ from bridge.reports import flight as phases
 from bridge.reports import window as windows
 from bridge.reports.agenda import Agenda
 from bridge.reports.flight import Attempt, Flight
+from bridge.reports.gates import Gates
 from bridge.reports.knowledge import Knowledge
 from bridge.reports.notes import Notes, about
 from bridge.reports.ports import LedgerPort, Ports
@@ -43,8 +44,6 @@ from bridge.reports.verdict import judge
 
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""
-POLL_S: Final = 0.25
-"""How often the first report that waits for another bridge's probe asks again."""
 
 Landed = Callable[[Flight, Ending, bool], None]
 """Told of the end of a flight: with its ending, and whether it is news (False: it was on record)."""
@@ -56,6 +55,7 @@ class Tower:
     Args:
         lock: The service's lock, which guards everything here; `agenda` is under it too.
         landed: Called with the lock held when a flight has ended, exactly once for each.
+        orphaned: Told of a report that is ours and has no flight.
 
     Thread safety: public methods expect the lock to be held.
     """
@@ -68,6 +68,7 @@ class Tower:
         lock: RLock,
         agenda: Agenda,
         landed: Landed,
+        orphaned: Callable[[Row], None],
         *,
         concurrency: int,
         timeout_s: float,
@@ -78,9 +79,10 @@ class Tower:
         self._lock = lock
         self._agenda = agenda
         self._landed = landed
+        self._orphaned = orphaned
         self._timeout_s = timeout_s
         self._runway = Runway(concurrency)
-        self._polling = False
+        self._gates = Gates(self._runway, agenda, ledger.now, self._make_ready)
         self.is_stopped = False
         self._alarm_at: float | None = None
 
@@ -115,7 +117,7 @@ class Tower:
 
     def ask_again(self, flights: Iterable[Flight]) -> None:
         """Let everything that waits for a pause ask again: a pause may have changed."""
-        self._wake_gated(everyone=True)
+        self._gates.wake(everyone=True)
         for flight in flights:
             if flight.phase == phases.DEFERRED and flight.paused:
                 self._make_ready(flight)
@@ -126,10 +128,11 @@ class Tower:
         recovery. What is being committed ends by itself."""
         if flight.phase in (phases.CLAIMING, phases.BEGINNING) and not flight.has_begun:
             return
+        if flight.phase == phases.CLOSING:
+            return
         if flight.phase in (phases.FLYING, phases.WATCHING) or flight.has_begun:
-            if flight.phase != phases.CLOSING:
-                self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN))
-        elif flight.phase != phases.CLOSING:
+            self._let_go(flight)
+        else:
             self._close(flight, answers.local_ending("shutting_down"))
 
     def drop(self, flight: Flight) -> None:
@@ -153,9 +156,9 @@ class Tower:
         begin = refusal is None and self._runway.take_slot(flight)
         flight.phase = phases.CLAIMING
         op = Claim(flight.task, flight.method, flight.window, flight.facts, begin, refusal)
-        self._ledger.submit(op, partial(self._on_claimed, flight))
+        self._ledger.submit(op, partial(self._on_claimed, flight, refusal))
 
-    def _on_claimed(self, flight: Flight, claimed: Claimed | Any) -> None:
+    def _on_claimed(self, flight: Flight, refusal: Ending | None, claimed: Claimed | Any) -> None:
         with self._lock:
             if not isinstance(claimed, Claimed):
                 flight.durable = False
@@ -163,11 +166,13 @@ class Tower:
             else:
                 flight.durable, flight.guarded = claimed.durable, claimed.guarded
                 self._notes.tell_pauses(claimed.events)
-                self._after_claim(flight, claimed)
+                self._after_claim(flight, refusal, claimed)
             self._move_on()
 
-    def _after_claim(self, flight: Flight, claimed: Claimed) -> None:
+    def _after_claim(self, flight: Flight, refusal: Ending | None, claimed: Claimed) -> None:
         row = claimed.row
+        # A sweep may have taken it over for us in the moment before.
+        is_adopted = row.state != DONE and row.owner == self._ledger.instance
         if claimed.status in ("new", "again", "adopted"):
             self._own(flight, row)
             if claimed.status == "adopted":
@@ -184,11 +189,18 @@ class Tower:
         elif claimed.status == "conflict":
             flight.attempts = row.attempts
             self._land(flight, self._notes.conflict(flight, row), is_news=False)
+            if is_adopted:
+                self._orphaned(row)
         elif claimed.status == "refused":
             flight.attempts = row.attempts
             self._land(flight, answers.row_ending(row))
-        elif row.owner == self._ledger.instance:
-            # A sweep took it over for us in the moment before.
+        elif refusal is not None:
+            # Somebody has the report, so the refusal is nobody's record; it stands all the same.
+            flight.durable = False
+            self._land(flight, refusal)
+            if is_adopted:
+                self._orphaned(row)
+        elif is_adopted:
             self._own(flight, row)
             self._make_ready(flight)
         else:
@@ -210,6 +222,7 @@ class Tower:
             self._land(flight, answers.local_ending("request_cancelled", UNKNOWN))
             return
         flight.phase = phases.WATCHING
+        flight.attempts = row.attempts
         flight.window = windows.merge_windows(row.window, flight.window)
         self._watch_window(flight)
         self._look_later(flight)
@@ -276,8 +289,7 @@ class Tower:
             self._close(flight, known_ending(flight, answers.local_ending("upstream_unreachable")))
         elif gate.status == "busy":
             self._ensure_end(flight)
-            self._runway.gate(flight)
-            self._poll_gated()
+            self._gates.hold(flight)
         else:
             self._pause(flight, gate)
 
@@ -296,24 +308,6 @@ class Tower:
         flight.paused = True
         self._ensure_end(flight)
         flight.due = self._agenda.add(gate.until, lambda: self._become_ready(flight))
-
-    def _poll_gated(self) -> None:
-        """Ask again for the first gated report now and then: its gate may hang on another bridge."""
-        if not self._polling and self._runway.has_gated:
-            self._polling = True
-            self._agenda.add(self._ledger.now() + POLL_S, self._on_poll)
-
-    def _on_poll(self) -> None:
-        self._polling = False
-        self._wake_gated(everyone=False)
-        self._poll_gated()
-
-    def _wake_gated(self, everyone: bool) -> None:
-        """Let gated reports ask again: all, or the one whose window ends first."""
-        while (flight := self._runway.next_gated()) is not None:
-            self._make_ready(flight)
-            if not everyone:
-                return
 
     def _become_ready(self, flight: Flight) -> None:
         if flight.phase == phases.DEFERRED:
@@ -362,7 +356,7 @@ class Tower:
     ) -> None:
         with self._lock:
             is_ours = self._take_record(flight, recorded)
-            self._wake_gated(everyone=isinstance(recorded, Recorded) and bool(recorded.events))
+            self._gates.wake(everyone=isinstance(recorded, Recorded) and bool(recorded.events))
             if flight.phase == DONE:
                 pass
             elif ending is not None and (is_ours or ending.code == 0):
@@ -411,7 +405,7 @@ class Tower:
     def _on_window_end(self, flight: Flight) -> None:
         flight.end = None
         if flight.phase == phases.WATCHING:
-            self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN), is_news=False)
+            self._let_go(flight)
         elif flight.phase in (phases.READY, phases.DEFERRED, phases.GATED):
             self._close(flight, known_ending(flight, self._notes.late(flight)))
 
@@ -428,8 +422,14 @@ class Tower:
             else:
                 self._follow(flight, recorded.row)
             # It may have been the probe, or the one that was to prove the key.
-            self._wake_gated(everyone=False)
+            self._gates.wake(everyone=False)
             self._move_on()
+
+    def _let_go(self, flight: Flight) -> None:
+        """Answer that the outcome is unknown, while the ledger has none: somebody else will end it."""
+        is_theirs = flight.phase == phases.WATCHING
+        flight.durable = False
+        self._land(flight, answers.local_ending("outcome_unknown", UNKNOWN), is_news=not is_theirs)
 
     def _land(self, flight: Flight, ending: Ending, is_news: bool = True) -> None:
         if flight.phase == DONE:

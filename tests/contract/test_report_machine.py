@@ -9,7 +9,7 @@ import os
 import tempfile
 from typing import Any
 
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -198,6 +198,8 @@ ReportMachine.TestCase.settings = settings(
     max_examples=int(os.environ.get("REPORT_MACHINE_EXAMPLES", "60")),
     stateful_step_count=30,
     deadline=None,
+    # Shrinking a story of thirty steps takes minutes, and the story as it was found tells enough.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestReports = ReportMachine.TestCase

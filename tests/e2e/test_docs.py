@@ -88,6 +88,7 @@ NOT_RUN: Final = {
     ("README.md", "install -m 600"): "needs a person who writes a key into the file",
     ("docs/operations.md", "docker run"): "needs a container engine",
     ("docs/operations.md", "/var/log/report-bridge.log {"): "configuration of logrotate",
+    ("docs/performance.md", "make bench"): "measures for minutes, and wants the machine for itself",
     ("docs/simulator.md", "report-bridge simulate ["): "a synopsis; its flags are looked up in the parser",
     ("clients/go/README.md", "go mod edit"): "for a module of the reader's; clients/go/interop does the same",
     ("clients/node/README.md", "pip install"): "installs from the package index",

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.killloop import IMAGE, Ask, KillLoop, Plan, Tally, Told, judge_task
+from tests.e2e.killjudge import Ask, Tally, Told, judge_task
+from tests.e2e.killloop import IMAGE, KillLoop, Plan
 from tests.world import scratch_directory
 
 SHORT_S = 6.0

@@ -64,7 +64,9 @@ def test_wheel_and_source_archive_work_in_an_empty_environment(built: Path, tmp_
 
     def install(*words: str | Path) -> None:
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install"]
-        subprocess.run([str(word) for word in (*pip, *words)], check=True, cwd=tmp_path, env=ENVIRON, timeout=400)
+        subprocess.run(
+            [str(word) for word in (*pip, *words)], check=True, cwd=tmp_path, env=ENVIRON, timeout=400
+        )
 
     requirements = ROOT / "requirements"
     install("--require-hashes", "-r", requirements / "build.txt")
@@ -113,6 +115,8 @@ def test_one_file_holds_what_it_should(built: Path) -> None:
     bundled = {f"{name}-{version}" for name, version in read_pins().items() if name not in NOT_BUNDLED}
     assert licensed == bundled | {"anticaptcha-report-bridge"}
     assert os.access(built / NAME, os.X_OK)
+    told = json.loads(run([sys.executable, "-I", "-S", built / NAME, "version", "--json"], built))
+    assert told["libraries"]["requests"] == read_pins()["requests"]
 
 
 def test_packages_are_reproducible(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,23 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import OPEN, Exchange, Pauses, PauseState, Resume, Task, Window
+from bridge.core.model import (
+    CLOSED,
+    OPEN,
+    PROBING,
+    Ending,
+    Exchange,
+    Facts,
+    Gate,
+    PauseKey,
+    Pauses,
+    PauseState,
+    Resume,
+    Row,
+    Task,
+    Verdict,
+    Window,
+)
 from bridge.core.redact import Secret
 from bridge.reports.flight import Answer
 from bridge.reports.pauses import PROOF, PausePolicy
@@ -409,3 +425,261 @@ def test_events_tell_of_pauses(world: World) -> None:
     bridge.ask(3)
     names = [name for name, _ in bridge.events if name.startswith("pause")]
     assert names == ["pause_opened", "pause_probing", "pause_closed"]
+
+
+# --- the decisions themselves ----------------------------------------------------------------
+
+
+TASK = Task("e", "a" * 32, 1)
+FAR = Window(None, 0.0)
+GOOD = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
+LIMITED = Verdict(
+    "not_sent", -32001, "upstream_unreachable", "http_429", "wait", False, False, True, False, "address_rate"
+)
+LOST = Verdict(
+    "unknown", -32002, "outcome_unknown", "reset", "again_once", True, True, False, False, "transport"
+)
+WRONG_ID = Verdict(
+    "refused", 16, "no_such_captcha", "no_such_captcha", "done", False, True, True, True, "quality"
+)
+
+
+class Rules:
+    """A policy with its states, and time that a test sets."""
+
+    def __init__(self) -> None:
+        self.policy = PausePolicy("m", "here")
+        self.states: dict[PauseKey, PauseState] = {}
+        self.now = 0.0
+
+    def key(self, rule: str) -> PauseKey:
+        return next(key for key in self.policy.keys(TASK, IMAGE) if key.rule == rule)
+
+    def state(self, rule: str) -> PauseState:
+        return self.states.get(self.key(rule), PauseState(self.key(rule)))
+
+    def put(self, rule: str, state: str = OPEN, **more: Any) -> None:
+        self.states[self.key(rule)] = PauseState(self.key(rule), state, **more)
+
+    def learn(self, verdict: Verdict, now: float, number: int = 1, owner: str = "me") -> list[str]:
+        """Tell the end of an attempt; the names and rules of the events."""
+        task = TASK._replace(task_id=number)
+        changed, events = self.policy.learn(now, task, IMAGE, owner, 0.0, verdict, self.states)
+        self.states |= {state.key: state for state in changed}
+        return [f"{event.name} {event.state.key.rule}" for event in events]
+
+    def gate(self, now: float, number: int = 1, owner: str = "me") -> tuple[Gate, list[str]]:
+        task = TASK._replace(task_id=number)
+        gate, changed, events = self.policy.gate(now, task, IMAGE, owner, self.states, FAR)
+        self.states |= {state.key: state for state in changed}
+        return gate, [f"{event.name} {event.state.key.rule}" for event in events]
+
+
+@pytest.fixture
+def rules() -> Rules:
+    """A policy whose key is proven."""
+    rules = Rules()
+    rules.states[rules.key(PROOF)] = PauseState(rules.key(PROOF))
+    return rules
+
+
+def test_unproven_key_lets_one_report_go(rules: Rules) -> None:
+    """The first report proves the key, others wait for it, and nobody is told of a pause."""
+    rules.states.clear()
+    assert rules.gate(0.0) == (Gate("begun"), [])
+    proof = rules.state(PROOF)
+    assert (proof.state, proof.probe_owner, proof.probe_task) == (PROBING, "me", f"{'a' * 32}/1")
+    assert rules.gate(0.0, number=2) == (Gate("busy", proof, proving=True), [])
+    assert rules.gate(0.0, owner="other")[0].status == "busy"
+    assert rules.gate(0.0)[0].status == "begun", "the probe itself may go on"
+
+
+@pytest.mark.parametrize(
+    "rule", ["key_refused", "key_balance", "address_not_allowed", "address_blocked", None]
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_only_some_verdicts_prove_a_key(rules: Rules, rule: str | None, number: int) -> None:
+    """A verdict about key or address proves nothing; the probe that met it is due again."""
+    rules.put(PROOF, PROBING, probe_owner="me", probe_task=f"{TASK.account}/1")
+    events = rules.learn(WRONG_ID._replace(pause=rule), 5.0, number)
+    proof = rules.state(PROOF)
+    if rule is None:
+        assert (proof.state, "pause_closed proof" in events) == (CLOSED, True)
+    elif number == 1:
+        assert (proof.state, proof.ends_at, proof.probe_owner, proof.probe_task) == (OPEN, 5.0, None, None)
+    else:
+        assert proof.state == PROBING
+    assert "pause_opened proof" not in events
+
+
+def test_verdict_less_answers_prove_nothing(rules: Rules) -> None:
+    """Without a verdict the key stays unproven, and the next report is the probe."""
+    rules.put(PROOF, PROBING, probe_owner="me", probe_task=f"{TASK.account}/1")
+    rules.learn(LOST, 5.0)
+    assert rules.state(PROOF).state == OPEN
+
+
+def test_five_failures_of_transport_in_a_row_pause(rules: Rules) -> None:
+    """The fifth opens the pause; a status in between starts anew, and a missed window does not count."""
+    for now in range(4):
+        assert rules.learn(LOST, float(now)) == []
+    rules.learn(LOST._replace(has_status=True, pause=None), 4.0)
+    assert rules.state("transport").streak == 0
+    for now in range(4):
+        rules.learn(LOST, float(now))
+        rules.learn(LOST._replace(kind="window_closed"), float(now))
+    assert (rules.state("transport").state, rules.state("transport").streak) == (CLOSED, 4)
+    assert rules.learn(LOST, 9.0) == ["pause_opened transport"]
+    opened = rules.state("transport")
+    assert opened == PauseState(
+        rules.key("transport"), OPEN, "reset", opened_at=9.0, ends_at=14.0, context="here"
+    )
+
+
+def test_open_pause_refuses_until_its_end_and_probes_then(rules: Rules) -> None:
+    """At the very end of a pause the next report probes; the others wait for the probe."""
+    rules.put("transport", opened_at=0.0, ends_at=5.0, cause="reset", level=1)
+    assert rules.gate(4.9)[0] == Gate("paused", rules.state("transport"), 5.0)
+    assert rules.gate(5.0) == (Gate("begun"), ["pause_probing transport"])
+    assert rules.gate(5.0, number=2)[0] == Gate("busy", rules.state("transport"))
+    assert rules.learn(LOST, 6.0, number=2) == [], "a late verdict of another report"
+    assert rules.state("transport").state == PROBING
+    assert rules.learn(LOST, 6.0) == ["pause_opened transport"]
+    assert (rules.state("transport").level, rules.state("transport").ends_at) == (2, 26.0)
+    rules.gate(26.0)
+    assert rules.learn(LOST._replace(has_status=True, pause=None), 27.0) == ["pause_closed transport"]
+    assert rules.state("transport") == PauseState(rules.key("transport"))
+
+
+def test_longest_pause_is_shown(rules: Rules) -> None:
+    """Of several pauses the one that ends last answers, and one without an end before all others."""
+    rules.put("transport", ends_at=5.0)
+    rules.put("address_rate", ends_at=9.0)
+    rules.put("quality", ends_at=7.0)
+    assert rules.gate(1.0)[0].until == 9.0
+    rules.put("key_balance", PROBING, probe_owner="x", probe_task="y")
+    assert rules.gate(1.0)[0].until == 9.0, "a wait for a probe would be in vain"
+    rules.put("key_refused", ends_at=None)
+    assert rules.gate(1.0)[0] == Gate("paused", rules.state("key_refused"), None)
+
+
+def test_nothing_is_probed_while_something_else_holds_the_report(rules: Rules) -> None:
+    """A due pause stays due if another pause is open or being probed."""
+    rules.put("transport", ends_at=5.0)
+    rules.put("address_rate", ends_at=9.0)
+    rules.gate(6.0)
+    assert rules.state("transport").state == OPEN
+    rules.put("address_rate", PROBING, probe_owner="x", probe_task="y")
+    rules.put("key_balance", PROBING, probe_owner="x", probe_task="y")
+    gate = rules.gate(6.0)[0]
+    assert (gate.status, gate.pause, gate.proving) == ("busy", rules.state("key_balance"), False)
+    assert rules.state("transport").state == OPEN
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "length_s"), [(None, 60.0), (30.0, 60.0), (300.0, 300.0), (900.0, 600.0)]
+)
+def test_rate_pause_lasts_as_long_as_asked(rules: Rules, asked_s: float | None, length_s: float) -> None:
+    """Between its first and its greatest length the upstream's word counts."""
+    for number in (1, 2, 3):
+        events = rules.learn(LIMITED._replace(retry_after_s=asked_s), 10.0, number)
+    assert events == ["pause_opened address_rate"]
+    assert rules.state("address_rate").ends_at == 10.0 + length_s
+
+
+def test_rate_events_count_for_sixty_seconds(rules: Rules) -> None:
+    """An event of exactly a minute ago is forgotten, a younger one is not."""
+    for late_s, state in ((60.0, CLOSED), (59.0, OPEN)):
+        rules.put("address_rate", CLOSED)
+        for number, now in ((1, 0.0), (2, 30.0), (3, late_s)):
+            rules.learn(LIMITED, now, number)
+        assert rules.state("address_rate").state == state
+
+
+def test_retry_after_counts_for_the_rate_pause_only(rules: Rules) -> None:
+    """Other pauses have their own lengths."""
+    rules.learn(WRONG_ID._replace(pause="key_balance", retry_after_s=3000.0), 0.0)
+    assert rules.state("key_balance").ends_at == 600.0
+
+
+def test_doubling_has_no_overflow(rules: Rules) -> None:
+    """A pause that has failed its probes for ever has its greatest length."""
+    rules.put("transport", PROBING, level=5000, probe_owner="me", probe_task=f"{TASK.account}/1")
+    rules.learn(LOST, 100.0)
+    assert (rules.state("transport").level, rules.state("transport").ends_at) == (5001, 160.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "then", "state"),
+    [
+        (299, "done", OPEN),
+        (300, "done", CLOSED),
+        (499, "done", CLOSED),
+        (500, "done", OPEN),
+        (404, "again_once", OPEN),
+        (None, "done", OPEN),
+    ],
+)
+def test_probe_closes_a_pause_if_the_upstream_answered(
+    rules: Rules, status: int | None, then: str, state: str
+) -> None:
+    """A refusal by HTTP is an answer; what says neither yes nor no lets the pause be due again."""
+    rules.put("key_balance", PROBING, level=2, probe_owner="me", probe_task=f"{TASK.account}/1")
+    rules.learn(GOOD._replace(has_verdict=False, http_status=status, next=then), 3.0)
+    after = rules.state("key_balance")
+    assert after.state == state
+    assert (after.level, after.ends_at) == ((2, 3.0) if state == OPEN else (0, None))
+
+
+def test_uncertain_wrong_answers_count_for_a_probe_only(rules: Rules) -> None:
+    """A 16 that may be an acceptance does not count, but does not close the pause either."""
+    unsure = WRONG_ID._replace(outcome="unknown")
+    rules.learn(unsure, 0.0)
+    assert rules.state("quality").streak == 0
+    rules.learn(WRONG_ID, 0.0)
+    assert rules.state("quality").streak == 1
+    rules.put("quality", PROBING, probe_owner="me", probe_task=f"{TASK.account}/1")
+    assert rules.learn(unsure, 7.0) == ["pause_opened quality"]
+    assert rules.state("quality").ends_at == 607.0
+
+
+def test_resume_concerns_open_pauses_of_the_scope(rules: Rules) -> None:
+    """Only what is open and meant becomes due; single-flight is no pause."""
+    due = PauseState(rules.key("transport"), OPEN, level=3, ends_at=50.0)
+    for scope in (None, "transport"):
+        assert rules.policy.resume(9.0, due, scope) == due._replace(ends_at=9.0)
+    assert rules.policy.resume(9.0, due, "key") is None
+    assert rules.policy.resume(9.0, due._replace(state=PROBING), None) is None
+    assert rules.policy.resume(9.0, PauseState(rules.key(PROOF), OPEN, ends_at=0.0), None) is None
+
+
+def test_parts_are_shown_without_the_whole_account(rules: Rules) -> None:
+    """People see eight digits of the account, the method, and nothing of the machine."""
+    shown = {key.rule: rules.policy.parts(key) for key in rules.policy.keys(TASK, IMAGE)}
+    assert shown["quality"] == (("account", "aaaaaaaa"), ("method", IMAGE))
+    assert shown["key_refused"] == (("account", "aaaaaaaa"),)
+    assert shown["method_withdrawn"] == (("method", IMAGE),)
+    assert shown["transport"] == shown[PROOF] == ()
+
+
+def test_keys_are_remembered_within_bounds() -> None:
+    """Many accounts do not fill the memory, and each has its own pauses."""
+    policy = PausePolicy("m")
+    subjects = {policy.keys(TASK._replace(account=str(n)), IMAGE)[0].subject for n in range(3000)}
+    assert len(subjects) == 3000
+    assert len(policy._known) <= 1024
+    assert policy.keys(TASK, IMAGE) is policy.keys(TASK, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("perhaps", "state", "ending"),
+    [
+        (True, "waiting", Ending("unknown", -32002, "outcome_unknown")),
+        (False, "sending", Ending("unknown", -32002, "outcome_unknown")),
+        (False, "queued", Ending("not_sent", -32010, "window_closed")),
+    ],
+)
+def test_what_the_dead_leave_ends_truthfully(perhaps: bool, state: str, ending: Ending) -> None:
+    """What may have been taken is unknown, and what had not begun was not sent."""
+    row = Row(1, TASK, IMAGE, state, None, "x", 1, 0, perhaps, FAR, Facts(), None, None, {}, 0.0, None, None)
+    assert PausePolicy("m").settle_dead(row) == ending

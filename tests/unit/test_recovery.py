@@ -234,3 +234,27 @@ def test_two_crashes_never_mean_a_third_send(world: World, ledger: str) -> None:
     world.run(3)
     assert row(third, 1).outcome == "unknown"
     assert len(world.upstream.attempts) == 2
+
+
+def test_what_a_sweep_took_over_is_flown_whatever_is_asked_meanwhile(world: World, ledger: str) -> None:
+    """A request with another method that meets a report just taken over is a conflict and no obstacle."""
+    leave(world, ledger, FOREVER)
+    neighbour = Bridge(world, ledger, holds=(KEY,))
+    # The sweep has been submitted and adopts the report; this claim comes right behind it.
+    got = neighbour.report(1, RECAPTCHA)
+    world.run(3)
+    assert data(got[0])["code"] == -32011
+    assert row(neighbour, 1).outcome == "accepted"
+
+
+def test_refused_request_never_takes_a_report_over(world: World, ledger: str) -> None:
+    """A request that is refused locally is told so, and sends nothing later when it meets a neighbour's."""
+    first, second = Bridge(world, ledger), Bridge(world, ledger)
+    assert first.ask(99).result is not None
+    world.upstream.fates = iter([Fate(False, http(429, retry_after="120"), 2.0)])
+    first.report(1)
+    world.run(0.1)
+    refused = second.ask(1, task_type="RecaptchaV2Task")
+    assert data(refused)["code"] == -32012
+    world.run(10)
+    assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1

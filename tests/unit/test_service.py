@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.core.model import Exchange, Listing, Look
+from bridge.core.model import Exchange, Listing, Look, Prune, Sweep
 from bridge.core.redact import Secret
 from bridge.reports.flight import Answer
 from tests.world import (
     ENDPOINT,
     EPOCH,
+    IMAGE,
     KEY,
     LOST_ANSWER,
     LOST_REQUEST,
@@ -482,3 +484,156 @@ def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
     world.run(3_700)
     rows, _ = bridge.store.read(Listing(ENDPOINT))
     assert [row.task.task_id for row in rows] == [10]
+
+
+class Watched(Bridge):
+    """A bridge that notes what it asks of the ledger, and when."""
+
+    def submit(self, op: Any, done: Any) -> None:
+        self.__dict__.setdefault("asked", []).append((self.world.t, op))
+        super().submit(op, done)
+
+    def times(self, kind: type) -> list[tuple[float, Any]]:
+        return [(at, op) for at, op in self.__dict__.get("asked", []) if isinstance(op, kind)]
+
+
+def test_old_reports_are_looked_for_every_hour(world: World) -> None:
+    """The first look is soon, the next ones are hourly, and a full step is followed by another one soon."""
+    bridge = Watched(world)
+    world.run(3700)
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Prune)] == [5, 3605]
+    first = bridge.times(Prune)[0][1]
+    assert first == Prune(EPOCH + 1005 - 86_400, 500)
+    bridge.trouble = 500
+    world.run(3600)
+    bridge.trouble = None
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Prune)][2:4] == [7205, 7210]
+
+
+def test_ledger_file_is_swept_each_second_and_keeps_ninety_days(world: World, tmp_path: Path) -> None:
+    """Reports that dead bridges left are looked for at once and each second; history lasts ninety days."""
+    bridge = Watched(world, str(tmp_path / "ledger"), holds=(KEY,))
+    world.run(5.5)
+    account = bridge.account(KEY.reveal())
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Sweep)] == [0, 1, 2, 3, 4, 5]
+    assert {op for _, op in bridge.times(Sweep)} == {Sweep(ENDPOINT, frozenset({account}))}
+    assert [op for _, op in bridge.times(Prune)] == [Prune(EPOCH + 1005 - 90 * 86_400, 500)]
+    bridge.service.stop()
+    world.run(5)
+    assert len(bridge.times(Sweep)) == 6
+
+
+def test_ledger_in_memory_is_not_swept(world: World) -> None:
+    """Nobody else can have left anything there."""
+    bridge = Watched(world)
+    world.run(10)
+    assert bridge.times(Sweep) == []
+
+
+def test_times_are_told_in_milliseconds(bridge: Bridge) -> None:
+    """The answer says how long the request took, nothing for what was on record."""
+    first, again = bridge.ask(1).result, bridge.ask(1).result
+    assert first is not None
+    assert again is not None
+    assert (first["elapsedMs"], again["elapsedMs"]) == (100, 0)
+
+
+def test_events_tell_the_story_of_a_report(bridge: Bridge) -> None:
+    """Each attempt and the end are told, with what they met."""
+    bridge.events.clear()
+    bridge.world.upstream.fates = iter([UNREACHED])
+    bridge.ask(1)
+    bridge.ask(1)
+    bridge.ask(1, RECAPTCHA)
+    about = {"task_id": 1, "method": IMAGE, "account": bridge.task(1).account[:8]}
+    settled = {"outcome": "accepted", "kind": "accepted", "code": 0, "attempts": 2, "durable": False}
+    conflict = {"method": RECAPTCHA, "stored_method": IMAGE, "outcome": "accepted"}
+    tried = {"http_status": None, "error_id": None, "latency_ms": 50}
+    taken = {"http_status": 200, "error_id": None, "latency_ms": 100}
+    assert bridge.events == [
+        ("attempt_done", {**about, "attempt": 1, "met": "connect_failure", "next": "again", **tried}),
+        ("attempt_done", {**about, "attempt": 2, "met": "accepted", "next": "done", **taken}),
+        ("report_settled", {**about, **settled, "replayed": False}),
+        ("report_settled", {**about, **settled, "replayed": True}),
+        ("report_conflict", {**about, **conflict}),
+    ]
+
+
+def test_refused_key_is_told_once(bridge: Bridge) -> None:
+    """Only errorId 1 asks for the default key to be read again."""
+    bridge.world.upstream.fates = answered(verdict(16), verdict(1))
+    bridge.ask(1)
+    assert "key_refused" not in [name for name, _ in bridge.events]
+    bridge.ask(2)
+    assert [name for name, _ in bridge.events].count("key_refused") == 1
+
+
+def test_counts_and_idleness_follow_the_reports(world: World) -> None:
+    """What flies and what waits are told apart, and idle means neither."""
+    bridge = Bridge(world, concurrency=2, pauses=False)
+    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((0, 0), True)
+    for number in range(1, 6):
+        bridge.report(number)
+    world.run(0.01)
+    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((2, 3), False)
+    world.run(5)
+    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((0, 0), True)
+
+
+def test_attempt_is_given_what_is_left_of_the_window(world: World) -> None:
+    """The total is the timeout; the first byte must leave before the window ends."""
+    bridge = Bridge(world, pauses=False)
+    bridge.ask(1, completed_at=bridge.wall() - 20)
+    attempt = world.upstream.attempts[0][1]
+    assert (attempt.method, attempt.key, attempt.task_id) == (IMAGE, KEY, 1)
+    assert attempt.deadline_s == 10.0
+    assert attempt.connect_by_s == pytest.approx(40.0)
+
+
+def test_cancel_of_one_name_leaves_the_others(world: World) -> None:
+    """Of those who wait for one report, only the named one goes, and it is told first."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    got = {name: bridge.report(2, name=name) for name in ("a", "b", "c")}
+    world.run(1)
+    bridge.service.cancel("b")
+    assert [name for name, answers in got.items() if answers] == ["b"]
+    world.run(30)
+    results = [got[name][0].result for name in ("a", "c")]
+    assert [result and result["replayed"] for result in results] == [False, True]
+
+
+def test_cancel_in_back_off_is_ignored_by_the_one_who_caused_the_send(bridge: Bridge) -> None:
+    """A report that has begun goes on between its attempts, too; a joined request may leave."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="7"))
+    first, joined = bridge.report(1, name="first"), bridge.report(1, name="joined")
+    bridge.world.run(1)
+    bridge.service.cancel("first")
+    bridge.service.cancel("joined")
+    bridge.world.run(0.1)
+    assert first == []
+    assert (error(joined[0])["code"], error(joined[0])["outcome"]) == (-32800, "unknown")
+    bridge.world.run(8)
+    assert first[0].result is not None
+
+
+def test_ledger_that_fails_at_the_begin_ends_the_report(world: World) -> None:
+    """What waited for a slot when the ledger went is answered, not sent, and not called durable."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    bridge.report(1)
+    waiting = bridge.report(2)
+    world.run(0.05)
+    bridge.trouble = object()
+    world.run(5)
+    data = error(waiting[0])
+    assert (data["code"], data["outcome"], data["durable"]) == (-32031, "not_sent", False)
+    assert [attempt.task_id for _, attempt in world.upstream.attempts] == [1]
+
+
+def test_retryable_says_whether_an_attempt_could_start(bridge: Bridge) -> None:
+    """After a refusal for a moment it is worth trying again, until the window is nearly over."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="120"), http(429, retry_after="120"))
+    assert error(bridge.ask(1))["retryable"] is True
+    late = error(bridge.ask(2, completed_at=bridge.wall() - 57.95))
+    assert (late["code"], late["retryable"]) == (-32001, False)

@@ -200,3 +200,53 @@ def test_a_status_ends_a_run_without_one() -> None:
     """An attempt that read a status does not feed the transport pause, however it ended."""
     assert judge(Exchange("connect", False, 200), False).pause is None
     assert judge(Exchange("connect", False), False).pause == "transport"
+
+
+@pytest.mark.parametrize(("inner", "outcome"), [(199, "accepted"), (200, "unknown")])
+def test_two_hundred_levels_are_read(inner: int, outcome: str) -> None:
+    """The limit of nesting is exactly two hundred, the answer's own object included."""
+    body = b'{"errorId":0,"list":' + b"[" * inner + b"]" * inner + b"}"
+    assert judge(answer(body), False).outcome == outcome
+
+
+@pytest.mark.parametrize("before", [b'"a":"b"', b'"abc":[' + b"[]," * 300 + b"[]]", b'"\\\\":"\\""'])
+def test_what_stands_before_the_nesting_does_not_hide_it(before: bytes) -> None:
+    """Texts of odd length and closed brackets are left behind with the depth they began at."""
+    deep = b"[" * 200 + b"]" * 200
+    body = b"{" + before + b',"errorId":0,"list":' + deep + b"}"
+    assert judge(answer(body), False).outcome == "unknown"
+
+
+def test_the_longest_wait_is_a_number_of_seconds() -> None:
+    """Thirty years are as long as any wait gets."""
+    assert judge(answer(b"", 429, retry_after="1000000001"), False).retry_after_s == 1e9
+    assert judge(answer(b"", 429, retry_after="999999999"), False).retry_after_s == 999_999_999
+
+
+@pytest.mark.parametrize(("status", "told"), [(99, None), (100, 100), (999, 999), (1000, None)])
+def test_a_status_has_three_digits(status: int, told: int | None) -> None:
+    """What cannot be a status is not passed on as one."""
+    seen = judge(answer(b"", status), False)
+    assert (seen.http_status, seen.has_status) == (told, told is not None)
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, None), (299, None), (300, 300), (None, None)])
+def test_a_status_of_success_is_not_told_beside_the_number(status: int | None, told: int | None) -> None:
+    """Beside an errorId only a status outside of 200 to 299 says anything."""
+    seen = judge(answer(b'{"errorId":55}'), False)._replace(http_status=status)
+    assert ending(seen, {}).detail == {"errorId": 55, **({} if told is None else {"httpStatus": told})}
+
+
+def test_harmless_text_stays_as_it_is() -> None:
+    """No printable ASCII character and no letter of another script is written out."""
+    text = "".join(map(chr, range(0x20, 0x7F))) + "\xa0\xe9\u0416\u4e2d\U0001f600"
+    assert clean_text(text, same) == text
+    body = '{"errorId":900,"errorCode":"ERREUR_\xc9\ue000"}'.encode()
+    assert judge(answer(body), False).error_code == "ERREUR_\xc9\ue000"
+
+
+@pytest.mark.parametrize("half", ["d800", "dbff", "dc00", "dfff"])
+def test_each_half_of_a_character_is_written_out(half: str) -> None:
+    """The first and the last half surrogate are no exception."""
+    body = f'{{"errorId":900,"errorCode":"X\\u{half}"}}'.encode()
+    assert judge(answer(body), False).error_code == f"X\\u{half}"

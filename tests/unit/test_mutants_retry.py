@@ -1,0 +1,112 @@
+"""Tests of `bridge.reports.retry`, number by number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bridge.core.model import Ending, Facts, Task, Verdict, Window
+from bridge.core.redact import Secret
+from bridge.reports.flight import Flight
+from bridge.reports.retry import known_ending, next_attempt_at
+
+NOW = 1000.0
+FAR = Window(1060.0, None)
+UNTIL_58 = 1058.0
+"""The last start in `FAR`."""
+AGAIN = Verdict("not_sent", -32001, "upstream_unreachable", "connect", "again", False, False, False, False)
+RESEND = Verdict("unknown", -32002, "outcome_unknown", "reset", "again_once", True, True, False, False)
+REFUSED = Verdict("refused", 16, "no_such_captcha", "no_such_captcha", "done", False, True, True, True)
+
+
+def fly(window: Window = FAR, **known: Any) -> Flight:
+    """A flight after its first attempt."""
+    task = Task("https://upstream.test", "a" * 32, 7)
+    flight = Flight(task, "reportIncorrectImageCaptcha", Secret("k" * 32), window, Facts())
+    flight.attempts = 1
+    for name, value in known.items():
+        setattr(flight, name, value)
+    return flight
+
+
+@pytest.mark.parametrize(
+    ("attempts", "chance", "at"), [(1, 0.0, 1000.0), (1, 1.0, 1000.5), (2, 0.5, 1000.5), (3, 1.0, 1002.0)]
+)
+def test_next_attempt_comes_after_the_back_off(attempts: int, chance: float, at: float) -> None:
+    """The wait grows with the attempts made and is measured from the end of the last one."""
+    assert next_attempt_at(fly(attempts=attempts), AGAIN, NOW, chance) == at
+
+
+@pytest.mark.parametrize(("attempts", "sends", "is_allowed"), [(3, 1, True), (4, 0, False), (2, 2, False)])
+def test_budget_ends_the_attempts(attempts: int, sends: int, is_allowed: bool) -> None:
+    """Four attempts or two sends are the last ones."""
+    at = next_attempt_at(fly(attempts=attempts, sends=sends), AGAIN, NOW, 0.5)
+    assert (at is not None) == is_allowed
+
+
+def test_final_verdict_has_no_next_attempt() -> None:
+    """What is done is done, whatever the budget."""
+    assert next_attempt_at(fly(), AGAIN._replace(next="done"), NOW, 0.5) is None
+
+
+def test_longer_of_back_off_and_what_the_upstream_asks_counts() -> None:
+    """A Retry-After lengthens the wait and never shortens it."""
+    waits = {s: next_attempt_at(fly(), AGAIN._replace(retry_after_s=s), NOW, 1.0) for s in (0.1, 7.0)}
+    assert waits == {0.1: 1000.5, 7.0: 1007.0}
+
+
+@pytest.mark.parametrize(
+    ("window", "last"), [(FAR, UNTIL_58), (Window(None, NOW), 1030.0), (Window(1060.0, NOW - 10), 1020.0)]
+)
+def test_last_moment_of_an_attempt_that_sent_nothing(window: Window, last: float) -> None:
+    """The last start of a retry is still a start, the moment after it is not."""
+    for late_s, at in ((0.0, last), (0.25, None)):
+        verdict = AGAIN._replace(next="wait", retry_after_s=last - NOW + late_s)
+        assert next_attempt_at(fly(window), verdict, NOW, 0.0) == at
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        RESEND,
+        RESEND._replace(perhaps=False),
+        RESEND._replace(next="again_refused", perhaps=False),
+        AGAIN._replace(perhaps=True),
+    ],
+)
+@pytest.mark.parametrize(("window", "last"), [(FAR, 1055.0), (Window(None, NOW), 1025.0)])
+def test_second_send_needs_five_seconds(verdict: Verdict, window: Window, last: float) -> None:
+    """What may have been taken is not sent again with less than five seconds left."""
+    for late_s, at in ((0.0, last), (0.25, None)):
+        asked = verdict._replace(retry_after_s=last - NOW + late_s)
+        assert next_attempt_at(fly(window), asked, NOW, 0.0) == at
+
+
+LATE = Ending("not_sent", -32010, "window_closed")
+SPENT = Ending("not_sent", -32001, "upstream_unreachable")
+PAUSED = Ending("not_sent", -32011, "sending_paused")
+
+
+@pytest.mark.parametrize(
+    ("last", "perhaps", "otherwise", "code"),
+    [
+        (None, True, LATE, -32002),
+        (RESEND, True, LATE, -32002),
+        (REFUSED._replace(outcome="unknown", code=-32002, kind="outcome_unknown"), True, PAUSED, -32002),
+        (None, False, LATE, -32010),
+        (None, False, PAUSED, -32011),
+        (REFUSED, False, PAUSED, 16),
+        (REFUSED, False, LATE, 16),
+        (AGAIN, False, LATE, -32001),
+        (AGAIN._replace(code=-32003, kind="upstream_rate_limited"), False, SPENT, -32003),
+        (AGAIN, False, PAUSED, -32011),
+    ],
+)
+def test_what_is_known_without_a_further_attempt(
+    last: Verdict | None, perhaps: bool, otherwise: Ending, code: int
+) -> None:
+    """What may have been taken is unknown; else the last attempt speaks, unless somebody else ended it."""
+    known = known_ending(fly(last=last, perhaps=perhaps), otherwise)
+    assert known.code == code
+    assert known.outcome == ("unknown" if perhaps else "refused" if code == 16 else "not_sent")
