@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.model import Exchange
+from bridge.core.exits import ConfigError
+from bridge.core.model import Exchange, Pauses
 from bridge.core.redact import Scrubber, Secret
 from bridge.ledger.journal import Journal
 from bridge.methods import Methods
 from bridge.ops.clock import boot_clock, wall_clock
 from bridge.ops.keys import KeySource
-from bridge.ops.lifecycle import forbid_piped_core_dumps
+from bridge.ops.lifecycle import forbid_core_dumps, forbid_piped_core_dumps
 from bridge.ops.logs import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
@@ -37,6 +38,9 @@ SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
 _WARM_UP_S: Final = 0.3
 """By then a caller that asks something at once has its answer, and was not slowed down by imports."""
+_STALE_S: Final = 2.5
+"""An attempt that could not be made so long after its beginning is not made: neighbours take over what
+a silent bridge had begun, at the earliest after 3.5 s."""
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 
@@ -51,6 +55,7 @@ class App:
     """
 
     def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
+        forbid_core_dumps()
         self.settings = settings
         self.log = log
         self._scrubber = scrubber
@@ -66,6 +71,9 @@ class App:
         machine = load_machine_id(None if settings.sandbox else settings.state_dir)
         self._policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
+        if "://" in settings.ledger:
+            # Before the ledger's thread imports its driver, which must not meet our stand-ins.
+            Dispatcher({}, self.note_bug)
         self.journal = Journal(
             None if is_memory else lambda: self._open_store(settings.ledger, machine),
             lambda: self._open_store(None, machine),
@@ -73,7 +81,7 @@ class App:
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
         )
-        self._alarm = Alarm(self.journal.now, lambda: self.service.tick())
+        self._alarm = Alarm(self.journal.now, lambda: self.service.tick(), self.note_bug)
         self._workers = Workers(settings.concurrency, self.note_bug)
         self.service = Service(
             self.journal,
@@ -118,15 +126,26 @@ class App:
     def _read_figures(self, done: Callable[[Mapping[str, Any]], None]) -> None:
         self.methods.read_status(lambda status: done({**status, "latencySumMs": self.metrics.latency_sum_ms}))
 
+    def load_client(self) -> None:
+        """Load the HTTP client now.
+
+        Raises:
+            ConfigError: The CA file or the proxy cannot be used.
+        """
+        try:
+            self._client_now()
+        except ValueError as error:
+            raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
+
     def warm_up_later(self) -> None:
         """Load what the first report needs, on another thread, once the first answers are out."""
 
         def warm_up() -> None:
+            forbid_piped_core_dumps()
             prepare("report.params")
             # The first attempt will meet the same trouble and tell of it.
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 self._client_now().warm_up()
-            forbid_piped_core_dumps()
 
         timer = threading.Timer(_WARM_UP_S, warm_up)
         timer.daemon = True
@@ -150,25 +169,41 @@ class App:
 
     def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
         """Make one HTTP attempt on a worker."""
+        began_boot = boot_clock()
+
+        def send() -> Exchange:
+            client = self._client_now()
+            waited_s = boot_clock() - began_boot
+            if waited_s > _STALE_S:
+                # This process was stopped; by now somebody else may have taken the report over.
+                return Exchange("connect", sent=False, elapsed_s=waited_s)
+            return client.send(
+                attempt.method,
+                attempt.key,
+                attempt.task_id,
+                deadline_s=attempt.deadline_s,
+                connect_by_s=max(0.0, attempt.connect_by_s - waited_s),
+            )
 
         def run() -> None:
             try:
-                exchange = self._client_now().send(
-                    attempt.method,
-                    attempt.key,
-                    attempt.task_id,
-                    deadline_s=attempt.deadline_s,
-                    connect_by_s=attempt.connect_by_s,
-                )
+                exchange = send()
             except Exception as bug:
                 self.note_bug(bug)
                 # Nobody knows how far it came, so it counts as delivered perhaps.
                 exchange = Exchange("reset", sent=True)
             if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
                 self._hint_at_proxy()
+            # It may have been forgotten among many keys, and an answer may repeat it.
+            self._scrubber.learn(attempt.key)
             done(exchange)
 
-        self._workers.run(run)
+        try:
+            self._workers.run(run)
+        except RuntimeError as error:
+            self.note_bug(error)
+            # Through the ledger's thread, because the caller is still in the middle of its step.
+            self.journal.submit(Pauses(self.endpoint), lambda _: done(Exchange("connect", sent=False)))
 
     def wall(self) -> float:
         """UNIX time as the host believes it."""
@@ -189,7 +224,8 @@ class App:
 
     def key_refused(self) -> None:
         """The default key may have been changed: read it again, not on the caller's time."""
-        threading.Thread(target=self.keys.reload, name="key-reload", daemon=True).start()
+        with suppress(RuntimeError):
+            threading.Thread(target=self.keys.reload, name="key-reload", daemon=True).start()
 
     def scrub(self, text: str) -> str:
         """Replace keys in a text."""
@@ -312,6 +348,9 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
         answers.append(payload or b"null")
         answered.set()
 
+    forbid_piped_core_dumps()
+    if settings.ca_file is not None:
+        app.load_client()
     app.start()
     mark = {"sandbox": True} if settings.sandbox else {}
     context = Context(app.dispatcher, Call(1, True, method, None), respond, mark)

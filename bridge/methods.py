@@ -26,6 +26,7 @@ from bridge.rpc.schemas import Refused, check
 from bridge.session import Context, never_admitted
 
 PROTOCOL: Final = 1
+_GONE: Final = object()
 NAME: Final = "anticaptcha-report-bridge"
 STATUS_PATIENCE_S: Final = 0.25
 """How long the status waits for a ledger that does not answer before it tells what was known last."""
@@ -89,7 +90,8 @@ class Methods:
         self._started_wall = wall()
         self._started_boot = boot_clock()
         self._lock = threading.Lock()
-        self._awaiting_key: dict[Context, None] = {}
+        self._waiting: dict[Context, object] = {}
+        """Reports that wait for the key or for the ledger to open."""
         self._pauses: list[dict[str, Any]] = []
         self.framing: Callable[[], str] = lambda: "line"
         self.slow = frozenset(report_methods())
@@ -127,45 +129,36 @@ class Methods:
                 self._ledger.when_open(lambda: hand_on(report))
 
             def hand_on(report: Report) -> None:
+                with self._lock:
+                    if self._waiting.pop(context, _GONE) is _GONE:
+                        return  # cancelled, or given up at the end, while it waited
                 waited_s = boot_clock() - context.received_boot
                 self._service.submit(report, context.answer, context.name, waited_s)
 
+            with self._lock:
+                self._waiting[context] = None
             if key is None:
-                self._await_key(context, submit)
+                self._keys.when_ready(submit)
             else:
                 submit(key)
             return PENDING
 
         return report
 
-    def _await_key(self, context: Context, submit: Callable[[Secret | None], None]) -> None:
-        """Submit once the default key is known, unless the request was let go before."""
-        with self._lock:
-            self._awaiting_key[context] = None
-
-        def on_key(key: Secret | None) -> None:
-            with self._lock:
-                is_wanted = context in self._awaiting_key
-                self._awaiting_key.pop(context, None)
-            if is_wanted:
-                submit(key)
-
-        self._keys.when_ready(on_key)
-
     def cancel(self, name: Hashable) -> None:
-        """Let go every request of that name that has not begun, be it waiting for a key or further on."""
+        """Let go every request of that name that has not begun, wherever it waits."""
         self._let_go("request_cancelled", lambda context: context.name == name)
         self._service.cancel(name)
 
     def give_up(self) -> int:
-        """Answer what still waits for a key, at the end of the process; returns how many those were."""
+        """Answer what still waits for a key or the ledger, at the end; returns how many those were."""
         return self._let_go("shutting_down", lambda _context: True)
 
     def _let_go(self, kind: str, is_meant: Callable[[Context], bool]) -> int:
         with self._lock:
-            leaving = [context for context in self._awaiting_key if is_meant(context)]
+            leaving = [context for context in self._waiting if is_meant(context)]
             for context in leaving:
-                del self._awaiting_key[context]
+                del self._waiting[context]
         for context in leaving:
             context.settle(never_admitted(kind))
         return len(leaving)

@@ -58,7 +58,6 @@ class Server:
         from bridge.app import App
         from bridge.session import Session
 
-        lifecycle.forbid_core_dumps()
         on_terminal = os.isatty(0)
         source, sink = take_descriptors()
         self._settings = settings
@@ -67,6 +66,8 @@ class Server:
         self._writer = Writer(sink, on_broken=self._on_stdout_gone)
         self._on_terminal = on_terminal
         self._app = App(settings, log, scrubber)
+        if settings.ca_file is not None:
+            self._app.load_client()
         console: dict[str, Any] = {}
         if on_terminal:
             from bridge.cli.console import Console

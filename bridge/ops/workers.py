@@ -28,14 +28,28 @@ class Workers:
         self._spare = 0
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run the job soon; jobs beyond the limit wait their turn."""
+        """Run the job soon; jobs beyond the limit wait their turn.
+
+        Raises:
+            RuntimeError: The system gives no thread at all; the job will not run.
+        """
         with self._lock:
             if self._spare > 0:
                 self._spare -= 1
             elif self._started < self._limit:
-                self._started += 1
-                threading.Thread(target=self._work, name=f"worker-{self._started}", daemon=True).start()
+                self._start_locked()
         self._jobs.put(job)
+
+    def _start_locked(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=f"worker-{self._started}", daemon=True).start()
+        except RuntimeError as error:
+            # The system gives no more threads: those that run take the job in their turn.
+            if not self._started:
+                raise
+            self._on_bug(error)
+        else:
+            self._started += 1
 
     def _work(self) -> None:
         while True:
@@ -58,9 +72,15 @@ class Alarm:
     Thread safety: any thread may `set`.
     """
 
-    def __init__(self, clock: Callable[[], float], ring: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        ring: Callable[[], None],
+        on_bug: Callable[[BaseException], object],
+    ) -> None:
         self._clock = clock
         self._ring = ring
+        self._on_bug = on_bug
         self._changed = threading.Condition()
         self._at: float | None = None
         self._running = False
@@ -75,8 +95,16 @@ class Alarm:
                 if self._running:
                     self._changed.notify()
                 else:
-                    self._running = True
-                    threading.Thread(target=self._watch, name="alarm", daemon=True).start()
+                    self._start_locked()
+
+    def _start_locked(self) -> None:
+        try:
+            threading.Thread(target=self._watch, name="alarm", daemon=True).start()
+        except RuntimeError as error:
+            # The next moment that is set tries again.
+            self._on_bug(error)
+        else:
+            self._running = True
 
     def _watch(self) -> None:
         while True:
@@ -90,4 +118,7 @@ class Alarm:
                         break
                     self._changed.wait(min(left_s, _LONGEST_NAP_S))
                 self._at = None
-            self._ring()
+            try:
+                self._ring()
+            except Exception as bug:
+                self._on_bug(bug)

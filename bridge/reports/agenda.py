@@ -52,8 +52,8 @@ class Agenda:
         while (at := self.next_at()) is not None and at <= now:
             entry = heapq.heappop(self._heap)[2]
             action, entry.action = entry.action, None
-            if action is not None:
-                action()
+            assert action is not None  # next_at has dropped the cancelled ones
+            action()
 
     def _compact(self) -> None:
         """Drop cancelled entries, so that memory follows what is alive."""

@@ -94,6 +94,7 @@ class Flight:
         "end",
         "facts",
         "guarded",
+        "is_theirs",
         "key",
         "last",
         "last_status",
@@ -130,6 +131,8 @@ class Flight:
         """True while deferred by a pause."""
         self.durable = True
         self.guarded = True
+        self.is_theirs = False
+        """True while another bridge has, or had, the report: what it did with it is not known here."""
         self.due: Entry | None = None
         """The agenda entry of its next step, while deferred or watching."""
         self.end: Entry | None = None

@@ -41,3 +41,10 @@ def known_ending(flight: Flight, otherwise: Ending) -> Ending:
         last.outcome == REFUSED or otherwise.kind in ("window_closed", "upstream_unreachable")
     )
     return ending(last, {}) if last is not None and taught else otherwise
+
+
+def unclaimed_ending(flight: Flight) -> Ending:
+    """What can be said of a report when the ledger cannot be asked whose it is."""
+    if flight.is_theirs or flight.perhaps:
+        return local_ending("outcome_unknown", UNKNOWN)
+    return local_ending("ledger_unavailable")

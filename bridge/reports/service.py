@@ -113,7 +113,9 @@ class Service:
             refusal = self._knowledge.refuse(report)
             if report.key is None or self._tower.is_stopped:
                 ending = refusal or answers.local_ending("shutting_down")
-                self._answer(requester, report.task_id, ending, 0, durable=False)
+                age_s = self._knowledge.age_s(report.completed_at, received_at, self._ports.wall())
+                can_start = age_s is None or age_s <= windows.REPORTABLE_S - windows.LEAST_LEFT_S
+                self._answer(requester, report.task_id, ending, 0, durable=False, can_start=can_start)
                 self._tell(report.method, "", report.task_id, ending)
                 return
             task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -166,11 +168,13 @@ class Service:
                 leaving = [r for r in mine if r.joined or is_theirs or not begun]
                 for requester in leaving:
                     requester.cancelled = True
-                if begun or len(leaving) < len(flight.requesters):
+                only_joined = all(requester.joined for requester in leaving)
+                if begun or only_joined or len(leaving) < len(flight.requesters):
                     self._leave(flight, leaving, begun)
                     if is_theirs and not flight.requesters:
                         self._forget(flight)
-                        self._tower.drop(flight)
+                        flight.phase = DONE
+                        flight.cancel_timers()
                 elif leaving:
                     self._tower.cancel(flight)
 
@@ -301,7 +305,7 @@ class Service:
             self._sweep()
         with self._lock:
             self._agenda.add(self._ledger.now() + PRUNE_PAUSE_S, self._prune)
-            self._tower.wake()
+            self._tower.tick()
 
     def _prune(self) -> None:
         """Delete reports that are older than anybody may ask for, in small steps."""
@@ -313,7 +317,7 @@ class Service:
         with self._lock:
             pause_s = PRUNE_PAUSE_S if deleted == PRUNE_STEP else PRUNE_S
             self._agenda.add(self._ledger.now() + pause_s, self._prune)
-            self._tower.wake()
+            self._tower.tick()
 
     def hold(self, key: Secret) -> None:
         """Make a key known, so that open reports of its account can be resumed."""
@@ -341,7 +345,7 @@ class Service:
                         account=row.task.account[:8],
                         outcome=row.outcome,
                     )
-            self._tower.wake()
+            self._tower.tick()
 
     def _take_over(self, row: Row) -> None:
         flight = self._flights.get(row.task)

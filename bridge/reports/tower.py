@@ -38,13 +38,12 @@ from bridge.reports.gates import Gates
 from bridge.reports.knowledge import Knowledge
 from bridge.reports.notes import Notes, about
 from bridge.reports.ports import LedgerPort, Ports
-from bridge.reports.retry import known_ending, next_attempt_at
+from bridge.reports.retry import known_ending, next_attempt_at, unclaimed_ending
 from bridge.reports.runway import Runway
 from bridge.reports.verdict import judge
 
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""
-
 Landed = Callable[[Flight, Ending, bool], None]
 """Told of the end of a flight: with its ending, and whether it is news (False: it was on record)."""
 
@@ -97,7 +96,7 @@ class Tower:
     def enter_adopted(self, flight: Flight, row: Row) -> None:
         """Go on with a report that was left behind and is ours now."""
         self._ports.emit("report_resumed", **about(flight), state=row.state)
-        flight.adopt(row)
+        self._own(flight, row)
         self._make_ready(flight)
         self._move_on()
 
@@ -135,20 +134,13 @@ class Tower:
         else:
             self._close(flight, answers.local_ending("shutting_down"))
 
-    def drop(self, flight: Flight) -> None:
-        """Forget a flight whose requesters have all gone and which is not ours."""
-        flight.phase = DONE
-        flight.cancel_timers()
-
-    def wake(self) -> None:
-        """Look at the agenda again: something was added from outside."""
-        self._move_on()
-
     def tick(self) -> None:
         """Do what is due."""
         self._alarm_at = None
-        self._agenda.run_due(self._ledger.now())
-        self._move_on()
+        try:
+            self._agenda.run_due(self._ledger.now())
+        finally:
+            self._move_on()
 
     # --- the claim ---------------------------------------------------------------------------
 
@@ -160,9 +152,11 @@ class Tower:
 
     def _on_claimed(self, flight: Flight, refusal: Ending | None, claimed: Claimed | Any) -> None:
         with self._lock:
-            if not isinstance(claimed, Claimed):
+            if flight.phase == DONE:
+                self._runway.give_back(flight)
+            elif not isinstance(claimed, Claimed):
                 flight.durable = False
-                self._land(flight, answers.local_ending("ledger_unavailable"))
+                self._land(flight, unclaimed_ending(flight), is_news=not flight.is_theirs)
             else:
                 flight.durable, flight.guarded = claimed.durable, claimed.guarded
                 self._notes.tell_pauses(claimed.events)
@@ -211,6 +205,7 @@ class Tower:
         merged = windows.merge_windows(row.window, flight.window)
         flight.adopt(row)
         flight.window = merged
+        flight.is_theirs = False
         if row.state == SENDING:
             # The beginning is counted when the attempt is made.
             flight.attempts -= 1
@@ -229,6 +224,10 @@ class Tower:
 
     def _look_later(self, flight: Flight) -> None:
         flight.phase = phases.WATCHING
+        flight.is_theirs = True
+        if self.is_stopped:
+            self._let_go(flight)
+            return
         flight.due = self._agenda.add(self._ledger.now() + WATCH_S, lambda: self._look(flight))
 
     def _look(self, flight: Flight) -> None:

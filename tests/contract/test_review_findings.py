@@ -106,6 +106,7 @@ def test_the_cancel_of_one_who_joined_a_resumed_report_leaves_it_alone(path: str
     got = heir.report(9, name="nine")
     world.run(0.1)
     heir.service.cancel("nine")
+    world.run(0.1)
     assert [answer.code for answer in got] == [-32800]
     world.run(40.0)
     assert world.upstream.taken(9)

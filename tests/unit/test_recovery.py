@@ -8,8 +8,26 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Exchange, Look, Row
+from bridge.core.model import (
+    OPEN,
+    PROBING,
+    Begin,
+    Claim,
+    Ending,
+    Exchange,
+    Facts,
+    Look,
+    Pauses,
+    Record,
+    Resume,
+    Row,
+    Sweep,
+    Window,
+)
+from bridge.reports.verdict import judge
 from tests.world import (
+    ENDPOINT,
+    IMAGE,
     KEY,
     LOST_REQUEST,
     OTHER_KEY,
@@ -19,6 +37,7 @@ from tests.world import (
     World,
     http,
     scratch_directory,
+    verdict,
 )
 
 FOREVER = Fate(False, Exchange("timeout", True), 500.0)
@@ -258,3 +277,156 @@ def test_refused_request_never_takes_a_report_over(world: World, ledger: str) ->
     assert data(refused)["code"] == -32012
     world.run(10)
     assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1
+
+
+def test_story_names_the_owners(world: World, ledger: str) -> None:
+    """Who claimed a report and who took it over from whom is told, whether or not it begins at once."""
+    first = Bridge(world, ledger, concurrency=1, pauses=False)
+    world.upstream.fates = iter([FOREVER])
+    first.report(1)
+    first.report(2)
+    world.run(1)
+    first.crash()
+    second = Bridge(world, ledger, holds=(KEY,), pauses=False)
+    world.run(3)
+    for task_id, begun_before in ((1, True), (2, False)):
+        told = [(event.name, event.data) for event in second.store.events(row(second, task_id).seq)]
+        begun = [("begun", {"attempt": 1})] if begun_before else []
+        assert told[: 2 + len(begun)] == [
+            ("claimed", {"owner": first.instance}),
+            *begun,
+            ("adopted", {"owner": second.instance, "from": first.instance}),
+        ]
+        assert [name for name, _ in told[-2:]] == ["begun", "settled"]
+
+
+def test_pause_holds_at_its_own_endpoint_only(world: World, ledger: str) -> None:
+    """The same account at another endpoint is not held back, nor resumed along."""
+    bridge = Bridge(world, ledger)
+    bridge.ask(1)
+    world.upstream.fates = iter([Fate(False, verdict(10))])
+    bridge.ask(2)
+    here, there = bridge.task(3), bridge.task(3)._replace(endpoint="https://elsewhere.test")
+    claims = [Claim(task, IMAGE, Window(9e9, None), Facts(), True) for task in (here, there)]
+    assert [done.gate.status for done in bridge.store.transact(claims)] == ["paused", "begun"]
+    assert bridge.store.transact([Resume(there.endpoint, None, None)]) == [()]
+    (story,) = [event for event in bridge.store.events(row(bridge, 2).seq) if event.name == "pause_opened"]
+    assert story.data["rule"] == "key_balance"
+    assert story.data["endsAt"] == pytest.approx(bridge.now() + 600, abs=1)
+
+
+def test_resume_of_an_account_leaves_the_others(world: World, ledger: str) -> None:
+    """Resuming one account's pauses is about that account, and about what all accounts share."""
+    bridge = Bridge(world, ledger)
+    for number, key, met in ((1, KEY, 10), (2, OTHER_KEY, 10), (3, KEY, 14)):
+        if met == 14:
+            assert bridge.store.transact([Resume(ENDPOINT, "key", bridge.task(0).account)])[0] != ()
+        world.upstream.fates = iter([Fate(False, verdict(met))])
+        bridge.ask(number, key=key)
+    account = bridge.task(0).account
+    resumed = bridge.store.transact([Resume(ENDPOINT, None, account)])[0]
+    assert [state.key.rule for state in resumed] == ["method_withdrawn"]
+    resumed = bridge.store.transact([Resume(ENDPOINT, None, bridge.task(0, OTHER_KEY).account)])[0]
+    assert sorted(state.key.rule for state in resumed) == ["key_balance", "method_withdrawn"]
+
+
+def story(bridge: Bridge, task_id: int) -> list[tuple[str, Any]]:
+    """What is told of a task's report."""
+    return [(event.name, event.data) for event in bridge.store.events(row(bridge, task_id).seq)]
+
+
+def balance(bridge: Bridge) -> list[str]:
+    """The states of the pauses for an empty balance."""
+    states = bridge.store.read(Pauses(ENDPOINT))
+    return [state.state for state in states if state.key.rule == "key_balance"]
+
+
+def test_story_tells_of_second_claims_and_of_attempts_counted_late(world: World, ledger: str) -> None:
+    """A report that is tried again names its owner; an attempt nobody could note before is numbered."""
+    bridge = Bridge(world, ledger)
+    world.upstream.fates = iter([Fate(False, http(429, retry_after="120"))])
+    bridge.ask(1)
+    bridge.ask(1)
+    owner = ("claimed", {"owner": bridge.instance})
+    assert [told for told in story(bridge, 1) if told[0] in ("claimed", "begun")] == [
+        owner,
+        ("begun", {"attempt": 1}),
+        owner,
+        ("begun", {"attempt": 2}),
+    ]
+    task = bridge.task(2)
+    record = Record(task, judge(http(200), False), world.t, 12, None)
+    bridge.store.transact([Claim(task, IMAGE, Window(9e9, None), Facts(), False), record])
+    assert story(bridge, 2)[:2] == [owner, ("begun", {"attempt": 1})]
+
+
+def test_story_tells_which_report_probes(world: World, ledger: str) -> None:
+    """The probe of a pause is told in the story of the report that probes, however it begins."""
+    bridge = Bridge(world, ledger)
+    bridge.ask(1)
+    for number, begin in ((10, True), (20, False)):
+        world.upstream.fates = iter([Fate(False, verdict(10))])
+        bridge.ask(number)
+        world.run(601)
+        task = bridge.task(number + 1)
+        operations: list[Any] = [Claim(task, IMAGE, Window(9e9, None), Facts(), begin)]
+        bridge.store.transact([*operations, *([] if begin else [Begin(task)])])
+        probing = [data for name, data in story(bridge, number + 1) if name == "pause_probing"]
+        assert [(data["rule"], data["cause"]) for data in probing] == [("key_balance", "zero_balance")]
+        taken = Ending("accepted", 0, "accepted")
+        bridge.store.transact([Record(task, judge(verdict(0), False), world.t, 12, taken)])
+
+
+def test_what_is_buried_is_ended_at_the_end_of_its_window(world: World, ledger: str) -> None:
+    """Not a moment earlier; the story names the dead, and the pause it was probing is due."""
+    dead = Bridge(world, ledger)
+    dead.ask(1)
+    world.upstream.fates = iter([Fate(False, verdict(10))])
+    dead.ask(2)
+    world.run(601)
+    until = dead.now() + 30.0
+    dead.store.transact([Claim(dead.task(3), IMAGE, Window(until, None), Facts(), True)])
+    dead.crash()
+    other = Bridge(world, ledger, holds=(OTHER_KEY,))
+    sweep = Sweep(ENDPOINT, frozenset())
+    world.t = until - other.store.clock_offset_s - 0.001
+    assert other.store.transact([sweep])[0].settled == ()
+    assert balance(other) == [PROBING]
+    world.t = until - other.store.clock_offset_s
+    assert [ended.task.task_id for ended in other.store.transact([sweep])[0].settled] == [3]
+    assert story(other, 3)[-1][1]["from"] == dead.instance
+    assert balance(other) == [OPEN]
+
+
+def test_pause_of_account_and_method_is_resumed_by_account(world: World, ledger: str) -> None:
+    """A pause about two things concerns whoever has the one, whatever the other is."""
+    bridge = Bridge(world, ledger)
+    bridge.ask(999)
+    world.upstream.wrong.update(range(1, 11))
+    for number in range(1, 11):
+        bridge.ask(number)
+    resume = Resume(ENDPOINT, None, bridge.task(0).account)
+    assert [state.key.rule for state in bridge.store.transact([resume])[0]] == ["quality"]
+
+
+def test_local_refusal_counts_no_attempt(world: World, ledger: str) -> None:
+    """What is refused here has no attempts, on record and in the answer."""
+    bridge = Bridge(world, ledger)
+    assert data(bridge.ask(1, completed_at=bridge.wall() - 90))["attempts"] == 0
+    assert (row(bridge, 1).attempts, row(bridge, 1).sends) == (0, 0)
+
+
+def test_begun_without_a_known_end_is_buried_before_what_never_began(world: World, ledger: str) -> None:
+    """Without completedAt thirty seconds are left to what has begun, and fifty-five to what has not."""
+    dead = Bridge(world, ledger, pauses=False)
+    claims = [
+        Claim(dead.task(number), IMAGE, Window(None, dead.now()), Facts(), begin)
+        for number, begin in ((1, True), (2, False))
+    ]
+    dead.store.transact(claims)
+    dead.crash()
+    other = Bridge(world, ledger, holds=(OTHER_KEY,))
+    for passed_s, settled in ((29.0, []), (11.0, [1]), (14.9, []), (0.2, [2])):
+        world.t += passed_s
+        (swept,) = other.store.transact([Sweep(ENDPOINT, frozenset())])
+        assert [ended.task.task_id for ended in swept.settled] == settled

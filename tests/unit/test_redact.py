@@ -212,3 +212,12 @@ def test_a_clean_text_costs_little_however_many_keys_are_known() -> None:
             scrubber.scrub(line)
         spent.append(time.perf_counter() - began)
     assert min(spent) < 0.02
+
+
+def test_numbers_that_are_no_characters_are_left_alone() -> None:
+    """Escapes beyond the last character of Unicode stand for nothing, and do no harm to what follows them."""
+    scrubber = Scrubber()
+    scrubber.learn(Secret("0123456789abcdef"))
+    text = "\\U00110000 &#1114112; &#x110000; &#x110000"
+    assert scrubber.scrub(text) == text
+    assert scrubber.scrub(f"{text} 0123456789abcdef") == f"{text} ***"
