@@ -7,7 +7,6 @@ no such list, since as lines they are several messages: what each of these is ow
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,12 @@ from bridge.core.strict_json import NotAcceptable, NotJson, dump, parse
 from bridge.rpc.envelope import Invalid, invalid_response, parse_error_response, split
 from bridge.wire.framing import Event, Framer, Oversize
 
-VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "json_parsing.jsonl.gz"
-ROWS: list[dict[str, Any]] = [json.loads(line) for line in gzip.decompress(VECTORS.read_bytes()).splitlines()]
+# The vectors are other people's and not copied into the project. Where they do not lie beside it, these
+# tests have nothing to read and are not collected.
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "json_parsing.jsonl"
+ROWS: list[dict[str, Any]] = (
+    [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.is_file() else []
+)
 
 NOT_JSON = {"kind": "error", "code": -32700, "id_raw": "null"}
 NO_REQUEST = {"kind": "error", "code": -32600, "id_raw": "null"}

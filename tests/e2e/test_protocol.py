@@ -497,11 +497,11 @@ def test_members_of_a_batch_are_cancelled_alone(talk: Start, simulator: Simulato
     """A batch is answered once its last member is; a cancelled member has its own error in it."""
     simulator.add_fault("hang", task_id=401)
     bridge = talk(
-        "--url", simulator.base_url, "--concurrency", "1", "--queue", "2", "--timeout", "1", "--no-pauses",
+        "--url", simulator.base_url, "--concurrency", "1", "--queue", "2", "--timeout", "4", "--no-pauses",
         environ={"ANTICAPTCHA_CLIENT_KEY": KEY},
     )  # fmt: skip
     members = [
-        {"jsonrpc": "2.0", "id": n, "method": IMAGE, "params": {"taskId": n, "completedAt": time.time() - 53}}
+        {"jsonrpc": "2.0", "id": n, "method": IMAGE, "params": {"taskId": n, "completedAt": time.time() - 51}}
         for n in (401, 402, 403, 404)
     ]
     cancels = [{"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": n}} for n in (401, 402, 404)]
