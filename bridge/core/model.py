@@ -315,6 +315,13 @@ class Recorded(NamedTuple):
     durable: bool = True
 
 
+class Narrow(NamedTuple):
+    """Take note that a task's window ends earlier. Result: None."""
+
+    task: Task
+    window: Window
+
+
 class Look(NamedTuple):
     """Read one report without changing anything. Result: `Row` or None."""
 
@@ -364,6 +371,13 @@ class Resume(NamedTuple):
     account: str | None
 
 
+class Heed(NamedTuple):
+    """Take over pauses that another ledger told, in place of what is known of them. Result: None."""
+
+    endpoint: str
+    pauses: tuple[PauseState, ...]
+
+
 class Prune(NamedTuple):
     """Delete done reports older than ``before_wall``, at most `limit`. Result: number deleted."""
 
@@ -371,4 +385,4 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Operation = Claim | Begin | Record | Settle | Look | Sweep | Listing | Pauses | Resume | Prune
+Operation = Claim | Begin | Record | Settle | Narrow | Look | Sweep | Listing | Pauses | Resume | Heed | Prune

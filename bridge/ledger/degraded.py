@@ -15,6 +15,7 @@ from bridge.core.model import (
     Claimed,
     Listing,
     Look,
+    Narrow,
     Operation,
     Pauses,
     Prune,
@@ -23,7 +24,7 @@ from bridge.core.model import (
     Task,
 )
 from bridge.ledger.dialect import Accounts, View
-from bridge.ledger.ours import Condition, Failed, Ours
+from bridge.ledger.ours import Condition, Failed, Heard, Ours
 from bridge.ledger.owed import Owed
 from bridge.ledger.standin import StandIn
 from bridge.ledger.store import Store
@@ -82,12 +83,14 @@ class Pair:
         self._clock = clock
         self.condition = Condition()
         self._ours = Ours()
-        self.owed = Owed(on_bug, self._ours.finish)
+        self._heard = Heard()
+        self.owed = Owed(on_bug, self._ours.finish, self._heard.follow)
         self._stand_in = StandIn(
             open_memory,
             accounts,
             self.condition,
             self._ours,
+            self._heard,
             self.owed,
             require=require,
             on_trouble=self._degrade,
@@ -303,6 +306,9 @@ class Pair:
     def _apply_together(self, operations: Sequence[Operation], results: list[Any]) -> None:
         """Do in one commit all that the ledger alone is responsible for. Reads come after the commit."""
         stories, view = self.owed.stories, self.condition.view
+        while self.condition.trouble is None and self.owed.is_feeding:
+            # The ledger's gate must know the pauses of the bad days before anything begins.
+            self._pay()
         if view is None or self.condition.trouble is not None:
             return
         writes: list[int] = []
@@ -344,8 +350,11 @@ class Pair:
                     answer = answer._replace(durable=False)
                 self._ours.follow(op.task, answer)  # type: ignore[union-attr]
                 finished += answer.row is not None and answer.row.state == DONE
+            elif type(op) is Narrow:
+                self._ours.narrow(op.task, op.window)
             elif kind is Swept:
                 self._ours.live.update((row.task, row) for row in answer.adopted)
+            self._heard.follow(op, answer)
             results[place] = answer
         if not is_durable:
             self._stand_in.count_finished(finished)

@@ -15,8 +15,10 @@ from bridge.core.model import (
     Claim,
     Claimed,
     Gate,
+    Heed,
     Listing,
     Look,
+    Narrow,
     Operation,
     PauseEvent,
     Pauses,
@@ -149,10 +151,13 @@ class View:
             return op._replace(accounts=frozenset(self._account(a) for a in op.accounts))
         if kind is Resume:
             return op if op.account is None else op._replace(account=self._account(op.account))
+        if kind is Heed:
+            pauses = [self._pause(p, self._account, self._shift_s) for p in op.pauses]
+            return op._replace(pauses=tuple(pauses))
         if not hasattr(op, "task"):
             return op
         op = op._replace(task=self._task(op.task))
-        if kind is Claim:
+        if kind is Claim or kind is Narrow:
             return op._replace(window=self._window(op.window, self._shift_s))
         if kind is Record:
             return op._replace(began_at=op.began_at + self._shift_s)
@@ -202,19 +207,24 @@ class View:
         return value._replace(state=self._tell(value.state))
 
     def _tell_pause(self, value: PauseState) -> PauseState:
-        shift_s = -self._shift_s
-        subject = "/".join([self._named(part) for part in value.key.subject.split("/")])
+        return self._pause(value, self._named, -self._shift_s)
+
+    # --- both ways ---------------------------------------------------------------------------
+
+    @staticmethod
+    def _pause(value: PauseState, name: Callable[[str], str], shift_s: float) -> PauseState:
+        def rename(probe: str) -> str:
+            account, slash, task_id = probe.partition("/")
+            return name(account) + slash + task_id
+
+        subject = "/".join([name(part) for part in value.key.subject.split("/")])
         return value._replace(
             key=value.key._replace(subject=subject),
-            recent=tuple([(at + shift_s, self._probe(task)) for at, task in value.recent]),
+            recent=tuple([(at + shift_s, rename(task)) for at, task in value.recent]),
             opened_at=_later(value.opened_at, shift_s),
             ends_at=_later(value.ends_at, shift_s),
-            probe_task=None if value.probe_task is None else self._probe(value.probe_task),
+            probe_task=None if value.probe_task is None else rename(value.probe_task),
         )
-
-    def _probe(self, name: str) -> str:
-        account, slash, task_id = name.partition("/")
-        return self._named(account) + slash + task_id
 
     @staticmethod
     def _window(window: Window, shift_s: float) -> Window:

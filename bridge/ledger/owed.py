@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from bridge.core.model import DONE, Listing, Operation, Row, Task
+from bridge.core.model import DONE, Listing, Operation, Record, Row, Task
 from bridge.ledger.dialect import View
 from bridge.ledger.story import Story
 from bridge.ledger.trouble import LedgerTrouble
@@ -36,7 +36,12 @@ class Owed:
     Thread safety: one thread, but `count` may be read by any.
     """
 
-    def __init__(self, on_bug: Callable[[BaseException], str], on_paid: Callable[[Row], None]) -> None:
+    def __init__(
+        self,
+        on_bug: Callable[[BaseException], str],
+        on_paid: Callable[[Row], None],
+        on_answer: Callable[[Operation, Any], None],
+    ) -> None:
         self.stories: dict[Task, Story] = {}
         """Every report that is not, or not only, in the ledger's care."""
         self.count = 0
@@ -44,13 +49,20 @@ class Owed:
         self.dropped = 0
         """Outcomes given up because there were more than `MAX_OWED`."""
         self._pending: dict[Task, Story] = {}
+        self._feeding: set[Task] = set()
         self._on_bug = on_bug
         self._on_paid = on_paid
+        self._on_answer = on_answer
 
     @property
     def is_pending(self) -> bool:
         """True if there is something that paying could write."""
         return bool(self._pending)
+
+    @property
+    def is_feeding(self) -> bool:
+        """True if something pending may open a pause in the ledger."""
+        return bool(self._feeding)
 
     def add(self, story: Story) -> None:
         """Take up a story. One that was told before for the same task is replaced."""
@@ -67,6 +79,8 @@ class Owed:
         story.row = row
         story.owed.append(op)
         self._pending[row.task] = story
+        if isinstance(op, Record) and (op.verdict.pause is not None or not op.verdict.has_status):
+            self._feeding.add(row.task)
         if self.count > MAX_OWED:
             self._drop_oldest()
 
@@ -114,12 +128,15 @@ class Owed:
         except Exception as error:
             self._on_bug(error)
             story.stuck = True
-            self._pending.pop(story.row.task, None)
+            self._forget(story.row.task)
             return Paid(frozenset(), 0, 0)
 
     def _pay(self, view: View, chunk: list[Story]) -> Paid:
         replays = [story.replay() for story in chunk]
-        results = view.transact([op for replay in replays for op in replay])
+        operations = [op for replay in replays for op in replay]
+        results = view.transact(operations)
+        for op, answer in zip(operations, results, strict=True):
+            self._on_answer(op, answer)
         durable: set[Task] = set()
         written = differing = start = 0
         for story, replay in zip(chunk, replays, strict=True):
@@ -130,7 +147,7 @@ class Owed:
             if agrees:
                 durable.add(task)
             story.owed.clear()
-            self._pending.pop(task, None)
+            self._forget(task)
             if story.row.state == DONE:
                 self.stories.pop(task, None)
                 self.count -= 1
@@ -140,11 +157,15 @@ class Owed:
                     self._on_paid(story.row)
         return Paid(frozenset(durable), written, differing)
 
+    def _forget(self, task: Task) -> None:
+        self._pending.pop(task, None)
+        self._feeding.discard(task)
+
     def _drop_oldest(self) -> None:
         for task, story in self.stories.items():
             if story.row.state == DONE:
                 del self.stories[task]
-                self._pending.pop(task, None)
+                self._forget(task)
                 self.count -= 1
                 self.dropped += 1
                 return
@@ -177,7 +198,7 @@ def _recorded(row: Row) -> float:
 def _agrees(row: Row, answers: list[Any], instance: str) -> bool:
     """True if the ledger's last word on a report is what is true."""
     for answer in reversed(answers):
-        told: Row | None = answer.row
+        told: Row | None = None if answer is None else answer.row
         if told is not None:
             if row.state == DONE:
                 return told.state == DONE and told.outcome == row.outcome and told.code == row.code

@@ -101,11 +101,19 @@ def identify(connection: sqlite3.Connection) -> int:
     Raises:
         LedgerTrouble: ``foreign`` if it is another program's database.
     """
-    application = get(connection, "application_id")
-    version = int(get(connection, "user_version"))
+    # Read at one moment: another bridge may be making the ledger just now.
+    is_outermost = not connection.in_transaction
+    if is_outermost:
+        connection.execute("BEGIN")
+    try:
+        application = get(connection, "application_id")
+        version = int(get(connection, "user_version"))
+        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    finally:
+        if is_outermost:
+            connection.rollback()
     if application == APPLICATION_ID:
         return version
-    is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application or version or not is_empty:
         raise LedgerTrouble(FOREIGN, "The ledger's path is another program's database: choose another path.")
     return 0

@@ -59,8 +59,9 @@ REFUSE: Final = (
 """Another local refusal of what was never sent."""
 NARROW: Final = (
     "UPDATE reports SET window_until = ?, window_since = ?, completed_at = ?, task_type = ?, "
-    "language_pool = ?, age_s = ? WHERE seq = ? AND state <> 'done'"
+    "language_pool = ?, age_s = ? WHERE seq = ? AND (state <> 'done' OR outcome = 'not_sent')"
 )
+"""An earlier window end, for what may still be sent."""
 ADOPT: Final = (
     "UPDATE reports SET owner = ?, state = ?, sends = ?, perhaps = ?, window_until = ?, window_since = ?, "
     "completed_at = ?, task_type = ?, language_pool = ?, age_s = ? WHERE seq = ? AND owner = ? AND state = ?"

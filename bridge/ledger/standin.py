@@ -24,6 +24,7 @@ from bridge.core.model import (
     Gate,
     Listing,
     Look,
+    Narrow,
     Operation,
     PauseEvent,
     Pauses,
@@ -39,8 +40,9 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger.dialect import Accounts, View
-from bridge.ledger.ours import Condition, Failed, Ours, Unavailable, is_stale
+from bridge.ledger.ours import Condition, Failed, Heard, Ours, Unavailable, is_stale
 from bridge.ledger.owed import Owed
+from bridge.ledger.rows import merge_windows
 from bridge.ledger.store import Store
 from bridge.ledger.story import OWNED, Story, apply_row, claim_of, is_spent
 from bridge.ledger.trouble import LedgerTrouble
@@ -66,6 +68,7 @@ class StandIn:
         accounts: Accounts,
         condition: Condition,
         ours: Ours,
+        heard: Heard,
         owed: Owed,
         *,
         require: bool,
@@ -77,6 +80,7 @@ class StandIn:
         self._accounts = accounts
         self._condition = condition
         self._ours = ours
+        self._heard = heard
         self._owed = owed
         self._require = require
         self._on_trouble = on_trouble
@@ -121,12 +125,15 @@ class StandIn:
             return Failed(self._on_bug(error))
 
     def _apply(self, op: Operation) -> Any:
+        self._inform()
         if isinstance(op, Claim):
             return self._claim(op)
         if isinstance(op, Begin):
             return self._begin(op)
         if isinstance(op, Record | Settle):
             return self._finish(op)
+        if isinstance(op, Narrow):
+            return self._narrow(op)
         if isinstance(op, Look):
             return self._look(op)
         if isinstance(op, Listing):
@@ -138,6 +145,14 @@ class StandIn:
         if isinstance(op, Resume) and self._condition.is_readable:
             return self._condition.unavailable()
         return self.memory.transact([op])[0]
+
+    def _inform(self) -> None:
+        """Tell memory the pauses that the ledger last told, if that cannot be asked itself."""
+        if self._condition.is_guarded:
+            return
+        heard = self._heard.take_changed()
+        if heard:
+            self.memory.transact(heard)
 
     def _question(self, ask: Callable[[View], Any], otherwise: Any) -> Any:
         """Ask the ledger something, if it can be asked."""
@@ -167,7 +182,9 @@ class StandIn:
                 return self._replay(op, before)
             if before.state != DONE and (before.state == SENDING or before.method != op.method):
                 status = "elsewhere" if before.method == op.method else "conflict"
-                return Claimed(status, before, durable=False, guarded=self._condition.is_guarded)
+                if status == "elsewhere" and op.refusal is None:
+                    self._narrow_story(story, op.window)
+                return Claimed(status, story.row, durable=False, guarded=self._condition.is_guarded)
             if before.state != DONE:
                 return self._claim_own(op, story)
         elif self._condition.trouble is not None:
@@ -193,6 +210,7 @@ class StandIn:
 
     def _claim_own(self, op: Claim, story: Story) -> Claimed:
         """A claim to what is ours already: its answer got lost, not the report."""
+        self._narrow_story(story, op.window)
         gate = Gate("begun") if story.row.state == SENDING else None
         if op.begin and gate is None:
             begun = self._begin(Begin(op.task))
@@ -224,7 +242,8 @@ class StandIn:
         row = claimed.row
         if before is not None:
             attempts = before.attempts + (row.state == SENDING)
-            row = row._replace(attempts=attempts, sends=before.sends, perhaps=before.perhaps)
+            window = merge_windows(before.window, row.window)
+            row = row._replace(attempts=attempts, sends=before.sends, perhaps=before.perhaps, window=window)
         if story is None:
             story = Story(row, in_memory=True)
             self._owed.add(story)
@@ -238,8 +257,10 @@ class StandIn:
     def _primary_gate(self, task: Task, method: str, window: Window) -> Gate | None:
         """What forbids an attempt according to the ledger; None if nothing does or it cannot be asked."""
         gate: Gate | None = self._question(lambda view: view.peek_gate(task, method, window), None)
+        self._inform()
         if gate is None or gate.status not in _BLOCKED or self._is_outdated(task, gate):
             return None
+        self._heard.follow_gate(task, method, gate)
         return gate
 
     def _is_outdated(self, task: Task, gate: Gate) -> bool:
@@ -319,7 +340,22 @@ class StandIn:
             return ()
         story.in_memory = story.in_memory or answers[0].status in OWNED
         events: tuple[PauseEvent, ...] = answers[-1].events
+        self._heard.outdate(op.task.endpoint, events)
         return events
+
+    def _narrow(self, op: Narrow) -> None:
+        story = self._story_of(op.task)
+        if story is None:
+            self._ours.narrow(op.task, op.window)
+        else:
+            self._narrow_story(story, op.window)
+
+    def _narrow_story(self, story: Story, window: Window) -> None:
+        """Keep the earlier window end of a report that may still be sent."""
+        row = story.row
+        merged = merge_windows(row.window, window)
+        if merged != row.window and (row.state != DONE or row.outcome == NOT_SENT):
+            self._owed.note(story, Narrow(row.task, window), row._replace(window=merged))
 
     # --- reading -----------------------------------------------------------------------------
 

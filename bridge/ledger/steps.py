@@ -27,6 +27,8 @@ from bridge.core.model import (
     Ending,
     Facts,
     Gate,
+    Heed,
+    Narrow,
     PauseEvent,
     PauseState,
     Prune,
@@ -123,7 +125,7 @@ class Steps(Questions):
         if op.refusal is not None:
             return Claimed("elsewhere", row, durable=self.durable)
         if row.owner is None or self.is_alive(row.owner):
-            return Claimed("elsewhere", self._narrow(op, row), durable=self.durable)
+            return Claimed("elsewhere", self._narrow(row, op.window, op.facts), durable=self.durable)
         return self._continue("adopted", op, self._adopt(row, op.window, op.facts))
 
     def _claim_new(self, op: Claim) -> Claimed:
@@ -201,12 +203,12 @@ class Steps(Questions):
         gate, row, events = self._begin(row)
         return Claimed(status, row, gate, events, self.durable)
 
-    def _narrow(self, op: Claim, row: Row) -> Row:
-        """Tell a row at work the earlier window end that a request elsewhere knows."""
-        window = merge_windows(row.window, op.window)
+    def _narrow(self, row: Row, window: Window, facts: Facts | None = None) -> Row:
+        """Tell a row the earlier window end that another request knows."""
+        window = merge_windows(row.window, window)
         if window == row.window:
             return row
-        after = row._replace(window=window, facts=merge_facts(row.facts, op.facts))
+        after = row._replace(window=window, facts=merge_facts(row.facts, facts) if facts else row.facts)
         self.change(NARROW, row, after)
         return after
 
@@ -300,6 +302,12 @@ class Steps(Questions):
             self._release_probes(row)
         return self._finish(row, op.ending, {})
 
+    def narrow(self, op: Narrow) -> None:
+        """Keep the earlier window end of a report that may still be sent, whoever has it."""
+        row = self.find(op.task)
+        if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
+            self._narrow(row, op.window)
+
     def _defer(self, row: Row, data: Mapping[str, Any]) -> Recorded:
         after = row._replace(state=WAITING)
         if not self.change(DEFER, row, after):
@@ -359,6 +367,10 @@ class Steps(Questions):
         self.save(op.endpoint, changed)
         return tuple(changed)
 
+    def heed(self, op: Heed) -> None:
+        """Take over pauses that another ledger told."""
+        self.save(op.endpoint, op.pauses)
+
     def _concerns(self, state: PauseState, task: Task) -> bool:
         # If a subject names a method, it is one of its parts.
         return any(state.key in self._policy.keys(task, part) for part in state.key.subject.split("/"))
@@ -380,8 +392,10 @@ STEPS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     Begin: Steps.begin,
     Record: Steps.record,
     Settle: Steps.settle,
+    Narrow: Steps.narrow,
     Sweep: Steps.sweep,
     Resume: Steps.resume,
+    Heed: Steps.heed,
     Prune: lambda steps, op: steps.prune(op),
 }
 """Operation that writes -> its step."""

@@ -17,6 +17,7 @@ from bridge.core.model import (
     Begin,
     Claim,
     Ending,
+    Narrow,
     Operation,
     Record,
     Row,
@@ -56,7 +57,7 @@ class Story:
 
     def claim_anew(self) -> None:
         """Owe the claim too, because the ledger that had it is gone."""
-        first = self.owed[0] if self.owed else None
+        first = next((op for op in self.owed if not isinstance(op, Narrow)), None)
         if isinstance(first, Claim):
             return
         began = isinstance(first, Record) or (first is None and self.row.state == SENDING)

@@ -23,6 +23,7 @@ from bridge.core.model import (
     Ending,
     Exchange,
     Gate,
+    Narrow,
     Record,
     Recorded,
     Row,
@@ -42,8 +43,7 @@ from bridge.reports.retry import known_ending, next_attempt_at, unclaimed_ending
 from bridge.reports.runway import Runway
 from bridge.reports.verdict import judge
 
-WATCH_S: Final = 0.2
-"""How often a report of another bridge is looked at."""
+WATCH_S: Final = 0.2  # how often a report of another bridge is looked at
 Landed = Callable[[Flight, Ending, bool], None]
 """Told of the end of a flight: with its ending, and whether it is news (False: it was on record)."""
 
@@ -102,7 +102,10 @@ class Tower:
 
     def narrow(self, flight: Flight, window: Window) -> None:
         """Take note that the window may end earlier."""
-        flight.window = windows.merge_windows(flight.window, window)
+        merged = windows.merge_windows(flight.window, window)
+        if merged != flight.window:
+            flight.window = merged
+            self._ledger.submit(Narrow(flight.task, merged), lambda _: None)
         self._watch_window(flight)
         self._move_on()
 
@@ -340,9 +343,8 @@ class Tower:
             self._notes.tell_attempt(flight, verdict, latency_ms)
             if verdict.error_id == 1:
                 self._ports.key_refused()
-            again_at = None
-            if not self.is_stopped:
-                again_at = next_attempt_at(flight, verdict, now, self._ports.chance())
+            at = next_attempt_at(flight, verdict, now, self._ports.chance())
+            again_at = None if self.is_stopped else at
             ending = self._notes.ending(flight, verdict) if again_at is None else None
             op = Record(flight.task, verdict, flight.began_at, latency_ms, ending)
             if flight.phase != DONE:

@@ -36,6 +36,7 @@ from bridge.core.model import (
     Gate,
     Listing,
     Look,
+    Narrow,
     PauseEvent,
     PauseKey,
     Pauses,
@@ -366,6 +367,53 @@ def test_earlier_window_of_a_later_request_holds(store: AnyStore) -> None:
     joined = one(store, claim(window=Window(4_030.0, 4_020.0)))
     assert joined.row.window == Window(4_030.0, 4_010.0)
     assert store.read(Look(task())) == joined.row
+
+
+EARLIER = Window(4_030.0, 4_020.0)
+
+
+@pytest.mark.parametrize("state", [QUEUED, SENDING, WAITING])
+def test_window_of_a_live_report_is_narrowed(store: AnyStore, state: str) -> None:
+    """A live report keeps the earliest end that is noted for it; nothing else about it changes."""
+    before = one(store, claim(begin=state != QUEUED, facts=Facts(1.0, "A", "en", 2.0))).row
+    if state == WAITING:
+        before = one(store, record(RESET, None)).row
+    assert before.state == state
+    assert one(store, Narrow(task(), EARLIER)) is None
+    after = store.read(Look(task()))
+    assert after == before._replace(window=EARLIER)
+    one(store, Narrow(task(), Window(4_040.0, None)))
+    assert store.read(Look(task())) == after
+    assert one(store, Settle(task(), CLOSED_WINDOW)).row.window == EARLIER
+
+
+def test_window_of_a_report_not_sent_is_narrowed(store: AnyStore) -> None:
+    """A report that may be tried again begins inside the end that was noted after it was done."""
+    one(store, claim(begin=False))
+    before = one(store, Settle(task(), CLOSED_WINDOW)).row
+    one(store, Narrow(task(), EARLIER))
+    assert store.read(Look(task())) == before._replace(window=EARLIER)
+    assert one(store, claim()).row.window == EARLIER
+
+
+def test_window_of_a_sent_or_unknown_report_stays(store: AnyStore) -> None:
+    """What was sent is history, and a task without a report has nothing to narrow."""
+    done = store.transact([claim(), record(GOOD, TAKEN)])[1].row
+    assert one(store, Narrow(task(), EARLIER)) is None
+    assert one(store, Narrow(task(8), EARLIER)) is None
+    assert store.read(Look(task())) == done
+    assert store.read(Look(task(8))) is None
+
+
+def test_window_of_another_bridges_report_is_narrowed(shared: Backend) -> None:
+    """An end noted by one bridge holds for the one at work, and after it for the one that takes over."""
+    first, second = shared.open(), shared.open()
+    one(first, claim(begin=False))
+    one(second, Narrow(task(), EARLIER))
+    assert one(first, Begin(task())).row.window == EARLIER
+    shared.leave(first)
+    (adopted,) = one(second, Sweep(ENDPOINT, frozenset({ACCOUNT}))).adopted
+    assert adopted.window == EARLIER
 
 
 # --- begin, record, settle -------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Look
+from bridge.core.model import Ending, Look
 from bridge.ledger.journal import Journal, Unavailable
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
@@ -26,11 +26,11 @@ PATIENCE_S = 30.0
 BUSY_S = 0.2
 
 
-def open_store(path: str | None) -> SqliteStore:
-    """The real store, with pauses off: they are not what is tested here."""
+def open_store(path: str | None, pauses: bool = False) -> SqliteStore:
+    """The real store, with pauses off unless they are what is tested."""
     return SqliteStore.open(
         path,
-        policy=PausePolicy("machine", enabled=False),
+        policy=PausePolicy("machine", enabled=pauses),
         machine="machine",
         boot_clock=time.monotonic,
         wall_clock=time.time,
@@ -104,6 +104,36 @@ def outcome_in(path: Path, number: int) -> tuple[str, str | None] | None:
     finally:
         connection.close()
     return None if found is None else (found[0], found[1])
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_refused_key_stays_refused_while_the_ledger_is_locked(folder: Path) -> None:
+    """The pause that a refusal opened holds though the ledger cannot be asked about it."""
+    path = str(folder / "ledger.db")
+    journal = Journal(
+        lambda: open_store(path, pauses=True),
+        lambda: open_store(None, pauses=True),
+        require=False,
+        on_event=lambda name, fields: None,
+        retry_s=0.05,
+    )
+    account = journal.account("k" * 32)
+    refusal = Ending("refused", 1, "key_refused")
+    refused = record(1, refusal, account, has_status=True, has_verdict=True, pause="key_refused")
+    assert journal.call(claim(1, account=account), PATIENCE_S).gate.status == "begun"
+    (opened,) = [e.state for e in journal.call(refused, PATIENCE_S).events if e.name == "pause_opened"]
+    holder = sqlite3.connect(path, isolation_level=None)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        claimed = journal.call(claim(2, account=account), PATIENCE_S)
+        assert (claimed.gate.status, claimed.guarded, claimed.durable) == ("paused", False, False)
+        assert claimed.gate.pause == opened
+        assert journal.call(claim(3, account="b" * 32), PATIENCE_S).gate.status == "begun"
+    finally:
+        holder.close()
+        assert journal.close(PATIENCE_S)
 
 
 # --- locked --------------------------------------------------------------------------------------

@@ -16,15 +16,18 @@ from bridge.core.model import (
     Ending,
     Listing,
     Look,
+    Narrow,
     Pauses,
     Prune,
     Resume,
     Settle,
     Sweep,
+    Window,
 )
 from bridge.ledger.degraded import MAX_RETRY_S, PROBE_BUSY_S, Pair
 from bridge.ledger.dialect import Accounts
 from bridge.ledger.ours import Failed, Unavailable
+from bridge.ledger.owed import CHUNK
 from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
 from tests.shaky_store import (
     ENDPOINT,
@@ -872,3 +875,147 @@ def test_memory_is_trimmed_of_what_needs_no_guard() -> None:
     scene.pair.apply([claim(1), record(1)])
     scene.pair._stand_in.count_finished(1_000)
     assert [op.before_wall for op in seen if isinstance(op, Prune)] == [scene.times.wall - 86_400]
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+EARLIER = Window(1_699_999_990.0, 1_699_999_980.0)
+
+
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_window_narrowed_in_trouble_is_written_later(kind: str) -> None:
+    """An earlier end noted in bad days holds at once, and in the ledger when that works again."""
+    scene = Scene()
+    scene.do(claim(begin=False))
+    scene.fail(kind)
+    scene.open_fails = kind
+    assert scene.do(Narrow(task(), EARLIER)) is None
+    assert scene.do(Look(task())).window == EARLIER
+    scene.heal()
+    assert scene.row().window == EARLIER
+    assert scene.do(Begin(task())).row.window == EARLIER
+
+
+def test_window_narrowed_in_good_days_is_not_forgotten_in_trouble() -> None:
+    """What was noted before the ledger broke is part of what this process remembers."""
+    scene = Scene()
+    scene.pair.apply([claim(begin=False), Narrow(task(), EARLIER)])
+    assert scene.row().window == EARLIER
+    scene.fail("locked")
+    assert scene.do(Look(task())).window == EARLIER
+    assert scene.do(Begin(task())).row.window == EARLIER
+
+
+def test_report_not_sent_in_trouble_is_tried_again_inside_the_narrowed_window() -> None:
+    """A second life in bad days has the earliest end of the first; a sent report keeps its own."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.pair.apply([claim(), record(ending=UNSENT), Narrow(task(), EARLIER)])
+    assert scene.do(claim()).row.window == EARLIER
+    done = scene.do(record()).row
+    scene.do(Narrow(task(), Window(1.0, 1.0)))
+    assert scene.do(Look(task())) == done
+    scene.heal()
+    assert (scene.row().outcome, scene.row().window) == ("accepted", EARLIER)
+
+
+def test_attempt_of_a_narrowed_report_still_counts_in_a_new_ledger() -> None:
+    """A ledger that has to be told everything hears that the attempt has begun."""
+    scene = Scene(pauses=False)
+    scene.do(claim())
+    scene.fail("locked")
+    scene.do(Narrow(task(), EARLIER))
+    scene.fail("replaced")
+    scene.store = scene.new_store()
+    scene.heal()
+    scene.heal()
+    assert scene.opened == 2
+    assert (scene.row().state, scene.row().attempts, scene.row().window) == (SENDING, 1, EARLIER)
+
+
+# --- pauses of good days in bad ones, and the other way round ------------------------------------
+
+KEY_REFUSED: Mapping[str, Any] = {"has_status": True, "has_verdict": True, "pause": "key_refused"}
+
+
+@pytest.mark.parametrize("kind", UNGUARDED)
+def test_pause_known_before_holds_when_the_ledger_cannot_be_read(kind: str) -> None:
+    """A refused key is not called again, whatever the ledger's trouble; another key is."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.fail(kind)
+    scene.open_fails = kind
+    claimed = scene.do(claim(2))
+    assert (claimed.gate.status, claimed.guarded) == ("paused", False)
+    assert claimed.gate.pause.key.rule == "key_refused"
+    assert scene.do(Begin(task(2))).gate.status == "paused"
+    assert [pause.key.rule for pause in scene.do(Pauses(ENDPOINT))] == ["key_refused"]
+    assert scene.do(claim(3, account="b" * 32)).gate.status == "begun"
+
+
+def test_pause_of_another_bridge_holds_when_the_ledger_cannot_be_read() -> None:
+    """A pause that was only met, not opened here, is remembered too."""
+    scene = Scene()
+    scene.store.store.transact([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    assert scene.do(claim(2)).gate.status == "paused"
+    scene.fail("locked")
+    assert scene.do(claim(3)).gate.status == "paused"
+
+
+def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None:
+    """After a person resumed it, one report probes without the ledger, and its success ends the pause."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.do(Resume(ENDPOINT, None, None))
+    scene.fail("locked")
+    assert scene.do(claim(2)).gate.status == "begun"
+    assert scene.do(claim(3)).gate.status == "busy"
+    scene.do(record(2))
+    assert scene.do(Begin(task(3))).gate.status == "begun"
+
+
+def test_pause_ended_by_another_bridge_is_not_remembered() -> None:
+    """An attempt that the ledger let begin proves that the pause is over."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.store.store.transact([Resume(ENDPOINT, None, None), claim(2), record(2)])
+    assert scene.do(claim(3)).gate.status == "begun"
+    scene.fail("locked")
+    assert scene.do(claim(4)).gate.status == "begun"
+
+
+def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
+    """What a refusal in bad days forbids is in the ledger before the next attempt may begin."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1)])
+    scene.fail("full")
+    for number in range(2, 2 * CHUNK):
+        scene.pair.apply([claim(number), record(number)])
+    scene.pair.apply([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
+    scene.heal()
+    assert scene.pair.condition.trouble is None
+    assert scene.pair.owed.is_pending
+    assert scene.do(claim(1_001)).gate.status == "paused"
+
+
+def test_debts_without_a_pause_are_paid_in_chunks() -> None:
+    """Nobody waits for debts that forbid nothing."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1)])
+    scene.fail("full")
+    for number in range(2, 3 * CHUNK):
+        scene.pair.apply([claim(number), record(number)])
+    scene.heal()
+    assert scene.do(claim(1_001)).gate.status == "begun"
+    assert scene.pair.owed.is_pending
+
+
+def test_pause_opened_in_trouble_outlives_what_was_heard_before() -> None:
+    """A pause that ended in good days and came back in bad ones holds when the ledger gets worse."""
+    scene = Scene()
+    scene.pair.apply([claim(1), record(1, REFUSED, **KEY_REFUSED), Resume(ENDPOINT, None, None)])
+    scene.pair.apply([claim(2), record(2)])
+    scene.fail("full")
+    scene.pair.apply([claim(3), record(3, REFUSED, **KEY_REFUSED)])
+    scene.fail("locked")
+    assert scene.do(claim(4)).gate.status == "paused"

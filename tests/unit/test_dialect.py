@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.core.model import Begin, Listing, Look, Pauses, Resume, Sweep, Window
+from bridge.core.model import Begin, Heed, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
 from bridge.ledger.dialect import Accounts, View, hash_account
 from tests.shaky_store import ENDPOINT, METHOD, OK, Times, claim, open_memory, record, task
 
@@ -108,3 +108,29 @@ def test_equal_words_cost_nothing() -> None:
     account = accounts.name(KEY)
     claimed = view.transact([claim(account=account)])[0]
     assert store.read(Look(task(1, account))) == claimed.row == view.read(Look(task(1, account)))
+
+
+def test_narrowed_window_is_noted_in_the_stores_time() -> None:
+    """The earlier end of a window is translated like the first one."""
+    view, store, outside, inside = make()
+    view.transact([claim(account=outside)._replace(window=WINDOW)])
+    assert view.transact([Narrow(task(1, outside), Window(4_000.0, 3_000.0))]) == [None]
+    assert store.read(Look(task(1, inside))).window == Window(4_000.0 + SHIFT_S, 3_000.0 + SHIFT_S)
+    assert view.read(Look(task(1, outside))).window == Window(4_000.0, 3_000.0)
+
+
+def test_pauses_of_another_store_are_taken_over_in_the_stores_words() -> None:
+    """A pause handed from one store to another is about the same account, until the same moment."""
+    view, store, outside, inside = make()
+    balance = record(account=outside, ending=OK._replace(outcome="refused", code=10, kind="key_balance"))
+    verdict = balance.verdict._replace(pause="key_balance", event="key_balance", error_id=10)
+    opened = view.transact([claim(account=outside), balance._replace(verdict=verdict)])[1].events[-1].state
+    kept = [
+        pause for pause in store.read(Pauses(ENDPOINT)) if pause.key == opened.key._replace(subject=inside)
+    ]
+    other, other_store, _, _ = make()
+    other.transact([Heed(ENDPOINT, (opened,))])
+    (taken,) = other_store.read(Pauses(ENDPOINT))
+    assert taken.key.subject == hash_account(other_store.secret, KEY)
+    assert taken.ends_at == kept[0].ends_at
+    assert other.read(Pauses(ENDPOINT)) == (opened,)

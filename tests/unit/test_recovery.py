@@ -21,6 +21,7 @@ from bridge.core.model import (
     Record,
     Resume,
     Row,
+    Settle,
     Sweep,
     Window,
 )
@@ -430,3 +431,53 @@ def test_begun_without_a_known_end_is_buried_before_what_never_began(world: Worl
         world.t += passed_s
         (swept,) = other.store.transact([Sweep(ENDPOINT, frozenset())])
         assert [ended.task.task_id for ended in swept.settled] == settled
+
+
+def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
+    """Whatever is written about one report, those beside it stay as they are, in every state."""
+    dead = Bridge(world, ledger, pauses=False)
+    lost = Record(dead.task(0), judge(Exchange("connect", False), False), world.t, 12, None)
+    taken, late = Ending("accepted", 0, "accepted"), Ending("not_sent", -32010, "window_closed")
+    window = Window(9e9, None)
+
+    def claim(number: int, begin: bool = True, **more: Any) -> Claim:
+        return Claim(dead.task(number), IMAGE, more.pop("window", window), Facts(), begin, **more)
+
+    def fill(first: int) -> list[Any]:
+        """Five reports: accepted, not sent, queued, sending, waiting."""
+        return [
+            *(claim(first), lost._replace(task=dead.task(first), ending=taken)),
+            *(claim(first + 1), lost._replace(task=dead.task(first + 1), ending=late)),
+            claim(first + 2, begin=False),
+            claim(first + 3),
+            *(claim(first + 4), lost._replace(task=dead.task(first + 4))),
+        ]
+
+    dead.store.transact(fill(50))
+    dead.crash()
+    bridge = Bridge(world, ledger, pauses=False)
+    bridge.store.transact([*fill(10), *fill(20)])
+    numbers = [*range(10, 15), *range(20, 25), *range(50, 55)]
+    earlier = Window(8e9, 5.0)
+    changes: list[tuple[int, Any]] = [
+        (11, claim(11, refusal=late._replace(kind="wrong_method", code=-32012))),
+        (11, claim(11)),
+        (12, claim(12, begin=False, window=earlier)),
+        (12, Begin(bridge.task(12))),
+        (13, lost._replace(task=bridge.task(13))),
+        (13, Begin(bridge.task(13))),
+        (13, lost._replace(task=bridge.task(13), ending=taken)),
+        (14, Settle(bridge.task(14), late)),
+        (53, claim(53, begin=False)),
+        (54, claim(54)),
+    ]
+    for changed, operation in changes:
+        before = {number: row(bridge, number) for number in numbers}
+        bridge.store.transact([operation])
+        after = {number: row(bridge, number) for number in numbers}
+        assert [number for number in numbers if after[number] != before[number]] == [changed], operation
+    world.t += 86_401
+    before = {number: row(bridge, number) for number in numbers}
+    bridge.store.transact([claim(10)])
+    after = {number: row(bridge, number) for number in numbers}
+    assert [number for number in numbers if after[number] != before[number]] == [10]
