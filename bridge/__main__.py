@@ -1,6 +1,6 @@
 """``python -m bridge`` is the command ``report-bridge``."""
 
-from bridge.cli.main import main
+from bridge.cli.main import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -26,11 +26,9 @@ SHEBANG: Final = b"#!/usr/bin/env python3\n"
 NOT_BUNDLED: Final = frozenset({"attrs", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"})
 """jsonrpcserver asks for jsonschema, which asks for the others; the bridge loads none of them."""
 MAIN: Final = """\
-import sys
+from bridge.cli.main import run
 
-from bridge.cli.main import main
-
-sys.exit(main())
+run()
 """
 CERTIFI: Final = '''\
 """Stands in for certifi, which would copy its file out of the archive at every start.

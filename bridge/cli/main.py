@@ -6,6 +6,7 @@ sentence on stderr; what is a fault of this program is one line, without excepti
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,19 @@ def main(words: Sequence[str] | None = None) -> int:
         return _flush_help() if not leaving.code else exits.INTERNAL
     except Exception as error:
         return _say(_explain_internal(error), exits.INTERNAL)
+
+
+def run() -> None:
+    """Run the command of this process and end it, without tearing the interpreter down.
+
+    By now everything is written and closed. What is left would be freed piece by piece, which takes
+    longer than the last report: 170 ms after the last answer, against 7 ms.
+    """
+    code = main()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _run(words: list[str]) -> int:

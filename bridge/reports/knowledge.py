@@ -27,15 +27,20 @@ class Clocks:
     def __init__(self) -> None:
         self._offset_s: float | None = None
         self._told_s = 0.0
+        self._date = ""
+        self._upstream = 0.0
 
     def learn_date(self, date: str, now: float, wall: float) -> bool:
         """Take note of a Date header; True if the difference is worth telling and was not told yet."""
-        from email.utils import parsedate_to_datetime
+        if date != self._date:  # all answers of one second say the same
+            from email.utils import parsedate_to_datetime
 
-        try:
-            upstream = parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return False
+            try:
+                self._upstream = parsedate_to_datetime(date).timestamp()
+            except (ValueError, TypeError, OverflowError, IndexError):
+                return False
+            self._date = date
+        upstream = self._upstream
         # A header names the second that has begun; its middle is the best guess.
         self._offset_s = upstream + 0.5 - now
         skew = wall - upstream - 0.5

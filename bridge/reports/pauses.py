@@ -111,8 +111,10 @@ class PausePolicy:
         waiting: PauseState | None = None
         paused: PauseState | None = None
         for key in self.keys(task, method):
-            state = states.get(key) or _default(key)
-            if state.state == CLOSED:
+            state = states.get(key)
+            if state is None and key.rule == PROOF:
+                state = _default(key)
+            if state is None or state.state == CLOSED:
                 continue
             if self._is_lifted(state):
                 lifted.append(PauseState(key))
@@ -157,8 +159,13 @@ class PausePolicy:
         changed: list[PauseState] = []
         events: list[PauseEvent] = []
         holder = (owner, task_name(task))
+        feeds_nothing = verdict.pause is None and verdict.has_status
         for key in self.keys(task, method):
-            state = states.get(key) or _default(key)
+            state = states.get(key)
+            if state is None:
+                if feeds_nothing and key.rule != PROOF:
+                    continue  # closed and without a streak: nothing can come of it
+                state = _default(key)
             is_probe = state.state == PROBING and (state.probe_owner, state.probe_task) == holder
             rule = self._rules.get(key.rule)
             if rule is None:

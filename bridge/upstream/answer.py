@@ -22,6 +22,10 @@ MAX_INTERIM: Final = 16
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Everything that is read for one answer: a full body in one-byte chunks takes 400 KB."""
 
+_LINES: Final[dict[bytes, tuple[str, str]]] = {}
+"""Header lines met before and what they say: a server repeats most of them in every answer."""
+_MEMO_LINES: Final = 64
+_MEMO_BYTES: Final = 128
 _NAME_CHARACTERS: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
@@ -196,6 +200,10 @@ class Answer(HTTPResponse):
             if line == b"\r\n" or line == b"\n":
                 self.fields = fields
                 return
+            known = _LINES.get(line)
+            if known is not None and known[0] not in fields:
+                last, fields[known[0]] = known
+                continue
             text = line.decode("latin-1")
             if text[0] in " \t" and last:  # obsolete line folding: belongs to the field before
                 fields[last] = f"{fields[last]} {text.strip()}".strip()
@@ -205,6 +213,10 @@ class Answer(HTTPResponse):
             if not colon or not last or not _NAME_CHARACTERS.issuperset(last):
                 raise HTTPException("not a header line")
             value = value.strip()
+            if len(line) <= _MEMO_BYTES:
+                if len(_LINES) >= _MEMO_LINES:
+                    _LINES.clear()
+                _LINES[line] = (last, value)
             fields[last] = f"{fields[last]}, {value}" if last in fields else value
         raise HTTPException("too many header lines")
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from bridge.upstream.answer import Inlet
 from bridge.upstream.attempt import now
@@ -21,6 +22,73 @@ KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
 
 
+class Patient:
+    """A socket in non-blocking mode that keeps its time-out itself.
+
+    The stock socket makes a system call to note a time-out, and asks poll() before each operation also when
+    it need not wait. Each call lets go of the interpreter's lock, and with many threads getting it back is
+    what costs. Thread safety: belongs to one thread.
+    """
+
+    __slots__ = ("_read", "_sock", "_timeout_s", "_write", "close", "fileno", "pending")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._timeout_s = 0.0
+        self._read = _watch(sock, select.POLLIN)
+        self._write = _watch(sock, select.POLLOUT)
+        self.close = sock.close
+        self.fileno = sock.fileno
+        self.pending = getattr(sock, "pending", _nothing)
+        sock.setblocking(False)
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Bound each of the next operations; None: do not wait at all."""
+        self._timeout_s = seconds or 0.0
+
+    def recv_into(self, buffer: Any, /) -> int:
+        """Receive some bytes; 0 at the end."""
+        until = now() + self._timeout_s
+        if self.pending():
+            return self._sock.recv_into(buffer)
+        while True:
+            self._wait(self._read, until)
+            try:
+                return self._sock.recv_into(buffer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue  # half a TLS record, or a packet that failed its checksum
+            except ssl.SSLWantWriteError:
+                self._wait(self._write, until)
+
+    def sendall(self, data: bytes) -> None:
+        """Send everything; what fits into the socket's buffer goes at once."""
+        until = now() + self._timeout_s
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(self._write, until)
+            except ssl.SSLWantReadError:
+                self._wait(self._read, until)
+
+    @staticmethod
+    def _wait(poller: select.poll, until: float) -> None:
+        left_s = until - now()
+        if left_s <= 0.0 or not poller.poll(left_s * 1000.0 + 1.0):
+            raise TimeoutError("timed out")
+
+
+def _watch(sock: socket.socket, what: int) -> select.poll:
+    poller = select.poll()
+    poller.register(sock.fileno(), what)
+    return poller
+
+
+def _nothing() -> int:
+    return 0
+
+
 class Connection:
     """One open connection and its reading side.
 
@@ -30,8 +98,9 @@ class Connection:
     __slots__ = ("_poller", "expires_at", "inlet", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.inlet = Inlet(sock)
+        # Not on Windows, which has no poll().
+        self.sock: Patient | socket.socket = Patient(sock) if hasattr(select, "poll") else sock
+        self.inlet = Inlet(self.sock)
         self.expires_at = 0.0
         self._poller = None
         if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023

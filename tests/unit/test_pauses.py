@@ -664,11 +664,31 @@ def test_parts_are_shown_without_the_whole_account(rules: Rules) -> None:
 
 def test_keys_are_remembered_within_bounds() -> None:
     """Many accounts do not fill the memory, and each has its own pauses."""
-    policy = PausePolicy("m")
-    subjects = {policy.keys(TASK._replace(account=str(n)), IMAGE)[0].subject for n in range(3000)}
-    assert len(subjects) == 3000
-    assert len(policy._known) <= 1024
+    policy, sizes, subjects = PausePolicy("m"), set(), set()
+    for number in range(3000):
+        subjects.add(policy.keys(TASK._replace(account=str(number)), IMAGE)[0].subject)
+        sizes.add(len(policy._known))
+    assert (len(subjects), max(sizes)) == (3000, 1024)
     assert policy.keys(TASK, IMAGE) is policy.keys(TASK, IMAGE)
+
+
+def test_subjects_are_spelled_alike_by_all_bridges(rules: Rules) -> None:
+    """What a pause is about is kept in the ledger, so its spelling is fixed."""
+    assert rules.key("quality").subject == f"{TASK.account}/{IMAGE}"
+    assert rules.key("transport").subject == "m"
+
+
+def test_of_pauses_that_end_together_the_first_rule_is_shown(rules: Rules) -> None:
+    """The order of the table decides between equals."""
+    tied = [key.rule for key in rules.policy.keys(TASK, IMAGE) if key.rule in ("key_balance", "transport")]
+    for rule in tied:
+        rules.put(rule, ends_at=9.0)
+    assert rules.gate(1.0)[0].pause == rules.state(tied[0])
+
+
+def test_verdict_that_changes_nothing_stores_nothing(rules: Rules) -> None:
+    """A good verdict for a proven key without pauses costs no write."""
+    assert rules.policy.learn(1.0, TASK, IMAGE, "me", 0.0, GOOD, rules.states) == ((), ())
 
 
 @pytest.mark.parametrize(
