@@ -10,7 +10,7 @@ JOBS ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help demo check coverage fix gen bench fuzz soak dist lock clean check-python check-clients
+.PHONY: help demo check coverage fix gen bench fuzz soak mutate dist lock clean check-python check-clients
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,8 +52,12 @@ fuzz: .venv/.stamp ## properties with many examples, and the fuzzers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -n $(JOBS) --timeout 1800 tests/unit tests/contract
 	for f in scripts/fuzz_*.py; do $(BIN)/python $$f || exit 1; done
 
-soak: .venv/.stamp ## run the real process for long and watch memory and descriptors
-	$(BIN)/python scripts/soak.py
+soak: .venv/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace)
+	$(BIN)/python scripts/soak.py --minutes 30 --state .venv/soak.json
+	$(BIN)/python scripts/soak_strace.py --minutes 20
+
+mutate: .venv/.stamp ## change the core decisions one by one and see whether the tests notice
+	$(BIN)/python scripts/mutate.py
 
 dist: .venv/.stamp ## build wheel, source archive and one-file program into dist/, and the container image
 	@$(BIN)/python scripts/build_dist.py

@@ -54,7 +54,7 @@ PLAN = {
 }
 """Module -> the tests that must notice."""
 _OPTIONS = ["-x", "-q", "-k", "not postgres", "--tb=line", "-p", "no:cacheprovider", "--basetemp=scratch"]
-_OPTIONS += ["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"]
+_OPTIONS += ["-p", "pytest_timeout", "--timeout=10", "-p", "_hypothesis_pytestplugin"]
 _PLAIN = (str, int, float, bytes, tuple, frozenset, dict, list, type(None))
 
 

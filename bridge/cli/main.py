@@ -50,8 +50,9 @@ def run() -> None:
     longer than the last report: 170 ms after the last answer, against 7 ms.
     """
     code = main()
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)
 

@@ -48,3 +48,16 @@ def unclaimed_ending(flight: Flight) -> Ending:
     if flight.is_theirs or flight.perhaps:
         return local_ending("outcome_unknown", UNKNOWN)
     return local_ending("ledger_unavailable")
+
+
+def refusal_beside(refusal: Ending, has_begun: bool) -> Ending:
+    """A local refusal of a request whose task is being reported by somebody else.
+
+    Args:
+        has_begun: Whether an attempt has begun there: then the task may have been taken.
+    """
+    if not has_begun:
+        return refusal
+    if refusal.kind == "window_closed":
+        return local_ending("outcome_unknown", UNKNOWN)
+    return refusal._replace(outcome=UNKNOWN)

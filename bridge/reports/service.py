@@ -35,6 +35,7 @@ from bridge.reports.agenda import Agenda
 from bridge.reports.flight import Flight, Reply, Report, Requester
 from bridge.reports.knowledge import Knowledge
 from bridge.reports.ports import LedgerPort, Ports
+from bridge.reports.retry import refusal_beside
 from bridge.reports.runway import Roster
 from bridge.reports.tower import Tower
 
@@ -136,7 +137,8 @@ class Service:
             self._seat(flight, requester)
             self._tower.enter(flight, refusal)
         elif refusal is not None:
-            self._answer(requester, task.task_id, refusal, flight.attempts, durable=False)
+            ending = refusal_beside(refusal, flight.has_begun or flight.is_theirs)
+            self._answer(requester, task.task_id, ending, flight.attempts, durable=False)
         elif flight.method != report.method:
             # The ledger answers in order, so by then it knows what became of the claim.
             self._ledger.submit(Look(task), partial(self._on_looked, flight, report, requester))

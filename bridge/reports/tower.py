@@ -39,7 +39,7 @@ from bridge.reports.gates import Gates
 from bridge.reports.knowledge import Knowledge
 from bridge.reports.notes import Notes, about
 from bridge.reports.ports import LedgerPort, Ports
-from bridge.reports.retry import known_ending, next_attempt_at, unclaimed_ending
+from bridge.reports.retry import known_ending, next_attempt_at, refusal_beside, unclaimed_ending
 from bridge.reports.runway import Runway
 from bridge.reports.verdict import judge
 
@@ -194,7 +194,7 @@ class Tower:
         elif refusal is not None:
             # Somebody has the report, so the refusal is nobody's record; it stands all the same.
             flight.durable = False
-            self._land(flight, refusal)
+            self._land(flight, refusal_beside(refusal, row.attempts > 0))
             if is_adopted:
                 self._orphaned(row)
         elif is_adopted:

@@ -60,8 +60,8 @@ class Connection(sqlite3.Connection):
 connect = sqlite3.connect
 sqlite3.connect = lambda *words, **named: connect(*words, factory=Connection, **named)
 
-def surround(name):
-    inner = getattr(socket.socket, name)
+def surround(name, owner=socket.socket):
+    inner = getattr(owner, name)
     def outer(self, *words):
         point(f"before {name}")
         if name == "sendall":
@@ -72,10 +72,18 @@ def surround(name):
         result = inner(self, *words)
         point(f"after {name}")
         return result
-    setattr(socket.socket, name, outer)
+    setattr(owner, name, outer)
 
-for name in ("connect", "sendall", "recv", "recv_into"):
+for name in ("connect", "recv", "recv_into"):
     surround(name)
+
+def surround_sending():
+    # The client's own socket sends without waiting; here it is sent in two halves.
+    from bridge.upstream.pool import Patient
+    surround("sendall", Patient)
+
+from bridge.upstream import client as _loads_everything_first
+surround_sending()
 
 def write_and_die(descriptor, data):
     if len(data) == 1:  # wakes a thread, tells nobody

@@ -481,3 +481,17 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     bridge.store.transact([claim(10)])
     after = {number: row(bridge, number) for number in numbers}
     assert [number for number in numbers if after[number] != before[number]] == [10]
+
+
+def test_late_request_beside_a_begun_report_is_unknown(world: World, ledger: str) -> None:
+    """Who comes too late while a neighbour's attempt is under way is not told that nothing was sent."""
+    first, second = Bridge(world, ledger), Bridge(world, ledger)
+    world.upstream.fates = iter([FOREVER_TAKEN])
+    first.report(1)
+    world.run(0.1)
+    answer = data(second.ask(1, completed_at=second.wall() - 59))
+    assert (answer["code"], answer["outcome"]) == (-32002, "unknown")
+    refused = data(second.ask(1, task_type="RecaptchaV2Task"))
+    assert (refused["code"], refused["outcome"]) == (-32012, "unknown")
+    here = data(first.ask(1, task_type="RecaptchaV2Task"))
+    assert (here["code"], here["outcome"]) == (-32012, "unknown")
