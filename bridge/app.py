@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.exits import ConfigError
@@ -41,6 +42,10 @@ _WARM_UP_S: Final = 0.3
 _STALE_S: Final = 2.5
 """An attempt that could not be made so long after its beginning is not made: neighbours take over what
 a silent bridge had begun, at the earliest after 3.5 s."""
+_NO_DRIVER: Final = (
+    "The ledger on PostgreSQL needs the driver psycopg; "
+    "install it with: pip install 'anticaptcha-report-bridge[fleet]'."
+)
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 
@@ -72,6 +77,8 @@ class App:
         self._policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger:
+            if PathFinder.find_spec("psycopg") is None:
+                raise ConfigError(_NO_DRIVER)
             # Before the ledger's thread imports its driver, which must not meet our stand-ins.
             Dispatcher({}, self.note_bug)
         self.journal = Journal(

@@ -168,7 +168,8 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, int | None, s
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in schemes:
-        raise BadValue(f"has to begin with {schemes[0]}://")
+        loopback = " (http:// only for loopback)" if schemes[0] == "https" else ""
+        raise BadValue(f"has to begin with {schemes[0]}://{loopback}")
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     location, rest = rest[:end], rest[end:]
     userinfo, _, location = location.rpartition("@")

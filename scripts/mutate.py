@@ -46,8 +46,8 @@ PLAN = {
     "bridge/reports/retry.py": _REPORTS,
     "bridge/reports/pauses.py": _REPORTS,
     "bridge/reports/runway.py": _REPORTS,
-    "bridge/reports/tower.py": _REPORTS,
-    "bridge/reports/service.py": _REPORTS,
+    "bridge/reports/tower.py": [*_REPORTS, "tests/contract/test_report_machine.py"],
+    "bridge/reports/service.py": [*_REPORTS, "tests/contract/test_report_machine.py"],
     "bridge/ledger/sqlite_steps.py": _LEDGER,
     "bridge/ledger/steps.py": _LEDGER,
     "bridge/ledger/sqlite_rows.py": _LEDGER,
@@ -310,7 +310,12 @@ def _prepare(folder: str) -> None:
         folder,
         *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "scripts"))),
     ]
-    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "HYPOTHESIS_PROFILE": "mutate", "TMPDIR": folder}
+    os.environ |= {
+        "REPORT_MACHINE_EXAMPLES": "25",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "HYPOTHESIS_PROFILE": "mutate",
+        "TMPDIR": folder,
+    }
     settings.register_profile(
         "mutate",
         deadline=None,

@@ -167,7 +167,7 @@ Environment=XDG_STATE_HOME=/var/lib
 #LoadCredential=key:/etc/report-bridge.key
 NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=yes
+ProtectHome=read-only
 PrivateTmp=yes
 
 # --- then

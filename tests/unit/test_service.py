@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Exchange, Listing, Look, Prune, Sweep
+from bridge.core.model import Begin, Claim, Exchange, Listing, Look, Prune, Record, Resume, Sweep
 from bridge.core.redact import Secret
 from bridge.reports.flight import Answer
 from tests.world import (
@@ -637,3 +637,96 @@ def test_retryable_says_whether_an_attempt_could_start(bridge: Bridge) -> None:
     assert error(bridge.ask(1))["retryable"] is True
     late = error(bridge.ask(2, completed_at=bridge.wall() - 57.95))
     assert (late["code"], late["retryable"]) == (-32001, False)
+
+
+@pytest.mark.parametrize(
+    ("fate", "code", "cause"), [(UNREACHED, -32001, "connect"), (LOST_ANSWER, -32002, None)]
+)
+def test_end_of_the_window_between_attempts_tells_the_last_one(
+    world: World, fate: Fate, code: int, cause: str | None
+) -> None:
+    """A report whose retry finds no slot in time ends with what its attempt met."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([fate, STALLED, STALLED])
+    first = bridge.report(1, completed_at=bridge.wall() - 50)
+    for number in (2, 3):
+        bridge.report(number, completed_at=bridge.wall() - 51)
+    world.run(9.5)
+    assert first == []
+    world.run(1)
+    data = error(first[0])
+    assert (data["code"], data.get("cause"), data["attempts"]) == (code, cause, 1)
+
+
+def test_two_sends_are_the_end_at_once(world: World) -> None:
+    """After the second send nothing is asked of the ledger but to keep the ending."""
+    bridge = Watched(world, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER, LOST_REQUEST])
+    assert error(bridge.ask(1))["outcome"] == "unknown"
+    assert len(bridge.times(Begin)) == 1
+    assert [op.ending is None for _, op in bridge.times(Record)] == [True, False]
+
+
+def test_first_attempt_begins_with_the_claim(world: World) -> None:
+    """While a slot is free, claim and beginning are one commit; without one the claim comes first."""
+    bridge = Watched(world, concurrency=1, pauses=False)
+    bridge.report(1)
+    bridge.report(2)
+    world.run(0.01)
+    assert [op.begin for _, op in bridge.times(Claim)] == [True, False]
+    world.run(1)
+    assert [op.task.task_id for _, op in bridge.times(Begin)] == [2]
+
+
+def test_resume_lets_those_go_who_wait_for_a_pause(bridge: Bridge) -> None:
+    """A report that waits for the end of a pause goes as soon as a person resumes it."""
+    bridge.world.upstream.fates = iter([UNREACHED] * 5)
+    bridge.ask(1)
+    got = bridge.report(2)
+    bridge.world.run(1.5)
+    assert got == []
+    bridge.service.resume_waiting()
+    bridge.world.run(0.05)
+    assert got == [], "nothing has changed yet"
+    bridge.store.transact([Resume(ENDPOINT, None, None)])
+    bridge.service.resume_waiting()
+    bridge.world.run(0.15)
+    assert got[0].result is not None
+
+
+def test_resume_leaves_back_off_alone(bridge: Bridge) -> None:
+    """What waits as the upstream asked is no pause."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="7"))
+    got = bridge.report(1)
+    bridge.world.run(1)
+    bridge.service.resume_waiting()
+    bridge.world.run(5)
+    assert got == []
+    assert len(bridge.world.upstream.attempts) == 1
+    bridge.world.run(2)
+    assert got[0].result is not None
+
+
+def test_last_moment_to_start_is_in_time(world: World) -> None:
+    """Exactly two seconds before the end an attempt still starts."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([Fate(True, None, 8.0)])
+    bridge.report(1)
+    got = bridge.report(2, completed_at=bridge.wall() - 50)
+    world.run(10)
+    assert got[0].result is not None
+    assert world.upstream.attempts[1][0] == 1008.0
+
+
+def test_lost_write_is_not_called_durable(world: World, tmp_path: Path) -> None:
+    """An acceptance that could not be kept is told, but not as durable; one that was kept is."""
+    bridge = Bridge(world, str(tmp_path / "ledger"), pauses=False)
+    kept = bridge.ask(1).result
+    got = bridge.report(2)
+    world.run(0.05)
+    bridge.trouble = object()
+    world.run(1)
+    lost = got[0].result
+    assert kept is not None
+    assert lost is not None
+    assert (kept["durable"], lost["durable"]) == (True, False)
