@@ -9,7 +9,7 @@ import pytest
 from bridge.core.model import Ending, Facts, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.reports.flight import Flight
-from bridge.reports.retry import known_ending, next_attempt_at
+from bridge.reports.retry import known_ending, next_attempt_at, refusal_beside, unclaimed_ending
 
 NOW = 1000.0
 FAR = Window(1060.0, None)
@@ -110,3 +110,22 @@ def test_what_is_known_without_a_further_attempt(
     known = known_ending(fly(last=last, perhaps=perhaps), otherwise)
     assert known.code == code
     assert known.outcome == ("unknown" if perhaps else "refused" if code == 16 else "not_sent")
+
+
+@pytest.mark.parametrize(
+    ("is_theirs", "perhaps", "code"),
+    [(False, False, -32031), (True, False, -32002), (False, True, -32002), (True, True, -32002)],
+)
+def test_without_a_ledger_only_what_never_left_is_certain(is_theirs: bool, perhaps: bool, code: int) -> None:
+    """What another bridge has, or what may have been taken, is unknown."""
+    ending = unclaimed_ending(fly(is_theirs=is_theirs, perhaps=perhaps))
+    assert (ending.code, ending.outcome) == (code, "not_sent" if code == -32031 else "unknown")
+
+
+def test_refusal_beside_a_report_claims_nothing_about_what_has_begun() -> None:
+    """A refusal stays as it is until an attempt has begun elsewhere; then the outcome is unknown."""
+    wrong = Ending("not_sent", -32012, "wrong_method", {"hints": []})
+    assert refusal_beside(wrong, False) is wrong
+    assert refusal_beside(LATE, False) is LATE
+    assert refusal_beside(wrong, True) == wrong._replace(outcome="unknown")
+    assert refusal_beside(LATE, True) == Ending("unknown", -32002, "outcome_unknown", {})

@@ -703,3 +703,10 @@ def test_what_the_dead_leave_ends_truthfully(perhaps: bool, state: str, ending: 
     """What may have been taken is unknown, and what had not begun was not sent."""
     row = Row(1, TASK, IMAGE, state, None, "x", 1, 0, perhaps, FAR, Facts(), None, None, {}, 0.0, None, None)
     assert PausePolicy("m").settle_dead(row) == ending
+
+
+def test_good_verdict_proves_a_key_of_which_nothing_is_kept(rules: Rules) -> None:
+    """An attempt that began beside the ledger proves its key as well, and stores nothing else."""
+    rules.states.clear()
+    assert rules.learn(GOOD, 1.0) == ["pause_closed proof"]
+    assert rules.states == {rules.key(PROOF): PauseState(rules.key(PROOF))}

@@ -250,3 +250,10 @@ def test_each_half_of_a_character_is_written_out(half: str) -> None:
     """The first and the last half surrogate are no exception."""
     body = f'{{"errorId":900,"errorCode":"X\\u{half}"}}'.encode()
     assert judge(answer(body), False).error_code == f"X\\u{half}"
+
+
+def test_many_brackets_at_the_limit_are_read() -> None:
+    """However many brackets there are, two hundred levels are not too deep."""
+    deep = b"[" * 199 + b"]" * 199
+    body = b'{"errorId":0,"list":' + deep + b',"flat":[' + b"[]," * 300 + b"[]]}"
+    assert judge(answer(body), False).outcome == "accepted"
