@@ -88,4 +88,5 @@ check-python:
 
 .venv/.stamp: .venv/.runtime requirements/dev.txt
 	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.txt
+	@sh scripts/install_browser.sh
 	@touch $@
