@@ -16,8 +16,9 @@ from bridge.ledger.journal import Journal
 from bridge.methods import Methods
 from bridge.ops.clock import boot_clock, wall_clock
 from bridge.ops.keys import KeySource
-from bridge.ops.lifecycle import forbid_core_dumps, forbid_piped_core_dumps
+from bridge.ops.lifecycle import calm_collector, forbid_core_dumps, forbid_piped_core_dumps
 from bridge.ops.logs import Log
+from bridge.ops.loop import Loop
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
 from bridge.ops.workers import Alarm, Workers
@@ -27,6 +28,7 @@ from bridge.reports.pauses import PausePolicy
 from bridge.reports.service import Service
 from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.schemas import prepare
+from bridge.sending import Sender
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
 _WARM_UP_S: Final = 0.3
 """By then a caller that asks something at once has its answer, and was not slowed down by imports."""
-_STALE_S: Final = 2.5
-"""An attempt that could not be made so long after its beginning is not made: neighbours take over what
-a silent bridge had begun, at the earliest after 3.5 s."""
 _NO_DRIVER: Final = (
     "The ledger on PostgreSQL needs the driver psycopg; "
     "install it with: pip install 'anticaptcha-report-bridge[fleet]'."
@@ -57,9 +56,10 @@ class App:
         settings: What was configured.
         log: Where events go.
         scrubber: Learns every key that is seen.
+        loop: Where answers are awaited and the ledger's results are taken; None: each on a thread.
     """
 
-    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
+    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber, loop: Loop | None = None) -> None:
         forbid_core_dumps()
         self.settings = settings
         self.log = log
@@ -87,9 +87,20 @@ class App:
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
+            deliver=None if loop is None else loop.post,
         )
         self._alarm = Alarm(self.journal.now, lambda: self.service.tick(), self.note_bug)
-        self._workers = Workers(settings.concurrency, self.note_bug)
+        self._sender = Sender(
+            self._client_now,
+            Workers(settings.concurrency, self.note_bug),
+            loop,
+            ended=self._note_exchange,
+            elsewhere=self._call_elsewhere if loop is None else loop.post,
+            on_bug=self.note_bug,
+        )
+        if loop is not None:
+            self.journal.collect()
+            loop.flushes.append(self.journal.flush)
         self.service = Service(
             self.journal,
             self,
@@ -153,6 +164,7 @@ class App:
             # The first attempt will meet the same trouble and tell of it.
             with suppress(OSError, ValueError):
                 self._client_now().warm_up()
+            calm_collector()
 
         timer = threading.Timer(_WARM_UP_S, warm_up)
         timer.daemon = True
@@ -175,42 +187,8 @@ class App:
     # --- the service's ports -----------------------------------------------------------------
 
     def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
-        """Make one HTTP attempt on a worker."""
-        began_boot = boot_clock()
-
-        def send() -> Exchange:
-            client = self._client_now()
-            waited_s = boot_clock() - began_boot
-            if waited_s > _STALE_S:
-                # This process was stopped; by now somebody else may have taken the report over.
-                return Exchange("connect", sent=False, elapsed_s=waited_s)
-            return client.send(
-                attempt.method,
-                attempt.key,
-                attempt.task_id,
-                deadline_s=attempt.deadline_s,
-                connect_by_s=max(0.0, attempt.connect_by_s - waited_s),
-            )
-
-        def run() -> None:
-            try:
-                exchange = send()
-            except Exception as bug:
-                self.note_bug(bug)
-                # Nobody knows how far it came, so it counts as delivered perhaps.
-                exchange = Exchange("reset", sent=True)
-            if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
-                self._hint_at_proxy()
-            # It may have been forgotten among many keys, and an answer may repeat it.
-            self._scrubber.learn(attempt.key)
-            done(exchange)
-
-        try:
-            self._workers.run(run)
-        except RuntimeError as error:
-            self.note_bug(error)
-            # Through the ledger's thread, because the caller is still in the middle of its step.
-            self.journal.submit(Pauses(self.endpoint), lambda _: done(Exchange("connect", sent=False)))
+        """Make one HTTP attempt."""
+        self._sender.send(attempt, done)
 
     def wall(self) -> float:
         """UNIX time as the host believes it."""
@@ -253,6 +231,16 @@ class App:
         where = bug.__traceback__.tb_frame.f_code.co_name if bug.__traceback__ else "?"
         error = f"{type(bug).__name__}: {bug}"
         self.log.event("internal_error", reference=reference, where=where, error=error, trace=trace)
+
+    def _note_exchange(self, attempt: Attempt, exchange: Exchange) -> None:
+        if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
+            self._hint_at_proxy()
+        # It may have been forgotten among many keys, and an answer may repeat it.
+        self._scrubber.learn(attempt.key)
+
+    def _call_elsewhere(self, call: Callable[[], None]) -> None:
+        # On the ledger's thread, because the caller is still in the middle of its step.
+        self.journal.submit(Pauses(self.endpoint), lambda _: call())
 
     # --- parts -------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ the machine and nothing is skipped. A server refuses to run as root: then it run
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -34,16 +35,17 @@ class PgServer:
 
     Args:
         durable: True to keep the data on a disk, as a benchmark needs; tests keep it in memory.
+        primary: a server that this one follows, as its streaming standby.
         settings: further settings of the server.
     """
 
-    def __init__(self, durable: bool = False, **settings: Any) -> None:
+    def __init__(self, durable: bool = False, primary: PgServer | None = None, **settings: Any) -> None:
         # In memory, where a commit is synced at once, unless the disk is what is to be measured.
         place = None if durable or not os.access("/dev/shm", os.W_OK) else "/dev/shm"
         self.folder = Path(tempfile.mkdtemp(prefix="rbpg-", dir=place))
         os.chmod(self.folder, 0o755)
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self.programs = self._find_programs()
+        self.programs: Path = self._find_programs() if primary is None else primary.programs
         self.data = self.folder / "data"
         self.sockets = self.folder / "s"
         self.port = _free_port()
@@ -62,7 +64,10 @@ class PgServer:
         for folder in (self.data, self.sockets):
             folder.mkdir(mode=0o700)
             self._give(folder)
-        self._initialize()
+        if primary is None:
+            self._initialize()
+        else:
+            self._copy(primary)
         self.start()
 
     def __enter__(self) -> PgServer:
@@ -109,6 +114,18 @@ class PgServer:
             self._process.send_signal(how)
             self._process.wait(START_S)
             self._process = None
+
+    def kill(self) -> None:
+        """End the server by SIGKILL, as a machine that loses its power; its data stay as they are."""
+        assert self._process is not None
+        # A number of the system's that nobody would free: the last line of the lock file says which.
+        shared = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[-1]
+        self.stop(signal.SIGKILL)
+        ctypes.CDLL(None).shmctl(int(shared), 0, None)
+
+    def promote(self) -> None:
+        """Make a standby a server that takes writes, and wait until it does."""
+        assert self.sql("SELECT pg_promote(true, 60)") == [["t"]]
 
     def pause(self) -> None:
         """Freeze every process of the server."""
@@ -221,17 +238,25 @@ class PgServer:
         return options
 
     def _initialize(self) -> None:
-        words = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        done = subprocess.run(
-            [self._program("initdb"), *words], capture_output=True, text=True, **self._as_user()
+        self._make_data("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8")
+        rules = (
+            "local all all trust\nlocal replication postgres trust\nhost all postgres 127.0.0.1/32 trust\n"
         )
-        assert done.returncode == 0, done.stderr
-        rules = "local all all trust\nhost all postgres 127.0.0.1/32 trust\n"
         rules += "host all all 127.0.0.1/32 scram-sha-256\n"
         (self.data / "pg_hba.conf").write_text(rules)
         self.start()
         self.sql(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
         self.stop()
+
+    def _copy(self, primary: PgServer) -> None:
+        where = ["-h", str(primary.sockets), "-p", str(primary.port), "-U", "postgres"]
+        # -R notes whom to follow.
+        self._make_data("pg_basebackup", *where, "-R", "-X", "stream", "-c", "fast")
+
+    def _make_data(self, program: str, *words: str) -> None:
+        command = [self._program(program), "-D", str(self.data), "--no-sync", *words]
+        done = subprocess.run(command, capture_output=True, text=True, **self._as_user())
+        assert done.returncode == 0, done.stderr
 
 
 def _is_reachable(path: Path) -> bool:

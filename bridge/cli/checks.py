@@ -1,6 +1,7 @@
 """The checks of ``report-bridge doctor``: each looks at one thing and says how it is and how to mend it.
 
-A check changes nothing, never raises, and no message holds a secret. Only `check_online` uses the network.
+A check changes nothing, never raises, and no message holds a secret. Only `check_online` and
+`bridge.cli.server_checks`, which has those for a ledger on a server, use the network.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def check_key(settings: Settings, scrubber: Scrubber) -> Iterator[Check]:
 
 
 def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
-    """Whether reports can be remembered.
+    """Whether reports can be remembered, in a file or in memory.
 
     Args:
         full: look for damage in a large file, too.
@@ -245,10 +246,7 @@ def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
     try:
         reader = open_reader(settings.ledger, boot_clock(), wall_clock())
     except NoLedger:
-        if "://" in settings.ledger:
-            yield Check("ledger", OK, "a database; `report-bridge call bridge.status` tells whether it works")
-        else:
-            yield _check_place(settings.ledger)
+        yield _check_place(settings.ledger)
         return
     except LedgerTrouble as trouble:
         yield Check("ledger", FAILED, "the ledger cannot be read", trouble.sentence)

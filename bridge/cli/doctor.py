@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from bridge.cli import checks
+from bridge.cli import checks, server_checks
 from bridge.cli.checks import FAILED, OK, WARNING, Check, Checker
 from bridge.cli.main import print_text
 from bridge.cli.show import Progress, Screen
@@ -15,6 +15,7 @@ from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.settings import load
+from bridge.settings_parse import is_database
 
 HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
 EPILOG = """With --online it also asks the configured upstream for the head of its base address: no key and no
@@ -59,10 +60,13 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
     else:
         if settings.client_key is not None:
             scrubber.learn(settings.client_key)
+        if settings.ledger_password is not None:
+            scrubber.learn(settings.ledger_password)
+        check_ledger = server_checks.check_server if is_database(settings.ledger) else checks.check_ledger
         steps += [
             lambda: checks.check_settings(settings),
             lambda: checks.check_key(settings, scrubber),
-            lambda: checks.check_ledger(settings, args.full),
+            lambda: check_ledger(settings, args.full),
         ]
         if args.online and not settings.sandbox:
             steps.append(lambda: checks.check_online(settings))

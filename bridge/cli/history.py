@@ -21,8 +21,8 @@ from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
 from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.methods import show_record
-from bridge.ops.clock import boot_clock, wall_clock
-from bridge.settings import load
+from bridge.settings import Settings, load
+from bridge.settings_parse import is_database, mask_password
 
 HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
 EPILOG = """actions:
@@ -45,6 +45,8 @@ FIELDS: Final = (
 )  # fmt: skip
 """Columns of an export: those of a record on the wire, then what only the ledger tells."""
 _PAGE: Final = 1000
+_COUNTED: Final = 100_000
+"""A list says how many reports there are up to here; a count of many more takes longer than the list."""
 _STEP: Final = 500
 
 
@@ -149,9 +151,10 @@ def _list(args: argparse.Namespace) -> int:
         ]
         lines = screen.table(head, table, left=len(head))
         if len(rows) == most and args.limit is None:
-            whole = reader.count(listing)
+            whole = reader.count(listing, _COUNTED)
             if whole > most:
-                lines.append(f"{most} of {whole}; --limit shows more, export all.")
+                more = " or more" if whole == _COUNTED else ""
+                lines.append(f"{most} of {whole}{more}; --limit shows more, export all.")
         print_text("\n".join(lines) + "\n")
     return exits.DONE
 
@@ -161,9 +164,12 @@ def _show(args: argparse.Namespace) -> int:
         raise UsageError("A task id is a whole number, such as 2151574698.")
     with reading.reading(args) as (settings, reader):
         found = reader.find(int(args.task), reading.chosen_endpoint(settings))
-        if not found:
-            raise reading.NothingToRead(f"The ledger at {settings.ledger} has no report of task {args.task}.")
-        stories = [(row, reader.events(row.seq)) for row in found]
+        if not found.rows:
+            place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
+            raise reading.NothingToRead(f"The ledger {place} has no report of task {args.task}.")
+        stories = [(row, reader.events(row.seq)) for row in found.rows]
+    if not found.is_whole:
+        warn("the server is too slow to look for older reports of this id, from when it was another task's")
     if args.json:
         told = [
             {
@@ -277,28 +283,20 @@ def _prune(args: argparse.Namespace) -> int:
     if before > now - DAY_S:
         raise UsageError("Reports younger than a day guard their tasks against a second report; they stay.")
     with reading.reading(args) as (settings, reader):
+        if (trouble := reader.try_write()) is not None:
+            raise trouble
         whole = reader.count(Listing(None, until_wall=before))
     progress = Progress("pruning")
-    deleted = _delete(settings.ledger, before, lambda done: progress.tell(min(done, whole), whole))
+    deleted = _delete(settings, before, lambda done: progress.tell(min(done, whole), whole))
     progress.end()
     print_text(f"{deleted} reports from before {show_time(before)} UTC were deleted.\n")
     return exits.DONE
 
 
-def _delete(path: str, before: float, tell: Callable[[int], None]) -> int:
-    from bridge.ledger.sqlite import SqliteStore
-    from bridge.reports.pauses import PausePolicy
-
+def _delete(settings: Settings, before: float, tell: Callable[[int], None]) -> int:
     deleted = 0
-    with reading.explaining():
-        store = SqliteStore.open(
-            path,
-            policy=PausePolicy("prune"),
-            machine="prune",
-            boot_clock=boot_clock,
-            wall_clock=wall_clock,
-            busy_s=10.0,
-        )
+    with reading.explaining(settings):
+        store = reading.open_store(settings)
         try:
             while gone := int(store.transact([Prune(before, _STEP)])[0]):
                 deleted += gone
@@ -312,8 +310,6 @@ def _delete(path: str, before: float, tell: Callable[[int], None]) -> int:
 
 def _path(args: argparse.Namespace) -> int:
     ledger = load(args.given, os.environ).ledger
-    from bridge.settings_parse import mask_password
-
     print_text(f"{mask_password(ledger) if '://' in ledger else ledger}\n")
     try:
         exists = ledger != "memory" and ("://" in ledger or stat.S_ISREG(os.stat(ledger).st_mode))

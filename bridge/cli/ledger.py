@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from bridge.cli.main import print_text
+from bridge.cli.reading import open_store
 from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
 from bridge.ledger.trouble import LedgerTrouble
@@ -123,28 +124,9 @@ def _has_password(url: str) -> bool:
 
 
 def _open(settings: Settings) -> Store:
-    from bridge.ops.clock import boot_clock, wall_clock
-    from bridge.reports.pauses import PausePolicy
-
-    policy = PausePolicy("command")
-    if settings.ledger.startswith("postgresql://"):
-        from bridge.ledger.postgres import PostgresStore
-
-        return PostgresStore.open(
-            settings.ledger,
-            policy=policy,
-            machine="command",
-            boot_clock=boot_clock,
-            wall_clock=wall_clock,
-            password=settings.ledger_password,
-        )
     if settings.ledger == "memory":
         raise UsageError("a ledger in memory ends with its bridge: name a file or a database with --ledger")
-    from bridge.ledger.sqlite import SqliteStore
-
-    return SqliteStore.open(
-        settings.ledger, policy=policy, machine="command", boot_clock=boot_clock, wall_clock=wall_clock
-    )
+    return open_store(settings)
 
 
 def _check(settings: Settings, full: bool) -> int:

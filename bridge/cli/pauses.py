@@ -109,8 +109,10 @@ def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, A
 
 
 def _resume(args: argparse.Namespace) -> int:
-    with reading.reading(args):
-        pass  # says it in a sentence if there is no ledger, instead of making one
+    with reading.reading(args) as (_, reader):
+        # Says it in a sentence if there is no ledger, or none to write, instead of resuming in memory only.
+        if (trouble := reader.try_write()) is not None:
+            raise trouble
     settings = load(args.given, os.environ)
     drop_secrets(os.environ)
     from bridge.app import run_once

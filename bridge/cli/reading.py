@@ -1,4 +1,4 @@
-"""What the commands that read the ledger share: their flags, and opening it with a sentence if that fails."""
+"""What the commands for the ledger share: their flags, and opening it with a sentence if that fails."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from bridge.cli import moments
-from bridge.core.exits import REFUSED, ExitError
+from bridge.core.exits import REFUSED, ConfigError, ExitError
 from bridge.core.model import OUTCOMES
 from bridge.ledger.figures import NoLedger, Reader, open_reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.ops.clock import boot_clock, wall_clock
 from bridge.settings import Settings, load
+from bridge.settings_parse import is_database
+
+if TYPE_CHECKING:
+    from bridge.ledger.store import Store
+
+_BUSY_S = 10.0
+"""How long a command waits for a bridge that is committing: it is in no hurry."""
 
 
 class NothingToRead(ExitError):
@@ -58,12 +66,12 @@ def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Reader]]:
     """Open the ledger of the settings for as long as the block lasts.
 
     Raises:
-        ConfigError: the settings cannot be used.
+        ConfigError: the settings cannot be used, or the server that they name.
         NothingToRead: there is no ledger, or it cannot be read.
     """
     settings = load(args.given, os.environ)
-    with explaining():
-        reader = open_reader(settings.ledger, boot_clock(), wall_clock())
+    with explaining(settings):
+        reader = open_reader(settings.ledger, boot_clock(), wall_clock(), settings.ledger_password)
         try:
             yield settings, reader
         finally:
@@ -71,11 +79,58 @@ def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Reader]]:
 
 
 @contextmanager
-def explaining() -> Iterator[None]:
-    """Turn what the ledger says into a sentence and an exit code."""
+def explaining(settings: Settings) -> Iterator[None]:
+    """Turn what the ledger says into a sentence and an exit code.
+
+    Raises:
+        ConfigError: a server cannot be used as it is configured.
+        NothingToRead: a file cannot be used.
+    """
     try:
         yield
     except NoLedger as reason:
-        raise NothingToRead(str(reason)) from None
+        raise _refusal(settings, str(reason)) from None
     except LedgerTrouble as trouble:
-        raise NothingToRead(trouble.sentence) from None
+        raise _refusal(settings, trouble.sentence) from None
+
+
+def _refusal(settings: Settings, sentence: str) -> ExitError:
+    if is_database(settings.ledger):
+        # Where the address is written down, and nothing of the address: it may hold a password.
+        return ConfigError(f"{sentence} The ledger is set by {settings.origin('ledger')}.")
+    return NothingToRead(sentence)
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the ledger of the settings for a command that changes it, making it if it is missing.
+
+    Args:
+        settings: name a file or a server; a ledger in memory ends with its bridge.
+
+    Raises:
+        LedgerTrouble: it can be neither made nor read.
+    """
+    from bridge.reports.pauses import PausePolicy
+
+    policy = PausePolicy("command")
+    if is_database(settings.ledger):
+        from bridge.ledger.postgres import PostgresStore
+
+        return PostgresStore.open(
+            settings.ledger,
+            policy=policy,
+            machine="command",
+            boot_clock=boot_clock,
+            wall_clock=wall_clock,
+            password=settings.ledger_password,
+        )
+    from bridge.ledger.sqlite import SqliteStore
+
+    return SqliteStore.open(
+        settings.ledger,
+        policy=policy,
+        machine="command",
+        boot_clock=boot_clock,
+        wall_clock=wall_clock,
+        busy_s=_BUSY_S,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bridge import __version__
@@ -13,9 +14,10 @@ from bridge.core.redact import Scrubber
 from bridge.ops import lifecycle
 from bridge.ops.clock import boot_clock
 from bridge.ops.logs import Log
+from bridge.ops.loop import open_loop
 from bridge.settings import Settings, drop_secrets, load
 from bridge.wire.framing import Framer
-from bridge.wire.stdio import EOF, Pump, Writer, take_descriptors
+from bridge.wire.stdio import EOF, Writer, open_pump, take_descriptors
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,8 @@ SETTLE_S = 2.0
 """How long the end waits for what was given up to be recorded."""
 _LOOK_S = 0.2
 """How often a wait looks whether a signal has come."""
+_PAUSE_S = 0.01
+"""How often a wait looks whether what it waits for is done, if nothing else wakes it."""
 LAST_WRITE_S = 2.0
 """How long a stopped bridge waits for its client to read the last answers."""
 
@@ -62,10 +66,14 @@ class Server:
         source, sink = take_descriptors()
         self._settings = settings
         self._log = log
-        self._pump = Pump(source)
+        loop = None if os.environ.get("_BRIDGE_THREADS") == "1" else open_loop(self._note_bug)
+        self._pump = open_pump(source, loop)
         self._writer = Writer(sink, on_broken=self._on_stdout_gone)
         self._on_terminal = on_terminal
-        self._app = App(settings, log, scrubber)
+        self._app = App(settings, log, scrubber, loop)
+        if loop is not None:
+            self._writer.collect()
+            loop.flushes.append(self._writer.flush)
         if settings.ca_file is not None:
             self._app.load_client()
         console: dict[str, Any] = {}
@@ -96,6 +104,7 @@ class Server:
 
     def run(self) -> int:
         """Serve; returns the exit code."""
+        lifecycle.calm_collector()
         self._signals.install(self._pump.wake_fd)
         if self._settings.parent_watch:
             parent = os.getppid()
@@ -169,8 +178,8 @@ class Server:
         self._ending = True
         while not self._session.is_idle and self._signals.stopped_by is None:
             self._pump.run(_ignore, _never)
-        for is_done in (self._app.service.wait_idle, self._writer.drain):
-            while self._signals.stopped_by is None and not is_done(_LOOK_S):
+        for is_done in (self._app.service.is_idle, lambda: self._writer.drain(0.0)):
+            while self._signals.stopped_by is None and not self._wait_for(is_done, _LOOK_S):
                 pass
         return 0 if self._signals.stopped_by is None else self._stop()
 
@@ -191,13 +200,27 @@ class Server:
         timer.start()
         while not self._session.is_idle and not drained.is_set():
             self._pump.run(_ignore, _never)
-        self._app.service.wait_idle(max(0.0, ends_at - boot_clock()))
+        is_idle = self._app.service.is_idle
+        self._wait_for(is_idle, max(0.0, ends_at - boot_clock()))
         undone = self._app.service.stop()
-        self._app.service.wait_idle(SETTLE_S)
+        self._wait_for(is_idle, SETTLE_S)
         undone += self._app.methods.give_up()
         undone += self._session.drop_parked(never_admitted("shutting_down"))
         self._writer.drain(LAST_WRITE_S)
         return undone
+
+    def _wait_for(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
+        """Go on with everything but reading until something is done; False if the time ran out."""
+        ends_at = boot_clock() + timeout_s
+        while not is_done():
+            left_s = ends_at - boot_clock()
+            if left_s <= 0.0:
+                return False
+            self._pump.pause(min(left_s, _PAUSE_S))
+        return True
+
+    def _note_bug(self, bug: BaseException) -> str:
+        return self._app.note_bug(bug)
 
     def _exit_code(self, undone: int) -> int:
         if self._writer.broken:

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print_text(f"report-bridge {__version__}\n")
         return 0
-    import sqlite3
+    from bridge.ledger import sqlite_driver
 
     facts = {
         "name": "anticaptcha-report-bridge",
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         "protocol": PROTOCOL,
         "python": platform.python_version(),
         "platform": sys.platform,
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": sqlite_driver.sqlite_version,
         "libraries": {name: _version_of(name) for name in _LIBRARIES},
     }
     print_text(json.dumps(facts) + "\n")

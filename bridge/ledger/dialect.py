@@ -57,12 +57,13 @@ class Accounts:
     Thread safety: `name` may be called from any thread once `settle` has been called.
     """
 
-    __slots__ = ("_keys", "offset_s", "secret")
+    __slots__ = ("_keys", "_names", "offset_s", "secret")
 
     def __init__(self) -> None:
         self.secret: bytes | None = None
         self.offset_s = 0.0
         self._keys: dict[str, str] = {}
+        self._names: dict[str, str] = {}
 
     def settle(self, secret: bytes, offset_s: float) -> None:
         """Take secret and timeline of the first store; later calls change nothing."""
@@ -73,8 +74,12 @@ class Accounts:
     def name(self, text: str) -> str:
         """The account of a key in this process."""
         assert self.secret is not None
+        known = self._names.get(text)
+        if known is not None:
+            return known
         account = hash_account(self.secret, text)
-        if account not in self._keys and len(self._keys) < MAX_KEYS:
+        if len(self._keys) < MAX_KEYS:
+            self._names[text] = account
             self._keys[account] = text
         return account
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.core.model import Listing, PauseState, Row
+from bridge.core.redact import Secret
 from bridge.ledger.store import EventRow
 from bridge.ledger.trouble import LedgerTrouble
 
@@ -98,20 +99,33 @@ class Figures(NamedTuple):
     pauses: Counter[Pause]
 
 
+class Found(NamedTuple):
+    """The reports of one task id."""
+
+    rows: tuple[Row, ...]
+    """Newest first, whatever their account."""
+    is_whole: bool
+    """False if there may be older reports of the id that could not be looked for in time."""
+
+
 class Reader(Protocol):
     """A ledger opened for reading.
 
     Thread safety: none. Every method but `close` raises `LedgerTrouble`.
     """
 
-    def count(self, listing: Listing) -> int:
-        """How many reports a listing has in all, whatever its limit."""
+    def count(self, listing: Listing, most: int | None = None) -> int:
+        """How many reports a listing has, whatever its limit.
+
+        Args:
+            most: count no further than this; None counts all.
+        """
 
     def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
         """The reports of a listing, newest first, in pages of at most ``limit``; all of them."""
 
-    def find(self, task_id: int, endpoint: str | None) -> tuple[Row, ...]:
-        """Every report of a task id, newest first, whatever its account."""
+    def find(self, task_id: int, endpoint: str | None) -> Found:
+        """The reports of a task id."""
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -129,8 +143,12 @@ class Reader(Protocol):
     def health(self) -> Mapping[str, Any]:
         """Facts about the ledger: kind, path, sizes, versions, number of reports."""
 
-    def check(self) -> tuple[str, ...]:
-        """Look for damage; the problems found, at most ten."""
+    def check(self, full: bool = False) -> tuple[str, ...]:
+        """Look for damage; the problems found, at most ten.
+
+        Args:
+            full: also read every report.
+        """
 
     def try_write(self) -> LedgerTrouble | None:
         """Begin a write and take it back; None if a bridge could write now."""
@@ -143,13 +161,14 @@ class NoLedger(Exception):
     """There is nothing to read. The text is a sentence for people."""
 
 
-def open_reader(ledger: str, boot_s: float, wall: float) -> Reader:
+def open_reader(ledger: str, boot_s: float, wall: float, password: Secret | None = None) -> Reader:
     """Open the ledger of the settings for reading.
 
     Args:
         ledger: ``memory``, a ``postgresql://`` URL or a path.
         boot_s: seconds since boot now, suspend included.
         wall: UNIX seconds now.
+        password: for a server, one that the usual sources do not have.
 
     Raises:
         NoLedger: there is none, or none that can be read from outside.
@@ -161,10 +180,18 @@ def open_reader(ledger: str, boot_s: float, wall: float) -> Reader:
             "call bridge.listReports there, or name a file with --ledger."
         )
     if "://" in ledger:
-        raise NoLedger(
-            "This command reads ledgers in files. For a database, "
-            "call bridge.listReports, or query the tables reports and events."
-        )
+        from bridge.ledger.postgres_figures import PostgresReader
+
+        return PostgresReader.open(ledger, password, wall)
     from bridge.ledger.sqlite_figures import SqliteReader
 
     return SqliteReader.open(ledger, boot_s, wall)
+
+
+def move(state: PauseState, by_s: float) -> PauseState:
+    """The pause with its instants moved, from one clock to another."""
+
+    def later(at: float | None) -> float | None:
+        return None if at is None else at + by_s
+
+    return state._replace(opened_at=later(state.opened_at), ends_at=later(state.ends_at))

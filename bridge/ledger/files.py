@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from bridge.ledger.store import Notice
@@ -121,6 +123,34 @@ def verify(path: str, identity: Identity) -> None:
         raise LedgerTrouble(REPLACED)
     if not _is_writable(found):
         raise LedgerTrouble(READONLY)
+
+
+def is_in_place(path: str, identity: Identity) -> bool:
+    """True if the path still names this file."""
+    try:
+        return _identity(os.lstat(path)) == identity
+    except OSError:
+        return False
+
+
+def find_companions(path: str) -> dict[str, Identity]:
+    """The files that SQLite keeps beside a ledger while it has a write-ahead log, by their paths."""
+    found: dict[str, Identity] = {}
+    for suffix in ("-wal", "-shm"):
+        with suppress(OSError):
+            found[path + suffix] = _identity(os.lstat(path + suffix))
+    return found
+
+
+def remove_companions(companions: Mapping[str, Identity]) -> None:
+    """Delete what a ledger has left beside a path that is another ledger's now.
+
+    SQLite cannot tell whose log it finds: it would put the old ledger's pages into the new one.
+    """
+    for path, identity in companions.items():
+        if is_in_place(path, identity):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def _make_directory(directory: str) -> None:

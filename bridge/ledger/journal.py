@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import Callable, Mapping
-from threading import Event, Thread, current_thread
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from threading import Event, Thread, current_thread, get_ident
 from typing import Any, Final
 
 from bridge.core.model import Operation
@@ -22,12 +23,14 @@ from bridge.ledger.store import Store
 __all__ = ["Failed", "Journal", "Unavailable"]
 
 MAX_BATCH: Final = 256
-"""Operations in one commit at most. Four times what a full load has in flight at the default
-concurrency, so that it hardly ever binds, and little enough to keep one commit short."""
+"""Operations in one commit, after which no more is taken. Four times what a full load has in flight at
+the default concurrency, so that it hardly ever binds, and little enough to keep one commit short."""
 _CLOSED: Final = Unavailable("closed", "The bridge has stopped.")
 
 Done = Callable[[Any], None]
-_Item = tuple[Operation, Done]
+_Batch = list[tuple[Operation, Done]]
+_END: Final[_Batch] = []
+"""What is queued to end the thread: a batch that is empty."""
 
 
 class Journal:
@@ -39,6 +42,8 @@ class Journal:
         require: refuse reports, with `Unavailable`, while the ledger is in trouble.
         on_event: takes name and fields of an event, once per change, on the journal's thread.
         on_error: takes a random reference and an unexpected exception, for the log.
+        deliver: calls what it is given soon, elsewhere, in order; without it results are told on the
+            journal's thread.
         retry_s: seconds between two tries to come back to a ledger in trouble; tries to open one
             become rarer, up to 30 s.
         boot_clock: seconds since boot, suspend included; with the ledger's offset, the timeline.
@@ -54,6 +59,7 @@ class Journal:
         require: bool,
         on_event: Callable[[str, Mapping[str, Any]], None],
         on_error: Callable[[str, BaseException], None] | None = None,
+        deliver: Callable[[Callable[[], None]], None] | None = None,
         retry_s: float = 1.0,
         boot_clock: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +69,10 @@ class Journal:
         self._on_error = on_error
         self._boot_clock = boot_clock or _boot_clock
         self._accounts = Accounts()
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._deliver = deliver
+        self._queue: SimpleQueue[_Batch] = SimpleQueue()
+        self._collector: int | None = None
+        self._collected: _Batch = []
         self._opened = Event()
         self._at_open: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_over = False
@@ -86,12 +95,27 @@ class Journal:
     def submit(self, op: Operation, done: Done) -> None:
         """Queue an operation; ``done`` gets its result after the commit. Never blocks, never raises.
 
-        ``done`` is called exactly once, on the journal's thread and in the order of the calls (after
+        ``done`` is called exactly once, where the journal delivers and in the order of the calls (after
         `close`: at once, with `Unavailable`). It should be quick: everybody's answers wait for it.
         """
-        self._queue.put((op, done))
+        if get_ident() == self._collector:
+            self._collected.append((op, done))
+            return
+        self._queue.put([(op, done)])
         if self._is_over:
             self._refuse_rest()
+
+    def collect(self) -> None:
+        """From now on keep what this thread submits until it calls `flush`: one commit, one wake-up."""
+        self._collector = get_ident()
+
+    def flush(self) -> None:
+        """Queue what was collected."""
+        if self._collected:
+            batch, self._collected = self._collected, []
+            self._queue.put(batch)
+            if self._is_over:
+                self._refuse_rest()
 
     def call(self, op: Operation, timeout_s: float) -> Any:
         """Run one operation and wait for its result.
@@ -111,7 +135,8 @@ class Journal:
 
         Waits until the first try to open the ledger is over.
         """
-        self._opened.wait()
+        if self._accounts.secret is None:
+            self._opened.wait()
         return self._accounts.name(secret_text)
 
     def now(self) -> float:
@@ -162,7 +187,8 @@ class Journal:
         Returns:
             True if all that happened within ``timeout_s`` seconds.
         """
-        self._queue.put(None)
+        self.flush()
+        self._queue.put(_END)
         if current_thread() is not self._thread:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -208,18 +234,24 @@ class Journal:
             item = queue.get(timeout=wait_s) if wait_s != 0.0 else queue.get_nowait()
         except Empty:
             return True
-        batch: list[_Item] = []
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH or queue.empty():
+        batch: _Batch = []
+        while item is not _END:
+            batch += item
+            if len(batch) >= MAX_BATCH or queue.empty():
                 break
             # This thread is the only one that takes.
             item = queue.get_nowait()
         if batch:
             results = pair.apply([op for op, _ in batch])
-            for (_, done), result in zip(batch, results, strict=True):
-                self._answer(done, result)
-        return item is not None
+            if self._deliver is None:
+                self._tell_all(batch, results)
+            else:
+                self._deliver(partial(self._tell_all, batch, results))
+        return item is not _END
+
+    def _tell_all(self, batch: _Batch, results: Sequence[Any]) -> None:
+        for (_, done), result in zip(batch, results, strict=True):
+            self._answer(done, result)
 
     def _answer(self, done: Done, result: Any) -> None:
         try:
@@ -238,8 +270,8 @@ class Journal:
                 item = self._queue.get_nowait()
             except Empty:
                 return
-            if item is not None:
-                self._answer(item[1], _CLOSED)
+            for _, done in item:
+                self._answer(done, _CLOSED)
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -260,8 +292,4 @@ class Journal:
             self._refer(error)
 
 
-_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _boot_clock() -> float:
-    return time.clock_gettime(_BOOT_CLOCK)
+_boot_clock: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -3,8 +3,8 @@
 -- reports costs as many round trips as one.
 
 -- name: begin
--- Open a transaction; what was decided upon stale rows is fenced by revisions, not by its isolation.
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+-- Open a transaction, as writable as the server is set; revisions fence what was decided upon stale rows.
+BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- name: begin_reading
 -- Open a transaction in which nothing can be written; fits a server that cannot be written too.

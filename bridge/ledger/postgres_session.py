@@ -17,7 +17,7 @@ from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, RETRY_FIRST_S, Pulse
 from bridge.ledger.postgres_rows import QUERIES, certain, dump
 from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
-from bridge.ledger.postgres_trouble import GONE, PASSING, explain, trouble
+from bridge.ledger.postgres_trouble import CLOCK_MOVED, GONE, PASSING, explain, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
@@ -29,6 +29,9 @@ lets us in again in milliseconds; without the wait, a bridge that was frozen and
 without the ledger about reports that are a neighbour's by now."""
 _OFFSET_TRIES: Final = 3
 """Measurements of the clock's offset; the one with the shortest round trip counts."""
+CLOCK_S: Final = 0.5
+"""How far the server's clock may move against ours, beside what a round trip leaves open, before times on it
+are translated anew. A standby that took over may have another clock; two good ones differ by milliseconds."""
 
 Clocks = tuple[Callable[[], float], Callable[[], float]]
 """Seconds since boot, and UNIX seconds of this host."""
@@ -104,7 +107,7 @@ class Session:
                     raise trouble(CORRUPT)
                 if not is_readonly:
                     self.hold(link)
-                self.clock_offset_s = self._measure(link)
+                self.clock_offset_s, _ = self._measure(link, _OFFSET_TRIES)
         except BaseException:
             link.close()
             raise
@@ -166,19 +169,23 @@ class Session:
             except (LinkLost, ServerRefused):
                 return  # Then the server lets go when it misses the session.
 
-    def _measure(self, link: Link) -> float:
-        """The server's time minus the boot clock, as exact as half a round trip."""
+    def _measure(self, link: Link, tries: int) -> tuple[float, float]:
+        """The server's time minus the boot clock, as exact as half a round trip, and that round trip."""
         best: tuple[float, float] | None = None
-        for _ in range(_OFFSET_TRIES):
+        for _ in range(tries):
             before = self._boot_clock()
             (((told,),),) = link.run([(_TIME, [])])
             after = self._boot_clock()
             now, wall = self._tell_time(float(certain(told)))
-            if best is None or after - before < best[0]:
-                best = after - before, now - (before + after) / 2
+            if best is None or after - before < best[1]:
+                best = now - (before + after) / 2, after - before
                 self.clock_skew_s = self._wall_clock() - wall
         assert best is not None
-        return best[1]
+        return best
+
+    def _has_moved(self, offset_s: float, round_trip_s: float) -> bool:
+        """True if the server's clock is no more the one that the ledger was opened with."""
+        return abs(offset_s - self.clock_offset_s) > CLOCK_S + round_trip_s
 
     # --- in use ------------------------------------------------------------------------------
 
@@ -232,6 +239,7 @@ class Session:
                 return self._is_closed
             if time.monotonic() - link.used_at < BEAT_S * 0.9:
                 return True
+            before = self._boot_clock()
             try:
                 (((told, oldest),),) = link.run([(_Q["beat"], [])])
             except LinkLost:
@@ -241,9 +249,14 @@ class Session:
                 if refusal.state in GONE:
                     self.lose()
                 return self._link is not None
+            after = self._boot_clock()
             self.is_newer = int(certain(oldest)) > VERSION
-            self.clock_skew_s = self._wall_clock() - float(certain(told))
-            return True
+            now, wall = self._tell_time(float(certain(told)))
+            self.clock_skew_s = self._wall_clock() - wall
+            if self._has_moved(now - (before + after) / 2, after - before):
+                # Whoever makes the next session finds out the same, and says so.
+                self.lose()
+            return self._link is not None
 
     def _come_back(self) -> bool:
         """Make a new session."""
@@ -257,6 +270,9 @@ class Session:
                 found, is_readonly = self._set_up(link)
                 if found.version == 0 or _read_secret(link) != self.secret:
                     raise trouble(REPLACED)
+                if self._has_moved(*self._measure(link, 1)):
+                    # Opened anew it is the same ledger, with its times told in ours as they are now.
+                    raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
                     self.hold(link)
         except LedgerTrouble as why:

@@ -35,6 +35,7 @@ NO_SCHEMA: Final = (
 STRANGE_SCHEMA: Final = (
     "The ledger's database has a schema report_bridge that is not a ledger: choose another database."
 )
+CLOCK_MOVED: Final = "The ledger's server has another clock than before; the ledger is opened again."
 NOT_ALLOWED: Final = "The ledger's role lacks a privilege: see the fleet page for what it needs."
 
 SENTENCES: Final[Mapping[str, str]] = {
@@ -86,6 +87,11 @@ _CONNECT: Final = (
     ("password authentication", "The ledger's server refused the password or the role."),
     ("too many", "The ledger's server has no connection left: raise max_connections."),
     ("remaining connection slots", "The ledger's server has no connection left: raise max_connections."),
+    ("root certificate file", "The file of trusted certificates cannot be read: check sslrootcert."),
+    (
+        "does not match host name",
+        "The ledger's server has a certificate for another name: check the host in the address.",
+    ),
     ("certificate", "The ledger's server has no certificate that is trusted: check sslmode and sslrootcert."),
     ("SSL", "The ledger's server and the settings disagree about TLS: check sslmode."),
     ("pg_hba", "The ledger's server lets nobody in from here: check its pg_hba.conf."),

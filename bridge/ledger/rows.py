@@ -6,13 +6,35 @@ Pure. Imported by the stores' steps and rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.model import Ending, Facts, PauseState, Record, Task, Verdict, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON as it is stored: ASCII, compact. One encoder, because making one costs more than using it."""
+
+
+_MEMO_SIZE: Final = 1024
+_memo: dict[tuple[Any, ...], str] = {}
+
+
+def encode_told(name: str, data: Mapping[str, Any]) -> str:
+    """JSON of what a story tells; most stories tell the same, and making it costs more than finding it.
+
+    Args:
+        name: the event, which says of what type each value is.
+    """
+    try:
+        key = (name, *data.items())
+        known = _memo.get(key)
+    except TypeError:
+        return encode(data)  # something that has no hash
+    if known is None:
+        if len(_memo) >= _MEMO_SIZE:
+            _memo.clear()
+        known = _memo[key] = encode(data)
+    return known
 
 
 def merge_windows(old: Window, new: Window) -> Window:

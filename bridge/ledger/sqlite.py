@@ -7,16 +7,16 @@ The door to it: opening, transactions, and the health of the file. What the oper
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from bridge.core.model import Claim, Claimed, Gate, Listing, Look, Operation, Pauses, Task, Window
 from bridge.ledger import files, sqlite_file
+from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners
 from bridge.ledger.questions import READS
-from bridge.ledger.sqlite_steps import SqliteSteps
+from bridge.ledger.sqlite_steps import Raced, SqliteSteps
 from bridge.ledger.steps import STEPS
 from bridge.ledger.store import EventRow, Notice, Policy
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, LedgerTrouble
@@ -49,9 +49,11 @@ class SqliteStore:
         self._busy_s = 0.0
         self._path = path
         self._identity: files.Identity | None = None
+        self._companions: dict[str, files.Identity] = {}
+        """Beside the file while there is a write-ahead log."""
         self._boot_clock, self._wall_clock = clocks
         self._owners = Owners(path, self.instance)
-        self._steps = SqliteSteps(connection.execute, policy, self._owners)
+        self._steps = SqliteSteps(connection, policy, self._owners)
         self._steps.durable = self.durable
         self._is_closed = False
 
@@ -122,6 +124,9 @@ class SqliteStore:
             self.trouble = LedgerTrouble(NEWER)
         elif not writable:
             self.trouble = LedgerTrouble(READONLY)
+        if version and self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
+            # Before anything is written: what is damaged is left as it was found.
+            raise LedgerTrouble(CORRUPT)
         try:
             if self.trouble is None:
                 self.notices += sqlite_file.configure(self._connection, writable=True)
@@ -144,9 +149,9 @@ class SqliteStore:
                 self._connection.execute("PRAGMA query_only = ON")
         if sqlite_file.get(self._connection, "synchronous") != 2:
             self.durable = self._steps.durable = False
-        if self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
-            raise LedgerTrouble(CORRUPT)
         self._join(machine)
+        if self._path is not None:
+            self._companions = files.find_companions(self._path)
 
     def _join(self, machine: str) -> None:
         """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
@@ -184,7 +189,12 @@ class SqliteStore:
         if all(type(operation) in READS for operation in operations):
             return self._run(operations, "BEGIN")
         self._check_writable()
-        results = self._run(operations, "BEGIN IMMEDIATE")
+        try:
+            results = self._run(operations, "BEGIN IMMEDIATE")
+        except Raced:
+            # Nothing is remembered any more, so what is decided upon now is what was read.
+            results = self._run(operations, "BEGIN IMMEDIATE")
+        self._steps.settle_own()
         self.trouble = None
         return results
 
@@ -215,12 +225,16 @@ class SqliteStore:
     ) -> list[Any]:
         with self._transaction(opening):
             steps = self._steps
-            return [table[type(operation)](steps, operation) for operation in operations]
+            steps.prepare(operations)
+            results = [table[type(operation)](steps, operation) for operation in operations]
+            steps.flush()
+            return results
 
     @contextmanager
     def _transaction(self, opening: str) -> Iterator[None]:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
         connection = self._connection
+        self._steps.clear()
         self._steps.wall = self._wall_clock()
         self._steps.now = self._boot_clock() + self.clock_offset_s
         try:
@@ -292,9 +306,19 @@ class SqliteStore:
         self._is_closed = True
         try:
             sqlite_file.roll_back(self._connection)
+            is_ours = self._is_in_place()
+            if self.trouble is None and self._companions:
+                sqlite_file.leave_wal(self._connection, is_ours)
             self._connection.close()
+            if not is_ours:
+                files.remove_companions(self._companions)
         finally:
             self._owners.release()
+
+    def _is_in_place(self) -> bool:
+        if self._path is None or self._identity is None:
+            return True
+        return files.is_in_place(self._path, self._identity)
 
     def _size(self) -> int:
         pages: int = sqlite_file.get(self._connection, "page_count")

@@ -53,7 +53,8 @@ class SqliteEnd:
 
     def _ask(self, statement: str, values: Any = ()) -> list[Any]:
         with sqlite_file.translated(writing=True):
-            return self._connection.execute(statement, values).fetchall()
+            found: list[Any] = self._connection.execute(statement, values).fetchall()
+            return found
 
     def count(self) -> int:
         """How many reports there are."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
+from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger import sqlite_rows as sql
 from bridge.ledger.figures import (
     IN_FLIGHT,
@@ -26,11 +26,13 @@ from bridge.ledger.figures import (
     Cause,
     Cell,
     Figures,
+    Found,
     Latency,
     NoLedger,
     Pause,
     Progress,
     Span,
+    move,
 )
 from bridge.ledger.store import EventRow
 from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
@@ -122,12 +124,15 @@ class SqliteReader:
 
     # --- lists -------------------------------------------------------------------------------
 
-    def count(self, listing: Listing) -> int:
-        """How many reports a listing has in all."""
-        statement, values = sql.select_listing(listing._replace(before_seq=None), -1)
+    def count(self, listing: Listing, most: int | None = None) -> int:
+        """How many reports a listing has, whatever its limit."""
+        statement, values = sql.select_listing(
+            listing._replace(before_seq=None), -1 if most is None else most
+        )
         start, end = statement.index(" FROM "), statement.index(" ORDER BY ")
+        bounded = f"SELECT count(*) FROM (SELECT 1{statement[start:end]} LIMIT :limit)"
         with self._reading() as execute:
-            return int(execute(f"SELECT count(*){statement[start:end]}", values).fetchone()[0])
+            return int(execute(bounded, values).fetchone()[0])
 
     def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
         """The reports of a listing, newest first, a statement per page."""
@@ -142,8 +147,8 @@ class SqliteReader:
                 return
             before = page[-1].seq
 
-    def find(self, task_id: int, endpoint: str | None) -> tuple[Row, ...]:
-        """Every report of a task id, newest first."""
+    def find(self, task_id: int, endpoint: str | None) -> Found:
+        """The reports of a task id."""
         with self._reading() as execute:
             accounts = execute("SELECT id, endpoint, account FROM accounts").fetchall()
             rows = [
@@ -153,7 +158,7 @@ class SqliteReader:
                 # The identity index holds the newest report of a task; older ones are found beside it.
                 for values in self._find_all(execute, number, task_id)
             ]
-        return tuple(sorted(rows, key=lambda row: -row.seq))
+        return Found(tuple(sorted(rows, key=lambda row: -row.seq)), True)
 
     @staticmethod
     def _find_all(execute: Callable[..., Any], account_id: int, task_id: int) -> list[Sequence[Any]]:
@@ -181,7 +186,7 @@ class SqliteReader:
             known = execute("SELECT offset_s FROM boots WHERE boot_id = ?", (files.boot_id(),)).fetchone()
         # Before this boot's first bridge there is no timeline yet; it will begin at the wall clock.
         shift_s = 0.0 if known is None else wall - boot_s - float(known[0])
-        return tuple((values[0], _shift(sql.to_pause(values[1:]), shift_s)) for values in found)
+        return tuple((values[0], move(sql.to_pause(values[1:]), shift_s)) for values in found)
 
     # --- figures -----------------------------------------------------------------------------
 
@@ -232,16 +237,16 @@ class SqliteReader:
                 "sqliteVersion": sqlite3.sqlite_version,
                 "schemaVersion": get(connection, "user_version"),
                 "isNewer": get(connection, "user_version") > sqlite_file.VERSION,
-                "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version_info[:3]),
+                "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version),
                 "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
                 "reports": execute("SELECT count(*) FROM reports").fetchone()[0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
             }
 
-    def check(self) -> tuple[str, ...]:
+    def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
         with self._reading():
-            return sqlite_file.find_damage(self._connection, full=False)
+            return sqlite_file.find_damage(self._connection, full)
 
     def try_write(self) -> LedgerTrouble | None:
         """Begin a write and take it back; None if a bridge could write now."""
@@ -374,10 +379,3 @@ def _decode(
             account = accounts.get(rest >> _AGE_BITS + 2, "?")
             ages[Age(account, method, outcome, fate, None if seconds == _NO_AGE else seconds)] += many
     return Figures(cells, ages, latencies, causes, pauses)
-
-
-def _shift(state: PauseState, shift_s: float) -> PauseState:
-    def move(at: float | None) -> float | None:
-        return None if at is None else at + shift_s
-
-    return state._replace(opened_at=move(state.opened_at), ends_at=move(state.ends_at))

@@ -6,11 +6,11 @@ Never changes a database that is not a ledger. Imported by `bridge.ledger.sqlite
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.store import Notice
 from bridge.ledger.trouble import (
     CORRUPT,
@@ -39,27 +39,21 @@ ROLLBACK_JOURNAL: Final = "truncate"
 PERSIST for single commits, equal in groups of 64."""
 
 _CODES: Final[Mapping[int, str]] = {
-    sqlite3.SQLITE_FULL: FULL,
-    sqlite3.SQLITE_READONLY: READONLY,
-    sqlite3.SQLITE_PERM: READONLY,
-    sqlite3.SQLITE_BUSY: LOCKED,
-    sqlite3.SQLITE_LOCKED: LOCKED,
-    sqlite3.SQLITE_PROTOCOL: LOCKED,
-    sqlite3.SQLITE_CORRUPT: CORRUPT,
-    sqlite3.SQLITE_NOTADB: CORRUPT,
-    sqlite3.SQLITE_CONSTRAINT: CORRUPT,
-    sqlite3.SQLITE_MISMATCH: CORRUPT,
-    sqlite3.SQLITE_ERROR: CORRUPT,
-    # Quotas and file size limits come as failed writes, not as a full disk.
-    sqlite3.SQLITE_IOERR_WRITE: FULL,
-    sqlite3.SQLITE_IOERR_FSYNC: FULL,
-    sqlite3.SQLITE_IOERR_DIR_FSYNC: FULL,
-    sqlite3.SQLITE_IOERR_TRUNCATE: FULL,
+    getattr(sqlite3.library, "SQLITE_" + name): kind
+    for kind, names in (
+        (FULL, "FULL"),
+        (READONLY, "READONLY PERM"),
+        (LOCKED, "BUSY LOCKED PROTOCOL"),
+        (CORRUPT, "CORRUPT NOTADB CONSTRAINT MISMATCH ERROR"),
+        # Quotas and file size limits come as failed writes, not as a full disk.
+        (FULL, "IOERR_WRITE IOERR_FSYNC IOERR_DIR_FSYNC IOERR_TRUNCATE"),
+    )
+    for name in names.split()
 }
 """Extended or primary result code -> kind. What is missing is ``unreadable``."""
 
 
-def translate(error: sqlite3.Error, writing: bool) -> LedgerTrouble:
+def translate(error: Exception, writing: bool) -> LedgerTrouble:
     """Say what an error of the library means; the caller chains it as the cause.
 
     Args:
@@ -67,20 +61,21 @@ def translate(error: sqlite3.Error, writing: bool) -> LedgerTrouble:
 
     Source: https://sqlite.org/rescode.html
     """
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL)
+    code = sqlite3.code_of(error)
     kind = _CODES.get(code) or _CODES.get(code & 0xFF, UNREADABLE)
-    if writing and code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+    if writing and code & 0xFF == sqlite3.library.SQLITE_CANTOPEN:
         return LedgerTrouble(READONLY)  # The journal cannot be made in the ledger's directory.
     if not writing and kind in (FULL, READONLY):
         return LedgerTrouble(UNREADABLE)  # Reading may need a write: a crash left a journal to roll back.
     return LedgerTrouble(kind)
 
 
-def is_wal_sound(version: tuple[int, int, int]) -> bool:
+def is_wal_sound(sqlite_version: str) -> bool:
     """True if this SQLite may use a write-ahead log with several processes.
 
     Source: https://sqlite.org/wal.html#walresetbug
     """
+    version = tuple(map(int, sqlite_version.split(".")))[:3]
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
@@ -90,9 +85,7 @@ def connect(path: str | None, busy_s: float, writable: bool) -> sqlite3.Connecti
     if path is not None:
         escaped = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         uri = f"file:{escaped}?mode={'rw' if writable else 'ro'}"
-    return sqlite3.connect(
-        uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
-    )
+    return sqlite3.connect(uri, busy_s)
 
 
 def identify(connection: sqlite3.Connection) -> int:
@@ -111,7 +104,7 @@ def identify(connection: sqlite3.Connection) -> int:
         is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     finally:
         if is_outermost:
-            connection.rollback()
+            connection.execute("ROLLBACK")
     if application == APPLICATION_ID:
         return version
     if application or version or not is_empty:
@@ -134,7 +127,7 @@ def configure(connection: sqlite3.Connection, writable: bool) -> list[Notice]:
         connection.execute(f"PRAGMA {name} = {value}")
     if not writable:
         return notices
-    wanted = "wal" if is_wal_sound(sqlite3.sqlite_version_info[:3]) else ROLLBACK_JOURNAL
+    wanted = "wal" if is_wal_sound(sqlite3.sqlite_version) else ROLLBACK_JOURNAL
     found = get(connection, "journal_mode")
     if found not in (wanted, "memory"):
         got = _switch_journal(connection, wanted, found)
@@ -151,12 +144,28 @@ def _switch_journal(connection: sqlite3.Connection, wanted: str, found: str) -> 
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         return str(connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0])
-    except sqlite3.OperationalError as error:
-        if _CODES.get(error.sqlite_errorcode & 0xFF) != LOCKED:
+    except sqlite3.Error as error:
+        if _CODES.get(sqlite3.code_of(error) & 0xFF) != LOCKED:
             raise
         return found
     finally:
         connection.execute(f"PRAGMA busy_timeout = {int(busy_ms)}")
+
+
+def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
+    """Make the ledger one file again before it is closed, if nobody else uses it. Best effort.
+
+    So it can be copied, read from a read-only disk, and opened by a SQLite that should not use such a log.
+
+    Args:
+        is_in_place: False if another file has taken its place, wherever it is now.
+    """
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA busy_timeout = 0")
+        if is_in_place:
+            connection.execute(f"PRAGMA journal_mode = {ROLLBACK_JOURNAL}").fetchone()
+        else:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -198,7 +207,7 @@ def split_script(script: str) -> list[str]:
     part = ""
     for line in script.splitlines(keepends=True):
         part += line
-        if sqlite3.complete_statement(part):
+        if sqlite3.is_complete(part):
             statements.append(part)
             part = ""
     return statements

@@ -65,14 +65,18 @@ class Reads(Questions):
 
     def find(self, task: Task) -> Row | None:
         """The newest report of a task, or None."""
-        account_id = self.account_id(task.endpoint, task.account)
-        if account_id is None:
-            return None
-        values = self._execute(sql.FIND, (account_id, task.task_id)).fetchone()
+        values = self._find_values(task)
         if values is None:
             return None
         self.finished_at = values[-1] or 0.0
         return sql.to_row(values, task.endpoint, task.account)
+
+    def _find_values(self, task: Task) -> Sequence[Any] | None:
+        account_id = self.account_id(task.endpoint, task.account)
+        if account_id is None:
+            return None
+        values: Sequence[Any] | None = self._execute(sql.FIND, (account_id, task.task_id)).fetchone()
+        return values
 
     def row(self, values: Sequence[Any]) -> Row:
         """The report of a ``FIND`` statement's columns, whoever it belongs to."""
@@ -94,7 +98,8 @@ class Reads(Questions):
             number = int(found[0])
         elif make:
             statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
-            number = int(self._execute(statement, (endpoint, account)).lastrowid)
+            self._execute(statement, (endpoint, account))
+            number = int(self._execute("SELECT last_insert_rowid()").fetchone()[0])
         else:
             return None
         if len(self._ids) >= _MOST_ACCOUNTS:

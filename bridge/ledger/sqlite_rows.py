@@ -30,6 +30,12 @@ _COLUMNS: Final = (
 
 FIND: Final = f"SELECT {_COLUMNS} FROM reports WHERE account_id = ? AND task_id = ? AND current = 1"
 """The newest report of a task."""
+FIND_MANY: Final = (
+    f"SELECT {_COLUMNS} FROM reports WHERE account_id = ? AND current = 1 "
+    "AND task_id IN (SELECT value FROM json_each(?))"
+)
+"""The newest reports of some tasks of one account."""
+LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM reports"
 FIND_SEQ: Final = f"SELECT {_COLUMNS} FROM reports WHERE seq = ?"
 FIND_OWNED: Final = f"SELECT {_COLUMNS} FROM reports WHERE owner = ?"
 """What one instance works on."""
@@ -37,12 +43,12 @@ FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL
 """Who else works on anything; one index answers it."""
 IS_OWNED: Final = "SELECT 1 FROM reports WHERE owner = ? LIMIT 1"
 
-ADD: Final = (
-    "INSERT INTO reports (account_id, task_id, method, state, outcome, owner, attempts, sends, perhaps, "
-    "window_until, window_since, completed_at, task_type, language_pool, age_s, code, kind, detail, "
-    "recorded_wall, finished_wall, finished_at) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD: Final = (
+    "INSERT INTO reports (account_id, task_id, method, state, outcome, owner, attempts, window_until, "
+    "window_since, completed_at, task_type, language_pool, age_s, code, kind, detail, "
+    "recorded_wall, finished_wall, finished_at, seq, sends, perhaps) VALUES "
 )
+_ADD_ROW: Final = f"({', '.join('?' * 20)}, 0, 0)"
 RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
 """A task id has come back: its old report is history only."""
 REOPEN: Final = (
@@ -83,9 +89,8 @@ ADD_EVENT: Final = (
     "INSERT INTO events (report, nth, at_wall, name, data) "
     "SELECT ?1, coalesce(max(nth), 0) + 1, ?2, ?3, ?4 FROM events WHERE report = ?1"
 )
-ADD_FIRST: Final = "INSERT INTO events (report, nth, at_wall, name, data) VALUES (?, 1, ?, ?, ?)"
-ADD_FIRST_TWO: Final = ADD_FIRST + ", (?, 2, ?, ?, ?)"
-"""The events of a new report, which need no look for the last one: most reports begin at once."""
+_ADD_EVENTS: Final = "INSERT INTO events (report, nth, at_wall, name, data) VALUES "
+_ADD_EVENT_ROW: Final = "(?, ?, ?, ?, ?)"
 EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
 PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
@@ -108,6 +113,13 @@ PROBED_BY: Final = (
 # Left alone, SQLite walks the table in the order of `seq` until one fits: 0.4 s in a million reports.
 _BY_TIME: Final = "FROM reports INDEXED BY reports_by_time WHERE"
 _find_pauses: dict[int, str] = {}
+
+
+MOST_ROWS: Final = 32
+"""Rows that one statement adds at most. One statement of many rows costs a third of many statements."""
+ADD_REPORTS: Final = {n: _ADD + ", ".join([_ADD_ROW] * n) for n in (1, 2, 4, 8, 16, MOST_ROWS)}
+ADD_EVENTS: Final = {n: _ADD_EVENTS + ", ".join([_ADD_EVENT_ROW] * n) for n in ADD_REPORTS}
+"""Number of rows -> the statement that adds so many."""
 
 
 def find_pauses(subjects: int) -> str:

@@ -291,7 +291,7 @@ class Steps(Questions):
         else:
             finished = self._defer(row, told_attempt(op))
         self._tell_pauses(row.seq, events)
-        return finished._replace(events=events)
+        return finished._replace(events=events) if events else finished
 
     def settle(self, op: Settle) -> Recorded:
         """End our own report without an attempt."""

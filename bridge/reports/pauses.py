@@ -39,6 +39,8 @@ _FOREVER: Final = float("inf")
 _MOST_REMEMBERED: Final = 1024
 """Accounts and methods whose keys are kept: making them anew costs a tenth of a report."""
 
+_BEGUN: Final[tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]] = (Gate("begun"), (), ())
+
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
 
@@ -105,6 +107,8 @@ class PausePolicy:
             The gate, the states to store, and the events. A due pause turns to ``probing`` with this
             report as its probe, but only if nothing else holds the attempt back.
         """
+        if self._is_calm(states):
+            return _BEGUN
         probe = task_name(task)
         lifted: list[PauseState] = []
         due: list[PauseState] = []
@@ -135,6 +139,14 @@ class PausePolicy:
         events = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
         return Gate("begun"), (*closed[0], *probing), (*closed[1], *events)
 
+    @staticmethod
+    def _is_calm(states: Mapping[PauseKey, PauseState]) -> bool:
+        """True if nothing is known but that the key is proven, as nearly always."""
+        if len(states) != 1:
+            return False
+        (state,) = states.values()
+        return state.key.rule == PROOF and state.state == CLOSED
+
     def _is_lifted(self, state: PauseState) -> bool:
         rule = self._rules.get(state.key.rule)
         return rule is not None and rule.lifted_by_context and state.context != self.context
@@ -156,10 +168,12 @@ class PausePolicy:
         A verdict of an attempt that began before a pause opened neither lengthens nor closes it:
         only the probe does.
         """
+        feeds_nothing = verdict.pause is None and verdict.has_status
+        if feeds_nothing and self._is_calm(states):
+            return (), ()
         changed: list[PauseState] = []
         events: list[PauseEvent] = []
         holder = (owner, task_name(task))
-        feeds_nothing = verdict.pause is None and verdict.has_status
         for key in self.keys(task, method):
             state = states.get(key)
             if state is None:

@@ -80,7 +80,6 @@ class Service:
         self._sandbox = sandbox
         self._recovers = recovers
         self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)
         self._agenda = Agenda()
         self._flights: dict[Task, Flight] = {}
         self._roster = Roster()
@@ -359,10 +358,10 @@ class Service:
             return
         self._tower.enter_adopted(flight, row)
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight; False if the time ran out."""
+    def is_idle(self) -> bool:
+        """True if nothing is in flight."""
         with self._lock:
-            return self._idle.wait_for(lambda: not self._flights, timeout_s)
+            return not self._flights
 
     def stop(self) -> int:
         """Give up what is still open: never begun ends not_sent, begun is left to recovery.
@@ -389,5 +388,3 @@ class Service:
 
     def _forget(self, flight: Flight) -> None:
         self._flights.pop(flight.task, None)
-        if not self._flights:
-            self._idle.notify_all()

@@ -343,8 +343,8 @@ class Tower:
             self._notes.tell_attempt(flight, verdict, latency_ms)
             if verdict.error_id == 1:
                 self._ports.key_refused()
-            at = next_attempt_at(flight, verdict, now, self._ports.chance())
-            again_at = None if self.is_stopped else at
+            chance = 0.0 if verdict.next == "done" else self._ports.chance()
+            again_at = None if self.is_stopped else next_attempt_at(flight, verdict, now, chance)
             ending = self._notes.ending(flight, verdict) if again_at is None else None
             op = Record(flight.task, verdict, flight.began_at, latency_ms, ending)
             if flight.phase != DONE:

@@ -23,7 +23,16 @@ Method = Callable[[Any, dict[str, Any]], Any]
 """A method: called with the context and the params by name; returns a JSON-ready result or
 `PENDING`; raises `BridgeError`."""
 
-_SIGNATURE: Final = Signature(
+
+class _AnySignature(Signature):
+    """The signature of what takes anything: there is nothing to find out by binding."""
+
+    def bind(self, /, *_: Any, **__: Any) -> Any:
+        """Fit always."""
+        return None
+
+
+_SIGNATURE: Final = _AnySignature(
     [
         Parameter("context", Parameter.POSITIONAL_ONLY),
         Parameter("arguments", Parameter.VAR_POSITIONAL),

@@ -22,6 +22,10 @@ MAX_INTERIM: Final = 16
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Everything that is read for one answer: a full body in one-byte chunks takes 400 KB."""
 
+_GLANCE_BYTES: Final = 16 * 1024
+_GLANCE_CHUNKS: Final = 16
+"""Answers up to this are looked through each time more comes; a verdict is 200 bytes in one chunk."""
+
 _LINES: Final[dict[bytes, tuple[str, str]]] = {}
 """Header lines met before and what they say: a server repeats most of them in every answer."""
 _MEMO_LINES: Final = 64
@@ -55,7 +59,7 @@ class _Feed(io.RawIOBase):
         if self.until is None:
             return None  # "nothing now": lets the buffer above be looked into without a system call
         left_s = self.until - now()
-        if left_s <= 0.0:
+        if left_s <= 0.0 and not getattr(self._source, "ahead", b""):
             raise TimeoutError("the answer did not end in time")
         if self.left <= 0:
             raise HTTPException("the answer is too long")
@@ -107,13 +111,81 @@ class Inlet:
         """Do nothing: the connection outlives its answers."""
 
 
+class WholeInlet(io.BytesIO):
+    """An answer that has come whole, played like an `Inlet`."""
+
+    ended = False
+
+    def has_surplus(self) -> bool:
+        """Tell whether bytes came that the answer has not used."""
+        return bool(self.read(1))
+
+    def makefile(self, _mode: str) -> WholeInlet:
+        """Play the socket that `HTTPResponse` asks for a file."""
+        return self
+
+    def close(self) -> None:
+        """Do nothing: the surplus is looked at after the answer."""
+
+
+def is_whole(data: bytes) -> bool | None:
+    """Say whether bytes that have come are a whole answer, so that reading it will not wait.
+
+    Decides about waiting only; what the answer is decides `Answer`.
+
+    Returns:
+        True if it is whole, False if more of it must come, None if only reading can tell: half a head, an
+        interim answer, one that ends with the connection, a long one, or anything that is odd.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return False if b"HTTP/1.1"[: len(data)] == data else None
+    is_plain = data.find(b"\n\r\n") == end + 1 and data.find(b"\n\n", 0, end) < 0
+    if not is_plain or data[:7] != b"HTTP/1." or data[9:10] not in b"2345":
+        return None
+    if data[9:12] in (b"204", b"304"):  # they have no body, whatever their length says
+        return None
+    head = data[:end].lower() + b"\r"
+    coding = head.find(b"\ntransfer-encoding:")
+    at = head.find(b"\ncontent-length:")
+    if (at < 0) == (coding < 0) or head.find(b"\ncontent-length:", at + 1) > at >= 0:
+        return None
+    if at >= 0:
+        length = head[at + 16 :].partition(b"\r")[0].strip()
+        is_there = length.isdigit() and len(length) < 10 and len(data) - end - 4 >= int(length)
+        return is_there or (None if len(data) > _GLANCE_BYTES or not length.isdigit() else False)
+    is_chunked = head[coding + 19 :].partition(b"\r")[0].strip() == b"chunked"
+    return _has_last_chunk(data, end + 4) if is_chunked else None
+
+
+def _has_last_chunk(data: bytes, at: int) -> bool | None:
+    for _ in range(_GLANCE_CHUNKS):
+        end = data.find(b"\r\n", at)
+        if end < 0:
+            return False if len(data) - at < 10 else None
+        size = data[at:end]
+        if not size.isalnum() or len(size) > 5:
+            return None
+        try:
+            length = int(size, 16)
+        except ValueError:
+            return None
+        if length == 0:
+            rest = data[end + 2 : end + 4]
+            return True if rest == b"\r\n" else False if len(rest) < 2 else None
+        at = end + 2 + length + 2
+        if at > len(data):
+            return None if len(data) > _GLANCE_BYTES else False
+    return None
+
+
 class Answer(HTTPResponse):
     """One final answer. Its `fields` replace the ``headers`` of the library.
 
     Source: RFC 9112, sections 4 (status line), 5 (fields), 6.3 (length), 9.3 (persistence).
     """
 
-    def __init__(self, inlet: Inlet, method: str = "POST") -> None:
+    def __init__(self, inlet: Inlet | WholeInlet, method: str = "POST") -> None:
         super().__init__(cast(Any, inlet), method=method)
         self._inlet = inlet
         self._is_tunnel = method == "CONNECT"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from bridge.upstream.pool import Connection
 
 LOOKUP: Final = "lookup"
 DIAL: Final = "dial"
@@ -35,21 +38,26 @@ class WindowOver(Exception):
 
 
 class Attempt:
-    """The limits of one attempt as instants of `now`, and the facts it leaves behind.
+    """The limits of one attempt as instants of `now`, how far it is, and the facts it leaves behind.
 
-    Thread safety: belongs to the thread that sends.
+    Thread safety: belongs to the thread that sends; it may be handed on to another.
     """
 
     __slots__ = (
         "began_at",
         "connect_until",
+        "connection",
+        "failure",
         "headers",
         "leave_until",
+        "mistake",
         "oversize",
         "phase",
+        "request",
         "reused",
         "sent",
         "status",
+        "unsent",
         "until",
     )
 
@@ -64,3 +72,22 @@ class Attempt:
         self.oversize = False
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
+        self.request: Any = None
+        """The prepared request of its method."""
+        self.connection: Connection | None = None
+        self.unsent: bytes = b""
+        """What has not left yet of the request; it holds the key."""
+        self.failure: str | None = None
+        """`Exchange.failure`, once one is known."""
+        self.mistake: str | None = None
+        """Class of an exception that no network can have caused."""
+
+    @property
+    def is_out(self) -> bool:
+        """True once the whole request has left: what is awaited is the answer."""
+        return self.sent and not self.unsent
+
+    @property
+    def is_over(self) -> bool:
+        """True if it has failed, so that there is nothing to await."""
+        return self.failure is not None or self.mistake is not None

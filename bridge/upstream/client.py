@@ -7,13 +7,14 @@ because `requests` takes 90 ms to load.
 
 from __future__ import annotations
 
-import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from bridge import __version__
@@ -56,6 +57,16 @@ class _Session(requests.Session):
         self.max_redirects = 0
         self.adapters.clear()
         self.mount(base_url, adapter)
+        self._base_url = base_url
+        self._adapter = adapter
+
+    def get_adapter(self, url: str) -> BaseAdapter:
+        """Return the adapter; there is only one, and it goes to one place only."""
+        return self._adapter if url.startswith(self._base_url) else super().get_adapter(url)
+
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[requests.Response]:
+        """Follow nothing, and look for nothing to follow."""
+        return iter(())
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Say that no answer leads elsewhere: following would hand the key to another host."""
@@ -65,7 +76,8 @@ class _Session(requests.Session):
 class Client:
     """Sends reports to one upstream over kept-alive connections.
 
-    Thread safety: `send` may run in any number of threads at once; it blocks at most ``deadline_s``.
+    Thread safety: everything may be called in any number of threads at once, for one attempt in one at a
+    time. `send`, `go_on` and `end` block, all in all, at most ``deadline_s``; the rest does not.
     """
 
     def __init__(
@@ -93,13 +105,26 @@ class Client:
             place, _choose_context(ca_file) if is_tls else None, None if is_loopback(place.host) else way
         )
         self._pool = Pool(pool_size)
-        self._session = _Session(f"{parts.scheme}://{parts.netloc}/", ReportAdapter(self._dialer, self._pool))
+        self._adapter = ReportAdapter(self._dialer, self._pool)
+        self._session = _Session(f"{parts.scheme}://{parts.netloc}/", self._adapter)
         self._templates: dict[str, ReportRequest] = {}
 
     def send(
         self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
     ) -> Exchange:
-        """Send one report once and say what happened.
+        """Send one report once, wait for its answer and say what happened: all of `begin` to `end`.
+
+        Raises:
+            RuntimeError: a mistake in this program; never because of the network or the upstream.
+        """
+        attempt = self.begin(method, key, task_id, deadline_s=deadline_s, connect_by_s=connect_by_s)
+        self.go_on(attempt)
+        return self.end(attempt)
+
+    def begin(
+        self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
+    ) -> Attempt:
+        """Begin to send one report once, without waiting for anything.
 
         Args:
             method: the upstream's method name, letter for letter.
@@ -108,36 +133,62 @@ class Client:
             deadline_s: seconds from now for the whole attempt, whatever drips.
             connect_by_s: seconds from now after which no byte of the request may leave any more.
 
+        Returns:
+            The attempt: over, or out, or for `go_on`.
+        """
+        attempt = Attempt(deadline_s, connect_by_s, self._connect_timeout_s)
+        attempt.request = request = self._templates.get(method) or self._make_template(method)
+        body = _spell_body(key, task_id)
+        attempt.unsent = b"%b%d\r\n\r\n%b" % (request.head, len(body), body)
+        try:
+            self._adapter.begin(attempt)
+        except Exception as error:
+            _note(attempt, error)
+        return attempt
+
+    def go_on(self, attempt: Attempt) -> None:
+        """Get the request out, waiting for a connection if need be; nothing if it is out or over."""
+        if attempt.is_out or attempt.is_over:
+            return
+        try:
+            self._adapter.go_on(attempt)
+        except Exception as error:
+            _note(attempt, error)
+
+    def has_come(self, attempt: Attempt) -> bool | None:
+        """Take what has come of the answer to a request that is out, without waiting.
+
+        Returns:
+            True if `end` will not wait, False if more must come, None if `end` may have to.
+        """
+        return self._adapter.has_come(attempt)
+
+    def end(self, attempt: Attempt) -> Exchange:
+        """Read the answer, until the attempt's deadline at the latest, and say what happened.
+
         Raises:
             RuntimeError: a mistake in this program; never because of the network or the upstream.
         """
-        attempt = Attempt(deadline_s, connect_by_s, self._connect_timeout_s)
-        template = self._templates.get(method) or self._make_template(method)
-        request = template.with_body(_spell_body(key, task_id))
-        failure: str | None = None
-        mistake: str | None = None
         body: bytes | None = b""
-        try:
-            body = self._session.send(
-                request,
-                timeout=cast(Any, attempt),
-                allow_redirects=False,
-                stream=False,
-                verify=True,
-                cert=None,
-                proxies=_NO_PROXIES,
-            ).content
-        except Exception as error:
-            failure = name_failure(attempt.phase, error)
-            if failure is None:
-                mistake = type(error).__name__
-        finally:
-            request.body = None  # nobody who still holds the request, a traceback's frame say, holds the key
-        if mistake is not None:
+        if not attempt.is_over:
+            try:
+                body = self._session.send(
+                    attempt.request,
+                    timeout=cast(Any, attempt),
+                    allow_redirects=False,
+                    stream=False,
+                    verify=True,
+                    cert=None,
+                    proxies=_NO_PROXIES,
+                ).content
+            except Exception as error:
+                _note(attempt, error)
+        if attempt.mistake is not None:
             # Raised out here, so that neither cause nor frames of the first exception come along.
-            raise RuntimeError(f"{mistake} while sending (phase {attempt.phase}, sent {attempt.sent})")
+            phase, sent = attempt.phase, attempt.sent
+            raise RuntimeError(f"{attempt.mistake} while sending (phase {phase}, sent {sent})")
         return Exchange(
-            failure,
+            attempt.failure,
             attempt.sent,
             attempt.status,
             attempt.headers,
@@ -181,9 +232,19 @@ class Client:
         return request
 
 
+def _note(attempt: Attempt, error: Exception) -> None:
+    """Let go of an attempt that has failed, and of the key that it may hold."""
+    attempt.unsent = b""
+    if attempt.connection is not None:
+        attempt.connection.close()
+    attempt.failure = name_failure(attempt.phase, error)
+    if attempt.failure is None:
+        attempt.mistake = type(error).__name__
+
+
 def _spell_body(key: Secret, task_id: int) -> bytes:
-    # By hand: json.dumps of the whole takes four times as long, and taskId must be a number whatever comes.
-    return b'{"clientKey":%b,"taskId":%d}' % (json.dumps(key.reveal()).encode("ascii"), task_id)
+    # By hand: json.dumps of the whole takes ten times as long, and taskId must be a number whatever comes.
+    return b'{"clientKey":%b,"taskId":%d}' % (encode_basestring_ascii(key.reveal()).encode("ascii"), task_id)
 
 
 def _check_base_url(url: str) -> str:

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,22 +22,39 @@ that no request meets a connection which the other side is just closing (that wo
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
 
+_READ_BYTES: Final = 16384
+"""Taken at once: one TLS record, many answers."""
+
 
 class Patient:
-    """A socket in non-blocking mode that keeps its time-out itself.
+    """A socket in non-blocking mode that keeps its time-out itself, and can be read ahead.
 
     The stock socket makes a system call to note a time-out, and asks poll() before each operation also when
     it need not wait. Each call lets go of the interpreter's lock, and with many threads getting it back is
-    what costs. Thread safety: belongs to one thread.
+    what costs. Thread safety: belongs to one thread at a time.
     """
 
-    __slots__ = ("_read", "_sock", "_timeout_s", "_write", "close", "fileno", "pending")
+    __slots__ = (
+        "_ended",
+        "_fault",
+        "_sock",
+        "_timeout_s",
+        "ahead",
+        "close",
+        "fileno",
+        "is_enough_ahead",
+        "pending",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._timeout_s = 0.0
-        self._read = _watch(sock, select.POLLIN)
-        self._write = _watch(sock, select.POLLOUT)
+        self.ahead = b""
+        """What was read ahead and not handed out yet."""
+        self.is_enough_ahead = False
+        """True if that is all that was waited for."""
+        self._ended = False
+        self._fault: OSError | None = None
         self.close = sock.close
         self.fileno = sock.fileno
         self.pending = getattr(sock, "pending", _nothing)
@@ -46,19 +64,30 @@ class Patient:
         """Bound each of the next operations; None: do not wait at all."""
         self._timeout_s = seconds or 0.0
 
+    # --- waiting -----------------------------------------------------------------------------
+
     def recv_into(self, buffer: Any, /) -> int:
         """Receive some bytes; 0 at the end."""
+        if self.ahead:
+            count = min(len(buffer), len(self.ahead))
+            buffer[:count] = self.ahead[:count]
+            self.ahead = self.ahead[count:]
+            return count
+        if self._fault is not None:
+            raise self._fault
+        if self._ended:
+            return 0
         until = now() + self._timeout_s
         if self.pending():
             return self._sock.recv_into(buffer)
         while True:
-            self._wait(self._read, until)
+            self._wait(select.POLLIN, until)
             try:
                 return self._sock.recv_into(buffer)
             except (BlockingIOError, ssl.SSLWantReadError):
                 continue  # half a TLS record, or a packet that failed its checksum
             except ssl.SSLWantWriteError:
-                self._wait(self._write, until)
+                self._wait(select.POLLOUT, until)
 
     def sendall(self, data: bytes) -> None:
         """Send everything; what fits into the socket's buffer goes at once."""
@@ -68,21 +97,61 @@ class Patient:
             try:
                 view = view[self._sock.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(self._write, until)
+                self._wait(select.POLLOUT, until)
             except ssl.SSLWantReadError:
-                self._wait(self._read, until)
+                self._wait(select.POLLIN, until)
 
-    @staticmethod
-    def _wait(poller: select.poll, until: float) -> None:
+    def _wait(self, event: int, until: float) -> None:
         left_s = until - now()
-        if left_s <= 0.0 or not poller.poll(left_s * 1000.0 + 1.0):
+        if left_s <= 0.0 or not _ask(self.fileno(), event, left_s * 1000.0 + 1.0):
             raise TimeoutError("timed out")
 
+    # --- never waiting -----------------------------------------------------------------------
 
-def _watch(sock: socket.socket, what: int) -> select.poll:
+    def offer(self, data: bytes) -> bytes:
+        """Send what can leave at once; returns the rest."""
+        try:
+            return data[self._sock.send(data) :]
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return data
+
+    def read_ahead(self, is_enough: Callable[[bytes], bool | None]) -> bool | None:
+        """Take what has come; `recv_into` hands it out first.
+
+        Args:
+            is_enough: looks at everything that came: True if that is all, None if it cannot tell.
+
+        Returns:
+            What `is_enough` said; True also if the connection has ended or failed: nothing more comes.
+        """
+        try:
+            while True:
+                data = self._sock.recv(_READ_BYTES)
+                self.ahead = self.ahead + data if self.ahead else data
+                if not data:
+                    self._ended = True
+                    return True
+                verdict = is_enough(self.ahead)
+                if verdict is not False:
+                    self.is_enough_ahead = verdict is True
+                    return verdict
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError as fault:
+            self._fault = fault.with_traceback(None)
+            return True
+
+    def take_ahead(self) -> bytes:
+        """Take what was read ahead instead of receiving it."""
+        data, self.ahead = self.ahead, b""
+        self.is_enough_ahead = False
+        return data
+
+
+def _ask(descriptor: int, event: int, patience_ms: float) -> bool:
     poller = select.poll()
-    poller.register(sock.fileno(), what)
-    return poller
+    poller.register(descriptor, event)
+    return bool(poller.poll(patience_ms))
 
 
 def _nothing() -> int:
@@ -95,13 +164,15 @@ class Connection:
     Thread safety: belongs to the thread that took it.
     """
 
-    __slots__ = ("_poller", "expires_at", "inlet", "sock")
+    __slots__ = ("_poller", "expires_at", "inlet", "is_watched", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         # Not on Windows, which has no poll().
         self.sock: Patient | socket.socket = Patient(sock) if hasattr(select, "poll") else sock
         self.inlet = Inlet(self.sock)
         self.expires_at = 0.0
+        self.is_watched = False
+        """True once a loop has been told of it."""
         self._poller = None
         if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
             self._poller = select.poll()

@@ -15,10 +15,10 @@ import requests
 from requests import exceptions as rex
 from requests.adapters import BaseAdapter
 
-from bridge.upstream.answer import Answer
+from bridge.upstream.answer import Answer, Inlet, WholeInlet, is_whole
 from bridge.upstream.attempt import DIAL, EXCHANGE, HANDSHAKE, LOOKUP, TUNNEL, Attempt, WindowOver, now
 from bridge.upstream.connect import Dialer
-from bridge.upstream.pool import Connection, Pool
+from bridge.upstream.pool import Connection, Patient, Pool
 
 FAILURES: Final[Mapping[str, tuple[tuple[type[BaseException], str], ...]]] = {
     # phase -> (exception class, failure); the first row that fits wins. RuntimeError: no thread is to be had.
@@ -65,17 +65,10 @@ def name_failure(phase: str, error: BaseException) -> str | None:
 
 
 class ReportRequest(requests.PreparedRequest):
-    """A prepared request that serves as the template of its method: only the body differs per report."""
+    """A prepared request that serves all reports of its method: what differs is its `Attempt`'s."""
 
     head: bytes
     """Everything that leaves before the value of Content-Length, the last header line."""
-
-    def with_body(self, body: bytes) -> ReportRequest:
-        """Return the request of one report; it shares everything but the body with this one."""
-        request = ReportRequest.__new__(ReportRequest)
-        request.__dict__.update(self.__dict__)
-        request.body = body
-        return request
 
 
 class Received(requests.Response):
@@ -101,6 +94,9 @@ class Received(requests.Response):
 class ReportAdapter(BaseAdapter):
     """Carries requests over the pool's connections.
 
+    An attempt is `begin`, then `go_on` if the request is not out, then, once an answer can be read,
+    `send`. Only `go_on` and `send` wait, and `send` does not if `has_come` says so.
+
     Thread safety: any number of threads may send at once.
     """
 
@@ -108,6 +104,44 @@ class ReportAdapter(BaseAdapter):
         super().__init__()
         self._dialer = dialer
         self._pool = pool
+
+    def begin(self, attempt: Attempt) -> None:
+        """Send ``attempt.unsent`` as far as an open connection takes it without waiting.
+
+        Raises:
+            Exception: `name_failure` says what it means.
+        """
+        connection = self._pool.take()
+        if connection is not None:
+            attempt.reused = True
+            self._transmit(connection, attempt)
+
+    def go_on(self, attempt: Attempt) -> None:
+        """Do what `begin` could not without waiting: open a connection, and send the rest.
+
+        Raises:
+            Exception: `name_failure` says what it means.
+        """
+        connection = attempt.connection
+        if connection is None:
+            connection = Connection(self._dialer.dial(attempt))
+            self._pool.count_opened()
+            self._transmit(connection, attempt)
+        if attempt.unsent:
+            connection.sock.settimeout(max(0.0, attempt.until - now()))
+            connection.sock.sendall(attempt.unsent)
+            attempt.unsent = b""
+
+    @staticmethod
+    def has_come(attempt: Attempt) -> bool | None:
+        """Take what has come of the answer, without waiting.
+
+        Returns:
+            True if `send` will not wait, False if more must come, None if only `send` can tell.
+        """
+        assert attempt.connection is not None
+        sock = attempt.connection.sock
+        return sock.read_ahead(is_whole) if isinstance(sock, Patient) else None
 
     def send(
         self,
@@ -118,7 +152,7 @@ class ReportAdapter(BaseAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> Received:
-        """Send one report and read its answer.
+        """Read the answer to a report that is out.
 
         Args:
             request: a `ReportRequest`.
@@ -131,21 +165,16 @@ class ReportAdapter(BaseAdapter):
         Raises:
             Exception: `name_failure` says what it means.
         """
-        assert isinstance(request, ReportRequest)
         assert isinstance(timeout, Attempt)
         attempt = timeout
-        connection = self._pool.take()
-        if connection is None:
-            connection = Connection(self._dialer.dial(attempt))
-            self._pool.count_opened()
-        else:
-            attempt.reused = True
-        attempt.phase = EXCHANGE
+        connection = attempt.connection
+        assert connection is not None
         try:
-            _transmit(connection, request, attempt)
-            answer = Answer(connection.inlet)
+            answer = Answer(_choose_inlet(connection, attempt))
             try:
-                received = _receive(connection, answer, attempt)
+                answer.begin()
+                attempt.headers = answer.fields
+                body, attempt.oversize = answer.read_body()
                 is_clean = not attempt.oversize and answer.is_reusable()
             finally:
                 attempt.status = answer.final_status
@@ -157,30 +186,32 @@ class ReportAdapter(BaseAdapter):
             self._pool.give(connection, attempt.headers.get("keep-alive"))
         else:
             connection.close()
-        return received
+        return Received(answer.status, answer.fields, body)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
 
+    @staticmethod
+    def _transmit(connection: Connection, attempt: Attempt) -> None:
+        """Hand the request to the connection; what does not leave at once stays unsent."""
+        attempt.connection = connection
+        attempt.phase = EXCHANGE
+        instant = now()
+        if instant >= attempt.leave_until:
+            raise WindowOver
+        if instant >= attempt.until:
+            raise TimeoutError("no time is left to send")
+        attempt.sent = True
+        # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
+        sock = connection.sock
+        if isinstance(sock, Patient):
+            attempt.unsent = sock.offer(attempt.unsent)
 
-def _transmit(connection: Connection, request: ReportRequest, attempt: Attempt) -> None:
-    body = request.body
-    assert isinstance(body, bytes)
-    instant = now()
-    if instant >= attempt.leave_until:
-        raise WindowOver
-    if instant >= attempt.until:
-        raise TimeoutError("no time is left to send")
-    connection.sock.settimeout(attempt.until - instant)
-    attempt.sent = True
-    # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
-    connection.sock.sendall(b"%b%d\r\n\r\n%b" % (request.head, len(body), body))
 
-
-def _receive(connection: Connection, answer: Answer, attempt: Attempt) -> Received:
+def _choose_inlet(connection: Connection, attempt: Attempt) -> Inlet | WholeInlet:
+    sock = connection.sock
+    if isinstance(sock, Patient) and sock.is_enough_ahead:
+        return WholeInlet(sock.take_ahead())
     connection.inlet.expect(attempt.until)
-    answer.begin()
-    attempt.headers = answer.fields
-    body, attempt.oversize = answer.read_body()
-    return Received(answer.status, answer.fields, body)
+    return connection.inlet

@@ -8,6 +8,7 @@ nothing of framing. Never uses `sys.stdin` or `sys.stdout`.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import stat
@@ -15,7 +16,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 CHUNK_BYTES: Final = 65536
 """Most bytes read or gathered at once: the capacity of a pipe on Linux."""
@@ -54,13 +56,27 @@ def take_descriptors() -> tuple[int, int]:
     return source, sink
 
 
-def open_pump(fd: int) -> Pump:
-    """Return the `Pump` that suits this system."""
+def open_pump(fd: int, side: Side | None = None) -> Pump:
+    """Return the `Pump` that suits this system; there is a side only where pipes can be waited for."""
     if _CAN_WAIT_FOR_PIPES:
-        return Pump(fd)
+        return Pump(fd, side)
     from bridge.wire.threaded_pump import ThreadedPump
 
     return ThreadedPump(fd)
+
+
+class Side(Protocol):
+    """What goes on beside the reading, in the same thread; see `bridge.ops.loop.Loop`."""
+
+    @property
+    def fileno(self) -> int:
+        """Descriptor that can be read when a `turn` has something to do."""
+
+    def sleepy_s(self) -> float | None:
+        """How long to sleep before a turn is due; None: until woken."""
+
+    def turn(self, fired: bool) -> None:
+        """Do what there is to do; `fired`: the descriptor can be read."""
 
 
 class Pump:
@@ -70,15 +86,17 @@ class Pump:
     and from signal handlers.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, side: Side | None = None) -> None:
         self._fd = fd
+        self._side = side
+        beside = [] if side is None else [side.fileno]
         self._wake_source, self.wake_fd = os.pipe()
         """Any byte written to `wake_fd` wakes the pump; meant for `signal.set_wakeup_fd`. -1 where
         there is no such thing."""
         for end in (self._wake_source, self.wake_fd):
             os.set_blocking(end, False)
-        self._wait_for_both = _watch([self._wake_source, self._fd])
-        self._wait_for_wake = _watch([self._wake_source])
+        self._wait_for_both = _watch([self._wake_source, self._fd, *beside])
+        self._wait_for_wake = _watch([self._wake_source, *beside])
         self._is_awake = False
         self._reason: str | None = None
         self.on_wake: Callable[[], None] | None = None
@@ -96,7 +114,7 @@ class Pump:
             `EOF` at the end of input (a read error is one), else the reason given to `stop`.
         """
         while not self._is_stopped():
-            fired = self._wait_for_both() if ready() else self._wait_for_wake()
+            fired = self._wait(self._wait_for_both if ready() else self._wait_for_wake)
             if self._wake_source in fired:
                 self._answer_wake()
                 if self._is_stopped() or not ready():
@@ -112,6 +130,20 @@ class Pump:
                     return EOF
                 feed(chunk)
         return self._take_reason()
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing for so long at most, while what is beside goes on; returns after each wake."""
+        if self._wake_source in self._wait(self._wait_for_wake, seconds):
+            self._answer_wake()
+
+    def _wait(self, wait: Callable[[float | None], list[int]], most_s: float | None = None) -> list[int]:
+        side = self._side
+        if side is None:
+            return wait(most_s)
+        due_s = side.sleepy_s()
+        fired = wait(due_s if most_s is None else most_s if due_s is None else min(due_s, most_s))
+        side.turn(side.fileno in fired)
+        return fired
 
     def wake(self) -> None:
         """Make `run` call `on_wake` and ask again whether anybody is ready."""
@@ -171,6 +203,8 @@ class Writer:
         self._has_thread = False
         self._backlog_bytes = 0
         self._may_take = _watch_sink(fd)
+        self._collector: int | None = None
+        self._collected: list[tuple[bytes, Callable[[], None] | None]] = []
         self.broken = False
         """True once the reader is gone."""
 
@@ -187,6 +221,32 @@ class Writer:
             written: called once when the payload is written or dropped, perhaps before `put`
                 returns and in its thread. Must not raise.
         """
+        if threading.get_ident() == self._collector:
+            self._collected.append((payload, written))
+        else:
+            self._put(payload, written)
+
+    def collect(self) -> None:
+        """From now on keep what this thread puts until it calls `flush`: one write for many answers."""
+        self._collector = threading.get_ident()
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        collected, self._collected = self._collected, []
+        collected.reverse()
+        while collected:
+            payloads: list[bytes] = []
+            calls: list[Callable[[], None]] = []
+            size = 0
+            while collected and (not payloads or size + len(collected[-1][0]) <= _PIPE_BUF):
+                payload, written = collected.pop()
+                payloads.append(payload)
+                size += len(payload)
+                if written is not None:
+                    calls.append(written)
+            self._put(b"".join(payloads), partial(_call_all, calls))
+
+    def _put(self, payload: bytes, written: Callable[[], None] | None) -> None:
         broke_now = False
         with self._changed:
             rest: bytes | memoryview = payload
@@ -208,6 +268,8 @@ class Writer:
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything is written or dropped; return False if time ran out before."""
+        if threading.get_ident() == self._collector:
+            self.flush()
         with self._changed:
             return self._changed.wait_for(lambda: not (self._queue or self._is_busy), timeout_s)
 
@@ -263,15 +325,24 @@ class Writer:
                 return
 
 
-def _watch(fds: Iterable[int]) -> Callable[[], list[int]]:
-    """Return a function that waits until some of the descriptors are worth a read, and says which."""
+def _call_all(calls: Iterable[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _watch(fds: Iterable[int]) -> Callable[[float | None], list[int]]:
+    """Return a function that waits until some of the descriptors are worth a read, and says which.
+
+    It takes the seconds to wait at most; None: for ever.
+    """
     if not _HAS_POLL:
-        return lambda: select.select(fds, [], [])[0]
+        return lambda most_s: select.select(fds, [], [], most_s)[0]
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
     # Errors and hang-ups are worth a read too: it tells what they mean.
-    return lambda: [fd for fd, _ in poll.poll()]
+    # Rounded up: to wake before the time is to spin.
+    return lambda most_s: [fd for fd, _ in poll.poll(None if most_s is None else math.ceil(most_s * 1000.0))]
 
 
 def _watch_sink(fd: int) -> Callable[[], bool]:

@@ -48,6 +48,10 @@ class ThreadedPump(Pump):
             self._take()
         return self._take_reason()
 
+    def pause(self, seconds: float) -> None:
+        """Read nothing for so long at most; see `Pump.pause`."""
+        self._take(seconds)
+
     def wake(self) -> None:
         """Make `run` call `on_wake` and ask again whether anybody is ready."""
         if not self._is_awake:
@@ -57,9 +61,9 @@ class ThreadedPump(Pump):
     def close(self) -> None:
         """Do nothing: there is no wake pipe."""
 
-    def _take(self) -> None:
+    def _take(self, most_s: float = _GLANCE_S) -> None:
         try:
-            chunk = self._arrived.get(timeout=_GLANCE_S)
+            chunk = self._arrived.get(timeout=most_s)
         except Empty:
             return
         if chunk is None:

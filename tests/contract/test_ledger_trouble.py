@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,9 +16,11 @@ from typing import Any
 import pytest
 
 from bridge.core.model import Ending, Look
+from bridge.ledger import sqlite_file
 from bridge.ledger.journal import Journal, Unavailable
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
+from tests.ledgers import open_file
 from tests.shaky_store import METHOD, OTHER_METHOD, claim, record, task
 
 PATIENCE_S = 30.0
@@ -96,7 +97,7 @@ def ledger(folder: Path) -> Iterator[Ledger]:
 
 def outcome_in(path: Path, number: int) -> tuple[str, str | None] | None:
     """State and outcome in the file, seen from outside."""
-    connection = sqlite3.connect(path)
+    connection = open_file(path)
     try:
         found = connection.execute(
             "SELECT state, outcome FROM reports WHERE task_id = ? AND current = 1", (number,)
@@ -124,7 +125,7 @@ def test_refused_key_stays_refused_while_the_ledger_is_locked(folder: Path) -> N
     refused = record(1, refusal, account, has_status=True, has_verdict=True, pause="key_refused")
     assert journal.call(claim(1, account=account), PATIENCE_S).gate.status == "begun"
     (opened,) = [e.state for e in journal.call(refused, PATIENCE_S).events if e.name == "pause_opened"]
-    holder = sqlite3.connect(path, isolation_level=None)
+    holder = open_file(path)
     try:
         holder.execute("BEGIN EXCLUSIVE")
         claimed = journal.call(claim(2, account=account), PATIENCE_S)
@@ -186,7 +187,7 @@ def test_lock_of_a_stopped_process_does_not_stop_the_reports(
 def test_outcome_under_a_foreign_lock_is_owed(ledger: Ledger) -> None:
     """A report begun before the lock keeps its row and gets its outcome after it."""
     ledger.claim(2)
-    other = sqlite3.connect(ledger.path, isolation_level=None)
+    other = open_file(ledger.path)
     other.execute("BEGIN EXCLUSIVE")
     assert ledger.record(2).durable is False
     assert other.execute("SELECT state FROM reports WHERE task_id = 2").fetchone() == ("sending",)
@@ -322,6 +323,13 @@ def test_damaged_file_at_the_start_means_memory(folder: Path) -> None:
     assert ledger.errors == []
 
 
+@pytest.fixture
+def _rollback_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every page is in the file; a write-ahead log would hold them all, and damage would not be met."""
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+
+
+@pytest.mark.usefixtures("_rollback_journal")
 def test_file_damaged_under_way_is_bridged(ledger: Ledger) -> None:
     """A ledger that breaks in the middle costs durability, not the report."""
     ledger.claim(2)
@@ -398,7 +406,7 @@ def test_service_keeps_answering_while_the_lock_comes_and_goes(ledger: Ledger) -
 
     def disturb() -> None:
         while not over.is_set():
-            connection = sqlite3.connect(ledger.path, isolation_level=None, timeout=5)
+            connection = open_file(ledger.path)
             try:
                 connection.execute("BEGIN EXCLUSIVE")
                 over.wait(2 * BUSY_S)

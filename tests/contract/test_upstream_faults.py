@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import os
+import select
 import socket
 import ssl
 import threading
@@ -20,6 +21,10 @@ import trustme
 from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
+from bridge.ops.loop import open_loop
+from bridge.ops.workers import Workers
+from bridge.reports import flight as plans
+from bridge.sending import Sender
 from bridge.upstream.client import Client
 from tests.faultserver import (
     ACCEPTED,
@@ -39,20 +44,58 @@ SOON_S = 0.5
 AT_MOST_S = 2.0
 
 
-@pytest.fixture
-def make_client() -> Iterator[Callable[..., Client]]:
-    """Make clients that are closed after the test."""
+@pytest.fixture(params=["alone", "in a loop"])
+def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
+    """Make clients that are closed after the test, for attempts on a thread and for such in a loop."""
     clients: list[Client] = []
 
     def make(url: str, **settings: Any) -> Client:
         defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 5.0, "pool_size": 8}
-        client = Client(url, **(defaults | settings))
+        kind = Client if request.param == "alone" else LoopedClient
+        client = kind(url, **(defaults | settings))
         clients.append(client)
         return client
 
     yield make
     for client in clients:
         client.close()
+
+
+class LoopedClient(Client):
+    """A client whose `send` goes the way of the serving bridge: through a `Sender` and a `Loop`."""
+
+    def send(
+        self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
+    ) -> Exchange:
+        """Send one report through a loop of this thread."""
+        bugs: list[BaseException] = []
+        loop = open_loop(bugs.append)
+        assert loop is not None
+        sender = Sender(
+            lambda: self,
+            Workers(4, bugs.append),
+            loop,
+            ended=lambda attempt, exchange: None,
+            elsewhere=loop.post,
+            on_bug=bugs.append,
+        )
+        sender.client = self
+        answers: list[Exchange] = []
+        sender.send(plans.Attempt(method, key, task_id, deadline_s, connect_by_s), answers.append)
+        ready = select.poll()
+        ready.register(loop.fileno, select.POLLIN)
+        assert answers == []
+        while not answers:
+            sleep_s = loop.sleepy_s()
+            fired = ready.poll(None if sleep_s is None else sleep_s * 1000 + 1)
+            loop.turn(bool(fired))
+        for connection in self._pool._idle:
+            # The next report comes with a loop of its own.
+            connection.is_watched = False
+        loop.close()
+        if bugs:
+            raise bugs[0]
+        return answers[0]
 
 
 def send(client: Client, task_id: int = 7, deadline_s: float = 10.0, connect_by_s: float = 30.0) -> Exchange:
@@ -961,7 +1004,7 @@ def test_key_stays_in_no_object(make_client: Callable[..., Client]) -> None:
                 waiting += [*item.keys(), *item.values()]
             elif isinstance(item, list | tuple | set):
                 waiting += item
-            elif type(item).__module__.startswith(("bridge.", "requests.")):
+            elif type(item).__module__.startswith(("bridge.", "requests.", "tests.")):
                 waiting += vars(item).values() if hasattr(item, "__dict__") else []
                 waiting += [getattr(item, name, None) for name in getattr(item, "__slots__", ())]
     assert len(seen) > 30

@@ -7,17 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge.upstream.simulator import Simulator
-from tests.fleet import Ledger, Relay
+from tests.fleet import IMAGE, Fleet, Ledger, Relay, code_of, prove
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import BridgeProcess
 
-IMAGE = "reportIncorrectImageCaptcha"
-KEY = "k" * 32
 TAKEOVER_S = 5.0
 VANISHED_S = 10.0
 SLACK_S = 15.0
@@ -33,47 +30,15 @@ def ledger(pg_server: PgServer) -> Ledger:
 
 
 @pytest.fixture
-def start(bridge_process: Start, simulator: Simulator, ledger: Ledger, tmp_path: Path) -> Start:
-    """Start a bridge on a machine of its own, on the ledger of this test."""
-
-    def start_bridge(
-        *words: str, machine: str = "one", port: int | None = None, **environ: str
-    ) -> BridgeProcess:
-        home = tmp_path / machine
-        home.mkdir(exist_ok=True)
-        url = ledger.server.url(ledger.database, tcp=port is not None, port=port)
-        common = ["--url", simulator.base_url, "--ledger", url, "--no-parent-watch", "--log-format", "json"]
-        given = {"ANTICAPTCHA_CLIENT_KEY": KEY, "REPORT_BRIDGE_LEDGER_PASSWORD": PASSWORD, **environ}
-        return bridge_process(*common, *words, home=home, environ=given)
-
-    return start_bridge
+def fleet(bridge_process: Start, simulator: Simulator, ledger: Ledger, tmp_path: Path) -> Fleet:
+    """Start bridges on machines of their own, on the ledger of this test."""
+    return Fleet(bridge_process, simulator, ledger, tmp_path)
 
 
-def code_of(message: dict[str, Any]) -> int:
-    """The wire code of an answer, 0 for accepted."""
-    return int(message["error"]["code"]) if "error" in message else 0
-
-
-def prove(bridge: BridgeProcess, number: int = 1) -> None:
-    """Report something, so that the key is known to be good and the bridge to be up."""
-    answer = bridge.call(IMAGE, {"taskId": number})
-    assert (code_of(answer), answer["result"]["durable"]) == (0, True)
-
-
-def open_reports(bridge: BridgeProcess, simulator: Simulator, ledger: Ledger, count: int = 50) -> None:
-    """Let a bridge begin reports that the upstream does not answer."""
-    for number in range(100, 100 + count):
-        simulator.stage.add_fault({"fault": "hang", "taskId": number, "taken": False, "count": 1})
-        bridge.send(IMAGE, {"taskId": number, "completedAt": time.time() - 10})
-    until = time.monotonic() + 30
-    while ledger.count("state = 'sending'") < count or simulator.counters()["requests"] < count:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-def calls(simulator: Simulator) -> Counter[int]:
-    """How often each task was sent to the upstream."""
-    return Counter(entry["taskId"] for entry in simulator.log() if entry["taskId"] is not None)
+@pytest.fixture
+def start(fleet: Fleet) -> Start:
+    """Start one bridge."""
+    return fleet.start
 
 
 def test_wrong_key_costs_one_call_of_the_whole_fleet(start: Start, simulator: Simulator) -> None:
@@ -90,47 +55,51 @@ def test_wrong_key_costs_one_call_of_the_whole_fleet(start: Start, simulator: Si
     assert len(simulator.log()) == 1
 
 
-def test_killed_machine_is_taken_over(start: Start, simulator: Simulator, ledger: Ledger) -> None:
+def test_killed_machine_is_taken_over(
+    start: Start, simulator: Simulator, ledger: Ledger, fleet: Fleet
+) -> None:
     """Fifty reports that a killed bridge had begun are finished by a neighbour, each with one more send."""
     first, second = start("--concurrency", "64"), start("--concurrency", "64", machine="two")
     prove(first)
     prove(second, 2)
-    open_reports(first, simulator, ledger)
+    fleet.open_reports(first, 50)
     first.signal(signal.SIGKILL)
     took_s = ledger.wait_until_done(52, TAKEOVER_S + SLACK_S)
     print(f"takeover took {took_s:.2f} s")
     assert ledger.count("outcome = 'accepted'") == 52
-    assert set(calls(simulator).values()) <= {1, 2}
+    assert set(fleet.calls().values()) <= {1, 2}
 
 
-def test_vanished_machine_is_taken_over(start: Start, simulator: Simulator, ledger: Ledger) -> None:
+def test_vanished_machine_is_taken_over(
+    start: Start, simulator: Simulator, ledger: Ledger, fleet: Fleet
+) -> None:
     """A machine whose connections stay open but silent is missed, and its reports are finished."""
     with Relay(ledger.server.port) as relay:
         first = start("--concurrency", "64", port=relay.port)
         second = start("--concurrency", "64", machine="two")
         prove(first)
         prove(second, 2)
-        open_reports(first, simulator, ledger)
+        fleet.open_reports(first, 50)
         relay.freeze()
         first.signal(signal.SIGSTOP)
         took_s = ledger.wait_until_done(52, VANISHED_S + SLACK_S)
         print(f"takeover took {took_s:.2f} s")
-        assert set(calls(simulator).values()) <= {1, 2}
+        assert set(fleet.calls().values()) <= {1, 2}
         first.signal(signal.SIGKILL)
 
 
 def test_bridge_that_was_stopped_finds_its_reports_gone(
-    start: Start, simulator: Simulator, ledger: Ledger
+    start: Start, simulator: Simulator, ledger: Ledger, fleet: Fleet
 ) -> None:
     """A bridge that slept through its takeover sends nothing of it again and answers what became of it."""
     first, second = start("--concurrency", "64"), start("--concurrency", "64", machine="two")
     prove(first)
     prove(second, 2)
-    open_reports(first, simulator, ledger, 20)
+    fleet.open_reports(first, 20)
     first.signal(signal.SIGSTOP)
     took_s = ledger.wait_until_done(22, VANISHED_S + SLACK_S)
     print(f"takeover took {took_s:.2f} s")
-    before = calls(simulator)
+    before = fleet.calls()
     outcomes = Counter(outcome for (outcome,) in ledger.select("SELECT outcome FROM reports"))
     first.signal(signal.SIGCONT)
     answers = [first.read_message() for _ in range(20)]
@@ -140,12 +109,15 @@ def test_bridge_that_was_stopped_finds_its_reports_gone(
     assert told == outcomes - Counter(accepted=2), ledger.select(
         "SELECT * FROM reports JOIN events ON seq = report"
     )
-    assert calls(simulator) == before
+    assert fleet.calls() == before
     prove(first, 3)
 
 
-def test_server_that_restarts_costs_nothing(start: Start, simulator: Simulator, ledger: Ledger) -> None:
-    """Reports go on through a restart and through dropped connections, and no report changes its owner."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+def test_server_that_restarts_costs_nothing(
+    start: Start, simulator: Simulator, ledger: Ledger, fleet: Fleet, how: int
+) -> None:
+    """Reports go on through dropped connections and a restart or crash, and no report changes its owner."""
     bridges = [start(machine=name, port=ledger.server.port) for name in ("one", "two")]
     for number, bridge in enumerate(bridges, 1):
         prove(bridge, number)
@@ -155,17 +127,19 @@ def test_server_that_restarts_costs_nothing(start: Start, simulator: Simulator, 
     time.sleep(0.3)
     ledger.server.drop_connections(ledger.database)
     time.sleep(0.3)
-    ledger.server.stop()
+    ledger.server.stop(how)
     ledger.server.start()
     answers = [bridge.read_message() for bridge in bridges for _ in range(10)]
     assert {code_of(answer) for answer in answers} == {0}
     ledger.wait_until_done(22, 30)
     assert ledger.count("outcome = 'accepted'") == 22
-    assert set(calls(simulator).values()) == {1}
+    assert set(fleet.calls().values()) == {1}
     assert ledger.select("SELECT count(*) FROM events WHERE name = 'adopted'") == [["0"]]
 
 
-def test_server_that_is_gone_is_owed_the_outcomes(start: Start, simulator: Simulator, ledger: Ledger) -> None:
+def test_server_that_is_gone_is_owed_the_outcomes(
+    start: Start, simulator: Simulator, ledger: Ledger, fleet: Fleet
+) -> None:
     """Without its server a bridge goes on, says so, and writes what it owes when the server is back."""
     bridge = start()
     prove(bridge)
@@ -181,7 +155,7 @@ def test_server_that_is_gone_is_owed_the_outcomes(start: Start, simulator: Simul
         ledger.server.start()
     ledger.wait_until_done(2, 30)
     assert ledger.count("outcome = 'accepted'") == 2
-    assert set(calls(simulator).values()) == {1}
+    assert set(fleet.calls().values()) == {1}
     bridge.process.stdin.close()  # type: ignore[union-attr]
     ended = bridge.wait()
     assert [event["event"] for event in ended.events] == ["ledger_degraded", "ledger_recovered"]

@@ -29,7 +29,9 @@ AT_ONCE = 3
 NO_KEY = "z" * 32
 
 PROGRAM = '''
-import os, signal, socket, sqlite3, sys
+import os, signal, socket, sys
+
+from bridge.ledger import sqlite_driver
 
 fatal, notes = os.environ.pop("KILL_AT"), os.environ.pop("KILL_NOTES")
 note = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -46,7 +48,7 @@ def point(name):
     if name == fatal:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Connection(sqlite3.Connection):
+class Connection(sqlite_driver.ApswConnection):
     def execute(self, statement, *values):
         words = statement.split()
         name = words[0] if words else ""
@@ -57,17 +59,16 @@ class Connection(sqlite3.Connection):
             point("after COMMIT")
         return result
 
-connect = sqlite3.connect
-sqlite3.connect = lambda *words, **named: connect(*words, factory=Connection, **named)
+sqlite_driver.ApswConnection = Connection
 
 def surround(name, owner=socket.socket):
     inner = getattr(owner, name)
     def outer(self, *words):
         point(f"before {name}")
-        if name == "sendall":
+        if name == "offer":
             half = len(words[0]) // 2
             inner(self, words[0][:half])
-            point("half sendall")
+            point("half sent")
             words = (words[0][half:], *words[1:])
         result = inner(self, *words)
         point(f"after {name}")
@@ -80,7 +81,7 @@ for name in ("connect", "recv", "recv_into"):
 def surround_sending():
     # The client's own socket sends without waiting; here it is sent in two halves.
     from bridge.upstream.pool import Patient
-    surround("sendall", Patient)
+    surround("offer", Patient)
 
 from bridge.upstream import client as _loads_everything_first
 surround_sending()
@@ -249,7 +250,7 @@ def test_a_kill_at_any_point_of_a_report_breaks_no_promise(scene: Scene) -> None
     """Wherever the process dies, what it has done is on record, and the next one ends it truthfully."""
     alive, *deaths = die_everywhere(scene)
     kinds = {name.rpartition(" ")[0] for name in alive.passed}
-    assert {"before COMMIT", "after COMMIT", "before sendall", "half sendall", "after write"} <= kinds
+    assert {"before COMMIT", "after COMMIT", "before offer", "half sent", "after write"} <= kinds
     print(f"{sum(death.died for death in deaths)} deaths: {', '.join(alive.passed)}")
     # A sweep in the middle of one report and not of the other makes a point more or less.
     assert sum(death.died for death in deaths) >= len(deaths) - 4

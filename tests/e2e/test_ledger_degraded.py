@@ -89,6 +89,17 @@ def wait_until_healthy(bridge: BridgeProcess) -> None:
         time.sleep(0.05)
 
 
+def whole(path: Path, place: Path) -> bytes:
+    """What a ledger that is in use would be as one file; SQLite puts it together at another place."""
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            place.with_name(place.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    connection = sqlite3.connect(place)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    return place.read_bytes()
+
+
 def outcomes(path: Path) -> dict[int, tuple[str, int]]:
     """What is in the file: outcome and attempts by task."""
     connection = sqlite3.connect(path, timeout=60)
@@ -216,7 +227,7 @@ if can_mount():
         ballast.unlink()
         wait_until_healthy(bridge)
         copy = ledger.with_name("copy.db")  # SQLite would follow the path out of the mount
-        copy.write_bytes((inside / ledger.name).read_bytes())
+        copy.write_bytes(whole(inside / ledger.name, ledger.with_name("part.db")))
         assert outcomes(copy) == {n: ("accepted", 1) for n in range(1, task_id + 2)}
         check_story(bridge.close().stderr, "full", "free some space")
 
@@ -224,7 +235,7 @@ if can_mount():
         """A ledger on a read-only file system still guards its tasks, and is written when it can be."""
         bridge = start(python=mounted(ledger.parent, "size=1m,mode=0700"))
         call_health(bridge, 1)
-        copy = Path(f"/proc/{bridge.pid}/root{ledger}").read_bytes()
+        copy = whole(Path(f"/proc/{bridge.pid}/root{ledger}"), ledger.with_name("part.db"))
         bridge.close()
         ledger.write_bytes(copy)
         ledger.chmod(0o600)

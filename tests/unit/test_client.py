@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from bridge.core.redact import Secret
 from bridge.upstream import client as module
+from bridge.upstream.attempt import Attempt
 from bridge.upstream.client import Client
 from bridge.upstream.connect import make_tls_context
-from bridge.upstream.transport import ReportRequest
 
 KEY = Secret("canary-0123456789abcdef-canary")
 
@@ -103,18 +103,22 @@ def test_odd_method_names_never_reach_a_url() -> None:
         make().send("../x", KEY, 1, deadline_s=1.0, connect_by_s=1.0)
 
 
-def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["begin", "go_on", "send"])
+def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """An exception no network can cause is raised bare: no cause, no frame and no object has the key."""
     client = make()
+    held: list[Attempt] = []
 
-    held: list[ReportRequest] = []
+    def break_down(*_: Any, **options: Any) -> None:
+        attempt = options["timeout"] if step == "send" else _[0]
+        held.append(attempt)
+        if step != "send":
+            assert KEY.reveal().encode() in attempt.unsent
+        raise LookupError(attempt.unsent)
 
-    def break_down(request: ReportRequest, **options: Any) -> None:
-        assert KEY.reveal().encode() in cast(bytes, request.body)
-        held.append(request)
-        raise LookupError(request.body)
-
-    monkeypatch.setattr(client._session, "send", break_down)
+    monkeypatch.setattr(client._session if step == "send" else client._adapter, step, break_down)
+    if step == "send":
+        monkeypatch.setattr(client._adapter, "go_on", lambda attempt: setattr(attempt, "unsent", b""))
     with pytest.raises(RuntimeError, match="LookupError while sending") as caught:
         client.send("reportX", KEY, 1, deadline_s=1.0, connect_by_s=1.0)
     error = caught.value
@@ -122,7 +126,7 @@ def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.Monke
     assert error.__context__ is None
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert KEY.reveal() not in shown
-    assert held[0].body is None
+    assert held[0].unsent == b""
 
 
 def test_new_client_has_no_connections() -> None:

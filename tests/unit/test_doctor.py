@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from bridge.cli import checks, main
 from bridge.upstream.probe import Sight
-from tests.ledgers import make_ledger
+from tests.ledgers import make_ledger, open_file
 
 KEY = "0123456789abcdef0123456789abcdef"
 Run = Callable[..., tuple[int, str, str]]
@@ -141,7 +140,7 @@ def test_loose_modes_are_a_warning(find: Find, tmp_path: Path) -> None:
 def test_a_locked_ledger_fails(find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger that somebody holds locked cannot be written, and that is said."""
     path = make_ledger(tmp_path / "l")
-    holder = sqlite3.connect(path, isolation_level=None)
+    holder = open_file(path)
     holder.execute("BEGIN IMMEDIATE")
     (check,) = find("--ledger", str(path))["ledger"]
     holder.close()
@@ -159,7 +158,7 @@ def test_a_damaged_ledger_fails(find: Find, tmp_path: Path) -> None:
 def test_a_newer_ledger_fails(find: Find, tmp_path: Path) -> None:
     """A file of a newer version is told apart from a broken one."""
     path = make_ledger(tmp_path / "l")
-    connection = sqlite3.connect(path)
+    connection = open_file(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     assert "newer" in find("--ledger", str(path))["ledger"][0]["message"]

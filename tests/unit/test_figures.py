@@ -1,42 +1,56 @@
-"""Tests of `bridge.ledger.figures` and its SQLite reader: counts, lists, and a ledger left untouched."""
+"""Tests of `bridge.ledger.figures` and both of its readers: counts, lists, and a ledger left untouched."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.core.model import Listing
-from bridge.ledger import sqlite_figures
+from bridge.core.model import OUTCOMES, Listing
+from bridge.ledger import postgres_figures, sqlite_figures
 from bridge.ledger.figures import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span, open_reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.reports.methods import methods
-from tests.ledgers import ACCOUNT, ENDPOINT, START, add_reports, make_ledger
+from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, FileLedger, MadeLedger, make_of
 
 METHODS = tuple(methods())
 HOUR = int(START // 3600)
 
 
-def opened(path: Path) -> Reader:
+def opened(ledger: object) -> Reader:
     """Open a ledger with clocks that stand still."""
-    return open_reader(str(path), 1000.0, START)
+    return open_reader(str(ledger), 1000.0, START)
+
+
+@pytest.fixture(params=BACKENDS)
+def ledger(request: pytest.FixtureRequest) -> MadeLedger:
+    """An empty ledger of each kind."""
+    return make_of(request.param, request)()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    """An empty ledger."""
-    return make_ledger(tmp_path / "ledger.sqlite3")
+def reader(ledger: MadeLedger) -> Iterator[Reader]:
+    """A reader of the ledger of this test."""
+    with closing(opened(ledger)) as found:
+        yield found
 
 
-def test_every_kind_of_figure_is_counted(ledger: Path) -> None:
+def set_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the readers count so few reports at a time."""
+    monkeypatch.setattr(sqlite_figures, "STEP", step)
+    monkeypatch.setattr(postgres_figures, "STEP", step)
+
+
+def test_every_kind_of_figure_is_counted(ledger: MadeLedger, reader: Reader) -> None:
     """Outcome, code, age, latency, cause and pause of each report come out as they went in."""
-    add_reports(
-        ledger,
+    ledger.add_reports(
         {"task_id": 1, "age_s": 3.7, "latency_ms": 80},
         {"task_id": 2, "outcome": "refused", "code": 16, "kind": "no_such_captcha", "age_s": 61},
         {"task_id": 3, "outcome": "not_sent", "code": -32001, "kind": "x", "detail": {"cause": "dns"}},
@@ -51,7 +65,7 @@ def test_every_kind_of_figure_is_counted(ledger: Path) -> None:
             "events": {"claimed": {}, "pause_opened": {"rule": "quality", "cause": "no_such_captcha"}},
         },
     )
-    figures = opened(ledger).figures(Span(), METHODS)
+    figures = reader.figures(Span(), METHODS)
     image = "reportIncorrectImageCaptcha"
     assert figures.cells == Counter(
         {
@@ -74,102 +88,154 @@ def test_every_kind_of_figure_is_counted(ledger: Path) -> None:
     assert figures.pauses == Counter({Pause(HOUR, "quality", "no_such_captcha"): 1})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-@given(
-    ages=st.lists(st.none() | st.floats(0, 700), max_size=30),
-    codes=st.lists(
-        st.sampled_from([0, 1, 16, 57, 2**31 - 1, -32001, -32010, -32021]), min_size=30, max_size=30
-    ),
-)
-def test_every_report_is_counted_once(
-    tmp_path_factory: pytest.TempPathFactory, ages: list[float | None], codes: list[int]
-) -> None:
-    """However reports are mixed, cells and ages each count all of them, and the codes are kept."""
-    ledger = make_ledger(tmp_path_factory.mktemp("l") / "ledger.sqlite3")
-    rows = [
+REPORTS = st.lists(
+    st.fixed_dictionaries(
         {
-            "task_id": index + 1,
-            "outcome": "accepted" if code == 0 else "refused" if code > 0 else "not_sent",
-            "code": code,
-            "kind": "x",
-            "age_s": age,
-            "recorded_wall": START + index * 1800,
+            "account": st.sampled_from([ACCOUNT, "f" * 32]),
+            "method": st.sampled_from([*METHODS, "reportSomethingElse"]),
+            "code": st.sampled_from([None, 0, 1, 16, 2**31 - 1, -32001, -32003, -32010, -32021]),
+            "age_s": st.none() | st.floats(-1, 700),
+            "latency_ms": st.none() | st.integers(0, 10**6),
+            "recorded_wall": st.floats(START, START + 1e6),
+            "detail": st.sampled_from([{}, {"cause": "dns"}, {"cause": ""}, {"httpStatus": 503}]),
         }
-        for index, (age, code) in enumerate(zip(ages, codes, strict=False))
-    ]
-    add_reports(ledger, *rows)
-    figures = opened(ledger).figures(Span(), METHODS)
-    assert figures.cells.total() == figures.ages.total() == len(rows)
-    counted: Counter[int] = Counter()
-    for cell, many in figures.cells.items():
-        counted[cell.code] += many
-    assert counted == Counter(row["code"] for row in rows)
+    ),
+    max_size=25,
+)
+_SPANS: list[dict[str, Any]] = [
+    {},
+    {"since_wall": START + 2e5, "until_wall": START + 8e5},
+    {"account": "ffff"},
+    {"method": METHODS[0], "endpoint": ENDPOINT},
+]
 
 
-def test_a_span_counts_only_what_is_in_it(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _columns_of(index: int, drawn: dict[str, Any]) -> dict[str, Any]:
+    code = drawn["code"]
+    if code is None:
+        return {**drawn, "task_id": index + 1, "outcome": None}
+    outcome = "accepted" if code == 0 else "refused" if code > 0 else OUTCOMES[index % 2 * 2 + 1]
+    return {**drawn, "task_id": index + 1, "outcome": outcome, "kind": "x"}
+
+
+@pytest.fixture
+def both(request: pytest.FixtureRequest) -> list[MadeLedger]:
+    """A ledger of each kind."""
+    return [make_of(kind, request)() for kind in BACKENDS]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(drawn=REPORTS)
+def test_every_report_is_counted_once(both: list[MadeLedger], drawn: list[dict[str, Any]]) -> None:
+    """However reports are mixed, cells and ages each count all of them, and both readers agree."""
+    rows = [_columns_of(index, columns) for index, columns in enumerate(drawn)]
+    for made in both:
+        made.select("DELETE FROM reports")
+        made.add_reports(*rows)
+    readers = [opened(made) for made in both]
+    for span in _SPANS:
+        first, second = (reader.figures(Span(**span), METHODS) for reader in readers)
+        assert first == second
+        if not span:
+            assert first.cells.total() == first.ages.total() == len(rows)
+            counted: Counter[int] = Counter()
+            for cell, many in first.cells.items():
+                counted[cell.code] += many
+            assert counted == Counter(row["code"] or 0 for row in rows)
+    for reader in readers:
+        reader.close()
+
+
+def test_a_span_counts_only_what_is_in_it(
+    ledger: MadeLedger, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Time, upstream, account and method each leave the others out, over many small steps."""
-    monkeypatch.setattr(sqlite_figures, "STEP", 3)
-    rows = [{"task_id": n + 1, "recorded_wall": START + n * 3600} for n in range(10)]
-    add_reports(ledger, *rows)
-    add_reports(ledger, {"task_id": 50, "endpoint": "http://127.0.0.1:1", "recorded_wall": START})
-    add_reports(ledger, {"task_id": 51, "account": "f" * 32, "method": "reportIncorrectRecaptcha"})
-    reader = opened(ledger)
+    set_step(monkeypatch, 3)
+    opening = {"pause_opened": {"rule": "quality", "cause": "x"}}
+    rows = [{"task_id": n + 1, "recorded_wall": START + n * 3600, "events": opening} for n in range(10)]
+    ledger.add_reports(*rows)
+    ledger.add_reports({"task_id": 50, "endpoint": "http://127.0.0.1:1", "recorded_wall": START})
+    ledger.add_reports({"task_id": 51, "account": "f" * 32, "method": "reportIncorrectRecaptcha"})
 
-    def total(**span: object) -> int:
-        return reader.figures(Span(**span), METHODS).cells.total()  # type: ignore[arg-type]
+    def total(**span: Any) -> tuple[int, int]:
+        figures = reader.figures(Span(**span), METHODS)
+        return figures.cells.total(), figures.pauses.total()
 
-    assert total() == 12
-    assert total(since_wall=START + 3600, until_wall=START + 4 * 3600) == 3
-    assert total(since_wall=START + 10**9) == 0
-    assert total(until_wall=START) == 0
-    assert total(endpoint=ENDPOINT) == 11
-    assert total(account="ffff") == 1
-    assert total(account="none") == 0
-    assert total(method="reportIncorrectRecaptcha") == 1
+    assert total() == (12, 10)
+    assert total(since_wall=START + 3600, until_wall=START + 4 * 3600) == (3, 3)
+    assert total(since_wall=START + 10**9) == (0, 0)
+    assert total(until_wall=START) == (0, 0)
+    assert total(endpoint=ENDPOINT) == (11, 10)
+    assert total(account="ffff") == (1, 0)
+    assert total(account="none") == (0, 0)
+    assert total(method="reportIncorrectRecaptcha") == (1, 0)
 
 
-def test_progress_ends_at_the_whole(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_ends_at_the_whole(
+    ledger: MadeLedger, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last thing told is that everything is done."""
-    monkeypatch.setattr(sqlite_figures, "STEP", 2)
-    add_reports(ledger, *({"task_id": n + 1} for n in range(5)))
+    set_step(monkeypatch, 2)
+    ledger.add_reports(*({"task_id": n + 1} for n in range(5)))
     told: list[tuple[int, int]] = []
-    opened(ledger).figures(Span(), METHODS, lambda done, whole: told.append((done, whole)))
+    reader.figures(Span(), METHODS, lambda done, whole: told.append((done, whole)))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_reading_changes_nothing_and_makes_nothing(ledger: Path) -> None:
+def test_reading_changes_nothing_and_makes_nothing(tmp_path: Path) -> None:
     """A reader leaves the file's bytes and its folder as they were."""
-    add_reports(ledger, {"task_id": 1})
-    before, folder = ledger.read_bytes(), sorted(os.listdir(ledger.parent))
+    ledger = FileLedger(tmp_path / "ledger.sqlite3")
+    ledger.add_reports({"task_id": 1})
+    before, folder = ledger.path.read_bytes(), sorted(os.listdir(tmp_path))
     reader = opened(ledger)
     reader.figures(Span(), METHODS)
     list(reader.pages(Listing(None)))
     assert reader.try_write() is None
-    assert reader.check() == ()
+    assert reader.check() == reader.check(full=True) == ()
     reader.close()
-    assert ledger.read_bytes() == before
-    assert sorted(os.listdir(ledger.parent)) == folder
+    assert ledger.path.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == folder
 
 
-def test_a_bridge_can_commit_between_two_pages(ledger: Path) -> None:
+def test_a_bridge_can_commit_between_two_pages(ledger: MadeLedger, reader: Reader) -> None:
     """While a listing is half read, somebody else's commit goes through at once."""
-    add_reports(ledger, *({"task_id": n + 1} for n in range(6)))
-    pages = opened(ledger).pages(Listing(None, limit=2))
+    ledger.add_reports(*({"task_id": n + 1} for n in range(6)))
+    pages = reader.pages(Listing(None, limit=2))
     seen = [row.task.task_id for row in next(pages)]
-    other = sqlite3.connect(ledger, timeout=0)
-    other.execute("DELETE FROM reports WHERE task_id = 3")
-    other.commit()
-    other.close()
+    ledger.select("DELETE FROM reports WHERE task_id = 3")
     seen += [row.task.task_id for page in pages for row in page]
     assert seen == [6, 5, 4, 2, 1]
 
 
-def test_a_task_is_found_with_its_history(ledger: Path) -> None:
+def test_a_count_goes_no_further_than_asked(ledger: MadeLedger, reader: Reader) -> None:
+    """A count keeps to the filter and not to the limit, and stops where it is told to."""
+    ledger.add_reports(*({"task_id": n + 1, "recorded_wall": START + n} for n in range(6)))
+    ledger.add_reports({"task_id": 9, "outcome": "refused", "code": 16, "recorded_wall": START + 3})
+    listing = Listing(ENDPOINT, START + 2, START + 5, limit=1)
+    assert [reader.count(listing), reader.count(listing, 2), reader.count(listing, 9)] == [4, 2, 4]
+    assert reader.count(listing._replace(outcome="refused")) == 1
+    assert reader.count(Listing("http://127.0.0.1:1")) == 0
+
+
+def test_a_task_is_found_with_its_history(ledger: MadeLedger, reader: Reader) -> None:
     """Every account's report of an id is found, an older one of the same task too, newest first."""
-    add_reports(ledger, {"task_id": 9, "current": 0}, {"task_id": 9}, {"task_id": 9, "account": "e" * 32})
-    assert [row.seq for row in opened(ledger).find(9, None)] == [3, 2, 1]
-    assert opened(ledger).find(9, "https://other.example.test") == ()
-    assert opened(ledger).find(10, None) == ()
+    ledger.add_reports(
+        {"task_id": 9, "current": 0}, {"task_id": 9}, {"task_id": 9, "account": "e" * 32}, {"task_id": 8}
+    )
+    found = reader.find(9, None)
+    assert ([row.seq for row in found.rows], found.is_whole) == ([3, 2, 1], True)
+    assert reader.find(9, "https://other.example.test").rows == ()
+    assert reader.find(10, None).rows == ()
+
+
+def test_a_story_is_told_in_order(ledger: MadeLedger, reader: Reader) -> None:
+    """Events come with their data as they were written."""
+    ledger.add_reports({"task_id": 1, "events": {"claimed": {"owner": "a"}, "begun": {"attempt": 1}}})
+    assert [(event.name, event.data) for event in reader.events(1)] == [
+        ("claimed", {"owner": "a"}),
+        ("begun", {"attempt": 1}),
+    ]
+    assert reader.events(2) == ()
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
@@ -183,11 +249,10 @@ def test_no_ledger_is_a_sentence(tmp_path: Path, name: str) -> None:
     assert path.exists() == (name == "empty")
 
 
-@pytest.mark.parametrize("ledger", ["memory", "postgresql://db.example.test/x"])
-def test_what_is_no_file_says_where_to_ask(ledger: str) -> None:
-    """A ledger in memory or in a database is refused with another way."""
+def test_a_ledger_in_memory_says_where_to_ask() -> None:
+    """What only the bridge itself can read is refused with another way."""
     with pytest.raises(NoLedger, match=r"bridge\.listReports"):
-        open_reader(ledger, 0.0, 0.0)
+        open_reader("memory", 0.0, 0.0)
 
 
 def test_a_stranger_is_trouble(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 import stat
 import time
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import main
-from tests.ledgers import START, add_reports, make_ledger
+from bridge.cli import history, main
+from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 
 Run = Callable[..., tuple[int, str, str]]
 DAY = 86_400.0
@@ -32,12 +31,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run_words
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    """A ledger with three reports."""
-    path = make_ledger(tmp_path / "ledger.sqlite3")
-    add_reports(
-        path,
+@pytest.fixture(params=BACKENDS)
+def ledger(request: pytest.FixtureRequest) -> MadeLedger:
+    """A ledger of each kind with three reports."""
+    made = make_of(request.param, request)()
+    made.add_reports(
         {
             "task_id": 1,
             "recorded_wall": START,
@@ -52,10 +50,10 @@ def ledger(tmp_path: Path) -> Path:
         },
         {"task_id": 3, "recorded_wall": START + 2 * DAY, "method": "reportIncorrectRecaptcha"},
     )
-    return path
+    return made
 
 
-def test_list_shows_the_newest_first(run: Run, ledger: Path) -> None:
+def test_list_shows_the_newest_first(run: Run, ledger: MadeLedger) -> None:
     """Each report is a line, and the newest comes first."""
     code, out, err = run("history", "list", "--ledger", str(ledger))
     lines = out.splitlines()
@@ -75,14 +73,16 @@ def test_list_shows_the_newest_first(run: Run, ledger: Path) -> None:
         (("--since", "1s"), []),
     ],
 )
-def test_list_keeps_to_its_filters(run: Run, ledger: Path, words: tuple[str, ...], tasks: list[int]) -> None:
+def test_list_keeps_to_its_filters(
+    run: Run, ledger: MadeLedger, words: tuple[str, ...], tasks: list[int]
+) -> None:
     """Each flag leaves out what does not fit."""
     code, out, _ = run("history", "list", "--json", "--ledger", str(ledger), *words)
     assert code == 0
     assert [json.loads(line)["taskId"] for line in out.splitlines()] == tasks
 
 
-def test_show_tells_the_events_in_order(run: Run, ledger: Path) -> None:
+def test_show_tells_the_events_in_order(run: Run, ledger: MadeLedger) -> None:
     """The record comes first, then what happened, oldest first."""
     code, out, _ = run("history", "show", "1", "--ledger", str(ledger))
     assert code == 0
@@ -91,7 +91,7 @@ def test_show_tells_the_events_in_order(run: Run, ledger: Path) -> None:
     assert [event["event"] for event in json.loads(out)["reports"][0]["events"]] == ["claimed", "begun"]
 
 
-def test_show_says_that_nothing_is_known(run: Run, ledger: Path) -> None:
+def test_show_says_that_nothing_is_known(run: Run, ledger: MadeLedger) -> None:
     """A task without a report is one sentence and exit code 1."""
     code, out, err = run("history", "show", "77", "--ledger", str(ledger))
     assert (code, out) == (1, "")
@@ -99,14 +99,14 @@ def test_show_says_that_nothing_is_known(run: Run, ledger: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("show",), ("show", "x"), ("list", "5"), ("show", "0"), ("nothing",)])
-def test_a_wrong_word_is_a_usage_mistake(run: Run, ledger: Path, words: tuple[str, ...]) -> None:
+def test_a_wrong_word_is_a_usage_mistake(run: Run, ledger: MadeLedger, words: tuple[str, ...]) -> None:
     """What is not understood ends with 2 and one line."""
     code, _, err = run("history", *words, "--ledger", str(ledger))
     assert code == 2
     assert len(err.splitlines()) == 1
 
 
-def test_exports_agree_with_each_other(run: Run, ledger: Path, tmp_path: Path) -> None:
+def test_exports_agree_with_each_other(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
     """CSV and JSON lines hold the same reports, and a file of the export is the user's alone."""
     _, out, _ = run("history", "export", "--ledger", str(ledger))
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -122,39 +122,47 @@ def test_exports_agree_with_each_other(run: Run, ledger: Path, tmp_path: Path) -
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
 
 
-def test_export_stops_at_its_limit(run: Run, ledger: Path) -> None:
+def test_a_list_says_how_many_it_leaves_out(
+    run: Run, ledger: MadeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last line tells the whole, or that it is not counted to its end."""
+    ledger.add_reports(*({"task_id": n} for n in range(10, 60)))
+    assert run("history", "list", "--ledger", str(ledger))[1].splitlines()[-1].startswith("50 of 53;")
+    monkeypatch.setattr(history, "_COUNTED", 52)
+    assert run("history", "list", "--ledger", str(ledger))[1].splitlines()[-1].startswith("50 of 52 or more;")
+
+
+def test_export_stops_at_its_limit(run: Run, ledger: MadeLedger) -> None:
     """No more than the asked number of reports is written."""
     _, out, _ = run("history", "export", "--limit", "2", "--ledger", str(ledger))
     assert len(out.splitlines()) == 3
 
 
-def test_export_to_nowhere_is_a_sentence(run: Run, ledger: Path, tmp_path: Path) -> None:
+def test_export_to_nowhere_is_a_sentence(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
     """A file that cannot be made is one line and exit code 1."""
     code, _, err = run("history", "export", "--output", str(tmp_path / "no" / "x"), "--ledger", str(ledger))
     assert code == 1
     assert "cannot be written" in err
 
 
-def test_prune_deletes_only_what_is_old(run: Run, ledger: Path) -> None:
+def test_prune_deletes_only_what_is_old(run: Run, ledger: MadeLedger) -> None:
     """Reports older than the moment go with their events; younger ones stay."""
-    add_reports(ledger, {"task_id": 4, "recorded_wall": time.time()})
+    ledger.add_reports({"task_id": 4, "recorded_wall": time.time()})
     code, out, _ = run("history", "prune", "--before", "2026-01-03", "--ledger", str(ledger))
     assert code == 0
     assert out.startswith("2 reports ")
-    connection = sqlite3.connect(ledger)
-    assert connection.execute("SELECT task_id FROM reports ORDER BY 1").fetchall() == [(3,), (4,)]
-    assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
-    connection.close()
+    assert ledger.select("SELECT task_id FROM reports ORDER BY 1") == [(3,), (4,)]
+    assert ledger.select("SELECT count(*) FROM events") == [(0,)]
 
 
-def test_prune_never_takes_what_guards_a_task(run: Run, ledger: Path) -> None:
+def test_prune_never_takes_what_guards_a_task(run: Run, ledger: MadeLedger) -> None:
     """A moment less than a day ago is refused."""
     code, _, err = run("history", "prune", "--before", "2h", "--ledger", str(ledger))
     assert code == 2
     assert "guard" in err
 
 
-def test_path_prints_the_path_and_nothing_else(run: Run, ledger: Path) -> None:
+def test_path_prints_the_path_and_nothing_else(run: Run, ledger: MadeLedger) -> None:
     """Scripts can use the output as it is."""
     assert run("history", "path", "--ledger", str(ledger)) == (0, f"{ledger}\n", "")
 
@@ -181,7 +189,9 @@ def test_a_missing_ledger_is_a_sentence(run: Run, tmp_path: Path, words: tuple[s
         ("show", "1", "--output", "x"),
     ],
 )
-def test_a_flag_that_would_be_ignored_is_refused(run: Run, ledger: Path, words: tuple[str, ...]) -> None:
+def test_a_flag_that_would_be_ignored_is_refused(
+    run: Run, ledger: MadeLedger, words: tuple[str, ...]
+) -> None:
     """No action looks as if it kept to a flag that it does not know."""
     code, _, err = run("history", *words, "--ledger", str(ledger))
     assert code == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
-from tests.ledgers import ACCOUNT, ENDPOINT, add_pause, add_reports, make_ledger
+from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, MadeLedger, make_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -27,18 +27,18 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run_words
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    """A ledger with a pause that only a person ends, and one that ends by itself."""
-    path = make_ledger(tmp_path / "ledger.sqlite3")
-    add_reports(path, {"task_id": 1})
+@pytest.fixture(params=BACKENDS)
+def ledger(request: pytest.FixtureRequest) -> MadeLedger:
+    """A ledger of each kind with a pause that only a person ends, and one that ends by itself."""
+    made = make_of(request.param, request)()
+    made.add_reports({"task_id": 1})
     now = time.time()
-    add_pause(path, "key_refused", ACCOUNT, "key_does_not_exist", now - 60, None)
-    add_pause(path, "method_withdrawn", "reportIncorrectHcaptcha", "no_such_method", now, now + 600)
-    return path
+    made.add_pause("key_refused", ACCOUNT, "key_does_not_exist", now - 60, None)
+    made.add_pause("method_withdrawn", "reportIncorrectHcaptcha", "no_such_method", now, now + 600)
+    return made
 
 
-def test_list_says_why_and_until_when(run: Run, ledger: Path) -> None:
+def test_list_says_why_and_until_when(run: Run, ledger: MadeLedger) -> None:
     """Each pause is a line with its cause and its end, and the advice of its error follows."""
     code, out, err = run("pauses", "list", "--ledger", str(ledger))
     assert (code, err) == (0, "")
@@ -49,7 +49,7 @@ def test_list_says_why_and_until_when(run: Run, ledger: Path) -> None:
     assert ACCOUNT not in out
 
 
-def test_json_tells_times_as_the_wire_does(run: Run, ledger: Path) -> None:
+def test_json_tells_times_as_the_wire_does(run: Run, ledger: MadeLedger) -> None:
     """Instants are RFC 3339 on the wall clock, whatever the ledger's timeline is."""
     _, out, _ = run("pauses", "list", "--json", "--ledger", str(ledger))
     first, second = json.loads(out)["pauses"]
@@ -59,13 +59,13 @@ def test_json_tells_times_as_the_wire_does(run: Run, ledger: Path) -> None:
     assert (second["scope"], second["manual"]) == ("method", False)
 
 
-def test_another_upstream_has_no_pause(run: Run, ledger: Path) -> None:
+def test_another_upstream_has_no_pause(run: Run, ledger: MadeLedger) -> None:
     """With --url only the pauses of that upstream are shown."""
     _, out, _ = run("pauses", "list", "--ledger", str(ledger), "--url", "http://127.0.0.1:9")
     assert "No pause holds" in out
 
 
-def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: Path) -> None:
+def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: MadeLedger) -> None:
     """Only the asked scope is resumed, and afterwards it is due."""
     words = ("--ledger", str(ledger), "--url", ENDPOINT)
     code, out, _ = run("pauses", "resume", "--scope", "key", *words)
@@ -86,6 +86,6 @@ def test_resume_makes_no_ledger(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_list_takes_no_scope(run: Run, ledger: Path) -> None:
+def test_list_takes_no_scope(run: Run, ledger: MadeLedger) -> None:
     """A flag that would do nothing is refused."""
     assert run("pauses", "list", "--scope", "key", "--ledger", str(ledger))[0] == 2

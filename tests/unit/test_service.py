@@ -571,13 +571,13 @@ def test_refused_key_is_told_once(bridge: Bridge) -> None:
 def test_counts_and_idleness_follow_the_reports(world: World) -> None:
     """What flies and what waits are told apart, and idle means neither."""
     bridge = Bridge(world, concurrency=2, pauses=False)
-    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((0, 0), True)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((0, 0), True)
     for number in range(1, 6):
         bridge.report(number)
     world.run(0.01)
-    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((2, 3), False)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((2, 3), False)
     world.run(5)
-    assert (bridge.service.counts(), bridge.service.wait_idle(0)) == ((0, 0), True)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((0, 0), True)
 
 
 def test_attempt_is_given_what_is_left_of_the_window(world: World) -> None:

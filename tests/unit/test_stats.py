@@ -23,7 +23,7 @@ from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.core.errors import rows
 from bridge.ledger.figures import Age, Cause, Cell, Figures, Latency, Pause
-from tests.ledgers import START, add_reports, make_ledger
+from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 
 Run = Callable[..., tuple[int, str, str]]
 HOUR = int(START // 3600)
@@ -43,20 +43,19 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run_words
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    """A ledger with a little of everything."""
-    path = make_ledger(tmp_path / "ledger.sqlite3")
+@pytest.fixture(params=BACKENDS)
+def ledger(request: pytest.FixtureRequest) -> MadeLedger:
+    """A ledger of each kind with a little of everything."""
+    made = make_of(request.param, request)()
     late = {"outcome": "not_sent", "code": -32010, "kind": "window_closed", "age_s": 75, "latency_ms": None}
     refused = {"outcome": "refused", "code": 16, "kind": "no_such_captcha"}
-    add_reports(
-        path,
+    made.add_reports(
         *({"task_id": n, "age_s": n, "latency_ms": 100 * n} for n in range(1, 11)),
         *({"task_id": n, **late} for n in range(11, 17)),
         *({"task_id": n, **refused, "recorded_wall": START + 90_000} for n in range(17, 29)),
         {"task_id": 30, "outcome": "not_sent", "code": -32001, "kind": "x", "detail": {"cause": "<b>"}},
     )
-    return path
+    return made
 
 
 def figures_of(cells: dict[Cell, int], **more: Any) -> Figures:
@@ -70,7 +69,7 @@ def kinds(figures: Figures, tasks_a_day: int | None = None) -> list[str]:
     return [risk["kind"] for risk in find_risks(summarise(figures, "day"), figures, tasks_a_day)]
 
 
-def test_json_has_every_total(run: Run, ledger: Path) -> None:
+def test_json_has_every_total(run: Run, ledger: MadeLedger) -> None:
     """Counts, reasons, ages and latencies are numbers that fit each other."""
     code, out, _ = run("stats", "--json", "--ledger", str(ledger))
     told = json.loads(out)
@@ -85,7 +84,7 @@ def test_json_has_every_total(run: Run, ledger: Path) -> None:
 
 
 @pytest.mark.parametrize("by", GROUPS)
-def test_every_grouping_counts_every_report(run: Run, ledger: Path, by: str) -> None:
+def test_every_grouping_counts_every_report(run: Run, ledger: MadeLedger, by: str) -> None:
     """The rows of each table add up to all reports."""
     code, out, _ = run("stats", "--csv", "--by", by, "--ledger", str(ledger))
     table = list(csv.DictReader(io.StringIO(out)))
@@ -95,7 +94,7 @@ def test_every_grouping_counts_every_report(run: Run, ledger: Path, by: str) -> 
     assert len({row[by] for row in table}) == len(table)
 
 
-def test_plain_text_has_no_control_characters_and_no_bars(run: Run, ledger: Path) -> None:
+def test_plain_text_has_no_control_characters_and_no_bars(run: Run, ledger: MadeLedger) -> None:
     """What goes to a file is ASCII, in lines, and says honest words."""
     code, out, err = run("stats", "--ledger", str(ledger))
     assert (code, err) == (0, "")
@@ -107,7 +106,7 @@ def test_plain_text_has_no_control_characters_and_no_bars(run: Run, ledger: Path
     assert "accepted by the API" in out
 
 
-def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: Path, run: Run) -> None:
+def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: MadeLedger, run: Run) -> None:
     """Bars appear at 100 columns and not at 40, and no line is wider than the terminal."""
     summary = summarise(figures_of({Cell(HOUR, IMAGE, "accepted", 0): 5}), "day") | {"warnings": []}
     screen = Screen(io.StringIO())
@@ -121,14 +120,14 @@ def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: Path, run: Run) -> No
     assert max(map(len, wide)) <= 100
 
 
-def test_an_empty_span_is_said(run: Run, ledger: Path, tmp_path: Path) -> None:
+def test_an_empty_span_is_said(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
     """No report in the span is a sentence in every form, never a division by zero."""
     for words in (), ("--json",), ("--csv",), ("--by", "account"), ("--html", str(tmp_path / "p.html")):
         code, _, err = run("stats", "--since", "1s", "--ledger", str(ledger), *words)
         assert (code, err) == (0, "")
 
 
-def test_the_page_is_whole_and_loads_nothing(run: Run, ledger: Path, tmp_path: Path) -> None:
+def test_the_page_is_whole_and_loads_nothing(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
     """The page's tags match, its ids are unique, foreign text is escaped, and nothing is loaded."""
     target = tmp_path / "page.html"
     assert run("stats", "--html", str(target), "--ledger", str(ledger))[0] == 0
@@ -259,7 +258,9 @@ def test_pauses_and_causes_are_listed() -> None:
     assert "HTTP 403: 3" in page.render_page(summary | {"warnings": []}, START)
 
 
-def test_the_page_is_opened_in_the_browser(run: Run, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_opened_in_the_browser(
+    run: Run, ledger: MadeLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With --open the page is written and handed to the browser; without one a sentence says so."""
     opened: list[str] = []
 

@@ -172,10 +172,10 @@ def test_a_non_blocking_descriptor_is_waited_for(
     pump = Pump(reader)
     wait, false_alarms = pump._wait_for_both, [1, 2]
 
-    def wait_in_vain() -> list[int]:
+    def wait_in_vain(most_s: float | None) -> list[int]:
         """Act as if another process had taken the bytes between the wait and the read."""
         if not false_alarms:
-            return wait()
+            return wait(most_s)
         false_alarms.pop()
         return [reader]
 

@@ -1,0 +1,443 @@
+"""Reads a ledger on a server for people, also while bridges work on it.
+
+Every question is a read-only transaction of its own with a time-out, and the server does the counting.
+Needs no right to write and not the ledger's secret. Imported by `bridge.ledger.figures` and the doctor.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn
+
+from bridge.core.model import Listing, PauseState, Row
+from bridge.core.redact import Secret
+from bridge.ledger.figures import (
+    IN_FLIGHT,
+    MAX_AGE_S,
+    MAX_LATENCY_MS,
+    Age,
+    Cause,
+    Cell,
+    Figures,
+    Found,
+    Latency,
+    NoLedger,
+    Pause,
+    Progress,
+    Span,
+    move,
+)
+from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, connect
+from bridge.ledger.postgres_rows import (
+    QUERIES,
+    array,
+    certain,
+    dump,
+    load,
+    select_listing,
+    text,
+    to_pause,
+    to_row,
+    whole,
+)
+from bridge.ledger.postgres_schema import Found as Version
+from bridge.ledger.postgres_schema import identify
+from bridge.ledger.postgres_trouble import POOLED, explain, trouble
+from bridge.ledger.store import EventRow
+from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, UNREADABLE, LedgerTrouble
+
+STEP: Final = 1_000_000
+"""Numbers of reports per statement: a second or two, so that progress can be shown and no snapshot is held
+for long."""
+QUICK_S: Final = 5.0
+"""Longest time for a question that an index answers."""
+LIST_S: Final = 60.0
+"""Longest time for a page of a list: its filter may fit few of many reports."""
+COUNT_S: Final = 600.0
+"""Longest time for a count, of however many reports."""
+LOCK_S: Final = 2.0
+"""Longest wait for a lock: nothing but a migration or an administrator keeps readers out."""
+COUNTED: Final = 100_000
+"""Up to so many reports their number is counted for `PostgresReader.health`; above, the server estimates."""
+_MARGIN_S: Final = 1.0
+"""How much longer we wait than the server may take, so that it is the server who says why."""
+_SKEW_TRIES: Final = 3
+_POOLED_STATES: Final = frozenset({"42P05", "26000"})
+"""A prepared statement that is there already, or not any more: somebody else has our session."""
+_NEWER: Final = "A newer version of report-bridge has changed the ledger: install that version to read it."
+_MISSING: Final = (
+    "There is no ledger in the database yet: the first report makes it, or 'report-bridge ledger migrate'."
+)
+_SETTINGS: Final[Mapping[str, str]] = {
+    "search_path": "report_bridge, pg_temp",
+    "lock_timeout": str(round(LOCK_S * 1000)),
+    # Nobody waits for the rest once a command was broken off.
+    "client_connection_check_interval": "1000",
+    # A bound of what the planner may expect of a hash table; some ten thousand groups need a few MiB.
+    "work_mem": "131072",
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+}
+_WRITES: Final = ("write_accounts", "write_reports", "write_events", "write_pauses")
+_CELL, _AGE, _LATENCY = range(3)
+
+
+def _parse(script: str) -> dict[str, str]:
+    """The statements of the script by name. The first line of each says what it is for."""
+    parts = (part.partition("\n") for part in script.split("-- name: ")[1:])
+    return {name.strip(): rest.partition("\n")[2].strip().rstrip(";") for name, _, rest in parts}
+
+
+_Q: Final[Mapping[str, str]] = _parse(load("postgres_figures.sql"))
+_OF_TASK: Final = "r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[])"
+_FIND_NEWEST: Final = QUERIES["listing"].replace("{terms}", f"{_OF_TASK} AND r.current")
+_FIND_OLDER: Final = QUERIES["listing"].replace("{terms}", f"{_OF_TASK} AND NOT r.current")
+_OPEN_PAUSES: Final = f"SELECT * FROM ({QUERIES['all_pauses']}) AS a WHERE a.state <> 'closed'"
+
+
+class PostgresReader:
+    """A ledger on a server opened for reading; fits `bridge.ledger.figures.Reader`.
+
+    Made by `open`, or by `connect` for who wants to know what is wrong.
+
+    Thread safety: none.
+
+    Args:
+        link: a session.
+        reconnect: makes another one.
+        wall_clock: UNIX seconds of this host.
+    """
+
+    def __init__(self, link: Link, reconnect: Callable[[], Link], wall_clock: Callable[[], float]) -> None:
+        self._link = link
+        self._reconnect = reconnect
+        self._wall_clock = wall_clock
+
+    @classmethod
+    def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
+        """Connect to a server, whatever is in its database; only `health` may be asked then.
+
+        Args:
+            url: ``postgresql://…`` as libpq reads it.
+            password: one that the usual sources do not have.
+            wall: UNIX seconds now.
+
+        Raises:
+            LedgerTrouble: there is no driver, no server, or it does not let us in.
+        """
+        began_at = time.monotonic()
+        return cls(
+            connect(url, password),
+            lambda: connect(url, password),
+            lambda: wall + time.monotonic() - began_at,
+        )
+
+    @classmethod
+    def open(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
+        """Open a ledger that exists and may be read.
+
+        Raises:
+            NoLedger: the database has none.
+            LedgerTrouble: it cannot be read.
+        """
+        reader = cls.connect(url, password, wall)
+        try:
+            found = reader._identify()
+            if found.version == 0:
+                raise NoLedger(_MISSING)
+            if found.is_newer:
+                raise LedgerTrouble(NEWER, _NEWER)
+            reader._ask(_Q["may_read"])
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    # --- transactions ------------------------------------------------------------------------
+
+    def _ask(self, statement: str, values: Sequence[bytes | None] = (), wait_s: float = QUICK_S) -> Rows:
+        """Ask one question, in a transaction of its own and one round trip."""
+        return self._run([*_opening(wait_s), (statement, values), (QUERIES["commit"], [])], wait_s)[2]
+
+    def _run(self, statements: Sequence[Statement], wait_s: float) -> list[Rows]:
+        with self._translated():
+            return self._link.run(statements, wait_s + _MARGIN_S)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Undo what was begun, and say what is wrong in the ledger's words."""
+        try:
+            yield
+        except ServerRefused as refusal:
+            with suppress(ServerRefused, LinkLost):
+                if not self._link.is_idle:
+                    self._link.run([(QUERIES["roll_back"], [])])
+            _refuse(refusal)
+        except LinkLost:
+            raise trouble(UNREADABLE) from None
+
+    def _identify(self) -> Version:
+        with self._translated():
+            self._link.run(_opening(QUICK_S))
+            found = identify(self._link)
+            self._link.run([(QUERIES["commit"], [])])
+            return found
+
+    # --- lists -------------------------------------------------------------------------------
+
+    def count(self, listing: Listing, most: int | None = None) -> int:
+        """How many reports a listing has, whatever its limit."""
+        statement, values = select_listing(listing._replace(before_seq=None), 0)
+        part = statement[statement.index("FROM reports") : statement.rindex(" ORDER BY ")]
+        if most is None:
+            # The first value would be the limit; without one the server may count on several processors.
+            values[0], counted = None, f"SELECT count(*) {part} AND $1::bigint IS NULL"
+        else:
+            values[0] = str(most).encode()
+            counted = f"SELECT count(*) FROM (SELECT 1 {part} LIMIT $1::bigint) AS counted"
+        return int(certain(self._ask(counted, values, COUNT_S)[0][0]))
+
+    def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
+        """The reports of a listing, newest first, a transaction per page; the next begins where it ended."""
+        before = listing.before_seq
+        while True:
+            statement, values = select_listing(listing._replace(before_seq=before), listing.limit)
+            page = _to_rows(self._ask(statement, values, LIST_S))
+            if page:
+                yield page
+            if len(page) < listing.limit:
+                return
+            before = page[-1].seq
+
+    def find(self, task_id: int, endpoint: str | None) -> Found:
+        """The reports of a task id."""
+        accounts = [number for number, place, _ in self._accounts() if endpoint in (None, place)]
+        values = [None, str(task_id).encode(), array(accounts)]
+        newest = _to_rows(self._ask(_FIND_NEWEST, values))
+        older: tuple[Row, ...] = ()
+        is_whole = True
+        if newest:
+            # The identity index holds the newest report of a task; for older ones the whole table is read.
+            try:
+                older = _to_rows(self._ask(_FIND_OLDER, values, QUICK_S))
+            except LedgerTrouble as met:
+                if met.kind != LOCKED:
+                    raise
+                is_whole = False
+        return Found(tuple(sorted((*newest, *older), key=lambda row: -row.seq)), is_whole)
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        return tuple(
+            EventRow(float(certain(at)), certain(name), json.loads(certain(data)))
+            for at, name, data in self._ask(QUERIES["events"], [str(seq).encode()])
+        )
+
+    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
+        """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
+        skew_s, _ = self._measure()
+        found = [
+            (certain(values[0]), move(to_pause(values), skew_s))
+            for values in self._ask(_OPEN_PAUSES, [], LIST_S)
+        ]
+        return tuple(sorted(found, key=lambda pause: (pause[0], pause[1].key)))
+
+    def _accounts(self) -> list[tuple[int, str, str]]:
+        return [
+            (int(certain(number)), certain(endpoint), certain(account))
+            for number, endpoint, account in self._ask(_Q["accounts"])
+        ]
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def figures(self, span: Span, methods: tuple[str, ...], progress: Progress | None = None) -> Figures:
+        """Count, a bounded number of reports at a time."""
+        accounts = {
+            number: account[:8]
+            for number, endpoint, account in self._accounts()
+            if span.endpoint in (None, endpoint) and account.startswith(span.account or "")
+        }
+        counts = Figures(Counter(), Counter(), Counter(), Counter(), Counter())
+        first, last = self._bounds(span)
+        for start in range(first, last + 1, STEP):
+            end = min(start + STEP - 1, last)
+            values: list[bytes | None] = [str(start).encode(), str(end).encode()]
+            bounds: list[bytes | None] = [str(MAX_AGE_S).encode(), str(MAX_LATENCY_MS).encode()]
+            terms, more = _filter(span, accounts, len(values) + len(bounds))
+            statement = _Q["figures"].replace("{terms}", terms)
+            _add_figures(counts, self._ask(statement, [*values, *bounds, *more], COUNT_S), methods, accounts)
+            terms, more = _filter(span, accounts, len(values))
+            of_reports = (
+                f"AND EXISTS (SELECT FROM reports AS r WHERE r.seq = e.report {terms})" if terms else ""
+            )
+            statement = _Q["openings"].replace("{terms}", of_reports)
+            for hour, rule, cause, many in self._ask(statement, [*values, *more], COUNT_S):
+                opening = Pause(int(certain(hour)), text(rule) or "", text(cause) or "")
+                counts.pauses[opening] += int(certain(many))
+            if progress is not None:
+                progress(end - first + 1, last - first + 1)
+        return counts
+
+    def _bounds(self, span: Span) -> tuple[int, int]:
+        """The first and last report to look at; more may be between them than fit the span."""
+        first, last = self._ask(_Q["span"])[0]
+        if span.since_wall is not None:
+            first = self._ask(_Q["first_since"], [repr(float(span.since_wall)).encode()], COUNT_S)[0][0]
+        if span.until_wall is not None:
+            last = self._ask(_Q["last_until"], [repr(float(span.until_wall)).encode()], COUNT_S)[0][0]
+        return (1, 0) if first is None or last is None else (int(first), int(last))
+
+    # --- health ------------------------------------------------------------------------------
+
+    def health(self) -> Mapping[str, Any]:
+        """Facts about the server, the ledger and this role; also where there is no ledger."""
+        ((size, may_create, has_schema, sessions, estimate),) = self._ask(_Q["database"])
+        ((is_standby, version, is_synced, is_synchronous, is_readonly),) = self._ask(QUERIES["condition"])
+        lacking = tuple(certain(row[0]) for row in self._ask(_Q["lacking"]))
+        may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
+        found = self._identify() if may_identify else None
+        reports = whole(estimate)
+        if (
+            found is not None
+            and found.version
+            and "SELECT on reports" not in lacking
+            and (reports or 0) <= COUNTED
+        ):
+            reports = int(certain(self._ask(QUERIES["count_reports"], [], LIST_S)[0][0]))
+        skew_s, round_trip_s = self._measure()
+        return {
+            "kind": "postgres",
+            "path": self._link.place,
+            "serverVersion": certain(version),
+            "isStandby": is_standby == b"t",
+            "isReadonly": is_readonly == b"t",
+            "isDurable": is_synced == is_synchronous == b"t",
+            "hasSchema": has_schema == b"t",
+            "schemaVersion": None if found is None else found.version,
+            "isNewer": found is not None and found.is_newer,
+            "mayCreate": may_create == b"t",
+            "lacking": lacking,
+            "sizeBytes": int(certain(size)),
+            "reports": reports,
+            "sessions": int(certain(sessions)),
+            "clockSkewS": skew_s,
+            "roundTripS": round_trip_s,
+        }
+
+    def _measure(self) -> tuple[float, float]:
+        """This host's clock minus the server's, and the round trip that bounds its error, in seconds."""
+        best: tuple[float, float] | None = None
+        for _ in range(_SKEW_TRIES):
+            before, started_at = self._wall_clock(), time.monotonic()
+            ((told, *_),) = self._run([(QUERIES["clock_reading"], [])], QUICK_S)[0]
+            round_trip_s = time.monotonic() - started_at
+            if best is None or round_trip_s < best[1]:
+                best = before + round_trip_s / 2 - float(certain(told)), round_trip_s
+        assert best is not None
+        return best
+
+    def is_pooled(self) -> bool:
+        """True if a pooler gives our session to others between transactions; False if none was noticed.
+
+        Two sessions that are open at once never share a process of the server, and never change theirs.
+        """
+        try:
+            mine = self._pid(self._link)
+            other = self._reconnect()
+            try:
+                if self._pid(other) == mine:
+                    return True
+                other.run([(QUERIES["begin_reading"], []), (_Q["pid"], [])], QUICK_S)
+                return self._pid(self._link) != mine
+            finally:
+                other.close()
+        except ServerRefused as refusal:
+            if refusal.state in _POOLED_STATES:
+                return True
+            _refuse(refusal)
+        except LinkLost:
+            raise trouble(UNREADABLE) from None
+
+    @staticmethod
+    def _pid(link: Link) -> bytes | None:
+        return link.run([(_Q["pid"], [])], QUICK_S)[0][0][0]
+
+    def check(self, full: bool = False) -> tuple[str, ...]:
+        """Look for damage; the problems found, at most ten."""
+        names = ("find_damage", "find_false_reports") if full else ("find_damage",)
+        found = [certain(row[0]) for name in names for row in self._ask(QUERIES[name], [], COUNT_S)]
+        return tuple(found[:10])
+
+    def try_write(self) -> LedgerTrouble | None:
+        """Begin a write and take it back; None if a bridge could write now."""
+        try:
+            _, settings = _opening(QUICK_S)
+            writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
+            self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])], QUICK_S)
+        except LedgerTrouble as met:
+            return met
+        return None
+
+    def close(self) -> None:
+        """Let go of the session. Idempotent."""
+        self._link.close()
+
+
+def _opening(wait_s: float) -> list[Statement]:
+    """Open a transaction in which nothing can be written and nothing takes longer."""
+    settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
+    return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
+
+
+def _refuse(refusal: ServerRefused) -> NoReturn:
+    if refusal.state in _POOLED_STATES:
+        raise LedgerTrouble(FOREIGN, POOLED) from None
+    raise explain(refusal.state) from None
+
+
+def _to_rows(rows: Rows) -> tuple[Row, ...]:
+    return tuple(to_row(values, certain(values[-2]), certain(values[-1])) for values in rows)
+
+
+def _filter(span: Span, accounts: Collection[int], marks: int) -> tuple[str, list[bytes | None]]:
+    """The rest of the WHERE clause, empty if every report counts, and its values after so many others."""
+    terms: list[str] = []
+    values: list[bytes | None] = []
+
+    def add(term: str, value: bytes) -> None:
+        values.append(value)
+        terms.append("AND " + term.format(f"${marks + len(values)}"))
+
+    if span.since_wall is not None:
+        add("r.recorded_wall >= {}::float8", repr(float(span.since_wall)).encode())
+    if span.until_wall is not None:
+        add("r.recorded_wall < {}::float8", repr(float(span.until_wall)).encode())
+    if span.endpoint is not None or span.account is not None:
+        add("r.account_id = ANY ({}::integer[])", array(accounts))
+    if span.method is not None:
+        add("r.method = {}::text", span.method.encode())
+    return " ".join(terms), values
+
+
+def _add_figures(figures: Figures, rows: Rows, methods: Collection[str], accounts: Mapping[int, str]) -> None:
+    """Add what one statement counted."""
+    for kind, told, *values in rows:
+        which, many = int(certain(kind)), int(certain(told))
+        of, ended, hour, code, account_id, fate, seconds, latency_ms, cause = values
+        method = (text(of) or "") if of is not None and of.decode() in methods else "other"
+        outcome = text(ended) or IN_FLIGHT
+        if which == _CELL:
+            figures.cells[Cell(int(certain(hour)), method, outcome, int(certain(code)))] += many
+        elif which == _AGE:
+            # An account that is newer than this reading's list.
+            account = accounts.get(int(certain(account_id)), "?")
+            figures.ages[Age(account, method, outcome, certain(fate), whole(seconds))] += many
+        elif which == _LATENCY:
+            if latency_ms is not None:
+                figures.latencies[Latency(method, int(latency_ms))] += many
+        elif cause is not None:
+            figures.causes[Cause(int(certain(code)), cause.decode())] += many
