@@ -52,9 +52,12 @@ fuzz: .venv/.stamp ## properties with many examples, and the fuzzers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -n $(JOBS) --timeout 1800 tests/unit tests/contract
 	for f in scripts/fuzz_*.py; do $(BIN)/python $$f || exit 1; done
 
-soak: .venv/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace)
+soak: .venv/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace); fleets; sizes
 	$(BIN)/python scripts/soak.py --minutes 30 --state .venv/soak.json
 	$(BIN)/python scripts/soak_strace.py --minutes 20
+	$(BIN)/python scripts/soak_takeover.py
+	$(BIN)/python scripts/fleet_sizing.py
+	$(BIN)/python scripts/soak_rows.py
 
 mutate: .venv/.stamp ## change the core decisions one by one and see whether the tests notice
 	$(BIN)/python scripts/mutate.py

@@ -301,6 +301,28 @@ def measure_stream(bench: Bench) -> None:
     arena.close_all()
 
 
+def measure_instructions(bench: Bench) -> None:
+    """Instructions that a report takes in user space: a long run minus a short one."""
+    arena = bench.arena
+    counter = shutil.which("valgrind")
+    if counter is None:
+        raise Missing("valgrind is not here")
+    url = arena.upstream(0)
+    counts: dict[int, int] = {}
+    for reports in (40, 240):
+        bench.say(f"instructions of {reports} reports")
+        notes = arena.path(".callgrind")
+        under = [counter, "-q", "--tool=callgrind", f"--callgrind-out-file={notes}"]
+        # As many in flight as there is room for: otherwise the count depends on who wakes when.
+        server = arena.bridge(url, 8, under=under)
+        server.run_count(8, reports)
+        server.finish()
+        with open(notes, encoding="ascii", errors="replace") as file:
+            counts[reports] = next(int(line.split()[1]) for line in file if line.startswith("totals:"))
+    arena.close_all()
+    bench.figures["instructions a report, thousands"] = round((counts[240] - counts[40]) / 200 / 1000)
+
+
 GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "main": measure_main,
     "start": measure_start,
@@ -311,6 +333,7 @@ GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "sync": measure_sync,
     "end": measure_end,
     "stream": measure_stream,
+    "instructions": measure_instructions,
     "rows": measure_rows,
     "matrix": measure_matrix,
 }

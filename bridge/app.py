@@ -88,6 +88,7 @@ class App:
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
             deliver=None if loop is None else loop.post,
+            starts=loop is None,
         )
         self._alarm = Alarm(self.journal.now, lambda: self.service.tick(), self.note_bug)
         self._sender = Sender(
@@ -99,6 +100,8 @@ class App:
             on_bug=self.note_bug,
         )
         if loop is not None:
+            # What has come already is answered before the ledger takes the processor's time.
+            loop.post(self.journal.start)
             self.journal.collect()
             loop.flushes.append(self.journal.flush)
         self.service = Service(

@@ -150,7 +150,12 @@ class PgServer:
             with contextlib.suppress(ProcessLookupError):
                 self.go_on()
             self.stop(signal.SIGQUIT)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for _ in range(50):
+            # The processes of a server that was killed may still write for a moment.
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                return
+            time.sleep(0.1)
 
     def log(self) -> str:
         """What the server said."""

@@ -11,7 +11,7 @@ import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Event, Thread, current_thread, get_ident
+from threading import Event, Lock, Thread, current_thread, get_ident
 from typing import Any, Final
 
 from bridge.core.model import Operation
@@ -44,6 +44,7 @@ class Journal:
         on_error: takes a random reference and an unexpected exception, for the log.
         deliver: calls what it is given soon, elsewhere, in order; without it results are told on the
             journal's thread.
+        starts: False to leave it to `start` when the ledger is opened.
         retry_s: seconds between two tries to come back to a ledger in trouble; tries to open one
             become rarer, up to 30 s.
         boot_clock: seconds since boot, suspend included; with the ledger's offset, the timeline.
@@ -60,6 +61,7 @@ class Journal:
         on_event: Callable[[str, Mapping[str, Any]], None],
         on_error: Callable[[str, BaseException], None] | None = None,
         deliver: Callable[[Callable[[], None]], None] | None = None,
+        starts: bool = True,
         retry_s: float = 1.0,
         boot_clock: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -88,7 +90,19 @@ class Journal:
             wall=wall,
         )
         self._thread = Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._start_lock = Lock()
+        if starts:
+            self.start()
+
+    def start(self) -> None:
+        """Begin to open the ledger, if that has not begun."""
+        with self._start_lock:
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def _wait_until_open(self) -> None:
+        self.start()
+        self._opened.wait()
 
     # --- for the service ---------------------------------------------------------------------
 
@@ -136,13 +150,13 @@ class Journal:
         Waits until the first try to open the ledger is over.
         """
         if self._accounts.secret is None:
-            self._opened.wait()
+            self._wait_until_open()
         return self._accounts.name(secret_text)
 
     def now(self) -> float:
         """Seconds on the ledger's timeline. Waits until the first try to open the ledger is over."""
         if self._accounts.secret is None:
-            self._opened.wait()
+            self._wait_until_open()
         return self._boot_clock() + self._accounts.offset_s
 
     def when_open(self, use: Callable[[], None]) -> None:
@@ -158,7 +172,7 @@ class Journal:
     @property
     def instance(self) -> str:
         """Name of this bridge in the store that is in use."""
-        self._opened.wait()
+        self._wait_until_open()
         primary = self._pair.condition.primary
         return "" if primary is None else primary.instance
 
@@ -187,6 +201,7 @@ class Journal:
         Returns:
             True if all that happened within ``timeout_s`` seconds.
         """
+        self.start()
         self.flush()
         self._queue.put(_END)
         if current_thread() is not self._thread:

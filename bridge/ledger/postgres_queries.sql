@@ -42,6 +42,10 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
 SELECT pg_is_in_recovery(), current_setting('server_version'), current_setting('fsync') = 'on',
        current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on';
 
+-- name: timeline
+-- How often a standby has taken over on the way to this server; each time the number grows.
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint;
+
 -- name: version
 -- Whether there is a schema, the tables in it, and their version; zero if there are none.
 SELECT to_regnamespace('report_bridge') IS NOT NULL, to_regclass('report_bridge.versions') IS NOT NULL;

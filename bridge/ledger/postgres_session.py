@@ -17,7 +17,7 @@ from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, RETRY_FIRST_S, Pulse
 from bridge.ledger.postgres_rows import QUERIES, certain, dump
 from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
-from bridge.ledger.postgres_trouble import CLOCK_MOVED, GONE, PASSING, explain, trouble
+from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, GONE, PASSING, explain, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
@@ -81,6 +81,8 @@ class Session:
         self._why_lost = trouble(UNREADABLE)
         self._lost_at = 0.0
         self._is_closed = False
+        self._timeline = 0
+        """The highest that was met; a server with a lower one knows nothing of what was written since."""
         self._pulse = Pulse(self._beat, self._come_back)
 
     def open(self) -> None:
@@ -106,6 +108,7 @@ class Session:
                 if len(self.secret) != 32:
                     raise trouble(CORRUPT)
                 if not is_readonly:
+                    self._timeline = _read_timeline(link)
                     self.hold(link)
                 self.clock_offset_s, _ = self._measure(link, _OFFSET_TRIES)
         except BaseException:
@@ -274,6 +277,10 @@ class Session:
                     # Opened anew it is the same ledger, with its times told in ours as they are now.
                     raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
+                    timeline = _read_timeline(link)
+                    if 0 < timeline < self._timeline:
+                        raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
+                    self._timeline = max(timeline, self._timeline)
                     self.hold(link)
         except LedgerTrouble as why:
             self._why_lost = why
@@ -292,6 +299,14 @@ class Session:
 
 _PID: Final = "SELECT pg_backend_pid()"
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+
+def _read_timeline(link: Link) -> int:
+    """The server's timeline; 0 where that is not told."""
+    try:
+        return int(certain(link.run([(_Q["timeline"], [])])[0][0][0]))
+    except ServerRefused:
+        return 0
 
 
 def _read_secret(link: Link) -> bytes:

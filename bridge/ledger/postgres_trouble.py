@@ -36,6 +36,10 @@ STRANGE_SCHEMA: Final = (
     "The ledger's database has a schema report_bridge that is not a ledger: choose another database."
 )
 CLOCK_MOVED: Final = "The ledger's server has another clock than before; the ledger is opened again."
+FORMER_SERVER: Final = (
+    "The ledger's server is one that its standby has replaced: it must not take writes; end it, and if it is "
+    "meant to be the ledger, start the bridge again."
+)
 NOT_ALLOWED: Final = "The ledger's role lacks a privilege: see the fleet page for what it needs."
 
 SENTENCES: Final[Mapping[str, str]] = {

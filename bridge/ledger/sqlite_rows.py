@@ -80,11 +80,14 @@ DEFER: Final = (
     "UPDATE reports SET state = 'waiting', attempts = ?, sends = ?, perhaps = ?, latency_ms = ? "
     "WHERE seq = ? AND owner = ? AND state IN ('queued', 'sending', 'waiting')"
 )
-FINISH: Final = (
-    "UPDATE reports SET state = 'done', owner = NULL, attempts = ?, sends = ?, perhaps = ?, latency_ms = ?, "
-    "outcome = ?, code = ?, kind = ?, detail = ?, finished_wall = ?, finished_at = ? "
-    "WHERE seq = ? AND owner = ? AND state IN ('queued', 'sending', 'waiting')"
+_FINISH: Final = (
+    "UPDATE reports SET state = 'done', owner = NULL, attempts = v.column1, sends = v.column2, "
+    "perhaps = v.column3, latency_ms = v.column4, outcome = v.column5, code = v.column6, kind = v.column7, "
+    "detail = v.column8, finished_wall = v.column9, finished_at = v.column10 FROM (VALUES {rows}) AS v "
+    "WHERE reports.seq = v.column11 AND reports.owner = v.column12 "
+    "AND state IN ('queued', 'sending', 'waiting')"
 )
+_FINISH_ROW: Final = f"({', '.join('?' * 12)})"
 ADD_EVENT: Final = (
     "INSERT INTO events (report, nth, at_wall, name, data) "
     "SELECT ?1, coalesce(max(nth), 0) + 1, ?2, ?3, ?4 FROM events WHERE report = ?1"
@@ -116,10 +119,11 @@ _find_pauses: dict[int, str] = {}
 
 
 MOST_ROWS: Final = 32
-"""Rows that one statement adds at most. One statement of many rows costs a third of many statements."""
+"""Rows that one statement adds or finishes at most. It costs a third of as many statements."""
 ADD_REPORTS: Final = {n: _ADD + ", ".join([_ADD_ROW] * n) for n in (1, 2, 4, 8, 16, MOST_ROWS)}
+FINISH: Final = {n: _FINISH.format(rows=", ".join([_FINISH_ROW] * n)) for n in ADD_REPORTS}
 ADD_EVENTS: Final = {n: _ADD_EVENTS + ", ".join([_ADD_EVENT_ROW] * n) for n in ADD_REPORTS}
-"""Number of rows -> the statement that adds so many."""
+"""Number of rows -> the statement that writes so many."""
 
 
 def find_pauses(subjects: int) -> str:

@@ -71,6 +71,7 @@ class SqliteSteps(step.Steps, Reads):
         self._by_seq: dict[int, Entry] = {}
         self._pauses: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
         self._changes: list[tuple[str, list[_Values]]] = []
+        self._finished: list[_Values] = []
         self._added: list[_Values] = []
         self._told: list[_Values] = []
         self._saved: dict[tuple[str, PauseKey], PauseState] = {}
@@ -200,8 +201,14 @@ class SqliteSteps(step.Steps, Reads):
         entry = self._entry_of(before)
         if entry.is_new:
             self.flush()
-        statement, values = _CHANGES[how]
-        self._change(statement, values(self, before, after))
+        if how == step.FINISH:
+            self._finished.append(_finish(self, before, after))
+        else:
+            if self._finished:
+                # Perhaps of the same report, and finished ones are written last.
+                self.flush()
+            statement, values = _CHANGES[how]
+            self._change(statement, values(self, before, after))
         entry.row = after
         if after.state != DONE:
             entry.finished_at = None
@@ -283,11 +290,16 @@ class SqliteSteps(step.Steps, Reads):
                 self._connection.executemany(statement, values)
             if self._connection.total_changes - before != len(values):
                 raise Raced
+        if self._finished:
+            before = self._connection.total_changes
+            self._add_rows(sql.FINISH, self._finished)
+            if self._connection.total_changes - before != len(self._finished):
+                raise Raced
         self._add_rows(sql.ADD_REPORTS, self._added)
         self._add_rows(sql.ADD_EVENTS, self._told)
         for (endpoint, _), state in self._saved.items():
             self._execute(sql.SAVE_PAUSE, sql.from_pause(state, endpoint))
-        self._changes, self._added, self._told, self._saved = [], [], [], {}
+        self._changes, self._finished, self._added, self._told, self._saved = [], [], [], [], {}
         for entry in self._touched.values():
             entry.is_new = False
 
@@ -377,6 +389,5 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[SqliteSteps, Row, Row], tuple[
     step.ADOPT: (sql.ADOPT, _adopt),
     step.BEGIN: (sql.BEGIN_ATTEMPT, _begin),
     step.DEFER: (sql.DEFER, _defer),
-    step.FINISH: (sql.FINISH, _finish),
 }
 """What is written -> the statement and how its values are made."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -22,23 +21,6 @@ PENDING: Final = object()
 Method = Callable[[Any, dict[str, Any]], Any]
 """A method: called with the context and the params by name; returns a JSON-ready result or
 `PENDING`; raises `BridgeError`."""
-
-
-class _AnySignature(Signature):
-    """The signature of what takes anything: there is nothing to find out by binding."""
-
-    def bind(self, /, *_: Any, **__: Any) -> Any:
-        """Fit always."""
-        return None
-
-
-_SIGNATURE: Final = _AnySignature(
-    [
-        Parameter("context", Parameter.POSITIONAL_ONLY),
-        Parameter("arguments", Parameter.VAR_POSITIONAL),
-        Parameter("params", Parameter.VAR_KEYWORD),
-    ]
-)
 
 
 class Failure(NamedTuple):
@@ -55,27 +37,59 @@ def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
         try:
             for package in ("oslash", "jsonrpcserver"):
                 _stub_package(package)
-            _stub_typing()
-            return _import_both()
+            for name, members in _stub_members():
+                _stub_module(name, members)
+            dispatcher, result = _import_both()
+            # Also where somebody had loaded the real module before.
+            dispatcher.signature = _fit_all
+            return dispatcher, result
         except (ImportError, AttributeError):
             for name in [n for n in sys.modules if n.partition(".")[0] in ("oslash", "jsonrpcserver")]:
                 del sys.modules[name]
         finally:
-            for name in ("oslash", "jsonrpcserver", "typing_extensions"):
+            for name in ("oslash", "jsonrpcserver", "typing_extensions", "logging", "inspect"):
                 if getattr(sys.modules.get(name), "_is_stub", False):
                     del sys.modules[name]
     return _import_both()
 
 
-def _stub_typing() -> None:
-    """Let oslash find the one name it wants of typing_extensions, which takes 10 ms to load."""
+def _stub_members() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The few names that the libraries want of modules that take a third of our start to load."""
     import typing
 
-    if "typing_extensions" not in sys.modules:
-        stub = ModuleType("typing_extensions")
-        stub.runtime_checkable = typing.runtime_checkable  # type: ignore[attr-defined]
-        stub._is_stub = True  # type: ignore[attr-defined]
-        sys.modules["typing_extensions"] = stub
+    yield "typing_extensions", {"runtime_checkable": typing.runtime_checkable}
+    yield "logging", {"getLogger": lambda _name: _Silence()}
+    yield "inspect", {"signature": _fit_all}
+
+
+class _Silence:
+    """A log that is switched off."""
+
+    disabled = False
+
+    def exception(self, _error: BaseException) -> None:
+        """Tell nobody: tracebacks show arguments, and arguments hold keys."""
+
+
+class _FitsAll:
+    """The signature of what takes anything, as all our methods do before their params are checked."""
+
+    def bind(self, /, *_: Any, **__: Any) -> None:
+        """Find nothing wrong."""
+
+
+_FITS_ALL: Final = _FitsAll()
+
+
+def _fit_all(_function: Callable[..., Any]) -> _FitsAll:
+    return _FITS_ALL
+
+
+def _stub_module(name: str, members: Mapping[str, Any]) -> None:
+    if name not in sys.modules:
+        stub = ModuleType(name)
+        stub.__dict__.update(members, _is_stub=True)
+        sys.modules[name] = stub
 
 
 def _stub_package(package: str) -> None:
@@ -169,7 +183,6 @@ class Dispatcher:
             except Exception as bug:
                 return self._error(*self.fail(bug))
 
-        guarded.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
         return guarded
 
 

@@ -22,8 +22,8 @@ that no request meets a connection which the other side is just closing (that wo
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
 
-_READ_BYTES: Final = 16384
-"""Taken at once: one TLS record, many answers."""
+_READ_BYTES: Final = 4096
+"""Taken at once: an answer is a few hundred bytes, and room for more has to be made each time."""
 
 
 class Patient:

@@ -117,33 +117,40 @@ class Pump:
             fired = self._wait(self._wait_for_both if ready() else self._wait_for_wake)
             if self._wake_source in fired:
                 self._answer_wake()
-                if self._is_stopped() or not ready():
-                    continue
-            if self._fd in fired:
-                try:
-                    chunk = os.read(self._fd, CHUNK_BYTES)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    chunk = b""
-                if not chunk:
-                    return EOF
-                feed(chunk)
+            if self._fd in fired and not self._is_stopped() and ready() and not self._read_once(feed):
+                return EOF
+            self._turn(fired)
         return self._take_reason()
+
+    def _read_once(self, feed: Callable[[bytes], None]) -> bool:
+        """Read once and feed it; False at the end of input."""
+        try:
+            chunk = os.read(self._fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if chunk:
+            feed(chunk)
+        return bool(chunk)
 
     def pause(self, seconds: float) -> None:
         """Read nothing for so long at most, while what is beside goes on; returns after each wake."""
-        if self._wake_source in self._wait(self._wait_for_wake, seconds):
+        fired = self._wait(self._wait_for_wake, seconds)
+        if self._wake_source in fired:
             self._answer_wake()
+        self._turn(fired)
 
     def _wait(self, wait: Callable[[float | None], list[int]], most_s: float | None = None) -> list[int]:
         side = self._side
         if side is None:
             return wait(most_s)
         due_s = side.sleepy_s()
-        fired = wait(due_s if most_s is None else most_s if due_s is None else min(due_s, most_s))
-        side.turn(side.fileno in fired)
-        return fired
+        return wait(due_s if most_s is None else most_s if due_s is None else min(due_s, most_s))
+
+    def _turn(self, fired: list[int]) -> None:
+        if self._side is not None:
+            self._side.turn(self._side.fileno in fired)
 
     def wake(self) -> None:
         """Make `run` call `on_wake` and ask again whether anybody is ready."""

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from bridge.upstream.simulator import Simulator
 from tests.e2e.killjudge import NO_SEND, Tally
 from tests.e2e.killloop import KEYS, Bot, KillLoop, Plan
-from tests.fleet import Ledger
+from tests.fleet import IMAGE, Fleet, Ledger, prove
 from tests.pgserver import PASSWORD, PgServer
+from tests.process import BridgeProcess
 
-STOP_S = 5.5
-KILL_AT_S = 1.2
+STOP_S = 4.0
+KILL_AT_S = 1.0
 PROMOTE_AFTER_S = 1.0
 
 
@@ -44,6 +46,17 @@ class Pair:
         """An address that leads to whoever of both takes writes."""
         hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
         return f"postgresql://bridge@{hosts}/{database}?target_session_attrs=read-write"
+
+    def fail_over(self) -> None:
+        """Kill the primary and let the standby take writes."""
+        self.primary.kill()
+        self.promote()
+
+    def promote(self) -> None:
+        """Let the standby take writes."""
+        # It names nobody whom it would wait for.
+        self.standby.sql("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+        self.standby.promote()
 
     def remove(self) -> None:
         """End both."""
@@ -91,11 +104,8 @@ class FailoverLoop(KillLoop):
         self._later(PROMOTE_AFTER_S, self._promote)
 
     def _promote(self) -> None:
-        standby = self._pair.standby
-        # The standby names nobody whom it would wait for.
-        standby.sql("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
-        standby.promote()
-        self._fleet.server = standby
+        self._pair.promote()
+        self._fleet.server = self._pair.standby
         self.over_at = time.monotonic()
 
     def _submit_task(self, alive: list[Bot]) -> None:
@@ -147,6 +157,7 @@ def test_standby_takes_over_under_load(pair: Pair, tmp_path: Path) -> None:
         kills=10,
         kill_every_s=1.0,
         window_s=(8.0, 12.0),
+        timeout_s=1.0,
         stop_by=time.monotonic() + STOP_S,
     )
     complaints: list[str] = []
@@ -162,3 +173,33 @@ def test_standby_takes_over_under_load(pair: Pair, tmp_path: Path) -> None:
     assert max(loop.sends) <= 2
     assert tally.unguarded == 0
     assert PASSWORD not in loop.stderr()
+
+
+def test_former_primary_that_comes_back_is_left_alone(
+    pair: Pair, bridge_process: Callable[..., BridgeProcess], simulator: Simulator, tmp_path: Path
+) -> None:
+    """A bridge that has met the new server writes nothing to the old one, which its address names first."""
+    ledger = Ledger(pair.primary)
+    fleet = Fleet(bridge_process, simulator, ledger, tmp_path)
+    bridge = fleet.start(url=pair.url(ledger.database))
+    prove(bridge)
+    pair.fail_over()
+    ledger.server = pair.standby
+    number = 2
+    while not bridge.call(IMAGE, {"taskId": number})["result"]["durable"]:
+        number += 1
+        time.sleep(0.1)
+    pair.primary.start()
+    pair.primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    pair.primary.sql("SELECT pg_reload_conf()")
+    pair.standby.drop_connections(ledger.database)
+    answer = bridge.call(IMAGE, {"taskId": 1000})["result"]
+    assert answer["durable"] is False
+    told = bridge.call("bridge.status")["result"]["ledger"]
+    assert (told["healthy"], "standby has replaced" in told["message"]) == (False, True)
+    assert pair.primary.sql("SELECT count(*) FROM report_bridge.reports", database=ledger.database) == [["1"]]
+    again = bridge.call(IMAGE, {"taskId": number})["result"]
+    assert again["replayed"] is True
+    pair.primary.stop()
+    ledger.wait_until_done(number + 1, 30)
+    assert set(fleet.calls().values()) == {1}

@@ -101,7 +101,6 @@ def test_ledger_works_by_tls(fleet: Fleet, relay: TlsRelay, address: Callable[..
     ("mode", "ca", "host", "words"),
     [
         ("verify-full", "other.pem", HOST, "no certificate that is trusted"),
-        ("verify-ca", "other.pem", HOST, "no certificate that is trusted"),
         ("verify-full", "missing.pem", HOST, "check sslrootcert"),
         ("verify-full", "ca.pem", "127.0.0.1", "for another name"),
     ],
