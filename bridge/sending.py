@@ -138,10 +138,13 @@ class Sender:
             client.go_on(way)
         except Exception as bug:
             self._on_bug(bug)
-            self._tell(attempt, done, Exchange("reset", sent=True))
+            # Without a client nothing has left; else nobody knows how far it came.
+            is_out = way is not None
+            self._tell(attempt, done, Exchange("reset" if is_out else "connect", sent=is_out))
             return
         if loop is not None and way.is_out and not was_out:
-            loop.post(partial(self._await, loop, client, attempt, done, way))
+            # Its answer may have come already, unseen: a descriptor that is watched says so only once.
+            loop.post(partial(self._look, loop, client, attempt, done, way))
         else:
             self._end(client, attempt, done, way)
 

@@ -75,6 +75,8 @@ CREATE INDEX reports_live ON reports (owner) WHERE owner IS NOT NULL;
 CREATE INDEX reports_by_time ON reports (recorded_wall) INCLUDE (seq);
 -- Lists of what went wrong, among many accepted reports that cost nothing here.
 CREATE INDEX reports_by_trouble ON reports (outcome, seq) WHERE outcome <> 'accepted';
+-- Older reports of a task whose id came back: few, and asked for by people.
+CREATE INDEX reports_retired ON reports (account_id, task_id) WHERE NOT current;
 
 -- What happened to a report, in order. Rows are added and, with their report, deleted.
 CREATE TABLE events (
@@ -94,6 +96,9 @@ $$;
 
 CREATE TRIGGER events_are_final BEFORE UPDATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+
+-- When pauses opened, for the statistics: few among many events.
+CREATE INDEX events_of_pauses ON events (report) WHERE name = 'pause_opened';
 
 -- When to stop sending. The subject comes before the rule: an attempt is concerned by a dozen rules,
 -- but by few subjects, so one look-up reads them all.

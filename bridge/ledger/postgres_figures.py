@@ -221,7 +221,7 @@ class PostgresReader:
         older: tuple[Row, ...] = ()
         is_whole = True
         if newest:
-            # The identity index holds the newest report of a task; for older ones the whole table is read.
+            # They are few and have an index, but nobody should wait long for history.
             try:
                 older = _to_rows(self._ask(_FIND_OLDER, values, QUICK_S))
             except LedgerTrouble as met:

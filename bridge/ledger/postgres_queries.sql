@@ -235,6 +235,7 @@ WHERE c.relnamespace = 'report_bridge'::regnamespace AND t.tgenabled = 'D'
 UNION ALL
 SELECT 'index ' || wanted || ' is missing'
 FROM unnest(ARRAY['reports_pkey', 'reports_identity', 'reports_live', 'reports_by_time', 'reports_by_trouble',
+                  'reports_retired', 'events_of_pauses',
                   'events_pkey', 'pauses_pkey', 'accounts_endpoint_account_key']) AS wanted
 WHERE to_regclass('report_bridge.' || wanted) IS NULL
 LIMIT 10;

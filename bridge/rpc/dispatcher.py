@@ -41,7 +41,7 @@ def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
                 _stub_module(name, members)
             dispatcher, result = _import_both()
             # Also where somebody had loaded the real module before.
-            dispatcher.signature = _fit_all
+            dispatcher.signature = _fit_all  # type: ignore[attr-defined]
             return dispatcher, result
         except (ImportError, AttributeError):
             for name in [n for n in sys.modules if n.partition(".")[0] in ("oslash", "jsonrpcserver")]:
@@ -127,7 +127,8 @@ class Dispatcher:
     def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
         self._on_bug = on_bug
         library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
-        self._dispatch = library.dispatch_to_response_pure
+        self._dispatch = library.dispatch_request
+        self._make_request = library.create_request
         self._success = results.Success
         self._error = results.Error
         self._methods = {name: self._guard(method) for name, method in methods.items()}
@@ -146,18 +147,14 @@ class Dispatcher:
         request: dict[str, Any] = {"method": name, "id": None}
         if params is not None:
             request["params"] = params
-        response = self._dispatch(
-            deserializer=_same,
-            validator=_same,
-            post_process=_same,
-            methods=self._methods,
-            context=(context, isinstance(params, list)),
-            request=request,
+        # Its outer layers take texts and batches apart, which has been done before.
+        _, outcome = self._dispatch(
+            self._methods, (context, isinstance(params, list)), self._make_request(request)
         )
-        value = getattr(response, "_value", None)
+        value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
-        error = response._error
+        error = outcome._error
         if isinstance(error.data, dict):
             return Failure(error.code, error.message, error.data)
         # One of the library's own: its data may hold input or exception text, so only the code counts.
@@ -192,6 +189,3 @@ _ARRAY: Final = {
     "sentence": "Params are by name: send an object, not an array.",
 }
 
-
-def _same(value: Any) -> Any:
-    return value

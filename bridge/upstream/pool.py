@@ -185,9 +185,9 @@ class Connection:
         return not select.select([self.sock], [], [], 0)[0]
 
     def has_surplus(self) -> bool:
-        """Tell whether the TLS layer holds bytes that no answer has used."""
+        """Tell whether there are bytes that no answer has used: in the TLS layer, or read ahead."""
         pending = getattr(self.sock, "pending", None)
-        return pending is not None and pending() > 0
+        return bool(getattr(self.sock, "ahead", b"")) or (pending is not None and pending() > 0)
 
     def close(self) -> None:
         """Close it; never raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.answer import MAX_BODY_BYTES, Answer, Inlet
+from bridge.upstream.answer import MAX_BODY_BYTES, Answer, Inlet, WholeInlet, is_whole
 from bridge.upstream.attempt import now
 
 
@@ -201,3 +202,190 @@ def test_answers_follow_each_other_on_one_inlet() -> None:
             answer.begin()
             bodies.append((answer.read_body()[0], answer.is_reusable()))
     assert bodies == [(b"a", False), (b"b", True)]
+
+
+# --- what has come whole ---------------------------------------------------------------------
+
+
+class Counted(WholeInlet):
+    """An answer that has come whole, and notes whether more of it was asked for than there is."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.is_overdrawn = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.is_overdrawn |= size is None or size < 0 or len(data) < size
+        return data
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self.is_overdrawn |= not line.endswith(b"\n")
+        return line
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        self.is_overdrawn |= count < len(buffer)
+        return count
+
+
+def read_whole(data: bytes) -> tuple[Any, ...]:
+    """Read an answer that has come whole, as `read` does, and demand that it was."""
+    inlet = Counted(data)
+    with Answer(inlet) as answer:
+        try:
+            answer.begin()
+            body, is_oversize = answer.read_body()
+        except http.client.HTTPException as error:
+            assert not inlet.is_overdrawn
+            return type(error), answer.final_status, answer.fields
+        assert not inlet.is_overdrawn
+        return answer.final_status, answer.fields, body, is_oversize, answer.is_reusable()
+
+
+def demand_agreement(data: bytes) -> bool | None:
+    """Demand that what is said to be whole reads as it does from a socket; what was said."""
+    verdict = is_whole(data)
+    if verdict is True:
+        assert read_whole(data) == read(data)
+    return verdict
+
+
+lines = st.sampled_from(
+    [
+        b"Content-Length: %d",
+        b"content-length:%d",
+        b"Content-Length: 0%d",
+        b"Content-Length: +%d",
+        b"Content-Length: %d, %d",
+        b"Content-Length : %d",
+        b"Content-Length: %d\r\n 1",
+        b"Content-Length:\r\n %d",
+        b"X: y\r\n content-length: %d",
+        b"X-Content-Length: %d",
+        b"Content-Length: %d\x1c",
+        b"Content-Length: %d\xa0",
+        b"Content-Length: %d\rX: y",
+        b"Transfer-Encoding: chunked",
+        b"transfer-encoding:\tChunked ",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked\r\n , gzip",
+        b"Transfer-Encoding:",
+        b"Connection: close",
+        b"Keep-Alive: timeout=5",
+        b"X: \xe9",
+        b": odd",
+        b"odd",
+        b"",
+    ]
+)
+sizes = st.sampled_from(
+    [b"0", b"00", b"1", b"3", b"a", b"0x3", b"0_3", b"+3", b"-1", b"3 ", b"3;ext", b"", b"G"]
+)
+
+
+@st.composite
+def odd_answers(draw: st.DrawFn) -> bytes:
+    """Answers as nobody should send them, with line ends, framings and lengths that contradict each other."""
+    end = draw(st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n"]))
+    body = draw(st.binary(max_size=12))
+    if draw(st.booleans()):
+        pieces = [draw(st.tuples(sizes, st.binary(max_size=3))) for _ in range(draw(st.integers(0, 3)))]
+        body = b"".join(size + b"\r\n" + piece + b"\r\n" for size, piece in pieces)
+        body += draw(st.sampled_from([b"0\r\n\r\n", b"0\r\nX: trailer\r\n\r\n", b"0\r\n", b"0\n\n", b""]))
+    status = draw(
+        st.sampled_from([b"200 OK", b"204 No", b"304 Same", b"100 Go", b"101 No", b"500", b"2000", b"20"])
+    )
+    head = [
+        draw(st.sampled_from([b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/1.1  ", b"HTTP/1.10 ", b"HTTP/2 "])) + status
+    ]
+    for line in draw(st.lists(lines, max_size=4)):
+        head.append(line.replace(b"%d", b"%d" % (len(body) + draw(st.integers(-1, 1)))))
+    return end.join([*head, b"", b""]) + body + draw(st.sampled_from([b"", b"", b"surplus", b"\r\n"]))
+
+
+@given(st.one_of(answers(), odd_answers()), st.data())
+def test_what_is_said_to_be_whole_asks_for_no_more(data: bytes, choice: st.DataObject) -> None:
+    """However an answer is cut, one that is called whole is read as from a socket, without a wait."""
+    demand_agreement(data)
+    demand_agreement(data[: choice.draw(st.integers(0, len(data)))])
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_any_bytes_are_called_whole_only_if_they_are(head: bytes, body: bytes) -> None:
+    """Nothing that may come makes the looking fail, or call whole what is not."""
+    for data in (
+        head,
+        b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + body,
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + head + b"\r\n\r\n" + body,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + head,
+    ):
+        demand_agreement(data)
+
+
+@given(answers())
+def test_usual_answers_are_known_to_be_whole(data: bytes) -> None:
+    """What servers send with a length or in a few chunks needs no further look, and no cut of it does."""
+    is_plain = data.startswith(b"HTTP/1.1 2") or re.match(rb"HTTP/1\.\d [2-5]", data) is not None
+    head = data.partition(b"\r\n\r\n")[0].lower()
+    is_framed = is_plain and (b"content-length" in head or b"transfer-encoding" in head)
+    assert is_whole(data) is (True if is_framed else None)
+    if is_framed:
+        for cut in range(head.__len__() + 4, len(data)):
+            assert is_whole(data[:cut]) is False
+
+
+SAID: dict[bytes, bool | None] = {
+    b"": False,
+    b"HTTP": False,
+    b"HTTP/1.1": False,
+    b"HTTP/1.1 ": None,
+    b"SSH-2.0-x\r\n": None,
+    b"HTTP/1.1 200 OK\r\nContent-Le": None,
+    b"HTTP/1.1 200 OK\r\n\r\n{}": None,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{": False,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}": True,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}surplus": True,
+    b"HTTP/1.1 200 OK\r\ncONTENT-lENGTH:2\r\n\r\n{}": True,
+    b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 2\r\n\r\n{}": True,
+    b"HTTP/1.1 200 OK\r\nContent-Length:\r\n 2\r\n\r\n{}": None,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}": None,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}": None,
+    b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}": None,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n{}": False,
+    b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}": None,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n": False,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n": False,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n": False,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n": True,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: trailer\r\n\r\n": None,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\n\r\n": None,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n": None,
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n": None,
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n": None,
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": None,
+    b"HTTP/1.1 101 Switching\r\nContent-Length: 0\r\n\r\n": None,
+}
+
+
+@pytest.mark.parametrize("data", SAID)
+def test_what_is_said_of_what_has_come(data: bytes) -> None:
+    """Whole, in need of more, or only for somebody to read who may wait."""
+    assert demand_agreement(data) is SAID[data]
+
+
+def test_surplus_behind_what_has_come_whole_spoils_the_connection() -> None:
+    """Bytes that nobody asked for are noticed also when nothing needs to be waited for."""
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    assert read_whole(data)[2:] == (b"{}", False, True)
+    assert read_whole(data + b"x")[2:] == (b"{}", False, False)
+
+
+def test_long_answers_are_left_to_who_may_wait() -> None:
+    """Looking at an answer again and again must not cost more than reading it."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"
+    assert is_whole(head + b"x" * 59_999) is None
+    assert is_whole(head + b"x" * 60_000) is True
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert is_whole(chunked + b"1\r\nx\r\n" * 1000) is None

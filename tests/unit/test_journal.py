@@ -243,6 +243,154 @@ def test_many_threads_each_get_their_own_answer() -> None:
     assert wrong == []
 
 
+# --- collecting and delivering ---------------------------------------------------------------
+
+
+class Elsewhere:
+    """What the journal delivers, called when a test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.has_some = threading.Semaphore(0)
+
+    def __call__(self, call: Any) -> None:
+        self.calls.append(call)
+        self.has_some.release()
+
+    def run(self) -> None:
+        """Wait for a delivery and call what there is."""
+        assert self.has_some.acquire(timeout=PATIENCE_S)
+        self.calls.pop(0)()
+
+
+def test_what_is_collected_is_one_commit_when_it_is_handed_on() -> None:
+    """Operations of the collecting thread wait for the flush, in order, and then go together."""
+    scene = Scene()
+    assert scene.journal.call(Look(task(99)), PATIENCE_S) is None
+    scene.journal.collect()
+    answers: list[tuple[int, Any]] = []
+    told = threading.Semaphore(0)
+    for number in range(1, 31):
+        scene.journal.submit(claim(number), lambda r, n=number: (answers.append((n, r)), told.release()))  # type: ignore[misc,func-returns-value]
+    assert not told.acquire(timeout=0.05)
+    assert scene.store.commits == []
+    scene.journal.flush()
+    for _ in range(30):
+        assert told.acquire(timeout=PATIENCE_S)
+    assert [n for n, _ in answers] == list(range(1, 31))
+    assert {r.status for _, r in answers} == {"new"}
+    assert [len(commit) for commit in scene.store.commits] == [30]
+    scene.journal.flush()
+    assert scene.journal.close(PATIENCE_S)
+    assert len(scene.store.commits) == 1
+
+
+def test_other_threads_are_not_kept_waiting_by_who_collects() -> None:
+    """Only the thread that said so collects; everybody else's operations go at once."""
+    scene = Scene()
+    scene.journal.collect()
+    mine: list[Any] = []
+    scene.journal.submit(claim(1), mine.append)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(scene.journal.call(claim(2), PATIENCE_S)))
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert answers[0].status == "new"
+    assert mine == []
+    scene.journal.flush()
+    assert scene.journal.close(PATIENCE_S)
+    assert mine[0].status == "new"
+
+
+def test_results_are_told_where_they_are_delivered() -> None:
+    """A batch is delivered as one call, after its commit, and told by whoever makes that call."""
+    elsewhere = Elsewhere()
+    scene = Scene(held=True, deliver=elsewhere)
+    answers: list[tuple[int, str, int]] = []
+    for number in range(1, 6):
+        scene.journal.submit(
+            claim(number),
+            lambda r, n=number: answers.append((n, r.status, threading.get_ident())),  # type: ignore[misc]
+        )
+    scene.gate.set()
+    assert elsewhere.has_some.acquire(timeout=PATIENCE_S)
+    assert answers == []
+    assert [len(commit) for commit in scene.store.commits] == [5]
+    elsewhere.calls.pop(0)()
+    assert answers == [(n, "new", threading.get_ident()) for n in range(1, 6)]
+    assert elsewhere.calls == []
+    assert scene.journal.close(PATIENCE_S)
+
+
+def test_batches_are_delivered_in_the_order_of_their_commits() -> None:
+    """Whoever delivers gets one call after the other, as the ledger took them."""
+    elsewhere = Elsewhere()
+    scene = Scene(deliver=elsewhere)
+    answers: list[int] = []
+    for number in range(1, 200):
+        scene.journal.submit(claim(number), lambda _, n=number: answers.append(n))  # type: ignore[misc]
+    while len(answers) < 199:
+        elsewhere.run()
+    assert answers == list(range(1, 200))
+    assert scene.journal.close(PATIENCE_S)
+
+
+def test_delivered_callback_that_raises_hurts_nobody_else() -> None:
+    """A fault in one callback is told, and the rest of its batch is told its results."""
+    elsewhere = Elsewhere()
+    scene = Scene(held=True, deliver=elsewhere)
+    answers: list[Any] = []
+    scene.journal.submit(claim(1), lambda _: 1 / 0)
+    scene.journal.submit(claim(2), answers.append)
+    scene.gate.set()
+    elsewhere.run()
+    assert [r.status for r in answers] == ["new"]
+    assert [type(error) for _, error in scene.errors] == [ZeroDivisionError]
+    assert scene.journal.close(PATIENCE_S)
+
+
+def test_what_is_collected_at_the_end_is_still_committed() -> None:
+    """Closing hands on what its thread has collected."""
+    scene = Scene()
+    scene.journal.collect()
+    answers: list[Any] = []
+    for number in (1, 2):
+        scene.journal.submit(claim(number), answers.append)
+    assert scene.journal.close(PATIENCE_S)
+    assert [r.status for r in answers] == ["new", "new"]
+    assert [len(commit) for commit in scene.store.commits] == [2]
+
+
+def test_what_is_collected_after_the_end_is_refused_when_it_is_handed_on() -> None:
+    """A collector that comes too late hears so at its flush, once, and nothing is committed."""
+    scene = Scene()
+    scene.journal.collect()
+    assert scene.journal.close(PATIENCE_S)
+    answers: list[Any] = []
+    for number in (1, 2):
+        scene.journal.submit(claim(number), answers.append)
+    assert answers == []
+    scene.journal.flush()
+    scene.journal.flush()
+    assert [answer.kind for answer in answers] == ["closed", "closed"]
+    assert scene.store.commits == []
+
+
+def test_a_large_collection_is_kept_together() -> None:
+    """What was collected is never torn apart, although it is more than one commit takes otherwise."""
+    scene = Scene(held=True)
+    scene.journal.collect()
+    answers: list[Any] = []
+    for number in range(1, MAX_BATCH + 51):
+        scene.journal.submit(claim(number), answers.append)
+    scene.journal.flush()
+    scene.journal.submit(claim(9_000), answers.append)
+    scene.gate.set()
+    assert scene.journal.close(PATIENCE_S)
+    assert [len(commit) for commit in scene.store.commits] == [MAX_BATCH + 50, 1]
+    assert len(answers) == MAX_BATCH + 51
+
+
 # --- the property: whatever goes wrong, nothing is lost and nothing false is said ----------------
 
 KINDS = [*sorted(SENTENCES), None, None, None]

@@ -19,7 +19,6 @@ PATIENCE_S = 60.0
 FAR = float("inf")
 
 
-
 class Clock:
     """A boot clock that only a test moves."""
 

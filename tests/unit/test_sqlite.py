@@ -13,7 +13,20 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Claim, Claimed, Ending, Facts, Listing, Look, Record, Task, Verdict, Window
+from bridge.core.model import (
+    Claim,
+    Claimed,
+    Ending,
+    Facts,
+    Listing,
+    Look,
+    Record,
+    Settle,
+    Sweep,
+    Task,
+    Verdict,
+    Window,
+)
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners
@@ -423,3 +436,338 @@ def test_schema_is_found_in_an_archive(tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-c", program, str(archive), str(tmp_path / "ledger.db")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+# --- a write-ahead log and what is beside the file -------------------------------------------
+
+
+@pytest.fixture
+def log(_rollback_journal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledgers have a write-ahead log, whatever version is linked: all connections are this process's."""
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
+
+
+def companions(path: Path) -> list[str]:
+    """What lies beside a ledger while it has a write-ahead log."""
+    return sorted(
+        name.removeprefix(path.name) for name in os.listdir(path.parent) if name.endswith(("-wal", "-shm"))
+    )
+
+
+def numbers(path: Path) -> list[int]:
+    """The tasks in a ledger that nobody uses, which must be whole."""
+    connection = open_file(path)
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [found[0] for found in connection.execute("SELECT task_id FROM reports ORDER BY 1").fetchall()]
+    finally:
+        connection.close()
+
+
+def make_other(path: Path, opener: Opener, number: int) -> Path:
+    """Make another ledger beside, with one report."""
+    other = path.with_name(f"other-{number}.db")
+    store = opener(other)
+    store.transact(finish(number))
+    store.close()
+    return other
+
+
+@pytest.mark.usefixtures("log")
+def test_at_rest_a_ledger_is_one_file(opener: Opener, path: Path, tmp_path: Path) -> None:
+    """After the last bridge has left, everything is in the file, and any SQLite may open it."""
+    store = opener()
+    store.transact(finish(1))
+    assert companions(path) == ["-shm", "-wal"]
+    store.close()
+    assert companions(path) == []
+    assert path.read_bytes()[18:20] == b"\1\1"
+    copy = tmp_path / "elsewhere" / "copy.db"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    assert numbers(copy) == [1]
+
+
+@pytest.mark.usefixtures("log")
+def test_the_log_stays_while_somebody_uses_it(opener: Opener, path: Path) -> None:
+    """Only the last one to leave can make the ledger one file again; nobody else is disturbed."""
+    first, second = opener(), opener()
+    first.transact(finish(1))
+    first.close()
+    assert companions(path) == ["-shm", "-wal"]
+    assert second.transact(finish(2))[1].status == "ok"
+    second.close()
+    assert companions(path) == []
+    assert numbers(path) == [1, 2]
+
+
+@pytest.mark.usefixtures("log")
+def test_a_ledger_left_by_a_crash_has_everything(opener: Opener, path: Path, tmp_path: Path) -> None:
+    """What lies there after a kill, log and all, is opened with every report."""
+    store = opener()
+    store.transact(finish(1))
+    ruin = tmp_path / "ruin" / path.name
+    ruin.parent.mkdir()
+    for suffix in ("", "-wal"):
+        (ruin.parent / (path.name + suffix)).write_bytes(Path(f"{path}{suffix}").read_bytes())
+    heir = opener(ruin)
+    assert heir.transact([claim(1)])[0].status == "known"
+    heir.close()
+    assert companions(ruin) == []
+    assert numbers(ruin) == [1]
+
+
+@pytest.mark.usefixtures("log")
+def test_a_replaced_ledger_leaves_nothing_to_the_new_one(opener: Opener, path: Path) -> None:
+    """The log of the old ledger goes when it is let go, so that its pages cannot get into the new one."""
+    store = opener()
+    store.transact(finish(1))
+    make_other(path, opener, 2).rename(path)
+    assert trouble(lambda: store.transact(finish(3))) == "replaced"
+    store.close()
+    assert companions(path) == []
+    assert numbers(path) == [2]
+    assert opener().transact([claim(2)])[0].status == "known"
+
+
+@pytest.mark.usefixtures("log")
+def test_a_deleted_ledger_leaves_nothing_to_the_next_one(opener: Opener, path: Path) -> None:
+    """After a deletion the next ledger of that name begins empty."""
+    store = opener()
+    store.transact(finish(1))
+    path.unlink()
+    assert trouble(lambda: store.transact(finish(2))) == "replaced"
+    store.close()
+    assert companions(path) == []
+    fresh = opener()
+    assert fresh.transact([claim(1)])[0].status == "new"
+    assert fresh.secret != store.secret
+    fresh.close()
+    assert numbers(path) == [1]
+
+
+@pytest.mark.usefixtures("log")
+def test_a_moved_ledger_is_complete_where_it_is(opener: Opener, path: Path, tmp_path: Path) -> None:
+    """Moved away without its log, the file has everything once its bridge has let go."""
+    store = opener()
+    for number in range(1, 30):
+        store.transact(finish(number))
+    moved = tmp_path / "elsewhere" / "moved.db"
+    moved.parent.mkdir()
+    path.rename(moved)
+    assert trouble(lambda: store.transact(finish(99))) == "replaced"
+    store.close()
+    assert os.listdir(moved.parent) == ["moved.db"]
+    assert companions(path) == []
+    assert numbers(moved) == list(range(1, 30))
+
+
+@pytest.mark.usefixtures("log")
+def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_path: Path) -> None:
+    """Moved away with its log, a ledger takes nothing from the one that was made in its place."""
+    old = opener()
+    old.transact(finish(1))
+    moved = tmp_path / "elsewhere" / path.name
+    moved.parent.mkdir()
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").rename(f"{moved}{suffix}")
+    new = opener()
+    new.transact(finish(2))
+    beside = files.find_companions(str(path))
+    assert len(beside) == 2
+    old.close()
+    assert files.find_companions(str(path)) == beside
+    assert new.transact(finish(3))[1].status == "ok"
+    new.close()
+    assert numbers(path) == [2, 3]
+    assert numbers(moved) == [1]
+
+
+def test_only_the_files_that_were_meant_are_removed(tmp_path: Path) -> None:
+    """Companions are known by what they are, not by their names."""
+    path = tmp_path / "l.db"
+    wal, shm = Path(f"{path}-wal"), Path(f"{path}-shm")
+    wal.write_bytes(b"old")
+    shm.write_bytes(b"old")
+    found = files.find_companions(str(path))
+    assert set(found) == {str(wal), str(shm)}
+    fresh = tmp_path / "fresh"
+    fresh.write_bytes(b"new")
+    fresh.rename(wal)
+    files.remove_companions(found)
+    files.remove_companions(found)
+    assert wal.read_bytes() == b"new"
+    assert not shm.exists()
+
+
+# --- what is remembered of our own reports ---------------------------------------------------
+
+
+def sweep() -> Sweep:
+    """Take over what the dead have left."""
+    return Sweep("https://upstream.test", frozenset({"a" * 32}))
+
+
+def bury(store: SqliteStore, path: Path) -> None:
+    """Make a store look dead to the others, as if somebody had deleted its lock file."""
+    (Path(f"{path}.owners") / f"{store.instance}.lock").unlink()
+
+
+def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Path) -> None:
+    """What was remembered does not count against what the file says; the rest of the batch goes on."""
+    mine, theirs = opener(), opener()
+    for number in (1, 2, 3):
+        mine.transact([claim(number)])
+    bury(mine, path)
+    assert len(theirs.transact([sweep()])[0].adopted) == 3
+    retry = VERDICT._replace(outcome="unknown", next="again", perhaps=True)
+    operations = [
+        finish(1)[1],
+        claim(4),
+        Record(task(2), retry, 0.0, 5, None),
+        Settle(task(3), Ending("not_sent", -32010, "window_closed")),
+    ]
+    results = mine.transact(operations)
+    assert [result.status for result in results] == ["lost", "new", "lost", "lost"]
+    assert {results[at].row.owner for at in (0, 2, 3)} == {theirs.instance}
+    assert [name for _, name, _ in theirs.events(results[0].row.seq)] == ["claimed", "begun", "adopted"]
+    # Not remembered any more, so told again from the file.
+    assert mine.transact([finish(1)[1]])[0].status == "lost"
+    assert theirs.transact([finish(1)[1]])[0].status == "ok"
+    assert mine.transact([claim(1)])[0].status == "known"
+
+
+def test_a_report_that_another_process_took_over_is_lost(opener: Opener, path: Path) -> None:
+    """A bridge elsewhere counts as one beside."""
+    mine = opener()
+    mine.transact([claim(1)])
+    bury(mine, path)
+    taker = """
+import sys
+from bridge.core.model import Sweep
+from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.pauses import PausePolicy
+store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+                         boot_clock=lambda: 1.0, wall_clock=lambda: 2.0)
+swept = store.transact([Sweep("https://upstream.test", frozenset({"a" * 32}))])[0]
+print(len(swept.adopted), flush=True)
+sys.stdin.read()
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", taker, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"1\n"
+        assert [r.status for r in mine.transact([finish(1)[1], claim(2)])] == ["lost", "new"]
+    finally:
+        child.communicate(timeout=60)
+    assert child.returncode == 0
+
+
+def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
+    """A report that was claimed here is recorded without being read; one that was not is read."""
+    first = opener()
+    first.transact([claim(1), claim(2)])
+    statements: list[str] = []
+    first.on_statement(statements.append)
+    assert [r.status for r in first.transact([finish(1)[1], finish(2)[1]])] == ["ok", "ok"]
+    assert not [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
+    first._steps._own.clear()
+    first.transact([claim(3)])
+    first._steps._own.clear()
+    statements.clear()
+    assert first.transact([finish(3)[1]])[0].status == "ok"
+    assert [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
+    first.on_statement(None)
+
+
+def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch that could not be written, reports are as the file has them."""
+    store = opener()
+    store.transact([claim(1)])
+    flush = store._steps.flush
+
+    def fail() -> None:
+        flush()
+        raise sqlite3.Error("no")
+
+    monkeypatch.setattr(store._steps, "flush", fail)
+    assert trouble(lambda: store.transact([finish(1)[1]])) == "unreadable"
+    monkeypatch.setattr(store._steps, "flush", flush)
+    assert store.read(Look(task(1))).state == "sending"
+    assert store.transact([finish(1)[1]])[0].status == "ok"
+    assert [name for _, name, _ in store.events(1)] == ["claimed", "begun", "settled"]
+
+
+# --- both libraries --------------------------------------------------------------------------
+
+STOCK = {"PYTHONPATH": str(ROOT), "_BRIDGE_STOCK_SQLITE": "1", "HOME": "/nonexistent", "PATH": os.defpath}
+BESIDE = """
+import sys
+from bridge.ledger import sqlite_driver
+from tests.unit.test_sqlite import claim, finish
+from bridge.core.model import Listing
+from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.pauses import PausePolicy
+assert sqlite_driver.IS_STOCK
+store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+                         boot_clock=lambda: 1.0, wall_clock=lambda: 2.0, busy_s=20.0)
+first, step, count = map(int, sys.argv[2:])
+for number in range(first, first + step * count, step):
+    assert [r.status for r in store.transact(finish(number))] == ["new", "ok"]
+print(store.transact([claim(first + 1)])[0].status)
+store.close()
+"""
+
+
+def run_stock(*words: str) -> str:
+    """Run a program with Python's own SQLite; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *words],
+        env=STOCK,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_pythons_own_sqlite_keeps_all_promises() -> None:
+    """Everything that is promised of a SQLite ledger holds with the library that Python brings."""
+    names = ["tests/contract/test_ledger_store.py", "tests/unit/test_journal.py"]
+    output = run_stock(
+        "-m", "pytest", "-q", "-n", "0", "-k", "sqlite or memory or journal", "-p", "no:cacheprovider", *names
+    )
+    assert " passed" in output
+
+
+def test_both_libraries_share_a_ledger(opener: Opener, path: Path) -> None:
+    """A bridge with one library and one with the other work on one file at a time, and lose nothing."""
+    mine = opener(busy_s=20.0)
+    mine.transact(finish(2))
+    command = [sys.executable, "-c", BESIDE, str(path), "1", "2", "60"]
+    child = subprocess.Popen(command, env=STOCK, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for number in range(4, 122, 2):
+        assert [r.status for r in mine.transact(finish(number))] == ["new", "ok"]
+    output, errors = child.communicate(timeout=300)
+    assert (child.returncode, errors) == (0, b"")
+    assert output == b"known\n"
+    assert mine.transact([claim(119)])[0].status == "known"
+    mine.close()
+    assert numbers(path) == list(range(1, 121))
+
+
+@pytest.mark.usefixtures("log")
+def test_a_ledger_at_rest_is_taken_by_the_other_library(opener: Opener, path: Path) -> None:
+    """One that had a write-ahead log is used without one by a SQLite that should not use it."""
+    store = opener()
+    store.transact(finish(2))
+    store.close()
+    assert run_stock("-c", BESIDE, str(path), "1", "2", "1") == "known\n"
+    assert companions(path) == []
+    again = opener()
+    assert [again.transact([claim(n)])[0].status for n in (1, 2, 3)] == ["known", "known", "new"]

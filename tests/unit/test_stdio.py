@@ -382,6 +382,166 @@ def test_the_pump_that_suits_the_system_is_opened(
     assert type(open_pump(pipe[0])) is ThreadedPump
 
 
+# --- what goes on beside the reading ---------------------------------------------------------
+
+
+class Beside:
+    """A side with a pipe of its own; notes what it was asked and what turns it got."""
+
+    def __init__(self, due_s: float | None = None) -> None:
+        self.fileno, self.sink = os.pipe()
+        self.due_s = due_s
+        self.asked = 0
+        self.turns: list[bool] = []
+        self.on_turn: Callable[[], object] = lambda: None
+
+    def sleepy_s(self) -> float | None:
+        self.asked += 1
+        return self.due_s
+
+    def turn(self, fired: bool) -> None:
+        self.turns.append(fired)
+        if fired:
+            os.read(self.fileno, 100)
+        self.on_turn()
+
+    def close(self) -> None:
+        os.close(self.fileno)
+        os.close(self.sink)
+
+
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    """A side that sleeps until it is woken."""
+    made = Beside()
+    yield made
+    made.close()
+
+
+@pytest.mark.usefixtures("readiness")
+def test_what_is_beside_goes_on_without_input(pipe: tuple[int, int], beside: Beside) -> None:
+    """A side that is woken gets its turn although nothing is read, and is asked before each sleep."""
+    pump = Pump(pipe[0], beside)
+    beside.on_turn = lambda: pump.stop("turned")
+    thread = in_thread(lambda: os.write(beside.sink, b"x"))
+    assert pump.run(unwanted, always) == "turned"
+    thread.join(PATIENCE_S)
+    assert beside.turns == [True]
+    assert beside.asked == 1
+    pump.close()
+
+
+@pytest.mark.usefixtures("readiness")
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_sleep_is_no_longer_than_the_side_allows(
+    pipe: tuple[int, int], beside: Beside, is_ready: bool
+) -> None:
+    """What is due beside gets its turn in time, whether anybody reads or not."""
+    pump = Pump(pipe[0], beside)
+    beside.due_s = 0.01
+    beside.on_turn = lambda: pump.stop("due") if len(beside.turns) == 3 else None
+    assert pump.run(unwanted, always if is_ready else never) == "due"
+    assert beside.turns == [False] * 3
+    pump.close()
+
+
+@pytest.mark.usefixtures("readiness")
+def test_input_does_not_starve_what_is_beside(pipe: tuple[int, int], beside: Beside) -> None:
+    """With input at every look each chunk is followed by a turn."""
+    reader, writer = pipe
+    pump = Pump(reader, beside)
+    chunks: list[bytes] = []
+
+    def feed(chunk: bytes) -> None:
+        chunks.append(chunk)
+        os.write(beside.sink, b"x")
+        os.write(writer, b"more")
+        if len(chunks) == 5:
+            pump.stop("enough")
+
+    os.write(writer, b"one")
+    assert pump.run(feed, always) == "enough"
+    assert len(chunks) == 5
+    assert len(beside.turns) >= 4
+    assert any(beside.turns)
+    pump.close()
+
+
+@pytest.mark.usefixtures("readiness")
+def test_what_the_side_makes_ready_is_read(pipe: tuple[int, int], beside: Beside) -> None:
+    """A turn that makes room and wakes the pump lets the reading go on."""
+    reader, writer = pipe
+    os.write(writer, b"waiting")
+    pump = Pump(reader, beside)
+    is_ready = [False]
+    chunks: list[bytes] = []
+
+    def make_room() -> None:
+        is_ready[0] = True
+        pump.wake()
+
+    def feed(chunk: bytes) -> None:
+        chunks.append(chunk)
+        pump.stop("read")
+
+    beside.on_turn = make_room
+    os.write(beside.sink, b"x")
+    assert pump.run(feed, lambda: is_ready[0]) == "read"
+    assert chunks == [b"waiting"]
+    pump.close()
+
+
+@pytest.mark.usefixtures("readiness")
+def test_a_pause_ends_by_itself_on_a_wake_and_on_news_beside(pipe: tuple[int, int], beside: Beside) -> None:
+    """Nothing is read in a pause; wakes are answered in it and the side gets its turn."""
+    reader, writer = pipe
+    os.write(writer, b"not now")
+    pump = Pump(reader, beside)
+    wakes: list[int] = []
+    pump.on_wake = lambda: wakes.append(1)
+    pump.pause(0.01)
+    assert (beside.turns, wakes) == ([False], [])
+    os.write(beside.sink, b"x")
+    pump.pause(PATIENCE_S)
+    assert (beside.turns, wakes) == ([False, True], [])
+    pump.wake()
+    pump.pause(PATIENCE_S)
+    assert wakes == [1]
+    beside.due_s = 0.0
+    pump.pause(PATIENCE_S)
+    assert len(beside.turns) == 4
+    assert os.read(reader, 100) == b"not now"
+    pump.close()
+
+
+@pytest.mark.parametrize("kind", [Pump, ThreadedPump])
+def test_a_pause_needs_nothing_beside(kind: type[Pump], pipe: tuple[int, int]) -> None:
+    """Without a side a pause is a wait for the next wake."""
+    pump = kind(pipe[0])
+    wakes: list[int] = []
+    pump.on_wake = lambda: wakes.append(1)
+    pump.pause(0.01)
+    assert wakes == []
+    thread = in_thread(pump.wake)
+    pump.pause(PATIENCE_S)
+    thread.join(PATIENCE_S)
+    assert wakes == [1]
+    pump.stop("later")
+    assert pump.run(unwanted, always) == "later"
+    pump.close()
+
+
+def test_a_reason_to_stop_given_beside_ends_the_run(pipe: tuple[int, int], beside: Beside) -> None:
+    """What stops the pump in a turn, together with input, is the end: the input stays unread."""
+    reader, writer = pipe
+    pump = Pump(reader, beside)
+    beside.on_turn = lambda: (pump.stop("turned"), os.write(writer, b"late"))
+    os.write(beside.sink, b"x")
+    assert pump.run(unwanted, always) == "turned"
+    assert os.read(reader, 100) == b"late"
+    pump.close()
+
+
 # --- Writer ---
 
 
@@ -552,6 +712,119 @@ def test_many_threads_may_put_at_once(pipe: tuple[int, int]) -> None:
         thread.join(PATIENCE_S)
     for name in b"abcd":
         assert [line for line in lines if line[0] == name] == [b"%c%06d" % (name, n) for n in range(2000)]
+
+
+# --- Writer that collects ---
+
+
+@pytest.mark.usefixtures("readiness")
+def test_what_is_collected_is_written_at_the_flush_and_in_order(pipe: tuple[int, int]) -> None:
+    """Answers of the collecting thread wait for its flush, and those of others do not."""
+    reader, writer = pipe
+    sink, ledger = Writer(writer), Ledger()
+    sink.collect()
+    for index in range(3):
+        sink.put(b"mine %d\n" % index, ledger.note(index))
+    in_thread(sink.put, b"other\n", ledger.note(9)).join(PATIENCE_S)
+    assert read_exactly(reader, 6) == b"other\n"
+    assert ledger.written in ([], [9])
+    sink.flush()
+    assert read_exactly(reader, 21) == b"mine 0\nmine 1\nmine 2\n"
+    assert sink.drain(PATIENCE_S)
+    assert ledger.written == [9, 0, 1, 2]
+    sink.flush()
+    assert ledger.written == [9, 0, 1, 2]
+
+
+def test_collected_answers_are_written_in_groups_that_cannot_block(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many whole answers go in one write as a pipe surely takes; a longer one goes alone."""
+    most = stdio._PIPE_BUF
+    sizes = [most // 2, most // 2, 1, most - 1, 1, most + 1, 1, most, 2]
+    groups: list[int] = []
+    sink, ledger = Writer(pipe[1]), Ledger()
+    put = sink._put
+    monkeypatch.setattr(
+        sink, "_put", lambda payload, written: (groups.append(len(payload)), put(payload, written))
+    )
+    sink.collect()
+    data = b""
+    for index, size in enumerate(sizes):
+        payload = bytes([65 + index]) * size
+        data += payload
+        sink.put(payload, ledger.note(index))
+    assert groups == []
+    sink.flush()
+    assert groups == [most, most, 1, most + 1, 1, most, 2]
+    assert read_exactly(pipe[0], len(data)) == data
+    assert sink.drain(PATIENCE_S)
+    assert ledger.written == list(range(len(sizes)))
+
+
+@pytest.mark.usefixtures("readiness")
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_flush_never_waits_for_the_reader(pipe: tuple[int, int], blocking: bool) -> None:
+    """With a full pipe what was collected goes to the thread; later answers stay behind it."""
+    reader, writer = pipe
+    filled = fill(writer)
+    os.set_blocking(writer, blocking)
+    sink, ledger = Writer(writer), Ledger()
+    sink.collect()
+    for index in range(2000):
+        sink.put(b"%04d\n" % index, ledger.note(index))
+        if index % 700 == 0:
+            sink.flush()
+    sink.flush()
+    assert sink.backlog_bytes == 10_000
+    assert ledger.written == []
+    assert read_exactly(reader, filled) == b"f" * filled
+    assert read_exactly(reader, 10_000) == b"".join(b"%04d\n" % index for index in range(2000))
+    assert sink.drain(PATIENCE_S)
+    assert ledger.written == list(range(2000))
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_a_broken_reader_lets_go_of_what_was_collected(pipe: tuple[int, int], size: int) -> None:
+    """After EPIPE every collected answer is told once, and the end of the reader too."""
+    os.close(pipe[0])
+    broken: list[int] = []
+    sink, ledger = Writer(pipe[1], lambda: broken.append(1)), Ledger()
+    sink.collect()
+    for index in range(20):
+        sink.put(b"x" * size, ledger.note(index))
+    sink.flush()
+    assert sink.drain(PATIENCE_S)
+    assert (sink.broken, broken) == (True, [1])
+    assert ledger.written == list(range(20))
+    sink.put(b"x" * size, ledger.note(20))
+    sink.flush()
+    assert sink.drain(PATIENCE_S)
+    assert (broken, ledger.written) == ([1], list(range(21)))
+
+
+def test_waiting_for_the_end_hands_on_what_was_collected(pipe: tuple[int, int]) -> None:
+    """Who collects and drains gets everything written; another thread's drain takes nothing of his."""
+    sink, ledger = Writer(pipe[1]), Ledger()
+    sink.collect()
+    sink.put(b"{}\n", ledger.note(1))
+    in_thread(sink.drain, 0.0).join(PATIENCE_S)
+    assert ledger.written == []
+    assert sink.drain(PATIENCE_S)
+    assert ledger.written == [1]
+    assert os.read(pipe[0], 100) == b"{}\n"
+
+
+def test_an_answer_given_because_another_was_written_is_not_lost(pipe: tuple[int, int]) -> None:
+    """What is put while a flush tells who was written goes with the next one."""
+    sink, ledger = Writer(pipe[1]), Ledger()
+    sink.collect()
+    sink.put(b"one\n", lambda: sink.put(b"two\n", ledger.note(2)))
+    sink.flush()
+    assert os.read(pipe[0], 100) == b"one\n"
+    sink.flush()
+    assert os.read(pipe[0], 100) == b"two\n"
+    assert ledger.written == [2]
 
 
 # --- take_descriptors ---
