@@ -64,6 +64,7 @@ class App:
         self.settings = settings
         self.log = log
         self._scrubber = scrubber
+        self._loop = loop
         self._simulator: Simulator | None = None
         self._client: Client | None = None
         self._metrics_file: MetricsFile | None = None
@@ -90,7 +91,8 @@ class App:
             deliver=None if loop is None else loop.post,
             starts=loop is None,
         )
-        self._alarm = Alarm(self.journal.now, lambda: self.service.tick(), self.note_bug)
+        soon = _at_once if loop is None else loop.post
+        self._alarm = Alarm(self.journal.now, lambda: soon(self.service.tick), self.note_bug)
         self._sender = Sender(
             self._client_now,
             Workers(settings.concurrency, self.note_bug),
@@ -175,6 +177,9 @@ class App:
 
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
+        if self._loop is not None:
+            self._loop.turn(fired=False)
+            self.journal.deliver_itself()
         if self._metrics_file is not None:
             self._metrics_file.close()
         self.journal.close(_CLOSE_S)
@@ -191,7 +196,7 @@ class App:
 
     def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
         """Make one HTTP attempt."""
-        self._sender.send(attempt, done)
+        self._sender.send(attempt, done, self.journal.committed_boot)
 
     def wall(self) -> float:
         """UNIX time as the host believes it."""
@@ -362,6 +367,10 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     response = strict_json.plain(strict_json.parse(answers[0], 64))
     assert isinstance(response, dict)
     return response
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
 
 
 def _limits(settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,14 @@ a silent bridge had begun, at the earliest after 3.5 s."""
 
 Done = Callable[[Exchange], None]
 
+_NOT_MADE: Final = Exchange("connect", sent=False)
+"""Another attempt asks the ledger again whose the report is; that it is too late would be untrue."""
+
+
+def _is_stale(decided_boot: float) -> bool:
+    """True if this process was stopped for so long that somebody else may have taken the report over."""
+    return boot_clock() - decided_boot > STALE_S
+
 
 class Sender:
     """Sends attempts and tells what became of them.
@@ -56,10 +64,13 @@ class Sender:
         self._on_bug = on_bug
         self.client: Client | None = None
 
-    def send(self, attempt: Attempt, done: Done) -> None:
-        """Make one attempt; `done` is called exactly once, and not before this returns."""
+    def send(self, attempt: Attempt, done: Done, decided_boot: float) -> None:
+        """Make one attempt; `done` is called exactly once, with a loop not before this returns.
+
+        Args:
+            decided_boot: when its beginning was committed, on the boot clock.
+        """
         loop, client = self._loop, self.client
-        decided_boot = boot_clock()
         if loop is None or client is None:
             self._hand_over(attempt, done, decided_boot)
         elif loop.is_mine():
@@ -70,6 +81,9 @@ class Sender:
     # --- in the loop -------------------------------------------------------------------------
 
     def _begin(self, loop: Loop, client: Client, attempt: Attempt, done: Done, decided_boot: float) -> None:
+        if _is_stale(decided_boot):
+            loop.post(partial(self._tell, attempt, done, _NOT_MADE))
+            return
         try:
             way = self._set_out(client, attempt, decided_boot)
         except Exception as bug:
@@ -85,9 +99,7 @@ class Sender:
 
     @staticmethod
     def _set_out(client: Client, attempt: Attempt, decided_boot: float) -> Way:
-        waited_s = boot_clock() - decided_boot
-        # Stopped for so long that somebody else may have taken the report over: no byte may leave.
-        left_s = 0.0 if waited_s > STALE_S else max(0.0, attempt.connect_by_s - waited_s)
+        left_s = max(0.0, attempt.connect_by_s - (boot_clock() - decided_boot))
         return client.begin(
             attempt.method,
             attempt.key,
@@ -101,8 +113,13 @@ class Sender:
         assert connection is not None
         descriptor = connection.sock.fileno()
         if not connection.is_watched:
+            try:
+                loop.watch(descriptor)
+            except OSError as error:  # the system watches no more for this user
+                self._on_bug(error)
+                self._hand_over(attempt, done, boot_clock(), way)
+                return
             connection.is_watched = True
-            loop.watch(descriptor)
         loop.wait(descriptor, way.until, partial(self._look, loop, client, attempt, done, way))
 
     def _look(self, loop: Loop, client: Client, attempt: Attempt, done: Done, way: Way) -> None:
@@ -131,8 +148,11 @@ class Sender:
         try:
             client = self.client = self._load()
             if way is None:
+                if _is_stale(decided_boot):
+                    self._tell(attempt, done, _NOT_MADE)
+                    return
                 way = self._set_out(client, attempt, decided_boot)
-            elif boot_clock() - decided_boot > STALE_S:
+            elif _is_stale(decided_boot):
                 way.leave_until = 0.0
             was_out = way.is_out
             client.go_on(way)

@@ -23,9 +23,11 @@ from typing import Final
 ROOT = Path(__file__).resolve().parent.parent
 NAME: Final = "report-bridge.pyz"
 SHEBANG: Final = b"#!/usr/bin/env python3\n"
-NOT_BUNDLED: Final = frozenset({"apsw", "attrs", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"})
-"""jsonrpcserver asks for jsonschema, which asks for the others; the bridge loads none of them. apsw is machine
-code, which cannot be loaded from an archive; the SQLite of the Python takes its place."""
+NOT_BUNDLED: Final = frozenset(
+    {"apsw", "attrs", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"}
+)
+"""jsonrpcserver asks for jsonschema, which asks for the others; the bridge loads none of them. apsw is
+machine code, which cannot be loaded from an archive; the SQLite of the Python takes its place."""
 MAIN: Final = """\
 from bridge.cli.main import run
 

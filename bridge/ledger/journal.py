@@ -78,6 +78,8 @@ class Journal:
         self._opened = Event()
         self._at_open: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._is_over = False
+        self.committed_boot = 0.0
+        """When the batch whose results are being told was committed; for whom they are told to."""
         self._pair = Pair(
             open_primary,
             open_memory,
@@ -123,6 +125,11 @@ class Journal:
         """From now on keep what this thread submits until it calls `flush`: one commit, one wake-up."""
         self._collector = get_ident()
 
+    def deliver_itself(self) -> None:
+        """Tell results on the journal's thread from now on: where they went, nobody calls any more."""
+        self.flush()
+        self._collector = self._deliver = None
+
     def flush(self) -> None:
         """Queue what was collected."""
         if self._collected:
@@ -160,10 +167,13 @@ class Journal:
         return self._boot_clock() + self._accounts.offset_s
 
     def when_open(self, use: Callable[[], None]) -> None:
-        """Call back once the first try to open the ledger is over: at once if it is, else on the
-        journal's thread. Until then `account` and `now` would wait."""
+        """Call back once the first try to open the ledger is over: at once if it is and this is where
+        the journal delivers, else there. Until then `account` and `now` would wait."""
         if self._opened.is_set():
-            use()
+            if self._deliver is None or get_ident() == self._collector:
+                use()
+            else:
+                self._deliver(use)
             return
         self._at_open.put(use)
         if self._opened.is_set():
@@ -236,10 +246,16 @@ class Journal:
                 use = self._at_open.get_nowait()
             except Empty:
                 return
-            try:
-                use()
-            except Exception as error:
-                self._refer(error)
+            if self._deliver is None:
+                self._use(use)
+            else:
+                self._deliver(partial(self._use, use))
+
+    def _use(self, use: Callable[[], None]) -> None:
+        try:
+            use()
+        except Exception as error:
+            self._refer(error)
 
     def _step(self) -> bool:
         """Wait for operations, commit them and answer; False at the end."""
@@ -258,13 +274,15 @@ class Journal:
             item = queue.get_nowait()
         if batch:
             results = pair.apply([op for op, _ in batch])
+            tell = partial(self._tell_all, batch, results, self._boot_clock())
             if self._deliver is None:
-                self._tell_all(batch, results)
+                tell()
             else:
-                self._deliver(partial(self._tell_all, batch, results))
+                self._deliver(tell)
         return item is not _END
 
-    def _tell_all(self, batch: _Batch, results: Sequence[Any]) -> None:
+    def _tell_all(self, batch: _Batch, results: Sequence[Any], committed_boot: float) -> None:
+        self.committed_boot = committed_boot
         for (_, done), result in zip(batch, results, strict=True):
             self._answer(done, result)
 

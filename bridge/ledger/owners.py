@@ -20,6 +20,7 @@ except ImportError:  # pragma: no cover - Windows: there an open file cannot be 
     _fcntl = None
 
 _LOCK_SUFFIX: Final = ".lock"
+_LONGEST_MARK: Final = 64
 
 
 class Owners:
@@ -35,6 +36,8 @@ class Owners:
 
     def __init__(self, path: str | None, instance: str) -> None:
         self.instance = instance
+        self.mark = ""
+        """Which file this instance has open; others can read it as long as the lock is held."""
         self._folder = None if path is None else path + ".owners"
         self._descriptor: int | None = None
 
@@ -52,6 +55,18 @@ class Owners:
             self._descriptor = self._take()
         except OSError as error:
             raise from_os_error(error) from error
+
+    def live_marks(self) -> list[str]:
+        """The marks of all other instances that run."""
+        marks: list[str] = []
+        for instance in self._listed():
+            if instance != self.instance and not self._bury(instance, unlink=False):
+                try:
+                    with open(self._path(instance), encoding="ascii", errors="replace") as file:
+                        marks.append(file.read(_LONGEST_MARK))
+                except OSError:
+                    continue  # it has just ended
+        return marks
 
     def is_alive(self, instance: str) -> bool:
         """True if that instance still runs."""
@@ -100,6 +115,8 @@ class Owners:
                     # A sweeper may hold it for the moment in which it takes the new file for a dead one.
                     _fcntl.flock(descriptor, _fcntl.LOCK_EX)
                 if self._is_in_place(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, self.mark.encode("ascii"))
                     return descriptor
             except BaseException:
                 os.close(descriptor)

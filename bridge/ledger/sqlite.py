@@ -19,9 +19,13 @@ from bridge.ledger.questions import READS
 from bridge.ledger.sqlite_steps import Raced, SqliteSteps
 from bridge.ledger.steps import STEPS
 from bridge.ledger.store import EventRow, Notice, Policy
-from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, LedgerTrouble
+from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 _ALL: Final[Mapping[type, Callable[[Any, Any], Any]]] = {**READS, **STEPS}
+
+_IN_USE: Final = (
+    "Another bridge still uses the ledger that was at this path before; it lets go of it within seconds."
+)
 
 
 class SqliteStore:
@@ -36,12 +40,13 @@ class SqliteStore:
         path: str | None,
         policy: Policy,
         clocks: tuple[Callable[[], float], Callable[[], float]],
+        owners: Owners,
     ) -> None:
         self.kind = "memory" if path is None else "sqlite"
         self.durable = path is not None
         self.secret = b""
         self.clock_offset_s = 0.0
-        self.instance = os.urandom(10).hex()
+        self.instance = owners.instance
         self.notices: list[Notice] = []
         self.trouble: LedgerTrouble | None = None
         """Why the ledger could not be written when it was opened; None once it could."""
@@ -52,7 +57,8 @@ class SqliteStore:
         self._companions: dict[str, files.Identity] = {}
         """Beside the file while there is a write-ahead log."""
         self._boot_clock, self._wall_clock = clocks
-        self._owners = Owners(path, self.instance)
+        self._owners = owners
+        self._is_alone = True
         self._steps = SqliteSteps(connection, policy, self._owners)
         self._steps.durable = self.durable
         self._is_closed = False
@@ -89,11 +95,20 @@ class SqliteStore:
         """
         prepared = None if path is None else files.prepare(path, private_directory)
         writable = prepared is None or prepared.writable
+        owners = Owners(path, os.urandom(10).hex())
+        neighbours = owners.live_marks()
+        if prepared is not None:
+            owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
+            is_other = any(mark not in ("", owners.mark) for mark in neighbours)
+            if is_other and files.find_companions(str(path)):
+                # Its log may be what lies beside this file, and would be taken for this file's.
+                raise LedgerTrouble(LOCKED, _IN_USE)
         try:
             connection = sqlite_file.connect(path, busy_s, writable)
         except sqlite3.Error as error:
             raise sqlite_file.translate(error, writing=False) from error
-        store = cls(connection, path, policy, (boot_clock, wall_clock))
+        store = cls(connection, path, policy, (boot_clock, wall_clock), owners)
+        store._is_alone = not any(mark in ("", owners.mark) for mark in neighbours)
         store._busy_s = busy_s
         if prepared is not None:
             store._identity = prepared.identity
@@ -129,7 +144,9 @@ class SqliteStore:
             raise LedgerTrouble(CORRUPT)
         try:
             if self.trouble is None:
-                self.notices += sqlite_file.configure(self._connection, writable=True)
+                self.notices += sqlite_file.configure(
+                    self._connection, writable=True, may_switch=self._is_alone
+                )
                 if version < sqlite_file.VERSION:
                     sqlite_file.migrate(self._connection)
                 self._owners.hold()
@@ -307,11 +324,14 @@ class SqliteStore:
         try:
             sqlite_file.roll_back(self._connection)
             is_ours = self._is_in_place()
+            if is_ours and self._path is not None:
+                self._companions = files.find_companions(self._path)
             if self.trouble is None and self._companions:
                 sqlite_file.leave_wal(self._connection, is_ours)
-            self._connection.close()
             if not is_ours:
+                # While they are still open, so that no other file can have got their numbers.
                 files.remove_companions(self._companions)
+            self._connection.close()
         finally:
             self._owners.release()
 

@@ -112,8 +112,13 @@ def identify(connection: sqlite3.Connection) -> int:
     return 0
 
 
-def configure(connection: sqlite3.Connection, writable: bool) -> list[Notice]:
-    """Make the connection careful, and a file survive a loss of power."""
+def configure(connection: sqlite3.Connection, writable: bool, may_switch: bool = True) -> list[Notice]:
+    """Make the connection careful, and a file survive a loss of power.
+
+    Args:
+        may_switch: False if others are at work on it: one whose SQLite should use no write-ahead log
+            could not keep this one from switching to it.
+    """
     notices: list[Notice] = []
     for name, value in (
         ("synchronous", "FULL"),
@@ -127,8 +132,9 @@ def configure(connection: sqlite3.Connection, writable: bool) -> list[Notice]:
         connection.execute(f"PRAGMA {name} = {value}")
     if not writable:
         return notices
-    wanted = "wal" if is_wal_sound(sqlite3.sqlite_version) else ROLLBACK_JOURNAL
     found = get(connection, "journal_mode")
+    has_log = is_wal_sound(sqlite3.sqlite_version) and (may_switch or found == "wal")
+    wanted = "wal" if has_log else ROLLBACK_JOURNAL
     if found not in (wanted, "memory"):
         got = _switch_journal(connection, wanted, found)
         if got == "wal" != wanted:
@@ -163,7 +169,7 @@ def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA busy_timeout = 0")
         if is_in_place:
-            connection.execute(f"PRAGMA journal_mode = {ROLLBACK_JOURNAL}").fetchone()
+            connection.execute("PRAGMA journal_mode = delete").fetchone()
         else:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

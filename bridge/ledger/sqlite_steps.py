@@ -271,8 +271,10 @@ class SqliteSteps(step.Steps, Reads):
             self._pauses[endpoint, subject] = {}
         for columns in self._execute(sql.find_pauses(len(subjects)), (endpoint, *subjects)):
             state = sql.to_pause(columns)
-            state = self._saved.get((endpoint, state.key), state)
             self._pauses[endpoint, state.key.subject][state.key] = state
+        for (place, key), state in self._saved.items():
+            if place == endpoint and key.subject in subjects:
+                self._pauses[endpoint, key.subject][key] = state
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -329,7 +331,12 @@ class SqliteSteps(step.Steps, Reads):
         self._listed = [values[0] for values in self._execute(sql.FIND_OWNERS, (self.instance,))]
         dead = [owner for owner in self._listed if not self._owners.is_alive(owner)]
         found = (values for owner in dead for values in self._execute(sql.FIND_OWNED, (owner,)).fetchall())
-        return [self.row(values) for values in found]
+        rows = [self.row(values) for values in found]
+        for row in rows:
+            # It may have been ours, been taken over, and been left again.
+            self._own.pop(row.task, None)
+            self._entries.pop(row.task, None)
+        return rows
 
     def end_sweep(self) -> None:
         """Delete the lock files of those who left nothing."""

@@ -78,7 +78,7 @@ class Loop:
     def sleepy_s(self) -> float | None:
         """Hand on what was collected; then, how long to sleep before a turn is due, None: until woken."""
         for flush in self.flushes:
-            flush()
+            self._run(flush)
         self._is_awake = False
         if self._posted:
             self._is_awake = True

@@ -188,4 +188,3 @@ _ARRAY: Final = {
     "rule": "type",
     "sentence": "Params are by name: send an object, not an array.",
 }
-

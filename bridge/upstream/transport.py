@@ -128,6 +128,8 @@ class ReportAdapter(BaseAdapter):
             self._pool.count_opened()
             self._transmit(connection, attempt)
         if attempt.unsent:
+            if now() >= attempt.leave_until:
+                raise TimeoutError("no byte may leave any more")
             connection.sock.settimeout(max(0.0, attempt.until - now()))
             connection.sock.sendall(attempt.unsent)
             attempt.unsent = b""

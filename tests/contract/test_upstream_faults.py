@@ -21,6 +21,7 @@ import trustme
 from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
+from bridge.ops.clock import boot_clock
 from bridge.ops.loop import open_loop
 from bridge.ops.workers import Workers
 from bridge.reports import flight as plans
@@ -81,7 +82,9 @@ class LoopedClient(Client):
         )
         sender.client = self
         answers: list[Exchange] = []
-        sender.send(plans.Attempt(method, key, task_id, deadline_s, connect_by_s), answers.append)
+        sender.send(
+            plans.Attempt(method, key, task_id, deadline_s, connect_by_s), answers.append, boot_clock()
+        )
         ready = select.poll()
         ready.register(loop.fileno, select.POLLIN)
         assert answers == []

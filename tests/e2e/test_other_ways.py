@@ -151,19 +151,19 @@ def test_upstream_trouble_is_told_alike(talk: Start) -> None:
     troubles = [MAGIC + number for number in (1, 2, 10, 16, 21, 55)]
     troubles += [row["taskId"] for row in describe_magic()["faults"]]
     found = []
-    for way in WAYS.values():
-        bridge = talk("--sandbox", "--no-pauses", "--concurrency", "64", "--timeout", "1.5", environ=way)
+    for way in (WAYS["as usual"], WAYS["threads"]):
+        bridge = talk("--sandbox", "--no-pauses", "--concurrency", "64", "--timeout", "2.5", environ=way)
         names = {bridge.send(IMAGE, {"taskId": number}): number for number in troubles}
         answers = bridge.read_all(names)
         found.append({names[name]: what_became(answer) for name, answer in answers.items()})
         assert bridge.close().code == 0
-    assert found == [found[0]] * len(WAYS)
+    assert found == [found[0]] * 2
     assert len(set(found[0].values())) > 8
 
 
 def what_became(answer: Any) -> tuple[Any, ...]:
-    """Code, outcome and cause of a report's answer, and how often it was tried."""
+    """Code, outcome, kind and cause of a report's answer."""
     if "result" in answer:
-        return 0, answer["result"]["outcome"], None, answer["result"]["attempts"]
+        return (0, answer["result"]["outcome"])
     data = answer["error"]["data"]
-    return answer["error"]["code"], data["outcome"], data.get("cause"), data["attempts"]
+    return answer["error"]["code"], data["outcome"], data["kind"], data.get("cause")

@@ -362,6 +362,10 @@ SAID: dict[bytes, bool | None] = {
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: trailer\r\n\r\n": None,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\n\r\n": None,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n": None,
+    # Their heads end before the first empty line with a carriage return.
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\n\n5\r\n\r\n0\r\n\r\n": None,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\n\r\n5\r\n\r\n0\r\n\r\n": None,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx0\r\n\r\n": None,
     b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n": None,
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n": None,
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -270,8 +271,13 @@ def test_what_is_collected_is_one_commit_when_it_is_handed_on() -> None:
     scene.journal.collect()
     answers: list[tuple[int, Any]] = []
     told = threading.Semaphore(0)
+
+    def note(number: int, result: Any) -> None:
+        answers.append((number, result))
+        told.release()
+
     for number in range(1, 31):
-        scene.journal.submit(claim(number), lambda r, n=number: (answers.append((n, r)), told.release()))  # type: ignore[misc,func-returns-value]
+        scene.journal.submit(claim(number), partial(note, number))
     assert not told.acquire(timeout=0.05)
     assert scene.store.commits == []
     scene.journal.flush()
@@ -340,7 +346,11 @@ def test_delivered_callback_that_raises_hurts_nobody_else() -> None:
     elsewhere = Elsewhere()
     scene = Scene(held=True, deliver=elsewhere)
     answers: list[Any] = []
-    scene.journal.submit(claim(1), lambda _: 1 / 0)
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    scene.journal.submit(claim(1), fail)
     scene.journal.submit(claim(2), answers.append)
     scene.gate.set()
     elsewhere.run()
@@ -374,6 +384,39 @@ def test_what_is_collected_after_the_end_is_refused_when_it_is_handed_on() -> No
     scene.journal.flush()
     assert [answer.kind for answer in answers] == ["closed", "closed"]
     assert scene.store.commits == []
+
+
+def test_a_ledger_may_be_left_closed_for_a_while() -> None:
+    """Told not to start, the journal opens nothing; who asks for the ledger's time cannot do without."""
+    opened: list[int] = []
+
+    def open_it() -> Any:
+        opened.append(1)
+        return open_memory(Times())
+
+    scene = Scene(starts=False, open_primary=None, open_memory=open_it)
+    answers: list[Any] = []
+    used: list[str] = []
+    scene.journal.submit(claim(), answers.append)
+    scene.journal.when_open(lambda: used.append("now"))
+    assert scene.journal.status()["state"] == "opening"
+    assert (opened, answers, used) == ([], [], [])
+    assert scene.journal.now() > 0.0
+    scene.journal.start()
+    scene.journal.start()
+    assert scene.journal.close(PATIENCE_S)
+    assert (opened, used) == ([1], ["now"])
+    assert [answer.status for answer in answers] == ["new"]
+
+
+def test_a_journal_that_was_never_started_ends_in_order() -> None:
+    """Closing commits what was queued, although nobody had opened the ledger."""
+    scene = Scene(starts=False)
+    answers: list[Any] = []
+    scene.journal.submit(claim(), answers.append)
+    assert scene.journal.close(PATIENCE_S)
+    assert [answer.status for answer in answers] == ["new"]
+    assert scene.store.is_closed
 
 
 def test_a_large_collection_is_kept_together() -> None:

@@ -150,12 +150,17 @@ def test_call_that_posts_lets_the_rest_of_the_world_go_on(loop: Loop) -> None:
         assert called == list(range(turns))
 
 
-def test_posting_while_the_loop_is_awake_needs_no_wake_up(loop: Loop) -> None:
+def test_posting_while_the_loop_is_awake_needs_no_wake_up(loop: Loop, clock: Clock) -> None:
     """Before the first sleep and inside a turn nothing is written to the pipe."""
-    loop.post(lambda: loop.post(lambda: None))
+    loop.post(lambda: None)
     assert not has_news(loop)
     loop.turn(False)
+    loop.wait(5001, 1001.0, lambda: loop.post(lambda: None))
+    assert loop.sleepy_s() == 1.0
+    clock.now = 1001.0
+    loop.turn(False)
     assert not has_news(loop)
+    assert loop.sleepy_s() == 0.0
 
 
 def test_many_posts_to_a_sleeper_are_one_wake_up(loop: Loop) -> None:

@@ -16,6 +16,7 @@ import pytest
 from bridge import sending
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
+from bridge.ops.clock import boot_clock
 from bridge.ops.loop import Loop
 from bridge.ops.workers import Workers
 from bridge.reports.flight import Attempt
@@ -55,11 +56,15 @@ class Scene:
         )
         self.readers: list[str] = []
         """Which thread read each answer."""
+        self._note_readers()
+
+    def _note_readers(self) -> None:
         end = self.client.end
 
         def note_end(way: Any) -> Exchange:
             self.readers.append(threading.current_thread().name.partition("-")[0])
-            return end(way)
+            exchange: Exchange = end(way)
+            return exchange
 
         self.client.end = note_end
 
@@ -89,7 +94,12 @@ class Scene:
     def send(self, task_id: int = 1, deadline_s: float = 50.0, connect_by_s: float = 50.0) -> list[Exchange]:
         """Begin an attempt; what it is answered comes into the list."""
         answers: list[Exchange] = []
-        self.sender.send(Attempt(METHOD, KEY, task_id, deadline_s, connect_by_s), answers.append)
+
+        def take(exchange: Exchange) -> None:
+            assert self.loop is None or self.loop.is_mine(), "answered in another thread than the loop's"
+            answers.append(exchange)
+
+        self.sender.send(Attempt(METHOD, KEY, task_id, deadline_s, connect_by_s), take, boot_clock())
         return answers
 
     def ask(self, task_id: int = 1, **limits: float) -> Exchange:
@@ -152,7 +162,7 @@ class Steps:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
-        real = sending.boot_clock
+        real = boot_clock
         monkeypatch.setattr(sending, "boot_clock", lambda: real() + self.ahead_s)
 
 
@@ -204,7 +214,7 @@ def test_an_attempt_of_another_thread_is_made_in_the_loop(opened: Opener) -> Non
     def done(_exchange: Exchange) -> None:
         answered_by.append(threading.current_thread().name)
 
-    send = partial(scene.sender.send, Attempt(METHOD, KEY, 2, 50.0, 50.0), done)
+    send = partial(scene.sender.send, Attempt(METHOD, KEY, 2, 50.0, 50.0), done, boot_clock())
     thread = threading.Thread(target=send)
     thread.start()
     thread.join(PATIENCE_S)
@@ -222,7 +232,12 @@ def test_the_client_is_loaded_and_a_connection_made_on_a_worker(opened: Opener) 
     scene, _ = opened()
     loaders: list[str] = []
     load = scene.sender._load
-    scene.sender._load = lambda: (loaders.append(threading.current_thread().name), load())[1]
+
+    def note_load() -> Client:
+        loaders.append(threading.current_thread().name)
+        return load()
+
+    scene.sender._load = note_load
     assert scene.sender.client is None
     assert scene.ask().reused is False
     assert [name.partition("-")[0] for name in loaders] == ["worker"]
@@ -394,7 +409,7 @@ def test_an_attempt_that_came_to_the_loop_late_is_not_made(
     scene, server = opened()
     scene.ask()
     steps, answers = Steps(monkeypatch), list[Exchange]()
-    send = partial(scene.sender.send, Attempt(METHOD, KEY, 2, 50.0, 50.0), answers.append)
+    send = partial(scene.sender.send, Attempt(METHOD, KEY, 2, 50.0, 50.0), answers.append, boot_clock())
     thread = threading.Thread(target=send)
     thread.start()
     thread.join(PATIENCE_S)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.core.model import (
+    Begin,
     Claim,
     Claimed,
     Ending,
@@ -563,6 +564,48 @@ def test_a_moved_ledger_is_complete_where_it_is(opener: Opener, path: Path, tmp_
 
 
 @pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "deleted"])
+def test_nobody_opens_beside_the_log_of_another_ledger(
+    opener: Opener, path: Path, tmp_path: Path, is_replaced: bool
+) -> None:
+    """While a bridge has the ledger open that was here before, a new one waits: the log is the old one's."""
+    other = tmp_path / "other" / "l.db"
+    opener(other).transact(finish(7))
+    opener(other).close()
+    old = opener()
+    old.transact(finish(1))
+    path.unlink()
+    if is_replaced:
+        path.write_bytes(other.read_bytes())
+        path.chmod(0o600)
+    with pytest.raises(LedgerTrouble, match="lets go of it") as caught:
+        opener()
+    assert caught.value.kind == "locked"
+    assert trouble(lambda: old.transact(finish(2))) == "replaced"
+    old.close()
+    new = opener()
+    new.transact(finish(3))
+    new.close()
+    assert 1 not in numbers(path)
+
+
+@pytest.mark.usefixtures("log")
+def test_journal_is_not_changed_under_somebody_at_work(
+    opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose SQLite should use no write-ahead log is not drawn into one."""
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+    first = opener()
+    first.transact(finish(1))
+    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
+    second = opener()
+    assert second.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
+    first.close()
+    second.close()
+    assert opener().health()["journal_mode"] == "wal"
+
+
+@pytest.mark.usefixtures("log")
 def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_path: Path) -> None:
     """Moved away with its log, a ledger takes nothing from the one that was made in its place."""
     old = opener()
@@ -620,11 +663,10 @@ def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Pa
         mine.transact([claim(number)])
     bury(mine, path)
     assert len(theirs.transact([sweep()])[0].adopted) == 3
-    retry = VERDICT._replace(outcome="unknown", next="again", perhaps=True)
     operations = [
         finish(1)[1],
         claim(4),
-        Record(task(2), retry, 0.0, 5, None),
+        Record(task(2), RETRY, 0.0, 5, None),
         Settle(task(3), Ending("not_sent", -32010, "window_closed")),
     ]
     results = mine.transact(operations)
@@ -635,6 +677,33 @@ def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Pa
     assert mine.transact([finish(1)[1]])[0].status == "lost"
     assert theirs.transact([finish(1)[1]])[0].status == "ok"
     assert mine.transact([claim(1)])[0].status == "known"
+
+
+RETRY = VERDICT._replace(outcome="unknown", next="again", perhaps=True)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        finish(1)[1],
+        Record(task(1), RETRY, 0.0, 5, None),
+        Settle(task(1), Ending("not_sent", -32010, "window_closed")),
+        Begin(task(1)),
+    ],
+    ids=["finish", "defer", "settle", "begin"],
+)
+def test_nothing_is_written_to_what_another_bridge_took_over(
+    opener: Opener, path: Path, operation: Any
+) -> None:
+    """Each change alone finds out that the report is somebody else's, and leaves it as it is."""
+    mine, theirs = opener(), opener()
+    mine.transact([claim(1)])
+    bury(mine, path)
+    theirs.transact([sweep()])
+    before = theirs.read(Look(task(1)))
+    (result,) = mine.transact([operation])
+    assert (result.gate.status if isinstance(operation, Begin) else result.status) == "lost"
+    assert result.row == theirs.read(Look(task(1))) == before
 
 
 def test_a_report_that_another_process_took_over_is_lost(opener: Opener, path: Path) -> None:
