@@ -505,6 +505,10 @@ def test_a_bug_while_reading_counts_as_perhaps_taken(opened: Opener, with_loop: 
     scene.client.end = fail
     assert scene.ask()[:2] == ("reset", True)
     assert [type(bug) for bug in scene.bugs] == [ValueError]
+    ends = time.monotonic() + PATIENCE_S
+    while not server.requests:  # nobody waits for its answer, so it may still be on its way
+        assert time.monotonic() < ends
+        time.sleep(0.01)
     assert len(server.requests) == 1
 
 

@@ -147,7 +147,8 @@ def test_a_pooler_in_transaction_mode_is_noticed(
     """Two sessions that are one are seen, whether or not the pooler keeps prepared statements apart."""
     with Pooler(ledger.server, ledger.database, size, renames) as pooler:
         found = find(f"postgresql://postgres@127.0.0.1:{pooler.port}/{ledger.database}")
-    assert statuses(found) == {"session": "failed"}
+    # What reads the ledger may meet statements of the other session, and fail as well.
+    assert statuses(found) in ({"session": "failed"}, {"session": "failed", "ledger": "failed"})
     assert "session mode" in found["session"]["fix"]
 
 
