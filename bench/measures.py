@@ -35,7 +35,7 @@ class Extent(NamedTuple):
     """Of the big ledger."""
 
 
-QUICK: Final = Extent(3, 0.8, 7, 1_000_000)
+QUICK: Final = Extent(3, 0.8, 15, 1_000_000)
 FULL: Final = Extent(7, 2.0, 21, 1_000_000)
 
 
@@ -219,12 +219,13 @@ def measure_rows(bench: Bench) -> None:
     bench.say(f"filling a ledger with {rows:,} reports")
     filler = [sys.executable, str(ROOT / "scripts" / "fill_ledger.py"), big, "--rows", str(rows)]
     subprocess.run(filler, env=arena.environ, stdout=subprocess.DEVNULL, check=True)
+    os.sync()  # what the system still has to write would be in the way of one of them
     bench.figures["big ledger, MB"] = round(os.path.getsize(big) / 1e6)
     makers: dict[str, Make] = {
         "bridge, empty ledger": lambda: arena.bridge(url, 64),
         "bridge, 1,000,000 rows": lambda: arena.bridge(url, 64, ledger=big),
     }
-    bench.interleave("64 in flight, 20 ms, big ledger", 64, makers)
+    bench.interleave("64 in flight, 20 ms, big ledger", 64, makers, max(5, bench.extent.rounds))
 
 
 def measure_start(bench: Bench) -> None:
@@ -301,6 +302,25 @@ def measure_stream(bench: Bench) -> None:
     arena.close_all()
 
 
+def measure_fleet(bench: Bench) -> None:
+    """The ledger on PostgreSQL, synced, on the same disk, against the file."""
+    try:
+        from tests.pgserver import PgServer
+    except ImportError:
+        raise Missing("the embedded PostgreSQL is not here (make .venv/.stamp)") from None
+    arena = bench.arena
+    url = arena.upstream(20)
+    bench.say("starting PostgreSQL")
+    with PgServer(durable=True) as server:
+        ledger = server.url(server.make_database())
+        for load in (1, 8, 64):
+            makers: dict[str, Make] = {
+                "ledger in a file": partial(arena.bridge, url, load),
+                "ledger on PostgreSQL": partial(arena.bridge, url, load, ledger=ledger),
+            }
+            bench.interleave(f"{load} in flight, 20 ms, fleet", load, makers)
+
+
 def measure_instructions(bench: Bench) -> None:
     """Instructions that a report takes in user space: a long run minus a short one."""
     arena = bench.arena
@@ -334,6 +354,7 @@ GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "end": measure_end,
     "stream": measure_stream,
     "instructions": measure_instructions,
+    "fleet": measure_fleet,
     "rows": measure_rows,
     "matrix": measure_matrix,
 }

@@ -14,6 +14,7 @@ WIDE: Final = "256 in flight, 20 ms"
 TLS: Final = "https, 64 in flight, 20 ms"
 FRESH: Final = "a new https connection each"
 SYNC: Final = "a sync takes 2 ms, 64 in flight, 0 ms"
+FLEET: Final = "64 in flight, 20 ms, fleet"
 ROWS: Final = "64 in flight, 20 ms, big ledger"
 BASE: Final = "requests.Session"
 
@@ -152,6 +153,12 @@ TARGETS: Final = (
         AT_MOST,
         1.1,
         _ratio(ROWS, "bridge, 1,000,000 rows", "bridge, empty ledger", "cpu_us"),
+    ),
+    Target(
+        "ledger on PostgreSQL against one in a file, throughput, 64 in flight",
+        AT_LEAST,
+        0.6,
+        _ratio(FLEET, "ledger on PostgreSQL", "ledger in a file", "per_second"),
     ),
 )
 """What the bridge is held to, each as a ratio inside one run where that makes sense."""

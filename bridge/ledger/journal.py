@@ -134,7 +134,8 @@ class Journal:
         """Queue what was collected."""
         if self._collected:
             batch, self._collected = self._collected, []
-            self._queue.put(batch)
+            for at in range(0, len(batch), MAX_BATCH):
+                self._queue.put(batch[at : at + MAX_BATCH])
             if self._is_over:
                 self._refuse_rest()
 

@@ -419,8 +419,8 @@ def test_a_journal_that_was_never_started_ends_in_order() -> None:
     assert scene.store.is_closed
 
 
-def test_a_large_collection_is_kept_together() -> None:
-    """What was collected is never torn apart, although it is more than one commit takes otherwise."""
+def test_a_large_collection_is_no_large_commit() -> None:
+    """What was collected goes into as many commits as it would have otherwise, in order."""
     scene = Scene(held=True)
     scene.journal.collect()
     answers: list[Any] = []
@@ -430,7 +430,7 @@ def test_a_large_collection_is_kept_together() -> None:
     scene.journal.submit(claim(9_000), answers.append)
     scene.gate.set()
     assert scene.journal.close(PATIENCE_S)
-    assert [len(commit) for commit in scene.store.commits] == [MAX_BATCH + 50, 1]
+    assert [len(commit) for commit in scene.store.commits] == [MAX_BATCH, 51]
     assert len(answers) == MAX_BATCH + 51
 
 
