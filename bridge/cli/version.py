@@ -13,7 +13,7 @@ from bridge.cli.main import print_text
 
 HELP = "Print the version; with --json also what the program stands on, for a fault report."
 PROTOCOL = 1
-_LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "psycopg")
+_LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "apsw", "psycopg")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
