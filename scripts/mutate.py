@@ -39,7 +39,7 @@ TARGET = 0.9
 _NAMES = ("service", "window", "recovery", "agenda", "pauses", "mutants_retry", "mutants_runway")
 _REPORTS = [f"tests/unit/test_{name}.py" for name in _NAMES]
 _LEDGER = ["tests/contract/test_ledger_store.py", "tests/unit/test_recovery.py"]
-_LEDGER.append("tests/unit/test_mutants_ledger.py")
+_LEDGER += ["tests/contract/test_ledger_batch.py", "tests/unit/test_mutants_ledger.py"]
 PLAN = {
     "bridge/reports/verdict.py": ["tests/unit/test_verdict.py", "tests/contract/test_verdict_oracle.py"],
     "bridge/reports/window.py": _REPORTS,
