@@ -131,5 +131,6 @@ class SqliteEnd:
         self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_COPIED + source, str(position)))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which is whole by itself then."""
+        sqlite_file.leave_wal(self._connection, is_in_place=True)
         self._connection.close()

@@ -32,6 +32,7 @@ from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.sqlite_copy import SqliteEnd
 from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
@@ -624,6 +625,16 @@ def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_p
     new.close()
     assert numbers(path) == [2, 3]
     assert numbers(moved) == [1]
+
+
+@pytest.mark.usefixtures("log")
+def test_a_copy_is_one_file(path: Path) -> None:
+    """What a copy was written to needs no log beside it, and no SQLite that knows logs."""
+    end = SqliteEnd(str(path), make=True)
+    assert len(files.find_companions(str(path))) == 2
+    end.close()
+    assert files.find_companions(str(path)) == {}
+    assert path.read_bytes()[18:20] == b"\1\1"  # 2 stands for a write-ahead log
 
 
 def test_only_the_files_that_were_meant_are_removed(tmp_path: Path) -> None:
