@@ -7,10 +7,10 @@ Imported by `bridge.ledger.sqlite_steps` and `bridge.ledger.sqlite`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.model import Listing, PauseKey, Pauses, PauseState, Row, Task
+from bridge.core.model import Listing, Pauses, PauseState, Row, Task
 from bridge.ledger import sqlite_rows as sql
 from bridge.ledger.questions import Questions
 from bridge.ledger.store import EventRow, Policy
@@ -63,14 +63,6 @@ class Reads(Questions):
 
     # --- what every step needs ---------------------------------------------------------------
 
-    def find(self, task: Task) -> Row | None:
-        """The newest report of a task, or None."""
-        values = self._find_values(task)
-        if values is None:
-            return None
-        self.finished_at = values[-1] or 0.0
-        return sql.to_row(values, task.endpoint, task.account)
-
     def _find_values(self, task: Task) -> Sequence[Any] | None:
         account_id = self.account_id(task.endpoint, task.account)
         if account_id is None:
@@ -110,9 +102,3 @@ class Reads(Questions):
     def is_alive(self, instance: str) -> bool:
         """True if that instance still runs."""
         return self._owners.is_alive(instance)
-
-    def stored_pauses(self, task: Task, keys: Collection[PauseKey]) -> Iterable[PauseState]:
-        """All stored pauses about the subjects of these."""
-        subjects = dict.fromkeys(key.subject for key in keys)
-        found = self._execute(sql.find_pauses(len(subjects)), (task.endpoint, *subjects))
-        return [sql.to_pause(columns) for columns in found]

@@ -36,12 +36,10 @@ FIND_MANY: Final = (
 )
 """The newest reports of some tasks of one account."""
 LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM reports"
-FIND_SEQ: Final = f"SELECT {_COLUMNS} FROM reports WHERE seq = ?"
 FIND_OWNED: Final = f"SELECT {_COLUMNS} FROM reports WHERE owner = ?"
 """What one instance works on."""
 FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
 """Who else works on anything; one index answers it."""
-IS_OWNED: Final = "SELECT 1 FROM reports WHERE owner = ? LIMIT 1"
 
 _ADD: Final = (
     "INSERT INTO reports (account_id, task_id, method, state, outcome, owner, attempts, window_until, "
