@@ -178,8 +178,9 @@ class App:
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._loop is not None:
-            self._loop.turn(fired=False)
             self.journal.deliver_itself()
+            # What was on its way to the loop before.
+            self._loop.turn(fired=False)
         if self._metrics_file is not None:
             self._metrics_file.close()
         self.journal.close(_CLOSE_S)
