@@ -88,7 +88,7 @@ class Sender:
             way = self._set_out(client, attempt, decided_boot)
         except Exception as bug:
             self._on_bug(bug)
-            loop.post(partial(self._tell, attempt, done, Exchange("connect", sent=False)))
+            loop.post(partial(self._tell, attempt, done, _NOT_MADE))
             return
         if way.is_out:
             self._await(loop, client, attempt, done, way)
@@ -140,7 +140,7 @@ class Sender:
             self._on_bug(error)
             is_out = way is not None and way.sent
             # If it is out, nobody will read what the upstream says.
-            exchange = Exchange("reset" if is_out else "connect", sent=is_out)
+            exchange = Exchange("reset", sent=True) if is_out else _NOT_MADE
             self._elsewhere(partial(self._tell, attempt, done, exchange))
 
     def _work(self, attempt: Attempt, done: Done, decided_boot: float, way: Way | None) -> None:
@@ -159,8 +159,7 @@ class Sender:
         except Exception as bug:
             self._on_bug(bug)
             # Without a client nothing has left; else nobody knows how far it came.
-            is_out = way is not None
-            self._tell(attempt, done, Exchange("reset" if is_out else "connect", sent=is_out))
+            self._tell(attempt, done, _NOT_MADE if way is None else Exchange("reset", sent=True))
             return
         if loop is not None and way.is_out and not was_out:
             # Its answer may have come already, unseen: a descriptor that is watched says so only once.

@@ -13,7 +13,7 @@ class LedgerPort(Protocol):
     """A ledger that commits on a thread of its own; see `bridge.ledger.journal.Journal`."""
 
     def submit(self, op: Operation, done: Callable[[Any], None]) -> None:
-        """Queue an operation; `done` gets its result after the commit, on another thread. Never blocks."""
+        """Queue an operation; `done` gets its result later, after the commit. Never blocks."""
 
     def account(self, secret_text: str) -> str:
         """The account of a client key."""
