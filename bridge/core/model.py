@@ -31,6 +31,7 @@ TRANSITIONS: Final[Mapping[str, Mapping[str | None, str]]] = {
     "settled": {QUEUED: DONE, WAITING: DONE, SENDING: DONE},
     "refused_locally": {None: DONE, DONE: DONE},
     "adopted": {QUEUED: QUEUED, WAITING: WAITING, SENDING: WAITING},
+    "withdrawn": {SENDING: WAITING},
 }
 """What may happen to a report: ``queued`` (intent committed, never begun), ``sending`` (an attempt
 has begun), ``waiting`` (between two attempts), ``done`` (it has an outcome)."""
@@ -207,7 +208,8 @@ class Gate(NamedTuple):
 
     status: str
     """``begun``, ``paused`` (see `pause`), ``busy`` (another report probes or proves the key),
-    ``lost`` (the row is no longer ours), ``spent`` (no attempt or send is left)."""
+    ``lost`` (the row is no longer ours), ``late`` (the window that the row knows is over),
+    ``spent`` (no attempt or send is left). Judged in the order lost, late, spent, pauses."""
     pause: PauseState | None = None
     until: float | None = None
     """Earliest time to ask again on the ledger's timeline; None: when another attempt ends."""
@@ -260,11 +262,12 @@ class Claimed(NamedTuple):
 
     status: str
     """``new`` (ours now), ``again`` (was not_sent, ours now), ``adopted`` (a dead bridge's, ours
-    now), ``known`` (done: replay), ``conflict`` (another method), ``elsewhere`` (a living bridge
-    has it), ``refused`` (the given refusal was recorded)."""
+    now), ``known`` (done: replay), ``conflict`` (another method, or a refusal while it is in flight),
+    ``elsewhere`` (a living bridge has it), ``refused`` (the given refusal was recorded)."""
     row: Row
     gate: Gate | None = None
-    """What became of ``begin``; None if it was not asked for or not reached."""
+    """What became of ``begin``; None if it was not asked for or not reached. ``late``, asked for or not, if the
+    earliest window known of the task is over: then a given refusal was not recorded, and the report is ours."""
     events: tuple[PauseEvent, ...] = ()
     durable: bool = True
     guarded: bool = True
@@ -313,6 +316,15 @@ class Recorded(NamedTuple):
     row: Row | None
     events: tuple[PauseEvent, ...] = ()
     durable: bool = True
+
+
+class Withdraw(NamedTuple):
+    """Take back a beginning that was committed and provably not followed by an attempt (cancelled, stopped, too
+    late, no resources): it is not counted, and its probe is let go. Result: `Recorded`."""
+
+    task: Task
+    ending: Ending | None
+    """None: the report waits for another attempt (state ``waiting``, also if it never had one)."""
 
 
 class Narrow(NamedTuple):
@@ -385,4 +397,4 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Operation = Claim | Begin | Record | Settle | Narrow | Look | Sweep | Listing | Pauses | Resume | Heed | Prune
+Operation = Claim | Begin | Record | Settle | Withdraw | Narrow | Look | Sweep | Listing | Pauses | Resume | Heed | Prune

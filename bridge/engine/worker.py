@@ -1,0 +1,165 @@
+"""One thread for work that blocks and wants to be done in groups: what is asked in one turn goes over together.
+
+The ledger is its only user. Where no thread can be had the work is done in the engine's thread, until one can.
+"""
+
+from __future__ import annotations
+
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable, Sequence
+from threading import Thread
+from typing import Any, Final, Protocol
+
+from bridge.engine.core import Engine, Waiter
+
+_END: Final[list[tuple[Any, Callable[[Any], object]]]] = []
+
+
+class Work(Protocol):
+    """What the thread does. Called by one thread at a time."""
+
+    def open(self) -> None:
+        """Do first of all what may take long."""
+
+    def run(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Do what was asked for together; one result for each. Raises nothing."""
+
+    def tend(self) -> float | None:
+        """Do what is due without being asked; seconds until more is, None if nothing will be."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class Worker:
+    """Hands items to a thread and results back.
+
+    Args:
+        most: items done together at most.
+
+    Thread safety: everything belongs to the engine's thread.
+    """
+
+    def __init__(self, engine: Engine, work: Work, name: str, most: int) -> None:
+        self._engine = engine
+        self._work = work
+        self._name = name
+        self._most = most
+        self._asked: list[tuple[Any, Callable[[Any], object]]] = []
+        self._queue: SimpleQueue[list[tuple[Any, Callable[[Any], object]]]] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._opened = engine.waiter()
+        self.is_open = False
+        self._when_open: list[Waiter] = []
+        self._closed: Waiter | None = None
+        self.done_at = 0.0
+        """When the group whose results are being handed back was done, on the boot clock."""
+
+    def start(self) -> None:
+        """Begin to open, if that has not begun."""
+        if self._thread is None:
+            thread = Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self.is_open:
+                    self._work.open()
+                    self._note_open()
+            else:
+                self._thread = thread
+
+    def wait_until_open(self) -> None:
+        """Wait until the work has been opened."""
+        if not self.is_open:
+            waiter = self._engine.waiter()
+            self._when_open.append(waiter)
+            self.start()
+            if not self.is_open:
+                waiter.wait()
+
+    def call(self, item: Any) -> Any:
+        """Have something done and wait for its result."""
+        waiter = self._engine.waiter()
+        self.post(item, waiter.wake)
+        return waiter.wait()
+
+    def post(self, item: Any, done: Callable[[Any], object]) -> None:
+        """Have something done; `done` is called with its result in the engine's thread. Items keep their order."""
+        if not self._asked:
+            self._engine.call_soon(self._flush)
+        self._asked.append((item, done))
+
+    def close(self, until: float) -> bool:
+        """Finish what was asked for and let go of everything; False if that took longer."""
+        self._flush()
+        if self._thread is None:
+            self._work.close()
+            return True
+        self._queue.put(_END)
+        self._closed = self._engine.waiter()
+        try:
+            self._closed.wait(until)
+        except TimeoutError:
+            return False
+        return True
+
+    # --- the engine's side -------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        asked, self._asked = self._asked, []
+        if not asked:
+            return
+        self.start()
+        for at in range(0, len(asked), self._most):
+            group = asked[at : at + self._most]
+            if self._thread is None:
+                self._hand_back(group, self._work.run([item for item, _ in group]), self._engine.now())
+                self._work.tend()
+            else:
+                self._queue.put(group)
+
+    def _hand_back(
+        self, group: list[tuple[Any, Callable[[Any], object]]], results: Sequence[Any], done_at: float
+    ) -> None:
+        self.done_at = done_at
+        for (_, done), result in zip(group, results, strict=True):
+            done(result)
+
+    def _note_open(self) -> None:
+        self.is_open = True
+        for waiter in self._when_open:
+            waiter.wake()
+        self._when_open.clear()
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        soon = self._engine.call_soon_from_thread
+        if not self.is_open:
+            self._work.open()
+            soon(self._note_open)
+        while True:
+            wait_s = self._work.tend()
+            try:
+                group = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
+            except Empty:
+                continue
+            ends = group is _END
+            while not ends and len(group) < self._most:
+                try:
+                    more = self._queue.get_nowait()
+                except Empty:
+                    break
+                ends = more is _END
+                group = group + more
+            if group:
+                results = self._work.run([item for item, _ in group])
+                soon(self._hand_back, group, results, self._engine.now())
+            if ends:
+                break
+        self._work.close()
+        soon(self._note_closed)
+
+    def _note_closed(self) -> None:
+        if self._closed is not None:
+            self._closed.wake()
