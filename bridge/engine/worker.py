@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Sequence
-from threading import Thread
 from typing import Any, Final, Protocol
 
 from bridge.engine.core import Engine, Waiter
@@ -47,8 +46,7 @@ class Worker:
         self._most = most
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
         self._queue: SimpleQueue[list[tuple[Any, Callable[[Any], object]]]] = SimpleQueue()
-        self._thread: Thread | None = None
-        self._opened = engine.waiter()
+        self._has_thread = False
         self.is_open = False
         self._when_open: list[Waiter] = []
         self._closed: Waiter | None = None
@@ -57,16 +55,16 @@ class Worker:
 
     def start(self) -> None:
         """Begin to open, if that has not begun."""
-        if self._thread is None:
-            thread = Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                if not self.is_open:
-                    self._work.open()
-                    self._note_open()
-            else:
-                self._thread = thread
+        if self._has_thread:
+            return
+        try:
+            self._engine.start_thread(self._run, self._name)
+        except RuntimeError:
+            if not self.is_open:
+                self._work.open()
+                self._note_open()
+        else:
+            self._has_thread = True
 
     def wait_until_open(self) -> None:
         """Wait until the work has been opened."""
@@ -92,7 +90,7 @@ class Worker:
     def close(self, until: float) -> bool:
         """Finish what was asked for and let go of everything; False if that took longer."""
         self._flush()
-        if self._thread is None:
+        if not self._has_thread:
             self._work.close()
             return True
         self._queue.put(_END)
@@ -112,7 +110,7 @@ class Worker:
         self.start()
         for at in range(0, len(asked), self._most):
             group = asked[at : at + self._most]
-            if self._thread is None:
+            if not self._has_thread:
                 self._hand_back(group, self._work.run([item for item, _ in group]), self._engine.now())
                 self._work.tend()
             else:
