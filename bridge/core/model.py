@@ -324,7 +324,7 @@ class Withdraw(NamedTuple):
 
     task: Task
     ending: Ending | None
-    """None: the report waits for another attempt (state ``waiting``, also if it never had one)."""
+    """None: the report waits for another attempt (state ``waiting``; ``queued`` if it never had one)."""
 
 
 class Narrow(NamedTuple):

@@ -8,4 +8,14 @@ from bridge.engine.clock import Clock, SystemClock
 from bridge.engine.core import Engine, Loop, NoResources, Readiness, TimedOut, Waiter
 from bridge.engine.worker import Worker
 
-__all__ = ["Clock", "Engine", "Loop", "NoResources", "Readiness", "SystemClock", "TimedOut", "Waiter", "Worker"]
+__all__ = [
+    "Clock",
+    "Engine",
+    "Loop",
+    "NoResources",
+    "Readiness",
+    "SystemClock",
+    "TimedOut",
+    "Waiter",
+    "Worker",
+]

@@ -168,7 +168,9 @@ class Loop(Protocol):
     def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """Call something soon; from any thread."""
 
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
         """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:

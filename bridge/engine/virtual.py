@@ -104,7 +104,9 @@ class VirtualLoop:
         """Call something soon."""
         self.time.call_soon(self, call, *arguments)
 
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
         """Run something after as long as a thread would take."""
         if not self.has_threads:
             raise RuntimeError("no thread")

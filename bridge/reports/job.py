@@ -6,7 +6,7 @@ Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecyc
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
@@ -113,7 +113,14 @@ class Job:
     )
 
     def __init__(
-        self, engine: Engine, offset_s: float, task: Task, method: str, key: Secret, window: Window, facts: Facts
+        self,
+        engine: Engine,
+        offset_s: float,
+        task: Task,
+        method: str,
+        key: Secret,
+        window: Window,
+        facts: Facts,
     ) -> None:
         self._engine = engine
         self._offset_s = offset_s

@@ -22,7 +22,7 @@ exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, Final, Protocol
 
 from bridge.core.errors import BridgeError
@@ -189,7 +189,9 @@ class Lifecycle:
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._is_stopped:
             ending = refusal or answers.local_ending("shutting_down")
-            self._respond(requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False))
+            self._respond(
+                requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False)
+            )
             self._observer.tell_refused(report, ending)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -206,7 +208,9 @@ class Lifecycle:
     def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
         return Job(self._engine, self._ledger.now() - self._engine.now(), task, method, key, window, facts)
 
-    def _start(self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None) -> None:
+    def _start(
+        self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None
+    ) -> None:
         self._jobs[job.task] = job
         for requester in requesters:
             self._seat(job, requester)
@@ -234,7 +238,9 @@ class Lifecycle:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
         for job in dict.fromkeys(self._names.get(name, ())):
             begun = job.has_begun or job.is_theirs or job.is_sending
-            leaving = [r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)]
+            leaving = [
+                r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)
+            ]
             if not leaving:
                 continue
             for requester in leaving:
@@ -404,7 +410,9 @@ class Lifecycle:
         self._slots.give_back(job)
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
-            raise Settled(self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True)
+            raise Settled(
+                self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True
+            )
         job.is_paused = True
         try:
             job.pause(gate.until)
@@ -464,7 +472,9 @@ class Lifecycle:
         chance = 0.0 if verdict.next == "done" else self._engine.chance()
         again_at = None if self._is_stopped else next_attempt_at(job, verdict, now, chance)
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        return self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending), again_at
+        return self._commit(
+            job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending
+        ), again_at
 
     def _settle(self, job: Job, ending: Ending) -> Ending:
         """Commit an ending without an attempt."""
@@ -540,7 +550,9 @@ class Lifecycle:
             if not is_news and not is_conflict:
                 requester.is_joined = True
             self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start)
+            self._respond(
+                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
+            )
         if not is_conflict:
             self._observer.tell(
                 "report_settled",
