@@ -220,7 +220,7 @@ class App:
     # --- parts -------------------------------------------------------------------------------
 
     def _client_now(self) -> Client:
-        """The HTTP client; the first time its library is loaded on a thread, so that others are answered meanwhile."""
+        """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
         while self._client is None:
             if self._loading is not None:
                 waiter = self.engine.waiter()

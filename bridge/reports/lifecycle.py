@@ -16,8 +16,9 @@ submit --> claim (committed) --> known? elsewhere for good?  answer from the led
           settled --> answer everybody who asked
 ```
 
-Every wait but a commit and a send is a `Job.pause`: there the window's end, a cancel and the end of the process come up as
-exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imported by the app and `bridge.server`.
+Every wait but a commit and a send is a `Job.pause`: there the window's end, a cancel and the end of the
+process come up as exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imported by
+the app and `bridge.server`.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ from bridge.reports.verdict import judge
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""
 STALE_S: Final = 2.5
-"""An attempt that could not be made so long after its beginning is not made: neighbours take over what a silent bridge
-had begun, at the earliest after 3.5 s."""
+"""An attempt that could not be made so long after its beginning is not made: neighbours take over what a
+silent bridge had begun, at the earliest after 3.5 s."""
 SCARCE_S: Final = 0.5
 """How long to wait after this machine lacked a descriptor or a thread for an attempt."""
 SWEEP_S: Final = 1.0
@@ -138,7 +139,9 @@ class Ports(Protocol):
 
 
 class Lifecycle:
-    """Reports tasks, each at most as often as is safe, and answers everybody who asked. The ledger must be open.
+    """Reports tasks, each at most as often as is safe, and answers everybody who asked.
+
+    The ledger must be open.
 
     Args:
         endpoint: Name of the upstream in the ledger: its canonical base URL.
@@ -514,7 +517,7 @@ class Lifecycle:
         raise Lost
 
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
-        """End a report that was ended from outside: its window is over, it was cancelled, or the process ends."""
+        """End a report whose window is over, that was cancelled, or whose process ends."""
         unknown = answers.local_ending("outcome_unknown", UNKNOWN)
         if job.is_theirs or (isinstance(interruption, Draining) and job.has_begun):
             if job.is_begun:
