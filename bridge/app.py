@@ -17,8 +17,8 @@ from bridge.ops.log import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
 from bridge.ops.process import calm_collector
-from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.pauses import PausePolicy
+from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
@@ -88,7 +88,7 @@ class App:
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
         )
-        self.lifecycle = Lifecycle(
+        self.reporter = Reporter(
             engine,
             self.ledger,
             self,
@@ -101,7 +101,7 @@ class App:
         )
         self.methods = Methods(
             engine,
-            self.lifecycle,
+            self.reporter,
             self.ledger,
             self._policy,
             self.keys,
@@ -122,10 +122,10 @@ class App:
 
     def _recover(self) -> None:
         self.ledger.wait_until_open()
-        self.lifecycle.start()
+        self.reporter.start()
         key = self.keys.get()
         if key is not None:
-            self.lifecycle.hold(key)
+            self.reporter.hold(key)
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""

@@ -170,7 +170,7 @@ class Loop(Protocol):
         """Call something soon; from any thread."""
 
     def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
     ) -> None:
         """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
 
