@@ -55,10 +55,9 @@ def main() -> int:
         rooms[parts[0] if len(parts) > 1 else "."] += count_lines(path.read_text(encoding="utf-8"))
     serving = sum(count for room, count in rooms.items() if room not in NOT_SERVING)
     told = ", ".join(f"{room} {count:,}" for room, count in sorted(rooms.items()))
-    print(
-        f"code lines: {sum(rooms.values()):,} of {MOST:,}, serving part {serving:,} of {MOST_SERVING:,} ({told})"
-    )
-    return int(sum(rooms.values()) > MOST or serving > MOST_SERVING)
+    total = sum(rooms.values())
+    print(f"code lines: {total:,} of {MOST:,}, serving part {serving:,} of {MOST_SERVING:,} ({told})")
+    return int(total > MOST or serving > MOST_SERVING)
 
 
 if __name__ == "__main__":
