@@ -13,9 +13,9 @@ from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.resources import load_json
+from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
-from bridge.settings_sources import suggest
 
 HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
 EPILOG = """examples:

@@ -183,8 +183,7 @@ def check_settings(settings: Settings) -> Iterator[Check]:
     yield Check("settings", OK, "; ".join(origins) if origins else "all settings have their defaults")
     for name, fields in settings.notices:
         if name == "setting_unknown":
-            fix = f"Rename or unset it{fields['hint']}" if fields["hint"] != "." else "Rename or unset it."
-            yield Check("settings", WARNING, f"{fields['name']} is no setting", fix)
+            yield Check("settings", WARNING, f"{fields['name']} is no setting", fields["hint"])
 
 
 def check_key(settings: Settings, scrubber: Scrubber) -> Iterator[Check]:

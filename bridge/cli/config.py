@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in shown]
     lines += ["", f"configuration file: {settings.config_file or 'none'}"]
     lines += [
-        f"warning: {fields['name']} is no setting{fields['hint']}"
+        f"warning: {fields['name']} is no setting and is ignored. {fields['hint']}"
         for _, fields in settings.notices
         if "hint" in fields
     ]

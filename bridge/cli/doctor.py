@@ -15,7 +15,7 @@ from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.settings import load
-from bridge.settings_parse import is_database
+from bridge.settings.parsing import is_database
 
 HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
 EPILOG = """With --online it also asks the configured upstream for the head of its base address: no key and no

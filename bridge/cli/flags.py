@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.cli.commands import COMMANDS, PROGRAM
 from bridge.core.exits import UsageError
-from bridge.settings_sources import suggest
-from bridge.settings_table import GROUPS, TABLE, Setting
+from bridge.core.text import hide_keys, suggest
+from bridge.settings.table import GROUPS, TABLE, Setting
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +87,7 @@ def make_parser(name: str) -> ArgumentParser:
         """Says what is wrong in one sentence, without the values given."""
 
         def error(self, message: str) -> Any:
-            raise UsageError(f"{_mask_keys(message)}; see `{self.prog} --help`.")
+            raise UsageError(f"{hide_keys(message)}; see `{self.prog} --help`.")
 
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
@@ -180,14 +180,4 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
     nearest = suggest(flag, known, "; did you mean {}?")
     if nearest == "." and not COMMANDS[name].takes_settings and any(row.flag == flag for row in TABLE):
         return f"{PROGRAM} {name} does not take {flag}: it does without the bridge's settings."
-    return f"The flag {_mask_keys(flag)} is not known{nearest} See `{parser.prog} --help`."
-
-
-def _mask_keys(text: str) -> str:
-    import re
-
-    return re.sub(r"[0-9A-Za-z]{16,}", lambda found: "***" if _is_mixed(found[0]) else found[0], text)
-
-
-def _is_mixed(word: str) -> bool:
-    return any(char.isdigit() for char in word)
+    return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."

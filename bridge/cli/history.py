@@ -22,7 +22,7 @@ from bridge.core.exits import ExitError, UsageError
 from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.methods import show_record
 from bridge.settings import Settings, load
-from bridge.settings_parse import is_database, mask_password
+from bridge.settings.parsing import is_database, mask_password
 
 HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
 EPILOG = """actions:

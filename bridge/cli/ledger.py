@@ -118,7 +118,7 @@ def _open_end(settings: Settings, place: str, make: bool) -> End:
 
 
 def _has_password(url: str) -> bool:
-    from bridge.settings_parse import has_password
+    from bridge.settings.parsing import has_password
 
     return has_password(url)
 

@@ -10,7 +10,7 @@ from bridge.cli.commands import PROGRAM
 from bridge.cli.grammar import Flag, Grammar, read_grammar
 from bridge.cli.main import print_text
 from bridge.core.exits import EXITS
-from bridge.settings_table import OTHER_VARIABLES, TABLE
+from bridge.settings.table import OTHER_VARIABLES, TABLE
 
 HELP = "Print the manual page in roff."
 EPILOG = """examples:

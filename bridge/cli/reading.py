@@ -16,7 +16,7 @@ from bridge.ledger.figures import NoLedger, Reader, open_reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.ops.clock import boot_clock, wall_clock
 from bridge.settings import Settings, load
-from bridge.settings_parse import is_database
+from bridge.settings.parsing import is_database
 
 if TYPE_CHECKING:
     from bridge.ledger.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 from bridge.cli.main import print_text
 from bridge.core.exits import UsageError
 from bridge.core.resources import load_json, load_text
-from bridge.settings_sources import suggest
+from bridge.core.text import suggest
 
 HELP = "Print a JSON Schema (draft-07) of the protocol, or one of its tables; without a name, list them."
 _TABLES = ("common", "errors", "errors.schema", "methods", "openrpc", "scenario")

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     elif name in TOPICS:
         print_text(render_topic(name))
     else:
-        from bridge.settings_sources import suggest
+        from bridge.core.text import suggest
 
         known = [*COMMANDS, *TOPICS]
         nearest = suggest(name, known, "; did you mean {}?")
@@ -55,7 +55,7 @@ def _exit_codes() -> str:
 
 def _environment() -> str:
     from bridge.cli.flags import format_default
-    from bridge.settings_table import GROUPS, OTHER_VARIABLES, TABLE
+    from bridge.settings.table import GROUPS, OTHER_VARIABLES, TABLE
 
     lines = [
         "Settings. Flags beat variables, variables beat the configuration file, the file beats defaults.",

@@ -22,7 +22,7 @@ from bridge.cli.commands import COMMANDS, TOPICS
 from bridge.cli.flags import make_parser, parse_arguments, read_plain_flags
 from bridge.core import exits
 from bridge.core.exits import EXITS, ConfigError, UsageError, exit_for
-from bridge.settings_table import TABLE
+from bridge.settings.table import TABLE
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -255,7 +255,7 @@ def test_config_shows_values_and_origins(run: Run, monkeypatch: pytest.MonkeyPat
     assert rows["pauses"].split()[0] == "off"
     assert rows["client_key"].split() == ["set", "environment", "ANTICAPTCHA_CLIENT_KEY"]
     assert rows["proxy"].split()[0] == "http://me:***@proxy:3128"
-    assert "did you mean REPORT_BRIDGE_QUEUE" in out
+    assert "ignored. Did you mean REPORT_BRIDGE_QUEUE?" in out
     assert KEY not in out
     assert "hush" not in out
     code, out, err = run("config", "--json")

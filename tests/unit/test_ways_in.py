@@ -15,7 +15,7 @@ from bridge.cli import completion, main, man, snippet
 from bridge.cli.commands import COMMANDS
 from bridge.cli.grammar import Grammar, read_grammar
 from bridge.core.exits import EXITS
-from bridge.settings_table import TABLE
+from bridge.settings.table import TABLE
 
 Run = Callable[..., tuple[int, str, str]]
 
