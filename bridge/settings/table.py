@@ -118,4 +118,5 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
 ROWS: Final[Mapping[str, Setting]] = {row.name: row for row in TABLE}
 KEY_SOURCES: Final = ("key_file", "key_command", "client_key")
 """Settings that say where the client key is; one of them at most counts."""
-SECRET_VARIABLES: Final = tuple(row.variable for row in TABLE if row.kind == "secret")
+LIBPQ_PASSWORD: Final = "PGPASSWORD"
+"""The password of a ledger on a server, as every program with libpq takes it."""

@@ -14,7 +14,7 @@ from bridge.core.redact import Secret
 from bridge.core.text import hide_keys
 from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
 from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
-from bridge.settings.table import KEY_SOURCES, MEMORY, ROWS, SECRET_VARIABLES, TABLE, Setting
+from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting
 
 
 class Settings:
@@ -51,6 +51,8 @@ class Settings:
     """The user's state directory for this program; None if there is none. Not made here."""
     config_file: str | None
     """Where the configuration file is, or would be; None if there is no place for it."""
+    hidden: frozenset[str]
+    """The variables that no child of ours may see."""
     notices: tuple[tuple[str, Mapping[str, Any]], ...]
     """Events found while reading, to be logged once there is a log."""
 
@@ -132,14 +134,26 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
             reason = "this user has no home directory; name a file with --ledger"
             notices.append(("ledger_memory", {"reason": reason}))
     _check_together(values, origins)
-    values.update(state_dir=state_dir, config_file=config_file, notices=tuple(notices))
+    hidden = frozenset(secret_variables(environ))
+    values.update(state_dir=state_dir, config_file=config_file, hidden=hidden, notices=tuple(notices))
     return Settings(values, origins)
 
 
+def secret_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that hold a secret, and those that say where the key is: one rule for all."""
+    rows = [row.variable for row in TABLE if row.kind == "secret" or row.name in KEY_SOURCES]
+    urls = [row.variable for row in TABLE if row.kind in ("ledger", "proxy")]
+    return [*rows, LIBPQ_PASSWORD, *(name for name in urls if has_password(environ.get(name, "")))]
+
+
 def drop_secrets(environ: MutableMapping[str, str]) -> None:
-    """Remove the variables that hold secrets, so that no child process inherits them."""
-    for variable in SECRET_VARIABLES:
-        environ.pop(variable, None)
+    """Remove the variables that hold secrets, so that no child process inherits them.
+
+    Only libpq's own stays: the driver of a ledger on a server reads it when it connects.
+    """
+    for variable in secret_variables(environ):
+        if variable != LIBPQ_PASSWORD:
+            environ.pop(variable, None)
 
 
 def describe(settings: Settings) -> list[tuple[str, Any, str]]:
