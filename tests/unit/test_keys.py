@@ -247,7 +247,7 @@ def test_key_file_that_becomes_bad_keeps_the_last_key(desk: Desk, tmp_path: Path
     assert revealed(source) == KEY
     assert revealed(source) == KEY
     path.unlink()
-    os.mkfifo(path)
+    os.mkfifo(path, 0o600)
     with elapsed_less_than(5):
         assert revealed(source) == KEY
     path.unlink()
