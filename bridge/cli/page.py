@@ -236,8 +236,8 @@ def _groups(summary: dict[str, Any]) -> str:
     rows = [[str(row[by]), *(f"{row[name]:,}" for name in names)] for row in summary["groups"][-400:]]
     table = _table([by, *(name.replace("_", " ").replace("error16", "error 16") for name in names)], rows)
     return (
-        f'<section class="card"><h2>By {markup(by)}</h2><details><summary>{plural(len(rows), "row")}</summary>'
-        f"{table}</details></section>"
+        f'<section class="card"><h2>By {markup(by)}</h2>'
+        f"<details><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
     )
 
 
