@@ -1,17 +1,15 @@
 """The ports of the ledger: what a store promises, and what it asks of the policy.
 
 Declares only. A new store is one class with these methods; ``tests/contract/test_ledger_store.py``
-says when it is done. Imported by the stores and the journal.
+says when it is done. Imported by everything in the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.core.model import (
-    Claim,
-    Claimed,
     Ending,
     Gate,
     Listing,
@@ -26,6 +24,10 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
+from bridge.ledger.trouble import LedgerTrouble
+
+WINDOW_S: Final = 60.0
+"""No window ends later than this after the first request about its task; see `bridge.reports.window`."""
 
 Notice = tuple[str, Mapping[str, Any]]
 """Name and fields of an event that the owner of the store may log."""
@@ -76,6 +78,9 @@ class Policy(Protocol):
     def ends_at(self, window: Window, retrying: bool) -> float:
         """When the window is over."""
 
+    def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+        """True if no attempt may start any more, also before the window's end is reached."""
+
     def settle_dead(self, row: Row) -> Ending:
         """The ending of a report that nobody resumed inside its window."""
 
@@ -87,6 +92,75 @@ class EventRow(NamedTuple):
     name: str
     """A name of `bridge.core.model.TRANSITIONS` or of a `PauseEvent`."""
     data: Mapping[str, Any]
+
+
+class Restore(NamedTuple):
+    """Bring a report to what is true, as another store knows it. Result: `Restored`.
+
+    Takes effect on a report that is unknown, ours, left by the dead, or known as not sent.
+    """
+
+    row: Row
+    """What is true."""
+    finished_at: float | None = None
+    """When it was finished, on the timeline."""
+    since: tuple[int, int] = (0, 0)
+    """Attempts and sends that were counted already when the other store took it over from this one."""
+    events: tuple[EventRow, ...] = ()
+    """What happened since."""
+
+
+class Restored(NamedTuple):
+    """What became of a `Restore`."""
+
+    agrees: bool
+    """True if the store now says what is true; False if another bridge has the report, or ended it otherwise."""
+    row: Row
+
+
+class Teach(NamedTuple):
+    """Tell what another store has learnt about pauses meanwhile. Result: None."""
+
+    endpoint: str
+    pauses: tuple[tuple[PauseState | None, PauseState], ...]
+    """What the other store took over from this one, and what it knows now; the stricter is kept if both have moved."""
+
+
+class Forget(NamedTuple):
+    """Drop a report with its events, because another store has it. Result: None."""
+
+    task: Task
+
+
+class Known(NamedTuple):
+    """What a store knows about a task, without writing."""
+
+    row: Row | None
+    finished_at: float | None
+    """When it was finished, on the timeline."""
+    is_free: bool
+    """True if its owner is dead and never began it."""
+    pauses: tuple[PauseState, ...]
+    """All that concern an attempt, closed ones too; probes of the dead are released."""
+
+
+Seen = Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
+"""Endpoint and subject -> the pauses about it."""
+
+
+class Unavailable(NamedTuple):
+    """The answer to what cannot be done without a working ledger. Nothing has happened."""
+
+    kind: str
+    """A kind of `bridge.ledger.trouble`, or ``closed``."""
+    sentence: str
+
+
+class Failed(NamedTuple):
+    """The answer to an operation that met a program error; others of its batch are not affected."""
+
+    reference: str
+    """Random name under which the log has the error."""
 
 
 class Store(Protocol):
@@ -110,8 +184,16 @@ class Store(Protocol):
     """Random name of this bridge instance, the owner of its rows; never used twice."""
     notices: list[Notice]
     """What opening found worth a log line."""
+    trouble: LedgerTrouble | None
+    """Why the ledger could not be written when it was opened; None once it could."""
+    busy_s: float
+    """Seconds to wait for a lock of another process."""
+    seen: Seen
+    """The pauses as this store last read or wrote them."""
+    is_alive: Callable[[str], bool]
+    """True if an instance still runs; replaced for a store that cannot know."""
 
-    def transact(self, operations: Sequence[Operation]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
         """Run all operations in order in one transaction, or none of them.
 
         Returns:
@@ -121,11 +203,8 @@ class Store(Protocol):
     def read(self, operation: Look | Listing | Pauses) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
 
-    def peek(self, claim: Claim) -> Claimed | None:
-        """What a claim would meet, without writing; None if nothing known forbids to send."""
-
-    def peek_gate(self, task: Task, method: str, window: Window | None = None) -> Gate:
-        """What the gate would say to an attempt, without writing."""
+    def ask(self, task: Task, method: str | None = None) -> Known:
+        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -135,6 +214,9 @@ class Store(Protocol):
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
+
+    def tend(self) -> float | None:
+        """Do what is due without being asked; seconds until more is, None if nothing will be. Raises nothing."""
 
     def close(self) -> None:
         """Let go of everything. Rows that are not done are left to other instances. Idempotent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.core.model import Begin, Heed, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
-from bridge.ledger.dialect import Accounts, View, hash_account
+from bridge.ledger.translation import Accounts, View, hash_account
 from tests.shaky_store import ENDPOINT, METHOD, OK, Times, claim, open_memory, record, task
 
 KEY = "k" * 32
@@ -35,19 +35,18 @@ def test_report_is_told_in_our_words_and_kept_in_the_stores() -> None:
     assert view.read(Look(task(1, outside))).task.account == outside
     rows, cursor = view.read(Listing(ENDPOINT))
     assert ([row.task.account for row in rows], cursor) == ([outside], None)
-    peeked = view.peek(claim(account=outside))
-    assert peeked is not None
-    assert peeked.row.task.account == outside
+    known = view.ask(task(1, outside), METHOD)
+    assert known.row is not None
+    assert known.row.task.account == outside
 
 
 def test_pauses_are_told_in_our_words() -> None:
     """Who is paused, who probes and until when are translated."""
     view, store, outside, inside = make()
     view.transact([claim(account=outside)])
-    gate = view.peek_gate(task(2, outside), METHOD, WINDOW)
-    assert gate.status == "busy"
-    assert gate.pause is not None
-    assert (gate.pause.key.subject, gate.pause.probe_task) == (outside, f"{outside}/1")
+    (proof,) = view.ask(task(2, outside), METHOD).pauses
+    assert (proof.key.subject, proof.probe_task) == (outside, f"{outside}/1")
+    assert ((ENDPOINT, (proof,))) in list(view.seen())
     balance = record(account=outside, ending=OK._replace(outcome="refused", code=10, kind="key_balance"))
     verdict = balance.verdict._replace(pause="key_balance", event="key_balance", error_id=10)
     view.transact([balance._replace(verdict=verdict)])
@@ -85,8 +84,8 @@ def test_sweep_speaks_of_accounts_in_both_directions() -> None:
     """Reports of dead bridges are looked for and told by our names."""
     view, store, outside, _ = make()
     view.transact([claim(account=outside)])
-    store._owners.is_alive = lambda instance: False
-    store._steps.instance = store._owners.instance = "another"
+    store.is_alive = lambda instance: False
+    store._batch.instance = store._owners.instance = "another"
     swept = view.transact([Sweep(ENDPOINT, frozenset({outside}))])[0]
     assert [row.task.account for row in swept.adopted] == [outside]
 
