@@ -7,7 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 # Twice the cores of the smallest machine: half of the time of these tests is waiting for a window to end.
 JOBS ?= 4
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# What is locked is complete: no dependency is looked up, so what is published later changes nothing.
+LOCKED := --quiet install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: help demo check coverage fix gen bench fuzz soak mutate dist lock clean check-python check-clients
@@ -62,13 +64,13 @@ soak: .venv/.stamp ## kill real bridges for half an hour, then at every system c
 mutate: .venv/.stamp ## change the core decisions one by one and see whether the tests notice
 	$(BIN)/python scripts/mutate.py
 
-dist: .venv/.stamp ## build wheel, source archive and one-file program into dist/, and the container image
+dist: .venv/.stamp ## build wheel and source archive into dist/, and the container image
 	@$(BIN)/python scripts/build_dist.py
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) pyproject.toml -o requirements/runtime.txt
-	$(UV_COMPILE) pyproject.toml --extra dev --extra fleet -c requirements/runtime.txt -o requirements/dev.txt
+	$(UV_COMPILE) pyproject.toml --extra fleet requirements/dev.in -c requirements/build.txt -c requirements/runtime.txt -o requirements/dev.txt
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -84,12 +86,14 @@ check-python:
 .venv/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | check-python
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r requirements/build.txt
-	$(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) $(LOCKED) -r requirements/build.txt
+	$(PIP) $(LOCKED) -r requirements/runtime.txt
+	$(PIP) --quiet install --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	@touch $@
 
 .venv/.stamp: .venv/.runtime requirements/dev.txt
-	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.txt
+	$(PIP) $(LOCKED) -r requirements/dev.txt
+	$(PIP) check
 	@sh scripts/install_browser.sh
 	@touch $@
