@@ -15,12 +15,12 @@ from typing import Final
 import pytest
 
 from scripts.build_dist import build_packages
-from scripts.pythons import find
+from scripts.tools import find_pythons
 from tests.process import ROOT
 
 ENVIRON: Final = dict(os.environ)
 """As it was before the tests took it away: installing may need a proxy, a certificate and pip's cache."""
-PYTHONS: Final = find()
+PYTHONS: Final = find_pythons()
 OLDEST: Final = next(iter(PYTHONS))
 OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "25.2"}
 """What `ensurepip` of the first release of each Python holds."""
