@@ -59,7 +59,7 @@ class GeventLoop:
             call(*arguments)
 
     def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
     ) -> None:
         """Run something on a thread of gevent's pool; `done` gets its value or its error in this thread."""
 

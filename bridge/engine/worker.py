@@ -1,6 +1,6 @@
-"""One thread for work that blocks and wants to be done in groups: what is asked in one turn goes over together.
+"""One thread for work that blocks and is best done in groups: what one turn asks for goes over together.
 
-The ledger is its only user. Where no thread can be had the work is done in the engine's thread, until one can.
+The ledger is its only user. Where no thread can be had the work is done in the engine's, until one can.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Worker:
         return waiter.wait()
 
     def post(self, item: Any, done: Callable[[Any], object]) -> None:
-        """Have something done; `done` is called with its result in the engine's thread. Items keep their order."""
+        """Have something done; `done` gets its result in the engine's thread. Items keep their order."""
         if not self._asked:
             self._engine.call_soon(self._flush)
         self._asked.append((item, done))

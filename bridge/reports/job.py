@@ -1,4 +1,4 @@
-"""A report being made: the request it came from, who waits for its answer, and the place where it waits itself.
+"""A report being made: the request it came from, who waits for its answer, and where it waits itself.
 
 Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
@@ -175,7 +175,7 @@ class Job:
     # --- waiting -----------------------------------------------------------------------------
 
     def pause(self, until: float | None = None) -> None:
-        """Wait until a moment of the timeline, or until woken: a waiting point, where it can be ended from outside.
+        """Wait until a moment of the timeline, or until woken: here it can be ended from outside.
 
         Raises:
             Interrupted: nothing more is to be sent.

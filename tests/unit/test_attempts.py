@@ -22,11 +22,11 @@ from tests.world import (
     TAKEN,
     UNREACHED,
     Bridge,
+    Fate,
     World,
     http,
     scratch_directory,
 )
-from tests.world import Fate as Fate
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def row(bridge: Bridge, task_id: int) -> Row:
 
 
 def test_cancel_behind_a_beginning_takes_it_back(ledger: str) -> None:
-    """Five cancels in the moment between the commit and the attempt leave the task as it was; then it is reported."""
+    """Five cancels between the commit and the attempt leave the task as it was; then it is reported."""
     world = World()
     bridge = Bridge(world, ledger)
     for _ in range(5):
@@ -65,7 +65,7 @@ def test_cancel_behind_a_beginning_takes_it_back(ledger: str) -> None:
 
 
 def test_window_that_only_the_ledger_knows_is_over_is_told_as_such(ledger: str) -> None:
-    """A request without completedAt for a task whose window is over is -32010 for ever, and costs no attempt."""
+    """A request without completedAt for a task whose window is over is -32010, and costs no attempt."""
     world = World()
     bridge = Bridge(world, ledger)
     bridge.ask(1)
@@ -82,7 +82,7 @@ def test_window_that_only_the_ledger_knows_is_over_is_told_as_such(ledger: str) 
 
 
 def test_lack_of_resources_is_no_attempt(ledger: str) -> None:
-    """While this machine has no descriptor the report waits, costs no attempt and opens no pause; then it is sent."""
+    """While this machine has no descriptor the report waits, counts no attempt and opens no pause."""
     world = World()
     bridge = Bridge(world, ledger)
     bridge.ask(1)
@@ -125,7 +125,8 @@ def test_probe_of_the_transport_pause_asks_for_a_new_connection() -> None:
     assert [attempt.fresh for _, attempt in world.upstream.attempts] == [True]
 
 
-FATES = (TAKEN, UNREACHED, LOST_ANSWER, LOST_REQUEST, STALLED, NO_RESOURCES, Fate(False, http(429, retry_after="1")))
+BUSY = Fate(False, http(429, retry_after="1"))
+FATES = (TAKEN, UNREACHED, LOST_ANSWER, LOST_REQUEST, STALLED, NO_RESOURCES, BUSY)
 STEPS = st.one_of(
     st.tuples(st.just("report"), st.sampled_from((None, 5.0, 55.0))),
     st.tuples(st.just("cancel"), st.none()),
@@ -137,7 +138,7 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=12), st.lists(st.sampled_from(FATES), max_size=12))
 def test_attempts_agree_in_every_interleaving(steps: list[Any], fates: list[Fate]) -> None:
-    """Answers, record, events and the upstream count the same attempts; a crash may leave one more on record only."""
+    """Answers, record, events and upstream count the same; a crash may leave one more on record only."""
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as folder:
         world, kills, answers = World(), 0, []
         path = os.path.join(folder, "ledger")

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -415,26 +414,6 @@ def test_schema_is_cut_into_statements() -> None:
     statements = sqlite_file.split_script(script)
     assert "".join(statements) == script
     assert sum("RAISE(ABORT" in statement and "END;" in statement for statement in statements) == 1
-
-
-def test_schema_is_found_in_an_archive(tmp_path: Path) -> None:
-    """The ledger can be made by a program that runs from one zip file."""
-    archive = tmp_path / "bridge.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for folder in ("bridge", "schemas"):
-            for source in (ROOT / folder).rglob("*"):
-                if source.suffix in (".py", ".sql", ".json"):
-                    file.write(source, source.relative_to(ROOT))
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from bridge.ledger.sqlite import SqliteStore\n"
-        "clocks = {'boot_clock': float, 'wall_clock': float}\n"
-        "store = SqliteStore.open(sys.argv[2], policy=None, machine='m', **clocks)\n"
-        "print(store.health()['reports'])\n"
-    )
-    command = [sys.executable, "-I", "-c", program, str(archive), str(tmp_path / "ledger.db")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 # --- a write-ahead log and what is beside the file -------------------------------------------
