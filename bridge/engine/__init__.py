@@ -6,6 +6,18 @@ virtual one (`bridge.engine.virtual`) runs the same bridge without real time.
 
 from bridge.engine.clock import Clock, SystemClock
 from bridge.engine.core import Engine, Loop, NoResources, Readiness, TimedOut, Waiter
+from bridge.engine.outlet import Outlet
 from bridge.engine.worker import Worker
 
-__all__ = ["Clock", "Engine", "Loop", "NoResources", "Readiness", "SystemClock", "TimedOut", "Waiter", "Worker"]
+__all__ = [
+    "Clock",
+    "Engine",
+    "Loop",
+    "NoResources",
+    "Outlet",
+    "Readiness",
+    "SystemClock",
+    "TimedOut",
+    "Waiter",
+    "Worker",
+]

@@ -7,6 +7,7 @@ virtual one. Thread safety: everything belongs to the engine's thread, except `E
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
@@ -210,6 +211,11 @@ class Engine:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._ring_at = float("inf")
+        self._thread = get_ident()
+
+    def is_here(self) -> bool:
+        """True in the engine's thread."""
+        return get_ident() == self._thread
 
     # --- greenlets ---------------------------------------------------------------------------
 
