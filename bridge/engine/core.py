@@ -1,8 +1,9 @@
 """The engine itself: greenlets, timers on the boot clock, waits for descriptors and threads.
 
-Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one heap of timers
-here, and the loop only rings when the first of them is due. What turns is a loop: gevent's (`bridge.engine.loop`), or a
-virtual one. Thread safety: everything belongs to the engine's thread, except `Engine.call_soon_from_thread`.
+Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one
+heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
+(`bridge.engine.loop`), or a virtual one. Thread safety: everything belongs to the engine's thread, except
+`Engine.call_soon_from_thread`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class TimedOut(TimeoutError):
 
 
 class NoResources(OSError):
-    """This machine has no thread, descriptor or memory to spare just now; that is no failure of anybody else."""
+    """This machine has no thread, descriptor or memory to spare just now: nobody else has failed."""
 
 
 class Timer:
@@ -140,7 +141,7 @@ class Readiness:
             watcher.stop()
 
     def close(self) -> None:
-        """Let go of what watches; the descriptor stays open. Must be called before the descriptor is closed."""
+        """Let go of what watches; to be called before the descriptor is closed, which is left to others."""
         for watcher in self._watchers.values():
             watcher.stop()
             watcher.close()
@@ -169,7 +170,9 @@ class Loop(Protocol):
     def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """Call something soon; from any thread."""
 
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
         """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
@@ -294,9 +297,9 @@ class Engine:
             self._loop.start_in_pool(lambda: function(*arguments), lambda *result: waiter.wake(result))
         except RuntimeError as error:
             raise NoResources("no thread can be started") from error
-        value, error = waiter.wait(until)
-        if error is not None:
-            raise error
+        value, failure = waiter.wait(until)
+        if failure is not None:
+            raise failure
         return value
 
     def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:

@@ -58,7 +58,9 @@ class GeventLoop:
             call, arguments = self._posted.popleft()
             call(*arguments)
 
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
         """Run something on a thread of gevent's pool; `done` gets its value or its error in this thread."""
 
         def tell(result: Any) -> None:

@@ -1,7 +1,7 @@
 """Time without waiting: engines whose loops share one virtual time, in one thread, with chance from a seed.
 
-Everything runs in the order in which it was asked for, so the same seed gives the same run. Threads are greenlets here, and
-nothing of the world is at hand but what a test or a simulation puts there. Used by the simulation and by tests.
+Everything runs in the order in which it was asked for, so the same seed gives the same run. There are no
+threads, and nothing of the world but what a test or a simulation puts there. Used by those two.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class VirtualLoop:
         """Call something soon."""
         self.time.call_soon(self, call, *arguments)
 
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
         """Run something after as long as a thread would take."""
         if not self.has_threads:
             raise RuntimeError("no thread")

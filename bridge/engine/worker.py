@@ -1,6 +1,6 @@
-"""One thread for work that blocks and wants to be done in groups: what is asked in one turn goes over together.
+"""One thread for work that blocks and is best done in groups: what one turn asks for goes over together.
 
-The ledger is its only user. Where no thread can be had the work is done in the engine's thread, until one can.
+The ledger is its only user. Where no thread can be had the work is done in the engine's, until one can.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from bridge.engine.core import Engine, Waiter
+from bridge.engine.core import Engine, Timer, Waiter
 
 _END: Final[list[tuple[Any, Callable[[Any], object]]]] = []
 
@@ -47,6 +47,8 @@ class Worker:
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
         self._queue: SimpleQueue[list[tuple[Any, Callable[[Any], object]]]] = SimpleQueue()
         self._has_thread = False
+        self._is_closed = False
+        self._tending = Timer(lambda: None)
         self.is_open = False
         self._when_open: list[Waiter] = []
         self._closed: Waiter | None = None
@@ -63,6 +65,7 @@ class Worker:
             if not self.is_open:
                 self._work.open()
                 self._note_open()
+                self._tend_here()
         else:
             self._has_thread = True
 
@@ -82,7 +85,7 @@ class Worker:
         return waiter.wait()
 
     def post(self, item: Any, done: Callable[[Any], object]) -> None:
-        """Have something done; `done` is called with its result in the engine's thread. Items keep their order."""
+        """Have something done; `done` gets its result in the engine's thread. Items keep their order."""
         if not self._asked:
             self._engine.call_soon(self._flush)
         self._asked.append((item, done))
@@ -90,6 +93,7 @@ class Worker:
     def close(self, until: float) -> bool:
         """Finish what was asked for and let go of everything; False if that took longer."""
         self._flush()
+        self._is_closed = True
         if not self._has_thread:
             self._work.close()
             return True
@@ -112,9 +116,17 @@ class Worker:
             group = asked[at : at + self._most]
             if not self._has_thread:
                 self._hand_back(group, self._work.run([item for item, _ in group]), self._engine.now())
-                self._work.tend()
+                self._tend_here()
             else:
                 self._queue.put(group)
+
+    def _tend_here(self) -> None:
+        """Without a thread: do what is due, and again when more is."""
+        self._tending.cancel()
+        if not self._has_thread and not self._is_closed:
+            wait_s = self._work.tend()
+            if wait_s is not None:
+                self._tending = self._engine.call_at(self._engine.now() + wait_s, self._tend_here)
 
     def _hand_back(
         self, group: list[tuple[Any, Callable[[Any], object]]], results: Sequence[Any], done_at: float

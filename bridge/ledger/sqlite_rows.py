@@ -75,7 +75,7 @@ BEGIN_ATTEMPT: Final = (
     "AND state IN ('queued', 'waiting') AND attempts < 4 AND sends < 2"
 )
 DEFER: Final = (
-    "UPDATE reports SET state = 'waiting', attempts = ?, sends = ?, perhaps = ?, latency_ms = ? "
+    "UPDATE reports SET state = ?, attempts = ?, sends = ?, perhaps = ?, latency_ms = ? "
     "WHERE seq = ? AND owner = ? AND state IN ('queued', 'sending', 'waiting')"
 )
 _FINISH: Final = (

@@ -381,7 +381,7 @@ def _begin(steps: SqliteSteps, before: Row, after: Row) -> tuple[Any, ...]:
 
 
 def _defer(steps: SqliteSteps, before: Row, after: Row) -> tuple[Any, ...]:
-    return (*_counts(after), before.seq, steps.instance)
+    return (after.state, *_counts(after), before.seq, steps.instance)
 
 
 def _finish(steps: SqliteSteps, before: Row, after: Row) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ from bridge.core.model import (
     Swept,
     Task,
     Window,
+    Withdraw,
 )
 from bridge.ledger.questions import Questions
 from bridge.ledger.rows import is_probe, merge_facts, merge_windows, told_attempt, told_ending
@@ -123,7 +124,7 @@ class Steps(Questions):
         if row.method != op.method:
             return Claimed("conflict", row, durable=self.durable)
         if op.refusal is not None:
-            return Claimed("elsewhere", row, durable=self.durable)
+            return Claimed("conflict", row, durable=self.durable)
         if row.owner is None or self.is_alive(row.owner):
             return Claimed("elsewhere", self._narrow(row, op.window, op.facts), durable=self.durable)
         return self._continue("adopted", op, self._adopt(row, op.window, op.facts))
@@ -198,6 +199,8 @@ class Steps(Questions):
         return self._continue("again", op, after)
 
     def _continue(self, status: str, op: Claim, row: Row) -> Claimed:
+        if self._policy.is_late(self.now, row.window, row.attempts > 0):
+            return Claimed(status, row, Gate("late"), durable=self.durable)
         if not op.begin:
             return Claimed(status, row, durable=self.durable)
         gate, row, events = self._begin(row)
@@ -239,6 +242,8 @@ class Steps(Questions):
         return Begun(gate, row, events, self.durable)
 
     def _begin(self, row: Row) -> tuple[Gate, Row, Events]:
+        if self._policy.is_late(self.now, row.window, row.attempts > 0):
+            return Gate("late"), row, ()
         if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
             return Gate("spent"), row, ()
         gate, events = self._gate(row.task, row.method, row.window)
@@ -301,6 +306,19 @@ class Steps(Questions):
         if row.attempts:
             self._release_probes(row)
         return self._finish(row, op.ending, {})
+
+    def withdraw(self, op: Withdraw) -> Recorded:
+        row = self.find(op.task)
+        if row is None or row.owner != self.instance or row.state != SENDING:
+            return Recorded("lost", row, durable=self.durable)
+        self._release_probes(row)
+        row = row._replace(attempts=row.attempts - 1)
+        self.tell(row.seq, "withdrawn", {})
+        if op.ending is not None:
+            return self._finish(row, op.ending, {})
+        after = row._replace(state=WAITING if row.attempts else QUEUED)
+        self.change(DEFER, row, after)
+        return Recorded("ok", after, durable=self.durable)
 
     def narrow(self, op: Narrow) -> None:
         """Keep the earlier window end of a report that may still be sent, whoever has it."""
@@ -392,6 +410,7 @@ STEPS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     Begin: Steps.begin,
     Record: Steps.record,
     Settle: Steps.settle,
+    Withdraw: Steps.withdraw,
     Narrow: Steps.narrow,
     Sweep: Steps.sweep,
     Resume: Steps.resume,

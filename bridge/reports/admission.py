@@ -1,7 +1,7 @@
 """Who may send next: the slots, and the reports that wait for another one's attempt.
 
-In both lists the report whose window ends first goes first. Whether a pause or an unproven key holds an attempt back
-is decided by `bridge.reports.pauses` in the ledger's transaction; here its reports only wait.
+In both lists the report whose window ends first goes first. Whether a pause or an unproven key holds an
+attempt back is decided by `bridge.reports.pauses` in the ledger's transaction; here reports only wait.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Slots:
 class SingleFlight:
     """Reports that wait for another one's attempt: it probes a pause, or proves the key.
 
-    An attempt of this bridge wakes them when it ends; one of another bridge is asked after every `POLL_S` seconds.
+    An attempt of this bridge wakes them when it ends; one of another bridge is asked after each `POLL_S`.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""A report being made: the request it came from, who waits for its answer, and the place where it waits itself.
+"""A report being made: the request it came from, who waits for its answer, and where it waits itself.
 
 Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
@@ -6,7 +6,7 @@ Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecyc
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
@@ -113,7 +113,14 @@ class Job:
     )
 
     def __init__(
-        self, engine: Engine, offset_s: float, task: Task, method: str, key: Secret, window: Window, facts: Facts
+        self,
+        engine: Engine,
+        offset_s: float,
+        task: Task,
+        method: str,
+        key: Secret,
+        window: Window,
+        facts: Facts,
     ) -> None:
         self._engine = engine
         self._offset_s = offset_s
@@ -168,7 +175,7 @@ class Job:
     # --- waiting -----------------------------------------------------------------------------
 
     def pause(self, until: float | None = None) -> None:
-        """Wait until a moment of the timeline, or until woken: a waiting point, where it can be ended from outside.
+        """Wait until a moment of the timeline, or until woken: here it can be ended from outside.
 
         Raises:
             Interrupted: nothing more is to be sent.

@@ -16,13 +16,14 @@ submit --> claim (committed) --> known? elsewhere for good?  answer from the led
           settled --> answer everybody who asked
 ```
 
-Every wait but a commit and a send is a `Job.pause`: there the window's end, a cancel and the end of the process come up as
-exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imported by the app and `bridge.server`.
+Every wait but a commit and a send is a `Job.pause`: there the window's end, a cancel and the end of the
+process come up as exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imported by
+the app and `bridge.server`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, Final, Protocol
 
 from bridge.core.errors import BridgeError
@@ -80,8 +81,8 @@ from bridge.reports.verdict import judge
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""
 STALE_S: Final = 2.5
-"""An attempt that could not be made so long after its beginning is not made: neighbours take over what a silent bridge
-had begun, at the earliest after 3.5 s."""
+"""An attempt that could not be made so long after its beginning is not made: neighbours take over what a
+silent bridge had begun, at the earliest after 3.5 s."""
 SCARCE_S: Final = 0.5
 """How long to wait after this machine lacked a descriptor or a thread for an attempt."""
 SWEEP_S: Final = 1.0
@@ -138,7 +139,9 @@ class Ports(Protocol):
 
 
 class Lifecycle:
-    """Reports tasks, each at most as often as is safe, and answers everybody who asked. The ledger must be open.
+    """Reports tasks, each at most as often as is safe, and answers everybody who asked.
+
+    The ledger must be open.
 
     Args:
         endpoint: Name of the upstream in the ledger: its canonical base URL.
@@ -189,7 +192,9 @@ class Lifecycle:
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._is_stopped:
             ending = refusal or answers.local_ending("shutting_down")
-            self._respond(requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False))
+            self._respond(
+                requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False)
+            )
             self._observer.tell_refused(report, ending)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -206,7 +211,9 @@ class Lifecycle:
     def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
         return Job(self._engine, self._ledger.now() - self._engine.now(), task, method, key, window, facts)
 
-    def _start(self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None) -> None:
+    def _start(
+        self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None
+    ) -> None:
         self._jobs[job.task] = job
         for requester in requesters:
             self._seat(job, requester)
@@ -234,7 +241,9 @@ class Lifecycle:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
         for job in dict.fromkeys(self._names.get(name, ())):
             begun = job.has_begun or job.is_theirs or job.is_sending
-            leaving = [r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)]
+            leaving = [
+                r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)
+            ]
             if not leaving:
                 continue
             for requester in leaving:
@@ -404,7 +413,9 @@ class Lifecycle:
         self._slots.give_back(job)
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
-            raise Settled(self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True)
+            raise Settled(
+                self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True
+            )
         job.is_paused = True
         try:
             job.pause(gate.until)
@@ -464,7 +475,9 @@ class Lifecycle:
         chance = 0.0 if verdict.next == "done" else self._engine.chance()
         again_at = None if self._is_stopped else next_attempt_at(job, verdict, now, chance)
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        return self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending), again_at
+        return self._commit(
+            job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending
+        ), again_at
 
     def _settle(self, job: Job, ending: Ending) -> Ending:
         """Commit an ending without an attempt."""
@@ -504,7 +517,7 @@ class Lifecycle:
         raise Lost
 
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
-        """End a report that was ended from outside: its window is over, it was cancelled, or the process ends."""
+        """End a report whose window is over, that was cancelled, or whose process ends."""
         unknown = answers.local_ending("outcome_unknown", UNKNOWN)
         if job.is_theirs or (isinstance(interruption, Draining) and job.has_begun):
             if job.is_begun:
@@ -540,7 +553,9 @@ class Lifecycle:
             if not is_news and not is_conflict:
                 requester.is_joined = True
             self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start)
+            self._respond(
+                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
+            )
         if not is_conflict:
             self._observer.tell(
                 "report_settled",

@@ -55,7 +55,7 @@ class Observer:
         return self._skew.age_s(completed_at, self.now(), self._engine.wall())
 
     def refuse(self, report: Report, window: Window) -> Ending | None:
-        """Refuse what must not be sent, whatever is known of the task: window, then method and language, then key."""
+        """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if self.now() > windows.starts_by(window, False):
             return self.late(window, report.completed_at)
         if report.task_type is not None and methods.fit(report.method, report.task_type) == methods.WRONG:
@@ -117,7 +117,7 @@ class Observer:
         )
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
-        """The ending of a request for another method than the one on record, or refused beside one in flight."""
+        """The ending of a request for another method than the stored one, or refused beside one in flight."""
         told = (refusal.detail.get("hints") or ()) if refusal is not None else ()
         return conflict_ending(outcome, (*hints.explain_conflict(stored_method), *told))
 

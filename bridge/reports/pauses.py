@@ -144,7 +144,7 @@ class PausePolicy:
         return Gate("begun"), (*closed[0], *probing), (*closed[1], *events)
 
     def mend_times(self, now: float, state: PauseState) -> PauseState:
-        """A pause as a clock that was wrong must not leave it: opened by now, and no longer than its rule's longest.
+        """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
 
         What was written in another boot may lie in the future of this one.
         """

@@ -43,7 +43,7 @@ class ClockSkew:
         return None if self._offset_s is None else wall - now - self._offset_s
 
     def age_s(self, completed_at: float | None, now: float, wall: float) -> float | None:
-        """Seconds since a task was completed, on the upstream's clock; 0 if that is in the future, None if untold."""
+        """Seconds since a task was completed, on the upstream's clock; 0 if in the future, None if untold."""
         if completed_at is None:
             return None
         skew_s = self.skew_s(now, wall)

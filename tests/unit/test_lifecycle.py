@@ -10,7 +10,7 @@ import pytest
 
 from bridge.core.model import Begin, Claim, Exchange, Listing, Look, Prune, Record, Resume, Sweep
 from bridge.core.redact import Secret
-from bridge.reports.flight import Answer
+from bridge.reports.answers import Answer
 from tests.world import (
     ENDPOINT,
     EPOCH,
@@ -217,7 +217,7 @@ def test_http_refusal_is_final(bridge: Bridge, status: int) -> None:
 
 def test_late_report_is_refused_locally(bridge: Bridge) -> None:
     """A task completed more than a minute ago is not sent; its age is told."""
-    data = error(bridge.ask(1, completed_at=bridge.wall() - 61))
+    data = error(bridge.ask(1, completed_at=bridge.engine.wall() - 61))
     assert (data["code"], data["outcome"]) == (-32010, "not_sent")
     assert data["ageSeconds"] == pytest.approx(61, abs=0.1)
     assert data["clockSkewSeconds"] is None
@@ -226,15 +226,15 @@ def test_late_report_is_refused_locally(bridge: Bridge) -> None:
 
 def test_less_than_two_seconds_left_is_too_late(bridge: Bridge) -> None:
     """No attempt starts with less than 2 s left."""
-    assert error(bridge.ask(1, completed_at=bridge.wall() - 58.5))["code"] == -32010
-    assert bridge.ask(2, completed_at=bridge.wall() - 57.5).result is not None
+    assert error(bridge.ask(1, completed_at=bridge.engine.wall() - 58.5))["code"] == -32010
+    assert bridge.ask(2, completed_at=bridge.engine.wall() - 57.5).result is not None
 
 
 def test_future_completion_counts_as_now(bridge: Bridge) -> None:
     """A completedAt in the future gives the full minute and no more."""
     bridge.world.upstream.fates = iter([STALLED, STALLED])
     began = bridge.world.t
-    data = error(bridge.ask(1, completed_at=bridge.wall() + 3600))
+    data = error(bridge.ask(1, completed_at=bridge.engine.wall() + 3600))
     assert data["outcome"] == "unknown"
     assert bridge.world.t - began < 61
 
@@ -242,7 +242,7 @@ def test_future_completion_counts_as_now(bridge: Bridge) -> None:
 def test_replay_beats_the_window(bridge: Bridge) -> None:
     """A known outcome is told even when the window is long over."""
     bridge.ask(1)
-    assert bridge.ask(1, completed_at=bridge.wall() - 500).result is not None
+    assert bridge.ask(1, completed_at=bridge.engine.wall() - 500).result is not None
 
 
 def test_waiting_reports_are_answered_when_their_window_ends(world: World) -> None:
@@ -250,7 +250,7 @@ def test_waiting_reports_are_answered_when_their_window_ends(world: World) -> No
     bridge = Bridge(world, concurrency=1, pauses=False)
     world.upstream.fates = iter([Fate(False, Exchange("timeout", True), 20.0)])
     began = world.t
-    completed_at = bridge.wall() - 45
+    completed_at = bridge.engine.wall() - 45
     bridge.report(1, completed_at=completed_at)
     waiting = bridge.report(2, completed_at=completed_at)
     world.run(14.9)
@@ -280,7 +280,7 @@ def test_earliest_window_end_holds(world: World) -> None:
     bridge.report(1)
     first = bridge.report(2)
     world.run(1)
-    bridge.report(2, completed_at=bridge.wall() - 55)
+    bridge.report(2, completed_at=bridge.engine.wall() - 55)
     world.run(5)
     assert error(first[0])["code"] == -32010
 
@@ -487,14 +487,10 @@ def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
 
 
 class Watched(Bridge):
-    """A bridge that notes what it asks of the ledger, and when."""
-
-    def submit(self, op: Any, done: Any) -> None:
-        self.__dict__.setdefault("asked", []).append((self.world.t, op))
-        super().submit(op, done)
+    """A bridge that can be asked what it asked of the ledger, and when."""
 
     def times(self, kind: type) -> list[tuple[float, Any]]:
-        return [(at, op) for at, op in self.__dict__.get("asked", []) if isinstance(op, kind)]
+        return [(at, op) for at, op in self.ledger.asked if isinstance(op, kind)]
 
 
 def test_old_reports_are_looked_for_every_hour(world: World) -> None:
@@ -514,7 +510,7 @@ def test_ledger_file_is_swept_each_second_and_keeps_ninety_days(world: World, tm
     """Reports that dead bridges left are looked for at once and each second; history lasts ninety days."""
     bridge = Watched(world, str(tmp_path / "ledger"), holds=(KEY,))
     world.run(5.5)
-    account = bridge.account(KEY.reveal())
+    account = bridge.ledger.account(KEY.reveal())
     assert [round(at - 1000, 3) for at, _ in bridge.times(Sweep)] == [0, 1, 2, 3, 4, 5]
     assert {op for _, op in bridge.times(Sweep)} == {Sweep(ENDPOINT, frozenset({account}))}
     assert [op for _, op in bridge.times(Prune)] == [Prune(EPOCH + 1005 - 90 * 86_400, 500)]
@@ -583,7 +579,7 @@ def test_counts_and_idleness_follow_the_reports(world: World) -> None:
 def test_attempt_is_given_what_is_left_of_the_window(world: World) -> None:
     """The total is the timeout; the first byte must leave before the window ends."""
     bridge = Bridge(world, pauses=False)
-    bridge.ask(1, completed_at=bridge.wall() - 20)
+    bridge.ask(1, completed_at=bridge.engine.wall() - 20)
     attempt = world.upstream.attempts[0][1]
     assert (attempt.method, attempt.key, attempt.task_id) == (IMAGE, KEY, 1)
     assert attempt.deadline_s == 10.0
@@ -635,7 +631,7 @@ def test_retryable_says_whether_an_attempt_could_start(bridge: Bridge) -> None:
     """After a refusal for a moment it is worth trying again, until the window is nearly over."""
     bridge.world.upstream.fates = answered(http(429, retry_after="120"), http(429, retry_after="120"))
     assert error(bridge.ask(1))["retryable"] is True
-    late = error(bridge.ask(2, completed_at=bridge.wall() - 57.95))
+    late = error(bridge.ask(2, completed_at=bridge.engine.wall() - 57.95))
     assert (late["code"], late["retryable"]) == (-32001, False)
 
 
@@ -648,9 +644,9 @@ def test_end_of_the_window_between_attempts_tells_the_last_one(
     """A report whose retry finds no slot in time ends with what its attempt met."""
     bridge = Bridge(world, concurrency=1, pauses=False)
     world.upstream.fates = iter([fate, STALLED, STALLED])
-    first = bridge.report(1, completed_at=bridge.wall() - 50)
+    first = bridge.report(1, completed_at=bridge.engine.wall() - 50)
     for number in (2, 3):
-        bridge.report(number, completed_at=bridge.wall() - 51)
+        bridge.report(number, completed_at=bridge.engine.wall() - 51)
     world.run(9.5)
     assert first == []
     world.run(1)
@@ -712,7 +708,7 @@ def test_last_moment_to_start_is_in_time(world: World) -> None:
     bridge = Bridge(world, concurrency=1, pauses=False)
     world.upstream.fates = iter([Fate(True, None, 8.0)])
     bridge.report(1)
-    got = bridge.report(2, completed_at=bridge.wall() - 50)
+    got = bridge.report(2, completed_at=bridge.engine.wall() - 50)
     world.run(10)
     assert got[0].result is not None
     assert world.upstream.attempts[1][0] == 1008.0
