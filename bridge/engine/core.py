@@ -8,6 +8,7 @@ heap of timers here, and the loop only rings when the first of them is due. What
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
@@ -213,6 +214,11 @@ class Engine:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._ring_at = float("inf")
+        self._thread = get_ident()
+
+    def is_here(self) -> bool:
+        """True in the engine's thread."""
+        return get_ident() == self._thread
 
     # --- greenlets ---------------------------------------------------------------------------
 

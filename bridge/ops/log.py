@@ -1,7 +1,7 @@
-"""The log: events become lines on stderr or in a file, written by a thread of its own.
+"""The log: events become lines on stderr or in a file.
 
-A caller never waits for the reader of the log: lines are queued, and dropped and counted when the
-queue is full. Every string goes through the scrubber. Must not import the standard logging module
+Nobody waits for the reader of the log: lines that it does not take wait in an outlet, and are dropped and
+counted when too many do. Every string goes through the scrubber. Must not import the standard logging module
 at start; `Log.adopt_libraries` tames it once a library has loaded it.
 """
 
@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.events import DEBUG, EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
+from bridge.engine import Engine, Outlet, SystemClock
 
 QUEUE_LINES: Final = 1000
-"""Events that may wait for the writer: some seconds of the busiest log, under 1 MB of memory."""
+"""Lines that may wait for the reader: some seconds of the busiest log, under 1 MB of memory."""
 ROTATION_CHECK_S: Final = 1.0
 """How often a log file is compared with its path, so that a renamed file is left within a second."""
-_POLL_MS: Final = 500
-
-_Entry = tuple[float, int, str, Mapping[str, Any]]
 
 
 class Log:
-    """Where events go. Thread safety: every method may be called from any thread.
+    """Where events go.
+
+    Works from the start, and without an engine; see `attach`. Thread safety: once an engine is attached,
+    `event` may be called from any thread, everything else from the engine's.
 
     Attributes:
-        dropped: events lost because the queue was full or the log could not be written.
+        dropped: events lost because too many lines were waiting or the log could not be written.
         threshold: number of the lowest level that is written; see `bridge.core.events.LEVELS`.
     """
 
@@ -43,16 +42,15 @@ class Log:
         self.threshold = threshold
         self.dropped = 0
         self._told_dropped = 0
+        self._engine: Engine | None = None
+        self._wall: Callable[[], float] = SystemClock.wall
         self._descriptor = descriptor
+        self._outlet = self._open_outlet()
         self._path = path
-        self._checked_at = time.monotonic()
+        self._checked_at = 0.0
         self._render = _text_line if text else _json_line
         self._scrubber = scrubber
-        self._queue: deque[_Entry] = deque()
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._busy = False
-        self._closing = False
+        self._is_closed = False
 
     @classmethod
     def open(
@@ -88,35 +86,26 @@ class Log:
         level = WARNING if row is None else row.level
         if level < self.threshold:
             return
-        try:
-            with self._wake:
-                if self._closing or len(self._queue) >= QUEUE_LINES:
-                    self.dropped += 1
-                    return
-                self._queue.append((time.time(), level, name, fields))
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
-                    self._thread.start()
-                self._wake.notify_all()
-        except Exception:
-            # "can't start new thread": the bridge goes on without this line.
-            self._thread = None
-            self.dropped += 1
+        engine, at = self._engine, self._wall()
+        if engine is None or engine.is_here():
+            self._take(at, level, name, fields)
+        else:
+            engine.call_soon_from_thread(self._take, at, level, name, fields)
+
+    def attach(self, engine: Engine) -> None:
+        """From now on wait for the reader of the log in the engine, and take the time from it."""
+        self._engine = engine
+        self._wall = engine.wall
+        self._outlet.attach(engine)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what is queued, for at most ``timeout_s`` seconds, and take no more events."""
-        until = time.monotonic() + timeout_s
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-            while self._thread is not None and (self._queue or self._busy):
-                left = until - time.monotonic()
-                if left <= 0:
-                    return
-                self._wake.wait(left)
-            if self._path is not None and self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+        """Write what waits, for at most ``timeout_s`` seconds, and take no more events."""
+        self._is_closed = True
+        engine = self._engine
+        is_written = self._outlet.drain(None if engine is None else engine.now() + timeout_s)
+        if is_written and self._path is not None and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def adopt_libraries(self) -> None:
         """Keep the standard logging module off stderr; call it after the libraries have been loaded.
@@ -145,47 +134,36 @@ class Log:
 
         root.addHandler(Adopted())
 
-    # --- the writer's thread -----------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------
 
-    def _write_all(self) -> None:
-        while True:
-            with self._wake:
-                self._busy = False
-                self._wake.notify_all()
-                while not self._queue:
-                    if self._closing:
-                        return
-                    self._wake.wait()
-                entry = self._queue.popleft()
-                self._busy = True
-            self._tell_dropped(entry[0])
-            if not self._written(entry):
-                with self._wake:
-                    self.dropped += 1
-
-    def _tell_dropped(self, at: float) -> None:
-        missing = self.dropped - self._told_dropped
-        if (
-            missing
-            and self.threshold <= WARNING
-            and self._written((at, WARNING, "log_dropped", {"count": missing}))
-        ):
-            self._told_dropped += missing
-
-    def _written(self, entry: _Entry) -> bool:
-        try:
-            at, level, name, fields = entry
-            self._reopen_if_moved()
-            _write(self._descriptor, self._render(at, level, name, self._scrubber.scrub_value(fields)))
-        except Exception:
-            return False  # disk full, reader gone, a field that cannot be printed: the next line is tried
-        return True
-
-    def _reopen_if_moved(self) -> None:
-        now = time.monotonic()
-        if self._path is None or now - self._checked_at < ROTATION_CHECK_S:
+    def _take(self, at: float, level: int, name: str, fields: Mapping[str, Any]) -> None:
+        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
+            self.dropped += 1
             return
-        self._checked_at = now
+        try:
+            line = self._render(at, level, name, self._scrubber.scrub_value(fields))
+            self._reopen_if_moved(at)
+        except Exception:
+            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
+        else:
+            self._outlet.put(line)
+
+    def _open_outlet(self) -> Outlet:
+        return Outlet(self._descriptor, self._engine, on_room=self._tell_dropped, on_lost=self._note_lost)
+
+    def _note_lost(self, count: int) -> None:
+        self.dropped += count
+
+    def _tell_dropped(self) -> None:
+        missing = self.dropped - self._told_dropped
+        if missing and self.threshold <= WARNING and not self._outlet.backlog and not self._is_closed:
+            self._told_dropped = self.dropped
+            self._take(self._wall(), WARNING, "log_dropped", {"count": missing})
+
+    def _reopen_if_moved(self, at: float) -> None:
+        if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
+            return
+        self._checked_at = at
         here = os.fstat(self._descriptor)
         try:
             there = os.stat(self._path)
@@ -194,12 +172,15 @@ class Log:
         else:
             if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
                 return
+        if not self._outlet.flush():
+            return  # somebody still waits to write to it
         try:
             fresh = _open_file(self._path)
         except ConfigError:
             return  # the old file is still better than none
         os.close(self._descriptor)
         self._descriptor = fresh
+        self._outlet = self._open_outlet()
 
 
 def _open_file(path: str) -> int:
@@ -217,24 +198,6 @@ def _is_terminal(descriptor: int) -> bool:
         return os.isatty(descriptor)
     except OSError:
         return False
-
-
-def _write(descriptor: int, line: bytes) -> None:
-    """Write a whole line, also to a descriptor in non-blocking mode; waits for the reader."""
-    view = memoryview(line)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            _wait_writable(descriptor)
-
-
-def _wait_writable(descriptor: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    poll.poll(_POLL_MS)
 
 
 # --- lines -----------------------------------------------------------------------------------
@@ -266,7 +229,3 @@ def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
         text = f"{text} | {trace}"
     # One line, one event, and no control sequences on somebody's terminal.
     return text.encode("unicode_escape") + b"\n"
-
-
-Notify = Callable[..., None]
-"""Type of `Log.event`, for parts that are handed it."""

@@ -1,4 +1,4 @@
-"""Tests of `bridge.ops.logs` and of the table in `bridge.core.events`."""
+"""Tests of `bridge.ops.log` and of the table in `bridge.core.events`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pytest
 from bridge.core.events import EVENTS, LEVEL_NAMES, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
-from bridge.ops import logs
-from bridge.ops.logs import Log, format_time
+from bridge.engine import Engine
+from bridge.ops import log as logs
+from bridge.ops.log import Log, format_time
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -99,13 +100,12 @@ def test_log_file_that_cannot_be_opened_is_a_configuration_error(tmp_path: Path)
     assert caught.value.exit_code == 3
 
 
-def test_events_below_the_level_cost_no_thread(tmp_path: Path) -> None:
-    """An event that is not wanted starts no writer and leaves no line."""
-    before = threading.active_count()
+def test_events_below_the_level_leave_nothing(tmp_path: Path) -> None:
+    """An event that is not wanted is not even looked at."""
     log = Log.open("error", "json", str(tmp_path / "log"))
     log.event("oversize", limit=1)
-    assert threading.active_count() == before
     log.close(1)
+    assert log.dropped == 0
     assert (tmp_path / "log").read_bytes() == b""
 
 
@@ -137,35 +137,82 @@ def test_secrets_never_reach_the_log(tmp_path: Path) -> None:
     assert "other" not in text
 
 
+def fail(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
+
+
 def test_a_log_that_nobody_reads_never_blocks(
     piped: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a full pipe events are dropped and counted, and told once there is a reader again."""
     monkeypatch.setattr(logs, "QUEUE_LINES", 20)
     reader, writer = piped
+    engine = Engine(fail)
     log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.attach(engine)
     for _ in range(2000):
         log.event("unheard_of", filler="x" * 1000)
-    assert log.dropped > 0
-    log.close(0)
+        engine.sleep(0)
+    assert log.dropped > 1000
+    lost = log.dropped
     received = b""
-    while b"log_dropped" not in received:
+    while b"log_dropped" not in received or not received.endswith(b"\n"):
         received += os.read(reader, 65536)
-    told = [line for line in received.split(b"\n") if b"log_dropped" in line]
-    assert told
+        engine.sleep(0.001)
+    lines = [json.loads(line) for line in received.splitlines()]
+    assert [line["count"] for line in lines if line["event"] == "log_dropped"] == [lost]
+    assert len(lines) == 2000 - lost + 1
 
 
-def test_short_writes_to_a_non_blocking_descriptor_are_completed(piped: tuple[int, int]) -> None:
-    """Lines longer than the pipe's buffer arrive whole when the descriptor is non-blocking."""
+def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(piped: tuple[int, int]) -> None:
+    """Closing waits as long as it was told to, and then leaves the rest."""
+    engine = Engine(fail)
+    log = Log(piped[1], threshold=10, text=False, scrubber=Scrubber())
+    log.event("unheard_of", filler="x" * 100_000)
+    log.attach(engine)
+    began = time.monotonic()
+    log.close(0.05)
+    assert 0.05 <= time.monotonic() - began < 30
+    received = b""
+    while not received.endswith(b"\n"):  # the pipe is closed with the test, and nobody may still wait for it
+        received += os.read(piped[0], 65536)
+        engine.sleep(0.001)
+
+
+def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> None:
+    """What did not fit at once is written by the engine later, and what fits is written at once."""
     reader, writer = piped
-    os.set_blocking(writer, False)
     log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.event("oversize", limit=1)
+    assert json.loads(os.read(reader, 65536))["limit"] == 1
+    os.set_blocking(writer, False)
     log.event("unheard_of", filler="y" * 300_000)
+    engine = Engine(fail)
+    log.attach(engine)
     received = b""
     while not received.endswith(b"\n"):
         received += os.read(reader, 65536)
+        engine.sleep(0.001)
     assert json.loads(received)["filler"] == "y" * 300_000
     log.close(10)
+
+
+def test_events_may_come_from_any_thread(piped: tuple[int, int]) -> None:
+    """An event of another thread is written by the engine's, with the time at which it happened."""
+    reader, writer = piped
+    engine = Engine(fail)
+    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.attach(engine)
+    thread = threading.Thread(target=log.event, args=("oversize",), kwargs={"limit": 7})
+    thread.start()
+    thread.join()
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 100)
+    engine.sleep(0.01)
+    assert json.loads(os.read(reader, 65536))["limit"] == 7
+    log.close(1)
 
 
 def test_a_log_that_cannot_be_written_is_counted() -> None:
@@ -186,9 +233,6 @@ def test_rotated_file_is_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "log"
     log = Log.open("warning", "json", str(path))
     log.event("oversize", limit=1)
-    deadline = time.monotonic() + 30
-    while not path.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.001)
     path.rename(tmp_path / "log.1")
     log.event("oversize", limit=2)
     log.close(10)
