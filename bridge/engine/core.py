@@ -290,6 +290,10 @@ class Engine:
         self._posted.append((call, arguments))
         self._post.send()
 
+    def close(self) -> None:
+        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        self._hub.destroy(destroy_loop=True)
+
     def _take_posted(self) -> None:
         while self._posted:
             call, arguments = self._posted.popleft()
