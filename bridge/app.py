@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bridge.ledger.store import Store
     from bridge.ops.metrics_file import MetricsFile
     from bridge.upstream.client import Client
-    from bridge.upstream.simulator import Simulator
+    from bridge.simulator import Simulator
 
 SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
@@ -269,7 +269,7 @@ class App:
             return self._client
 
     def _start_sandbox(self) -> str:
-        from bridge.upstream.simulator import Simulator
+        from bridge.simulator import Simulator
 
         self._simulator = Simulator()
         return self._simulator.start()

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.upstream.simulator import Simulator, fingerprint, magic, replies
-from bridge.upstream.simulator.fault_table import FAULTS
+from bridge.simulator import Simulator, fingerprint, magic, replies
+from bridge.simulator.faults import FAULTS
 
 KEY = "0123456789abcdef0123456789abcdef"
 IMAGE = "reportIncorrectImageCaptcha"
@@ -140,7 +140,7 @@ def test_fault_that_ends_the_connection(
     simulator: Simulator, fault: str, params: dict[str, Any], ending: str, sent: str, taken: bool
 ) -> None:
     """The connection ends as the fault says, and the log says what was taken and sent."""
-    simulator.stage.add_fault({"fault": fault, **params})
+    simulator.add_fault(fault, **params)
     answer, how = call(simulator, 7, to_the_end=True)
     entry = entry_of(simulator, 7)
     assert how == ending
@@ -190,7 +190,7 @@ def test_fault_that_answers(
     simulator: Simulator, fault: str, params: dict[str, Any], status: int, sent: str, taken: bool
 ) -> None:
     """The answer is as the fault says, the connection serves the next call, and the log is true."""
-    simulator.stage.add_fault({"fault": fault, "taskId": 7, **params})
+    simulator.add_fault(fault, **{"taskId": 7, **params})
     with connect(simulator) as sock:
         sock.sendall(make_request(7))
         answer, how = read_answer(sock)
@@ -318,7 +318,7 @@ def test_refuse_closes_the_port_for_its_time(simulator: Simulator) -> None:
 )
 def test_retry_after(simulator: Simulator, params: dict[str, Any], expected: str | None) -> None:
     """Retry-After has the form asked for."""
-    simulator.stage.add_fault({"fault": "status", **params})
+    simulator.add_fault("status", **params)
     assert header_of(call(simulator, 7)[0], "Retry-After") == expected
 
 

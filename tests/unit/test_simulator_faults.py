@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import magic, replies
-from bridge.upstream.simulator.checks import NotValid
-from bridge.upstream.simulator.fault_table import FAULT, FAULTS
-from bridge.upstream.simulator.faults import FaultBook
+from bridge.simulator import magic, replies
+from bridge.simulator.checks import NotValid
+from bridge.simulator.fault_table import FAULT, FAULTS
+from bridge.simulator.faults import FaultBook
 
 DOC = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
 IMAGE = "reportIncorrectImageCaptcha"

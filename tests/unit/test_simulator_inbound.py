@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.simulator.inbound import BadRequest, Request, RequestReader
+from bridge.simulator.inbound import BadRequest, Request, RequestReader
 
 PLAIN = b'POST /m HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{"a":1}'
 CHUNKED = (

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.simulator import NotValid, load_scenario, parse_scenario, scenario_schema
-from bridge.upstream.simulator.fault_table import FAULTS
-from bridge.upstream.simulator.scenario import SCENARIO, length_s
+from bridge.simulator import NotValid, load_scenario, parse_scenario, scenario_schema
+from bridge.simulator.fault_table import FAULTS
+from bridge.simulator.scenario import SCENARIO, length_s
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft7Validator(scenario_schema())

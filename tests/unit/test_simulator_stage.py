@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import NotValid, Simulator, fingerprint
-from bridge.upstream.simulator.call import LiveCall
-from bridge.upstream.simulator.control import ROUTES, serve_control
-from bridge.upstream.simulator.inbound import Request, RequestReader
-from bridge.upstream.simulator.journal import Journal
-from bridge.upstream.simulator.loop import Loop
-from bridge.upstream.simulator.stage import Stage
+from bridge.simulator import NotValid, Simulator, fingerprint
+from bridge.simulator.call import LiveCall
+from bridge.simulator.control import ROUTES, serve_control
+from bridge.simulator.inbound import Request, RequestReader
+from bridge.simulator.journal import Journal
+from bridge.simulator.loop import Loop
+from bridge.simulator.stage import Stage
 
 KEY = "0123456789abcdef0123456789abcdef"
 IMAGE = "reportIncorrectImageCaptcha"
@@ -183,8 +183,8 @@ def test_reset_starts_over_with_the_scenario() -> None:
 
 def test_log_and_tallies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the last entries and tallies are kept, and what was dropped is counted."""
-    monkeypatch.setattr("bridge.upstream.simulator.journal.MAX_ENTRIES", 3)
-    monkeypatch.setattr("bridge.upstream.simulator.journal.MAX_TALLIES", 3)
+    monkeypatch.setattr("bridge.simulator.journal.MAX_ENTRIES", 3)
+    monkeypatch.setattr("bridge.simulator.journal.MAX_TALLIES", 3)
     journal = Journal()
     for number in range(5):
         journal.finish(journal.begin(0.0, 0.0, 1, number), 0.0, "answered")

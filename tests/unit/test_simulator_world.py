@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.simulator import replies
-from bridge.upstream.simulator.world import KINDS, METHODS, Settings, Task, World, read_body
+from bridge.simulator import replies
+from bridge.simulator.world import KINDS, METHODS, Settings, Task, World, read_body
 
 NOW = 1_700_000_000.0
 KEY = "0123456789abcdef0123456789abcdef"
@@ -259,7 +259,7 @@ def test_any_json_is_judged(value: Any) -> None:
 
 def test_forgets_oldest_fresh_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh tasks are bounded; the oldest go first."""
-    monkeypatch.setattr("bridge.upstream.simulator.world.MAX_TASKS", 3)
+    monkeypatch.setattr("bridge.simulator.world.MAX_TASKS", 3)
     world = make_world()
     for task_id in range(1, 6):
         world.find(task_id, "reportIncorrectHcaptcha", OWN, NOW)
