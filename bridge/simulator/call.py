@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bridge.simulator import magic, replies
 from bridge.simulator.faults import FAULTS, PAGE
@@ -11,6 +11,9 @@ from bridge.simulator.journal import fingerprint
 from bridge.simulator.model import read_body
 from bridge.simulator.reader import Request
 from bridge.simulator.state import State
+
+if TYPE_CHECKING:
+    from bridge.simulator.connection import Connection
 
 
 class Ended(Exception):
@@ -27,20 +30,8 @@ class Ended(Exception):
         self.sent = sent
 
 
-class Wire(Protocol):
-    """What a call needs of its connection."""
-
-    number: int
-
-    def send(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def pause(self, seconds: float | None) -> None:
-        """Let so many seconds pass; None: until the client leaves."""
-
-
-class LiveCall:
-    """A call to the simulated API; satisfies `faults.Call`.
+class Call:
+    """A call to the simulated API.
 
     Args:
         state: what it is judged against.
@@ -50,9 +41,8 @@ class LiveCall:
         number: number of the call on its connection, from 1.
     """
 
-    def __init__(self, state: State, base_url: str, request: Request, wire: Wire, number: int) -> None:
+    def __init__(self, state: State, base_url: str, request: Request, wire: Connection, number: int) -> None:
         self._state = state
-        self._wire = wire
         self.base_url = base_url
         self.send, self.pause = wire.send, wire.pause
         self.path = _path_of(request.target)
@@ -99,6 +89,8 @@ class LiveCall:
             self.tells = FAULTS[fault].tells
             if latency_s > 0:
                 self.pause(latency_s)
+            if params.get("taken"):
+                self.judge()
             FAULTS[fault].play(self, params)
             return
         verdict = self.judge()
@@ -112,7 +104,7 @@ class LiveCall:
         if armed is not None:
             return armed.name, armed.params
         effect = magic.look_up(task_id) if task_id is not None and state.settings.magic else None
-        if effect is None or (effect.only_first and self._tally is not None and self._tally.delivered > 1):
+        if effect is None or (effect.only_first and self._tally is not None and self._tally["delivered"] > 1):
             return None, {}
         return effect.fault, effect.params
 
@@ -124,7 +116,7 @@ class LiveCall:
             counters["taken"] += judgement.taken
             counters["refused"] += judgement.error_id != 0
             if judgement.taken and self._tally is not None:
-                self._tally.taken += 1
+                self._tally["taken"] += 1
             self.entry.taken = judgement.taken
             self.entry.reason = judgement.reason
             self.entry.error_id = judgement.error_id
@@ -141,26 +133,13 @@ class LiveCall:
         """Return the time on the upstream's clock, and so many seconds on, as an HTTP date."""
         return self._state.date(skew_s)
 
-    def answer(
-        self,
-        body: bytes,
-        status: int = 200,
-        *,
-        headers: str = "",
-        date: str | None = "",
-        content_type: str | None = "",
-        framing: str | None = None,
-    ) -> bytes:
-        """Return a whole answer; `date` and `content_type` are the usual ones unless given."""
+    def answer(self, body: bytes, status: int = 200, *, headers: str = "", **unusual: Any) -> bytes:
+        """Return a whole answer; `unusual` are arguments of `replies.render` in place of the usual ones."""
         self.entry.status = status
-        return replies.render(
-            status,
-            body,
-            date=self.date() if date == "" else date,
-            content_type=self._state.settings.content_type if content_type == "" else content_type,
-            headers=headers if self.keep_alive else f"{headers}Connection: close\r\n",
-            framing=framing,
-        )
+        if not self.keep_alive:
+            headers += "Connection: close\r\n"
+        usual = {"date": self.date(), "content_type": self._state.settings.content_type}
+        return replies.render(status, body, headers=headers, **{**usual, **unusual})
 
     def close(self) -> NoReturn:
         """End the connection in order."""
@@ -174,7 +153,7 @@ class LiveCall:
         """Note how the call ended and what the client was sent."""
         self.entry.sent = sent
         if sent == "verdict" and self.entry.error_id == 0 and self._tally is not None:
-            self._tally.told += 1
+            self._tally["told"] += 1
         self._state.journal.finish(self.entry, self._state.now(), end)
 
 

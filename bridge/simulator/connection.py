@@ -6,36 +6,23 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from bridge.engine import Engine, TimedOut
+from bridge.engine import TimedOut
 from bridge.simulator import replies
-from bridge.simulator.call import Ended, LiveCall
+from bridge.simulator.call import Call, Ended
 from bridge.simulator.reader import BadRequest, Request, RequestReader
-from bridge.simulator.state import State
 
 if TYPE_CHECKING:
     import ssl
+
+    from bridge.simulator.server import Server
 
 CONTROL_PREFIX: Final = "/_control/"
 _CONTROL_PEEKS: Final = (b"GET /_control", b"POST /_control", b"DELETE /_control")
 _READ_SIZE: Final = 65536
 _MAX_PIPELINED: Final = 2 * 1024 * 1024
 """Bytes taken in while a call pauses; past that the socket is left alone."""
-
-
-class Host(Protocol):
-    """What a connection needs of the server."""
-
-    engine: Engine
-    state: State
-    base_url: str
-
-    def control(self, request: Request) -> bytes:
-        """Answer a request to the control endpoint."""
-
-    def forget(self, connection: Connection) -> None:
-        """Take note that a connection is closed."""
 
 
 class Connection:
@@ -48,7 +35,9 @@ class Connection:
         number: from 1, in the order accepted.
     """
 
-    def __init__(self, host: Host, sock: socket.socket, context: ssl.SSLContext | None, number: int) -> None:
+    def __init__(
+        self, host: Server, sock: socket.socket, context: ssl.SSLContext | None, number: int
+    ) -> None:
         self._host = host
         self._engine = host.engine
         self._tls: ssl.SSLSocket | None = None
@@ -110,7 +99,7 @@ class Connection:
             request = self._read_request()
         except BadRequest as problem:
             self._refuse(problem)
-            return False
+            request = None
         if request is None:
             return False
         if request.target.startswith(CONTROL_PREFIX):
@@ -135,7 +124,7 @@ class Connection:
     def _serve_call(self, request: Request) -> bool:
         self.calls += 1
         self._sent_bytes = 0
-        call = LiveCall(self._host.state, self._host.base_url, request, self, self.calls)
+        call = Call(self._host.state, self._host.base_url, request, self, self.calls)
         end: str = "internal_error"
         sent: str | None = None
         try:
@@ -231,16 +220,13 @@ class Connection:
                 return act(*words)
             except OSError as problem:
                 # By name, so that plain http never imports ssl.
-                match type(problem).__name__:
-                    case "BlockingIOError":
-                        wanted = wait
-                    case "SSLWantReadError":
-                        wanted = self._ready.wait_readable
-                    case "SSLWantWriteError":
-                        wanted = self._ready.wait_writable
-                    case _:
-                        raise
-            self._wait(wanted, until)
+                name = type(problem).__name__
+                if name not in ("BlockingIOError", "SSLWantReadError", "SSLWantWriteError"):
+                    raise
+                if self._tls is not None:
+                    ready = self._ready
+                    wait = ready.wait_readable if name == "SSLWantReadError" else ready.wait_writable
+            self._wait(wait, until)
 
     def _wait(self, wait: Callable[..., None], until: float | None = None) -> None:
         if self._ending is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.simulator import magic, replies
 from bridge.simulator.faults import MAX_TASK_ID
@@ -13,24 +13,14 @@ from bridge.simulator.scenario import LISTS
 from bridge.simulator.shapes import NotValid, array, check, flag, integer, shape
 from bridge.simulator.state import State
 
+if TYPE_CHECKING:
+    from bridge.simulator.server import Server
+
 VERSION: Final = 1
 """Version of the control endpoint; rises only when something that worked stops working."""
 
 MAX_LISTED: Final = 1000
 """Entries of the log in one answer unless ``limit`` asks for another number."""
-
-
-class Host(Protocol):
-    """What the control endpoint needs of the simulator."""
-
-    state: State
-    base_url: str
-
-    def disconnect(self) -> int:
-        """Close all idle connections that carried calls; return how many."""
-
-    def reset(self) -> None:
-        """Start the scenario again."""
 
 
 class Refused(Exception):
@@ -43,7 +33,7 @@ class Refused(Exception):
 
 
 Query = Mapping[str, int]
-Handler = Callable[[Host, Any, Query], Any]
+Handler = Callable[["Server", Any, Query], Any]
 
 _LISTS: Final = {name: shape({name: array(node)}, required=(name,)) for name, node in LISTS.items()}
 _RESET: Final = shape({"confirm": flag()})
@@ -58,7 +48,7 @@ _QUERY: Final = {
 def _many(name: str, make: Callable[[State], Callable[[Any], dict[str, Any]]]) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
-    def handle(host: Host, body: Any, query: Query) -> Any:
+    def handle(host: Server, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
             check(body, _LISTS[name])
             return {name: [make(host.state)(item) for item in body[name]]}
@@ -67,23 +57,19 @@ def _many(name: str, make: Callable[[State], Callable[[Any], dict[str, Any]]]) -
     return handle
 
 
-def _get_index(host: Host, body: Any, query: Query) -> Any:
+def _get_index(host: Server, body: Any, query: Query) -> Any:
     paths = sorted(f"{verb} /_control/{path}" for verb, path in ROUTES)
-    return {
-        "name": "report-bridge simulator",
-        "version": VERSION,
-        "baseUrl": host.base_url,
-        "paths": paths,
-    }
+    name = "report-bridge simulator"
+    return {"name": name, "version": VERSION, "baseUrl": host.base_url, "paths": paths}
 
 
-def _get_log(host: Host, body: Any, query: Query) -> Any:
+def _get_log(host: Server, body: Any, query: Query) -> Any:
     since = query.get("since", 0)
     entries = host.state.journal.select(since, query.get("taskId"), query.get("limit", MAX_LISTED))
     return {"entries": entries, "next": entries[-1]["seq"] if entries else since}
 
 
-def _reset(host: Host, body: Any, query: Query) -> Any:
+def _reset(host: Server, body: Any, query: Query) -> Any:
     check({} if body is None else body, _RESET)
     host.reset()
     return {"reset": True}
@@ -114,7 +100,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 """Verb and path after ``/_control/`` -> what is done."""
 
 
-def serve_control(host: Host, request: Request) -> bytes:
+def serve_control(host: Server, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
     try:
         status, value = 200, _dispatch(host, request)
@@ -130,7 +116,7 @@ def serve_control(host: Host, request: Request) -> bytes:
     )
 
 
-def _dispatch(host: Host, request: Request) -> Any:
+def _dispatch(host: Server, request: Request) -> Any:
     path, _, query_text = request.target.removeprefix("/_control/").partition("?")
     handler = ROUTES.get((request.verb, path))
     if handler is None:

@@ -1,7 +1,8 @@
 """The faults by name: what each does on the wire, its parameters, its number among the magic ids.
 
 A fault is a function that plays one call: it takes the report in with `Call.judge` at the moment the
-simulated upstream does, and sends, waits and ends through the call. Its docstring is its line in the
+simulated upstream does (before all else if its parameter ``taken`` says so), and sends, waits and ends
+through the call. Its docstring is its line in the
 documentation. Numbers are published and must not change. All times are in seconds.
 """
 
@@ -11,7 +12,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.model import METHODS, SPENDING
@@ -28,51 +29,13 @@ from bridge.simulator.shapes import (
     text,
 )
 
+if TYPE_CHECKING:
+    from bridge.simulator.call import Call
+
 MAX_TASK_ID: Final = 2**53 - 1
 
 Params = Mapping[str, Any]
-
-
-class Call(Protocol):
-    """What a fault may ask of the call it breaks."""
-
-    client_key: str
-    path: str
-    base_url: str
-    idle_close_s: float | None
-
-    def judge(self) -> bytes:
-        """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
-
-    def say(self, error_id: int, code: str | None, description: str | None) -> bytes:
-        """Return an error verdict that stands in for the rules, and note it in the log."""
-
-    def date(self, skew_s: float = 0.0) -> str:
-        """Return the time on the upstream's clock, and so many seconds on, as an HTTP date."""
-
-    def answer(
-        self,
-        body: bytes,
-        status: int = 200,
-        *,
-        headers: str = "",
-        date: str | None = "",
-        content_type: str | None = "",
-        framing: str | None = None,
-    ) -> bytes:
-        """Return a whole answer; `date` and `content_type` are the usual ones unless given."""
-
-    def send(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def pause(self, seconds: float | None) -> None:
-        """Let so many seconds pass; None: until the client leaves."""
-
-    def close(self) -> NoReturn:
-        """End the connection in order."""
-
-    def reset(self) -> NoReturn:
-        """Throw the connection away; the client sees a reset."""
+Play = Callable[["Call", Params], None]
 
 
 class FaultType(NamedTuple):
@@ -83,7 +46,7 @@ class FaultType(NamedTuple):
     summary: str
     tells: str
     """What a call that ends this way was sent: ``verdict``, ``other``, ``part`` or ``nothing``."""
-    play: Callable[[Any, Params], None]
+    play: Play
     params: Mapping[str, tuple[Schema, Any]]
     """Parameter -> shape and default."""
 
@@ -115,12 +78,10 @@ PAGE: Final = (
 )
 
 
-def _fault(
-    number: int, tells: str = "verdict", **params: tuple[Schema, Any]
-) -> Callable[[Callable[[Call, Params], None]], Callable[[Call, Params], None]]:
+def _fault(number: int, tells: str = "verdict", **params: tuple[Schema, Any]) -> Callable[[Play], Play]:
     """Put a function into the table under its own name."""
 
-    def add(play: Callable[[Call, Params], None]) -> Callable[[Call, Params], None]:
+    def add(play: Play) -> Play:
         sentence = (play.__doc__ or "").rstrip(".")
         FAULTS[play.__name__] = FaultType(number, sentence[:1].lower() + sentence[1:], tells, play, params)
         return play
@@ -139,7 +100,6 @@ def latency(call: Call, params: Params) -> None:
 @_fault(2, "nothing", seconds=(or_null(_LENGTH), None), taken=(_TAKEN, False))
 def hang(call: Call, params: Params) -> None:
     """Reads the report and never answers; closes after `seconds` if given."""
-    _maybe_take(call, params)
     call.pause(params["seconds"])
     call.close()
 
@@ -195,7 +155,6 @@ def drip_body(call: Call, params: Params) -> None:
 @_fault(10, "other", seconds=(number(0.001, 86_400, "seconds"), 0.05), taken=(_TAKEN, True))
 def endless_continue(call: Call, params: Params) -> None:
     """Sends `100 Continue` for ever, `seconds` apart."""
-    _maybe_take(call, params)
     while True:
         call.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         call.pause(params["seconds"])
@@ -204,7 +163,7 @@ def endless_continue(call: Call, params: Params) -> None:
 @_fault(11, "part", taken=(_TAKEN, True))
 def cut_headers(call: Call, params: Params) -> None:
     """Sends half of the head, closes."""
-    head, _ = _parts(call.answer(_maybe_take(call, params)))
+    head, _ = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
     call.send(head[: len(head) // 2])
     call.close()
 
@@ -212,30 +171,27 @@ def cut_headers(call: Call, params: Params) -> None:
 @_fault(12, "part", taken=(_TAKEN, True))
 def cut_body(call: Call, params: Params) -> None:
     """Sends the head and half of the promised body, closes."""
-    head, body = _parts(call.answer(_maybe_take(call, params)))
+    head, body = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
     call.send(head + body[: len(body) // 2])
     call.close()
 
 
 @_fault(13, "other", taken=(_TAKEN, True))
-def garbage(call: Call, params: Params) -> None:
+def garbage(call: Call, _: Params) -> None:
     """Sends bytes that are not HTTP, closes."""
-    _maybe_take(call, params)
     call.send(bytes(range(128, 256)) + b"\r\n\x00\x01 this is not HTTP\r\n\r\n")
     call.close()
 
 
 @_fault(14, "other", taken=(_TAKEN, False))
-def html(call: Call, params: Params) -> None:
+def html(call: Call, _: Params) -> None:
     """Answers 200 with an HTML page."""
-    _maybe_take(call, params)
     call.send(call.answer(PAGE, content_type=_PAGE_TYPE))
 
 
 @_fault(15, "other", taken=(_TAKEN, False))
-def empty(call: Call, params: Params) -> None:
+def empty(call: Call, _: Params) -> None:
     """Answers 200 with an empty body."""
-    _maybe_take(call, params)
     call.send(call.answer(b""))
 
 
@@ -249,7 +205,6 @@ def empty(call: Call, params: Params) -> None:
 )
 def status(call: Call, params: Params) -> None:
     """Answers with an HTTP status and a page; a 3xx carries a Location."""
-    _maybe_take(call, params)
     headers, wait, code = "", params["retryAfterSeconds"], params["status"]
     if params["retryAfterForm"] == "junk":
         headers = "Retry-After: soon, very soon\r\n"
@@ -282,7 +237,6 @@ def gzip(call: Call, params: Params) -> None:
 )
 def redirect(call: Call, params: Params) -> None:
     """Redirects, to `/_redirected/<method>` of the simulator unless `location` is given."""
-    _maybe_take(call, params)
     location = params["location"]
     if location is None:
         location = f"{call.base_url}/_redirected{call.path}"
@@ -298,7 +252,6 @@ def oversize(call: Call, params: Params) -> None:
 @_fault(20, "other", text=(_TEXT, "[0]"), status=(_STATUS, 200), taken=(_TAKEN, True))
 def not_object(call: Call, params: Params) -> None:
     """Answers 200 with JSON that is not an object (or any other `text`)."""
-    _maybe_take(call, params)
     call.send(call.answer(params["text"].encode("utf-8", "surrogatepass"), params["status"]))
 
 
@@ -427,7 +380,6 @@ def extra_bytes(call: Call, _: Params) -> None:
 @_fault(33, "other", text=(_TEXT, "SSH-2.0-Simulator\r\n"), taken=(_TAKEN, False))
 def raw(call: Call, params: Params) -> None:
     """Sends `text`, one byte a character, instead of an answer, closes."""
-    _maybe_take(call, params)
     call.send(params["text"].encode("latin-1", "replace"))
     call.close()
 
@@ -448,11 +400,6 @@ def slow_accept(call: Call, _: Params) -> None:
 @_fault(0, "nothing")
 def refuse(call: Call, _: Params) -> None:
     """Refuses connections and drops the open ones, control endpoint included, for `forSeconds`."""
-
-
-def _maybe_take(call: Call, params: Params) -> bytes:
-    """Return the verdict if the report is to be taken, else what a good one would get."""
-    return call.judge() if params["taken"] else replies.SUCCESS
 
 
 def _parts(answer: bytes) -> tuple[bytes, bytes]:

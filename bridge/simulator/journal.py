@@ -18,21 +18,11 @@ MAX_ENTRIES: Final = 50_000
 MAX_TALLIES: Final = 500_000
 
 _COUNTERS: Final = (
-    "acceptedSockets",
-    "connections",
-    "openConnections",
-    "maxOpenConnections",
-    "requests",
-    "inFlight",
-    "maxInFlight",
-    "taken",
-    "refused",
-    "unread",
-    "malformed",
-    "internalErrors",
-    "forgottenEntries",
-    "lastSeq",
+    "acceptedSockets connections openConnections maxOpenConnections requests inFlight maxInFlight "
+    "taken refused unread malformed internalErrors forgottenEntries lastSeq"
 )
+# `lastSeq` goes on over a reset, so that a reader's "since" never meets an old number again.
+_KEPT: Final = ("openConnections", "inFlight", "lastSeq")
 
 
 @lru_cache(10_000)
@@ -74,15 +64,8 @@ class Entry:
 _ENTRY_FIELDS: Final = tuple(Entry.__annotations__)
 
 
-class Tally:
-    """How often a task was delivered, and what came of it."""
-
-    def __init__(self, task_id: int, account: str) -> None:
-        self.task_id = task_id
-        self.account = account
-        self.delivered = 0
-        self.taken = 0
-        self.told = 0
+Tally = dict[str, Any]
+"""How often a task was delivered, and what came of it, as the control endpoint shows it."""
 
 
 class Journal:
@@ -91,23 +74,15 @@ class Journal:
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self.tallies: dict[tuple[str, int], Tally] = {}
-        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.counters = dict.fromkeys(_COUNTERS.split(), 0)
 
     def clear(self) -> None:
         """Forget everything but what is open right now."""
         self.entries.clear()
         self.tallies.clear()
-        old = self.counters
-        self.counters = dict.fromkeys(_COUNTERS, 0)
-        # `lastSeq` goes on over a reset, so that a reader's "since" never meets an old number again.
-        for name, kept in (
-            ("lastSeq", "lastSeq"),
-            ("inFlight", "inFlight"),
-            ("maxInFlight", "inFlight"),
-            ("openConnections", "openConnections"),
-            ("maxOpenConnections", "openConnections"),
-        ):
-            self.counters[name] = old[kept]
+        self.counters = {name: self.counters[name] if name in _KEPT else 0 for name in self.counters}
+        self.counters["maxInFlight"] = self.counters["inFlight"]
+        self.counters["maxOpenConnections"] = self.counters["openConnections"]
 
     def rise(self, name: str, highest: str) -> None:
         """Count one more of what comes and goes, and its highest number."""
@@ -131,8 +106,12 @@ class Journal:
         if tally is None:
             if len(self.tallies) >= MAX_TALLIES:
                 del self.tallies[next(iter(self.tallies))]
-            tally = self.tallies[account, task_id] = Tally(task_id, account)
-        tally.delivered += 1
+            tally = self.tallies[account, task_id] = {
+                "taskId": task_id,
+                "account": account,
+                **dict.fromkeys(("delivered", "taken", "told"), 0),
+            }
+        tally["delivered"] += 1
         return tally
 
     def finish(self, entry: Entry, at: float, end: str) -> None:
@@ -155,5 +134,4 @@ class Journal:
 
     def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
         """Return the tallies, of one task or of all."""
-        tallies = self.tallies.values()
-        return [to_json(tally, vars(tally)) for tally in tallies if task_id in (None, tally.task_id)]
+        return [dict(tally) for tally in self.tallies.values() if task_id in (None, tally["taskId"])]

@@ -33,6 +33,10 @@ class Server:
         OSError: the port cannot be bound, or the certificate cannot be read.
     """
 
+    engine: Engine
+    state: State
+    base_url: str
+
     def __init__(
         self, engine: Engine, state: State, address: tuple[str, int], tls: tuple[str, str] | None
     ) -> None:
