@@ -272,7 +272,14 @@ class App:
 
         is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
         return SqliteStore.open(
-            path, policy=self._policy, machine=machine, clock=self.engine.clock, private_directory=is_own
+            path,
+            policy=self._policy,
+            machine=machine,
+            boot_clock=self.engine.now,
+            wall_clock=self.engine.wall,
+            private_directory=is_own,
+            instance=instance,
+            random_bytes=self.engine.random_bytes,
         )
 
     def _open_server(self, url: str, machine: str) -> Store:

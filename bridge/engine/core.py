@@ -181,6 +181,9 @@ class Loop(Protocol):
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""
 
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
+
 
 class Engine:
     """Runs greenlets in this thread. There is one for a bridge.
@@ -305,3 +308,7 @@ class Engine:
     def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something in the engine's thread; the one method for other threads."""
         self._loop.post(call, arguments)
+
+    def close(self) -> None:
+        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        self._loop.close()

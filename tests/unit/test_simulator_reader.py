@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.simulator.inbound import BadRequest, Request, RequestReader
+from bridge.simulator.reader import BadRequest, Request, RequestReader
 
 PLAIN = b'POST /m HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n{"a":1}'
 CHUNKED = (
@@ -41,12 +41,14 @@ def test_body_and_head_are_told_apart() -> None:
     """Both ways to say a body's length give the same body."""
     plain, chunked = read_all(PLAIN)[0], read_all(CHUNKED)[0]
     assert plain.body == chunked.body == b'{"a":1}'
-    assert (plain.head.verb, plain.head.path, plain.head.headers["host"]) == ("POST", "/m", "x")
+    assert (plain.verb, plain.target) == ("POST", "/m")
+    assert plain.headers == (("Host", "x"), ("Content-Length", "7"))
+    assert chunked.headers == (("Transfer-Encoding", "chunked"),)
 
 
 def test_pipelined_requests_come_out_one_by_one() -> None:
     """Requests that arrive together are taken in their order."""
-    assert [request.head.path for request in read_all(PLAIN + CHUNKED + b"\r\n" + BARE)] == [
+    assert [request.target for request in read_all(PLAIN + CHUNKED + b"\r\n" + BARE)] == [
         "/m",
         "/m",
         "/_control/log?since=3",
@@ -64,7 +66,7 @@ def test_pipelined_requests_come_out_one_by_one() -> None:
 )
 def test_keep_alive_follows_version_and_header(head: bytes, keeps: bool) -> None:
     """HTTP/1.1 keeps the connection unless told otherwise, HTTP/1.0 the other way round."""
-    assert read_all(b"GET / " + head)[0].head.keep_alive is keeps
+    assert read_all(b"GET / " + head)[0].keep_alive is keeps
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,14 @@ def test_keep_alive_follows_version_and_header(head: bytes, keeps: bool) -> None
         (b"POST /m HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n", 413),
         (b"POST /m HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
         (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n", 413),
+        (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n" + b"x" * 1_048_577, 413),
+        (b"POST /m HTTP/3.0\r\n\r\n", 400),
+        (b"POST /m HTTP/1.1\r\nX : y\r\n\r\n", 400),
+        (b"POST /m HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
+        (b"\n\n\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 400),
+        (b"POST /m HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, 431),
+        (b"POST /" + b"m" * 40_000, 431),
         (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", 400),
         (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 2000, 400),
         (b"POST /m HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"x" * 40_000, 431),
@@ -95,6 +104,14 @@ def test_bad_request_names_a_status(sent: bytes, status: int) -> None:
     with pytest.raises(BadRequest) as caught:
         read_all(sent)
     assert caught.value.status == status
+
+
+def test_offer_of_another_protocol_is_not_taken() -> None:
+    """A client that offers HTTP/2 and sends its request all the same is read as if it did not offer."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAE\r\n"
+    first, second = read_all(PLAIN.replace(b"Host: x\r\n", offer) + PLAIN)
+    assert (first.body, first.keep_alive) == (b'{"a":1}', True)
+    assert second.headers == (("Host", "x"), ("Content-Length", "7"))
 
 
 def test_continue_is_wanted_once() -> None:
@@ -113,4 +130,4 @@ def test_continue_is_wanted_once() -> None:
 def test_nothing_but_bad_request_is_raised(pieces: list[bytes]) -> None:
     """Any bytes are requests, too few, or a `BadRequest`."""
     with suppress(BadRequest):
-        assert all(request.head.verb.isupper() for request in read_all(*pieces))
+        assert all(request.verb.isupper() for request in read_all(*pieces))

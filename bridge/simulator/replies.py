@@ -6,7 +6,9 @@ A second reading of the vendor's documents: it must not share a table with the p
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
 SUCCESS: Final = b'{"errorId":0,"status":"success"}'
@@ -78,34 +80,7 @@ ERRORS: Final[Mapping[int, tuple[str, str]]] = {
 OTHER_SPELLING: Final = "ERROR_NO_SUCH_CAPTCHA_ID"
 """The second spelling of error 16 that the documents use."""
 
-REASONS: Final[Mapping[int, str]] = {
-    100: "Continue",
-    200: "OK",
-    204: "No Content",
-    301: "Moved Permanently",
-    302: "Found",
-    303: "See Other",
-    304: "Not Modified",
-    307: "Temporary Redirect",
-    308: "Permanent Redirect",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    411: "Length Required",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-}
-
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -134,18 +109,11 @@ def http_date(wall_s: float) -> str:
 
     Source: RFC 9110 section 5.6.7. Not made with strftime, whose names depend on the locale.
     """
-    import time
-
     moment = time.gmtime(wall_s)
     return (
         f"{_DAYS[moment.tm_wday]}, {moment.tm_mday:02} {_MONTHS[moment.tm_mon - 1]} {moment.tm_year:04} "
         f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02} GMT"
     )
-
-
-def status_line(status: int) -> str:
-    """Return the first line of an answer, without its end."""
-    return f"HTTP/1.1 {status} {REASONS.get(status, 'Simulated')}"
 
 
 def render(
@@ -169,7 +137,8 @@ def render(
     """
     if status in (204, 304):
         body, framing = b"", ""
-    head = status_line(status) + "\r\nServer: report-bridge-simulator\r\n"
+    reason = _REASONS.get(status, "Simulated")
+    head = f"HTTP/1.1 {status} {reason}\r\nServer: report-bridge-simulator\r\n"
     if date is not None:
         head += f"Date: {date}\r\n"
     if content_type is not None:
