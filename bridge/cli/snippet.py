@@ -13,15 +13,19 @@ from typing import Final
 
 from bridge.cli.main import print_text
 
-HELP = "Print an integration that works on this machine as it is: it starts the bridge in the sandbox."
-EPILOG = """Each snippet runs without an account; the comment in it says what to change for a real one.
+HELP = "Print an integration with the paths of this machine, which starts the bridge in the sandbox."
+EPILOG = """Each snippet runs without an account; its comments say what to do first, and what for a real one.
 
 examples:
   report-bridge snippet python > first_report.py && python3 first_report.py
   report-bridge snippet shell | sh"""
 
 _NODE: Final = """\
-// npm install anticaptcha-report-bridge; save as report.mjs; node report.mjs
+// The package is not published; it is built and installed from the project's folder, once:
+//   (cd $node && npm ci && npm run build)
+//   npm install $node
+// Save this as report.mjs in the folder where you installed it, and run it:
+//   node report.mjs
 import { Bridge, ReportError } from "anticaptcha-report-bridge";
 
 const bridge = await Bridge.start({
@@ -47,7 +51,12 @@ try {
 """
 
 _GO: Final = """\
-// Save as main.go in a module that requires the package of clients/go.
+// The package is not published; it is taken from the project's folder. In a folder of your own:
+//   go mod init report
+//   go mod edit -require anticaptcha-report-bridge/reportbridge@v0.0.0
+//   go mod edit -replace anticaptcha-report-bridge/reportbridge=$go
+// There, save this as main.go, and run it:
+//   go run .
 package main
 
 import (
@@ -177,14 +186,19 @@ PrivateTmp=yes
 
 _DOCKER: Final = """\
 #!/bin/sh
-# In the folder of the sources, once: docker build -t anticaptcha-report-bridge .
+# The image is not published; it is built from the project's folder, once:
+#   docker build -f $container -t report-bridge $sources
 # -i keeps standard input open; without it the bridge ends at once.
-# For a real account: take --sandbox away and the # from the lines below it.
-exec docker run -i --rm --init --read-only --tmpfs /tmp \\
-  -v report-bridge-state:/state -e XDG_STATE_HOME=/state \\
-  anticaptcha-report-bridge --sandbox
-#  -v /path/to/key:/run/secrets/anticaptcha:ro \\
-#  anticaptcha-report-bridge --key-file /run/secrets/anticaptcha
+exec docker run -i --rm --init=false --read-only \\
+  -v report-bridge:/var/lib/report-bridge \\
+  report-bridge --sandbox
+
+# For a real account: delete the command above, and take the # from this one.
+# The container's user, 10001, has to be able to read the key.
+#exec docker run -i --rm --init=false --read-only \\
+#  -v report-bridge:/var/lib/report-bridge \\
+#  -v /path/to/key:/run/anticaptcha.key:ro \\
+#  report-bridge --key-file /run/anticaptcha.key
 """
 
 SNIPPETS: Final = {
@@ -204,7 +218,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print and return 0."""
-    print_text(render_snippet(args.kind, find_words()))
+    print_text(render_snippet(args.kind, find_words(), find_sources()))
     return 0
 
 
@@ -220,16 +234,27 @@ def find_words() -> list[str]:
     return [beside] if os.access(beside, os.X_OK) else [python, "-m", "bridge"]
 
 
-def render_snippet(kind: str, words: Sequence[str]) -> str:
+def find_sources() -> str:
+    """The project's folder; a place to fill in where the program is installed without it."""
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return folder if os.path.isdir(os.path.join(folder, "clients", "node")) else "/path/to/report-bridge"
+
+
+def render_snippet(kind: str, words: Sequence[str], sources: str) -> str:
     """Return the text of one snippet.
 
     Args:
         words: what starts the program, the first one an absolute path.
+        sources: the project's folder.
     """
     quoted = ", ".join(json.dumps(word) for word in words[1:])
     # In a unit file a percent sign begins a specifier, and a dollar a variable.
     unit = [word.replace("%", "%%").replace("$", "$$") for word in words]
     return Template(SNIPPETS[kind]).substitute(
+        sources=shlex.quote(sources),
+        container=shlex.quote(f"{sources}/Containerfile"),
+        node=shlex.quote(f"{sources}/clients/node"),
+        go=shlex.quote(f"{sources}/clients/go"),
         path=json.dumps(words[0]),
         args=f"[{quoted}]",
         go_args=f"[]string{{{quoted}}}",

@@ -23,8 +23,10 @@ Faults = Iterator[tuple[Any, Any]]
 def read(name: str) -> dict[str, list[Any]]:
     """Read a vector file whose rows are lists, as named tuples."""
     document = json.loads((ROOT / "tests" / "vectors" / name).read_text(encoding="utf-8"))
-    makers = {section: namedtuple(section, names)._make for section, names in document["columns"].items()}
-    return {section: [make(row) for row in document[section]] for section, make in makers.items()}
+    makers: dict[str, Any] = {
+        section: namedtuple(section, names) for section, names in document["columns"].items()
+    }
+    return {section: [make(*row) for row in document[section]] for section, make in makers.items()}
 
 
 MAPPING: Final = read("mapping.json")
@@ -95,9 +97,9 @@ def refusal_faults(number: int, code: str | None, rows: Iterable[Any] = MAPPING[
 
 def event_faults(row: Any, exchange: Exchange) -> Faults:
     """Compare what an exchange without a verdict proves with the row it has to meet."""
-    wanted = (row.outcome, RESERVED[row.wire], row.wire, row.kind, row.retry, row.pause)
-    wanted += (getattr(row, "cause", None), row.outcome != "not_sent")
-    yield from differing((wanted, show(judge(exchange, False))))
+    said = (row.outcome, RESERVED[row.wire], row.wire, row.kind, row.retry, row.pause)
+    rest = (getattr(row, "cause", None), row.outcome != "not_sent")
+    yield from differing(((*said, *rest), show(judge(exchange, False))))
 
 
 def status_faults(status: int, body: bytes) -> Faults:
