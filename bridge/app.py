@@ -17,8 +17,8 @@ from bridge.ops.log import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
 from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
-from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.pauses import PausePolicy
+from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
@@ -82,13 +82,13 @@ class App:
             raise ConfigError(_NO_DRIVER)
         self.ledger = Ledger(
             engine,
-            None if is_memory else lambda: self._open_store(settings.ledger, machine),
-            lambda: self._open_store(None, machine),
+            None if is_memory else lambda instance: self._open_store(settings.ledger, machine, instance),
+            lambda instance: self._open_store(None, machine, instance),
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
         )
-        self.lifecycle = Lifecycle(
+        self.reporter = Reporter(
             engine,
             self.ledger,
             self,
@@ -101,7 +101,7 @@ class App:
         )
         self.methods = Methods(
             engine,
-            self.lifecycle,
+            self.reporter,
             self.ledger,
             self._policy,
             self.keys,
@@ -122,10 +122,10 @@ class App:
 
     def _recover(self) -> None:
         self.ledger.wait_until_open()
-        self.lifecycle.start()
+        self.reporter.start()
         key = self.keys.get()
         if key is not None:
-            self.lifecycle.hold(key)
+            self.reporter.hold(key)
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""
@@ -265,14 +265,21 @@ class App:
         proxy = (self.settings.proxy or "").rpartition("@")[2]
         return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
-    def _open_store(self, path: str | None, machine: str) -> Store:
+    def _open_store(self, path: str | None, machine: str, instance: str) -> Store:
         if path is not None and "://" in path:
             return self._open_server(path, machine)
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
         return SqliteStore.open(
-            path, policy=self._policy, machine=machine, clock=self.engine.clock, private_directory=is_own
+            path,
+            policy=self._policy,
+            machine=machine,
+            boot_clock=self.engine.now,
+            wall_clock=self.engine.wall,
+            private_directory=is_own,
+            instance=instance,
+            random_bytes=self.engine.random_bytes,
         )
 
     def _open_server(self, url: str, machine: str) -> Store:
@@ -341,7 +348,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
 
     engine.spawn(ask)
     answer = waiter.wait()
-    app.lifecycle.stop()
+    app.reporter.stop()
     app.close()
     log.close()
     response = strict_json.plain(strict_json.parse(answer, 64))

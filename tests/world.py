@@ -18,8 +18,8 @@ from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
-from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.pauses import PausePolicy
+from bridge.reports.reporter import Reporter
 
 EPOCH = 1_800_000_000.0
 ENDPOINT = "https://upstream.test"
@@ -209,7 +209,7 @@ class Bridge:
         )
         self.ledger = _Ledger(self)
         self.trouble: Any = None
-        self.service = Lifecycle(
+        self.service = Reporter(
             self.engine,
             self.ledger,
             self,

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(_args: Any) -> int:
     """Play the scenes against a real bridge process; 0 if every answer was as announced."""
     bridge = subprocess.Popen(
-        [*_own_command(), "serve", "--sandbox"],
+        [sys.executable, "-m", "bridge", "serve", "--sandbox"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -53,12 +53,6 @@ def run(_args: Any) -> int:
         print(f"{surprises} answers were not as announced.", file=sys.stderr)
         return exits.REFUSED
     return exits.DONE
-
-
-def _own_command() -> list[str]:
-    # The one-file program is an archive, and no module that `-m` could find.
-    archive = getattr(__spec__.loader, "archive", None)
-    return [sys.executable, "-m", "bridge"] if archive is None else [sys.executable, archive]
 
 
 def _play(scene: _Scene, source: IO[bytes], sink: IO[bytes]) -> bool:

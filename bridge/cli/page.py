@@ -59,10 +59,8 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
 
 
 def _load_template() -> str:
-    # The module's own loader reads files next to the module: plain files or members of an archive alike.
-    loader: Any = __spec__.loader
-    data: bytes = loader.get_data(os.path.join(os.path.dirname(__file__), "page.html"))
-    return data.decode("utf-8")
+    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
+        return file.read()
 
 
 def _moment(text: str) -> str:

@@ -194,10 +194,10 @@ class Server:
         """A signal: some seconds for what is running, then give up the rest."""
         from bridge.server.conversation import never_admitted
 
-        now, lifecycle = self._engine.now, self._app.lifecycle
+        now, reporter = self._engine.now, self._app.reporter
         self._wait_for(self._is_idle, now() + self._settings.drain_s)
-        undone = lifecycle.stop()
-        self._wait_for(lifecycle.is_idle, now() + SETTLE_S)
+        undone = reporter.stop()
+        self._wait_for(reporter.is_idle, now() + SETTLE_S)
         undone += self._app.methods.give_up()
         undone += self._conversation.drop_parked(never_admitted("shutting_down"))
         self._outlet.drain(now() + LAST_WRITE_S)
@@ -215,7 +215,7 @@ class Server:
                 continue
 
     def _is_idle(self) -> bool:
-        return not self._conversation.unanswered and self._app.lifecycle.is_idle()
+        return not self._conversation.unanswered and self._app.reporter.is_idle()
 
     def _is_signalled(self) -> bool:
         return self._signals.stopped_by is not None

@@ -214,8 +214,6 @@ def find_words() -> list[str]:
     if os.path.basename(program) == "report-bridge" and os.access(program, os.X_OK):
         return [program]
     python = sys.executable or "python3"
-    if program.endswith(".pyz"):
-        return [python, program]
     beside = os.path.join(os.path.dirname(python), "report-bridge")
     return [beside] if os.access(beside, os.X_OK) else [python, "-m", "bridge"]
 

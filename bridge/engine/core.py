@@ -171,7 +171,7 @@ class Loop(Protocol):
         """Call something soon; from any thread."""
 
     def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
     ) -> None:
         """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
 
@@ -180,6 +180,9 @@ class Loop(Protocol):
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""
+
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
 
 
 class Engine:
@@ -305,3 +308,7 @@ class Engine:
     def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something in the engine's thread; the one method for other threads."""
         self._loop.post(call, arguments)
+
+    def close(self) -> None:
+        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        self._loop.close()

@@ -75,3 +75,7 @@ class GeventLoop:
     def random_bytes(self, count: int) -> bytes:
         """Bytes that nobody can guess."""
         return os.urandom(count)
+
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
+        self.hub.destroy(destroy_loop=True)

@@ -18,9 +18,9 @@ from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.reports.answers import rfc3339
 from bridge.reports.job import Report, Requester
-from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import PENDING, Method
 from bridge.rpc.schemas import Refused, check
 from bridge.server.conversation import Context, never_admitted
@@ -76,7 +76,7 @@ class Methods:
     def __init__(
         self,
         engine: Engine,
-        lifecycle: Lifecycle,
+        reporter: Reporter,
         ledger: Ledger,
         policy: PausePolicy,
         keys: Keys,
@@ -89,7 +89,7 @@ class Methods:
         dropped_lines: Callable[[], int],
     ) -> None:
         self._engine = engine
-        self._lifecycle = lifecycle
+        self._reporter = reporter
         self._ledger = ledger
         self._policy = policy
         self._keys = keys
@@ -144,7 +144,7 @@ class Methods:
         return report
 
     def _submit(self, context: Context, report: Report) -> None:
-        self._lifecycle.submit(report, Requester(context.answer, context.name, context.received_at))
+        self._reporter.submit(report, Requester(context.answer, context.name, context.received_at))
 
     def _submit_later(self, context: Context, report: Report) -> None:
         """Wait for the key and the ledger first; who is cancelled or given up meanwhile has been answered."""
@@ -161,7 +161,7 @@ class Methods:
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name that has not begun, wherever it waits."""
         self._let_go("request_cancelled", [context for context in self._waiting if context.name == name])
-        self._lifecycle.cancel(name)
+        self._reporter.cancel(name)
 
     def give_up(self) -> int:
         """Answer what still waits for a key or the ledger, at the end; returns how many those were."""
@@ -213,7 +213,7 @@ class Methods:
             states = None
         if isinstance(states, tuple):
             self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
-        sending, waiting = self._lifecycle.counts()
+        sending, waiting = self._reporter.counts()
         return self._marked(
             {
                 "since": rfc3339(self._started_wall),
@@ -235,7 +235,7 @@ class Methods:
         states = self._ledger.call(Resume(self._endpoint, given.get("scope"), account))
         if not isinstance(states, tuple):
             raise BridgeError("ledger_unavailable")
-        self._lifecycle.resume_waiting()
+        self._reporter.resume_waiting()
         return self._marked({"resumed": [self._show_pause(state) for state in states]})
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bridge.core.model import (
 )
 from bridge.reports.verdict import judge
 from tests.world import (
+    EPOCH,
     ENDPOINT,
     IMAGE,
     KEY,
@@ -438,7 +439,7 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     dead = Bridge(world, ledger, pauses=False)
     lost = Record(dead.task(0), judge(Exchange("connect", False), False), world.t, 12, None)
     taken, late = Ending("accepted", 0, "accepted"), Ending("not_sent", -32010, "window_closed")
-    window = Window(9e9, None)
+    window = Window(EPOCH + world.t + 55.0, None)
 
     def claim(number: int, begin: bool = True, **more: Any) -> Claim:
         return Claim(dead.task(number), IMAGE, more.pop("window", window), Facts(), begin, **more)
@@ -458,7 +459,7 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     bridge = Bridge(world, ledger, pauses=False)
     bridge.store.transact([*fill(10), *fill(20)])
     numbers = [*range(10, 15), *range(20, 25), *range(50, 55)]
-    earlier = Window(8e9, None)
+    earlier = Window(EPOCH + world.t + 50.0, None)
     changes: list[tuple[int, Any]] = [
         (11, claim(11, refusal=late._replace(kind="wrong_method", code=-32012))),
         (11, claim(11)),
