@@ -87,7 +87,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     # --- settings and keys ---
     "setting_unknown": EventRow(
         WARNING,
-        "The environment variable {name} is not a setting and is ignored{hint}",
+        "The environment variable {name} is not a setting and is ignored. {hint}",
         {"name": "string", "hint": "string"},
         "A `REPORT_BRIDGE_` variable has a name that no setting has; probably a spelling mistake.",
     ),

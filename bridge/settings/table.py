@@ -1,7 +1,7 @@
 """The table of settings: name, type, flag, variable, default, bounds and one sentence of help each.
 
 Data only. The command line, the environment, the configuration file, ``report-bridge config``, help and
-documentation are all derived from it. Imported by `bridge.settings` and `bridge.cli`.
+documentation are all derived from it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Setting(NamedTuple):
     """Attribute of `Settings`; seconds end in ``_s``."""
     kind: str
     """``integer``, ``seconds``, ``switch``, ``path``, ``text``, ``upstream``, ``ledger``, ``proxy``,
-    ``choice`` or ``secret``; says how `bridge.settings` turns text into the value."""
+    ``choice`` or ``secret``; says how `bridge.settings.parsing` turns text into the value."""
     flag: str | None
     """None: there is no flag, since a command line can be seen by everybody on the machine."""
     variable: str
@@ -69,7 +69,7 @@ TABLE: Final[tuple[Setting, ...]] = (
     _row("connect_timeout_s", "seconds", "upstream", 3.0,
          "Longest time for name, TCP and TLS of one attempt, in seconds.",
          low=0.05, high=300, metavar="SECONDS"),
-    # Threads: 1024 workers are far beyond the point where more of them help.
+    # Each attempt holds a connection: 1024 are far beyond the point where more of them help.
     _row("concurrency", "integer", "upstream", 32, "Most attempts at the upstream at once.",
          low=1, high=1024, metavar="N"),
     _row("pauses", "switch", "upstream", True, "Stop sending when refusals show that going on does harm."),
@@ -118,4 +118,5 @@ OTHER_VARIABLES: Final[Mapping[str, str]] = {
 ROWS: Final[Mapping[str, Setting]] = {row.name: row for row in TABLE}
 KEY_SOURCES: Final = ("key_file", "key_command", "client_key")
 """Settings that say where the client key is; one of them at most counts."""
-SECRET_VARIABLES: Final = tuple(row.variable for row in TABLE if row.kind == "secret")
+LIBPQ_PASSWORD: Final = "PGPASSWORD"
+"""The password of a ledger on a server, as every program with libpq takes it."""

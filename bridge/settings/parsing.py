@@ -6,7 +6,11 @@ A sentence completes "The setting X ...": it never repeats a value that may be a
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bridge.core.redact import Secret
+from bridge.settings.table import MEMORY, Setting
 
 TRUE_WORDS: Final = frozenset({"1", "true", "on", "yes"})
 FALSE_WORDS: Final = frozenset({"0", "false", "off", "no"})
@@ -31,13 +35,11 @@ def shown(value: str) -> str:
     return ascii(value)
 
 
-def parse_flag_word(text: str) -> bool:
+def parse_switch(text: str) -> bool:
     """Parse ``1/0``, ``true/false``, ``on/off``, ``yes/no`` in any case."""
     word = text.strip().lower()
-    if word in TRUE_WORDS:
-        return True
-    if word in FALSE_WORDS:
-        return False
+    if word in TRUE_WORDS or word in FALSE_WORDS:
+        return word in TRUE_WORDS
     raise BadValue(f"is {shown(text)}; write 1 or 0, true or false, on or off, yes or no")
 
 
@@ -74,6 +76,20 @@ def parse_choice(text: str, choices: tuple[str, ...]) -> str:
     return word
 
 
+def parse_text(text: str) -> str:
+    """Check that there is something at all."""
+    if not text.strip():
+        raise BadValue("is empty")
+    return text
+
+
+def parse_secret(text: str) -> Secret:
+    """Keep a secret as it is; what it may be is judged where it is used."""
+    if not text:
+        raise BadValue("is empty; set it to a value or do not set it")
+    return Secret(text)
+
+
 def parse_path(text: str) -> str:
     """Check that a path can be one at all; it is made absolute elsewhere."""
     if not text or "\0" in text:
@@ -108,8 +124,8 @@ def parse_proxy(text: str) -> str:
 
 def parse_ledger(text: str) -> str:
     """Return ``memory``, a PostgreSQL URL as given, or a path."""
-    if text.strip().lower() == "memory":
-        return "memory"
+    if text.strip().lower() == MEMORY:
+        return MEMORY
     scheme, separator, _ = text.partition("://")
     if not separator or "/" in scheme:
         if text.lower().startswith(("postgresql:", "postgres:")):
@@ -195,3 +211,18 @@ def _is_port(port: str) -> bool:
 
 def _authority(scheme: str, host: str, port: int | None) -> str:
     return host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+
+
+PARSERS: Final[Mapping[str, Callable[[str, Setting], Any]]] = {
+    "integer": lambda text, row: parse_integer(text, int(row.low), int(row.high)),
+    "seconds": lambda text, row: parse_seconds(text, row.low, row.high),
+    "switch": lambda text, _: parse_switch(text),
+    "choice": lambda text, row: parse_choice(text, row.choices),
+    "upstream": lambda text, _: parse_upstream(text),
+    "proxy": lambda text, _: parse_proxy(text),
+    "path": lambda text, _: parse_path(text),
+    "ledger": lambda text, _: parse_ledger(text),
+    "secret": lambda text, _: parse_secret(text),
+    "text": lambda text, _: parse_text(text),
+}
+"""Kind of a setting to its parser."""

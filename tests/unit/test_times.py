@@ -1,4 +1,4 @@
-"""Tests of `bridge.cli.moments`: what people may write for a moment."""
+"""Tests of `bridge.cli.times`: what people may write for a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cli.moments import parse_moment, show_day, show_length, show_time
+from bridge.cli.times import parse_time, show_day, show_length, show_time
 from bridge.core.exits import UsageError
 
 NOW = 1_767_225_600.0
@@ -30,21 +30,21 @@ NOW = 1_767_225_600.0
         ("0001-01-01", 0.0),
     ],
 )
-def test_moments_are_understood(text: str, wall: float) -> None:
+def test_times_are_understood(text: str, wall: float) -> None:
     """Dates, UNIX times and lengths back from now are taken; without a zone it is UTC."""
-    assert parse_moment(text, NOW, "--since") == wall
+    assert parse_time(text, NOW, "--since") == wall
 
 
 @given(st.text(max_size=20))
 def test_anything_else_is_a_usage_mistake(text: str) -> None:
     """Whatever is written, it is a number or a sentence that repeats none of it."""
     try:
-        wall = parse_moment(text, NOW, "--since")
+        wall = parse_time(text, NOW, "--since")
     except UsageError as error:
         said = str(error)
     else:
-        said = f"--since takes a moment that can be shown: {show_time(wall)}"
-    assert said.startswith("--since takes a moment")
+        said = f"--since takes a time that can be shown: {show_time(wall)}"
+    assert said.startswith("--since takes a time")
 
 
 def test_times_are_shown_in_utc() -> None:

@@ -1,4 +1,4 @@
-"""Moments as people write them, and times as they are shown. Everything is UTC, as in the records."""
+"""Times as people write them, and as they are shown. Everything is UTC, as in the records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
 HELP: Final = "2026-01-31, 2026-01-31T08:00Z, UNIX seconds, or how long ago: 30m, 24h, 7d"
 
 
-def parse_moment(text: str, now_wall: float, flag: str) -> float:
+def parse_time(text: str, now_wall: float, flag: str) -> float:
     """Turn a date, a UNIX time or a length back from now into UNIX seconds; without a zone it is UTC.
 
     Raises:
@@ -25,20 +25,25 @@ def parse_moment(text: str, now_wall: float, flag: str) -> float:
     if re.fullmatch(r"\d{5,11}(\.\d{1,9})?", text):
         return float(text)
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{flag} takes a moment: {HELP}.") from None
-    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        raise UsageError(f"{flag} takes a time: {HELP}.") from None
+    return max(0.0, (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 def show_time(wall: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Return a moment for people."""
+    """Return a time for people."""
     return datetime.fromtimestamp(wall, UTC).strftime(form)
 
 
 def show_day(day: int) -> str:
     """Return a day that is counted from 1970."""
     return show_time(day * DAY_S, "%Y-%m-%d")
+
+
+def show_instant(wall: float | None) -> str | None:
+    """Return a time for programs."""
+    return None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
 
 
 def show_length(seconds: float) -> str:
