@@ -277,7 +277,7 @@ def test_closed_standard_descriptors_are_noticed(talk: Start) -> None:
 
 
 def test_exit_ends_a_bridge_that_is_spoken_to_with_headers(talk: Start, simulator: Simulator) -> None:
-    """The notification exit counts as end of input though the pipe stays open: what was accepted is answered."""
+    """The notification exit counts as end of input though the pipe stays open."""
     simulator.add_fault("latency", seconds=0.3)
     bridge = talk("--url", simulator.base_url, environ=WITH_KEY)
     for text in (
