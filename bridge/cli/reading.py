@@ -19,7 +19,7 @@ from bridge.settings import Settings, load
 from bridge.settings_parse import is_database
 
 if TYPE_CHECKING:
-    from bridge.ledger.store import Store
+    from bridge.ledger.port import Store
 
 _BUSY_S = 10.0
 """How long a command waits for a bridge that is committing: it is in no hurry."""
