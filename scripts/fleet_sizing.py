@@ -29,7 +29,7 @@ from bridge.core.model import ACCEPTED, Claim, Ending, Facts, Record, Task, Verd
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.reports.pauses import PausePolicy
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, prove
 from tests.pgserver import PgServer
 from tests.process import BridgeProcess

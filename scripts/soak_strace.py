@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.killjudge import judge_task
 from tests.e2e.test_kill_points import NO_KEY, Death, Scene, check_order
 from tests.process import BridgeProcess

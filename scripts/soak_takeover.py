@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psycopg
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import Fleet, Ledger, Relay, prove
 from tests.pgserver import PgServer
 from tests.process import BridgeProcess

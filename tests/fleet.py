@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import BridgeProcess
 
@@ -237,7 +237,7 @@ class Fleet:
         before = self.simulator.counters()["requests"]
         open_before = self.ledger.count("state = 'sending'")
         for number in range(first, first + count):
-            self.simulator.stage.add_fault({"fault": "hang", "taskId": number, "taken": False, "count": 1})
+            self.simulator.add_fault("hang", task_id=number, taken=False, count=1)
             bridge.send(IMAGE, {"taskId": number, "completedAt": time.time() - 10})
         until = time.monotonic() + 30
         while (

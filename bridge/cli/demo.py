@@ -9,6 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.core import exits
+from bridge.core.text import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def run(_args: Any) -> int:
     code = bridge.wait()
     print(f"\nEnd of input: the bridge finished what it had and ended with exit code {code}.")
     if surprises or code:
-        print(f"{surprises} answers were not as announced.", file=sys.stderr)
+        print(f"{plural(surprises, 'answer')} not as announced.", file=sys.stderr)
         return exits.REFUSED
     return exits.DONE
 

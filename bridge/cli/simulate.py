@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from bridge.core import exits
 
 if TYPE_CHECKING:
-    import threading
-
-    from bridge.upstream.simulator import Simulator
+    from bridge.engine import Engine
+    from bridge.simulator import Simulator
 
 HELP = "serve a simulation of the upstream API on loopback, for tests"
 
@@ -41,7 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes; returns the exit code."""
-    from bridge.upstream.simulator import NotValid, Simulator, load_scenario
+    from bridge.engine import Engine
+    from bridge.simulator import NotValid, Simulator, load_scenario
 
     if bool(args.tls_cert) != bool(args.tls_key):
         return _complain("--tls-cert and --tls-key go together", exits.USAGE)
@@ -53,19 +54,21 @@ def run(args: argparse.Namespace) -> int:
             return _complain(f"the scenario {args.scenario} cannot be used: {refusal}", exits.CONFIG)
         except OSError as problem:
             return _complain(f"the scenario {args.scenario} cannot be read: {problem.strerror}", exits.CONFIG)
-    stopped = _stop_on_signals()
+    engine = Engine(lambda _: simulator.note_bug())
+    simulator = Simulator(
+        engine,
+        port=args.port,
+        scenario=scenario,
+        auto=not args.no_auto,
+        tls=(args.tls_cert, args.tls_key) if args.tls_cert else None,
+        latency_s=args.latency,
+    )
+    has_ended = _end_on_signals(engine)
     try:
         if args.ready_file is not None:
             _remove(args.ready_file)  # one left by an earlier run would tell a port nobody serves
-        simulator = Simulator(
-            port=args.port,
-            scenario=scenario,
-            auto=not args.no_auto,
-            tls=(args.tls_cert, args.tls_key) if args.tls_cert else None,
-            latency_s=args.latency,
-        )
     except OSError as problem:
-        return _complain(f"the simulator cannot start: {problem.strerror}", exits.CONFIG)
+        return _complain(f"the ready file {args.ready_file} cannot be written: {problem.strerror}", exits.CONFIG)
     try:
         base_url = simulator.start()
     except OSError as problem:
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
                     f"the ready file {args.ready_file} cannot be written: {problem.strerror}", exits.CONFIG
                 )
         _announce(base_url)
-        _wait(simulator, stopped, bool(scenario and scenario.get("steps")))
+        _wait(simulator, has_ended, bool(scenario and scenario.get("steps")))
     return exits.DONE
 
 
@@ -110,22 +113,34 @@ def _announce(base_url: str) -> None:
             continue
 
 
-def _stop_on_signals() -> threading.Event:
+def _end_on_signals(engine: Engine) -> Callable[[float | None], bool]:
+    """Return what waits so many seconds (None: as long as it takes) for a signal, and says whether one came."""
     import signal
-    import threading
 
-    stopped = threading.Event()
+    waiter = engine.waiter()
+    came: list[int] = []
+
+    def note(number: int) -> None:
+        came.append(number)
+        waiter.wake()
+
+    def has_ended(seconds: float | None) -> bool:
+        if not came:
+            try:
+                waiter.wait(None if seconds is None else engine.now() + seconds)
+            except TimeoutError:
+                return False
+        return True
+
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None:
-            signal.signal(number, lambda *_: stopped.set())
-    return stopped
+        engine.on_signal(getattr(signal, name), note)
+    return has_ended
 
 
-def _wait(simulator: Simulator, stopped: threading.Event, has_steps: bool) -> None:
+def _wait(simulator: Simulator, has_ended: Callable[[float | None], bool], has_steps: bool) -> None:
     """Wait for a signal; show the progress of a scenario if somebody is looking."""
     shows = has_steps and sys.stderr is not None and sys.stderr.isatty()
-    while not stopped.wait(PROGRESS_S if shows else None):
+    while not has_ended(PROGRESS_S if shows else None):
         elapsed, length, to_come = simulator.progress()
         _show(sys.stderr, progress_line(elapsed, length, to_come, simulator.counters()["requests"]))
         if elapsed > length:

@@ -6,6 +6,7 @@ handed in; a virtual loop (`bridge.engine.virtual`) runs the same bridge without
 
 from bridge.engine.clock import Clock, SystemClock
 from bridge.engine.core import Engine, Loop, NoResources, Readiness, TimedOut, Waiter
+from bridge.engine.outlet import Outlet
 from bridge.engine.worker import Worker
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Engine",
     "Loop",
     "NoResources",
+    "Outlet",
     "Readiness",
     "SystemClock",
     "TimedOut",

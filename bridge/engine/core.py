@@ -8,6 +8,7 @@ heap of timers here, and the loop only rings when the first of them is due. What
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
@@ -180,6 +181,9 @@ class Loop(Protocol):
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""
 
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
+
 
 class Engine:
     """Runs greenlets in this thread. There is one for a bridge.
@@ -213,6 +217,11 @@ class Engine:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._ring_at = float("inf")
+        self._thread = get_ident()
+
+    def is_here(self) -> bool:
+        """True in the engine's thread."""
+        return get_ident() == self._thread
 
     # --- greenlets ---------------------------------------------------------------------------
 
@@ -299,3 +308,7 @@ class Engine:
     def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something in the engine's thread; the one method for other threads."""
         self._loop.post(call, arguments)
+
+    def close(self) -> None:
+        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        self._loop.close()

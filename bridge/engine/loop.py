@@ -63,10 +63,14 @@ class GeventLoop:
     ) -> None:
         """Run something on a thread of gevent's pool; `done` gets its value or its error in this thread."""
 
-        def tell(result: Any) -> None:
-            done(result.value, result.exception)
+        def guarded() -> tuple[Any, BaseException | None]:
+            # The pool would print what is raised: text, which may hold anything, on the host's stderr.
+            try:
+                return function(), None
+            except BaseException as error:
+                return None, error
 
-        self.hub.threadpool.spawn(function).rawlink(tell)
+        self.hub.threadpool.spawn(guarded).rawlink(lambda result: done(*result.value))
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end."""
@@ -75,3 +79,7 @@ class GeventLoop:
     def random_bytes(self, count: int) -> bytes:
         """Bytes that nobody can guess."""
         return os.urandom(count)
+
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
+        self.hub.destroy(destroy_loop=True)

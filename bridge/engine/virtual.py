@@ -127,3 +127,6 @@ class VirtualLoop:
     def random_bytes(self, count: int) -> bytes:
         """Bytes of the world's chance."""
         return self.time.random.randbytes(count)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

@@ -118,7 +118,20 @@ class Dispatcher:
         row = self._rows.get(error.code)
         if row is None or row.kind == "internal_error":
             return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
-        return Failure(error.code, row.message, {"kind": row.kind})
+        data = {"kind": row.kind}
+        if row.kind == "method_not_found" and (nearest := self._find_nearest(name)) is not None:
+            data["suggestion"] = nearest
+        return Failure(error.code, row.message, data)
+
+    def _find_nearest(self, name: str) -> str | None:
+        """The method whose name is nearest to one that does not exist; None if none is near."""
+        if len(name) > _LONGEST_MISSPELT:
+            return None
+        # Imported here: most callers spell well.
+        from difflib import get_close_matches
+
+        known = {own.lower(): own for own in self._methods}
+        return next((known[near] for near in get_close_matches(name.lower(), known, 1)), None)
 
     def fail(self, bug: BaseException) -> Failure:
         """Turn a bug into an internal error with a reference that the log has too."""
@@ -145,6 +158,8 @@ class Dispatcher:
 _ANYTHING: Final = Signature(
     [Parameter("arguments", Parameter.VAR_POSITIONAL), Parameter("params", Parameter.VAR_KEYWORD)]
 )
+_LONGEST_MISSPELT: Final = 64
+"""Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""
 _ARRAY: Final = {
     "pointer": "",
     "rule": "type",

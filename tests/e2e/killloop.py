@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.killjudge import Ask, Tally, Told, judge_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,7 +240,7 @@ class KillLoop:
         self._simulator.add_task("image", task_id=task_id, end_time=completed_at, client_key=key)
         fault, fields = chance.choices([f[1:] for f in FATES], [f[0] for f in FATES])[0]
         if fault:
-            self._simulator.stage.add_fault({"fault": fault, "taskId": task_id, **fields})
+            self._simulator.add_fault(fault, task_id=task_id, **fields)
         self._tasks[task_id] = (key, {"completedAt": completed_at})
         for bot in chance.sample(alive, len(alive) if chance.random() < 0.1 else 1):
             self._ask(bot, task_id)

@@ -22,7 +22,7 @@ import pytest
 
 from bridge.cli.commands import COMMANDS
 from bridge.cli.flags import make_parser
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import KEY, Talk, demand
 from tests.process import ROOT
 

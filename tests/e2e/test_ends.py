@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
 from tests.process import PATIENCE_S, ROOT, Ended
 

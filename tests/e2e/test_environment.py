@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
 from tests.process import PATIENCE_S, ROOT
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
-from bridge.upstream.simulator.magic import describe
+from bridge.simulator import Simulator
+from bridge.simulator.magic import describe
 from tests.e2e.talk import CORRECT, HCAPTCHA, IMAGE, KEY, MAGIC, RECAPTCHA, Talk, error_of
 
 Start = Callable[..., Talk]

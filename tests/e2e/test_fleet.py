@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, Relay, code_of, prove
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import BridgeProcess

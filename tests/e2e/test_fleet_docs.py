@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import IMAGE, KEY, Fleet, Ledger, code_of, prove
 from tests.pgserver import PgServer
 from tests.process import ROOT, BridgeProcess, Ended
@@ -107,7 +107,7 @@ def test_bridge_works_with_the_privileges_of_the_page(
     one, two = (fleet.start(url=guest, machine=name) for name in ("one", "two"))
     prove(one, 2)
     assert two.call(IMAGE, {"taskId": 2})["result"]["replayed"] is True
-    simulator.stage.add_fault({"fault": "error", "errorId": 16, "taskId": 3})
+    simulator.add_fault("error", error_id=16, task_id=3)
     assert code_of(two.call(IMAGE, {"taskId": 3})) != 0
     assert len(one.call("bridge.listReports")["result"]["reports"]) == 2
     # A session of the same role that hangs may be ended by the next one of the same bridge.

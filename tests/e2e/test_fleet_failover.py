@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.killjudge import NO_SEND, Tally
 from tests.e2e.killloop import KEYS, Bot, KillLoop, Plan
 from tests.fleet import IMAGE, Fleet, Ledger, prove

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, TlsRelay, code_of, prove
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import BridgeProcess, Ended

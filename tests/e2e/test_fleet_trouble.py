@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, Relay, code_of, prove
 from tests.pgserver import PASSWORD, ROLE, PgServer
 from tests.process import BridgeProcess

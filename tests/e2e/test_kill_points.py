@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.killjudge import Ask, Told, judge_task
 from tests.e2e.killloop import IMAGE
 from tests.process import BridgeProcess

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.process import BridgeProcess
 
 IMAGE = "reportIncorrectImageCaptcha"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, memory_kib, wait_for
 
 Start = Callable[..., Talk]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.process import BridgeProcess
 from tests.world import scratch_directory
 

@@ -15,7 +15,7 @@ import pytest
 
 from bridge.core.model import Exchange
 from bridge.reports.flight import Attempt
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.process import BridgeProcess
 from tests.world import Bridge, World, http, scratch_directory
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
-from bridge.upstream.simulator.magic import describe as describe_magic
+from bridge.simulator import Simulator
+from bridge.simulator.magic import describe as describe_magic
 from tests.e2e.talk import IMAGE, KEY, MAGIC, Talk, error_of, wait_for
 from tests.e2e.test_spec_examples import EXAMPLES
 

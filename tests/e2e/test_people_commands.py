@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.snippet import SNIPPETS, render_snippet
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.ledgers import START, add_reports, make_ledger
 from tests.process import PATIENCE_S, ROOT, BridgeProcess
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import CORRECT, HCAPTCHA, IMAGE, KEY, MAGIC, RECAPTCHA, Talk, demand, error_of, wait_for
 from tests.process import ROOT
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
-from bridge.upstream.simulator import Simulator
+from bridge.simulator import Simulator
 from tests.e2e.talk import CORRECT, HCAPTCHA, IMAGE, MAGIC, RECAPTCHA, Talk, error_of, wait_for
 from tests.e2e.test_faults import magic_ids
 from tests.process import PATIENCE_S, ROOT

@@ -266,12 +266,12 @@ def test_options_are_documented() -> None:
     assert all(f"`{name}" in page for name in options - {"--help"})
 
 
-def test_imports_nothing_of_the_bridge_but_itself() -> None:
-    """The simulator loads no other part of the bridge, no third-party package and not asyncio."""
+def test_imports_nothing_of_the_bridge_but_the_engine() -> None:
+    """The simulator loads of the bridge only the engine, of others only engine and parser, and not asyncio."""
     program = (
         "import sys, json\n"
         "before = set(sys.modules)\n"
-        "from bridge.upstream.simulator import Simulator\n"
+        "from bridge.simulator import Simulator\n"
         "with Simulator() as simulator: pass\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))\n"
     )
@@ -280,10 +280,12 @@ def test_imports_nothing_of_the_bridge_but_itself() -> None:
     )
     loaded = json.loads(done.stdout)
     ours = {name for name in loaded if name.startswith("bridge")}
-    assert {name for name in ours if not name.startswith("bridge.upstream.simulator")} == {
-        "bridge",
-        "bridge.upstream",
+    assert {name for name in ours if not name.startswith(("bridge.simulator", "bridge.engine"))} == {"bridge"}
+    others = {name.partition(".")[0].lstrip("_") for name in loaded} - {"bridge"}
+    known = {name.lstrip("_") for name in sys.stdlib_module_names}
+    assert {name for name in others - known if not name.startswith(("cython", "gevent"))} <= {
+        "greenlet",
+        "httptools",
+        "zope",
     }
-    others = {name.partition(".")[0] for name in loaded} - {"bridge"}
-    assert others <= set(sys.stdlib_module_names)
     assert "asyncio" not in others

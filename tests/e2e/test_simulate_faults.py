@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.upstream.simulator import Simulator, fingerprint, magic, replies
-from bridge.upstream.simulator.fault_table import FAULTS
+from bridge.engine import Engine
+from bridge.simulator import Simulator, fingerprint, magic, replies
+from bridge.simulator.faults import FAULTS
 
 KEY = "0123456789abcdef0123456789abcdef"
 IMAGE = "reportIncorrectImageCaptcha"
@@ -140,7 +141,7 @@ def test_fault_that_ends_the_connection(
     simulator: Simulator, fault: str, params: dict[str, Any], ending: str, sent: str, taken: bool
 ) -> None:
     """The connection ends as the fault says, and the log says what was taken and sent."""
-    simulator.stage.add_fault({"fault": fault, **params})
+    simulator.add_fault(fault, **params)
     answer, how = call(simulator, 7, to_the_end=True)
     entry = entry_of(simulator, 7)
     assert how == ending
@@ -190,7 +191,7 @@ def test_fault_that_answers(
     simulator: Simulator, fault: str, params: dict[str, Any], status: int, sent: str, taken: bool
 ) -> None:
     """The answer is as the fault says, the connection serves the next call, and the log is true."""
-    simulator.stage.add_fault({"fault": fault, "taskId": 7, **params})
+    simulator.add_fault(fault, **{"taskId": 7, **params})
     with connect(simulator) as sock:
         sock.sendall(make_request(7))
         answer, how = read_answer(sock)
@@ -318,7 +319,7 @@ def test_refuse_closes_the_port_for_its_time(simulator: Simulator) -> None:
 )
 def test_retry_after(simulator: Simulator, params: dict[str, Any], expected: str | None) -> None:
     """Retry-After has the form asked for."""
-    simulator.stage.add_fault({"fault": "status", **params})
+    simulator.add_fault("status", **params)
     assert header_of(call(simulator, 7)[0], "Retry-After") == expected
 
 
@@ -739,6 +740,47 @@ def test_stop_ends_open_calls_and_frees_the_port() -> None:
         assert verdict_of(call(again, 7)[0])["errorId"] == 0
         with pytest.raises(OSError, match="in use"):
             Simulator(port=port).start()
+
+
+def test_serves_on_an_engine_that_is_given() -> None:
+    """On somebody's engine it serves, breaks and stops as in a thread of its own, and leaves nothing open."""
+    bugs: list[BaseException] = []
+    engine = Engine(bugs.append)
+    simulator = Simulator(engine)
+    until = engine.now() + PATIENCE_S
+    with simulator:
+        simulator.add_fault("hang", task_id=9, seconds=0.05)
+        for task_id, verdict in ((7, 0), (7, 16)):
+            answer, _ = engine.run_in_thread(call, simulator, task_id, until=until)
+            assert verdict_of(answer)["errorId"] == verdict
+        assert engine.run_in_thread(call, simulator, 9, until=until) == (b"", "eof")
+        simulator.add_fault("hang", task_id=9)
+        sock = connect(simulator)
+        sock.sendall(make_request(9))
+        while not simulator.counters()["inFlight"]:
+            engine.sleep(0.005)
+    assert simulator.log()[-1]["end"] == "stopped"
+    assert (simulator.counters()["openConnections"], simulator.counters()["internalErrors"], bugs) == (
+        0,
+        0,
+        [],
+    )
+    sock.close()
+    with pytest.raises(ConnectionRefusedError):
+        connect(simulator)
+
+
+def test_figures_over_http(simulator: Simulator) -> None:
+    """`getSpendingStats` answers on the wire, and follows what was set."""
+    simulator.set_spending("Recaptcha Proxyless", 80, hours=24, client_key=KEY)
+    body = json.dumps({"clientKey": KEY, "queue": "Recaptcha Proxyless"}).encode()
+    with connect(simulator) as sock:
+        head = f"POST /getSpendingStats HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        told = verdict_of(read_answer(sock)[0])
+    assert told["errorId"] == 0
+    assert [record["volume"] for record in told["data"]] == [80] * 24
+    assert simulator.log()[0]["reason"] == "figures"
 
 
 def test_latency_setting_delays_every_answer() -> None:

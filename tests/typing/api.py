@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.upstream.simulator import NotValid, Simulator, fingerprint, load_scenario, parse_scenario
+from bridge.simulator import NotValid, Simulator, fingerprint, load_scenario, parse_scenario
 
 
 def use_the_simulator() -> None:

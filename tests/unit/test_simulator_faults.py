@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.upstream.simulator import magic, replies
-from bridge.upstream.simulator.checks import NotValid
-from bridge.upstream.simulator.fault_table import FAULT, FAULTS
-from bridge.upstream.simulator.faults import FaultBook
+from bridge.simulator import magic, replies
+from bridge.simulator.armed import ArmedFaults
+from bridge.simulator.faults import FAULT, FAULTS, MAX_TASK_ID
+from bridge.simulator.shapes import NotValid, check
 
 DOC = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
 IMAGE = "reportIncorrectImageCaptcha"
 TOKEN = "reportIncorrectRecaptcha"
 
 
-def make_book(*wanted: dict[str, Any]) -> FaultBook:
+def make_book(*wanted: dict[str, Any]) -> ArmedFaults:
     """Return a book with faults armed at time 0."""
-    book = FaultBook()
+    book = ArmedFaults()
     for fault in wanted:
-        FAULT.check(fault)
+        check(fault, FAULT)
         book.arm(fault, 0.0)
     return book
 
 
-def pick(book: FaultBook, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
+def pick(book: ArmedFaults, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
     """Return the name of the fault that breaks a call."""
     fault = book.pick(method, task_id, now)
     return None if fault is None else fault.name
@@ -50,7 +52,7 @@ def test_count_and_skip_are_used_up() -> None:
     """A fault lets some calls pass, breaks some, and is gone."""
     book = make_book({"fault": "html", "skip": 2, "count": 2})
     assert [pick(book) for _ in range(6)] == [None, None, "html", "html", None, None]
-    assert book.faults == []
+    assert not book
 
 
 def test_skipping_fault_gives_way() -> None:
@@ -88,18 +90,18 @@ def test_disarming_by_number_or_all() -> None:
 def test_parameters_have_defaults() -> None:
     """An armed fault has every parameter, and each default is of its documented shape."""
     for name, kind in FAULTS.items():
-        book = FaultBook()
+        book = ArmedFaults()
         fault = book.arm({"fault": name}, 0.0)
         assert set(fault.params) == set(kind.params)
         for node, default in kind.params.values():
-            node.check(default)
+            check(default, node)
         assert fault.describe(0.0)["fault"] == name
 
 
 def test_connection_faults_cannot_be_tied() -> None:
     """A fault that acts on connections refuses a task."""
     with pytest.raises(NotValid, match="not known"):
-        FAULT.check({"fault": "hang_before", "taskId": 7})
+        check({"fault": "hang_before", "taskId": 7}, FAULT)
 
 
 def test_numbers_are_unique_and_pinned() -> None:
@@ -118,10 +120,53 @@ def test_numbers_are_unique_and_pinned() -> None:
     }
 
 
+def render_markdown() -> str:
+    """Return the table of magic ids as the documentation shows it."""
+    told = magic.describe()
+    summaries = {row.name: row.summary for row in magic.SITUATIONS.values()}
+    summaries |= {name: kind.summary for name, kind in FAULTS.items()}
+    lines = [
+        f"All ids are {magic.BASE} plus a number; the highest task id is {MAX_TASK_ID}.",
+        "",
+        "| Numbers | Effect | Only on the first call about the id |",
+        "| --- | --- | --- |",
+        "| 1 to 999 | answers that `errorId` | add 5000 |",
+        "| 1001 to 1499 | the faults below, with their defaults | add 500 |",
+        "| 2200 to 2599 | answers HTTP status number - 2000 | add 2000 |",
+        "| 3001 to 3099 | the situations below | |",
+        "| 3101 to 3499 | the variants below | add 500 |",
+    ]
+
+    def add_table(head: str, name: str, rows: list[dict[str, Any]], more: Callable[..., str]) -> None:
+        lines.extend(["", head, "| --- " * head.count(" | ") + "| --- |"])
+        lines.extend(f"| {row['taskId']} | `{row[name]}` |{more(row)}" for row in rows)
+
+    add_table("| Task id | Error |", "errorCode", told["errors"], lambda row: "")
+    add_table(
+        "| Task id | Fault | What it does |",
+        "fault",
+        told["faults"],
+        lambda row: f" {summaries[row['fault']]} |",
+    )
+    add_table(
+        "| Task id | Situation | What it is |",
+        "situation",
+        told["situations"],
+        lambda row: f" {summaries[row['situation']]} |",
+    )
+    add_table(
+        "| Task id | Fault | With |",
+        "fault",
+        told["variants"],
+        lambda row: f" `{json.dumps(row['params'])}` |",
+    )
+    return "\n".join(lines) + "\n"
+
+
 def test_documented_magic_table_is_the_code() -> None:
     """The table of magic ids in the documentation is the one in the code."""
     written = DOC.split("<!-- magic:begin -->\n")[1].split("<!-- magic:end -->")[0]
-    assert written == magic.render_markdown()
+    assert written == render_markdown()
 
 
 def test_every_fault_is_documented() -> None:
@@ -180,7 +225,7 @@ def test_other_numbers_are_ordinary(number: int) -> None:
 def test_variants_are_as_documented() -> None:
     """Every variant is a fault that could be armed with those parameters."""
     for name, params in magic.VARIANTS.values():
-        FAULT.check({"fault": name, **params})
+        check({"fault": name, **params}, FAULT)
 
 
 def test_description_lists_every_row() -> None:

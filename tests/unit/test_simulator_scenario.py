@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.upstream.simulator import NotValid, load_scenario, parse_scenario, scenario_schema
-from bridge.upstream.simulator.fault_table import FAULTS
-from bridge.upstream.simulator.scenario import SCENARIO, length_s
+from bridge.simulator import NotValid, load_scenario, parse_scenario, scenario_schema
+from bridge.simulator.faults import FAULTS
+from bridge.simulator.scenario import SCENARIO, length_s
+from bridge.simulator.shapes import check
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft7Validator(scenario_schema())
@@ -25,6 +26,8 @@ GOOD: list[dict[str, Any]] = [
     {"accounts": [{"clientKey": "k", "state": "ok"}, {"account": "0123456789ab", "state": "suspended"}]},
     {"tasks": [{"kind": "image"}, {"kind": "hcaptcha", "taskId": 5, "ageSeconds": 70, "account": "a"}]},
     {"faults": [{"fault": name, "forSeconds": 3} for name in FAULTS]},
+    {"spending": [{"queue": "Recaptcha Proxyless", "volume": 80, "hoursAgo": 2, "hours": 3, "money": 1.5}]},
+    {"faults": [{"fault": "html", "method": "getSpendingStats"}], "settings": {"numbersAsStrings": True}},
     {"faults": [{"fault": "hang", "seconds": None}, {"fault": "error_id_type", "errorId": [{}]}]},
     {"steps": [{"atSeconds": 5, "clearFaults": True, "disconnect": True, "tasks": [{"kind": "other"}]}]},
 ]
@@ -52,6 +55,8 @@ BAD: list[tuple[Any, str, str]] = [
     ({"steps": [{}]}, "/steps/0", "must have the member atSeconds"),
     ({"steps": [{"atSeconds": -1}]}, "/steps/0/atSeconds", "number from 0"),
     ({"steps": [{"atSeconds": 1, "steps": []}]}, "/steps/0", "not known"),
+    ({"spending": [{"queue": "x"}]}, "/spending/0", "must have the member volume"),
+    ({"spending": [{"queue": "x", "volume": -1}]}, "/spending/0/volume", "integer from 0"),
     ({"description": 5}, "/description", "string of at most"),
 ]
 
@@ -134,7 +139,10 @@ VALUES = st.recursive(
         st.lists(inner, max_size=2)
         | st.dictionaries(
             st.sampled_from(
-                [*SCENARIO.fields, "atSeconds", "kind", "taskId", "fault", "forSeconds", "seconds", "state"]
+                [
+                    *SCENARIO["properties"],
+                    *["atSeconds", "kind", "taskId", "fault", "forSeconds", "seconds", "state"],
+                ]
             ),
             inner,
             max_size=3,
@@ -148,7 +156,7 @@ VALUES = st.recursive(
 def test_check_and_schema_agree(value: Any) -> None:
     """Whatever the value, the check refuses exactly what the schema refuses."""
     try:
-        SCENARIO.check(value)
+        check(value, SCENARIO)
     except NotValid:
         assert not VALIDATOR.is_valid(value)
     else:

@@ -1,0 +1,111 @@
+"""The armed faults, and which of them breaks a call. Has no clock: the time is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.simulator.faults import EARLY, FAULTS
+
+
+class ArmedFault:
+    """A fault that is armed.
+
+    Args:
+        fault_id: number to name it by.
+        wanted: a value of the shape `FAULT`.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, fault_id: int, wanted: Mapping[str, Any], now: float) -> None:
+        self.fault_id = fault_id
+        self.name: str = wanted["fault"]
+        self.params = FAULTS[self.name].fill(wanted)
+        self.task_id: int | None = wanted.get("taskId")
+        self.method: str | None = wanted.get("method")
+        self.remaining: int | None = wanted.get("count")
+        self.skip: int = wanted.get("skip", 0)
+        self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return the fault as the control endpoint shows it."""
+        return {
+            "id": self.fault_id,
+            "fault": self.name,
+            **self.params,
+            "taskId": self.task_id,
+            "method": self.method,
+            "remaining": self.remaining,
+            "skip": self.skip,
+            "endsInSeconds": None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3)),
+        }
+
+    @property
+    def is_tied(self) -> bool:
+        """True if it breaks only calls about a task or of a method."""
+        return self.task_id is not None or self.method is not None
+
+
+class ArmedFaults:
+    """The armed faults, oldest first."""
+
+    def __init__(self) -> None:
+        self._armed: list[ArmedFault] = []
+        self._last_id = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._armed)
+
+    def arm(self, wanted: Mapping[str, Any], now: float) -> ArmedFault:
+        """Arm a fault that has the shape `FAULT`."""
+        self._last_id += 1
+        fault = ArmedFault(self._last_id, wanted, now)
+        self._armed.append(fault)
+        return fault
+
+    def disarm(self, fault_id: int | None = None) -> int:
+        """Disarm one fault, or all; return how many."""
+        kept = [] if fault_id is None else [fault for fault in self._armed if fault.fault_id != fault_id]
+        count = len(self._armed) - len(kept)
+        self._armed = kept
+        return count
+
+    def living(self, now: float) -> list[ArmedFault]:
+        """Return the faults whose time is not over."""
+        self._armed = [fault for fault in self._armed if fault.ends_at is None or fault.ends_at > now]
+        return self._armed
+
+    def pick(self, method: str, task_id: int | None, now: float) -> ArmedFault | None:
+        """Return the fault that breaks a call that was read: the most closely tied, then the oldest."""
+        matching = [
+            fault
+            for fault in self.living(now)
+            if not FAULTS[fault.name].is_global
+            and fault.task_id in (None, task_id)
+            and fault.method in (None, method)
+            and (fault.is_tied or fault.name not in EARLY)  # those had their turn before the call was read
+        ]
+        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
+        return self._use_first(matching)
+
+    def pick_early(self, now: float) -> ArmedFault | None:
+        """Return the fault that acts on a connection before anything of a request is read."""
+        return self._use_first(
+            [fault for fault in self.living(now) if fault.name in EARLY and not fault.is_tied]
+        )
+
+    def find(self, name: str, now: float) -> ArmedFault | None:
+        """Return the armed fault of a name, without using it."""
+        return next((fault for fault in self.living(now) if fault.name == name), None)
+
+    def _use_first(self, matching: list[ArmedFault]) -> ArmedFault | None:
+        for fault in matching:
+            if fault.skip > 0:
+                fault.skip -= 1
+                continue
+            if fault.remaining is not None:
+                fault.remaining -= 1
+                if fault.remaining <= 0:
+                    self._armed = [other for other in self._armed if other is not fault]
+            return fault
+        return None

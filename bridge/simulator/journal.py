@@ -1,0 +1,137 @@
+"""What happened, call by call: the ground truth that tests compare a client's claims with.
+
+Keys never get in: accounts are fingerprints, and heads are scrubbed. Has no clock: the time is handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from bridge.simulator.shapes import to_json
+
+MAX_ENTRIES: Final = 50_000
+"""Calls that are kept, about 500 bytes each; the counters and tallies go on without them."""
+MAX_TALLIES: Final = 500_000
+
+_COUNTERS: Final = (
+    "acceptedSockets connections openConnections maxOpenConnections requests inFlight maxInFlight "
+    "taken refused unread malformed internalErrors forgottenEntries lastSeq"
+)
+# `lastSeq` goes on over a reset, so that a reader's "since" never meets an old number again.
+_KEPT: Final = ("openConnections", "inFlight", "lastSeq")
+
+
+@lru_cache(10_000)
+def fingerprint(client_key: str) -> str:
+    """Return how a key is named in the log: the first 12 hex digits of its SHA-256."""
+    return hashlib.sha256(client_key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+class Entry:
+    """One call, or one connection that a fault ended before a call could be read."""
+
+    seq: int
+    at: float
+    wall: float
+    connection: int
+    number_on_connection: int
+    verb: str | None = None
+    method: str | None = None
+    task_id: int | None = None
+    account: str | None = None
+    body_keys: Sequence[str] = ()
+    headers: Sequence[tuple[str, str]] = ()
+    key_in_head: bool = False
+    fault: str | None = None
+    taken: bool = False
+    reason: str | None = None
+    error_id: int | None = None
+    status: int | None = None
+    sent: str = "nothing"
+    end: str = "open"
+    ended_at: float | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the call as the control endpoint shows it."""
+        lists = {"bodyKeys": list(self.body_keys), "headers": [list(pair) for pair in self.headers]}
+        return {**to_json(self, _ENTRY_FIELDS), **lists}
+
+
+_ENTRY_FIELDS: Final = tuple(Entry.__annotations__)
+
+
+Tally = dict[str, Any]
+"""How often a task was delivered, and what came of it, as the control endpoint shows it."""
+
+
+class Journal:
+    """The calls in order, the tallies by account and task, and the counters."""
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
+        self.tallies: dict[tuple[str, int], Tally] = {}
+        self.counters = dict.fromkeys(_COUNTERS.split(), 0)
+
+    def clear(self) -> None:
+        """Forget everything but what is open right now."""
+        self.entries.clear()
+        self.tallies.clear()
+        self.counters = {name: self.counters[name] if name in _KEPT else 0 for name in self.counters}
+        self.counters["maxInFlight"] = self.counters["inFlight"]
+        self.counters["maxOpenConnections"] = self.counters["openConnections"]
+
+    def rise(self, name: str, highest: str) -> None:
+        """Count one more of what comes and goes, and its highest number."""
+        self.counters[name] += 1
+        self.counters[highest] = max(self.counters[highest], self.counters[name])
+
+    def begin(self, at: float, wall: float, connection: int, number: int) -> Entry:
+        """Note that a call, or a connection about to be broken, has come in."""
+        self.counters["lastSeq"] += 1
+        self.counters["forgottenEntries"] += len(self.entries) == self.entries.maxlen
+        entry = Entry()
+        entry.seq, entry.at, entry.wall = self.counters["lastSeq"], at, wall
+        entry.connection, entry.number_on_connection = connection, number
+        self.entries.append(entry)
+        self.rise("inFlight", "maxInFlight")
+        return entry
+
+    def deliver(self, account: str, task_id: int) -> Tally:
+        """Note that a whole report for a task was read; return the task's tally."""
+        tally = self.tallies.get((account, task_id))
+        if tally is None:
+            if len(self.tallies) >= MAX_TALLIES:
+                del self.tallies[next(iter(self.tallies))]
+            tally = self.tallies[account, task_id] = {
+                "taskId": task_id,
+                "account": account,
+                **dict.fromkeys(("delivered", "taken", "told"), 0),
+            }
+        tally["delivered"] += 1
+        return tally
+
+    def finish(self, entry: Entry, at: float, end: str) -> None:
+        """Note how a call ended."""
+        entry.end = end
+        entry.ended_at = at
+        self.counters["inFlight"] -= 1
+
+    def select(
+        self, since: int = 0, task_id: int | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return calls with a number above `since`, oldest first."""
+        found: list[dict[str, Any]] = []
+        for entry in self.entries:
+            if limit is not None and len(found) >= limit:
+                break
+            if entry.seq > since and (task_id is None or entry.task_id == task_id):
+                found.append(entry.describe())
+        return found
+
+    def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
+        """Return the tallies, of one task or of all."""
+        return [dict(tally) for tally in self.tallies.values() if task_id in (None, tally["taskId"])]

@@ -1,0 +1,195 @@
+"""The published table of magic task ids: each has a fixed effect and needs no set-up.
+
+The numbers are a promise to users: rows may be added, never moved. `docs/simulator.md` shows this
+table, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from bridge.simulator import replies
+from bridge.simulator.faults import ENCODINGS, FAULTS
+from bridge.simulator.model import IMAGE_KINDS, METHODS, Task
+
+BASE: Final = 9_000_000_000_000_000
+"""First magic id. The last usable id is 2**53 - 1 = BASE + 7_199_254_740_991."""
+
+FAULTS_AT: Final = 1000
+STATUSES_AT: Final = 2000
+SITUATIONS_AT: Final = 3000
+VARIANTS_AT: Final = 3100
+_ONCE: Final = (
+    (range(1, 1000), 5000),
+    (range(1001, 1500), 500),
+    (range(2200, 2600), 2000),
+    (range(3101, 3500), 500),
+)
+"""Numbers, and what to add to one so that only the first call about the id is broken."""
+
+
+class Situation(NamedTuple):
+    """A task in a state that the rules have something to say about."""
+
+    name: str
+    summary: str
+    changes: Mapping[str, Any] = {}
+    """What is different from a fresh task, unless it depends on the method or the window."""
+
+
+SITUATIONS: Final[Mapping[int, Situation]] = {
+    1: Situation("late", "the task was completed 30 s longer ago than the window: error 16"),
+    2: Situation("duplicate", "the task was reported before: error 16", {"reported": True}),
+    3: Situation("wrong_kind", "the task is of a kind that the called method does not fit: error 16"),
+    4: Situation(
+        "language",
+        "an image task of the Russian pool: error 16",
+        {"kind": "image", "language_pool": "rn"},
+    ),
+    5: Situation("ended_in_error", "the task ended in error: error 16", {"ended_in_error": True}),
+    6: Situation("other_account", "the task belongs to another account: error 16", {"account": "0" * 12}),
+    7: Situation("no_such_task", "the id was never issued: error 16"),
+    8: Situation("other_spelling", "as 7, answered with `ERROR_NO_SUCH_CAPTCHA_ID`"),
+    9: Situation(
+        "plain_v2",
+        "a plain reCAPTCHA V2 task: `reportCorrectRecaptcha` is taken and ignored",
+        {"kind": "recaptcha_v2"},
+    ),
+    10: Situation("nearly_late", "completed 5 s before the window ends: taken, unless the call is slow"),
+}
+
+VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
+    1: ("status", {"status": 429, "retryAfterSeconds": 1}),
+    2: ("status", {"status": 429, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
+    3: ("status", {"status": 429, "retryAfterSeconds": 120}),
+    4: ("status", {"status": 429, "retryAfterForm": "junk"}),
+    5: ("status", {"status": 503, "retryAfterSeconds": 1}),
+    6: ("status", {"status": 503, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
+    7: ("status", {"status": 503, "retryAfterSeconds": 120}),
+    8: ("status", {"status": 500, "taken": True}),
+    9: ("redirect", {"status": 301}),
+    10: ("redirect", {"status": 302}),
+    11: ("redirect", {"status": 308}),
+    12: ("hang", {"taken": True}),
+    13: ("html", {"taken": True}),
+    14: ("empty", {"taken": True}),
+    15: ("latency", {"seconds": 5}),
+    16: ("latency", {"seconds": 15}),
+    17: ("gzip", {"bytes": 209_715_200}),
+    18: ("verdict_status", {"status": 404}),
+    19: ("verdict_status", {"status": 429}),
+    20: ("verdict_status", {"status": 403}),
+    30: ("not_object", {"text": "null"}),
+    31: ("not_object", {"text": '"success"'}),
+    32: ("not_object", {"text": "{}"}),
+    33: ("not_object", {"text": '{"errorId":0,"status":"succ'}),
+    34: ("not_object", {"text": '{"errorId":0,"errorId":16,"status":"success"}'}),
+    35: ("not_object", {"text": '{"errorId":0,"status":"success","more":{"a":[1]}}'}),
+    40: ("error_id_type", {"missing": True}),
+    41: ("error_id_type", {"errorId": None}),
+    42: ("error_id_type", {"errorId": True}),
+    43: ("error_id_type", {"errorId": 0.5}),
+    44: ("error_id_type", {"errorId": -1}),
+    45: ("error_id_type", {"errorId": 2**31}),
+    46: ("error_id_type", {"errorId": [0]}),
+    50: ("error", {"errorId": 2**31 - 1, "errorCode": "ERROR_HIGHEST"}),
+    51: ("error", {"errorId": 12, "errorCode": "ERROR_BAD_DUPLICATES"}),
+    52: ("error", {"errorId": 16, "errorCode": replies.OTHER_SPELLING}),
+    53: ("error", {"errorId": 16, "errorCode": None}),
+    54: ("error", {"errorId": 9999, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}),
+    55: ("error", {"errorId": 24, "errorDescription": "line one\nline two\tand \x1b[31mred\x1b[0m \x00"}),
+    60: ("wrong_date", {"skewSeconds": 300.0}),
+    61: ("wrong_date", {"skewSeconds": -300.0}),
+    62: ("wrong_date", {"form": "missing"}),
+    63: ("wrong_date", {"form": "junk"}),
+    **{70 + at: ("echo_key", {"encoding": name}) for at, name in enumerate(ENCODINGS)},
+    85: ("close_idle", {"seconds": 1.0}),
+}
+"""Faults of the table above with other parameters, by number after `VARIANTS_AT`."""
+
+
+class Effect(NamedTuple):
+    """What a magic id does."""
+
+    fault: str | None
+    params: Mapping[str, Any]
+    only_first: bool
+    situation: Situation | None = None
+
+
+def look_up(task_id: int) -> Effect | None:
+    """Return what a task id does, or None if it is an ordinary one."""
+    number = task_id - BASE
+    return _resolve(number) if 0 < number < 6000 else None
+
+
+_NUMBERED: Final = {kind.number: name for name, kind in FAULTS.items() if kind.number}
+
+
+@cache
+def _resolve(number: int) -> Effect | None:
+    effect = _make_effect(number, False)
+    if effect is not None:
+        return effect
+    shifted = (number - shift for numbers, shift in _ONCE if number - shift in numbers)
+    return next((_make_effect(one, True) for one in shifted), None)
+
+
+def _make_effect(number: int, only_first: bool) -> Effect | None:
+    situation = SITUATIONS.get(number - SITUATIONS_AT)
+    if situation is not None:
+        return Effect(None, {}, only_first, situation)
+    given: Mapping[str, Any] = {}
+    if 0 < number < FAULTS_AT:
+        fault, given = "error", {"errorId": number, "errorCode": replies.error_code(number)}
+    elif number - FAULTS_AT in _NUMBERED:
+        fault = _NUMBERED[number - FAULTS_AT]
+    elif 200 <= number - STATUSES_AT <= 599:
+        fault, given = "status", {"status": number - STATUSES_AT}
+    elif number - VARIANTS_AT in VARIANTS:
+        fault, given = VARIANTS[number - VARIANTS_AT]
+    else:
+        return None
+    return Effect(fault, FAULTS[fault].fill(given), only_first)
+
+
+def make_task(
+    situation: Situation | None, task_id: int, method: str, account: str, now_s: float, window_s: float
+) -> Task | None:
+    """Return the task of a magic id, whose situation may be an ordinary one; None if it was never issued."""
+    task = Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+    if situation is None:
+        return task
+    if situation.name in ("no_such_task", "other_spelling"):
+        return None
+    for name, value in situation.changes.items():
+        setattr(task, name, value)
+    if situation.name == "late":
+        task.end_time -= window_s + 30
+    elif situation.name == "nearly_late":
+        task.end_time -= max(window_s - 5, 0)
+    elif situation.name == "wrong_kind":
+        task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
+    return task
+
+
+def describe() -> dict[str, Any]:
+    """Return the table as the control endpoint shows it."""
+    errors = [number for number in sorted(replies.ERRORS) if number < FAULTS_AT]
+    return {
+        "base": BASE,
+        "errors": [{"taskId": BASE + one, "errorCode": replies.error_code(one)} for one in errors],
+        "faults": [
+            {"taskId": BASE + FAULTS_AT + one, "fault": name} for one, name in sorted(_NUMBERED.items())
+        ],
+        "statuses": {"from": BASE + STATUSES_AT + 200, "to": BASE + STATUSES_AT + 599},
+        "situations": [
+            {"taskId": BASE + SITUATIONS_AT + one, "situation": row.name} for one, row in SITUATIONS.items()
+        ],
+        "variants": [
+            {"taskId": BASE + VARIANTS_AT + one, "fault": name, "params": dict(given)}
+            for one, (name, given) in VARIANTS.items()
+        ],
+    }

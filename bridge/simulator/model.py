@@ -1,0 +1,335 @@
+"""Accounts, tasks and the vendor's rules for reports and figures, read afresh from its documents.
+
+Has no I/O, no clock and no chance: the time is handed in. Must not import anything of the bridge's own
+client, verdict or tables, because it exists to disagree with them where they are wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from bridge.simulator import replies
+from bridge.simulator.shapes import to_json
+
+IMAGE_KINDS: Final = frozenset({"image", "coordinates"})
+RECAPTCHA_KINDS: Final = frozenset(
+    {"recaptcha_v2", "recaptcha_v2_enterprise", "recaptcha_v3", "recaptcha_v3_enterprise"}
+)
+KINDS: Final = (*sorted(IMAGE_KINDS), *sorted(RECAPTCHA_KINDS), "hcaptcha", "other")
+"""Task kinds. ``other`` stands for every kind that no method reports (Turnstile and so on)."""
+POOLS: Final = ("en", "rn")
+
+
+class Method(NamedTuple):
+    """A report method."""
+
+    kinds: frozenset[str]
+    fresh_kind: str
+    """Kind of a fresh task in auto mode."""
+    spelling: str
+    """How the method's own page spells error 16."""
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "reportIncorrectImageCaptcha": Method(IMAGE_KINDS, "image", "CAPCHA"),
+    "reportIncorrectRecaptcha": Method(RECAPTCHA_KINDS, "recaptcha_v2", "CAPTCHA"),
+    "reportCorrectRecaptcha": Method(RECAPTCHA_KINDS, "recaptcha_v3", "CAPTCHA"),
+    "reportIncorrectHcaptcha": Method(frozenset({"hcaptcha"}), "hcaptcha", "CAPCHA"),
+}
+SPENDING: Final = "getSpendingStats"
+"""The one method that reads figures."""
+
+ACCOUNT_STATES: Final[Mapping[str, tuple[int, str]]] = {
+    # state -> errorId it is refused with, reason in the log
+    "ok": (0, ""),
+    "unknown": (1, "key_unknown"),
+    "zero_balance": (10, "zero_balance"),
+    "ip_not_allowed": (11, "ip_not_allowed"),
+    "ip_blocked": (21, "ip_blocked"),
+    "suspended": (55, "suspended"),
+}
+
+QUEUES: Final[Mapping[str, str]] = {
+    # kind -> name of its queue in the figures; the vendor prints the first and that of plain V2 only
+    "image": "English ImageToText",
+    "coordinates": "ImageToCoordinates",
+    "recaptcha_v2": "Recaptcha Proxyless",
+    "recaptcha_v2_enterprise": "Recaptcha Enterprise Proxyless",
+    "recaptcha_v3": "Recaptcha V3",
+    "recaptcha_v3_enterprise": "Recaptcha V3 Enterprise",
+    "hcaptcha": "HCaptcha Proxyless",
+    "other": "Other",
+}
+_OTHER_LANGUAGE: Final = "Russian ImageToText"
+_PRICE: Final = 0.002
+"""What a task costs; that of an image a third of it. Of the order of the published prices, no more."""
+
+HOUR_S: Final = 3600
+_HOUR_STARTS_AT: Final = 2700
+"""Records of the figures begin 45 minutes past the hour, as the vendor's sample does (1550533500)."""
+_SPENDING_TYPES: Final = {"clientKey": str, "date": int, "queue": str, "softId": int, "ip": str}
+
+MAX_TASKS: Final = 500_000
+"""Fresh tasks of auto mode that are kept, about 200 bytes each; the oldest are forgotten first."""
+
+NO_TASK: Final = 16
+
+
+class Settings:
+    """What can be changed about the simulated upstream while it runs."""
+
+    auto: bool = True
+    magic: bool = True
+    strict: bool = True
+    spelling: str = "BY_METHOD"
+    content_type: str = "application/json"
+    latency_s: float = 0.0
+    clock_skew_s: float = 0.0
+    window_s: float = 60.0
+    other_keys: str = "ok"
+    numbers_as_strings: bool = False
+    empty_hours: bool = True
+
+
+class Task:
+    """A captcha task as the upstream knows it."""
+
+    language_pool: str = "en"
+    ended_in_error: bool = False
+    account: str | None = None
+    """Fingerprint of the owner; None: belongs to whoever asks."""
+    reported: bool = False
+
+    def __init__(self, task_id: int, kind: str, end_time: float, **more: Any) -> None:
+        self.task_id = task_id
+        self.kind = kind
+        self.end_time = end_time
+        for name, value in more.items():
+            setattr(self, name, value)
+
+    @property
+    def queue(self) -> str:
+        """Name of the task's queue in the figures."""
+        is_foreign = self.kind == "image" and self.language_pool != "en"
+        return _OTHER_LANGUAGE if is_foreign else QUEUES[self.kind]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the task as the control endpoint shows it."""
+        names = ("task_id", "kind", "language_pool", "end_time", "ended_in_error", "account", "reported")
+        return to_json(self, names)
+
+
+class Facts(NamedTuple):
+    """What a call's body says, as far as it can be read."""
+
+    client_key: str | None
+    task_id: int | None
+    body_keys: tuple[str, ...]
+    """Member names of the body in the order received, repeated ones included."""
+    members: Mapping[str, Any]
+    problem: str = ""
+    """Why the body is no JSON object; empty if it is one."""
+
+
+class Judgement(NamedTuple):
+    """What the rules say to one call."""
+
+    error_id: int
+    reason: str
+    """``taken``, ``ignored`` (taken, but known to have no effect), ``figures``, or why it was refused."""
+    body: bytes
+
+    @property
+    def taken(self) -> bool:
+        """True if the call counts as a task's one report."""
+        return self.reason in ("taken", "ignored")
+
+
+class Figures(NamedTuple):
+    """What an account has spent in one queue and hour."""
+
+    volume: int
+    money: float
+
+
+_decode = json.JSONDecoder(object_pairs_hook=tuple).decode
+
+
+def read_body(body: bytes) -> Facts:
+    """Read a call's body; never raises."""
+    try:
+        # Objects become tuples of pairs and arrays lists, so repeated names stay visible.
+        value: Any = _decode(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return Facts(None, None, (), {}, "body_not_json")
+    if not isinstance(value, tuple):
+        return Facts(None, None, (), {}, "body_not_object")
+    members = dict(value)
+    key, task_id = members.get("clientKey"), members.get("taskId")
+    return Facts(
+        key if isinstance(key, str) and key else None,
+        task_id if type(task_id) is int and 0 < task_id < 2**63 else None,
+        tuple(name for name, _ in value),
+        members,
+    )
+
+
+def hour_of(wall_s: float) -> int:
+    """Return when the record of the figures begins that a moment falls into; both in UNIX seconds."""
+    return int((wall_s - _HOUR_STARTS_AT) // HOUR_S * HOUR_S) + _HOUR_STARTS_AT
+
+
+Invent = Callable[[int, str, str, float], Task | None]
+"""Makes the task of an id that nobody created: (id, method, account, now) -> task."""
+
+
+class Model:
+    """The accounts and tasks, and the judge over calls."""
+
+    def __init__(self, settings: Settings, invent: Invent | None = None) -> None:
+        self.settings = settings
+        self._invent: Invent = invent or self.make_fresh
+        self.accounts: dict[str, str] = {}
+        """Fingerprint -> one of `ACCOUNT_STATES`."""
+        self.tasks: dict[int, Task] = {}
+        """Tasks that were created by somebody, by id."""
+        self.fresh: dict[tuple[str, int], Task] = {}
+        """Tasks that auto mode made up, by account and id."""
+        self.figures: dict[tuple[str | None, str, int], Figures] = {}
+        """Figures that were set, by account (None: whoever asks), queue and begin of the hour."""
+        self._counted: dict[tuple[str | None, str, int], int] = {}
+        self._next_id = 1_000_000
+
+    def add(self, task: Task) -> None:
+        """Put a task into the model, over one of the same id."""
+        if task.task_id in self.tasks:
+            self._count(self.tasks[task.task_id], -1)
+        self.tasks[task.task_id] = task
+        self._count(task, 1)
+
+    def new_id(self) -> int:
+        """Return an id that no created task has."""
+        while self._next_id in self.tasks:
+            self._next_id += 1
+        self._next_id += 1
+        return self._next_id - 1
+
+    def judge(self, method: str, facts: Facts, account: str, now_s: float) -> Judgement:
+        """Apply the rules to a call; a report is taken if they allow.
+
+        Args:
+            method: last part of the path, as sent.
+            facts: the body.
+            account: fingerprint of the key in the body.
+            now_s: UNIX seconds on the upstream's clock.
+        """
+        if method not in METHODS and method != SPENDING:
+            return self._refuse(14, "no_such_method")
+        if facts.problem:
+            return self._refuse(22, facts.problem)
+        if facts.client_key is None:
+            return self._refuse(1, "key_missing")
+        error_id, reason = ACCOUNT_STATES[self.accounts.get(account, self.settings.other_keys)]
+        if error_id:
+            return self._refuse(error_id, reason)
+        if method == SPENDING:
+            return self._tell_spending(facts, account, now_s)
+        if facts.task_id is None:
+            return self._refuse(24, "task_id_missing")
+        if self.settings.strict and len(facts.body_keys) != 2:
+            return self._refuse(24, "body_members")
+        task = self.find(facts.task_id, method, account, now_s)
+        reason = "no_such_task" if task is None else self._objection(task, method, account, now_s)
+        if task is None or reason:
+            return self._refuse(NO_TASK, reason, method)
+        task.reported = True
+        ignored = method == "reportCorrectRecaptcha" and task.kind == "recaptcha_v2"
+        return Judgement(0, "ignored" if ignored else "taken", replies.SUCCESS)
+
+    def find(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
+        """Return the task an account means by an id; auto mode makes up what it does not know."""
+        task = self.tasks.get(task_id) or self.fresh.get((account, task_id))
+        if task is None:
+            task = self._invent(task_id, method, account, now_s)
+            if task is not None:
+                if len(self.fresh) >= MAX_TASKS:
+                    del self.fresh[next(iter(self.fresh))]
+                self.fresh[account, task_id] = task
+                self._count(task, 1)
+        return task
+
+    def make_fresh(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
+        """Return a task of the kind that a method fits, completed just now; None without auto mode."""
+        if not self.settings.auto:
+            return None
+        return Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+
+    def _objection(self, task: Task, method: str, account: str, now_s: float) -> str:
+        """Return why a task may not be reported, or an empty string. All of these are error 16."""
+        if task.account is not None and task.account != account:
+            return "other_account"
+        if now_s - task.end_time > self.settings.window_s:
+            return "late"
+        if task.reported:
+            return "duplicate"
+        if task.kind not in METHODS[method].kinds:
+            return "wrong_kind"
+        if task.ended_in_error:
+            return "ended_in_error"
+        if task.kind in IMAGE_KINDS and task.language_pool != "en":
+            return "language"
+        return ""
+
+    def _refuse(self, error_id: int, reason: str, method: str = "") -> Judgement:
+        code = None
+        if error_id == NO_TASK:
+            spelling = self.settings.spelling
+            if spelling == "BY_METHOD":
+                spelling = METHODS[method].spelling
+            code = replies.OTHER_SPELLING if spelling == "CAPTCHA" else None
+        return Judgement(error_id, reason, replies.error_body(error_id, code))
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def _count(self, task: Task, by: int) -> None:
+        place = (task.account, task.queue, hour_of(task.end_time))
+        self._counted[place] = self._counted.get(place, 0) + by
+
+    def _tell_spending(self, facts: Facts, account: str, now_s: float) -> Judgement:
+        members = facts.members
+        is_known = len(members) == len(facts.body_keys) and members.keys() <= _SPENDING_TYPES.keys()
+        if self.settings.strict and not is_known:
+            return self._refuse(24, "body_members")
+        if any(type(members[name]) is not kind for name, kind in _SPENDING_TYPES.items() if name in members):
+            return self._refuse(24, "body_members")
+        start = hour_of(members["date"]) if "date" in members else hour_of(now_s) - 23 * HOUR_S
+        records = list(self._records(account, members.get("queue"), start, now_s))
+        data = json.dumps({"errorId": 0, "data": records}, separators=(",", ":"))
+        return Judgement(0, "figures", data.encode())
+
+    def _records(self, account: str, queue: str | None, start: int, now_s: float) -> Iterator[dict[str, Any]]:
+        queues = {place[1] for book in (self.figures, self._counted) for place in book}
+        wanted = queues if queue is None else {queue}
+        for hour in range(start, start + 24 * HOUR_S, HOUR_S):
+            if hour > now_s:
+                return
+            told = [self._figures_of(account, one, hour) for one in wanted]
+            volume, money = sum(one.volume for one in told), round(sum(one.money for one in told), 5)
+            if volume or money or self.settings.empty_hours:
+                record = {"dateFrom": hour, "dateTill": hour + HOUR_S - 1, "volume": volume, "money": money}
+                as_string = self.settings.numbers_as_strings
+                yield {name: str(value) for name, value in record.items()} if as_string else record
+
+    def _figures_of(self, account: str, queue: str, hour: int) -> Figures:
+        """Return what was set for the account or for whoever asks, else the tasks that there are."""
+        for owner in (account, None):
+            if (owner, queue, hour) in self.figures:
+                return self.figures[owner, queue, hour]
+        return priced(queue, sum(self._counted.get((owner, queue, hour), 0) for owner in (account, None)))
+
+
+def priced(queue: str, volume: int) -> Figures:
+    """Return figures whose money is what so many tasks of a queue cost."""
+    return Figures(volume, round(volume * (_PRICE / 3 if "ImageTo" in queue else _PRICE), 5))
