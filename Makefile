@@ -1,74 +1,97 @@
 # One command per need; `make help` lists them. Needs make and Python 3.11 or newer, nothing else.
-# The environment lives in .venv and is made again when a requirements file changes.
+# The environment lives in .venv and is made again when a requirements file changes; those of other Pythons
+# lie inside it.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
 	then command -v $$p; break; fi; done)
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 # Twice the cores of the smallest machine: half of the time of these tests is waiting for a window to end.
 JOBS ?= 4
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# What is locked is complete: no dependency is looked up, so what is published later changes nothing.
+LOCKED := --quiet install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help demo check coverage fix gen bench fuzz soak mutate dist lock clean check-python check-clients
+.PHONY: help demo check check-tests check-clients check-pythons check-this-python clients-log coverage fix gen bench \
+	fuzz soak mutate dist lock clean python-is-there
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: .venv/.runtime ## show the bridge at work against the simulator; no account, no network
+demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no account, no network
 	@$(BIN)/report-bridge demo
 
-check: .venv/.stamp ## everything, fast things first: format, lint, types, imports, generated files, tests, clients
+check: $(VENV)/.stamp ## everything, fast things first: format, lint, types, imports, generated files, tests, clients
+	@echo "check: takes about 6 minutes on two quiet cores"
+	@$(BIN)/python scripts/tools.py
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/python scripts/check_tree.py
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/hadolint Containerfile
-	$(BIN)/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	$(BIN)/lint-imports --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n $(JOBS) tests
-	@$(MAKE) --no-print-directory check-clients
+	@$(MAKE) --no-print-directory -j2 check-tests clients-log; status=$$?; cat $(VENV)/clients.log; exit $$status
 
-check-clients: ## the Node and Go clients; without their tools they are named and left out, with CI set that is an error
+check-tests: $(VENV)/.stamp
+	$(BIN)/pytest -q -n $(JOBS) tests
+
+check-clients: $(VENV)/.runtime ## the Node and Go clients; without their tools they are named and left out, with CI set that is an error
 	@sh scripts/check_clients.sh
 
-coverage: .venv/.stamp ## branch coverage of all Python tests, with the lines that are missed
+clients-log: # beside the Python tests, so their words come at the end
+	@sh scripts/check_clients.sh > $(VENV)/clients.log 2>&1
+
+check-pythons: $(VENV)/.stamp ## what a Python can break, on every promised one that is found (see scripts/tools.py)
+	@$(BIN)/python scripts/tools.py
+	@for python in $$($(BIN)/python scripts/tools.py --pythons); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && echo "check: Python $$version" && \
+		$(MAKE) --no-print-directory check-this-python VENV=$(VENV)/py$$version PYTHON=$$python || exit 1; done
+
+check-this-python: $(VENV)/.stamp
+	$(BIN)/report-bridge demo > $(VENV)/demo.log || { cat $(VENV)/demo.log; exit 1; }
+	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/contract \
+		tests/e2e/test_packages.py tests/e2e/test_protocol.py tests/e2e/test_spec_examples.py tests/e2e/test_other_ways.py
+
+coverage: $(VENV)/.stamp ## branch coverage of all Python tests, with the lines that are missed
 	rm -f .coverage .coverage.*
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage \
 		$(BIN)/pytest -q -n $(JOBS) --cov --cov-report=term tests
 
-fix: .venv/.stamp ## format, and mend what the linter can mend
+fix: $(VENV)/.stamp ## format, and mend what the linter can mend
 	$(BIN)/ruff check --quiet --fix . || true
 	$(BIN)/ruff format .
 
-gen: .venv/.stamp ## write the generated files again
+gen: $(VENV)/.stamp ## write the generated files again
 	$(BIN)/python scripts/generate.py
 
-bench: .venv/.stamp ## measure and print machine, versions and ratios
+bench: $(VENV)/.stamp ## measure and print machine, versions and ratios
 	$(BIN)/python -m bench
 
-fuzz: .venv/.stamp ## properties with many examples, and the fuzzers
+fuzz: $(VENV)/.stamp ## properties with many examples, and the fuzzers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -n $(JOBS) --timeout 1800 tests/unit tests/contract
 	for f in scripts/fuzz_*.py; do $(BIN)/python $$f || exit 1; done
 
-soak: .venv/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace); fleets; sizes
+soak: $(VENV)/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace); fleets; sizes
 	$(BIN)/python scripts/soak.py --minutes 30 --state .venv/soak.json
 	$(BIN)/python scripts/soak_strace.py --minutes 20
 	$(BIN)/python scripts/soak_takeover.py
 	$(BIN)/python scripts/fleet_sizing.py
 	$(BIN)/python scripts/soak_rows.py
 
-mutate: .venv/.stamp ## change the core decisions one by one and see whether the tests notice
+mutate: $(VENV)/.stamp ## change the core decisions one by one and see whether the tests notice
 	$(BIN)/python scripts/mutate.py
 
-dist: .venv/.stamp ## build wheel, source archive and one-file program into dist/, and the container image
+dist: $(VENV)/.stamp ## build wheel and source archive into dist/, and the container image
 	@$(BIN)/python scripts/build_dist.py
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) pyproject.toml -o requirements/runtime.txt
-	$(UV_COMPILE) pyproject.toml --extra dev --extra fleet -c requirements/runtime.txt -o requirements/dev.txt
+	$(UV_COMPILE) pyproject.toml --extra fleet requirements/dev.in -c requirements/build.txt -c requirements/runtime.txt -o requirements/dev.txt
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -76,20 +99,22 @@ clean: ## remove everything that was made
 
 # --- the environment ---
 
-check-python:
+python-is-there:
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; install it or say PYTHON=/path/to/python3." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make environments; install its venv package (Debian: python3-venv)." >&2; exit 1; }
 
 # Sources without a wheel are built without isolation, so that the build tools are locked by hash too.
-.venv/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | check-python
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r requirements/build.txt
-	$(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+$(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt | python-is-there
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(LOCKED) -r requirements/build.txt
+	$(PIP) $(LOCKED) -r requirements/runtime.txt
+	$(PIP) --quiet install --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	@touch $@
 
-.venv/.stamp: .venv/.runtime requirements/dev.txt
-	$(PIP) install --require-hashes --no-build-isolation -r requirements/dev.txt
+$(VENV)/.stamp: $(VENV)/.runtime requirements/dev.txt
+	$(PIP) $(LOCKED) -r requirements/dev.txt
+	$(PIP) check
 	@sh scripts/install_browser.sh
 	@touch $@

@@ -1,4 +1,4 @@
-"""Builds wheel, source archive and one-file program, and a container image where an engine is.
+"""Builds wheel and source archive, and a container image where an engine is.
 
 Run by `make dist`. Two builds of the same commit by the same Python give the same bytes: times come from
 SOURCE_DATE_EPOCH, else from the last commit, and members are sorted.
@@ -15,29 +15,25 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts.dist_pyz import NAME, build_pyz  # noqa: E402  (the path must be set first)
-
 _ENGINES = ("docker", "podman")
 _IMAGE = "report-bridge"
 
 
 def build_packages(target: Path, epoch: int) -> list[Path]:
-    """Build wheel, source archive and one-file program into a folder, and return their paths."""
+    """Build wheel and source archive into a folder, and return their paths."""
     target.mkdir(parents=True, exist_ok=True)
     before = set(target.iterdir())
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", str(target.resolve())],
         cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
         env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
     )
-    built = sorted(set(target.iterdir()) - before)
-    build_pyz(target / NAME, epoch)
-    return [*built, target / NAME]
+    if done.returncode != 0:
+        raise RuntimeError(f"hatchling failed:\n{done.stdout}{done.stderr}")
+    return sorted(set(target.iterdir()) - before)
 
 
 def find_epoch() -> int:

@@ -36,7 +36,7 @@ Contents: [outcomes](#outcomes), [codes of JSON-RPC and the bridge](#codes-of-js
 [codes of the upstream](#codes-of-the-upstream),
 [HTTP answers without a verdict](#http-answers-without-a-verdict),
 [attempts without an answer](#attempts-without-an-answer), [pauses](#pauses), [hints](#hints),
-[warnings](#warnings)."""
+[warnings](#warnings), [rules](#rules)."""
 
 _UPSTREAM = """\
 A verdict of the upstream is told by its `errorCode` if the table knows it, else by its `errorId`;
@@ -57,6 +57,12 @@ _PAUSES = """\
 A pause keeps reports from being sent after refusals that would be repeated; meanwhile they are
 answered [`sending_paused`](#sending_paused), or wait if the next probe lies inside their window.
 A probe is the next real report. `bridge.resume` lets the next report probe at once."""
+
+_RULES = """\
+What is wrong with a message is told in `data.rule` and `data.sentence` of
+[`invalid_request`](#invalid_request), and of [`parse_error`](#parse_error) if the framing is broken
+(the rules that begin with `framing_`). The rule of [`invalid_params`](#invalid_params) is a keyword
+of JSON Schema."""
 
 
 def render() -> str:
@@ -106,8 +112,10 @@ def _blocks() -> Iterator[str]:
     for rule in pause_rules().values():
         yield f"### {rule.name}"
         yield _describe(rule)
-    for section in ("hints", "warnings"):
+    for section in ("hints", "warnings", "rules"):
         yield f"## {section.capitalize()}"
+        if section == "rules":
+            yield _RULES
         entries = load_json("errors.json")[section]
         yield _table(("Kind", "Message"), [(_code(one["kind"]), one["message"]) for one in entries])
 

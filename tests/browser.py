@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -13,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.tools import find_browser
+
 PATIENCE_S: Final = 90.0
 """How long one answer may take: long, since the machine may be busy."""
-PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS: Final = (
     "--headless",
     "--no-sandbox",  # the tests may run as root, and the page is our own
@@ -33,13 +33,6 @@ _FLAGS: Final = (
     # Nothing may leave the machine, whatever the browser has in mind.
     "--proxy-server=http://127.0.0.1:9",
 )
-
-
-def find_browser() -> str:
-    """The path of a browser; scripts/install_browser.sh sees to it that there is one."""
-    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    assert found is not None, "no Chromium or Chrome on PATH: run scripts/install_browser.sh"
-    return found
 
 
 class Tab:
@@ -135,14 +128,15 @@ def browsing(profile: Path) -> Iterator[Tab]:
     read_theirs, write_ours = os.pipe()
     # The browser reads descriptor 3 and writes descriptor 4.
     command = f'exec "$@" 3<&{read_theirs} 4>&{write_theirs}'
-    words = [find_browser(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    program = find_browser()
+    assert program is not None, "no Chromium or Chrome on PATH: run scripts/install_browser.sh"
+    words = [program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
     environ = {"HOME": str(profile), "PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
     process = subprocess.Popen(
         ["/bin/bash", "-c", command, "bash", *words],
         pass_fds=(read_theirs, write_theirs),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # its complaints on stderr are shown with a test that fails
         env=environ,
         start_new_session=True,
     )

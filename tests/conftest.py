@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,21 @@ settings.register_profile(
 )
 settings.register_profile("fuzz", settings.get_profile("check"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a failed command said, beside that it failed."""
+    report = yield
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, subprocess.CalledProcessError):
+        for said in (error.stdout, error.stderr):
+            if said:
+                text = said.decode(errors="replace") if isinstance(said, bytes) else said
+                report.sections.append(("What the command said", text))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -8,17 +8,15 @@ from typing import Any
 from bridge.core.model import (
     ACCEPTED,
     Claim,
-    Claimed,
     Ending,
     Facts,
-    Gate,
     Record,
     Task,
     Verdict,
     Window,
 )
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.store import EventRow
+from bridge.ledger.port import EventRow, Known, Seen
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -43,7 +41,7 @@ class Times:
         self.wall += seconds
 
 
-def open_memory(times: Times, enabled: bool = True) -> SqliteStore:
+def open_memory(times: Times, enabled: bool = True, instance: str | None = None) -> SqliteStore:
     """The real store, in memory."""
     return SqliteStore.open(
         None,
@@ -51,6 +49,7 @@ def open_memory(times: Times, enabled: bool = True) -> SqliteStore:
         machine="machine",
         boot_clock=lambda: times.boot,
         wall_clock=lambda: times.wall,
+        instance=instance,
     )
 
 
@@ -72,7 +71,7 @@ class ShakyStore:
         self.commits: list[list[Any]] = []
         self.tries = 0
         self.is_closed = False
-        store._steps.durable = True
+        store._batch.durable = True
 
     def _check(self, writes: bool) -> None:
         if self.fail is not None and (writes or self.fail not in READABLE):
@@ -94,15 +93,23 @@ class ShakyStore:
         self._check(writes=False)
         return self.store.read(operation)
 
-    def peek(self, claim: Claim) -> Claimed | None:
-        """Peek, or fail as scripted."""
+    def ask(self, task: Task, method: str | None = None) -> Known:
+        """Ask, or fail as scripted."""
         self._check(writes=False)
-        return self.store.peek(claim)
+        return self.store.ask(task, method)
 
-    def peek_gate(self, task: Task, method: str, window: Window | None = None) -> Gate:
-        """Peek, or fail as scripted."""
-        self._check(writes=False)
-        return self.store.peek_gate(task, method, window)
+    @property
+    def seen(self) -> Seen:
+        """As the real store."""
+        return self.store.seen
+
+    def is_alive(self, instance: str) -> bool:
+        """As the real store."""
+        return self.store.is_alive(instance)
+
+    def tend(self) -> float | None:
+        """Nothing is due."""
+        return None
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """As the real store."""

@@ -6,20 +6,20 @@ The services, the policy and the store are the real ones; threads, sockets and c
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 import os
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
+from bridge.engine import Engine, NoResources
+from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.sqlite import SqliteStore
-from bridge.reports.flight import Answer, Attempt, Report
-from bridge.reports.knowledge import Knowledge
+from bridge.reports.answers import Answer
+from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
-from bridge.reports.service import Service
+from bridge.reports.reporter import Reporter
 
 EPOCH = 1_800_000_000.0
 ENDPOINT = "https://upstream.test"
@@ -45,6 +45,17 @@ def http(status: int, **headers: str) -> Exchange:
     return Exchange(None, True, status, named, b"<html>no verdict</html>", elapsed_s=0.1)
 
 
+class Attempt(NamedTuple):
+    """One attempt that was asked for, with the seconds it was given."""
+
+    method: str
+    key: Secret
+    task_id: int
+    deadline_s: float
+    connect_by_s: float
+    fresh: bool
+
+
 class Fate(NamedTuple):
     """What becomes of one attempt."""
 
@@ -60,6 +71,7 @@ UNREACHED = Fate(False, Exchange("connect", False, elapsed_s=0.05), 0.05)
 LOST_ANSWER = Fate(True, Exchange("reset", True, elapsed_s=0.1))
 LOST_REQUEST = Fate(False, Exchange("reset", True, elapsed_s=0.1))
 STALLED = Fate(False, Exchange("timeout", True, elapsed_s=10.0), 10.0)
+NO_RESOURCES = Fate(False, None, -1.0)
 STALLED_TAKEN = Fate(True, Exchange("timeout", True, elapsed_s=10.0), 10.0)
 
 
@@ -82,6 +94,7 @@ class Upstream:
         self.completed: dict[int, float] = {}
         self.known_keys = {KEY.reveal(), OTHER_KEY.reveal()}
         self.wrong: set[int] = set()
+        self.refused_resources = 0
         self.fates: Iterator[Fate] = iter(())
 
     def taken(self, task_id: int) -> bool:
@@ -104,23 +117,65 @@ class World:
     """Hands out time."""
 
     def __init__(self) -> None:
-        self.t = 1000.0
+        self.time = VirtualTime()
+        self.time.t = 1000.0
         self.upstream = Upstream()
-        self._queue: list[tuple[float, int, Bridge | None, Callable[[], None]]] = []
-        self._order = count()
 
-    def later(self, seconds: float, do: Callable[[], None], whose: Bridge | None = None) -> None:
-        heapq.heappush(self._queue, (self.t + seconds, next(self._order), whose, do))
+    @property
+    def t(self) -> float:
+        return self.time.t
+
+    @t.setter
+    def t(self, t: float) -> None:
+        self.time.t = t
 
     def run(self, seconds: float = 0.0) -> None:
         """Let time pass; what is due at its end is done too."""
-        end = self.t + seconds
-        while self._queue and self._queue[0][0] <= end + 1e-9:
-            at, _, whose, do = heapq.heappop(self._queue)
-            self.t = max(self.t, at)
-            if whose is None or whose.alive:
-                do()
-        self.t = max(self.t, end)
+        self.time.run(seconds)
+
+
+class _Clock:
+    """The clocks of one bridge in a world."""
+
+    def __init__(self, time: VirtualTime, fast_s: float) -> None:
+        self._time = time
+        self._fast_s = fast_s
+
+    def now(self) -> float:
+        return self._time.t
+
+    def wall(self) -> float:
+        return EPOCH + self._time.t + self._fast_s
+
+
+class _Ledger:
+    """A store whose commits take no time; fits `bridge.reports.lifecycle.LedgerPort`."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self.committed_at = 0.0
+        self.asked: list[tuple[float, Any]] = []
+
+    @property
+    def instance(self) -> str:
+        return self._bridge.store.instance
+
+    def post(self, op: Any) -> None:
+        self._bridge.engine.spawn(self.call, op)
+
+    def call(self, op: Any) -> Any:
+        bridge = self._bridge
+        self.asked.append((bridge.world.t, op))
+        result = bridge.trouble if bridge.trouble is not None else bridge.store.transact([op])[0]
+        self.committed_at = bridge.world.t
+        bridge.engine.sleep(0.0)
+        return result
+
+    def account(self, key_text: str) -> str:
+        return hashlib.blake2b(key_text.encode(), key=self._bridge.store.secret, digest_size=16).hexdigest()
+
+    def now(self) -> float:
+        return self._bridge.world.t + self._bridge.store.clock_offset_s
 
 
 class Bridge:
@@ -139,10 +194,11 @@ class Bridge:
         sandbox: bool = False,
     ) -> None:
         self.world = world
-        self.alive = True
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[tuple[float, int, Answer]] = []
-        self._clock_fast_s = clock_fast_s
+        self.bugs: list[BaseException] = []
+        self.loop = VirtualLoop(world.time)
+        self.engine = Engine(self.bugs.append, self.loop, _Clock(world.time, clock_fast_s))
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         self.store = SqliteStore.open(
             path,
@@ -151,61 +207,49 @@ class Bridge:
             boot_clock=lambda: world.t,
             wall_clock=lambda: EPOCH + world.t,
         )
-        self.knowledge = Knowledge(self.policy.scope, path is not None)
-        self.service = Service(
-            self,
+        self.ledger = _Ledger(self)
+        self.trouble: Any = None
+        self.service = Reporter(
+            self.engine,
+            self.ledger,
             self,
             endpoint=ENDPOINT,
+            scope=self.policy.scope,
             concurrency=concurrency,
             timeout_s=10.0,
-            knowledge=self.knowledge,
             sandbox=sandbox,
             recovers=path is not None,
         )
-        self.trouble: Any = None
         for key in holds:
             self.service.hold(key)
         self.service.start()
 
+    @property
+    def alive(self) -> bool:
+        return self.loop.is_alive
+
     # --- the ports ---------------------------------------------------------------------------
 
-    @property
-    def instance(self) -> str:
-        return self.store.instance
-
-    def submit(self, op: Any, done: Callable[[Any], None]) -> None:
-        result = self.trouble if self.trouble is not None else self.store.transact([op])[0]
-        self.world.later(0.0, lambda: done(result), self)
-
-    def account(self, secret_text: str) -> str:
-        return hashlib.blake2b(secret_text.encode(), key=self.store.secret, digest_size=16).hexdigest()
-
-    def now(self) -> float:
-        return self.world.t + self.store.clock_offset_s
-
-    def attempt(self, attempt: Attempt, done: Callable[[Exchange], None]) -> None:
-        upstream = self.world.upstream
-        upstream.attempts.append((self.world.t, attempt))
-        fate = next(upstream.fates, TAKEN)
+    def send(
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+    ) -> Exchange:
+        world = self.world
+        attempt = Attempt(method, key, task_id, until - world.t, leave_by - world.t, fresh)
+        world.upstream.attempts.append((world.t, attempt))
+        fate = next(world.upstream.fates, TAKEN)
+        if fate.lasts_s == NO_RESOURCES.lasts_s:
+            world.upstream.refused_resources += 1
+            raise NoResources("no descriptor")
         answers: list[Exchange] = []
 
         def arrive() -> None:
             if fate.delivered:
-                answers.append(upstream.decide(self.world.t, attempt))
+                answers.append(world.upstream.decide(world.t, attempt))
 
         # What has left this host arrives, whether or not the bridge lives to see it.
-        self.world.later(fate.lasts_s / 2, arrive)
-        self.world.later(fate.lasts_s, lambda: done(fate.answer or answers[0]), self)
-
-    def wall(self) -> float:
-        return EPOCH + self.world.t + self._clock_fast_s
-
-    def chance(self) -> float:
-        return 0.5
-
-    def alarm(self, at: float | None) -> None:
-        if at is not None:
-            self.world.later(max(0.0, at - self.now()), self.service.tick, self)
+        world.time.call_in(fate.lasts_s / 2, arrive)
+        self.engine.sleep(fate.lasts_s)
+        return fate.answer or answers[0]
 
     def emit(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))
@@ -215,6 +259,10 @@ class Bridge:
 
     def scrub(self, text: str) -> str:
         return text
+
+    def note_bug(self, bug: BaseException) -> str:
+        self.bugs.append(bug)
+        return "reference"
 
     # --- for tests ---------------------------------------------------------------------------
 
@@ -228,7 +276,7 @@ class Bridge:
             got.append(answer)
             self.answers.append((self.world.t, task_id, answer))
 
-        self.service.submit(Report(method, task_id, key, **told), reply, name)
+        self.service.submit(Report(method, task_id, key, **told), Requester(reply, name, self.world.t))
         return got
 
     def ask(self, task_id: int, method: str = IMAGE, *, within: float = 120.0, **told: Any) -> Answer:
@@ -243,11 +291,11 @@ class Bridge:
 
     def crash(self) -> None:
         """End as by SIGKILL: nothing more happens here, the kernel drops the lock."""
-        self.alive = False
+        self.loop.kill()
         self.store.close()
 
     def task(self, task_id: int, key: Secret = KEY) -> Task:
-        return Task(ENDPOINT, self.account(key.reveal()), task_id)
+        return Task(ENDPOINT, self.ledger.account(key.reveal()), task_id)
 
 
 def scratch_directory() -> str | None:

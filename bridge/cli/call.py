@@ -6,25 +6,26 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
-from bridge.cli.main import print_text
+from bridge.cli.terminal import print_json, print_text
 from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.resources import load_json
+from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
-from bridge.settings_sources import suggest
 
 HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
 EPILOG = """examples:
-  report-bridge call reportIncorrectImageCaptcha taskId=123 completedAt=1767323045.2
+  report-bridge call reportIncorrectImageCaptcha taskId=123
   report-bridge call bridge.listReports outcome=unknown limit=5 --json
   report-bridge call reportCorrectRecaptcha taskId=123 --sandbox
 
-exit codes: 0 accepted, 1 refused, paused or late, 2 usage, 3 configuration, 4 key missing or unknown,
-5 outcome unknown, 6 upstream not reached"""
+exit codes: 0 accepted, 1 refused, paused or late, 2 usage, 3 configuration,
+4 key missing or unknown, 5 outcome unknown, 6 upstream not reached"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
     from bridge.app import run_once
 
     response = run_once(settings, method.name, params)
-    print_text(json.dumps(response) + "\n" if args.json else render(response))
+    if args.json:
+        print_json(response, indent=None)
+    else:
+        print_text(render(response))
     return exit_for(response)
 
 
@@ -55,7 +59,7 @@ def find_method(name: str) -> Method:
     """
     callable_ones = {method.name: method for method in methods() if method.result}
     if name not in callable_ones:
-        nearest = suggest(name, callable_ones, "; did you mean {}?")
+        nearest = suggest(name, callable_ones)
         raise UsageError(f"There is no such method{nearest} The methods are: {', '.join(callable_ones)}.")
     return callable_ones[name]
 
@@ -73,7 +77,7 @@ def parse_params(method: Method, words: Sequence[str]) -> dict[str, Any]:
         if not equals or not name.isidentifier():
             raise UsageError("Params are written NAME=VALUE, without blanks around the equals sign.")
         if name not in properties:
-            nearest = suggest(name, properties, "; did you mean {}?")
+            nearest = suggest(name, properties)
             known = ", ".join(properties) or "none"
             raise UsageError(f"{method.name} has no param of that name{nearest} Its params: {known}.")
         if name == "clientKey":
@@ -97,20 +101,19 @@ def _types(schema: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _parse_value(name: str, text: str, types: Sequence[str]) -> Any:
-    try:
-        if "integer" in types:
-            return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else _refuse()
-        if "number" in types:
+    if "integer" in types:
+        if text.isascii() and text.isdigit() and len(text) <= 18:
+            return int(text)
+        raise UsageError(f"The value of {name} is a whole number, such as {name}=123.")
+    if "number" in types:
+        try:
             number = float(text)
-            return number if abs(number) < 1e18 else _refuse()
-    except ValueError:
-        what = "a whole number" if "integer" in types else "a number"
-        raise UsageError(f"The value of {name} is {what}, such as {name}=123.") from None
+        except ValueError:
+            number = inf
+        if abs(number) < 1e18:
+            return number
+        raise UsageError(f"The value of {name} is a number, such as {name}=123.")
     return text
-
-
-def _refuse() -> Any:
-    raise ValueError
 
 
 def render(response: Mapping[str, Any]) -> str:

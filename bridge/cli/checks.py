@@ -19,9 +19,10 @@ from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.core.resources import load_json
+from bridge.core.text import plural
+from bridge.engine.clock import SystemClock
 from bridge.ledger.figures import NoLedger, Reader, open_reader
 from bridge.ledger.trouble import LedgerTrouble
-from bridge.ops.clock import boot_clock, wall_clock
 from bridge.settings import Settings, describe
 
 OK: Final = "ok"
@@ -34,7 +35,6 @@ QUICK_BYTES: Final = 16 * 1024 * 1024
 """Ledgers up to this size are looked through for damage; 30 ms a MiB were measured."""
 _SKEW_S: Final = 2.0
 """The difference from which the bridge corrects its clock by the upstream's."""
-_KEY_PATIENCE_S: Final = 15.0
 
 
 class Check(NamedTuple):
@@ -143,7 +143,7 @@ def _kind_of(descriptor: int) -> str:
 _GUARD: Final = """
 import os, sys
 sys.path[:] = {path!r}
-from bridge.wire.stdio import take_descriptors
+from bridge.wire.streams import take_descriptors
 source, sink = take_descriptors()
 print("stray", flush=True)
 os.system("echo stray")
@@ -183,38 +183,31 @@ def check_settings(settings: Settings) -> Iterator[Check]:
     yield Check("settings", OK, "; ".join(origins) if origins else "all settings have their defaults")
     for name, fields in settings.notices:
         if name == "setting_unknown":
-            fix = f"Rename or unset it{fields['hint']}" if fields["hint"] != "." else "Rename or unset it."
-            yield Check("settings", WARNING, f"{fields['name']} is no setting", fix)
+            yield Check("settings", WARNING, f"{fields['name']} is no setting", fields["hint"])
 
 
 def check_key(settings: Settings, scrubber: Scrubber) -> Iterator[Check]:
     """Whether the source of the key gives one; it is read, and shown to nobody."""
-    import threading
-
+    from bridge.engine import Engine
     from bridge.ops.keys import KeySource
 
     if settings.sandbox:
         yield Check("key", OK, "the sandbox needs none")
         return
-    told: list[tuple[str, dict[str, Any]]] = []
-    ready = threading.Event()
-    found: list[Any] = []
+    events: dict[str, dict[str, Any]] = {}
 
-    def take(key: Any) -> None:
-        found.append(key)
-        ready.set()
+    def note(name: str, **fields: Any) -> None:
+        events[name] = fields
 
     try:
-        KeySource(settings, scrubber, lambda name, **fields: told.append((name, fields))).when_ready(take)
+        key = KeySource(Engine(on_bug=lambda _: None), settings, scrubber, note).get()
     except ConfigError as error:
         yield Check("key", FAILED, str(error), "Mend the source, or name another with --key-file.")
         return
-    ready.wait(_KEY_PATIENCE_S)
-    events = dict(told)
     if "key_unreadable" in events:
         reason = events["key_unreadable"]["reason"]
         yield Check("key", FAILED, f"the source gives no key: {reason}", "Mend the source of the key.")
-    elif not found or found[0] is None:
+    elif key is None:
         fix = (
             "Put it into a file of mode 0600 and name that with --key-file, or send clientKey with each call."
         )
@@ -244,7 +237,7 @@ def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
             yield Check("ledger", OK, "the sandbox remembers in memory")
         return
     try:
-        reader = open_reader(settings.ledger, boot_clock(), wall_clock())
+        reader = open_reader(settings.ledger, SystemClock.now(), SystemClock.wall())
     except NoLedger:
         yield _check_place(settings.ledger)
         return
@@ -280,7 +273,7 @@ def _check_file(path: str, reader: Reader, full: bool) -> Iterator[Check]:
     elif trouble is not None:
         yield Check("ledger", FAILED, f"{path} cannot be written now", trouble.sentence)
     else:
-        yield Check("ledger", OK, f"{health['reports']:,} reports, {size}, can be written: {path}")
+        yield Check("ledger", OK, f"{plural(health['reports'], 'report')}, {size}, can be written: {path}")
     modes = stat.S_IMODE(os.stat(path).st_mode)
     if modes & 0o077 and os.name == "posix":
         yield Check("ledger", WARNING, f"others may open the ledger (mode {modes:04o})", f"chmod 600 {path}")
@@ -303,7 +296,7 @@ def _check_file(path: str, reader: Reader, full: bool) -> Iterator[Check]:
         damage = reader.check()
         if damage:
             fix = "Move the file away; the next start makes a new one. Keep the old one for `history export`."
-            yield Check("integrity", FAILED, f"the ledger is damaged ({len(damage)} findings)", fix)
+            yield Check("integrity", FAILED, f"the ledger is damaged ({plural(len(damage), 'finding')})", fix)
         else:
             yield Check("integrity", OK, "no damage was found")
     else:

@@ -1,4 +1,4 @@
-"""The table of sub-commands: name, module, what each is for, and whether it takes the settings' flags.
+"""The table of sub-commands: name, module, what each is for, and which settings it uses.
 
 To add a command, add a row and a module with ``HELP``, ``configure(parser)`` and ``run(args) -> int``.
 """
@@ -19,30 +19,31 @@ class Command(NamedTuple):
     group: str
     summary: str
     """A few words for the overview, no full stop."""
-    takes_settings: bool
+    uses: str = ""
+    """Which settings it uses and takes the flags of: ``all``, those of a ``call``, the ``ledger``, none."""
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "serve": Command(
-        "bridge.cli.serve", "run", "speak JSON-RPC 2.0 on stdin and stdout (without a command, too)", True
+        "bridge.cli.serve", "run", "speak JSON-RPC 2.0 on stdin and stdout (without a command, too)", "all"
     ),
-    "call": Command("bridge.cli.call", "run", "do one call and print the answer", True),
-    "simulate": Command("bridge.cli.simulate", "try", "serve the upstream's API on loopback", False),
-    "demo": Command("bridge.cli.demo", "try", "show the bridge at work against the simulator", False),
-    "history": Command("bridge.cli.history", "look", "list, show, export and prune reports", True),
-    "stats": Command("bridge.cli.stats", "look", "count what became of reports, and why", True),
-    "pauses": Command("bridge.cli.pauses", "look", "show and end pauses", True),
+    "call": Command("bridge.cli.call", "run", "do one call and print the answer", "call"),
+    "simulate": Command("bridge.cli.simulate", "try", "serve the upstream's API on loopback"),
+    "demo": Command("bridge.cli.demo", "try", "show the bridge at work against the simulator"),
+    "history": Command("bridge.cli.history", "look", "list, show, export and prune reports", "ledger"),
+    "stats": Command("bridge.cli.stats", "look", "count what became of reports, and why", "ledger"),
+    "pauses": Command("bridge.cli.pauses", "look", "show and end pauses", "call"),
     "doctor": Command(
-        "bridge.cli.doctor", "look", "check this installation, with a fix for each fault", True
+        "bridge.cli.doctor", "look", "check this installation, with a fix for each fault", "all"
     ),
-    "ledger": Command("bridge.cli.ledger", "look", "copy, check and migrate the ledger", True),
-    "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here", False),
-    "completion": Command("bridge.cli.completion", "look", "print completions for a shell", False),
-    "man": Command("bridge.cli.man", "look", "print the manual page", False),
-    "config": Command("bridge.cli.config", "look", "print every setting with its origin", True),
-    "schema": Command("bridge.cli.schema", "look", "print a JSON Schema, or list them", False),
-    "version": Command("bridge.cli.version", "look", "print the version", False),
-    "help": Command("bridge.cli.topics", "look", "explain a command or a topic", False),
+    "ledger": Command("bridge.cli.ledger", "look", "copy, check and migrate the ledger", "ledger"),
+    "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here"),
+    "completion": Command("bridge.cli.completion", "look", "print completions for a shell"),
+    "man": Command("bridge.cli.man", "look", "print the manual page"),
+    "config": Command("bridge.cli.config", "look", "print every setting with its origin", "all"),
+    "schema": Command("bridge.cli.schema", "look", "print a JSON Schema, or list them"),
+    "version": Command("bridge.cli.version", "look", "print the version"),
+    "help": Command("bridge.cli.help", "look", "explain a command, a topic or an error code"),
 }
 """Name to row, in the order of the overview."""
 
@@ -50,7 +51,7 @@ GROUPS: Final[Mapping[str, str]] = {"run": "Run", "try": "Try without an account
 
 TOPICS: Final[Mapping[str, str]] = {
     "environment": "every setting with its flag, variable and file key",
-    "errors": "every error code, what it means and what to do",
+    "errors": "every error code, what it means and what to do; `help 16` has one",
     "exit-codes": "what the exit code says",
 }
 """Topics of ``report-bridge help``."""

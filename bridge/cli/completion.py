@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from bridge.cli.commands import COMMANDS, PROGRAM
-from bridge.cli.grammar import Flag, Grammar, read_grammar
-from bridge.cli.main import print_text
+from bridge.cli.parsers import Command, Flag, read_commands
+from bridge.cli.terminal import print_text
 
 HELP = "Print completions for a shell."
-EPILOG = """to install:
-  bash        report-bridge completion bash > ~/.local/share/bash-completion/completions/report-bridge
-  zsh         report-bridge completion zsh > a folder of $fpath, named _report-bridge
-  fish        report-bridge completion fish > ~/.config/fish/completions/report-bridge.fish
-  powershell  report-bridge completion powershell >> $PROFILE"""
+EPILOG = """the printed text belongs into:
+  bash  ~/.local/share/bash-completion/completions/report-bridge
+  zsh   a folder of $fpath, named _report-bridge
+  fish  ~/.config/fish/completions/report-bridge.fish"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print and return 0."""
-    print_text(SHELLS[args.shell](list(read_grammar())))
+    print_text(SHELLS[args.shell](list(read_commands())))
     return 0
 
 
@@ -36,10 +35,10 @@ def _flag_names(flags: Iterable[Flag]) -> list[str]:
     return [name for flag in flags for name in flag.names]
 
 
-def make_bash(grammar: list[Grammar]) -> str:
+def make_bash(known: list[Command]) -> str:
     """A completion function for bash; works without the bash-completion package."""
     cases = []
-    for command in grammar:
+    for command in known:
         files = "|".join(_flag_names(flag for flag in command.flags if flag.is_file))
         values = [f'        {files}) COMPREPLY=($(compgen -f -- "$cur")); return ;;'] if files else []
         for flag in command.flags:
@@ -75,14 +74,14 @@ def make_bash(grammar: list[Grammar]) -> str:
     )
 
 
-def make_zsh(grammar: list[Grammar]) -> str:
+def make_zsh(known: list[Command]) -> str:
     """A completion function for zsh's own system."""
     lines = [
         f"#compdef {PROGRAM}",
         "_report_bridge() {",
         "  local -a commands",
         "  commands=(",
-        *(f"    {_zsh(f'{c.name}:{c.summary}')}" for c in grammar),
+        *(f"    {_zsh(f'{c.name}:{COMMANDS[c.name].summary}')}" for c in known),
         "  )",
         "  if (( CURRENT == 2 )); then",
         "    _describe command commands",
@@ -93,7 +92,7 @@ def make_zsh(grammar: list[Grammar]) -> str:
         "  (( CURRENT-- ))",
         "  case $command in",
     ]
-    for command in grammar:
+    for command in known:
         lines.append(f"    {command.name})")
         lines.append("      _arguments \\")
         for flag in command.flags:
@@ -112,13 +111,12 @@ def _zsh(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def make_fish(grammar: list[Grammar]) -> str:
+def make_fish(known: list[Command]) -> str:
     """Lines for fish."""
     lines = [f"# fish completion for {PROGRAM}", f"complete -c {PROGRAM} -f"]
-    for command in grammar:
-        lines.append(
-            f"complete -c {PROGRAM} -n __fish_use_subcommand -a {command.name} -d {_fish(command.summary)}"
-        )
+    for command in known:
+        summary = _fish(COMMANDS[command.name].summary)
+        lines.append(f"complete -c {PROGRAM} -n __fish_use_subcommand -a {command.name} -d {summary}")
         seen = f"-n {_fish('__fish_seen_subcommand_from ' + command.name)}"
         if command.words:
             lines.append(f"complete -c {PROGRAM} {seen} -a {_fish(' '.join(command.words))}")
@@ -135,45 +133,8 @@ def _fish(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def make_powershell(grammar: list[Grammar]) -> str:
-    """A completer for PowerShell."""
-    lines = [
-        f"# PowerShell completion for {PROGRAM}",
-        f"Register-ArgumentCompleter -Native -CommandName {PROGRAM} -ScriptBlock {{",
-        "  param($wordToComplete, $commandAst, $cursorPosition)",
-        "  $words = @($commandAst.CommandElements | ForEach-Object { $_.ToString() })",
-        "  $at = $words.Count - [int]($wordToComplete -ne '')",
-        "  $known = @{",
-        f"    '' = @({_powershell((*COMMANDS, '--help', '--version'))})",
-    ]
-    for command in grammar:
-        lines.append(
-            f"    '{command.name}' = @({_powershell((*_flag_names(command.flags), *command.words))})"
-        )
-    lines += ["  }", "  $values = @{"]
-    choices = {name: f.choices for c in grammar for f in c.flags if f.choices for name in f.names}
-    lines += [f"    '{name}' = @({_powershell(values)})" for name, values in choices.items()]
-    lines += [
-        "  }",
-        "  $key = if ($at -le 1) { '' } else { $words[1] }",
-        "  $before = if ($at -ge 1) { $words[$at - 1] } else { '' }",
-        "  $found = if ($values.ContainsKey($before)) { $values[$before] } else { $known[$key] }",
-        '  $found | Where-Object { $_ -like "$wordToComplete*" } | ForEach-Object {',
-        "    [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)",
-        "  }",
-        "}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _powershell(words: Iterable[str]) -> str:
-    return ", ".join("'" + word.replace("'", "''") + "'" for word in words)
-
-
-SHELLS: Final[Mapping[str, Callable[[list[Grammar]], str]]] = {
+SHELLS: Final[Mapping[str, Callable[[list[Command]], str]]] = {
     "bash": make_bash,
     "zsh": make_zsh,
     "fish": make_fish,
-    "powershell": make_powershell,
 }

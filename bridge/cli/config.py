@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
-from bridge.cli.main import print_text
+from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.settings import describe, load
 
 HELP = "Print every setting with the value it would have and its origin. Secrets are masked."
@@ -23,28 +22,21 @@ def run(args: argparse.Namespace) -> int:
     rows = describe(settings)
     if args.json:
         values = {name: {"value": value, "origin": origin} for name, value, origin in rows}
-        print_text(
-            json.dumps(
-                {
-                    "settings": values,
-                    "configFile": settings.config_file,
-                    "notices": [{"event": name, **fields} for name, fields in settings.notices],
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+        notices = [{"event": name, **fields} for name, fields in settings.notices]
+        print_json({"settings": values, "configFile": settings.config_file, "notices": notices})
         return 0
-    shown = [(name, _show(value), origin) for name, value, origin in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(2)]
-    lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in shown]
-    lines += ["", f"configuration file: {settings.config_file or 'none'}"]
-    lines += [
-        f"warning: {fields['name']} is no setting{fields['hint']}"
-        for _, fields in settings.notices
-        if "hint" in fields
-    ]
-    print_text("\n".join(lines) + "\n")
+    screen = Screen()
+    table = [(name, _show(value), origin) for name, value, origin in rows]
+    lines = screen.table(("setting", "value", "origin"), table, left=3, drops=False)
+    if screen.is_terminal and max(map(len, lines)) > screen.width:
+        lines = [line for n, v, o in table for line in screen.wrap(f"{v}  ({o})", " " * 18, f"{n:<18}")]
+    lines += ["", *screen.wrap(f"configuration file: {settings.config_file or 'none'}")]
+    for event, fields in settings.notices:
+        if event == "setting_unknown":
+            lines += screen.wrap(f"warning: {fields['name']} is no setting and is ignored. {fields['hint']}")
+        else:
+            lines += screen.wrap(f"warning: the ledger is kept in memory only: {fields['reason']}.")
+    print_lines(lines)
     return 0
 
 

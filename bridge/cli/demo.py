@@ -9,6 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.core import exits
+from bridge.core.text import plural
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(_args: Any) -> int:
     """Play the scenes against a real bridge process; 0 if every answer was as announced."""
     bridge = subprocess.Popen(
-        [*_own_command(), "serve", "--sandbox"],
+        [sys.executable, "-m", "bridge", "serve", "--sandbox"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -50,15 +51,9 @@ def run(_args: Any) -> int:
     code = bridge.wait()
     print(f"\nEnd of input: the bridge finished what it had and ended with exit code {code}.")
     if surprises or code:
-        print(f"{surprises} answers were not as announced.", file=sys.stderr)
+        print(f"{plural(surprises, 'answer')} not as announced.", file=sys.stderr)
         return exits.REFUSED
     return exits.DONE
-
-
-def _own_command() -> list[str]:
-    # The one-file program is an archive, and no module that `-m` could find.
-    archive = getattr(__spec__.loader, "archive", None)
-    return [sys.executable, "-m", "bridge"] if archive is None else [sys.executable, archive]
 
 
 def _play(scene: _Scene, source: IO[bytes], sink: IO[bytes]) -> bool:

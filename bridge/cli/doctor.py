@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 
 from bridge.cli import checks, server_checks
 from bridge.cli.checks import FAILED, OK, WARNING, Check, Checker
-from bridge.cli.main import print_text
-from bridge.cli.show import Progress, Screen
+from bridge.cli.terminal import Progress, Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.settings import load
-from bridge.settings_parse import is_database
+from bridge.settings.parsing import is_database
 
 HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
-EPILOG = """With --online it also asks the configured upstream for the head of its base address: no key and no
-report is sent. Exit code 1 if a check failed; warnings alone leave it at 0."""
+EPILOG = """With --online it also asks the configured upstream for the head of its base
+address: no key and no report is sent. Exit code 1 if a check failed; warnings
+alone leave it at 0."""
+_COLOURS = {OK: "blue", WARNING: "warn", FAILED: "bad"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the checks, print what they found; 1 if one failed."""
     scrubber = Scrubber()
-    found = list(_run_checks(args, scrubber))
+    found = [
+        Check(name, status, scrubber.scrub(message), fix and scrubber.scrub(fix))
+        for name, status, message, fix in _run_checks(args, scrubber)
+    ]
     has_failed = any(check.status == FAILED for check in found)
     if args.json:
-        told = {"ok": not has_failed, "checks": [check._asdict() for check in found]}
-        text = json.dumps(told, indent=2) + "\n"
+        print_json({"ok": not has_failed, "checks": [check._asdict() for check in found]})
     else:
-        text = "\n".join(_render(found, Screen())) + "\n"
-    print_text(scrubber.scrub(text))
+        print_lines(_render(found, Screen()))
     return exits.REFUSED if has_failed else exits.DONE
 
 
@@ -58,10 +59,9 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
         trouble = Check("settings", FAILED, str(error), "Mend the setting that the message names.")
         steps.append(lambda: iter([trouble]))
     else:
-        if settings.client_key is not None:
-            scrubber.learn(settings.client_key)
-        if settings.ledger_password is not None:
-            scrubber.learn(settings.ledger_password)
+        for secret in (settings.client_key, settings.ledger_password):
+            if secret is not None:
+                scrubber.learn(secret)
         check_ledger = server_checks.check_server if is_database(settings.ledger) else checks.check_ledger
         steps += [
             lambda: checks.check_settings(settings),
@@ -78,18 +78,16 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
 
 
 def _render(found: list[Check], screen: Screen) -> list[str]:
-    colours = {OK: "blue", WARNING: "warn", FAILED: "bad"}
     lines = []
     for check in found:
-        status = screen.paint(f"{check.status:<8}", colours[check.status])
-        lines.append(f"{status} {check.name:<10} {check.message}")
+        first, *rest = screen.wrap(check.message, " " * 20, f"{check.status:<8} {check.name:<10} ")
+        width = len(check.status)
+        lines += [screen.paint(first[:width], _COLOURS[check.status]) + first[width:], *rest]
         if check.fix is not None:
-            lines.append(f"{'':<8} {'':<10} fix: {check.fix}")
+            lines += screen.wrap(check.fix, " " * 25, f"{'':<20}fix: ")
     failed = sum(check.status == FAILED for check in found)
     warned = sum(check.status == WARNING for check in found)
-    lines.append("")
-    if not failed and not warned:
-        lines.append("Everything is in order.")
-    else:
-        lines.append(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order.")
-    return lines
+    if failed or warned:
+        counts = f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order."
+        return [*lines, "", counts]
+    return [*lines, "", "Everything is in order."]

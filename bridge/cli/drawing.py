@@ -5,14 +5,21 @@ Each chart is an image with a title and a description; the page puts the same nu
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 from math import ceil, log10
 from typing import Any, Final
+
+from bridge.core.text import escape
 
 WIDTH: Final = 340
 HEIGHT: Final = 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 16, 34
+
+
+def markup(text: str) -> str:
+    """Foreign text as a page may hold it: neither markup nor anything that turns the reading direction."""
+    return html.escape(escape(text))
 
 
 def columns(
@@ -56,7 +63,7 @@ def columns(
         # A label may not leave the picture: 7 units a character are a little more than it takes.
         x = min(_LEFT + (index + (0.0 if at_edges else 0.5)) * step, WIDTH - len(labels[index]) * 3.5)
         parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{escape(labels[index])}</text>'
+            f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{markup(labels[index])}</text>'
         )
     for nth, (at, text) in enumerate(marks):
         x = _LEFT + at * step
@@ -65,7 +72,7 @@ def columns(
         side, shift = ("end", -4) if is_left else ("start", 4)
         parts.append(f'<line class="wall" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{_TOP + height}"/>')
         parts.append(
-            f'<text class="strong" x="{x + shift:.1f}" y="13" text-anchor="{side}">{escape(text)}</text>'
+            f'<text class="strong" x="{x + shift:.1f}" y="13" text-anchor="{side}">{markup(text)}</text>'
         )
     return _image(name, title, description, HEIGHT, parts)
 
@@ -82,7 +89,7 @@ def bars(name: str, title: str, description: str, rows: Sequence[tuple[str, int,
     for index, (label, value, colour) in enumerate(rows):
         y = index * 36
         wide = max(value / most * room, 2.0)
-        parts.append(f'<text x="0" y="{y + 12}">{escape(label)}</text>')
+        parts.append(f'<text x="0" y="{y + 12}">{markup(label)}</text>')
         parts.append(
             f'<rect x="0" y="{y + 17}" width="{wide:.1f}" height="12" rx="2" fill="var(--{colour})"/>'
         )
@@ -120,6 +127,6 @@ def _grid(top: float, height: float) -> str:
 def _image(name: str, title: str, description: str, height: float, parts: Sequence[Any]) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
+        f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
         f"{''.join(parts)}</svg>"
     )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.cli.commands import COMMANDS, PROGRAM
 from bridge.core.exits import UsageError
-from bridge.settings_sources import suggest
-from bridge.settings_table import GROUPS, TABLE, Setting
+from bridge.core.text import hide_keys, suggest
+from bridge.settings.table import ROWS, TABLE, Setting
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Namespace = argparse.Namespace
 
 _PREFIX = "setting_"
+_SERVES_ONLY = ("drain_s", "parent_watch", "metrics_file")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
@@ -87,60 +88,57 @@ def make_parser(name: str) -> ArgumentParser:
         """Says what is wrong in one sentence, without the values given."""
 
         def error(self, message: str) -> Any:
-            raise UsageError(f"{_mask_keys(message)}; see `{self.prog} --help`.")
+            raise UsageError(f"{hide_keys(message)}; see `{self.prog} --help`.")
 
-    command = COMMANDS[name]
-    module = importlib.import_module(command.module)
+    module = importlib.import_module(COMMANDS[name].module)
+    rows = settings_of(name)
+    epilog = [getattr(module, "EPILOG", "").strip("\n")]
+    if rows:
+        names = " ".join(shown_flag(row) for row in rows)
+        epilog.insert(0, _fill(f"settings, explained by `{PROGRAM} help environment`:", names))
     parser = Parser(
         prog=f"{PROGRAM} {name}",
         description=module.HELP,
-        epilog=getattr(module, "EPILOG", None),
+        epilog="\n\n".join(filter(None, epilog)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.configure(parser)
-    if command.takes_settings:
-        usage = parser.format_usage().removeprefix("usage: ").strip()
-        parser.usage = f"{usage} [SETTINGS]".replace("%", "%%")
-        _add_settings(parser)
+    parser.description = _fill("", parser.description or "", "")
+    words = [spell_word(action) for action in parser._actions if not action.option_strings]
+    parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
+    for row in rows:
+        if row.kind != "switch":
+            parser.add_argument(str(row.flag), dest=_PREFIX + row.name, help=argparse.SUPPRESS)
+            continue
+        for flag, value in ((str(row.flag), True), (f"--no-{str(row.flag)[2:]}", False)):
+            parser.add_argument(
+                flag, dest=_PREFIX + row.name, action="store_const", const=value, help=argparse.SUPPRESS
+            )
     return parser
 
 
-def _add_settings(parser: ArgumentParser) -> None:
-    import argparse
-
-    for group, title in GROUPS.items():
-        section = parser.add_argument_group(title)
-        for row in TABLE:
-            if row.group != group or row.flag is None:
-                continue
-            if row.kind != "switch":
-                section.add_argument(
-                    row.flag, dest=_PREFIX + row.name, metavar=_metavar(row), help=_describe(row)
-                )
-                continue
-            # The flag that changes something is shown; its opposite is there to beat a variable.
-            for flag, value in ((row.flag, True), (f"--no-{row.flag[2:]}", False)):
-                section.add_argument(
-                    flag,
-                    dest=_PREFIX + row.name,
-                    action="store_const",
-                    const=value,
-                    help=argparse.SUPPRESS if value is row.default else _describe(row, value),
-                )
+def spell_word(action: argparse.Action) -> str:
+    """Return a word of a command as a usage line has it."""
+    word = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    return {"?": f"[{word}]", "*": f"[{word} ...]"}.get(str(action.nargs), word)
 
 
-def _metavar(row: Setting) -> str:
-    return row.metavar or "|".join(row.choices)
+def settings_of(name: str) -> list[Setting]:
+    """Return the settings whose flags a command takes."""
+    uses = COMMANDS[name].uses
+    names = [row.name for row in TABLE if row.flag is not None]
+    if uses == "ledger":
+        names = ["url", "ledger"]
+    elif uses == "call":
+        names = [name for name in names if ROWS[name].group != "wire" and name not in _SERVES_ONLY]
+    return [ROWS[name] for name in names] if uses else []
 
 
-def _describe(row: Setting, switched_to: bool = True) -> str:
-    sentence = row.help.removesuffix(".")
-    if row.kind == "switch":
-        text = sentence if switched_to else f"do not: {sentence[0].lower()}{sentence[1:]}"
-    else:
-        text = sentence if row.default is None else f"{sentence} (default {format_default(row)})"
-    return text.replace("%", "%%")
+def shown_flag(row: Setting) -> str:
+    """Return the flag that changes something; its opposite is there to beat a variable."""
+    flag = row.flag or ""
+    return f"--no-{flag[2:]}" if row.kind == "switch" and row.default else flag
 
 
 def format_default(row: Setting) -> str:
@@ -150,6 +148,13 @@ def format_default(row: Setting) -> str:
     if isinstance(row.default, bool):
         return "on" if row.default else "off"
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+
+
+def _fill(title: str, text: str, indent: str = "  ") -> str:
+    import textwrap
+
+    lines = textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join([title, *lines] if title else lines)
 
 
 # --- mistakes --------------------------------------------------------------------------------
@@ -177,17 +182,7 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see `{parser.prog} --help`."
     known = [text for action in parser._actions for text in action.option_strings]
-    nearest = suggest(flag, known, "; did you mean {}?")
-    if nearest == "." and not COMMANDS[name].takes_settings and any(row.flag == flag for row in TABLE):
-        return f"{PROGRAM} {name} does not take {flag}: it does without the bridge's settings."
-    return f"The flag {_mask_keys(flag)} is not known{nearest} See `{parser.prog} --help`."
-
-
-def _mask_keys(text: str) -> str:
-    import re
-
-    return re.sub(r"[0-9A-Za-z]{16,}", lambda found: "***" if _is_mixed(found[0]) else found[0], text)
-
-
-def _is_mixed(word: str) -> bool:
-    return any(char.isdigit() for char in word)
+    if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
+        return f"{PROGRAM} {name} does not take {flag}: it does without that setting."
+    nearest = suggest(flag, known)
+    return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from bridge.cli.main import print_text
-from bridge.cli.reading import open_store
+from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
+from bridge.cli.terminal import Progress, print_lines
 from bridge.core import exits
-from bridge.core.exits import ExitError, UsageError
+from bridge.core.exits import UsageError
+from bridge.core.text import plural
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
+from bridge.settings.parsing import has_password, is_database
+from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.copying import End
@@ -20,23 +23,18 @@ if TYPE_CHECKING:
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 EPILOG = """actions:
-  copy FROM TO     copy a ledger into an empty one, of either kind; goes on where it was broken off
-  check            look for damage; with --full, read everything
-  migrate          make the tables, or bring them to this version, and change nothing else
-  path             print where the ledger is, without a password
+  copy FROM TO  copy a ledger into an empty one, of either kind; goes on where
+                it was broken off
+  check         look for damage; with --full, read everything
+  migrate       make the tables, or bring them to this version, and no more
+  path          print where the ledger is, without a password
 
 examples:
-  report-bridge ledger copy ~/.local/state/report-bridge/ledger.sqlite3 postgresql://bridge@db.example/bridge
-  report-bridge ledger check --full --ledger postgresql://bridge@db.example/bridge
+  report-bridge ledger copy ledger.sqlite3 postgresql://bridge@db.example/bridge
+  report-bridge ledger check --full
   report-bridge ledger migrate --ledger postgresql://owner@db.example/bridge"""
 
 ACTIONS: Final = ("copy", "check", "migrate", "path")
-
-
-class LedgerRefused(ExitError):
-    """The ledger is not as it should be, or cannot be reached."""
-
-    exit_code = exits.REFUSED
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="|".join(ACTIONS))
     parser.add_argument("places", nargs="*", metavar="LEDGER", help="for copy: from where, and to where")
     parser.add_argument("--full", action="store_true", help="check: read every report, which takes a while")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         UsageError: the words do not fit the action.
-        LedgerRefused: it cannot be done, or something is wrong with the ledger.
+        NotPossible: it cannot be done, or something is wrong with the ledger.
     """
     wanted = 2 if args.action == "copy" else 0
     if len(args.places) != wanted:
@@ -64,106 +60,72 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "copy":
             return _copy(settings, *args.places)
         if args.action == "path":
-            print_text(f"{_show(settings.ledger)}\n")
+            print_place(settings)
             return exits.DONE
         return _check(settings, args.full) if args.action == "check" else _migrate(settings)
     except LedgerTrouble as trouble:
-        raise LedgerRefused(trouble.sentence) from None
+        raise NotPossible(trouble.sentence) from None
 
 
 def _copy(settings: Settings, source: str, target: str) -> int:
     from bridge.ledger.copying import NotCopied, copy
 
-    shows = sys.stderr.isatty()
-
-    def tell(done: int, total: int) -> None:
-        if shows:
-            share = 1.0 if total == 0 else min(1.0, done / total)
-            print(f"\r[{'#' * int(share * 20):<20}] {done:,} of {total:,} reports ", end="", file=sys.stderr)
-
+    progress = Progress("copying")
     try:
-        first = _open_end(settings, source, make=False)
-        try:
-            second = _open_end(settings, target, make=True)
-            try:
-                copied = copy(first, second, tell)
-            finally:
-                second.close()
-        finally:
-            first.close()
+        with (
+            closing(_open_end(settings, source, make=False)) as first,
+            closing(_open_end(settings, target, make=True)) as second,
+        ):
+            copied = copy(first, second, progress.tell)
     except NotCopied as reason:
-        raise LedgerRefused(str(reason)) from None
+        raise NotPossible(str(reason)) from None
     finally:
-        if shows:
-            print(file=sys.stderr)
-    reports = "report" if copied == 1 else "reports"
-    print_text(f"{copied:,} {reports} copied; the copy is complete.\n")
+        progress.end()
+    print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
     return exits.DONE
 
 
 def _open_end(settings: Settings, place: str, make: bool) -> End:
     if place.startswith(("postgresql://", "postgres://")):
-        if _has_password(place):
+        if has_password(place):
             raise UsageError(
                 "a password on the command line can be read by others: use a service or pass file"
             )
         from bridge.ledger.postgres_copy import PostgresEnd
 
         return PostgresEnd(place, settings.ledger_password, make)
-    if place == "memory" or "://" in place:
+    if place == MEMORY or "://" in place:
         raise UsageError("a ledger to copy is a path or a postgresql:// URL")
     from bridge.ledger.sqlite_copy import SqliteEnd
 
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 
 
-def _has_password(url: str) -> bool:
-    from bridge.settings_parse import has_password
-
-    return has_password(url)
-
-
 def _open(settings: Settings) -> Store:
-    if settings.ledger == "memory":
+    if settings.ledger == MEMORY:
         raise UsageError("a ledger in memory ends with its bridge: name a file or a database with --ledger")
     return open_store(settings)
 
 
 def _check(settings: Settings, full: bool) -> int:
-    if "://" not in settings.ledger and settings.ledger != "memory" and not os.path.exists(settings.ledger):
-        raise LedgerRefused(f"There is no ledger at {settings.ledger}.")
-    store = _open(settings)
-    try:
+    ledger = settings.ledger
+    if ledger != MEMORY and not is_database(ledger) and not os.path.exists(ledger):
+        raise NotPossible(f"There is no ledger at {ledger}.")
+    with closing(_open(settings)) as store:
         found = store.check(full)
         health = store.health()
-    finally:
-        store.close()
     skew_s = health.get("clock_skew_s", 0.0)
-    lines = [f"{_show(settings.ledger)}: {health['reports']:,} reports, version {health['schema_version']}"]
+    reports = plural(health["reports"], "report")
+    lines = [f"{show_place(settings)}: {reports}, version {health['schema_version']}"]
     if abs(skew_s) > 2.0:
-        lines.append(
-            f"this host's clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the server's"
-        )
-    lines += found or ["no damage found"]
-    print_text("\n".join(lines) + "\n")
+        which = "ahead of" if skew_s > 0 else "behind"
+        lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")
+    print_lines([*lines, *(found or ["no damage found"])])
     return exits.REFUSED if found else exits.DONE
 
 
 def _migrate(settings: Settings) -> int:
-    store = _open(settings)
-    try:
+    with closing(_open(settings)) as store:
         version = store.health()["schema_version"]
-    finally:
-        store.close()
-    print_text(f"{_show(settings.ledger)}: version {version}\n")
+    print_lines([f"{show_place(settings)}: version {version}"])
     return exits.DONE
-
-
-def _show(ledger: str) -> str:
-    """The ledger without what is secret."""
-    if "://" not in ledger:
-        return ledger
-    scheme, _, rest = ledger.partition("://")
-    authority, slash, path = rest.partition("?")[0].partition("/")
-    user, at, host = authority.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"

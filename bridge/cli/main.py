@@ -25,10 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
         words: the command line without the program; default: that of the process.
     """
     try:
-        code = _run(list(sys.argv[1:] if words is None else words))
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
+        return _flush_stdout(_run(list(sys.argv[1:] if words is None else words)))
     except ExitError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -38,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return exits.STDOUT_GONE
     except SystemExit as leaving:
         # argparse has printed help; `exit` of other kinds is not used in this program.
-        return _flush_help() if not leaving.code else exits.INTERNAL
+        return _flush_stdout(exits.DONE) if not leaving.code else exits.INTERNAL
     except Exception as error:
         return _say(_explain_internal(error), exits.INTERNAL)
 
@@ -59,13 +56,11 @@ def run() -> None:
 
 def _run(words: list[str]) -> int:
     first = words[0] if words else ""
-    if first in ("-h", "--help"):
-        print_text(overview())
-        return exits.DONE
-    if first in ("-V", "--version"):
+    if first in ("-h", "--help", "-V", "--version"):
         from bridge import __version__
+        from bridge.cli.terminal import print_text
 
-        print_text(f"{PROGRAM} {__version__}\n")
+        print_text(overview() if first in ("-h", "--help") else f"{PROGRAM} {__version__}\n")
         return exits.DONE
     if first in COMMANDS:
         name = words.pop(0)
@@ -108,22 +103,13 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def print_text(text: str) -> None:
-    """Print text for people on stdout; what the terminal cannot show is escaped."""
-    if sys.stdout is not None:
-        encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def _say(sentence: str, code: int) -> int:
-    line = f"{PROGRAM}: {sentence}".replace("\n", " ")
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        _abandon_stdout()
+    from bridge.core.text import escape
+
+    line = f"{PROGRAM}: {escape(sentence.replace(chr(10), ' '))}\n"
+    _flush_stdout(code)
     with suppress(OSError):  # nobody listens: the exit code still tells
-        os.write(2, line.encode("ascii", "backslashreplace") + b"\n")
+        os.write(2, line.encode("ascii", "backslashreplace"))
     return code
 
 
@@ -139,14 +125,15 @@ def _explain_internal(error: Exception) -> str:
     return f"Internal error ({type(error).__name__}) at {steps}"
 
 
-def _flush_help() -> int:
+def _flush_stdout(code: int) -> int:
+    """Return the code, or that nobody reads standard output any more."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
         _abandon_stdout()
         return exits.STDOUT_GONE
-    return exits.DONE
+    return code
 
 
 def _abandon_stdout() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bridge import __version__
 from bridge.cli.commands import PROGRAM
-from bridge.cli.grammar import Flag, Grammar, read_grammar
-from bridge.cli.main import print_text
+from bridge.cli.parsers import Command, Flag, read_commands
+from bridge.cli.terminal import print_lines
 from bridge.core.exits import EXITS
-from bridge.settings_table import OTHER_VARIABLES, TABLE
+from bridge.settings.table import OTHER_VARIABLES, TABLE
 
 HELP = "Print the manual page in roff."
 EPILOG = """examples:
@@ -24,11 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(_args: argparse.Namespace) -> int:
     """Print and return 0."""
-    print_text(render_manual(list(read_grammar())))
+    print_lines(render_manual(list(read_commands())))
     return 0
 
 
-def render_manual(grammar: list[Grammar]) -> str:
+def render_manual(commands: Sequence[Command]) -> list[str]:
     """Return the page in the macros of man(7)."""
     lines = [
         f'.TH {PROGRAM.upper()} 1 "" "{PROGRAM} {__version__}" "User Commands"',
@@ -45,35 +45,31 @@ def render_manual(grammar: list[Grammar]) -> str:
         "does.",
         ".SH COMMANDS",
     ]
-    for command in grammar:
+    for command in commands:
         usage = " ".join(_roff(word) for word in command.metavars)
         lines += [".SS", f"{_roff(command.name)} \\fI{usage}\\fR" if usage else _roff(command.name)]
         lines.append(_roff(command.description))
-        lines += _flags(flag for flag in command.flags if not flag.group and "-h" not in flag.names)
-        if command.epilog:
-            lines += [".PP", ".nf", *(_roff(line) for line in command.epilog.splitlines()), ".fi"]
-        if any(flag.group for flag in command.flags):
-            lines += [".PP", "It takes the flags under SETTINGS, too."]
-    serve = next(command for command in grammar if command.name == "serve")
-    lines += [".SH SETTINGS", *_flags(flag for flag in serve.flags if flag.group)]
-    lines.append(".SH ENVIRONMENT")
-    for row in TABLE:
-        lines += [".TP", f".B {_roff(row.variable)}", _roff(row.help)]
-    for name, sentence in OTHER_VARIABLES.items():
-        lines += [".TP", f".B {_roff(name)}", _roff(sentence)]
+        lines += _flags(flag for flag in command.own if "-h" not in flag.names)
+        if command.examples:
+            lines += [".PP", ".nf", *(_roff(line) for line in command.examples.splitlines()), ".fi"]
+        if command.settings:
+            names = ", ".join(_roff(flag.names[0]) for flag in command.settings)
+            lines += [".PP", f"Of the flags under SETTINGS it takes {names}."]
+    serve = next(command for command in commands if command.name == "serve")
+    lines += [".SH SETTINGS", *_flags(serve.settings), ".SH ENVIRONMENT"]
+    lines += _entries((".B", row.variable, row.help) for row in TABLE)
+    lines += _entries((".B", name, sentence) for name, sentence in OTHER_VARIABLES.items())
     lines.append(".SH EXIT STATUS")
-    for code, sentence in EXITS.items():
-        lines += [".TP", f".B {code}", _roff(sentence)]
-    lines += [
-        ".SH FILES",
-        ".TP",
-        ".I ~/.config/report\\-bridge/config.toml",
-        "The configuration file; XDG_CONFIG_HOME moves it.",
-        ".TP",
-        ".I ~/.local/state/report\\-bridge/ledger.sqlite3",
-        "What is remembered of reports; XDG_STATE_HOME moves it.",
-    ]
-    return "\n".join(lines) + "\n"
+    lines += _entries((".B", str(code), sentence) for code, sentence in EXITS.items())
+    lines.append(".SH FILES")
+    config = "The configuration file; XDG_CONFIG_HOME moves it."
+    ledger = "What is remembered of reports; XDG_STATE_HOME moves it."
+    lines += _entries([(".I", "~/.config/report-bridge/config.toml", config)])
+    return lines + _entries([(".I", "~/.local/state/report-bridge/ledger.sqlite3", ledger)])
+
+
+def _entries(rows: Iterable[tuple[str, str, str]]) -> list[str]:
+    return [line for macro, name, text in rows for line in (".TP", f"{macro} {_roff(name)}", _roff(text))]
 
 
 def _flags(flags: Iterable[Flag]) -> list[str]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from html import escape
 from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import drawing
-from bridge.cli.moments import show_time
-from bridge.cli.show import number, share
+from bridge.cli.drawing import markup
 from bridge.cli.summary import FATES, STATES, WALL_S
+from bridge.cli.terminal import share
+from bridge.cli.times import show_time
+from bridge.core.text import plural
 
 _NAMES: Final = {
     "accepted": "accepted by the API",
@@ -37,8 +38,8 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
         made_wall: UNIX seconds now.
     """
     if summary["reports"]:
-        first, last = _moment(summary["firstHour"]), _moment(summary["lastHour"])
-        span = f"{number(summary['reports'])} reports, recorded {first} to {last}"
+        first, last = _show_time(summary["first"]), _show_time(summary["last"])
+        span = f"{plural(summary['reports'], 'report')}, recorded {first} to {last} UTC"
         charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
         content = _totals(summary) + _warnings(summary)
         content += f'<div class="charts">{"".join(chart(summary) for chart in charts)}</div>'
@@ -46,10 +47,10 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
         span = "No report fits."
         content = '<p class="card">There is nothing to show for this span: no report was recorded.</p>'
     fields = {
-        "span": escape(span),
+        "span": markup(span),
         "content": content,
-        "notes": "".join(f'<p class="soft">{escape(note)}</p>' for note in summary["notes"]),
-        "version": escape(__version__),
+        "notes": "".join(f'<p class="soft">{markup(note)}</p>' for note in summary["notes"]),
+        "version": markup(__version__),
         "made": show_time(made_wall, "%Y-%m-%d %H:%M"),
     }
     text = _load_template()
@@ -59,20 +60,18 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
 
 
 def _load_template() -> str:
-    # The module's own loader reads files next to the module: plain files or members of an archive alike.
-    loader: Any = __spec__.loader
-    data: bytes = loader.get_data(os.path.join(os.path.dirname(__file__), "page.html"))
-    return data.decode("utf-8")
+    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
+        return file.read()
 
 
-def _moment(text: str) -> str:
+def _show_time(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
 def _totals(summary: dict[str, Any]) -> str:
     cards = [
         f'<div style="--c:var(--{name})"><dt>{_NAMES[name]}</dt>'
-        f"<dd>{number(count)} <small>{share(count, summary['reports'])}</small></dd></div>"
+        f"<dd>{count:,} <small>{share(count, summary['reports'])}</small></dd></div>"
         for name, count in summary["outcomes"].items()
         if count or name != "in_flight"
     ]
@@ -82,7 +81,7 @@ def _totals(summary: dict[str, Any]) -> str:
 def _warnings(summary: dict[str, Any]) -> str:
     if not summary["warnings"]:
         return ""
-    items = "".join(f"<li>{escape(warning['message'])}</li>" for warning in summary["warnings"])
+    items = "".join(f"<li>{markup(warning['message'])}</li>" for warning in summary["warnings"])
     return f'<h2 id="warnings">Warnings</h2><ul class="warnings" aria-labelledby="warnings">{items}</ul>'
 
 
@@ -96,7 +95,7 @@ def _outcomes(summary: dict[str, Any]) -> str:
     series = {name: [point[name] for point in points] for name in shown}
     title = f"Outcomes by {unit}"
     described = f"Stacked columns, one for each {unit}: {', '.join(_NAMES[name] for name in shown)}."
-    rows = [[point["at"], *(number(point[name]) for name in shown)] for point in points]
+    rows = [[point["at"], *(f"{point[name]:,}" for name in shown)] for point in points]
     return _figure(
         "outcomes",
         title,
@@ -112,17 +111,17 @@ def _ages(summary: dict[str, Any]) -> str:
     title = f"Age of the task at the report, against the {WALL_S}-second wall"
     if not ages["known"]:
         text = "No report told completedAt, so no age is known. Pass the endTime that getTaskResult answers."
-        return f'<section class="card"><h2>{escape(title)}</h2><p>{text}</p></section>'
+        return f'<section class="card"><h2>{markup(title)}</h2><p>{text}</p></section>'
     bins = ages["bins"]
     shown = [name for name in FATES if any(row[name] for row in bins)]
     labels = [str(row["from"]) for row in bins]
     series = {name: [row[name] for row in bins] for name in shown}
     wall = next(index for index, row in enumerate(bins) if row["from"] == WALL_S)
     words = (
-        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {number(ages['past60'])} of "
-        f"{number(ages['known'])} came after the wall; of {number(ages['unknown'])} the age is unknown."
+        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
+        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
     )
-    rows = [[_edge(row, "s"), *(number(row[name]) for name in shown)] for row in bins]
+    rows = [[_edge(row, "s"), *(f"{row[name]:,}" for name in shown)] for row in bins]
     return _figure(
         "ages",
         title,
@@ -151,8 +150,8 @@ def _reasons(summary: dict[str, Any]) -> str:
         [
             str(row["code"]),
             _NAMES[colour],
-            number(row["reports"]),
-            row["message"] + "".join(f" {cause}: {number(many)}." for cause, many in row["causes"].items()),
+            f"{row['reports']:,}",
+            row["message"] + "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items()),
             row["advice"],
         ]
         for row, colour in rows
@@ -176,11 +175,11 @@ def _latency(summary: dict[str, Any]) -> str:
     bins = latency["bins"]
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins = bins[:-1]
-    words = f"Half took at most {number(latency['p50Ms'])} ms, 95% at most {number(latency['p95Ms'])} ms."
+    words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
     marks = [(_place(bins, latency["p50Ms"]), "p50"), (_place(bins, latency["p95Ms"]), "p95")]
     if marks[1][0] - marks[0][0] < 1:
         marks = marks[1:]
-    rows = [[_edge(row, "ms"), number(row["reports"])] for row in bins]
+    rows = [[_edge(row, "ms"), f"{row['reports']:,}"] for row in bins]
     return _figure(
         "latency",
         title,
@@ -215,7 +214,7 @@ def _pauses(summary: dict[str, Any]) -> str:
     unit = summary["timeline"]["unit"]
     labels = [point["at"][5:] if unit == "day" else point["at"] for point in points]
     rows = [
-        [row["rule"], row["cause"], number(row["openings"]), _moment(row["lastHour"])]
+        [row["rule"], row["cause"], f"{row['openings']:,}", _show_time(row["lastHour"])]
         for row in summary["pauses"]
     ]
     described = f"Pauses opened in each {unit}; {sum(row['openings'] for row in summary['pauses'])} in all."
@@ -234,11 +233,11 @@ def _pauses(summary: dict[str, Any]) -> str:
 def _groups(summary: dict[str, Any]) -> str:
     by = summary["by"]
     names = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
-    rows = [[str(row[by]), *(number(row[name]) for name in names)] for row in summary["groups"][-400:]]
+    rows = [[str(row[by]), *(f"{row[name]:,}" for name in names)] for row in summary["groups"][-400:]]
     table = _table([by, *(name.replace("_", " ").replace("error16", "error 16") for name in names)], rows)
     return (
-        f'<section class="card"><h2>By {escape(by)}</h2><details><summary>{len(rows)} rows</summary>{table}'
-        "</details></section>"
+        f'<section class="card"><h2>By {markup(by)}</h2>'
+        f"<details><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
     )
 
 
@@ -247,12 +246,12 @@ def _figure(
 ) -> str:
     items = "".join(f'<li><i style="--c:var(--{key})"></i>{_NAMES[key]}</li>' for key in legend)
     return (
-        f'<figure role="group" aria-labelledby="{name}-h"><figcaption><h2 id="{name}-h">{escape(title)}</h2>'
-        + (f"<p>{escape(words)}</p>" if words else "")
+        f'<figure role="group" aria-labelledby="{name}-h"><figcaption><h2 id="{name}-h">{markup(title)}</h2>'
+        + (f"<p>{markup(words)}</p>" if words else "")
         + "</figcaption>"
         + (f'<ul class="legend">{items}</ul>' if items else "")
         + chart
-        + (f'<p class="soft">{escape(axis)}</p>' if axis else "")
+        + (f'<p class="soft">{markup(axis)}</p>' if axis else "")
         + f"<details><summary>Numbers</summary>{table}</details></figure>"
     )
 
@@ -261,7 +260,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[i
     def cell(tag: str, index: int, text: str) -> str:
         kind = ' class="words"' if index in words else ""
         scope = ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{kind}{scope}>{escape(text)}</{tag}>"
+        return f"<{tag}{kind}{scope}>{markup(text)}</{tag}>"
 
     top = "".join(cell("th", index, text) for index, text in enumerate(head))
     body = "".join(

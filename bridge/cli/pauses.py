@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from typing import Any, Final
 
-from bridge.cli import reading
-from bridge.cli.main import print_text
-from bridge.cli.moments import show_length, show_time
-from bridge.cli.show import Screen
+from bridge.cli.ledger_arguments import NotPossible, chosen_endpoint, reading
+from bridge.cli.terminal import Screen, print_json, print_lines
+from bridge.cli.times import show_length, show_time
 from bridge.core import exits
 from bridge.core.errors import find_row
 from bridge.core.exits import UsageError
 from bridge.core.model import PauseState
-from bridge.reports.knowledge import rfc3339
+from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets, load
 
 HELP = "Show which pauses hold reports back, or turn them into a probe with the next report."
 EPILOG = """actions:
-  list      the pauses that hold now, why they opened and when they end
+  list      the pauses that hold now, and why; also without an action
   resume    let the next report probe; --scope chooses the pauses
 
 examples:
-  report-bridge pauses list
+  report-bridge pauses
   report-bridge pauses resume --scope key"""
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
@@ -34,58 +32,64 @@ SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument("action", choices=("list", "resume"), metavar="ACTION", help="list|resume")
-    parser.add_argument("--scope", choices=SCOPES, help="resume: only pauses of this scope")
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "resume"),
+        default="list",
+        metavar="ACTION",
+        help="list (default) or resume",
+    )
+    parser.add_argument("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """List or resume and return the exit code."""
-    return _list(args) if args.action == "list" else _resume(args)
-
-
-def _list(args: argparse.Namespace) -> int:
-    if args.scope is not None:
+    if args.action == "resume":
+        _resume(args)
+    elif args.scope is not None:
         raise UsageError("pauses list shows every pause; --scope is for resume.")
+    else:
+        _list(args)
+    return exits.DONE
+
+
+def _list(args: argparse.Namespace) -> None:
     policy = PausePolicy("")
-    with reading.reading(args) as (settings, reader):
-        endpoint = reading.chosen_endpoint(settings)
+    with reading(args) as (settings, reader):
+        endpoint = chosen_endpoint(settings)
         found = [
             (place, state)
             for place, state in reader.pauses()
             if state.key.rule != PROOF and endpoint in (None, place)
         ]
     if args.json:
-        shown = [_describe(place, state, policy) for place, state in found]
-        print_text(json.dumps({"pauses": shown}, indent=2) + "\n")
-        return exits.DONE
+        print_json({"pauses": [_describe(place, state, policy) for place, state in found]})
+        return
     if not found:
-        print_text("No pause holds: reports are sent.\n")
-        return exits.DONE
+        print_lines(["No pause holds: reports are sent."])
+        return
     screen = Screen()
-    now = time.time()
     rows = []
     for place, state in found:
-        parts = dict(policy.parts(state.key))
-        about = " ".join(parts.values()) or "this machine"
+        about = " ".join(dict(policy.parts(state.key)).values()) or "this machine"
         opened = "" if state.opened_at is None else show_time(state.opened_at)
-        rows.append((policy.scope(state), about, state.cause or "", opened, _ends(state, now), place))
-    lines = screen.table(("scope", "about", "cause", "opened (UTC)", "ends", "upstream"), rows, left=6)
+        rows.append((policy.scope(state), state.cause or "", about, _ends(state), opened, place))
+    lines = screen.table(("scope", "cause", "about", "ends", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
         advice = _advice(cause)
-        lines += ["", f"{cause}: {advice}"] if advice else []
-    print_text("\n".join(lines) + "\n")
-    return exits.DONE
+        lines += ["", *screen.wrap(f"{cause}: {advice}")] if advice else []
+    print_lines(lines)
 
 
-def _ends(state: PauseState, now: float) -> str:
+def _ends(state: PauseState) -> str:
+    left_s = 0.0 if state.ends_at is None else state.ends_at - time.time()
     if state.state == "probing":
         return "a report is probing now"
     if state.ends_at is None:
         return "when a person acts: pauses resume"
-    if state.ends_at <= now:
-        return "the next report probes"
-    return f"in {show_length(state.ends_at - now)}, then the next report probes"
+    return f"in {show_length(left_s)}, by a probe" if left_s > 0 else "the next report probes"
 
 
 def _advice(cause: str) -> str:
@@ -108,8 +112,8 @@ def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, A
     }
 
 
-def _resume(args: argparse.Namespace) -> int:
-    with reading.reading(args) as (_, reader):
+def _resume(args: argparse.Namespace) -> None:
+    with reading(args) as (_, reader):
         # Says it in a sentence if there is no ledger, or none to write, instead of resuming in memory only.
         if (trouble := reader.try_write()) is not None:
             raise trouble
@@ -119,13 +123,12 @@ def _resume(args: argparse.Namespace) -> int:
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
     if "error" in response:
-        raise reading.NothingToRead(response["error"]["message"])
+        raise NotPossible(response["error"]["message"])
     resumed = response["result"]["resumed"]
+    scopes = ", ".join(f"{pause['scope']} ({pause['cause']})" for pause in resumed)
     if args.json:
-        print_text(json.dumps(response["result"], indent=2) + "\n")
-    elif not resumed:
-        print_text("No pause was to be resumed.\n")
+        print_json(response["result"])
     else:
-        scopes = ", ".join(f"{pause['scope']} ({pause['cause']})" for pause in resumed)
-        print_text(f"The next report probes: {scopes}.\n")
-    return exits.DONE
+        print_lines(
+            Screen().wrap(f"The next report probes: {scopes}." if resumed else "No pause was to be resumed.")
+        )

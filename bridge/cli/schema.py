@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from bridge.cli.main import print_text
+from bridge.cli.terminal import print_text
 from bridge.core.exits import UsageError
 from bridge.core.resources import load_json, load_text
-from bridge.settings_sources import suggest
+from bridge.core.text import suggest
 
 HELP = "Print a JSON Schema (draft-07) of the protocol, or one of its tables; without a name, list them."
 _TABLES = ("common", "errors", "errors.schema", "methods", "openrpc", "scenario")
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     name = args.name.removesuffix(".json")
     if name not in names:
-        nearest = suggest(name, names, "; did you mean {}?")
+        nearest = suggest(name, names)
         raise UsageError(f"There is no such schema{nearest} List them with `report-bridge schema`.")
     print_text(load_text(f"{name}.json").rstrip("\n") + "\n")
     return 0

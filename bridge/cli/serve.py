@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
 from bridge.core import exits
 from bridge.core.redact import Scrubber
-from bridge.ops import lifecycle
-from bridge.ops.clock import boot_clock
-from bridge.ops.logs import Log
-from bridge.ops.loop import open_loop
+from bridge.engine import Engine, Outlet, TimedOut
+from bridge.ops.log import Log
+from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
+from bridge.ops.signals import Signals, watch_parent
 from bridge.settings import Settings, drop_secrets, load
 from bridge.wire.framing import Framer
-from bridge.wire.stdio import EOF, Writer, open_pump, take_descriptors
+from bridge.wire.streams import Reader, take_descriptors
 
 if TYPE_CHECKING:
     import argparse
@@ -29,14 +28,14 @@ examples:
   report-bridge --key-file ~/.anticaptcha.key  serve a program that spawns it
   jq -c . requests.json | report-bridge        one message per line
 """
-SETTLE_S = 2.0
+SETTLE_S: Final = 2.0
 """How long the end waits for what was given up to be recorded."""
-_LOOK_S = 0.2
-"""How often a wait looks whether a signal has come."""
-_PAUSE_S = 0.01
-"""How often a wait looks whether what it waits for is done, if nothing else wakes it."""
-LAST_WRITE_S = 2.0
+LOOK_S: Final = 0.02
+"""How often the end looks whether what nobody tells it of is done."""
+LAST_WRITE_S: Final = 2.0
 """How long a stopped bridge waits for its client to read the last answers."""
+LOG_S: Final = 1.0
+"""How long the end waits for the reader of the log."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: Any) -> int:
     """Serve until the input ends or a signal comes; returns the exit code."""
+    if os.name != "posix":
+        raise exits.ConfigError("Serving needs Linux or macOS; on Windows run report-bridge inside WSL.")
+    undo_inherited()
+    forbid_core_dumps()
     settings = load(args.given, os.environ)
     drop_secrets(os.environ)
     scrubber = Scrubber()
@@ -60,55 +63,59 @@ class Server:
 
     def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
         from bridge.app import App
-        from bridge.session import Session
+        from bridge.server.conversation import Conversation
+        from bridge.server.methods import WAITS
 
         on_terminal = os.isatty(0)
         source, sink = take_descriptors()
         self._settings = settings
         self._log = log
-        loop = None if os.environ.get("_BRIDGE_THREADS") == "1" else open_loop(self._note_bug)
-        self._pump = open_pump(source, loop)
-        self._writer = Writer(sink, on_broken=self._on_stdout_gone)
         self._on_terminal = on_terminal
-        self._app = App(settings, log, scrubber, loop)
-        if loop is not None:
-            self._writer.collect()
-            loop.flushes.append(self._writer.flush)
+        self._engine = engine = Engine(lambda bug: self._app.note_bug(bug))
+        log.attach(engine)
+        self._news = engine.waiter()
+        """Where the main greenlet waits for room to read, and for the end."""
+        self._reader = Reader(engine, source)
+        self._outlet = Outlet(sink, engine, on_room=self._news.wake, on_lost=self._on_stdout_gone)
+        self._app = app = App(settings, log, scrubber, engine)
         if settings.ca_file is not None:
-            self._app.load_client()
-        console: dict[str, Any] = {}
+            app.load_client()
+        people: dict[str, Any] = {}
         if on_terminal:
             from bridge.cli.console import Console
 
-            console_ = Console()
-            console = {"translate": console_.translate, "render": console_.render}
-        self._session = Session(
+            console = Console()
+            people = {"translate": console.translate, "render": console.render}
+        self._conversation = conversation = Conversation(
+            engine,
             Framer(settings.max_message),
-            self._writer,
-            self._app.dispatcher,
+            self._outlet,
+            app.dispatcher,
             max_batch=settings.max_batch,
             max_depth=settings.max_depth,
             queue=settings.queue,
-            slow=self._app.methods.slow,
-            cancel=self._app.methods.cancel,
-            wake=self._pump.wake,
+            reports=app.methods.reports,
+            waits=WAITS,
+            cancel=app.methods.cancel,
+            changed=self._news.wake,
             mark={"sandbox": True} if settings.sandbox else {},
-            **console,
+            **people,
         )
-        self._app.methods.framing = lambda: self._session.framer.framing
-        self._pump.on_wake = self._on_wake
-        self._bytes = 0
-        self._told_bracket = False
-        self._ending = False
-        self._signals = lifecycle.Signals(self._on_signal, self._on_sigint, on_terminal)
+        app.methods.framing = lambda: conversation.framer.framing
+        self._signals = Signals(engine, self._on_signal, lambda: log.event("sigint_ignored"), on_terminal)
+        self._reason: str | None = None
+        """Why nothing more is read."""
+        self._is_stdout_gone = False
+        self._has_input = False
+        self._has_told_bracket = False
 
     def run(self) -> int:
         """Serve; returns the exit code."""
-        lifecycle.calm_collector()
-        self._signals.install(self._pump.wake_fd)
+        calm_collector()
+        self._signals.install()
         if self._settings.parent_watch:
             parent = os.getppid()
-            lifecycle.watch_parent(lambda: self._on_parent_gone(parent))
+            watch_parent(self._engine, lambda: self._on_parent_gone(parent))
         self._app.start()
         self._app.warm_up_later()
         self._app.keep_metrics()
@@ -122,108 +129,99 @@ class Server:
         )
         if self._on_terminal:
             self._hint()
-        reason = self._pump.run(self._feed, self._session.ready)
-        if reason == EOF:
-            self._session.end()
-            self._notice_input()
-            if not self._bytes and not self._on_terminal:
-                self._log.event("empty_input")
-        undone = self._finish(reason)
+        self._read()
+        undone = self._finish()
         self._app.close()
         code = self._exit_code(undone)
         self._log.event("stopped", exit_code=code, undone=undone)
-        self._log.close(1.0)
+        self._log.close(LOG_S)
         return code
 
     # --- while it runs -----------------------------------------------------------------------
 
-    def _feed(self, data: bytes) -> None:
-        self._bytes += len(data)
-        self._session.feed(data)
-        self._notice_input()
-        if self._session.framer.failed:
-            self._pump.stop(EOF)
+    def _read(self) -> None:
+        """Read and serve until there is a reason to stop."""
+        conversation = self._conversation
+        while self._reason is None:
+            if not conversation.has_room():
+                self._news.wait()
+                continue
+            data = self._reader.read()
+            if data:
+                self._has_input = True
+                conversation.feed(data)
+            elif self._reason is None:
+                conversation.end()
+                if not self._has_input and not self._on_terminal:
+                    self._log.event("empty_input")
+            if conversation.framer.saw_lone_bracket and not self._has_told_bracket:
+                self._has_told_bracket = True
+                self._log.event("lone_bracket")
+            if not data or conversation.is_over:
+                self._stop_reading("end of input")
 
-    def _notice_input(self) -> None:
-        if self._session.framer.saw_lone_bracket and not self._told_bracket:
-            self._told_bracket = True
-            self._log.event("lone_bracket")
-
-    def _on_wake(self) -> None:
-        self._session.unpark()
-        if self._ending and self._session.is_idle:
-            self._pump.stop("idle")
+    def _stop_reading(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        self._reader.stop()
+        self._news.wake()
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         self._log.event("signal_received", signal=name, drain_s=self._settings.drain_s)
-        self._pump.stop(f"signal {number}")
-
-    def _on_sigint(self) -> None:
-        self._log.event("sigint_ignored")
+        self._stop_reading(name)
 
     def _on_parent_gone(self, parent: int) -> None:
         self._log.event("parent_gone", parent_pid=parent)
-        self._pump.stop("parent gone")
+        self._stop_reading("parent gone")
 
-    def _on_stdout_gone(self) -> None:
-        self._log.event("stdout_gone")
-        self._pump.stop("stdout gone")
+    def _on_stdout_gone(self, _lost: int) -> None:
+        if not self._is_stdout_gone:
+            self._is_stdout_gone = True
+            self._log.event("stdout_gone")
+            self._stop_reading("stdout gone")
 
     # --- the end -----------------------------------------------------------------------------
 
-    def _finish(self, reason: str) -> int:
+    def _finish(self) -> int:
         """Let what was accepted end as it should; returns how many reports were given up."""
-        self._log.event("stopping", reason=reason, in_flight=sum(self._app.service.counts()))
-        self._ending = True
-        while not self._session.is_idle and self._signals.stopped_by is None:
-            self._pump.run(_ignore, _never)
-        for is_done in (self._app.service.is_idle, lambda: self._writer.drain(0.0)):
-            while self._signals.stopped_by is None and not self._wait_for(is_done, _LOOK_S):
-                pass
-        return 0 if self._signals.stopped_by is None else self._stop()
+        self._log.event("stopping", reason=self._reason, in_flight=self._conversation.unanswered)
+        is_signalled = self._is_signalled
+        self._wait_for(lambda: is_signalled() or (self._is_idle() and not self._outlet.backlog))
+        return self._stop() if is_signalled() else 0
 
     def _stop(self) -> int:
         """A signal: some seconds for what is running, then give up the rest."""
-        from bridge.session import never_admitted
+        from bridge.server.conversation import never_admitted
 
-        ends_at = boot_clock() + self._settings.drain_s
-        # An event of its own: the pump keeps only the first of several reasons to stop.
-        drained = threading.Event()
-
-        def end_drain() -> None:
-            drained.set()
-            self._pump.stop("drained")
-
-        timer = threading.Timer(self._settings.drain_s, end_drain)
-        timer.daemon = True
-        timer.start()
-        while not self._session.is_idle and not drained.is_set():
-            self._pump.run(_ignore, _never)
-        is_idle = self._app.service.is_idle
-        self._wait_for(is_idle, max(0.0, ends_at - boot_clock()))
-        undone = self._app.service.stop()
-        self._wait_for(is_idle, SETTLE_S)
+        now, reporter = self._engine.now, self._app.reporter
+        self._wait_for(self._is_idle, now() + self._settings.drain_s)
+        undone = reporter.stop()
+        self._wait_for(reporter.is_idle, now() + SETTLE_S)
         undone += self._app.methods.give_up()
-        undone += self._session.drop_parked(never_admitted("shutting_down"))
-        self._writer.drain(LAST_WRITE_S)
+        undone += self._conversation.drop_parked(never_admitted("shutting_down"))
+        self._outlet.drain(now() + LAST_WRITE_S)
         return undone
 
-    def _wait_for(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
-        """Go on with everything but reading until something is done; False if the time ran out."""
-        ends_at = boot_clock() + timeout_s
+    def _wait_for(self, is_done: Callable[[], bool], until: float | None = None) -> None:
+        """Wait until something is done, or until a moment of the boot clock."""
         while not is_done():
-            left_s = ends_at - boot_clock()
-            if left_s <= 0.0:
-                return False
-            self._pump.pause(min(left_s, _PAUSE_S))
-        return True
+            now = self._engine.now()
+            if until is not None and now >= until:
+                return
+            try:
+                self._news.wait(now + LOOK_S if until is None else min(now + LOOK_S, until))
+            except TimedOut:
+                continue
 
-    def _note_bug(self, bug: BaseException) -> str:
-        return self._app.note_bug(bug)
+    def _is_idle(self) -> bool:
+        return not self._conversation.unanswered and self._app.reporter.is_idle()
+
+    def _is_signalled(self) -> bool:
+        return self._signals.stopped_by is not None
 
     def _exit_code(self, undone: int) -> int:
-        if self._writer.broken:
+        if self._is_stdout_gone:
             return exits.STDOUT_GONE
         if self._signals.stopped_by == signal.SIGINT and not self._on_terminal:
             return exits.SIGINT
@@ -236,11 +234,3 @@ class Server:
             "or one JSON-RPC message per line; end with Ctrl-D. `report-bridge --help` tells more.\n"
         )
         os.write(2, hint.encode("ascii"))
-
-
-def _ignore(_data: bytes) -> None:
-    """Nothing is read any more."""
-
-
-def _never() -> bool:
-    return False

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.cli.checks import FAILED, OK, WARNING, Check
+from bridge.core.text import plural
+from bridge.engine.clock import SystemClock
 from bridge.ledger.trouble import LedgerTrouble
-from bridge.ops.clock import wall_clock
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check_server(settings: Settings, full: bool) -> Iterator[Check]:
     from bridge.ledger.postgres_trouble import NO_DRIVER
 
     try:
-        reader = PostgresReader.connect(settings.ledger, settings.ledger_password, wall_clock())
+        reader = PostgresReader.connect(settings.ledger, settings.ledger_password, SystemClock.wall())
     except LedgerTrouble as trouble:
         if trouble.sentence == NO_DRIVER:
             yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", _INSTALL)
@@ -87,10 +88,9 @@ def _check_ledger(reader: PostgresReader, health: Mapping[str, Any]) -> Check:
     if trouble is not None:
         return Check("ledger", FAILED, f"{health['path']} cannot be written now", trouble.sentence)
     size = f"{health['sizeBytes'] / 1_048_576:.1f} MiB"
-    others = f"{health['sessions']} other session{'' if health['sessions'] == 1 else 's'}"
-    return Check(
-        "ledger", OK, f"{health['reports']:,} reports, {size}, {others}, can be written: {health['path']}"
-    )
+    others = plural(health["sessions"], "other session")
+    reports = plural(health["reports"], "report")
+    return Check("ledger", OK, f"{reports}, {size}, {others}, can be written: {health['path']}")
 
 
 def _check_condition(health: Mapping[str, Any]) -> Check:
@@ -154,7 +154,7 @@ def _check_integrity(reader: PostgresReader, full: bool) -> Check:
     damage = reader.check(full)
     if damage:
         fix = "Mend it as its text says, or restore the database: " + "; ".join(damage)
-        return Check("integrity", FAILED, f"the ledger is damaged ({len(damage)} findings)", fix)
+        return Check("integrity", FAILED, f"the ledger is damaged ({plural(len(damage), 'finding')})", fix)
     return Check(
         "integrity", OK, "no damage was found" if full else "no damage was found; --full reads every report"
     )

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
 import time
 from typing import Any, Final
 
-from bridge.cli import reading
-from bridge.cli.main import print_text
-from bridge.cli.moments import show_time
+from bridge.cli import ledger_arguments
+from bridge.cli.history import to_cell
+from bridge.cli.ledger_arguments import NotPossible
 from bridge.cli.risks import find_risks
-from bridge.cli.show import Progress, Screen, number, share, warn
 from bridge.cli.summary import FATES, GROUPS, STATES, WALL_S, summarise
+from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, share, warn
+from bridge.cli.times import show_instant, show_time
 from bridge.core import exits
 from bridge.core.exits import UsageError
-from bridge.ledger.figures import Span
+from bridge.core.model import Listing
+from bridge.core.text import escape, plural
+from bridge.ledger.figures import Reader, Span
 
 HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, risks. Times are UTC."
 EPILOG = """examples:
@@ -45,7 +47,7 @@ _TAIL: Final = 31
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    reading.add_span_flags(parser)
+    ledger_arguments.add_span_flags(parser)
     parser.add_argument("--by", choices=GROUPS, default="day", help="rows of the table (default day)")
     parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
@@ -64,21 +66,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, print and return 0."""
-    since, until = reading.read_span(args)
+    since, until = ledger_arguments.read_span(args)
     if args.tasks_per_day is not None and args.tasks_per_day < 0:
         raise UsageError("--tasks-per-day takes a whole number that is not negative.")
     summary = _read(args, since, until)
     if args.html is not None or args.open:
         return _write_page(args, summary)
     if args.json:
-        print_text(
-            json.dumps({name: value for name, value in summary.items() if name != "timeline"}, indent=2)
-            + "\n"
-        )
+        print_json({name: value for name, value in summary.items() if name != "timeline"})
     elif args.csv:
         print_text(_to_csv(summary))
     else:
-        print_text("\n".join(render(summary, Screen())) + "\n")
+        print_lines(render(summary, Screen()))
     return exits.DONE
 
 
@@ -86,23 +85,40 @@ def _read(args: argparse.Namespace, since: float | None, until: float | None) ->
     from bridge.reports.methods import methods
 
     progress = Progress("counting")
-    with reading.reading(args) as (settings, reader):
-        span = Span(since, until, reading.chosen_endpoint(settings), args.account, args.method)
+    with ledger_arguments.reading(args) as (settings, reader):
+        endpoint = ledger_arguments.chosen_endpoint(settings)
+        span = Span(since, until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), progress.tell)
+        summary = summarise(figures, args.by)
+        if args.account is None and figures.cells:
+            hours = [cell.hour for cell in figures.cells]
+            listing = Listing(endpoint, since, until, None, args.method, 1)
+            summary["first"] = _minute_of(reader, listing, min(hours), range(60))
+            summary["last"] = _minute_of(reader, listing, max(hours), range(59, -1, -1))
     progress.end()
-    summary = summarise(figures, args.by)
-    summary["since"] = None if since is None else show_time(since, "%Y-%m-%dT%H:%M:%SZ")
-    summary["until"] = None if until is None else show_time(until, "%Y-%m-%dT%H:%M:%SZ")
+    summary["since"] = show_instant(since)
+    summary["until"] = show_instant(until)
     summary["warnings"] = find_risks(summary, figures, args.tasks_per_day)
     return summary
+
+
+def _minute_of(reader: Reader, listing: Listing, hour: int, minutes: range) -> str:
+    """The first of some minutes of an hour that has a report; the figures know the hours only."""
+    for minute in minutes:
+        start = hour * 3600.0 + minute * 60.0
+        low = start if listing.since_wall is None else max(start, listing.since_wall)
+        high = start + 60.0 if listing.until_wall is None else min(start + 60.0, listing.until_wall)
+        if low < high and reader.count(listing._replace(since_wall=low, until_wall=high), 1):
+            return show_time(start, "%Y-%m-%dT%H:%MZ")
+    return show_time(hour * 3600.0, "%Y-%m-%dT%H:%MZ")
 
 
 def _to_csv(summary: dict[str, Any]) -> str:
     text = io.StringIO()
     names = [summary["by"], "reports", *STATES, "error16"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(summary["groups"])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([to_cell(row[name]) for name in names] for row in summary["groups"])
     return text.getvalue()
 
 
@@ -120,8 +136,8 @@ def _write_page(args: argparse.Namespace, summary: dict[str, Any]) -> int:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise reading.NothingToRead(f"The page cannot be written to {path} ({error.strerror}).") from None
-    print_text(f"{path}\n")
+        raise NotPossible(f"The page cannot be written to {path} ({error.strerror}).") from None
+    print_lines([escape(path)])
     if args.open:
         import webbrowser
 
@@ -137,11 +153,8 @@ def render(summary: dict[str, Any], screen: Screen) -> list[str]:
     """Return the lines for a terminal or for a file."""
     if not summary["reports"]:
         return ["No report fits."]
-    lines = [
-        screen.paint(
-            f"{number(summary['reports'])} reports, {summary['firstHour']} to {summary['lastHour']}", "bold"
-        )
-    ]
+    span = f"{plural(summary['reports'], 'report')}, {summary['first']} to {summary['last']}"
+    lines = [screen.paint(span, "bold")]
     lines += ["", *_outcomes(summary, screen)]
     lines += _reasons(summary["refused"], "Refused, by code", screen)
     lines += _reasons(summary["notSent"], "Not sent, by reason", screen)
@@ -152,17 +165,11 @@ def render(summary: dict[str, Any], screen: Screen) -> list[str]:
     if summary["warnings"]:
         lines += ["", screen.paint("Warnings", "bold")]
         for warning in summary["warnings"]:
-            lines += _wrap(screen.width, f"! {warning['message']}")
+            lines += screen.wrap(warning["message"], "  ", "! ", always=True)
     lines.append("")
     for note in summary["notes"]:
-        lines += _wrap(screen.width, note)
+        lines += screen.wrap(note, always=True)
     return lines
-
-
-def _wrap(width: int, text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, max(width, 40), subsequent_indent="  ")
 
 
 def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
@@ -171,7 +178,7 @@ def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
         count = summary["outcomes"][name]
         if not count and name == "in_flight":
             continue
-        line = f"{_TITLES[name]:<24}{number(count):>12}{share(count, summary['reports']):>8}"
+        line = f"{_TITLES[name]:<24}{count:>12,}{share(count, summary['reports']):>8}"
         if screen.has_bars:
             bar = screen.bar(count, summary["reports"], screen.width - 48)
             line += "  " + screen.paint(bar, _COLOURS[name])
@@ -184,18 +191,12 @@ def _reasons(rows: list[dict[str, Any]], title: str, screen: Screen) -> list[str
         return []
     lines = ["", screen.paint(title, "bold")]
     for row in rows:
-        causes = ", ".join(f"{cause} {number(many)}" for cause, many in row["causes"].items())
+        causes = ", ".join(f"{cause} {many:,}" for cause, many in row["causes"].items())
         text = f"{row['kind']}" + (f" ({causes})" if causes else "")
-        lines.append(f"{number(row['reports']):>10}  {row['code']:>6}  {text}")
+        lines += screen.wrap(text, " " * 20, f"{row['reports']:>10,}  {row['code']:>6}  ")
         if screen.is_terminal:
-            lines += [screen.paint(line, "dim") for line in _indent(screen.width, row["advice"])]
+            lines += [screen.paint(line, "dim") for line in screen.wrap(row["advice"], " " * 20)]
     return lines
-
-
-def _indent(width: int, text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, max(width, 60), initial_indent=" " * 20, subsequent_indent=" " * 20)
 
 
 def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
@@ -207,7 +208,7 @@ def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
         return [*lines, "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."]
     lines.append(
         f"half came within {ages['p50']} s, 95% within {ages['p95']} s; "
-        f"{number(ages['past60'])} of {number(ages['known'])} came after the wall"
+        f"{ages['past60']:,} of {ages['known']:,} came after the wall"
     )
     most = max(sum(row[name] for name in FATES) for row in ages["bins"])
     head = f"{'seconds':>10}{'accepted':>12}{'error 16':>10}{'too late':>10}{'other':>10}"
@@ -226,7 +227,7 @@ def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
             line += "  " + screen.paint(good, "blue") + screen.paint(bad, "bad")
         lines.append(line.rstrip())
     if ages["unknown"]:
-        lines.append(f"{'unknown':>10}{number(ages['unknown']):>12} reports without completedAt")
+        lines.append(f"{'unknown':>10}{ages['unknown']:>12,} without completedAt")
     return lines
 
 
@@ -235,8 +236,7 @@ def _latency(latency: dict[str, Any], screen: Screen) -> list[str]:
         return []
     rows = [("all", latency), *latency["methods"].items()]
     table = [
-        (name, number(row["attempts"]), f"{number(row['p50Ms'])} ms", f"{number(row['p95Ms'])} ms")
-        for name, row in rows
+        (name, f"{row['attempts']:,}", f"{row['p50Ms']:,} ms", f"{row['p95Ms']:,} ms") for name, row in rows
     ]
     title = screen.paint("How long the last attempt took", "bold")
     return ["", title, *screen.table(("method", "reports", "p50", "p95"), table)]
@@ -245,7 +245,7 @@ def _latency(latency: dict[str, Any], screen: Screen) -> list[str]:
 def _pauses(pauses: list[dict[str, Any]], screen: Screen) -> list[str]:
     if not pauses:
         return ["", "No pause opened."]
-    table = [(row["rule"], row["cause"], number(row["openings"]), row["lastHour"]) for row in pauses]
+    table = [(row["rule"], row["cause"], f"{row['openings']:,}", row["lastHour"]) for row in pauses]
     title = screen.paint("Pauses that opened", "bold")
     return ["", title, *screen.table(("rule", "cause", "times", "last"), table, left=2)]
 
@@ -254,16 +254,8 @@ def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
     by, groups = summary["by"], summary["groups"]
     shown = groups[-_TAIL:] if by in ("day", "hour") else groups[:_TAIL]
     head = (f"by {by}", "reports", "accepted", "refused", "(error 16)", "unknown", "not sent")
-    table = [
-        (
-            str(row[by]),
-            *(
-                number(row[name])
-                for name in ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
-            ),
-        )
-        for row in shown
-    ]
+    names = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
+    table = [(str(row[by]), *(f"{row[name]:,}" for name in names)) for row in shown]
     title, *body = screen.table(head, table)
     room = screen.width - max(map(len, body)) - 2
     if screen.has_bars and room >= 8:
@@ -275,5 +267,5 @@ def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
             body[index] = f"{body[index]:<{wide}}  {good}{bad}"
     lines = ["", title, *body]
     if len(shown) < len(groups):
-        lines.append(f"{len(groups) - len(shown)} further rows are in --csv and --json.")
+        lines.append(f"More in --csv and --json: {plural(len(groups) - len(shown), 'row')}.")
     return lines

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.cli.moments import show_day, show_time
+from bridge.cli.times import show_day, show_time
 from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
 from bridge.ledger.figures import IN_FLIGHT, Age, Cell, Figures
@@ -45,12 +45,14 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
         outcomes[cell.outcome] += many
         if cell.outcome not in (ACCEPTED, IN_FLIGHT):
             codes[cell.outcome, cell.code] += many
-    hours = [cell.hour for cell in figures.cells]
-    reports = outcomes.total()
+    hours = sorted({cell.hour for cell in figures.cells})
+    first, last = (_spell_hour(hours[at]) if hours else None for at in (0, -1))
     return {
-        "reports": reports,
-        "firstHour": show_time(min(hours) * 3600, "%Y-%m-%dT%H:00Z") if hours else None,
-        "lastHour": show_time(max(hours) * 3600, "%Y-%m-%dT%H:00Z") if hours else None,
+        "reports": outcomes.total(),
+        "first": first,
+        "last": last,
+        "firstHour": first,
+        "lastHour": last,
         "outcomes": {name: outcomes[name] for name in STATES},
         "refused": _reasons(figures, codes, REFUSED),
         "notSent": _reasons(figures, codes, NOT_SENT),
@@ -62,6 +64,10 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
         "timeline": _timeline(figures),
         "notes": [HONEST, NOT_RECORDED],
     }
+
+
+def _spell_hour(hour: int) -> str:
+    return show_time(hour * 3600, "%Y-%m-%dT%H:00Z")
 
 
 def _reasons(figures: Figures, codes: Counter[tuple[str, int]], outcome: str) -> list[dict[str, Any]]:
@@ -182,7 +188,7 @@ def _pauses(figures: Figures) -> list[dict[str, Any]]:
             "rule": rule,
             "cause": cause,
             "openings": many,
-            "lastHour": show_time(last[rule, cause] * 3600, "%Y-%m-%dT%H:00Z"),
+            "lastHour": _spell_hour(last[rule, cause]),
         }
         for (rule, cause), many in found.most_common()
     ]

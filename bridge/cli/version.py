@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from importlib import metadata
 
 from bridge import __version__
-from bridge.cli.main import print_text
+from bridge.cli.terminal import print_json, print_text
 
 HELP = "Print the version; with --json also what the program stands on, for a fault report."
 PROTOCOL = 1
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "sqlite": sqlite_driver.sqlite_version,
         "libraries": {name: _version_of(name) for name in _LIBRARIES},
     }
-    print_text(json.dumps(facts) + "\n")
+    print_json(facts, indent=None)
     return 0
 
 

@@ -86,6 +86,7 @@ class _Table(NamedTuple):
     pauses: Mapping[str, PauseRule]
     hints: Mapping[str, str]
     warnings: Mapping[str, str]
+    rules: Mapping[str, str]
 
 
 _loaded: list[_Table] = []
@@ -108,6 +109,7 @@ def _build(source: Mapping[str, Any]) -> _Table:
         {entry["name"]: _make_rule(entry) for entry in source["pauses"]},
         {entry["kind"]: entry["message"] for entry in source["hints"]},
         {entry["kind"]: entry["message"] for entry in source["warnings"]},
+        {entry["kind"]: entry["message"] for entry in source["rules"]},
     )
 
 
@@ -243,6 +245,15 @@ def warning(kind: str) -> dict[str, str]:
         KeyError: unknown kind.
     """
     return {"kind": kind, "message": _table().warnings[kind]}
+
+
+def rule(kind: str) -> dict[str, str]:
+    """Make the members of ``error.data`` that say what is wrong with a message.
+
+    Raises:
+        KeyError: unknown kind.
+    """
+    return {"rule": kind, "sentence": _table().rules[kind]}
 
 
 class BridgeError(Exception):

@@ -50,9 +50,9 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "stopping": EventRow(
         INFO,
-        "Stopping: {reason}; {in_flight} requests are still to be answered.",
+        "Stopping ({reason}); requests still to be answered: {in_flight}.",
         {"reason": "string", "in_flight": "integer"},
-        "Once, when no more input is taken.",
+        "Once, when no more input is taken; `in_flight` counts all requests that were read and not answered yet.",
     ),
     "stopped": EventRow(
         INFO,
@@ -87,7 +87,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     # --- settings and keys ---
     "setting_unknown": EventRow(
         WARNING,
-        "The environment variable {name} is not a setting and is ignored{hint}",
+        "The environment variable {name} is not a setting and is ignored. {hint}",
         {"name": "string", "hint": "string"},
         "A `REPORT_BRIDGE_` variable has a name that no setting has; probably a spelling mistake.",
     ),
@@ -289,7 +289,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "log_dropped": EventRow(
         WARNING,
-        "{count} log lines were dropped because nobody read the log fast enough.",
+        "Log lines dropped because nobody read the log fast enough: {count}.",
         {"count": "integer"},
         "As soon as the log can be written again.",
     ),

@@ -266,8 +266,9 @@ class Claimed(NamedTuple):
     ``elsewhere`` (a living bridge has it), ``refused`` (the given refusal was recorded)."""
     row: Row
     gate: Gate | None = None
-    """What became of ``begin``; None if it was not asked for or not reached. ``late``, asked for or not, if the
-    earliest window known of the task is over: then a given refusal was not recorded, and the report is ours."""
+    """What became of ``begin``; None if it was not asked for or not reached. ``late``, asked for or not, if
+    the earliest window known of the task is over: then a given refusal was not recorded, and the report is
+    ours."""
     events: tuple[PauseEvent, ...] = ()
     durable: bool = True
     guarded: bool = True
@@ -319,12 +320,12 @@ class Recorded(NamedTuple):
 
 
 class Withdraw(NamedTuple):
-    """Take back a beginning that was committed and provably not followed by an attempt (cancelled, stopped, too
-    late, no resources): it is not counted, and its probe is let go. Result: `Recorded`."""
+    """Take back a beginning that was committed and provably not followed by an attempt (cancelled, stopped,
+    too late, no resources): it is not counted, and its probe is let go. Result: `Recorded`."""
 
     task: Task
     ending: Ending | None
-    """None: the report waits for another attempt (state ``waiting``, also if it never had one)."""
+    """None: the report waits for another attempt (state ``waiting``; ``queued`` if it never had one)."""
 
 
 class Narrow(NamedTuple):

@@ -1,6 +1,6 @@
 """Reads the data files of the ``schemas/`` folder, wherever the program runs from.
 
-A wheel and a zip archive carry the folder inside the package, a source checkout beside it.
+A wheel carries the folder inside the package, a source checkout has it beside it.
 Must read nothing else and never write. Imported by every module that is driven by a table.
 """
 
@@ -51,12 +51,10 @@ def load_json(name: str) -> Any:
 
 
 def _read(name: str) -> bytes:
-    # The module's own loader reads files next to the module: plain files or members of an archive alike.
-    loader: Any = __spec__.loader
     for place in _PLACES:
         try:
-            data: bytes = loader.get_data(os.path.join(place, *name.split("/")))
+            with open(os.path.join(place, *name.split("/")), "rb") as file:
+                return file.read()
         except OSError:
             continue
-        return data
     raise FileNotFoundError(f"data file {name!r} is missing from this installation")

@@ -1,8 +1,8 @@
 """Two clocks: one for ages that nothing can disturb, one for people.
 
-The boot clock counts suspend and does not follow changes of the wall clock (``CLOCK_BOOTTIME`` where the system has
-it; macOS: its monotonic clock does the same). The ledger fixes the origin of its timeline on it, so that all bridges
-of one boot agree.
+The boot clock counts suspend and does not follow changes of the wall clock (``CLOCK_BOOTTIME`` where the
+system has it; macOS: its monotonic clock does the same). The ledger fixes the origin of its timeline on it,
+so that all bridges of one boot agree.
 """
 
 from __future__ import annotations

@@ -1,26 +1,23 @@
-"""The engine itself: greenlets on gevent's loop, timers on the boot clock, waits for descriptors and threads.
+"""The engine itself: greenlets, timers on the boot clock, waits for descriptors and threads.
 
-Timers follow the boot clock, which goes on while the machine sleeps; the loop's own do not. So there is one heap of
-timers here and one timer of the loop, which looks at the heap at least every `LOOK_S` seconds.
-Thread safety: everything belongs to the engine's thread, except `Engine.call_soon_from_thread`.
+Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one
+heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
+(`bridge.engine.loop`), or a virtual one. Thread safety: everything belongs to the engine's thread, except
+`Engine.call_soon_from_thread`.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
+from _thread import get_ident
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from gevent.hub import get_hub
 from greenlet import getcurrent, greenlet
 
 from bridge.engine.clock import Clock, SystemClock
 
-LOOK_S: Final = 1.0
-"""How late a timer may be after the machine has slept, in seconds."""
 _READ: Final = 1
 _WRITE: Final = 2
 
@@ -30,7 +27,7 @@ class TimedOut(TimeoutError):
 
 
 class NoResources(OSError):
-    """This machine has no thread, descriptor or memory to spare just now; that is no failure of anybody else."""
+    """This machine has no thread, descriptor or memory to spare just now: nobody else has failed."""
 
 
 class Timer:
@@ -144,11 +141,48 @@ class Readiness:
             watcher.stop()
 
     def close(self) -> None:
-        """Let go of what watches; the descriptor stays open. Must be called before the descriptor is closed."""
+        """Let go of what watches; to be called before the descriptor is closed, which is left to others."""
         for watcher in self._watchers.values():
             watcher.stop()
             watcher.close()
         self._watchers.clear()
+
+
+class Loop(Protocol):
+    """What turns: runs callbacks in order, and waits for the world when there are none."""
+
+    hub: Any
+    """The greenlet that turns."""
+    switch: Callable[[], Any]
+    """Let the loop turn until somebody switches back."""
+    call_soon: Callable[..., object]
+    """Call something with arguments after what runs now."""
+
+    def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call something in so many seconds, or earlier; replaces what was asked before."""
+
+    def watch(self, fd: int, what: int) -> Any:
+        """A watcher of a descriptor with `start(callback)`, `stop()` and `close()`."""
+
+    def on_signal(self, number: int, call: Callable[[int], object]) -> None:
+        """Call something in this thread whenever a signal comes."""
+
+    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """Call something soon; from any thread."""
+
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
+
+    def start_thread(self, run: Callable[[], None], name: str) -> None:
+        """Start a thread of its own. Raises RuntimeError if there is none to be had."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes of chance."""
+
+    def close(self) -> None:
+        """Let go of the loop; nothing may wait any more."""
 
 
 class Engine:
@@ -156,35 +190,44 @@ class Engine:
 
     Args:
         on_bug: told of an exception that nobody has caught; what raised it has ended.
-        clock: what time it is.
+        loop: what turns; gevent's by default.
+        clock: what time it is; the system's by default.
     """
 
-    def __init__(self, on_bug: Callable[[BaseException], object], clock: Clock | None = None) -> None:
+    def __init__(
+        self, on_bug: Callable[[BaseException], object], loop: Loop | None = None, clock: Clock | None = None
+    ) -> None:
+        if loop is None:
+            from bridge.engine.loop import GeventLoop
+
+            loop = GeventLoop()
         self.clock: Clock = clock or SystemClock()
         self.now = self.clock.now
         self.wall = self.clock.wall
         self.on_bug = on_bug
-        self._hub = get_hub()
-        self._loop = self._hub.loop
-        self.switch: Callable[[], Any] = self._hub.switch
+        self._loop = loop
+        self.switch = loop.switch
         """Let others run until somebody switches back; `Waiter` and `Readiness` are made of it."""
-        self.call_soon: Callable[..., object] = self._loop.run_callback
+        self.call_soon = loop.call_soon
         """Call something with arguments in this thread, after what runs now. It must not wait."""
+        self.on_signal = loop.on_signal
+        self.watch = loop.watch
+        self.start_thread = loop.start_thread
+        self.random_bytes = loop.random_bytes
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
-        self._alarm = self._loop.timer(LOOK_S)
-        self._alarm_at = float("inf")
-        self._signals: list[Any] = []
-        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        # It also keeps the loop alive while nothing else is awaited.
-        self._post = self._loop.async_()
-        self._post.start(self._take_posted)
+        self._ring_at = float("inf")
+        self._thread = get_ident()
+
+    def is_here(self) -> bool:
+        """True in the engine's thread."""
+        return get_ident() == self._thread
 
     # --- greenlets ---------------------------------------------------------------------------
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> None:
         """Run a function soon in a greenlet of its own, where it may wait."""
-        self.call_soon(greenlet(self._guarded, self._hub).switch, function, arguments)
+        self.call_soon(greenlet(self._guarded, self._loop.hub).switch, function, arguments)
 
     def _guarded(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         try:
@@ -198,9 +241,8 @@ class Engine:
 
     def sleep(self, seconds: float) -> None:
         """Let others run for so long; 0: once."""
-        waiter = Waiter(self)
         try:
-            waiter.wait(self.now() + seconds)
+            Waiter(self).wait(self.now() + seconds)
         except TimedOut:
             return
 
@@ -210,17 +252,10 @@ class Engine:
         """Call something at a moment of the boot clock. It must not wait."""
         timer = Timer(call)
         heappush(self._heap, (at, next(self._order), timer))
-        if at < self._alarm_at:
-            self._set_alarm(at)
+        if at < self._ring_at:
+            self._ring_at = at
+            self._loop.ring_in(at - self.now(), self._ring)
         return timer
-
-    def _set_alarm(self, at: float) -> None:
-        left_s = at - self.now()
-        self._alarm_at = at
-        self._alarm.stop()
-        self._loop.update_now()
-        self._alarm = self._loop.timer(min(max(left_s, 0.0), LOOK_S))
-        self._alarm.start(self._ring)
 
     def _ring(self) -> None:
         heap, now = self._heap, self.now()
@@ -232,10 +267,9 @@ class Engine:
                 call, timer.call = timer.call, None
                 self._call(call)
             heappop(heap)
+        self._ring_at = heap[0][0] if heap else float("inf")
         if heap:
-            self._set_alarm(heap[0][0])
-        else:
-            self._alarm_at = float("inf")
+            self._loop.ring_in(self._ring_at - now, self._ring)
 
     def _call(self, call: Callable[[], object]) -> None:
         try:
@@ -249,23 +283,9 @@ class Engine:
         """What waits for a descriptor."""
         return Readiness(self, fd)
 
-    def watch(self, fd: int, what: int) -> Any:
-        """The loop's watcher of a descriptor; for `Readiness`."""
-        return self._loop.io(fd, what)
-
     def chance(self) -> float:
         """A random number from 0 to 1."""
-        return int.from_bytes(os.urandom(7), "big") / (1 << 56)
-
-    def random_bytes(self, count: int) -> bytes:
-        """Bytes that nobody can guess."""
-        return os.urandom(count)
-
-    def on_signal(self, number: int, call: Callable[[int], object]) -> None:
-        """Call something, in this thread, whenever a signal comes."""
-        watcher = self._loop.signal(number)
-        watcher.start(call, number)
-        self._signals.append(watcher)
+        return int.from_bytes(self.random_bytes(7), "big") / (1 << 56)
 
     def run_in_thread(self, function: Callable[..., Any], *arguments: Any, until: float | None = None) -> Any:
         """Run something that blocks on a thread of the engine's pool, and wait for it.
@@ -277,24 +297,18 @@ class Engine:
         """
         waiter = Waiter(self)
         try:
-            result = self._hub.threadpool.spawn(function, *arguments)
+            self._loop.start_in_pool(lambda: function(*arguments), lambda *result: waiter.wake(result))
         except RuntimeError as error:
             raise NoResources("no thread can be started") from error
-        result.rawlink(lambda _: waiter.wake())
-        if not result.ready():
-            waiter.wait(until)
-        return result.get(block=False)
+        value, failure = waiter.wait(until)
+        if failure is not None:
+            raise failure
+        return value
 
     def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something in the engine's thread; the one method for other threads."""
-        self._posted.append((call, arguments))
-        self._post.send()
+        self._loop.post(call, arguments)
 
     def close(self) -> None:
         """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
-        self._hub.destroy(destroy_loop=True)
-
-    def _take_posted(self) -> None:
-        while self._posted:
-            call, arguments = self._posted.popleft()
-            call(*arguments)
+        self._loop.close()

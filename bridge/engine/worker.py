@@ -1,16 +1,15 @@
-"""One thread for work that blocks and wants to be done in groups: what is asked in one turn goes over together.
+"""One thread for work that blocks and is best done in groups: what one turn asks for goes over together.
 
-The ledger is its only user. Where no thread can be had the work is done in the engine's thread, until one can.
+The ledger is its only user. Where no thread can be had the work is done in the engine's, until one can.
 """
 
 from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Sequence
-from threading import Thread
 from typing import Any, Final, Protocol
 
-from bridge.engine.core import Engine, Waiter
+from bridge.engine.core import Engine, Timer, Waiter
 
 _END: Final[list[tuple[Any, Callable[[Any], object]]]] = []
 
@@ -47,8 +46,9 @@ class Worker:
         self._most = most
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
         self._queue: SimpleQueue[list[tuple[Any, Callable[[Any], object]]]] = SimpleQueue()
-        self._thread: Thread | None = None
-        self._opened = engine.waiter()
+        self._has_thread = False
+        self._is_closed = False
+        self._tending = Timer(lambda: None)
         self.is_open = False
         self._when_open: list[Waiter] = []
         self._closed: Waiter | None = None
@@ -57,16 +57,17 @@ class Worker:
 
     def start(self) -> None:
         """Begin to open, if that has not begun."""
-        if self._thread is None:
-            thread = Thread(target=self._run, name=self._name, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                if not self.is_open:
-                    self._work.open()
-                    self._note_open()
-            else:
-                self._thread = thread
+        if self._has_thread:
+            return
+        try:
+            self._engine.start_thread(self._run, self._name)
+        except RuntimeError:
+            if not self.is_open:
+                self._work.open()
+                self._note_open()
+                self._tend_here()
+        else:
+            self._has_thread = True
 
     def wait_until_open(self) -> None:
         """Wait until the work has been opened."""
@@ -84,7 +85,7 @@ class Worker:
         return waiter.wait()
 
     def post(self, item: Any, done: Callable[[Any], object]) -> None:
-        """Have something done; `done` is called with its result in the engine's thread. Items keep their order."""
+        """Have something done; `done` gets its result in the engine's thread. Items keep their order."""
         if not self._asked:
             self._engine.call_soon(self._flush)
         self._asked.append((item, done))
@@ -92,7 +93,8 @@ class Worker:
     def close(self, until: float) -> bool:
         """Finish what was asked for and let go of everything; False if that took longer."""
         self._flush()
-        if self._thread is None:
+        self._is_closed = True
+        if not self._has_thread:
             self._work.close()
             return True
         self._queue.put(_END)
@@ -112,11 +114,19 @@ class Worker:
         self.start()
         for at in range(0, len(asked), self._most):
             group = asked[at : at + self._most]
-            if self._thread is None:
+            if not self._has_thread:
                 self._hand_back(group, self._work.run([item for item, _ in group]), self._engine.now())
-                self._work.tend()
+                self._tend_here()
             else:
                 self._queue.put(group)
+
+    def _tend_here(self) -> None:
+        """Without a thread: do what is due, and again when more is."""
+        self._tending.cancel()
+        if not self._has_thread and not self._is_closed:
+            wait_s = self._work.tend()
+            if wait_s is not None:
+                self._tending = self._engine.call_at(self._engine.now() + wait_s, self._tend_here)
 
     def _hand_back(
         self, group: list[tuple[Any, Callable[[Any], object]]], results: Sequence[Any], done_at: float

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from bridge.ledger.store import Notice
+from bridge.ledger.port import Notice
 from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
 
 NETWORK_KINDS: Final = frozenset(
@@ -131,6 +131,15 @@ def is_in_place(path: str, identity: Identity) -> bool:
         return _identity(os.lstat(path)) == identity
     except OSError:
         return False
+
+
+def has_changed(path: str, wall: float, within_s: float) -> bool:
+    """True if somebody has written to the ledger, or to what is beside it, in the last seconds."""
+    for suffix in ("", *SIDECARS):
+        with suppress(OSError):
+            if 0.0 <= wall - os.lstat(path + suffix).st_mtime <= within_s:
+                return True
+    return False
 
 
 def find_companions(path: str) -> dict[str, Identity]:

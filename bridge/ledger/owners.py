@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from hashlib import blake2b
 from typing import Any, Final
 
 from bridge.ledger.files import LOOSE, O_SAFE
@@ -19,8 +20,16 @@ try:
 except ImportError:  # pragma: no cover - Windows: there an open file cannot be deleted, which tells as much
     _fcntl = None
 
+BOOT_DIGITS: Final = 8
+"""Digits of an instance's name that tell in which boot of which machine it was made."""
 _LOCK_SUFFIX: Final = ".lock"
 _LONGEST_MARK: Final = 64
+
+
+def name_instance(boot: str | None, random_bytes: Callable[[int], bytes]) -> str:
+    """A name for an instance that is never used twice: its boot, and chance."""
+    boot_part = blake2b((boot or "").encode(), digest_size=BOOT_DIGITS // 2).hexdigest()
+    return boot_part + random_bytes(8).hex()
 
 
 class Owners:

@@ -1,19 +1,30 @@
-"""What the stores agree on about rows: how old and new knowledge merge, and how data is written down.
+"""How reports and pauses are written down: one order of columns for every store, and values for them.
 
-Pure. Imported by the stores' steps and rows.
+Pure. Times on the timeline are written as the store has them. Imported by the transactions and by the stores.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import Ending, Facts, PauseState, Record, Task, Verdict, Window
+from bridge.core.model import Facts, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON as it is stored: ASCII, compact. One encoder, because making one costs more than using it."""
 
+COLUMNS: Final = (
+    "seq", "account_id", "task_id", "method", "state", "outcome", "owner", "attempts", "sends", "perhaps",
+    "window_until", "window_since", "completed_at", "task_type", "language_pool", "age_s", "code", "kind",
+    "detail", "recorded_wall", "finished_wall", "latency_ms", "finished_at",
+)  # fmt: skip
+"""Columns of a report, in the order in which everybody has them."""
+PAUSE_COLUMNS: Final = (
+    "subject", "rule", "state", "cause", "streak", "recent", "level", "opened_at", "ends_at", "probe_owner",
+    "probe_task", "context",
+)  # fmt: skip
+"""Columns of a pause but the endpoint."""
 
 _MEMO_SIZE: Final = 1024
 _memo: dict[tuple[Any, ...], str] = {}
@@ -37,47 +48,66 @@ def encode_told(name: str, data: Mapping[str, Any]) -> str:
     return known
 
 
-def merge_windows(old: Window, new: Window) -> Window:
-    """The earliest end and the earliest receipt that any request about a task told."""
-    return Window(_earliest(old.until, new.until), _earliest(old.since, new.since))
-
-
-def merge_facts(old: Facts, new: Facts) -> Facts:
-    """What the newest request told, completed by what earlier ones told."""
-    timed = old if new.completed_at is None else new
-    return Facts(
-        timed.completed_at,
-        new.task_type or old.task_type,
-        new.language_pool or old.language_pool,
-        timed.age_s,
+def to_row(values: Sequence[Any], endpoint: str, account: str) -> Row:
+    """Make a report of its columns."""
+    v = values
+    detail = v[18]
+    return Row(
+        v[0],
+        Task(endpoint, account, v[2]),
+        v[3],
+        v[4],
+        v[5],
+        v[6],
+        v[7],
+        v[8],
+        bool(v[9]),
+        Window(v[10], v[11]),
+        Facts(v[12], v[13], v[14], v[15]),
+        v[16],
+        v[17],
+        {} if detail is None or detail == "{}" else json.loads(detail),
+        v[19],
+        v[20],
+        v[21],
     )
 
 
-def _earliest(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
+def from_row(row: Row, account_id: int, finished_at: float | None) -> tuple[Any, ...]:
+    """The columns of a report."""
+    seq, task, method, state, outcome, owner, attempts, sends, perhaps, window, facts, *rest = row
+    code, kind, detail, recorded_wall, finished_wall, latency_ms = rest
+    return (
+        seq,
+        account_id,
+        task.task_id,
+        method,
+        state,
+        outcome,
+        owner,
+        attempts,
+        sends,
+        perhaps,
+        *window,
+        *facts,
+        code,
+        kind,
+        encode(detail) if detail else "{}",
+        recorded_wall,
+        finished_wall,
+        latency_ms,
+        finished_at,
+    )
 
 
-def probe_name(task: Task) -> str:
-    """The name by which a pause knows its probing report."""
-    return f"{task.account}/{task.task_id}"
+def to_pause(values: Sequence[Any]) -> PauseState:
+    """Make a pause of its columns."""
+    subject, rule, state, cause, streak, recent, *rest = values
+    seen = () if recent == "[]" else tuple((at, name) for at, name in json.loads(recent))
+    return PauseState(PauseKey(rule, subject), state, cause, streak, seen, *rest)
 
 
-def is_probe(state: PauseState, owner: str, task: Task) -> bool:
-    """True if this report of this owner is the probe of the pause."""
-    return state.probe_owner == owner and state.probe_task == probe_name(task)
-
-
-def told_ending(ending: Ending) -> dict[str, Any]:
-    """What the story of a report tells of its end."""
-    return {"outcome": ending.outcome, "kind": ending.kind}
-
-
-def told_attempt(op: Record) -> dict[str, Any]:
-    """What the story of a report tells of an attempt."""
-    verdict: Verdict = op.verdict
-    met: dict[str, Any] = {"event": verdict.event, "latencyMs": op.latency_ms}
-    if verdict.http_status is not None:
-        met["httpStatus"] = verdict.http_status
-    return met
+def from_pause(state: PauseState) -> tuple[Any, ...]:
+    """The columns of a pause."""
+    (rule, subject), name, cause, streak, recent, *rest = state
+    return (subject, rule, name, cause, streak, encode(recent) if recent else "[]", *rest)

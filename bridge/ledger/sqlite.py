@@ -1,28 +1,28 @@
 """The ledger in one SQLite file, or in memory with the same code.
 
 The door to it: opening, transactions, and the health of the file. What the operations do is in
-`sqlite_steps`. Must not decide about pauses (the policy does) and must not retry (the journal does).
+`bridge.ledger.transactions`. Must not decide about pauses (the policy does) and must not bridge trouble (the outbox does).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bridge.core.model import Claim, Claimed, Gate, Listing, Look, Operation, Pauses, Task, Window
+from bridge.core.model import Listing, Look, Operation, Pauses, Task
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
-from bridge.ledger.owners import Owners
-from bridge.ledger.questions import READS
-from bridge.ledger.sqlite_steps import Raced, SqliteSteps
-from bridge.ledger.steps import STEPS
-from bridge.ledger.store import EventRow, Notice, Policy
+from bridge.ledger.owners import Owners, name_instance
+from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
+from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
+from bridge.ledger.transactions import READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
-_ALL: Final[Mapping[type, Callable[[Any, Any], Any]]] = {**READS, **STEPS}
-
+QUEUE: Final = 5
+"""So many times as long a lock is waited for while the ledger changes: then a queue of bridges has it, not a program."""
+_DAY_S: Final = 86_400.0
 _IN_USE: Final = (
     "Another bridge still uses the ledger that was at this path before; it lets go of it within seconds."
 )
@@ -49,7 +49,6 @@ class SqliteStore:
         self.instance = owners.instance
         self.notices: list[Notice] = []
         self.trouble: LedgerTrouble | None = None
-        """Why the ledger could not be written when it was opened; None once it could."""
         self._connection = connection
         self._busy_s = 0.0
         self._path = path
@@ -59,9 +58,23 @@ class SqliteStore:
         self._boot_clock, self._wall_clock = clocks
         self._owners = owners
         self._is_alone = True
-        self._steps = SqliteSteps(connection, policy, self._owners)
-        self._steps.durable = self.durable
+        self._batch = SqliteBatch(connection, policy, owners)
+        self._batch.durable = self.durable
         self._is_closed = False
+
+    @property
+    def seen(self) -> Seen:
+        """The pauses as this store last read or wrote them."""
+        return self._batch.seen
+
+    @property
+    def is_alive(self) -> Callable[[str], bool]:
+        """True if an instance still runs."""
+        return self._batch.is_alive
+
+    @is_alive.setter
+    def is_alive(self, ask: Callable[[str], bool]) -> None:
+        self._batch.is_alive = ask
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -76,6 +89,9 @@ class SqliteStore:
         wall_clock: Callable[[], float],
         busy_s: float = 2.0,
         private_directory: bool = False,
+        instance: str | None = None,
+        boot_id: Callable[[], str | None] | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> SqliteStore:
         """Open a ledger, making it if it is missing.
 
@@ -89,13 +105,17 @@ class SqliteStore:
             wall_clock: UNIX seconds.
             busy_s: seconds to wait for a lock of another process.
             private_directory: True if the file's directory is the program's own and may be repaired.
+            instance: the name of this bridge, if it has one already.
+            boot_id: names this boot.
+            random_bytes: chance, for names and secrets.
 
         Raises:
             LedgerTrouble: it can be neither made nor read.
         """
         prepared = None if path is None else files.prepare(path, private_directory)
         writable = prepared is None or prepared.writable
-        owners = Owners(path, os.urandom(10).hex())
+        boot = None if path is None else (boot_id or files.boot_id)()
+        owners = Owners(path, instance or name_instance(boot, random_bytes))
         neighbours = owners.live_marks()
         if prepared is not None:
             owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
@@ -114,11 +134,9 @@ class SqliteStore:
             store._identity = prepared.identity
             store.notices.extend(prepared.notices)
         try:
-            store._start(writable, machine)
-        except BaseException as error:
+            store._in_queue(lambda: store._start(writable, machine, boot, random_bytes))
+        except BaseException:
             store.close()
-            if isinstance(error, sqlite3.Error):
-                raise sqlite_file.translate(error, writing=False) from error
             raise
         return store
 
@@ -133,14 +151,37 @@ class SqliteStore:
             self._busy_s = seconds
             self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def _start(self, writable: bool, machine: str) -> None:
+    def _in_queue(self, action: Callable[[], Any]) -> Any:
+        """Do something that may wait for a lock, longer if it is bridges who wait for each other.
+
+        SQLite's own wait is not fair, so in a crowd somebody may wait long although nobody holds the lock for long.
+        """
+        began_at = self._boot_clock()
+        while True:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                trouble = sqlite_file.translate(error, writing=False)
+                cause: Exception = error
+            except LedgerTrouble as met:
+                trouble, cause = met, met
+            waited_s = self._boot_clock() - began_at
+            if trouble.kind != LOCKED or trouble.sentence is _IN_USE or not 0.0 < waited_s < QUEUE * self._busy_s:
+                raise trouble from cause
+            if self._path is None or not files.has_changed(self._path, self._wall_clock(), self._busy_s):
+                raise trouble from cause
+
+    def _start(
+        self, writable: bool, machine: str, boot: str | None, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self.trouble = None
         version = sqlite_file.identify(self._connection)
         if version > sqlite_file.VERSION:
             self.trouble = LedgerTrouble(NEWER)
         elif not writable:
             self.trouble = LedgerTrouble(READONLY)
-        if version and self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
-            # Before anything is written: what is damaged is left as it was found.
+        if version and self._is_alone and self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
+            # Before anything is written: what is damaged is left as it was found. Who has it open has looked.
             raise LedgerTrouble(CORRUPT)
         try:
             if self.trouble is None:
@@ -148,7 +189,7 @@ class SqliteStore:
                     self._connection, writable=True, may_switch=self._is_alone
                 )
                 if version < sqlite_file.VERSION:
-                    sqlite_file.migrate(self._connection)
+                    sqlite_file.migrate(self._connection, random_bytes)
                 self._owners.hold()
         except sqlite3.Error as error:
             self.trouble = sqlite_file.translate(error, writing=True)
@@ -165,12 +206,12 @@ class SqliteStore:
             if self.trouble.kind == NEWER:
                 self._connection.execute("PRAGMA query_only = ON")
         if sqlite_file.get(self._connection, "synchronous") != 2:
-            self.durable = self._steps.durable = False
-        self._join(machine)
+            self.durable = self._batch.durable = False
+        self._join(machine, boot)
         if self._path is not None:
             self._companions = files.find_companions(self._path)
 
-    def _join(self, machine: str) -> None:
+    def _join(self, machine: str, boot: str | None) -> None:
         """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
         execute = self._connection.execute
         found = execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
@@ -179,10 +220,12 @@ class SqliteStore:
         self.secret = bytes(found[0])
         wall = self._wall_clock()
         self.clock_offset_s = wall - self._boot_clock()
-        boot = files.boot_id() if self._path is not None else None
         if boot is None:
             return
-        if self.trouble is None:
+        ask, values = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?", (boot,)
+        known = execute(ask, values).fetchone()
+        name = execute("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'machine'").fetchone()
+        if self.trouble is None and (known is None or name != (machine,)):
             try:
                 with self._transaction("BEGIN IMMEDIATE"):
                     execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
@@ -191,14 +234,19 @@ class SqliteStore:
                 if not trouble.is_readable:
                     raise
                 self.trouble = trouble
-        known = execute("SELECT offset_s FROM boots WHERE boot_id = ?", (boot,)).fetchone()
+            known = execute(ask, values).fetchone()
         if known is not None:
-            self.clock_offset_s = float(known[0])
+            self.clock_offset_s, first_wall = map(float, known)
+            before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
+            (newest,) = execute(before, (first_wall,)).fetchone()
+            if newest is not None and first_wall - newest > _DAY_S:
+                # Nobody was here for long, or the clock is wrong: history is not given up before a day has shown.
+                self._batch.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
 
-    def transact(self, operations: Sequence[Operation]) -> list[Any]:
-        """Run all operations in order in one transaction, or none; see `bridge.ledger.store.Store`.
+    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+        """Run all operations in order in one transaction, or none; see `bridge.ledger.port.Store`.
 
         Raises:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
@@ -207,63 +255,55 @@ class SqliteStore:
             return self._run(operations, "BEGIN")
         self._check_writable()
         try:
-            results = self._run(operations, "BEGIN IMMEDIATE")
+            results: list[Any] = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
             results = self._run(operations, "BEGIN IMMEDIATE")
-        self._steps.settle_own()
         self.trouble = None
         return results
 
     def read(self, operation: Look | Listing | Pauses) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
-        return self._run([operation], "BEGIN", READS)[0]
+        if type(operation) not in READS:
+            raise KeyError(type(operation))
+        return self._run([operation], "BEGIN")[0]
 
-    def peek(self, claim: Claim) -> Claimed | None:
-        """What a claim would meet, without writing; None if nothing known forbids to send."""
+    def ask(self, task: Task, method: str | None = None) -> Known:
+        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
         with self._transaction("BEGIN"):
-            return self._steps.peek(claim)
-
-    def peek_gate(self, task: Task, method: str, window: Window | None = None) -> Gate:
-        """What the gate would say to an attempt, without writing."""
-        with self._transaction("BEGIN"):
-            return self._steps.peek_gate(task, method, window)
+            return self._batch.ask(task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
         with self._transaction("BEGIN"):
-            return self._steps.events(seq)
+            return self._batch.events(seq)
 
-    def _run(
-        self,
-        operations: Sequence[Any],
-        opening: str,
-        table: Mapping[type, Callable[[Any, Any], Any]] = _ALL,
-    ) -> list[Any]:
+    def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
+        batch = self._batch
         with self._transaction(opening):
-            steps = self._steps
-            steps.prepare(operations)
-            results = [table[type(operation)](steps, operation) for operation in operations]
-            steps.flush()
-            return results
+            batch.prepare(operations)
+            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
+            batch.flush()
+        return results
 
     @contextmanager
     def _transaction(self, opening: str) -> Iterator[None]:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
-        connection = self._connection
-        self._steps.clear()
-        self._steps.wall = self._wall_clock()
-        self._steps.now = self._boot_clock() + self.clock_offset_s
+        connection, batch = self._connection, self._batch
+        batch.clear()
+        batch.wall = self._wall_clock()
+        batch.now = self._boot_clock() + self.clock_offset_s
         try:
             connection.execute(opening)
             yield
             connection.execute("COMMIT")
         except BaseException as error:
             sqlite_file.roll_back(connection)
-            self._steps.forget()
+            batch.forget_own()
             if isinstance(error, sqlite3.Error):
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
+        batch.commit()
 
     def _check_writable(self) -> None:
         if self._path is None or self._identity is None:
@@ -272,6 +312,10 @@ class SqliteStore:
             raise self.trouble
         files.verify(self._path, self._identity)
         self._owners.hold()
+
+    def tend(self) -> float | None:
+        """Nothing is ever due."""
+        return None
 
     # --- health ------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The library under the SQLite ledger: apsw, which brings a current SQLite, or else what Python has.
 
 The SQLite of most Pythons has a flaw that forbids a write-ahead log with several processes; a commit then
-syncs three times instead of once. Where apsw cannot be loaded (the one-file program) the ledger still works.
+syncs three times instead of once. Where apsw cannot be loaded the ledger still works.
 Must not know what is in a ledger. Imported by the ledger's SQLite modules and `bridge.cli.version`.
 """
 
@@ -20,8 +20,7 @@ def _load() -> Any:
         except ImportError:
             pass
         else:
-            if hasattr(apsw, "Connection"):  # in an archive there is a folder of that name, and nothing in it
-                return apsw
+            return apsw
     import sqlite3
 
     return sqlite3

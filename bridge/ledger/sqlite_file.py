@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from bridge.ledger import sqlite_driver as sqlite3
-from bridge.ledger.store import Notice
+from bridge.ledger.port import Notice
 from bridge.ledger.trouble import (
     CORRUPT,
     FOREIGN,
@@ -174,7 +174,9 @@ def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(
+    connection: sqlite3.Connection, random_bytes: Callable[[int], bytes] = os.urandom
+) -> None:
     """Bring the file to this version in one transaction, once, however many open it together.
 
     Raises:
@@ -189,7 +191,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             for statement in split_script(_load(name)):
                 connection.execute(statement)
         if version == 0:
-            connection.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (os.urandom(32),))
+            connection.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (random_bytes(32),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

@@ -1,21 +1,22 @@
 """Where the client key comes from: the environment, a file that may change, or a command.
 
-`KeySource.current` never waits: a command, or a file that is no regular one, is read by a background
-thread. The key is handed to the scrubber before anybody else sees it and is never part of a message.
+`KeySource.get` blocks its greenlet while a command or a file is being read on a thread of the engine. The
+key is handed to the scrubber before anybody else sees it and is never part of a message.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
+from bridge.core.text import escape, hide_keys
+from bridge.engine import Engine, TimedOut, Waiter
 
 MIN_LENGTH: Final = 16
 MAX_LENGTH: Final = 128
@@ -23,14 +24,13 @@ COMMAND_TIMEOUT_S: Final = 10.0
 """Time for a key command: enough for a password manager, short enough to be noticed."""
 RERUN_S: Final = 30.0
 """Least time between two runs of a key command, so that refusals do not become a loop of runs."""
+PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
+"""How long `KeySource.get` waits for what is being read; a pipe that nobody writes to never ends."""
 _READ_BYTES: Final = 8192
-
-_HIDDEN: Final = frozenset(
-    {"ANTICAPTCHA_CLIENT_KEY", "ANTICAPTCHA_CLIENT_KEY_FILE", "REPORT_BRIDGE_LEDGER_PASSWORD"}
-)
-"""Variables that a key command does not inherit."""
-
-_Signature = tuple[int, int, int, int, int]
+_LOOK_S: Final = 0.01
+"""How often it is looked whether a command has ended, if its output does not tell."""
+_QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_BRACKETS: Final = "<>[](){}"
 
 
 class KeyFault(ValueError):
@@ -38,21 +38,47 @@ class KeyFault(ValueError):
 
 
 def check_key(text: str) -> Secret:
-    """Return text as a key: 16 to 128 visible ASCII characters after one trailing newline was cut.
+    """Return text as a key: 16 to 128 visible ASCII characters.
+
+    A byte order mark and one trailing newline are cut. What people put around a key by mistake is refused
+    by name, since the upstream would count it as a wrong key.
 
     Raises:
         KeyFault: it cannot be a key.
     """
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise KeyFault("it is empty")
-    if text.strip() != text or any(char.isspace() for char in text):
-        raise KeyFault("there are blanks or line breaks in or around the key; remove them")
-    if not all("!" <= char <= "~" for char in text):
-        raise KeyFault("it holds characters other than visible ASCII")
-    if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
-        raise KeyFault(f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}")
+    text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    fault = _find_fault(text)
+    if fault is not None:
+        raise KeyFault(fault)
     return Secret(text)
+
+
+def _find_fault(text: str) -> str | None:
+    bare = text.strip()
+    if not bare:
+        return "it is empty"
+    name, equals, value = bare.partition("=")
+    words = name.split()
+    if equals and value.strip("= ") and words and words[-1].isidentifier() and len(words) <= 2:
+        return "there is a name with an equals sign before the key; keep the key alone"
+    for marks, what in ((_QUOTES, "quotes"), (_BRACKETS, "brackets")):
+        if bare[0] in marks or bare[-1] in marks:
+            return f"there are {what} around the key; remove them"
+    if bare.startswith(("/", "~/", "./")) or "://" in bare:
+        return "it is a path or an address, not a key; name a file with --key-file"
+    if bare.startswith(("$", "%")):
+        return "it is the name of a variable that nobody has replaced by its value"
+    if bare.endswith((",", ";")):
+        return "there is a comma or semicolon after the key; remove it"
+    if "\0" in text:
+        return "there are NUL characters in it; save it as plain text"
+    if any(char.isspace() for char in text):
+        return "there are blanks or line breaks in or around the key; remove them"
+    if not all("!" <= char <= "~" for char in text):
+        return "it holds characters other than visible ASCII"
+    if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
+        return f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
+    return None
 
 
 class KeySettings(Protocol):
@@ -70,6 +96,10 @@ class KeySettings(Protocol):
     def key_command(self) -> str | None:
         """Command line, split as a shell would but run without one."""
 
+    @property
+    def hidden(self) -> Collection[str]:
+        """Names of the variables that no child of ours may see."""
+
     def origin(self, name: str) -> str:
         """Where a setting was given, for messages."""
 
@@ -77,213 +107,220 @@ class KeySettings(Protocol):
 class KeySource:
     """The key of the settings, as it is now.
 
-    Thread safety: all methods may be called from any thread; callbacks of `when_ready` run on the
-    thread that has read the key, or at once on the caller's.
+    Args:
+        engine: where what blocks is awaited.
+        settings: names at most one source.
+        scrubber: learns every key before it is used.
+        emit: told of events.
+
+    Raises:
+        ConfigError: the key of the environment or of a file cannot be used. A command, or a file that is a
+            pipe, is only started here.
     """
 
     def __init__(
-        self,
-        settings: KeySettings,
-        scrubber: Scrubber,
-        notify: Callable[..., None],
-        environ: Mapping[str, str] | None = None,
+        self, engine: Engine, settings: KeySettings, scrubber: Scrubber, emit: Callable[..., None]
     ) -> None:
-        """Read the source for the first time; a command is only started.
-
-        Args:
-            settings: names at most one source.
-            scrubber: learns every key before it is used.
-            notify: `Log.event`.
-            environ: environment for the command; default: that of the process. Its key variables
-                are not handed on.
-
-        Raises:
-            ConfigError: the key of the environment or of a file cannot be used.
-        """
+        self._engine = engine
         self._file = settings.key_file
         self._command = settings.key_command
+        self._hidden = settings.hidden
         self._scrubber = scrubber
-        self._notify = notify
-        self._environ = os.environ if environ is None else environ
-        self._lock = threading.Lock()
+        self._emit = emit
         self._current: Secret | None = None
-        self._signature: _Signature | None = None
+        self._signature: tuple[int, ...] | None = None
+        """Of the file as it was read last; None: it is no regular file, and is read once."""
         self._told_mode: int | None = None
         self._told_fault = ""
-        self._pending = False
+        self._began_at: float | None = None
+        """When reading began, on the boot clock; None while nothing is being read."""
         self._ran_at = float("-inf")
-        self._waiting: list[Callable[[Secret | None], None]] = []
+        self._waiting: list[Waiter] = []
         name = "key_file" if self._file else "key_command" if self._command else "client_key"
         self._origin = settings.origin(name)
         try:
             if settings.client_key is not None:
                 self._take(check_key(settings.client_key.reveal()))
-            elif self._file is not None and not _is_stream(self._file):
-                self._read_file()
+            elif self._file is not None and not _is_pipe(self._file):
+                self._take_file(*_read_file(self._file))
             elif self._file is not None or self._command is not None:
-                self._begin_background()
+                if self._command is not None:
+                    _heed_children()
+                self._begin()
         except KeyFault as fault:
             raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
 
-    def current(self) -> Secret | None:
-        """Return the key to use now; None if there is none, or none yet (see `is_pending`)."""
-        if self._file is not None and not self._pending and self._signature is not None:
-            self._refresh_file(force=False)
+    def get(self) -> Secret | None:
+        """Return the key to use now; waits while it is being read, None if there is none."""
+        if self._signature is not None and self._began_at is None and self._has_changed():
+            self._begin()
+        if self._began_at is not None:
+            waiter = self._engine.waiter()
+            self._waiting.append(waiter)
+            with suppress(TimedOut):
+                waiter.wait(self._began_at + PATIENCE_S)
         return self._current
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether the key is being read in the background right now."""
-        return self._pending
-
-    def when_ready(self, callback: Callable[[Secret | None], None]) -> None:
-        """Call back with the key to use now, once nothing is being read any more; at once if so already."""
-        with self._lock:
-            if self._pending:
-                self._waiting.append(callback)
-                return
-        callback(self.current())
-
     def reload(self) -> None:
-        """Read the source again, since the upstream does not know the key (errorId 1).
+        """Read the source again in the background, since the upstream does not know the key (errorId 1).
 
-        A file is read at once; a command runs in the background, at most every 30 s. A key that
-        does not change stays in use.
+        A command runs at most every 30 s. A key that does not change stays in use.
         """
-        if self._file is not None and self._signature is not None:
-            self._refresh_file(force=True)
-        elif self._command is not None:
-            with self._lock:
-                is_due = not self._pending and time.monotonic() - self._ran_at >= RERUN_S
-            if is_due:
-                self._begin_background()
+        is_due = self._signature is not None or (
+            self._command is not None and self._engine.now() - self._ran_at >= RERUN_S
+        )
+        if is_due and self._began_at is None:
+            self._begin()
 
-    # --- a file ------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------
 
-    def _refresh_file(self, *, force: bool) -> None:
-        assert self._file is not None  # both callers have asked
-        try:
-            if force or _signature(self._file) != self._signature:
-                self._read_file()
-                self._told_fault = ""
-        except KeyFault as fault:
-            self._complain(fault)
+    def _begin(self) -> None:
+        self._began_at = self._ran_at = self._engine.now()
+        self._engine.spawn(self._read)
 
-    def _read_file(self) -> None:
-        assert self._file is not None  # all callers have asked
-        with self._lock:
-            try:
-                descriptor = os.open(self._file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            except OSError as error:
-                raise KeyFault(f"the file cannot be read ({error.strerror})") from None
-            try:
-                status = os.fstat(descriptor)
-                # Remembered before reading: a write in between is then seen next time.
-                self._signature = _signature_of(status)
-                data = os.read(descriptor, _READ_BYTES)
-            except OSError as error:
-                raise KeyFault(f"the file cannot be read ({error.strerror})") from None
-            finally:
-                os.close(descriptor)
-            self._warn_if_loose(status.st_mode)
-        self._take(check_key(_decode(data)))
-
-    def _warn_if_loose(self, mode: int) -> None:
-        assert self._file is not None  # the caller has read it
-        if mode & 0o077 and self._told_mode != mode and os.name == "posix":
-            self._told_mode = mode
-            self._notify("key_file_loose", path=self._file, mode=f"{stat.S_IMODE(mode):04o}")
-
-    # --- a command, or a file that is a stream -----------------------------------------------
-
-    def _begin_background(self) -> None:
-        with self._lock:
-            if self._pending:
-                return
-            self._pending = True
-            self._ran_at = time.monotonic()
-        threading.Thread(target=self._read_background, name="key", daemon=True).start()
-
-    def _read_background(self) -> None:
+    def _read(self) -> None:
+        run = self._engine.run_in_thread
         try:
             if self._command is not None:
-                output = _run(self._command, {k: v for k, v in self._environ.items() if k not in _HIDDEN})
+                environ = {name: value for name, value in os.environ.items() if name not in self._hidden}
+                output = _decode(run(_run, self._command, environ))
+                # What comes after the first line is for people, as with `pass`.
+                self._take(check_key(output.partition("\n")[0]))
+            elif self._signature is not None:
+                self._take_file(*run(_read_file, self._file))
             else:
-                assert self._file is not None  # started only with a file or a command
-                output = _read_stream(self._file)
-            self._take(check_key(_decode(output)))
+                self._take(check_key(_decode(run(_read_pipe, self._file))))
+            self._told_fault = ""
         except KeyFault as fault:
-            self._complain(fault)
+            self._complain(str(fault))
         except Exception as error:
-            # Nobody would see it on this thread. The type only: the text may hold the output.
-            self._complain(KeyFault(f"reading it failed ({type(error).__name__})"))
+            # The type only: the text may hold the output.
+            self._complain(f"reading it failed ({type(error).__name__})")
         finally:
-            with self._lock:
-                self._pending = False
-                waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback(self._current)
+            self._began_at = None
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.wake()
 
-    # --- both --------------------------------------------------------------------------------
+    def _has_changed(self) -> bool:
+        assert self._file is not None  # a signature is a file's
+        try:
+            return _sign(os.stat(self._file)) != self._signature
+        except OSError as error:
+            self._complain(_unreadable(self._file, error))
+            return False
+
+    def _take_file(self, data: bytes, status: os.stat_result) -> None:
+        # Whatever it holds: what is wrong is not read again before it changes.
+        self._signature = _sign(status)
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077 and self._told_mode != mode and os.name == "posix":
+            self._told_mode = mode
+            self._emit("key_file_loose", path=self._file, mode=f"{mode:04o}")
+        self._take(check_key(_decode(data)))
 
     def _take(self, key: Secret) -> None:
         self._scrubber.learn(key, keep=True)
-        with self._lock:
-            before, self._current = self._current, key
+        before, self._current = self._current, key
         if before is None:
-            self._notify("key_loaded", source=self._origin)
+            self._emit("key_loaded", source=self._origin)
         elif before != key:
-            self._notify("key_reloaded", source=self._origin)
+            self._emit("key_reloaded", source=self._origin)
 
-    def _complain(self, fault: KeyFault) -> None:
-        if str(fault) == self._told_fault:
-            return
-        self._told_fault = str(fault)
-        consequence = "" if self._current is None else "; the key read before stays in use"
-        self._notify("key_unreadable", source=self._origin, reason=str(fault), consequence=consequence)
+    def _complain(self, fault: str) -> None:
+        if fault != self._told_fault:
+            self._told_fault = fault
+            consequence = "" if self._current is None else "; the key read before stays in use"
+            self._emit("key_unreadable", source=self._origin, reason=fault, consequence=consequence)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def _sign(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    return f"the file {escape(hide_keys(path))} cannot be read ({error.strerror})"
+
+
+def _is_pipe(path: str) -> bool:
+    """Return whether a file is a pipe, as process substitution gives it: readable once."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError as error:
+        raise KeyFault(_unreadable(path, error)) from None
+
+
+def _read_file(path: str) -> tuple[bytes, os.stat_result]:
+    try:
+        # Not to be held up by what has taken the file's place.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            # Before reading: a write in between is then seen next time.
+            return os.read(descriptor, _READ_BYTES), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise KeyFault(_unreadable(path, error)) from None
+
+
+def _read_pipe(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = b""
+            until = time.monotonic() + COMMAND_TIMEOUT_S
+            while len(data) < _READ_BYTES and (piece := _read_some(file.fileno(), until - time.monotonic())):
+                data += piece
+            return data
+    except OSError as error:
+        raise KeyFault(_unreadable(path, error)) from None
+
+
+def _read_some(descriptor: int, timeout_s: float) -> bytes | None:
+    """Read what comes within a time; empty at the end.
+
+    Raises:
+        KeyFault: nothing came.
+    """
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if timeout_s <= 0 or not poll.poll(timeout_s * 1000):
+        raise KeyFault(f"nothing complete came within {COMMAND_TIMEOUT_S:g} s")
+    return os.read(descriptor, _READ_BYTES)
 
 
 def _decode(data: bytes) -> str:
     if len(data) >= _READ_BYTES:
         raise KeyFault("it is far too long to be a key")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(data) >= 2 and 0 in data[:2] and any(data[:2])):
+        raise KeyFault("it is UTF-16; save it as UTF-8 or plain ASCII")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise KeyFault("it is not text") from None
 
 
-def _signature_of(status: os.stat_result) -> _Signature:
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+# --- commands --------------------------------------------------------------------------------
 
 
-def _signature(path: str) -> _Signature:
-    try:
-        return _signature_of(os.stat(path))
-    except OSError as error:
-        raise KeyFault(f"the file cannot be read ({error.strerror})") from None
+def _heed_children() -> None:
+    """Undo what a parent may have handed down: with SIGCHLD ignored nobody learns how a command ended."""
+    import signal
 
-
-def _is_stream(path: str) -> bool:
-    """Return whether a path is a pipe or the like, as process substitution gives it: readable once."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise KeyFault(f"the file cannot be read ({error.strerror})") from None
-    if stat.S_ISDIR(mode):
-        raise KeyFault("it is a directory")
-    return not stat.S_ISREG(mode)
-
-
-def _read_stream(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return _read_all(file.fileno(), time.monotonic() + COMMAND_TIMEOUT_S)
-    except OSError as error:
-        raise KeyFault(f"it cannot be read ({error.strerror})") from None
+    with suppress(ValueError, AttributeError):  # not the main thread; a system without that signal
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _run(command: str, environ: Mapping[str, str]) -> bytes:
-    """Run a command without a shell and return its first line; its whole process group ends with it."""
+    """Run a command without a shell, to its end, and return its output if it is known to have ended with 0.
+
+    What it leaves running in the background may keep the output open: nobody waits for that.
+    """
     import shlex
     import signal
     import subprocess
@@ -306,40 +343,64 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it cannot be run"
-        raise KeyFault(f"the command cannot be started ({reason})") from None
-    until = time.monotonic() + COMMAND_TIMEOUT_S
-    with process:
-        assert process.stdout is not None  # asked for above
+        raise KeyFault(f"the command {escape(hide_keys(words[0]))} cannot be started ({reason})") from None
+    assert process.stdout is not None  # asked for above
+    with process.stdout as pipe:
         try:
-            output = _read_all(process.stdout.fileno(), until)
-            if len(output) >= _READ_BYTES:
-                raise KeyFault("the command prints far more than a key")
-            code = process.wait(max(0.01, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s") from None
+            output = _await_end(process, pipe.fileno())
         finally:
-            if process.poll() is None:
-                with contextlib.suppress(OSError):
+            if process.returncode is None:
+                with suppress(OSError):
                     os.killpg(process.pid, signal.SIGKILL)
-    if code != 0:
-        raise KeyFault(f"the command ended with code {code}; run it by hand to see why")
-    first, newline, _ = output.partition(b"\n")
-    return first + newline
+                with suppress(OSError):
+                    os.waitpid(process.pid, 0)
+                process.returncode = -signal.SIGKILL
+    if process.returncode < 0:
+        raise KeyFault(f"the command was ended by signal {-process.returncode}")
+    if process.returncode > 0:
+        raise KeyFault(f"the command ended with code {process.returncode}; run it by hand to see why")
+    return output
 
 
-def _read_all(descriptor: int, until: float) -> bytes:
-    """Read to the end or to a size no key has; the whole in the time given."""
+def _await_end(process: Any, descriptor: int) -> bytes:
+    """Read while a command runs, and set its exit code."""
     import select
 
+    os.set_blocking(descriptor, False)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    data = b""
-    while len(data) < _READ_BYTES:
-        left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise KeyFault(f"nothing complete came within {COMMAND_TIMEOUT_S:g} s")
-        piece = os.read(descriptor, _READ_BYTES - len(data))
-        if not piece:
-            break
-        data += piece
-    return data
+    until = time.monotonic() + COMMAND_TIMEOUT_S
+    output = b""
+    has_ended = is_open = True
+    while True:
+        # Looked at before reading: what a command wrote before its end is in the pipe by then.
+        has_ended = _has_ended(process)
+        while is_open and len(output) < _READ_BYTES:
+            try:
+                piece = os.read(descriptor, _READ_BYTES - len(output))
+            except BlockingIOError:
+                break
+            output += piece
+            is_open = bool(piece)
+        if len(output) >= _READ_BYTES:
+            raise KeyFault("the command prints far more than a key")
+        if has_ended:
+            return output
+        if time.monotonic() >= until:
+            raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s")
+        if is_open:
+            poll.poll(_LOOK_S * 1000)
+        else:
+            time.sleep(_LOOK_S)
+
+
+def _has_ended(process: Any) -> bool:
+    # Not by the library, which takes an exit status that is lost for 0.
+    try:
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+    except ChildProcessError:
+        process.returncode = 0
+        raise KeyFault("nobody can tell how the command ended, since SIGCHLD is ignored") from None
+    if pid:
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return bool(pid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from typing import Any, Final
 
@@ -13,13 +12,9 @@ _REMEMBERED: Final = 4096
 
 
 class Metrics:
-    """Reads events and keeps figures.
-
-    Thread safety: all methods may be called from any thread.
-    """
+    """Reads events and keeps figures."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._outcomes: Counter[str] = Counter()
         self._codes: Counter[str] = Counter()
         self._latencies_ms: deque[int] = deque(maxlen=_REMEMBERED)
@@ -30,35 +25,33 @@ class Metrics:
 
     def read(self, name: str, fields: dict[str, Any]) -> None:
         """Take note of an event; those that are not counted are ignored."""
-        with self._lock:
-            if name == "report_settled" and fields["replayed"]:
-                self._replays += 1
-            elif name == "report_settled":
-                self._outcomes[fields["outcome"]] += 1
-                if fields["code"]:
-                    self._codes[str(fields["code"])] += 1
-            elif name == "report_conflict":
-                self._codes["-32011"] += 1
-            elif name == "attempt_done":
-                self._latency_count += 1
-                self.latency_sum_ms += fields["latency_ms"]
-                self._latencies_ms.append(fields["latency_ms"])
+        if name == "report_settled" and fields["replayed"]:
+            self._replays += 1
+        elif name == "report_settled":
+            self._outcomes[fields["outcome"]] += 1
+            if fields["code"]:
+                self._codes[str(fields["code"])] += 1
+        elif name == "report_conflict":
+            self._codes["-32011"] += 1
+        elif name == "attempt_done":
+            self._latency_count += 1
+            self.latency_sum_ms += fields["latency_ms"]
+            self._latencies_ms.append(fields["latency_ms"])
 
     def figures(self) -> dict[str, Any]:
         """Return the members of ``bridge.status`` that are counted here."""
-        with self._lock:
-            latencies = sorted(self._latencies_ms)
-            return {
-                "outcomes": {name: self._outcomes[name] for name in OUTCOMES},
-                "codes": dict(sorted(self._codes.items())),
-                "replays": self._replays,
-                "latencyMs": {
-                    "count": self._latency_count,
-                    "p50": _quantile(latencies, 0.50),
-                    "p95": _quantile(latencies, 0.95),
-                    "p99": _quantile(latencies, 0.99),
-                },
-            }
+        latencies = sorted(self._latencies_ms)
+        return {
+            "outcomes": {name: self._outcomes[name] for name in OUTCOMES},
+            "codes": dict(sorted(self._codes.items())),
+            "replays": self._replays,
+            "latencyMs": {
+                "count": self._latency_count,
+                "p50": _quantile(latencies, 0.50),
+                "p95": _quantile(latencies, 0.95),
+                "p99": _quantile(latencies, 0.99),
+            },
+        }
 
 
 def _quantile(ordered: list[int], part: float) -> int | None:

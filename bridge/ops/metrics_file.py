@@ -8,81 +8,64 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from bridge import __version__
+from bridge.engine import Engine, NoResources
 
 PERIOD_S: Final = 15.0
 """Time between two writes: Prometheus asks every 15 s to 60 s by habit."""
-_PATIENCE_S: Final = 5.0
-"""How long a write waits for the figures, and the end of the process for the last write."""
 _PREFIX: Final = "report_bridge_"
 _QUANTILES: Final = (("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99"))
 
 
 class MetricsFile:
-    """Writes a file every `PERIOD_S` seconds, from a thread of its own.
+    """Writes a file every `PERIOD_S` seconds.
 
     Args:
         path: The file; its directory has to exist.
-        read: Calls back with the result of ``bridge.status`` and ``latencySumMs`` beside it.
+        read: Returns the result of ``bridge.status`` and ``latencySumMs`` beside it; may wait.
         tell: Takes name and fields of the event that the file cannot be written, once until it can be again.
-        wall: UNIX seconds.
     """
 
     def __init__(
-        self,
-        path: str,
-        read: Callable[[Callable[[Mapping[str, Any]], None]], None],
-        tell: Callable[..., None],
-        wall: Callable[[], float],
+        self, engine: Engine, path: str, read: Callable[[], Mapping[str, Any]], tell: Callable[..., None]
     ) -> None:
+        self._engine = engine
         self._path = path
         self._read = read
         self._tell = tell
-        self._wall = wall
-        self._ending = threading.Event()
+        self._is_ending = False
         self._started_wall: float | None = None
         self._is_failing = False
-        self._thread = threading.Thread(target=self._keep, name="metrics-file", daemon=True)
 
     def start(self) -> None:
         """Write now and from now on."""
-        self._thread.start()
+        self._engine.spawn(self._keep)
 
     def close(self) -> None:
         """Write a last time, and stop."""
-        self._ending.set()
-        self._thread.join(_PATIENCE_S)
+        self._is_ending = True
+        self.write()
 
     def _keep(self) -> None:
-        while True:
-            is_last = self._ending.is_set()
+        while not self._is_ending:
             self.write()
-            if is_last:
-                return
-            self._ending.wait(PERIOD_S)
+            self._engine.sleep(PERIOD_S)
 
     def write(self) -> None:
         """Write the figures as they are now; a failure is told, not raised."""
-        answered = threading.Event()
-        found: list[Mapping[str, Any]] = []
-
-        def take(figures: Mapping[str, Any]) -> None:
-            found.append(figures)
-            answered.set()
-
-        self._read(take)
-        if not answered.wait(_PATIENCE_S):
-            return  # the next write may find them; the file's own time shows that it is old
-        now = self._wall()
+        figures, now = self._read(), self._engine.wall()
         if self._started_wall is None:
             # Once only: counted anew it would move with the clock, and look like a restart.
-            self._started_wall = now - found[0]["uptimeSeconds"]
+            self._started_wall = now - figures["uptimeSeconds"]
+        text = render(figures, self._started_wall, now).encode("ascii")
         try:
-            _replace(self._path, render(found[0], self._started_wall, now).encode("ascii"))
+            # On a thread, since nobody knows how long a disk takes.
+            self._engine.run_in_thread(_replace, self._path, text, until=self._engine.now() + PERIOD_S)
+        except (NoResources, TimeoutError):
+            return  # the file's own time shows that it is old
         except OSError as error:
             if not self._is_failing:
                 reason = error.strerror or type(error).__name__

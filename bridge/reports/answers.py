@@ -1,13 +1,22 @@
-"""Endings put into words for the wire: results, error data, and what may still be tried."""
+"""Endings put into words for the wire: results, error data, and what may still be tried. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from time import gmtime, strftime
+from typing import Any, NamedTuple
 
 from bridge.core.errors import wire_row
 from bridge.core.model import ACCEPTED, MAX_ATTEMPTS, NOT_SENT, UNKNOWN, Ending, PauseState, Row
-from bridge.reports.flight import Answer
+
+
+class Answer(NamedTuple):
+    """What a requester is told: a result, or an error of ``schemas/errors.json``."""
+
+    result: Mapping[str, Any] | None
+    code: int = 0
+    message: str = ""
+    data: Mapping[str, Any] = {}
 
 
 def local_ending(kind: str, outcome: str = NOT_SENT, **detail: Any) -> Ending:
@@ -83,12 +92,18 @@ def conflict_ending(outcome: str | None, hints: tuple[Mapping[str, str], ...]) -
     return local_ending("task_conflict", hints=list(hints) or None)._replace(outcome=outcome)  # type: ignore[arg-type]
 
 
-def show_pause(state: PauseState, scope: str, rfc3339: Any) -> dict[str, Any]:
-    """A pause as the wire shows it."""
+def show_pause(state: PauseState, scope: str, show: Callable[[float], str]) -> dict[str, Any]:
+    """A pause as the wire shows it; `show` makes an RFC 3339 time of a moment of the timeline."""
     return {
         "scope": scope,
         "cause": state.cause,
-        "openedAt": None if state.opened_at is None else rfc3339(state.opened_at),
-        "endsAt": None if state.ends_at is None else rfc3339(state.ends_at),
+        "openedAt": None if state.opened_at is None else show(state.opened_at),
+        "endsAt": None if state.ends_at is None else show(state.ends_at),
         "manual": state.ends_at is None,
     }
+
+
+def rfc3339(wall: float) -> str:
+    """UNIX seconds as RFC 3339 in UTC with milliseconds."""
+    whole, part = divmod(round(wall * 1000), 1000)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{part:03d}Z"

@@ -29,7 +29,7 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.reports.window import ends_at
+from bridge.reports.window import ends_at, starts_by
 
 PROOF: Final = "proof"
 """Rule name of single-flight for keys without a verdict."""
@@ -110,6 +110,7 @@ class PausePolicy:
         if self._is_calm(states):
             return _BEGUN
         probe = task_name(task)
+        mended: list[PauseState] = []
         lifted: list[PauseState] = []
         due: list[PauseState] = []
         waiting: PauseState | None = None
@@ -120,6 +121,9 @@ class PausePolicy:
                 state = _default(key)
             if state is None or state.state == CLOSED:
                 continue
+            told, state = state, self.mend_times(now, state)
+            if state is not told:
+                mended.append(state)
             if self._is_lifted(state):
                 lifted.append(PauseState(key))
             elif state.state == PROBING:
@@ -130,7 +134,7 @@ class PausePolicy:
                     paused = state
             else:
                 due.append(state)
-        closed = tuple(lifted), tuple(PauseEvent("pause_closed", state) for state in lifted)
+        closed = (*mended, *lifted), tuple(PauseEvent("pause_closed", state) for state in lifted)
         if paused is not None:
             return Gate("paused", pause=paused, until=paused.ends_at), *closed
         if waiting is not None:
@@ -138,6 +142,21 @@ class PausePolicy:
         probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
         events = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
         return Gate("begun"), (*closed[0], *probing), (*closed[1], *events)
+
+    def mend_times(self, now: float, state: PauseState) -> PauseState:
+        """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
+
+        What was written in another boot may lie in the future of this one.
+        """
+        rule = self._rules.get(state.key.rule)
+        if rule is None or rule.max_s is None or state.ends_at is None:
+            return state
+        opened_at = now if state.opened_at is None else min(state.opened_at, now)
+        length_s = state.ends_at - (opened_at if state.opened_at is None else state.opened_at)
+        ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(length_s, 0.0))
+        if ends_at == state.ends_at and (state.opened_at is None or opened_at == state.opened_at):
+            return state
+        return state._replace(opened_at=opened_at, ends_at=ends_at)
 
     @staticmethod
     def _is_calm(states: Mapping[PauseKey, PauseState]) -> bool:
@@ -219,7 +238,7 @@ class PausePolicy:
         elif rule.threshold > 1:
             window_s = rule.window_s or _FOREVER
             name = task_name(task)
-            kept = (seen for seen in state.recent if now - seen[0] < window_s and seen[1] != name)
+            kept = (seen for seen in state.recent if 0.0 <= now - seen[0] < window_s and seen[1] != name)
             recent = (*kept, (now, name))
             if len(recent) < rule.threshold:
                 return state._replace(recent=recent)
@@ -274,11 +293,20 @@ class PausePolicy:
         """When the window is over; see `bridge.reports.window.ends_at`."""
         return ends_at(window, retrying)
 
+    def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+        """True if no attempt may start any more; see `bridge.reports.window.starts_by`."""
+        return now > starts_by(window, retrying)
+
     def settle_dead(self, row: Row) -> Ending:
         """The ending of a report that nobody could resume inside its window."""
         if row.perhaps or row.state == "sending":
             return Ending(UNKNOWN, -32002, "outcome_unknown")
         return Ending(NOT_SENT, -32010, "window_closed")
+
+
+def is_transport_probe(event: PauseEvent) -> bool:
+    """True if an attempt that begins is to show whether the upstream can be reached at all."""
+    return event.name == "pause_probing" and event.state.key.rule == "transport"
 
 
 def task_name(task: Task) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.core import errors
 from bridge.core.model import ACCEPTED, NOT_SENT, REFUSED, UNKNOWN, Ending, Exchange, Verdict
+from bridge.core.text import escape_char
 
 MAX_DESCRIPTION: Final = 512
 """Characters of the upstream's text that are passed on, after escaping."""
@@ -133,7 +134,7 @@ def clean_text(text: str, scrub: Callable[[str], str]) -> str:
     pieces = []
     left = MAX_DESCRIPTION
     for char in scrub(text):
-        piece = f"\\u{ord(char):04x}" if _is_unsafe(char) else char
+        piece = escape_char(char)
         left -= len(piece)
         if left < 0:
             break
@@ -266,17 +267,6 @@ def _clean_code(code: str, scrub: Callable[[str], str]) -> str:
     # Passed on as it came, but half a surrogate pair could not be written as JSON.
     whole = "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in scrub(code))
     return whole[:MAX_CODE]
-
-
-def _is_unsafe(char: str) -> bool:
-    return (
-        char < " "
-        or "\x7f" <= char <= "\x9f"
-        or char in "\u061c\u200e\u200f\u2028\u2029"
-        or "\u202a" <= char <= "\u202e"
-        or "\u2066" <= char <= "\u2069"
-        or "\ud800" <= char <= "\udfff"
-    )
 
 
 # --- reading Retry-After ------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec, PathFinder
+from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -31,84 +33,39 @@ class Failure(NamedTuple):
     data: Mapping[str, Any]
 
 
+_PACKAGES: Final = ("jsonrpcserver", "oslash")
+
+
+class _EmptyPackages:
+    """Finds the library's packages, and loads them without what their ``__init__`` would import.
+
+    Source: https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Say where the package lies and that this object loads it; None if it is somebody else's."""
+        spec = PathFinder.find_spec(name) if name in _PACKAGES else None
+        if spec is not None:
+            spec.loader = self  # type: ignore[assignment]  # importlib.abc would take 10 ms to load
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run nothing: a package needs only its path for its submodules to be found."""
+
+
 def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
     """Import jsonrpcserver's dispatcher and its result module."""
+    finder = _EmptyPackages()
     if not plain:
-        try:
-            for package in ("oslash", "jsonrpcserver"):
-                _stub_package(package)
-            for name, members in _stub_members():
-                _stub_module(name, members)
-            dispatcher, result = _import_both()
-            # Also where somebody had loaded the real module before.
-            dispatcher.signature = _fit_all  # type: ignore[attr-defined]
-            return dispatcher, result
-        except (ImportError, AttributeError):
-            for name in [n for n in sys.modules if n.partition(".")[0] in ("oslash", "jsonrpcserver")]:
-                del sys.modules[name]
-        finally:
-            for name in ("oslash", "jsonrpcserver", "typing_extensions", "logging", "inspect"):
-                if getattr(sys.modules.get(name), "_is_stub", False):
-                    del sys.modules[name]
-    return _import_both()
-
-
-def _stub_members() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The few names that the libraries want of modules that take a third of our start to load."""
-    import typing
-
-    yield "typing_extensions", {"runtime_checkable": typing.runtime_checkable}
-    yield "logging", {"getLogger": lambda _name: _Silence()}
-    yield "inspect", {"signature": _fit_all}
-
-
-class _Silence:
-    """A log that is switched off."""
-
-    disabled = False
-
-    def exception(self, _error: BaseException) -> None:
-        """Tell nobody: tracebacks show arguments, and arguments hold keys."""
-
-
-class _FitsAll:
-    """The signature of what takes anything, as all our methods do before their params are checked."""
-
-    def bind(self, /, *_: Any, **__: Any) -> None:
-        """Find nothing wrong."""
-
-
-_FITS_ALL: Final = _FitsAll()
-
-
-def _fit_all(_function: Callable[..., Any]) -> _FitsAll:
-    return _FITS_ALL
-
-
-def _stub_module(name: str, members: Mapping[str, Any]) -> None:
-    if name not in sys.modules:
-        stub = ModuleType(name)
-        stub.__dict__.update(members, _is_stub=True)
-        sys.modules[name] = stub
-
-
-def _stub_package(package: str) -> None:
-    """Put an empty package in place, so that a submodule loads without the package's own imports."""
-    from importlib.machinery import PathFinder
-
-    spec = PathFinder.find_spec(package)
-    if package in sys.modules or spec is None or spec.submodule_search_locations is None:
-        return
-    stub = ModuleType(package)
-    stub.__path__ = list(spec.submodule_search_locations)
-    stub._is_stub = True  # type: ignore[attr-defined]
-    sys.modules[package] = stub
-
-
-def _import_both() -> tuple[ModuleType, ModuleType]:
-    # In this form, which also finds what an earlier stub has loaded.
-    from jsonrpcserver import dispatcher, result
-
+        sys.meta_path.insert(0, finder)
+    try:
+        from jsonrpcserver import dispatcher, result
+    finally:
+        if not plain:
+            sys.meta_path.remove(finder)
     # It logs tracebacks with arguments, and arguments hold keys.
     dispatcher.logger.disabled = True
     return dispatcher, result
@@ -161,7 +118,20 @@ class Dispatcher:
         row = self._rows.get(error.code)
         if row is None or row.kind == "internal_error":
             return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
-        return Failure(error.code, row.message, {"kind": row.kind})
+        data = {"kind": row.kind}
+        if row.kind == "method_not_found" and (nearest := self._find_nearest(name)) is not None:
+            data["suggestion"] = nearest
+        return Failure(error.code, row.message, data)
+
+    def _find_nearest(self, name: str) -> str | None:
+        """The method whose name is nearest to one that does not exist; None if none is near."""
+        if len(name) > _LONGEST_MISSPELT:
+            return None
+        # Imported here: most callers spell well.
+        from difflib import get_close_matches
+
+        known = {own.lower(): own for own in self._methods}
+        return next((known[near] for near in get_close_matches(name.lower(), known, 1)), None)
 
     def fail(self, bug: BaseException) -> Failure:
         """Turn a bug into an internal error with a reference that the log has too."""
@@ -180,9 +150,16 @@ class Dispatcher:
             except Exception as bug:
                 return self._error(*self.fail(bug))
 
+        # Found here by the library, which would else work it out at every call.
+        guarded.__signature__ = _ANYTHING  # type: ignore[attr-defined]
         return guarded
 
 
+_ANYTHING: Final = Signature(
+    [Parameter("arguments", Parameter.VAR_POSITIONAL), Parameter("params", Parameter.VAR_KEYWORD)]
+)
+_LONGEST_MISSPELT: Final = 64
+"""Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""
 _ARRAY: Final = {
     "pointer": "",
     "rule": "type",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple
 
-from bridge.core.errors import wire_row
+from bridge.core.errors import rule, wire_row
 from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
@@ -24,7 +24,7 @@ class Call(NamedTuple):
     """False for a notification: it is never answered. A request's id may be None all the same."""
     method: str
     params: dict[str, Any] | list[Any] | None
-    """As parsed, so numbers may be `Number`; None if there are none."""
+    """As parsed, so numbers may be `Number`; None if there are none, or null."""
 
 
 class Invalid(NamedTuple):
@@ -32,9 +32,9 @@ class Invalid(NamedTuple):
 
     id: Id
     """The id to answer with: None if it cannot be read."""
-    reason: str
-    """For the log: a flaw of `strict_json.Tainted`, or ``not_an_object``, ``version``, ``method``,
-    ``id``, ``params``, ``empty_batch``, ``batch_too_large``. Holds no input."""
+    rule: str
+    """Row of the section ``rules`` of ``schemas/errors.json``: a flaw of `strict_json.Tainted`, or what is
+    wrong with the envelope. Holds no input."""
 
 
 Member = Call | Invalid
@@ -69,14 +69,18 @@ def error_response(id: Id, code: int, message: str, data: Any = None) -> dict[st
     return {"jsonrpc": "2.0", "id": id, "error": error}
 
 
-def invalid_response(id: Id = None) -> dict[str, Any]:
-    """Build the response to an `Invalid` message, and to one that is too large (id None)."""
-    return _row_response(id, "invalid_request")
+def invalid_response(kind: str, id: Id = None) -> dict[str, Any]:
+    """Build the response to an `Invalid` message, and to one that is too large.
+
+    Args:
+        kind: row of the section ``rules``.
+    """
+    return _row_response(id, "invalid_request", rule(kind))
 
 
-def parse_error_response() -> dict[str, Any]:
-    """Build the response to what is not JSON or cannot be cut into messages."""
-    return _row_response(None, "parse_error")
+def parse_error_response(kind: str | None = None) -> dict[str, Any]:
+    """Build the response to what is not JSON, or cannot be cut into messages: then with a rule."""
+    return _row_response(None, "parse_error", {} if kind is None else rule(kind))
 
 
 def id_key(id: Id) -> Hashable:
@@ -109,38 +113,31 @@ _MAX_INT_DIGITS: Final = 15
 _MAX_EXPONENT_DIGITS: Final = 600
 """Exponents up to here are added exactly; int() takes 640 digits whatever the environment says."""
 
-_NO_PARAMS: Final = object()
-
 
 def _judge(message: Any) -> Member:
-    reason = None
+    flaw = None
     if isinstance(message, Tainted):
-        message, reason = message
+        message, flaw = message
     if not isinstance(message, dict):
-        return Invalid(None, reason or "not_an_object")
-    id = message.get("id")
+        return Invalid(None, flaw or "not_an_object")
+    id, params = message.get("id"), message.get("params")
     # By exact type: true is an int to isinstance.
     id_is_right = id is None or type(id) in (str, int, Number)
-    if not id_is_right:
-        id = None
-    if reason is None:
+    if flaw is None:
         if message.get("jsonrpc") != "2.0":
-            reason = "version"
+            flaw = "version"
         elif not isinstance(message.get("method"), str):
-            reason = "method"
+            flaw = "method"
         elif not id_is_right:
-            reason = "id"
+            flaw = "id"
+        elif params is None or isinstance(params, dict | list):
+            return Call(id, "id" in message, message["method"], params)
         else:
-            params = message.get("params", _NO_PARAMS)
-            if params is _NO_PARAMS:
-                return Call(id, "id" in message, message["method"], None)
-            if isinstance(params, dict | list):
-                return Call(id, "id" in message, message["method"], params)
-            reason = "params"
-    return Invalid(id, reason)
+            flaw = "params"
+    return Invalid(id if id_is_right else None, flaw)
 
 
-def _row_response(id: Id, kind: str) -> dict[str, Any]:
+def _row_response(id: Id, kind: str, more: dict[str, str]) -> dict[str, Any]:
     row = wire_row(kind)
     assert row.code is not None
-    return error_response(id, row.code, row.message, {"kind": row.kind})
+    return error_response(id, row.code, row.message, {"kind": row.kind, **more})

@@ -6,7 +6,6 @@ The library and each schema load on first use, so a bridge that is only asked wh
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.resources import load_json
@@ -49,7 +48,7 @@ class Refused(Exception):
 class _Check:
     """One compiled schema."""
 
-    __slots__ = ("failure", "integers", "subject", "validate")
+    __slots__ = ("failure", "integers", "optional", "subject", "validate")
 
     def __init__(self, name: str) -> None:
         # Imported here: the import costs 25 ms, which an answer to bridge.info must not pay.
@@ -62,7 +61,12 @@ class _Check:
             schema, handlers={"": load_json}, use_default=False
         )
         self.failure: type[Exception] = fastjsonschema.JsonSchemaValueException
-        self.subject = "params" if name.endswith(".params") else "the value"
+        is_params = name.endswith(".params")
+        self.subject = "params" if is_params else "the value"
+        self.optional = (
+            frozenset(schema["properties"]).difference(schema.get("required", ())) if is_params else ()
+        )
+        """Members that serializers of many languages write as null where they are not set."""
         self.integers = frozenset(
             member
             for member, part in schema.get("properties", {}).items()
@@ -71,22 +75,19 @@ class _Check:
 
 
 _checks: dict[str, _Check] = {}
-_lock = Lock()
 
 
 def prepare(name: str) -> None:
-    """Load and compile a schema now, so that the first check does not pay for it.
-
-    Thread safety: any thread may call it at any time.
-    """
+    """Load and compile a schema now, so that the first check does not pay for it."""
     _compiled(name)
 
 
 def check(name: str, value: Any) -> Any:
     """Check a value against ``schemas/<name>.json`` and return it.
 
-    Whole floats such as ``5.0`` are integers in JSON Schema; where a top-level member must be an
-    integer, the value returned is a copy that has an int instead. Nothing else is changed.
+    The value returned is a copy where something had to be settled: whole floats such as ``5.0`` are integers
+    in JSON Schema, so a top-level member that must be an integer is an int in it; and an optional member of
+    params that is null is left out. Nothing else is changed.
 
     Args:
         name: File name without ``.json``, such as ``report.params``.
@@ -94,13 +95,13 @@ def check(name: str, value: Any) -> Any:
 
     Raises:
         Refused: The value does not fit. NaN never fits; an infinity fits only a number without bounds.
-
-    Thread safety: any thread may call it at any time.
     """
     if name == NO_PARAMS:
         _check_no_params(value)
         return value
     compiled = _checks.get(name) or _compiled(name)
+    if compiled.optional and isinstance(value, dict) and None in value.values():
+        value = {key: part for key, part in value.items() if part is not None or key not in compiled.optional}
     refused = _refusal(compiled, value)
     # Raised here and not where the library's exception is handled, because that one holds the value
     # and would stay reachable as the context of this one.
@@ -122,11 +123,10 @@ def _check_no_params(value: Any) -> None:
 
 
 def _compiled(name: str) -> _Check:
-    with _lock:
-        compiled = _checks.get(name)
-        if compiled is None:
-            compiled = _checks[name] = _Check(name)
-        return compiled
+    compiled = _checks.get(name)
+    if compiled is None:
+        compiled = _checks[name] = _Check(name)
+    return compiled
 
 
 def _refusal(compiled: _Check, value: Any) -> Refused | None:

@@ -1,4 +1,4 @@
-"""The door to `requests`: one report sent once, inside the seconds it is given.
+"""The door to `requests`: one HTTP attempt inside the time that it is given.
 
 Whatever the network or the upstream does becomes an `Exchange`; `bridge.reports.verdict` says what it proves.
 Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app`,
@@ -8,9 +8,9 @@ because `requests` takes 90 ms to load.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -19,11 +19,13 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from bridge import __version__
 from bridge.core.model import Exchange
-from bridge.upstream.attempt import Attempt, now
-from bridge.upstream.connect import Dialer, is_loopback, make_tls_context, parse_proxy
+from bridge.engine import Engine, NoResources
+from bridge.upstream.adapter import Adapter, Call, name_failure
+from bridge.upstream.connecting import Connect, Dialer, is_loopback, make_tls_context, parse_proxy
+from bridge.upstream.heads import Answer
+from bridge.upstream.names import Place
 from bridge.upstream.pool import Pool
-from bridge.upstream.resolver import Place
-from bridge.upstream.transport import ReportAdapter, ReportRequest, name_failure
+from bridge.upstream.streams import is_lack
 
 if TYPE_CHECKING:
     from bridge.core.redact import Secret
@@ -35,9 +37,10 @@ HEADERS: Final = {
     "Content-Type": "application/json",
     "User-Agent": f"anticaptcha-report-bridge/{__version__}",
 }
-"""Sent with every report, besides Host and Content-Length."""
+"""Sent with every request, besides Host and Content-Length."""
 
 _NO_PROXIES: Final[dict[str, str]] = {}
+_NOTHING: Final = Answer()
 
 
 class Stats(NamedTuple):
@@ -51,7 +54,7 @@ class Stats(NamedTuple):
 class _Session(requests.Session):
     """A session that knows one adapter, keeps to itself and goes nowhere else."""
 
-    def __init__(self, base_url: str, adapter: ReportAdapter) -> None:
+    def __init__(self, base_url: str, adapter: BaseAdapter) -> None:
         super().__init__()
         self.trust_env = False
         self.max_redirects = 0
@@ -74,128 +77,89 @@ class _Session(requests.Session):
 
 
 class Client:
-    """Sends reports to one upstream over kept-alive connections.
+    """Sends requests to one upstream over kept-alive connections.
 
-    Thread safety: everything may be called in any number of threads at once, for one attempt in one at a
-    time. `send`, `go_on` and `end` block, all in all, at most ``deadline_s``; the rest does not.
+    Args:
+        engine: where to wait.
+        url: the upstream's base URL, with or without a path; plain http for loopback only.
+        ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
+        proxy: ``http://[user:password@]host:port``; not used for loopback.
+        connect_timeout_s: bound of name lookup, TCP, tunnel and TLS together.
+        pool_size: idle connections kept at most.
+        connect: opens connections in place of sockets; a simulation's.
+
+    Raises:
+        ValueError: a setting cannot be used; the message is fit for the user and holds no password.
     """
 
     def __init__(
-        self, url: str, *, ca_file: str | None, proxy: str | None, connect_timeout_s: float, pool_size: int
+        self,
+        engine: Engine,
+        url: str,
+        *,
+        ca_file: str | None,
+        proxy: str | None,
+        connect_timeout_s: float,
+        pool_size: int,
+        connect: Connect | None = None,
     ) -> None:
-        """Prepare, without any I/O but reading `ca_file`.
-
-        Args:
-            url: the upstream's base URL, with or without a path; plain http for loopback only.
-            ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
-            proxy: ``http://[user:password@]host:port``; not used for loopback.
-            connect_timeout_s: bound of name lookup, TCP, tunnel and TLS together.
-            pool_size: idle connections kept at most.
-
-        Raises:
-            ValueError: a setting cannot be used; the message is fit for the user and holds no password.
-        """
+        self._now = engine.now
         self._base_url = _check_base_url(url)
         parts = urlsplit(self._prepare("").url or "")  # requests has put an international name into ASCII
         is_tls = parts.scheme == "https"
         place = Place(parts.hostname or "", parts.port or (443 if is_tls else 80))
         way = None if proxy is None else parse_proxy(proxy)
-        self._connect_timeout_s = connect_timeout_s
         self._dialer = Dialer(
-            place, _choose_context(ca_file) if is_tls else None, None if is_loopback(place.host) else way
+            engine,
+            place,
+            _choose_context(ca_file) if is_tls else None,
+            None if is_loopback(place.host) else way,
         )
-        self._pool = Pool(pool_size)
-        self._adapter = ReportAdapter(self._dialer, self._pool)
+        self._pool = Pool(engine.now, pool_size)
+        self._adapter = Adapter(engine, connect or self._dialer.open, connect_timeout_s, self._pool)
         self._session = _Session(f"{parts.scheme}://{parts.netloc}/", self._adapter)
-        self._templates: dict[str, ReportRequest] = {}
+        self._templates: dict[str, Mapping[str, Any]] = {}
 
-    def send(
-        self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
-    ) -> Exchange:
-        """Send one report once, wait for its answer and say what happened: all of `begin` to `end`.
-
-        Raises:
-            RuntimeError: a mistake in this program; never because of the network or the upstream.
-        """
-        attempt = self.begin(method, key, task_id, deadline_s=deadline_s, connect_by_s=connect_by_s)
-        self.go_on(attempt)
-        return self.end(attempt)
-
-    def begin(
-        self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
-    ) -> Attempt:
-        """Begin to send one report once, without waiting for anything.
+    def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
+        """Send one request once, wait for its answer and say what happened.
 
         Args:
             method: the upstream's method name, letter for letter.
-            key: the account's key; it leaves in the request's body and nowhere else.
-            task_id: the task.
-            deadline_s: seconds from now for the whole attempt, whatever drips.
-            connect_by_s: seconds from now after which no byte of the request may leave any more.
-
-        Returns:
-            The attempt: over, or out, or for `go_on`.
-        """
-        attempt = Attempt(deadline_s, connect_by_s, self._connect_timeout_s)
-        attempt.request = request = self._templates.get(method) or self._make_template(method)
-        body = _spell_body(key, task_id)
-        attempt.unsent = b"%b%d\r\n\r\n%b" % (request.head, len(body), body)
-        try:
-            self._adapter.begin(attempt)
-        except Exception as error:
-            _note(attempt, error)
-        return attempt
-
-    def go_on(self, attempt: Attempt) -> None:
-        """Get the request out, waiting for a connection if need be; nothing if it is out or over."""
-        if attempt.is_out or attempt.is_over:
-            return
-        try:
-            self._adapter.go_on(attempt)
-        except Exception as error:
-            _note(attempt, error)
-
-    def has_come(self, attempt: Attempt) -> bool | None:
-        """Take what has come of the answer to a request that is out, without waiting.
-
-        Returns:
-            True if `end` will not wait, False if more must come, None if `end` may have to.
-        """
-        return self._adapter.has_come(attempt)
-
-    def end(self, attempt: Attempt) -> Exchange:
-        """Read the answer, until the attempt's deadline at the latest, and say what happened.
+            body: JSON; it may hold the account's key, which leaves here and nowhere else.
+            until: when the attempt ends whatever drips, on the boot clock.
+            leave_by: no byte of the request leaves after this.
+            fresh: open a new connection whatever is idle.
 
         Raises:
+            NoResources: this machine lacks descriptors, threads or memory; nothing was sent.
             RuntimeError: a mistake in this program; never because of the network or the upstream.
         """
-        body: bytes | None = b""
-        if not attempt.is_over:
-            try:
-                body = self._session.send(
-                    attempt.request,
-                    timeout=cast(Any, attempt),
-                    allow_redirects=False,
-                    stream=False,
-                    verify=True,
-                    cert=None,
-                    proxies=_NO_PROXIES,
-                ).content
-            except Exception as error:
-                _note(attempt, error)
-        if attempt.mistake is not None:
-            # Raised out here, so that neither cause nor frames of the first exception come along.
-            phase, sent = attempt.phase, attempt.sent
-            raise RuntimeError(f"{attempt.mistake} while sending (phase {phase}, sent {sent})")
+        began_at = self._now()
+        call = Call(self._templates.get(method) or self._make_template(method), body, until, leave_by, fresh)
+        failure = mistake = None
+        is_lacking = False
+        try:
+            self._session.send(call, allow_redirects=False, proxies=_NO_PROXIES)
+        except Exception as error:
+            failure = name_failure(error)
+            is_lacking = not call.is_sent and is_lack(error)
+            mistake = None if failure or is_lacking else type(error).__name__
+        # Raised out here, without the cause and the frames of the first exception: they hold the key.
+        call.body = body = b""
+        if is_lacking:
+            raise NoResources("this machine lacks descriptors, threads or memory; nothing was sent")
+        if mistake is not None:
+            raise RuntimeError(f"{mistake} while sending (sent {call.is_sent})")
+        answer = call.answer or _NOTHING
         return Exchange(
-            attempt.failure,
-            attempt.sent,
-            attempt.status,
-            attempt.headers,
-            body or b"",
-            attempt.oversize,
-            now() - attempt.began_at,
-            attempt.reused,
+            failure,
+            call.is_sent,
+            answer.status,
+            answer.fields,
+            b"" if failure else answer.body,
+            answer.is_oversize,
+            self._now() - began_at,
+            call.is_reused,
         )
 
     def warm_up(self) -> None:
@@ -208,41 +172,32 @@ class Client:
 
     def stats(self) -> Stats:
         """Count the connections."""
-        return Stats(*self._pool.counts())
+        return Stats(self._pool.opened, self._pool.reused, self._pool.idle)
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""
         self._session.close()
 
-    def _make_template(self, method: str) -> ReportRequest:
+    def _make_template(self, method: str) -> Mapping[str, Any]:
         if not (method.isascii() and method.isalnum()):
             raise ValueError("a method name is letters and digits")
         request = self._prepare(method)
         parts = urlsplit(request.url or "")
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
-        request.head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        self._templates[method] = request
-        return request
+        head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
+        template = self._templates[method] = {**vars(request), "head": head}
+        return template
 
-    def _prepare(self, method: str) -> ReportRequest:
-        request = ReportRequest()
+    def _prepare(self, method: str) -> requests.PreparedRequest:
+        request = requests.PreparedRequest()
         request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
         del request.headers["Content-Length"]  # differs per report
         return request
 
 
-def _note(attempt: Attempt, error: Exception) -> None:
-    """Let go of an attempt that has failed, and of the key that it may hold."""
-    attempt.unsent = b""
-    if attempt.connection is not None:
-        attempt.connection.close()
-    attempt.failure = name_failure(attempt.phase, error)
-    if attempt.failure is None:
-        attempt.mistake = type(error).__name__
-
-
-def _spell_body(key: Secret, task_id: int) -> bytes:
+def report_body(key: Secret, task_id: int) -> bytes:
+    """Spell the body of a report: exactly clientKey and taskId."""
     # By hand: json.dumps of the whole takes ten times as long, and taskId must be a number whatever comes.
     return b'{"clientKey":%b,"taskId":%d}' % (encode_basestring_ascii(key.reveal()).encode("ascii"), task_id)
 

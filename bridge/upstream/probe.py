@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import certifi
 
 from bridge import __version__
-from bridge.upstream.answer import Answer, Inlet
-from bridge.upstream.attempt import EXCHANGE, Attempt, now
-from bridge.upstream.connect import Dialer, bracket, is_loopback, make_tls_context, parse_proxy
-from bridge.upstream.resolver import Place
-from bridge.upstream.transport import name_failure
+from bridge.engine import Engine
+from bridge.upstream.adapter import name_failure
+from bridge.upstream.connecting import Dialer, bracket, is_loopback, make_tls_context, parse_proxy
+from bridge.upstream.heads import Answer, Reader
+from bridge.upstream.names import Place
+from bridge.upstream.streams import PIECE_BYTES
 
 
 class Sight(NamedTuple):
@@ -45,41 +45,39 @@ def look_at(
         proxy: ``http://[user:password@]host:port``; not used for loopback.
         timeout_s: for all of it.
         connect_timeout_s: for name, TCP, tunnel and TLS.
+
+    Raises:
+        OSError: this machine lacks what it takes to ask.
+        ValueError: a setting cannot be used.
     """
+    engine = Engine(on_bug=lambda bug: None)
+    began_at = engine.now()
+    until = began_at + timeout_s
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     host = (parts.hostname or "").encode("idna").decode("ascii")
     place = Place(host, parts.port or (443 if is_tls else 80))
     way = parse_proxy(proxy) if proxy and not is_loopback(host) else None
     make_context = (lambda: make_tls_context(ca_file or certifi.where())) if is_tls else None
-    attempt = Attempt(timeout_s, timeout_s, connect_timeout_s)
-    seen: dict[str, str | None] = {"tls": None}
-    date_wall = None
-    failure = None
+    name = bracket(host) + (f":{parts.port}" if parts.port else "")
+    request = (
+        f"HEAD {parts.path or '/'} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n"
+        f"User-Agent: anticaptcha-report-bridge/{__version__}\r\n\r\n"
+    )
+    answer = Answer()
+    tls = failure = date_wall = None
     try:
-        sock = Dialer(place, make_context, way).dial(attempt)
-        with sock:
-            if is_tls:
-                seen["tls"] = getattr(sock, "version", lambda: None)()
-            attempt.phase = EXCHANGE
-            name = bracket(host) + (f":{parts.port}" if parts.port else "")
-            sock.settimeout(max(attempt.until - now(), 0.01))
-            sock.sendall(
-                f"HEAD {parts.path or '/'} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n"
-                f"User-Agent: anticaptcha-report-bridge/{__version__}\r\n\r\n".encode("ascii")
-            )
-            inlet = Inlet(sock)
-            inlet.expect(attempt.until)
-            answer = Answer(inlet, method="HEAD")
-            try:
-                answer.begin()
-                attempt.status = answer.status
-                with suppress(ValueError, TypeError):
-                    date_wall = parsedate_to_datetime(answer.fields["date"]).timestamp()
-            except KeyError:
-                pass  # an answer without a Date
-            finally:
-                answer.close()
-    except (OSError, ValueError, RuntimeError, HTTPException) as error:
-        failure = name_failure(attempt.phase, error) or "malformed"
-    return Sight(failure, seen["tls"], attempt.status, date_wall, now() - attempt.began_at)
+        stream = Dialer(engine, place, make_context, way).open(min(until, began_at + connect_timeout_s))
+        try:
+            tls = stream.tls_version
+            stream.send_all(request.encode("ascii"), until)
+            Reader(answer, b"", lambda: stream.receive(PIECE_BYTES, until)).read_head()
+        finally:
+            stream.close()
+    except Exception as error:
+        failure = name_failure(error)
+        if failure is None:
+            raise
+    with suppress(KeyError, ValueError, TypeError):
+        date_wall = parsedate_to_datetime(answer.fields["date"]).timestamp()
+    return Sight(failure, tls, answer.status, date_wall, engine.now() - began_at)

@@ -114,6 +114,40 @@ const (
 	PauseStateProbing PauseState = "probing"
 )
 
+// ProtocolRule: What was violated: with invalid_params a JSON Schema keyword; with invalid_request,
+// and with parse_error if the framing is broken, a row of errors.json, section `rules`. Source: the
+// schema, or the bridge.
+type ProtocolRule string
+
+// The values of ProtocolRule.
+const (
+	ProtocolRuleAdditionalProperties ProtocolRule = "additionalProperties"
+	ProtocolRuleEnum                 ProtocolRule = "enum"
+	ProtocolRuleMaxItems             ProtocolRule = "maxItems"
+	ProtocolRuleMaxLength            ProtocolRule = "maxLength"
+	ProtocolRuleMaximum              ProtocolRule = "maximum"
+	ProtocolRuleMinItems             ProtocolRule = "minItems"
+	ProtocolRuleMinLength            ProtocolRule = "minLength"
+	ProtocolRuleMinimum              ProtocolRule = "minimum"
+	ProtocolRulePattern              ProtocolRule = "pattern"
+	ProtocolRuleRequired             ProtocolRule = "required"
+	ProtocolRuleType                 ProtocolRule = "type"
+	ProtocolRuleNotAnObject          ProtocolRule = "not_an_object"
+	ProtocolRuleVersion              ProtocolRule = "version"
+	ProtocolRuleMethod               ProtocolRule = "method"
+	ProtocolRuleID                   ProtocolRule = "id"
+	ProtocolRuleParams               ProtocolRule = "params"
+	ProtocolRuleEmptyBatch           ProtocolRule = "empty_batch"
+	ProtocolRuleBatchTooLarge        ProtocolRule = "batch_too_large"
+	ProtocolRuleRepeatedName         ProtocolRule = "repeated_name"
+	ProtocolRuleLoneSurrogate        ProtocolRule = "lone_surrogate"
+	ProtocolRuleTooDeep              ProtocolRule = "too_deep"
+	ProtocolRuleMessageTooLarge      ProtocolRule = "message_too_large"
+	ProtocolRuleFramingHeader        ProtocolRule = "framing_header"
+	ProtocolRuleFramingLength        ProtocolRule = "framing_length"
+	ProtocolRuleFramingTruncated     ProtocolRule = "framing_truncated"
+)
+
 // RecordState: `queued`: recorded, not begun. `sending`: an attempt has begun. `waiting`: between
 // two attempts. `done`: it has an outcome. Source: the ledger.
 type RecordState string
@@ -434,11 +468,18 @@ type ProtocolErrorData struct {
 	// of the params.
 	Pointer *string `json:"pointer,omitempty"`
 
-	// The JSON Schema keyword that was violated. Only with invalid_params. Source: the schema.
-	Rule string `json:"rule,omitempty"`
+	// What was violated: with invalid_params a JSON Schema keyword; with invalid_request, and with
+	// parse_error if the framing is broken, a row of errors.json, section `rules`. Source: the schema,
+	// or the bridge.
+	Rule ProtocolRule `json:"rule,omitempty"`
 
-	// What is wrong, in words for people; never holds anything of the input. Source: the bridge.
+	// What is wrong, in words for people; wherever there is a rule. Never holds anything of the input.
+	// Source: the bridge.
 	Sentence string `json:"sentence,omitempty"`
+
+	// The name of the bridge's own method that is nearest to the one that was asked for, if one is
+	// near. Only with method_not_found. Source: the bridge.
+	Suggestion string `json:"suggestion,omitempty"`
 
 	// Random mark that is also in the log. Only with internal_error. Source: the bridge.
 	Reference string `json:"reference,omitempty"`

@@ -33,6 +33,7 @@ from tests.contract.test_ledger_store import (
     RESET,
     SIXTEEN,
     TAKEN,
+    WINDOW,
     AnyStore,
     Backend,
     backend,
@@ -89,7 +90,7 @@ def test_a_new_report_may_go_on_in_its_batch(store: AnyStore) -> None:
     batch: list[Operation] = [
         claim(begin=False),
         Begin(task()),
-        Narrow(task(), Window(4_500.0, None)),
+        Narrow(task(), Window(4_050.0, None)),
         record(RESET, None),
         Begin(task()),
         record(GOOD, TAKEN),
@@ -101,14 +102,14 @@ def test_a_new_report_may_go_on_in_its_batch(store: AnyStore) -> None:
         "ok",
     ]
     row = one(store, Look(task()))
-    assert (row.state, row.attempts, row.sends, row.window.until) == ("done", 2, 2, 4_500.0)
+    assert (row.state, row.attempts, row.sends, row.window.until) == ("done", 2, 2, 4_050.0)
     assert names(store, row.seq) == ["claimed", "begun", "deferred", "begun", "settled"]
 
 
 def test_a_report_that_was_not_sent_may_begin_anew_in_its_batch(store: AnyStore) -> None:
     """Ended unsent and claimed again in one batch, a report is ours and begun."""
-    one(store, claim(begin=False))
-    settled, again = store.transact([Settle(task(), CLOSED_WINDOW), claim()])
+    one(store, claim(window=WINDOW, begin=False))
+    settled, again = store.transact([Settle(task(), CLOSED_WINDOW), claim(window=WINDOW)])
     assert (settled.status, again.status, again.gate.status) == ("ok", "again", "begun")
     row = one(store, Look(task()))
     assert (row.state, row.outcome) == ("sending", None)

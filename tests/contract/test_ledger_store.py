@@ -53,12 +53,13 @@ from bridge.core.model import (
 )
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.store import Store
+from bridge.ledger.port import Store
 from bridge.ledger.trouble import LedgerTrouble
 from tests.pgserver import PgServer
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "https://upstream.test"
+IMAGE = "reportIncorrectImageCaptcha"
 ACCOUNT = "a" * 32
 GOOD = Verdict(ACCEPTED, 0, "accepted", "accepted", "done", False, True, True, True)
 RESET = Verdict(UNKNOWN, -32002, "outcome_unknown", "reset", "again_once", True, True, False, False)
@@ -69,7 +70,9 @@ SIXTEEN = Verdict(
 TAKEN = Ending(ACCEPTED, 0, "accepted")
 CLOSED_WINDOW = Ending(NOT_SENT, -32010, "window_closed", {"ageSeconds": 61})
 LOST_TRACK = Ending(UNKNOWN, -32002, "outcome_unknown")
-WINDOW = Window(5_000.0, None)
+WINDOW = Window(4_055.0, None)
+LONG = Window(5_000.0, None)
+"""Longer than any can be, for reports that are taken up much later."""
 
 
 class Clock:
@@ -148,6 +151,9 @@ class Policy:
 
     def ends_at(self, window: Window, retrying: bool) -> float:
         return min(at for at in (window.until, window.since and window.since + 30.0) if at)
+
+    def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+        return now > self.ends_at(window, retrying) - 2.0
 
     def settle_dead(self, row: Row) -> Ending:
         return LOST_TRACK if row.perhaps or row.state == SENDING else CLOSED_WINDOW
@@ -249,7 +255,7 @@ def task(number: int = 7, account: str = ACCOUNT, endpoint: str = ENDPOINT) -> T
 def claim(
     which: Task | None = None,
     method: str = "reportIncorrectImageCaptcha",
-    window: Window = WINDOW,
+    window: Window = LONG,
     begin: bool = True,
     refusal: Ending | None = None,
     facts: Facts | None = None,
@@ -322,7 +328,7 @@ def test_guard_lasts_a_day(backend: Backend, store: AnyStore) -> None:
     backend.clock.advance(GUARD_S)
     assert one(store, claim()).status == "known"
     backend.clock.advance(1)
-    again = one(store, claim(method="other"))
+    again = one(store, claim(method="other", window=Window(None, backend.clock.now)))
     assert (again.status, again.row.attempts) == ("new", 1)
     assert store.read(Look(task())) == again.row
     rows, _ = store.read(Listing(ENDPOINT))
@@ -331,11 +337,11 @@ def test_guard_lasts_a_day(backend: Backend, store: AnyStore) -> None:
 
 def test_local_refusal_is_recorded(store: AnyStore) -> None:
     """A task refused before anything is sent has a final row with the refusal's detail."""
-    refused = one(store, claim(refusal=CLOSED_WINDOW))
+    refused = one(store, claim(window=WINDOW, refusal=CLOSED_WINDOW))
     assert (refused.status, refused.row.state, refused.row.outcome) == ("refused", DONE, NOT_SENT)
     assert store.read(Look(task())) == refused.row
     assert store.read(Look(task())).detail == {"ageSeconds": 61}
-    second = one(store, claim(method="other", refusal=Ending(NOT_SENT, -32012, "wrong_method")))
+    second = one(store, claim(method="other", window=WINDOW, refusal=Ending(NOT_SENT, -32012, "wrong_method")))
     assert (second.status, second.row.seq, second.row.kind) == ("refused", refused.row.seq, "wrong_method")
     assert store.read(Look(task())) == second.row
     assert names(store, refused.row.seq) == ["refused_locally", "refused_locally"]
@@ -357,7 +363,7 @@ def test_task_in_flight_is_not_claimed_twice(store: AnyStore) -> None:
     row = one(store, claim()).row
     assert one(store, claim()).status == "elsewhere"
     assert one(store, claim(method="other")).status == "conflict"
-    assert one(store, claim(refusal=CLOSED_WINDOW)).status == "elsewhere"
+    assert one(store, claim(refusal=CLOSED_WINDOW)).status == "conflict"
     assert store.read(Look(task())) == row
 
 
@@ -369,7 +375,7 @@ def test_earlier_window_of_a_later_request_holds(store: AnyStore) -> None:
     assert store.read(Look(task())) == joined.row
 
 
-EARLIER = Window(4_030.0, 4_020.0)
+EARLIER = Window(4_030.0, 3_990.0)
 
 
 @pytest.mark.parametrize("state", [QUEUED, SENDING, WAITING])
@@ -389,11 +395,11 @@ def test_window_of_a_live_report_is_narrowed(store: AnyStore, state: str) -> Non
 
 def test_window_of_a_report_not_sent_is_narrowed(store: AnyStore) -> None:
     """A report that may be tried again begins inside the end that was noted after it was done."""
-    one(store, claim(begin=False))
+    one(store, claim(window=WINDOW, begin=False))
     before = one(store, Settle(task(), CLOSED_WINDOW)).row
     one(store, Narrow(task(), EARLIER))
     assert store.read(Look(task())) == before._replace(window=EARLIER)
-    assert one(store, claim()).row.window == EARLIER
+    assert one(store, claim(window=WINDOW)).row.window == EARLIER
 
 
 def test_window_of_a_sent_or_unknown_report_stays(store: AnyStore) -> None:
@@ -437,11 +443,11 @@ def test_attempts_and_sends_are_counted_for_life(store: AnyStore) -> None:
 
 def test_budget_outlives_a_not_sent_ending(store: AnyStore) -> None:
     """A task that is tried again gets no new attempts."""
-    store.transact([claim(), record(NO_DNS, None)])
+    store.transact([claim(window=WINDOW), record(NO_DNS, None)])
     for _ in range(3):
         store.transact([Begin(task()), record(NO_DNS, None)])
     one(store, Settle(task(), CLOSED_WINDOW))
-    again = one(store, claim())
+    again = one(store, claim(window=WINDOW))
     assert (again.status, again.gate.status) == ("again", "spent")
 
 
@@ -599,28 +605,17 @@ def test_listing_survives_a_clock_that_was_set_back(backend: Backend, store: Any
     assert [row.task.task_id for row in rows] == [3, 1]
 
 
-def test_peek_says_what_a_claim_would_meet(backend: Backend, store: AnyStore) -> None:
-    """Without writing anything, duplicates and conflicts are told and free tasks are not."""
-    assert store.peek(claim()) is None
-    one(store, claim())
-    found = store.peek(claim())
-    assert found is not None
-    assert found.status == "elsewhere"
-    assert store.peek_gate(task(), "reportIncorrectImageCaptcha").status == "begun"
+def test_asking_says_what_is_known(backend: Backend, store: AnyStore) -> None:
+    """Without writing anything, a task's report and the pauses that concern an attempt are told."""
+    assert store.ask(task(), IMAGE) == (None, None, False, ())
+    row = one(store, claim()).row
+    assert store.ask(task()) == (row, None, False, ())
     one(store, record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha")))
-    statuses = [known and known.status for known in (store.peek(claim()), store.peek(claim(method="other")))]
-    assert statuses == ["known", "conflict"]
-    assert store.peek_gate(task(8), "reportIncorrectImageCaptcha", WINDOW).status == "paused"
-    one(store, claim(task(8), refusal=CLOSED_WINDOW))
-    assert store.peek(claim(task(8))) is None
-    backend.clock.advance(GUARD_S + 1)
-    assert store.peek(claim()) is None
-
-
-def test_peek_gate_knows_a_spent_budget(store: AnyStore) -> None:
-    """A task without attempts left is told as spent."""
-    store.transact([claim(), record(RESET, None), Begin(task()), record(RESET, None)])
-    assert store.peek_gate(task(), "reportIncorrectImageCaptcha").status == "spent"
+    known = store.ask(task(8), IMAGE)
+    assert (known.row, [state.state for state in known.pauses]) == (None, [OPEN])
+    known = store.ask(task())
+    assert known.row is not None
+    assert (known.row.outcome, known.finished_at) == (REFUSED, backend.clock.now)
 
 
 def test_prune_deletes_what_is_old_and_done(backend: Backend, store: AnyStore) -> None:
@@ -822,7 +817,8 @@ def test_probe_of_the_dead_is_released(shared: Backend) -> None:
     assert one(first, claim(task(8))).gate.status == "begun"
     assert one(second, claim(task(9))).gate.status == "busy"
     first.close()
-    assert second.peek_gate(task(9), "reportIncorrectImageCaptcha").status == "begun"
+    (released,) = second.ask(task(9), IMAGE).pauses
+    assert (released.state, released.probe_owner) == (OPEN, None)
     assert one(second, Begin(task(9))).gate.status == "begun"
     assert one(second, Begin(task(8))).gate.status == "lost"
 
@@ -832,7 +828,7 @@ def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
     first, second = shared.open(), shared.open()
     first.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
     shared.clock.advance(61)
-    one(first, claim(task(8)))
+    one(first, claim(task(8), window=Window(4_110.0, None)))
     first.close()
     (adopted,) = one(second, Sweep(ENDPOINT, frozenset({ACCOUNT}))).adopted
     assert [state.state for state in second.read(Pauses(ENDPOINT))] == [OPEN]

@@ -97,7 +97,7 @@ class ReportMachine(RuleBasedStateMachine):
     def report(self, which: int, task: int, key: Any, age: float | None, recaptcha: bool) -> None:
         """A bot asks for a report."""
         bridge = self.bridges[which % len(self.bridges)]
-        told = {} if age is None else {"completed_at": bridge.wall() - age}
+        told = {} if age is None else {"completed_at": bridge.engine.wall() - age}
         # The upstream does not know of the two accounts' ids what the other does.
         number = task if key is KEY else task + 100
         if age is not None:

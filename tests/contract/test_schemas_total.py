@@ -154,6 +154,9 @@ def test_lists_agree_with_their_tables() -> None:
     states = {state for change in TRANSITIONS.values() for state in (*change, *change.values()) if state}
     assert DEFINITIONS["hint"]["properties"]["kind"]["enum"] == [row["kind"] for row in table["hints"]]
     assert DEFINITIONS["warning"]["properties"]["kind"]["enum"] == [row["kind"] for row in table["warnings"]]
+    keywords = sorted({*RULES, "additionalProperties"})
+    told = load_json("protocol.error.json")["properties"]["rule"]["enum"]
+    assert told == [*keywords, *(row["kind"] for row in table["rules"])]
     assert DEFINITIONS["method"]["enum"] == reports
     assert DEFINITIONS["outcome"]["enum"] == list(OUTCOMES)
     assert DEFINITIONS["outcomeOrNull"]["enum"] == [*OUTCOMES, None]

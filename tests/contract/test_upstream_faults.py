@@ -6,7 +6,6 @@ import datetime
 import gzip
 import json
 import os
-import select
 import socket
 import ssl
 import threading
@@ -21,12 +20,8 @@ import trustme
 from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
-from bridge.ops.clock import boot_clock
-from bridge.ops.loop import open_loop
-from bridge.ops.workers import Workers
-from bridge.reports import flight as plans
-from bridge.sending import Sender
-from bridge.upstream.client import Client
+from bridge.engine import Engine
+from bridge.upstream.client import Client, report_body
 from tests.faultserver import (
     ACCEPTED,
     FaultServer,
@@ -45,65 +40,61 @@ SOON_S = 0.5
 AT_MOST_S = 2.0
 
 
-@pytest.fixture(params=["alone", "in a loop"])
-def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
-    """Make clients that are closed after the test, for attempts on a thread and for such in a loop."""
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """The engine that runs in the test's own greenlet."""
+    return Engine(on_bug=raise_bug)
+
+
+def raise_bug(bug: BaseException) -> None:
+    """Let no exception be lost."""
+    raise bug
+
+
+@pytest.fixture
+def make_client(engine: Engine) -> Iterator[Callable[..., Client]]:
+    """Make clients that are closed after the test."""
     clients: list[Client] = []
 
     def make(url: str, **settings: Any) -> Client:
         defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 5.0, "pool_size": 8}
-        kind = Client if request.param == "alone" else LoopedClient
-        client = kind(url, **(defaults | settings))
-        clients.append(client)
-        return client
+        clients.append(Client(engine, url, **(defaults | settings)))
+        return clients[-1]
 
     yield make
     for client in clients:
         client.close()
 
 
-class LoopedClient(Client):
-    """A client whose `send` goes the way of the serving bridge: through a `Sender` and a `Loop`."""
-
-    def send(
-        self, method: str, key: Secret, task_id: int, *, deadline_s: float, connect_by_s: float
-    ) -> Exchange:
-        """Send one report through a loop of this thread."""
-        bugs: list[BaseException] = []
-        loop = open_loop(bugs.append)
-        assert loop is not None
-        sender = Sender(
-            lambda: self,
-            Workers(4, bugs.append),
-            loop,
-            ended=lambda attempt, exchange: None,
-            elsewhere=loop.post,
-            on_bug=bugs.append,
-        )
-        sender.client = self
-        answers: list[Exchange] = []
-        sender.send(
-            plans.Attempt(method, key, task_id, deadline_s, connect_by_s), answers.append, boot_clock()
-        )
-        ready = select.poll()
-        ready.register(loop.fileno, select.POLLIN)
-        assert answers == []
-        while not answers:
-            sleep_s = loop.sleepy_s()
-            fired = ready.poll(None if sleep_s is None else sleep_s * 1000 + 1)
-            loop.turn(bool(fired))
-        for connection in self._pool._idle:
-            # The next report comes with a loop of its own.
-            connection.is_watched = False
-        loop.close()
-        if bugs:
-            raise bugs[0]
-        return answers[0]
-
-
-def send(client: Client, task_id: int = 7, deadline_s: float = 10.0, connect_by_s: float = 30.0) -> Exchange:
+def send(
+    client: Client,
+    task_id: int = 7,
+    deadline_s: float = 10.0,
+    connect_by_s: float = 30.0,
+    *,
+    fresh: bool = False,
+    key: Secret = KEY,
+) -> Exchange:
     """Send one report."""
-    return client.send(METHOD, KEY, task_id, deadline_s=deadline_s, connect_by_s=connect_by_s)
+    now = client._now()
+    body = report_body(key, task_id)
+    return client.send(METHOD, body, until=now + deadline_s, leave_by=now + connect_by_s, fresh=fresh)
+
+
+def send_together(engine: Engine, client: Client, count: int, **options: Any) -> list[Exchange]:
+    """Send reports at once, each in a greenlet of its own."""
+    exchanges: list[Exchange] = []
+    everyone = engine.waiter()
+
+    def run() -> None:
+        exchanges.append(send(client, **options))
+        if len(exchanges) == count:
+            everyone.wake()
+
+    for _ in range(count):
+        engine.spawn(run)
+    everyone.wait()
+    return exchanges
 
 
 # --- the request ------------------------------------------------------------------------------------
@@ -148,7 +139,7 @@ def test_key_is_spelled_as_json(make_client: Callable[..., Client]) -> None:
     """A key of any visible ASCII characters arrives as it is."""
     visible = "".join(chr(code) for code in range(33, 127))
     with FaultServer(serve_forever) as server:
-        make_client(server.url).send(METHOD, Secret(visible), 1, deadline_s=10.0, connect_by_s=10.0)
+        send(make_client(server.url), 1, key=Secret(visible))
     body = server.requests[0].partition(b"\r\n\r\n")[2]
     assert json.loads(body) == {"clientKey": visible, "taskId": 1}
 
@@ -267,9 +258,7 @@ GARBLED = [
     ("low status", b"HTTP/1.1 099 Low\r\n\r\n", None),
     ("a long line", HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n", 200),
     ("a long status line", b"HTTP/1.1 200 " + b"x" * 70_000, None),
-    ("many lines", HEAD + b"X: 1\r\n" * 101 + b"\r\n", 200),
-    ("no colon", HEAD + b"Content-Length 5\r\n\r\nhello", 200),
-    ("a blank in a name", HEAD + b"Content-Length : 5\r\n\r\nhello", 200),
+    ("too many lines", HEAD + b"X: 1\r\n" * 11_000 + b"\r\n", 200),
     ("no length", HEAD + b"Content-Length: five\r\n\r\nhello", 200),
     ("a negative length", HEAD + b"Content-Length: -5\r\n\r\nhello", 200),
     ("two lengths", HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 200),
@@ -511,8 +500,8 @@ def test_late_surplus_discards_the_connection(make_client: Callable[..., Client]
         assert server.connections == 2
 
 
-def test_pool_keeps_no_more_than_its_size(make_client: Callable[..., Client]) -> None:
-    """Many threads at once are all served; afterwards only as many connections as allowed stay."""
+def test_pool_keeps_no_more_than_its_size(make_client: Callable[..., Client], engine: Engine) -> None:
+    """Many at once are all served; afterwards only as many connections as allowed stay."""
     everyone = threading.Barrier(40)
 
     def script(peer: Peer) -> None:
@@ -523,15 +512,7 @@ def test_pool_keeps_no_more_than_its_size(make_client: Callable[..., Client]) ->
 
     with FaultServer(script) as server:
         client = make_client(server.url, pool_size=4)
-        exchanges: list[Exchange] = []
-        threads = [
-            threading.Thread(target=lambda: exchanges.append(send(client, deadline_s=30.0)))
-            for _ in range(40)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        exchanges = send_together(engine, client, 40, deadline_s=30.0)
         assert client.stats() == (40, 0, 4)
     assert [exchange.failure for exchange in exchanges] == [None] * 40
 
@@ -657,7 +638,7 @@ def test_unknown_name(
 
 
 def test_slow_name_lookup_is_bounded(
-    make_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+    make_client: Callable[..., Client], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lookup that hangs ends the attempt in time, and many attempts share one lookup."""
     asked: list[str] = []
@@ -670,12 +651,7 @@ def test_slow_name_lookup_is_bounded(
 
     patch_names(monkeypatch, look_up)
     client = make_client("https://upstream.invalid", connect_timeout_s=SOON_S)
-    exchanges: list[Exchange] = []
-    threads = [threading.Thread(target=lambda: exchanges.append(send(client))) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    exchanges = send_together(engine, client, 20)
     is_over.set()
     assert [exchange[:3] for exchange in exchanges] == [("dns", False, None)] * 20
     assert all(exchange.elapsed_s < AT_MOST_S for exchange in exchanges)

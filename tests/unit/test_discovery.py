@@ -11,7 +11,8 @@ from jsonschema import Draft7Validator
 
 from bridge.core.errors import rows
 from bridge.core.resources import load_json
-from bridge.rpc.discovery import OPENRPC, Method, document, methods, read
+from bridge.rpc.discovery import Method, methods
+from scripts.generate_openrpc import OPENRPC, document, read
 
 DOCUMENT = document("1.2.3")
 REPORTS = [method.name for method in methods() if method.params == "report.params"]

@@ -48,6 +48,8 @@ def request(**members: str) -> str:
         (request(id="1e400"), Call(Number("1e400"), True, "m", None)),
         (request(id="9007199254740993"), Call(Number("9007199254740993"), True, "m", None)),
         (request(params="[]"), Call(1, True, "m", [])),
+        (request(params="null"), Call(1, True, "m", None)),
+        (request(id="", params="null"), Call(None, False, "m", None)),
         (request(params='{"a":1.0}'), Call(1, True, "m", {"a": Number("1.0")})),
         (request(traceparent='"00-1-2-00"', result="1"), Call(1, True, "m", None)),
     ],
@@ -81,7 +83,6 @@ def test_right_envelopes_are_calls(text: str, call: Call) -> None:
         (request(id="[1]"), Invalid(None, "id")),
         (request(id='{"a":1}'), Invalid(None, "id")),
         (request(id="{}", method=""), Invalid(None, "method")),
-        (request(params="null"), Invalid(1, "params")),
         (request(params="1"), Invalid(1, "params")),
         (request(params="1.0"), Invalid(1, "params")),
         (request(params="true"), Invalid(1, "params")),
@@ -218,10 +219,13 @@ def test_responses_have_the_members_of_the_specification() -> None:
 
 def test_protocol_errors_come_from_the_error_table() -> None:
     """What is not JSON and what is no request have their fixed codes and kinds."""
-    parse_error, invalid = parse_error_response(), invalid_response(Number("7.0"))
+    parse_error, invalid = parse_error_response(), invalid_response("version", Number("7.0"))
     assert (parse_error["id"], parse_error["error"]["code"]) == (None, -32700)
     assert parse_error["error"]["data"] == {"kind": "parse_error"}
     assert (invalid["id"], invalid["error"]["code"]) == (Number("7.0"), -32600)
-    assert invalid["error"]["data"] == {"kind": "invalid_request"}
-    assert invalid_response()["id"] is None
+    told = {"rule": "version", "sentence": "The member jsonrpc must be the string 2.0."}
+    assert invalid["error"]["data"] == {"kind": "invalid_request", **told}
+    assert invalid_response("message_too_large")["id"] is None
+    broken = parse_error_response("framing_length")["error"]
+    assert (broken["code"], broken["data"]["rule"]) == (-32700, "framing_length")
     assert all(isinstance(answer["error"]["message"], str) for answer in (parse_error, invalid))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from bridge.engine import Engine
+from bridge.ops import metrics_file
 from bridge.ops.metrics_file import MetricsFile, render
 
 FIGURES: dict[str, Any] = {
@@ -116,9 +119,30 @@ class Told:
         self.events.append((name, fields))
 
 
-def read(done: Callable[[Mapping[str, Any]], None]) -> None:
-    """Hand over the figures at once."""
-    done(FIGURES)
+class WallClock:
+    """A clock whose wall time is set."""
+
+    def __init__(self, *walls: float) -> None:
+        self._walls = list(walls)
+        self.now = Engine(fail).now
+
+    def wall(self) -> float:
+        return self._walls.pop(0) if len(self._walls) > 1 else self._walls[0]
+
+
+def fail(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
+
+
+def make(path: Path, tell: Told, *walls: float) -> MetricsFile:
+    """A metrics file of an engine with these wall times."""
+    return MetricsFile(Engine(fail, clock=WallClock(*walls)), str(path), read, tell)
+
+
+def read() -> Mapping[str, Any]:
+    """The figures."""
+    return FIGURES
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -127,7 +151,7 @@ def test_file_is_replaced_whole(tmp_path: Path) -> None:
     path.write_text("old")
     held = path.open()
     told = Told()
-    MetricsFile(str(path), read, told, lambda: 1012.5).write()
+    make(path, told, 1012.5).write()
     with held:
         assert held.read() == "old"
     assert parse(path.read_text())["report_bridge_start_time_seconds"].samples == {
@@ -142,7 +166,7 @@ def test_failure_is_told_once_until_it_is_over(tmp_path: Path) -> None:
     """A file that cannot be written costs one event, and another one only after it could be written."""
     folder = tmp_path / "later"
     told = Told()
-    file = MetricsFile(str(folder / "bridge.prom"), read, told, lambda: 1012.5)
+    file = make(folder / "bridge.prom", told, 1012.5)
     file.write()
     file.write()
     folder.mkdir()
@@ -157,27 +181,56 @@ def test_failure_is_told_once_until_it_is_over(tmp_path: Path) -> None:
 
 def test_start_time_does_not_move_with_the_clock(tmp_path: Path) -> None:
     """A clock that is set does not make the process look restarted."""
-    walls = iter([1012.5, 5000.0])
-    file = MetricsFile(str(tmp_path / "f"), read, Told(), lambda: next(walls))
+    file = make(tmp_path / "f", Told(), 1012.5, 5000.0)
     file.write()
     file.write()
     assert "report_bridge_start_time_seconds 1000.0\n" in (tmp_path / "f").read_text()
     assert "report_bridge_written_time_seconds 5000.0\n" in (tmp_path / "f").read_text()
 
 
-def test_end_writes_a_last_time(tmp_path: Path) -> None:
-    """Closing does not wait for the next period: it writes and ends."""
+def test_file_is_written_again_and_again_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there soon after the start, written every period, and a last time at the end."""
+    monkeypatch.setattr(metrics_file, "PERIOD_S", 0.02)
     path = tmp_path / "f"
-    file = MetricsFile(str(path), read, Told(), lambda: 1012.5)
+    walls = [1012.5 + number for number in range(500)]
+    engine = Engine(fail, clock=WallClock(*walls))
+    file = MetricsFile(engine, str(path), read, Told())
     file.start()
+
+    def written() -> float:
+        [line] = [line for line in path.read_text().splitlines() if line.startswith("report_bridge_written")]
+        return float(line.split()[1])
+
+    while not path.exists() or written() < 1014.5:
+        engine.sleep(0.005)
+    monkeypatch.setattr(metrics_file, "PERIOD_S", 60.0)
+    engine.sleep(0.1)
+    before = written()
     file.close()
-    assert path.exists()
+    assert written() == before + 1
 
 
-def test_silence_of_the_bridge_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures that do not come in time leave the file as it was, so that its age shows."""
-    monkeypatch.setattr("bridge.ops.metrics_file._PATIENCE_S", 0.01)
-    path = tmp_path / "f"
-    path.write_text("old")
-    MetricsFile(str(path), lambda done: None, Told(), lambda: 1.0).write()
-    assert path.read_text() == "old"
+def test_a_disk_that_stands_still_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that does not end is left alone after a period; others run meanwhile."""
+    go = threading.Event()
+    monkeypatch.setattr(metrics_file, "PERIOD_S", 0.05)
+    monkeypatch.setattr(metrics_file, "_replace", lambda path, data: go.wait(60))
+    engine = Engine(fail)
+    told = Told()
+    file = MetricsFile(engine, str(tmp_path / "f"), read, told)
+    ticks: list[int] = []
+
+    def tick() -> None:
+        for number in range(3):
+            ticks.append(number)
+            engine.sleep(0.005)
+
+    engine.spawn(tick)
+    file.write()
+    go.set()
+    assert ticks == [0, 1, 2]
+    assert told.events == []

@@ -26,7 +26,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.core.redact import Secret
-from bridge.reports.flight import Answer
+from bridge.reports.answers import Answer
 from bridge.reports.pauses import PROOF, PausePolicy
 from tests.world import (
     ENDPOINT,
@@ -357,9 +357,9 @@ def test_unproven_waiters_go_by_window_end(world: World) -> None:
     """If the proving attempt ends without a verdict, the waiter with the earliest end goes next."""
     bridge = Bridge(world)
     world.upstream.fates = iter([Fate(False, Exchange("timeout", True), 10.0)])
-    bridge.report(1, completed_at=bridge.wall() - 44)
+    bridge.report(1, completed_at=bridge.engine.wall() - 44)
     bridge.report(2)
-    bridge.report(3, completed_at=bridge.wall() - 10)
+    bridge.report(3, completed_at=bridge.engine.wall() - 10)
     world.run(12)
     assert [attempt.task_id for _, attempt in world.upstream.attempts][1] == 3
 

@@ -27,6 +27,7 @@ from bridge.core.model import (
 )
 from bridge.reports.verdict import judge
 from tests.world import (
+    EPOCH,
     ENDPOINT,
     IMAGE,
     KEY,
@@ -176,7 +177,7 @@ def test_owner_that_never_settles_is_unknown(world: World, ledger: str) -> None:
     world.upstream.fates = iter([FOREVER])
     first.report(1)
     world.run(0.1)
-    answer = data(second.ask(1, completed_at=second.wall() - 40))
+    answer = data(second.ask(1, completed_at=second.engine.wall() - 40))
     assert (answer["code"], answer["outcome"]) == (-32002, "unknown")
     assert world.t < 1022
 
@@ -275,7 +276,7 @@ def test_refused_request_never_takes_a_report_over(world: World, ledger: str) ->
     first.report(1)
     world.run(0.1)
     refused = second.ask(1, task_type="RecaptchaV2Task")
-    assert data(refused)["code"] == -32012
+    assert data(refused)["code"] == -32011
     world.run(10)
     assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1
 
@@ -294,9 +295,9 @@ def test_story_names_the_owners(world: World, ledger: str) -> None:
         told = [(event.name, event.data) for event in second.store.events(row(second, task_id).seq)]
         begun = [("begun", {"attempt": 1})] if begun_before else []
         assert told[: 2 + len(begun)] == [
-            ("claimed", {"owner": first.instance}),
+            ("claimed", {"owner": first.store.instance}),
             *begun,
-            ("adopted", {"owner": second.instance, "from": first.instance}),
+            ("adopted", {"owner": second.store.instance, "from": first.store.instance}),
         ]
         assert [name for name, _ in told[-2:]] == ["begun", "settled"]
 
@@ -313,7 +314,7 @@ def test_pause_holds_at_its_own_endpoint_only(world: World, ledger: str) -> None
     assert bridge.store.transact([Resume(there.endpoint, None, None)]) == [()]
     (story,) = [event for event in bridge.store.events(row(bridge, 2).seq) if event.name == "pause_opened"]
     assert story.data["rule"] == "key_balance"
-    assert story.data["endsAt"] == pytest.approx(bridge.now() + 600, abs=1)
+    assert story.data["endsAt"] == pytest.approx(bridge.ledger.now() + 600, abs=1)
 
 
 def test_resume_of_an_account_leaves_the_others(world: World, ledger: str) -> None:
@@ -348,7 +349,7 @@ def test_story_tells_of_second_claims_and_of_attempts_counted_late(world: World,
     world.upstream.fates = iter([Fate(False, http(429, retry_after="120"))])
     bridge.ask(1)
     bridge.ask(1)
-    owner = ("claimed", {"owner": bridge.instance})
+    owner = ("claimed", {"owner": bridge.store.instance})
     assert [told for told in story(bridge, 1) if told[0] in ("claimed", "begun")] == [
         owner,
         ("begun", {"attempt": 1}),
@@ -385,7 +386,7 @@ def test_what_is_buried_is_ended_at_the_end_of_its_window(world: World, ledger: 
     world.upstream.fates = iter([Fate(False, verdict(10))])
     dead.ask(2)
     world.run(601)
-    until = dead.now() + 30.0
+    until = dead.ledger.now() + 30.0
     dead.store.transact([Claim(dead.task(3), IMAGE, Window(until, None), Facts(), True)])
     dead.crash()
     other = Bridge(world, ledger, holds=(OTHER_KEY,))
@@ -395,7 +396,7 @@ def test_what_is_buried_is_ended_at_the_end_of_its_window(world: World, ledger: 
     assert balance(other) == [PROBING]
     world.t = until - other.store.clock_offset_s
     assert [ended.task.task_id for ended in other.store.transact([sweep])[0].settled] == [3]
-    assert story(other, 3)[-1][1]["from"] == dead.instance
+    assert story(other, 3)[-1][1]["from"] == dead.store.instance
     assert balance(other) == [OPEN]
 
 
@@ -413,7 +414,7 @@ def test_pause_of_account_and_method_is_resumed_by_account(world: World, ledger:
 def test_local_refusal_counts_no_attempt(world: World, ledger: str) -> None:
     """What is refused here has no attempts, on record and in the answer."""
     bridge = Bridge(world, ledger)
-    assert data(bridge.ask(1, completed_at=bridge.wall() - 90))["attempts"] == 0
+    assert data(bridge.ask(1, completed_at=bridge.engine.wall() - 90))["attempts"] == 0
     assert (row(bridge, 1).attempts, row(bridge, 1).sends) == (0, 0)
 
 
@@ -421,7 +422,7 @@ def test_begun_without_a_known_end_is_buried_before_what_never_began(world: Worl
     """Without completedAt thirty seconds are left to what has begun, and fifty-five to what has not."""
     dead = Bridge(world, ledger, pauses=False)
     claims = [
-        Claim(dead.task(number), IMAGE, Window(None, dead.now()), Facts(), begin)
+        Claim(dead.task(number), IMAGE, Window(None, dead.ledger.now()), Facts(), begin)
         for number, begin in ((1, True), (2, False))
     ]
     dead.store.transact(claims)
@@ -438,7 +439,7 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     dead = Bridge(world, ledger, pauses=False)
     lost = Record(dead.task(0), judge(Exchange("connect", False), False), world.t, 12, None)
     taken, late = Ending("accepted", 0, "accepted"), Ending("not_sent", -32010, "window_closed")
-    window = Window(9e9, None)
+    window = Window(EPOCH + world.t + 55.0, None)
 
     def claim(number: int, begin: bool = True, **more: Any) -> Claim:
         return Claim(dead.task(number), IMAGE, more.pop("window", window), Facts(), begin, **more)
@@ -458,7 +459,7 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     bridge = Bridge(world, ledger, pauses=False)
     bridge.store.transact([*fill(10), *fill(20)])
     numbers = [*range(10, 15), *range(20, 25), *range(50, 55)]
-    earlier = Window(8e9, 5.0)
+    earlier = Window(EPOCH + world.t + 50.0, None)
     changes: list[tuple[int, Any]] = [
         (11, claim(11, refusal=late._replace(kind="wrong_method", code=-32012))),
         (11, claim(11)),
@@ -483,15 +484,14 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
     assert [number for number in numbers if after[number] != before[number]] == [10]
 
 
-def test_late_request_beside_a_begun_report_is_unknown(world: World, ledger: str) -> None:
-    """Who comes too late while a neighbour's attempt is under way is not told that nothing was sent."""
+def test_request_that_would_be_refused_beside_a_report_in_flight_conflicts(world: World, ledger: str) -> None:
+    """Who comes too late or with the wrong type while the task is in flight, here or there, is told of the conflict."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)
     world.upstream.fates = iter([FOREVER_TAKEN])
     first.report(1)
     world.run(0.1)
-    answer = data(second.ask(1, completed_at=second.wall() - 59))
-    assert (answer["code"], answer["outcome"]) == (-32002, "unknown")
-    refused = data(second.ask(1, task_type="RecaptchaV2Task"))
-    assert (refused["code"], refused["outcome"]) == (-32012, "unknown")
-    here = data(first.ask(1, task_type="RecaptchaV2Task"))
-    assert (here["code"], here["outcome"]) == (-32012, "unknown")
+    for bridge in (second, first):
+        for told in ({"completed_at": bridge.engine.wall() - 59}, {"task_type": "RecaptchaV2Task"}):
+            answer = data(bridge.ask(1, **told))
+            assert (answer["code"], answer["outcome"], answer["replayed"]) == (-32011, None, False)
+    assert len(world.upstream.attempts) == 1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -67,20 +65,6 @@ def test_an_installed_package_prefers_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "site" / "schemas").mkdir()
     (tmp_path / "site" / "schemas" / "errors.json").write_text('{"wire": []}', encoding="utf-8")
     assert run_probe(tmp_path / "site", tmp_path) == expected()
-
-
-def test_a_zip_archive_carries_its_files(tmp_path: Path) -> None:
-    """A program packed into one archive reads its members."""
-    copy_package(tmp_path / "bridge")
-    shutil.copytree(ROOT / "schemas", tmp_path / "bridge" / "schemas")
-    archive = tmp_path / "program.pyz"
-    with zipfile.ZipFile(archive, "w") as packed:
-        for folder, _, names in os.walk(tmp_path / "bridge"):
-            for name in names:
-                path = Path(folder) / name
-                packed.write(path, path.relative_to(tmp_path).as_posix())
-    shutil.rmtree(tmp_path / "bridge")
-    assert run_probe(archive, tmp_path) == expected()
 
 
 def test_a_missing_file_is_named() -> None:

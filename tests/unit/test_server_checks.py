@@ -159,7 +159,7 @@ def test_the_drift_is_told(
     find: Find, ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch, ahead_s: float, which: str
 ) -> None:
     """A clock that is off by more than a second is a warning that says in which direction."""
-    monkeypatch.setattr(server_checks, "wall_clock", lambda: time.time() + ahead_s)
+    monkeypatch.setattr(server_checks.SystemClock, "wall", lambda: time.time() + ahead_s)
     found = find(ledger)
     assert statuses(found) == ({"drift": "warning"} if abs(ahead_s) > 1 else {})
     assert which in found["drift"]["message"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bridge.core.events import EVENTS
 from bridge.core.exits import ConfigError
 from bridge.settings import Settings, describe, drop_secrets, load
-from bridge.settings_parse import (
+from bridge.settings.parsing import (
     BadValue,
     has_password,
     is_loopback,
@@ -26,7 +26,7 @@ from bridge.settings_parse import (
     parse_upstream,
     shown,
 )
-from bridge.settings_table import GROUPS, TABLE
+from bridge.settings.table import GROUPS, TABLE
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -165,7 +165,7 @@ def test_unknown_variables_are_a_warning(place: Place) -> None:
     assert [name for name, _ in found.notices] == ["setting_unknown", "setting_unknown"]
     assert found.notices[0][1]["name"] == "REPORT_BRIDGE_CONCURENCY"
     assert "REPORT_BRIDGE_CONCURRENCY" in found.notices[0][1]["hint"]
-    assert found.notices[1][1]["hint"] == "."
+    assert found.notices[1][1]["hint"] == "Unset it."
     for name, fields in found.notices:
         assert set(fields) <= set(EVENTS[name].fields)
 
@@ -468,13 +468,13 @@ def test_secrets_are_dropped_from_the_environment() -> None:
 
 
 def test_the_sandbox_reads_no_key_and_keeps_its_ledger_in_memory(place: Place) -> None:
-    """Key sources are not read, not even wrong ones, and a ledger of the file does not count."""
+    """Key sources are not read, not even wrong ones, and of ledgers only one that a flag names counts."""
     place.write('ledger = "/real.db"\nkey_file = "/k"\nkey_command = "x"\n')
     found = place.load({"sandbox": True}, ANTICAPTCHA_CLIENT_KEY="", ANTICAPTCHA_CLIENT_KEY_FILE="/k")
     assert (found.ledger, found.key_file, found.key_command, found.client_key) == ("memory", None, None, None)
     assert found.notices == ()
     assert place.load({"sandbox": True, "ledger": "/x.db"}).ledger == "/x.db"
-    assert place.load({}, REPORT_BRIDGE_SANDBOX="on", REPORT_BRIDGE_LEDGER="/y.db").ledger == "/y.db"
+    assert place.load({}, REPORT_BRIDGE_SANDBOX="on", REPORT_BRIDGE_LEDGER="/y.db").ledger == "memory"
     assert (
         place.load({"sandbox": False}, REPORT_BRIDGE_SANDBOX="1", ANTICAPTCHA_CLIENT_KEY_FILE="/k").key_file
         == "/k"

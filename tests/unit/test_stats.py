@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from bridge.cli import main, page
 from bridge.cli.drawing import nice_ceiling, short
 from bridge.cli.risks import find_risks
-from bridge.cli.show import Screen
 from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
+from bridge.cli.terminal import Screen
 from bridge.core.errors import rows
 from bridge.ledger.figures import Age, Cause, Cell, Figures, Latency, Pause
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of

@@ -13,9 +13,10 @@ import pytest
 
 from bridge.cli import completion, main, man, snippet
 from bridge.cli.commands import COMMANDS
-from bridge.cli.grammar import Grammar, read_grammar
+from bridge.cli.flags import settings_of, shown_flag
+from bridge.cli.parsers import Command, read_commands
 from bridge.core.exits import EXITS
-from bridge.settings_table import TABLE
+from bridge.settings.table import TABLE
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -33,9 +34,9 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def grammar() -> list[Grammar]:
+def commands() -> list[Command]:
     """The command line as a value."""
-    return list(read_grammar())
+    return list(read_commands())
 
 
 @pytest.mark.parametrize("kind", snippet.SNIPPETS)
@@ -67,21 +68,20 @@ def test_unit_files_have_no_specifier_by_accident() -> None:
     assert "/opt/50%%/report-bridge" in snippet.render_snippet("systemd", ["/opt/50%/report-bridge"])
 
 
-def test_the_grammar_knows_every_flag(grammar: list[Grammar]) -> None:
-    """Each command is there, and each setting's flag with the commands that take settings."""
-    assert [command.name for command in grammar] == list(COMMANDS)
-    for command in grammar:
+def test_every_flag_is_read_from_the_parsers(commands: list[Command]) -> None:
+    """Each command is there, and each setting's flag with the commands that use it."""
+    assert [command.name for command in commands] == list(COMMANDS)
+    for command in commands:
         flags = {name for flag in command.flags for name in flag.names}
-        wanted = {row.flag for row in TABLE if row.flag and (row.kind != "switch" or not row.default)}
-        assert not COMMANDS[command.name].takes_settings or wanted <= flags
+        assert {shown_flag(row) for row in settings_of(command.name)} <= flags
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_completions_name_every_command_and_flag(shell: str, grammar: list[Grammar]) -> None:
+def test_completions_name_every_command_and_flag(shell: str, commands: list[Command]) -> None:
     """Nothing that is understood is missing from a completion."""
-    script = completion.SHELLS[shell](grammar)
+    script = completion.SHELLS[shell](commands)
     assert script.isascii()
-    for command in grammar:
+    for command in commands:
         assert command.name in script
         for flag in command.flags:
             assert all(name.lstrip("-") in script for name in flag.names)
@@ -100,12 +100,12 @@ def test_completions_name_every_command_and_flag(shell: str, grammar: list[Gramm
         (["serve", "--timeout", ""], []),
     ],
 )
-def test_bash_completes(words: list[str], expected: list[str], grammar: list[Grammar]) -> None:
+def test_bash_completes(words: list[str], expected: list[str], commands: list[Command]) -> None:
     """A real bash answers with the words that fit."""
     bash = shutil.which("bash")
     assert bash is not None
     line = " ".join(f"'{word}'" for word in ["report-bridge", *words])
-    script = f"{completion.make_bash(grammar)}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
+    script = f"{completion.make_bash(commands)}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
     script += '_report_bridge; printf "%s\\n" "${COMPREPLY[@]}"'
     ended = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == expected
@@ -118,7 +118,7 @@ def test_another_shell_is_a_usage_mistake(run: Run, word: str) -> None:
     assert run("completion", word)[0] == 2
 
 
-def test_the_manual_has_every_part(run: Run, grammar: list[Grammar]) -> None:
+def test_the_manual_has_every_part(run: Run, commands: list[Command]) -> None:
     """Commands, settings, variables and exit codes are in it; no line begins with a stray control."""
     code, out, err = run("man")
     assert (code, err) == (0, "")
@@ -128,18 +128,16 @@ def test_the_manual_has_every_part(run: Run, grammar: list[Grammar]) -> None:
         assert f".B {number}\n" in out
     known = (".TH", ".SH", ".SS", ".TP", ".PP", ".B ", ".I ", ".nf", ".fi")
     assert all(line.startswith(known) for line in out.splitlines() if line[:1] in (".", "'"))
-    assert out == man.render_manual(grammar)
+    assert out.splitlines() == man.render_manual(commands)
 
 
 def test_find_words_prefers_the_command_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Called as an installed command or an archive, that very file is named; else the interpreter is."""
+    """Called as an installed command, that very file is named; else the interpreter is."""
     command = tmp_path / "report-bridge"
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
     monkeypatch.setattr("sys.argv", [str(command)])
     assert snippet.find_words() == [str(command)]
-    monkeypatch.setattr("sys.argv", [str(tmp_path / "x.pyz")])
-    assert snippet.find_words()[1:] == [str(tmp_path / "x.pyz")]
     monkeypatch.setattr("sys.argv", ["/x/__main__.py"])
     monkeypatch.setattr("sys.executable", str(tmp_path / "none" / "python"))
     assert snippet.find_words()[1:] == ["-m", "bridge"]

@@ -43,6 +43,13 @@ export type PauseScope = "key" | "address" | "method" | "quality" | "transport";
 export type PauseState = "open" | "probing";
 
 /**
+ * What was violated: with invalid_params a JSON Schema keyword; with invalid_request, and with
+ * parse_error if the framing is broken, a row of errors.json, section `rules`. Source: the schema,
+ * or the bridge.
+ */
+export type ProtocolRule = "additionalProperties" | "enum" | "maxItems" | "maxLength" | "maximum" | "minItems" | "minLength" | "minimum" | "pattern" | "required" | "type" | "not_an_object" | "version" | "method" | "id" | "params" | "empty_batch" | "batch_too_large" | "repeated_name" | "lone_surrogate" | "too_deep" | "message_too_large" | "framing_header" | "framing_length" | "framing_truncated";
+
+/**
  * `queued`: recorded, not begun. `sending`: an attempt has begun. `waiting`: between two attempts.
  * `done`: it has an outcome. Source: the ledger.
  */
@@ -306,10 +313,22 @@ export interface ProtocolErrorData {
    * check of the params.
    */
   pointer?: string;
-  /** The JSON Schema keyword that was violated. Only with invalid_params. Source: the schema. */
-  rule?: string;
-  /** What is wrong, in words for people; never holds anything of the input. Source: the bridge. */
+  /**
+   * What was violated: with invalid_params a JSON Schema keyword; with invalid_request, and with
+   * parse_error if the framing is broken, a row of errors.json, section `rules`. Source: the
+   * schema, or the bridge.
+   */
+  rule?: ProtocolRule;
+  /**
+   * What is wrong, in words for people; wherever there is a rule. Never holds anything of the
+   * input. Source: the bridge.
+   */
   sentence?: string;
+  /**
+   * The name of the bridge's own method that is nearest to the one that was asked for, if one is
+   * near. Only with method_not_found. Source: the bridge.
+   */
+  suggestion?: string;
   /** Random mark that is also in the log. Only with internal_error. Source: the bridge. */
   reference?: string;
   /** Present and true if this bridge runs in the sandbox. Source: the settings. */

@@ -1,0 +1,213 @@
+"""What people see in a terminal: text, tables, bars, colours and progress; plain text everywhere else.
+
+Decides by itself what the output can show: nothing but ASCII where the encoding says so, no colour and no
+progress where there is no terminal. Foreign text is escaped first and coloured after.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Final
+
+from bridge.core.text import escape
+
+NARROW: Final = 60
+"""Columns below which bars would say nothing: numbers only."""
+WIDE: Final = 132
+"""Columns that are used at most."""
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_COLOURS: Final = {
+    "bad": "31",
+    "warn": "33",
+    "dim": "2",
+    "bold": "1",
+    "blue": "34",
+    "violet": "35",
+}
+_OURS: Final = "".join(f"\x1b[{code}m|" for code in (*_COLOURS.values(), "0")).rstrip("|").split("|")
+
+
+class Screen:
+    """One output and what it can show.
+
+    Args:
+        stream: where the text goes; default: standard output.
+    """
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        import shutil
+
+        stream = sys.stdout if stream is None else stream
+        self.is_terminal = _is_terminal(stream)
+        encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
+        self.is_unicode = encoding in ("utf8", "utf16", "utf32")
+        self.has_colour = (
+            self.is_terminal
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM", "dumb") not in ("", "dumb")
+        )
+        self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDE) if self.is_terminal else 80
+        self.has_bars = self.is_terminal and self.width >= NARROW
+        """Charts are for people at a terminal that is wide enough."""
+
+    def paint(self, text: str, colour: str) -> str:
+        """Escape a text and colour it, if colours are shown."""
+        text = escape(text)
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.has_colour and text else text
+
+    def bar(self, value: float, most: float, width: int) -> str:
+        """A bar of at most so many columns; something that is not zero shows at least a trace."""
+        if value <= 0 or most <= 0:
+            return ""
+        eighths = max(1, round(value / most * width * 8))
+        if not self.is_unicode:
+            return "#" * max(1, eighths // 8)
+        return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+    def wrap(self, text: str, indent: str = "", first: str | None = None, always: bool = False) -> list[str]:
+        """Break a text into lines that fit a terminal; no word is broken.
+
+        Args:
+            indent: before every line.
+            first: before the first line, in place of that.
+            always: also for files and pipes, which else get it on one line.
+        """
+        first = indent if first is None else first
+        if not self.is_terminal and not always:
+            return [first + escape(text)]
+        import textwrap
+
+        return textwrap.wrap(
+            escape(text),
+            max(self.width, len(indent) + 20),
+            initial_indent=first,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+    def table(
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, drops: bool = True
+    ) -> list[str]:
+        """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
+
+        Args:
+            drops: on a terminal that is too narrow leave out what does not fit, the last columns first; the
+                last line says which. Files and pipes get them all.
+        """
+        cells = [[escape(cell) for cell in row] for row in (head, *rows)]
+        widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+        kept: list[int] = []
+        room = self.width if self.is_terminal and drops else sum(widths) + 2 * len(widths)
+        for index, width in enumerate(widths):
+            if not kept or width <= room:
+                kept.append(index)
+                room -= width + 2
+        lines = ["  ".join(_pad(row[i], widths[i], i < left) for i in kept).rstrip() for row in cells]
+        lines[0] = self.paint(lines[0], "bold")
+        hidden = [name for index, name in enumerate(head) if index not in kept]
+        if hidden:
+            lines += [self.paint(line, "dim") for line in self.wrap(f"No room for: {', '.join(hidden)}.")]
+        return lines
+
+
+def display_width(text: str) -> int:
+    """How many columns a text takes: characters of East Asian scripts take two, marks over others none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _pad(cell: str, width: int, is_left: bool) -> str:
+    blanks = " " * (width - display_width(cell))
+    return cell + blanks if is_left else blanks + cell
+
+
+class Progress:
+    """One line on stderr that says how far a long piece of work is; nothing if that is no terminal.
+
+    Args:
+        what: the work, as the line begins.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._screen = Screen(sys.stderr) if sys.stderr is not None else None
+        self._last = ""
+
+    def tell(self, done: int, whole: int) -> None:
+        """Show how much is done, and of how much."""
+        if self._screen is None or not self._screen.is_terminal:
+            return
+        share = min(1.0, done / whole) if whole else 1.0
+        line = f"{self._what} {self._screen.bar(share, 1.0, 24):<24} {share:4.0%}"
+        if line != self._last:
+            self._last = line
+            _write_error(f"\r{line}\x1b[K" if self._screen.has_colour else f"\r{line}")
+
+    def end(self) -> None:
+        """Take the line away again."""
+        if self._last:
+            _write_error("\r" + " " * len(self._last) + "\r")
+            self._last = ""
+
+
+def print_text(text: str) -> None:
+    """Print text for people on stdout; what could steer the terminal, or it cannot show, is escaped.
+
+    Line ends stay, and on a terminal our own colours: whoever puts foreign text into lines escapes it before.
+    """
+    if sys.stdout is None:
+        return
+    if not text.replace("\n", "").isprintable():
+        ours = _OURS if _is_terminal(sys.stdout) else []
+        text = "\n".join(_escape_around(line, ours) for line in text.split("\n"))
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _escape_around(line: str, ours: Sequence[str]) -> str:
+    if not ours:
+        return escape(line)
+    return ours[0].join(_escape_around(part, ours[1:]) for part in line.split(ours[0]))
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines for people on stdout."""
+    print_text("\n".join(lines) + "\n")
+
+
+def print_json(value: object, indent: int | None = 2) -> None:
+    """Print a value as JSON on stdout."""
+    import json
+
+    print_text(json.dumps(value, indent=indent) + "\n")
+
+
+def warn(text: str) -> None:
+    """Say something on stderr that does not belong into the output."""
+    if sys.stderr is not None:
+        _write_error(f"report-bridge: {escape(text)}\n".encode("ascii", "backslashreplace").decode("ascii"))
+
+
+def share(part: int, whole: int) -> str:
+    """Write a share as a percentage; a dash where there is no whole."""
+    return "-" if not whole else f"{100 * part / whole:.1f}%"
+
+
+def _write_error(text: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _is_terminal(stream: IO[str]) -> bool:
+    try:
+        return stream.isatty()
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,69 @@
+"""Foreign text made safe to show, and small words for people.
+
+Foreign is whatever comes from the upstream, a caller, a file, the environment or a neighbour. The rule
+for single characters is spelled here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+_FORMULA: Final = ("=", "+", "-", "@")
+"""What a cell begins with that a spreadsheet computes. TAB and CR, which some skip before it, are escaped."""
+
+
+def is_unsafe(char: str) -> bool:
+    """Return whether a character could steer a terminal, break a line or turn the reading direction.
+
+    Those are C0, DEL, C1, line and paragraph separators, marks of bidirectional text and lone surrogates.
+    """
+    return (
+        char < " "
+        or "\x7f" <= char <= "\x9f"
+        or char in "\u061c\u200e\u200f\u2028\u2029"
+        or "\u202a" <= char <= "\u202e"
+        or "\u2066" <= char <= "\u2069"
+        or "\ud800" <= char <= "\udfff"
+    )
+
+
+def escape_char(char: str) -> str:
+    """Return a character as it may be shown: unsafe ones become ``\\u`` and four digits."""
+    return f"\\u{ord(char):04x}" if is_unsafe(char) else char
+
+
+def escape(text: str) -> str:
+    """Return foreign text as it may be shown to people, on one line."""
+    return text if text.isprintable() else "".join(map(escape_char, text))
+
+
+def escape_cell(text: str) -> str:
+    """Return foreign text for a cell of a CSV file: an apostrophe goes before what would be a formula."""
+    return f"'{escape(text)}" if text.startswith(_FORMULA) else escape(text)
+
+
+def hide_keys(text: str) -> str:
+    """Return text with what may be a key as ``***``: it may have been given as a file's name."""
+    import re  # only ever needed on the way to a message
+
+    return re.sub(r"(?=[A-Za-z]*[0-9])[0-9A-Za-z]{16,}", "***", text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was probably meant; None if none is near."""
+    from difflib import get_close_matches  # only ever needed on the way to a message
+
+    near = get_close_matches(word, sorted(known), 1, 0.7)
+    return near[0] if near else None
+
+
+def suggest(word: str, known: Iterable[str], sentence: str = "; did you mean {}?") -> str:
+    """Return the sentence with the nearest known word in it, or a full stop if none is near."""
+    near = nearest(word, known)
+    return "." if near is None else sentence.format(near)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun: ``1 report``, ``1,234 reports``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,132 @@
+"""Time without waiting: engines whose loops share one virtual time, in one thread, with chance from a seed.
+
+Everything runs in the order in which it was asked for, so the same seed gives the same run. There are no
+threads, and nothing of the world but what a test or a simulation puts there. Used by those two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+
+class VirtualTime:
+    """What all loops of a world share: the moment, what is to be called now, and what later."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.t = 0.0
+        """Seconds of true time."""
+        self.random = random.Random(seed)
+        self._ready: deque[tuple[VirtualLoop | None, Callable[..., object], tuple[Any, ...]]] = deque()
+        self._heap: list[tuple[float, int, VirtualLoop | None, Callable[[], object]]] = []
+        self._order = count()
+        self._ends_at = 0.0
+        self._main: Any = None
+        self.driver = greenlet(self._drive)
+
+    def call_soon(self, loop: VirtualLoop | None, call: Callable[..., object], *arguments: Any) -> None:
+        """Call something now, after what was asked for before; not if the loop has died meanwhile."""
+        self._ready.append((loop, call, arguments))
+
+    def call_in(self, seconds: float, call: Callable[[], object], loop: VirtualLoop | None = None) -> None:
+        """Call something later."""
+        heappush(self._heap, (self.t + max(seconds, 0.0), next(self._order), loop, call))
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass; what is due at its end is done too. Must not be called by what runs in it."""
+        self._ends_at = self.t + seconds
+        self._main = getcurrent()
+        self.driver.switch()
+
+    def _drive(self) -> None:
+        while True:
+            ready = self._ready
+            while ready:
+                loop, call, arguments = ready.popleft()
+                if loop is None or loop.is_alive:
+                    call(*arguments)
+            if self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
+                at, _, loop, later = heappop(self._heap)
+                self.t = max(self.t, at)
+                if loop is None or loop.is_alive:
+                    later()
+            else:
+                self.t = max(self.t, self._ends_at)
+                self._main.switch()
+
+
+class VirtualLoop:
+    """The loop of one process in a virtual time; fits `bridge.engine.core.Loop`."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self.time = time
+        self.is_alive = True
+        self.hub = time.driver
+        self.switch: Callable[[], Any] = time.driver.switch
+        self.has_threads = True
+        self.thread_takes_s: Callable[[], float] = lambda: 0.0
+        """How long something on a thread takes."""
+        self._bell = 0
+
+    def call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call something now, after what was asked for before."""
+        self.time.call_soon(self, call, *arguments)
+
+    def kill(self) -> None:
+        """End the process at once: nothing of it is called any more."""
+        self.is_alive = False
+
+    def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call something in so many seconds; replaces what was asked before."""
+        self._bell += 1
+        bell = self._bell
+
+        def ring() -> None:
+            if bell == self._bell:
+                call()
+
+        self.time.call_in(seconds, ring, self)
+
+    def watch(self, fd: int, what: int) -> Any:
+        """There are no descriptors here."""
+        raise OSError("a virtual loop has no descriptors")
+
+    def on_signal(self, number: int, call: Callable[[int], object]) -> None:
+        """There are no signals here."""
+
+    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """Call something soon."""
+        self.time.call_soon(self, call, *arguments)
+
+    def start_in_pool(
+        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
+    ) -> None:
+        """Run something after as long as a thread would take."""
+        if not self.has_threads:
+            raise RuntimeError("no thread")
+
+        def run() -> None:
+            try:
+                value, error = function(), None
+            except Exception as failure:
+                value, error = None, failure
+            done(value, error)
+
+        self.time.call_in(self.thread_takes_s(), run, self)
+
+    def start_thread(self, run: Callable[[], None], name: str) -> None:
+        """There are no threads of their own here: a `Worker` does its work in the loop."""
+        raise RuntimeError("no thread")
+
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes of the world's chance."""
+        return self.time.random.randbytes(count)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

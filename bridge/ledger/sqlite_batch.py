@@ -1,0 +1,318 @@
+"""How a batch of operations reads and writes SQLite: a few statements, however many reports it holds.
+
+Each change of a report is guarded by what it was before. Knows no connection's life and no rule: those are in
+`bridge.ledger.sqlite` and `bridge.ledger.transactions`. Imported by `bridge.ledger.sqlite` and by the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from bridge.core.model import ACCEPTED, GUARD_S, OUTCOMES, Listing, PauseState, Prune, Row, Task
+from bridge.ledger.port import EventRow, Forget, Policy
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode, from_pause, from_row, to_pause, to_row
+from bridge.ledger.transactions import TABLE, Entry, Transactions
+
+if TYPE_CHECKING:
+    from bridge.ledger.owners import Owners
+    from bridge.ledger.sqlite_driver import Connection
+
+_Values = tuple[Any, ...]
+_MOST_ACCOUNTS: Final = 10_000
+"""Accounts remembered by number; a guess that bounds memory."""
+_DAY_S: Final = 86_400.0
+
+_COLUMNS: Final = ", ".join(COLUMNS)
+_FOUND: Final = f"{_COLUMNS}, (SELECT coalesce(max(nth), 0) FROM events WHERE report = seq)"
+FIND: Final = f"SELECT {_FOUND} FROM reports WHERE account_id = ? AND task_id = ? AND current = 1"
+"""The newest report of a task."""
+_FIND_MANY: Final = (
+    f"SELECT {_FOUND} FROM reports WHERE account_id = ? AND current = 1 "
+    "AND task_id IN (SELECT value FROM json_each(?))"
+)
+_FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
+_FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
+EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
+_PRUNE: Final = (
+    "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
+    "AND finished_at < ? AND finished_wall < ? ORDER BY recorded_wall LIMIT ?)"
+)
+_RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
+_PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
+_SAVE_PAUSE: Final = (
+    f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({', '.join('?' * len(PAUSE_COLUMNS))}, ?)"
+)
+OPEN_PAUSES: Final = (
+    f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
+)
+# Left alone, SQLite walks the table in the order of `seq` until one fits: 0.4 s in a million reports.
+BY_TIME: Final = "FROM reports INDEXED BY reports_by_time WHERE"
+
+_MOST_ROWS: Final = 32
+"""Rows that one statement writes at most. It costs a third of as many statements."""
+_SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
+# What an attempt or an ending changes, and what a claim or a narrower window changes beside it.
+_ENDED: Final = (4, 5, 6, 7, 8, 9, 16, 17, 18, 20, 21, 22)
+_CLAIMED: Final = (3, 10, 11, 12, 13, 14, 15)
+
+
+def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
+    row = f"({', '.join('?' * marks)})"
+    return {n: f"{head}{', '.join([row] * n)}{tail}" for n in _SIZES}
+
+
+def _update(places: Sequence[int]) -> dict[int, str]:
+    assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
+    n = len(places)
+    where = (
+        f"reports.seq = v.column{n + 1} AND reports.state = v.column{n + 2} AND reports.owner IS v.column{n + 3}"
+    )
+    return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
+
+
+_UPDATE_ENDED: Final = _update(_ENDED)
+_UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
+_ADD_REPORTS: Final = _per_size(f"INSERT INTO reports ({_COLUMNS}) VALUES ", len(COLUMNS))
+_ADD_EVENTS: Final = _per_size("INSERT INTO events (report, nth, at_wall, name, data) VALUES ", 5)
+"""Number of rows -> the statement that writes so many."""
+_find_pauses: dict[int, str] = {}
+
+
+class Raced(Exception):
+    """A report was not as it was remembered: undo the batch and read it again."""
+
+
+class SqliteBatch(Transactions):
+    """The operations on SQLite.
+
+    Args:
+        connection: what the statements run on.
+        owners: say who is alive.
+    """
+
+    def __init__(self, connection: Connection, policy: Policy, owners: Owners) -> None:
+        super().__init__(policy, owners.instance)
+        self.is_alive = owners.is_alive
+        self.pruned_from = 0.0
+        """No prune before this instant of the timeline."""
+        self._owners = owners
+        self._connection = connection
+        self._execute: Callable[..., Any] = connection.execute
+        self._ids: dict[tuple[str, str], int] = {}
+        self._names: dict[int, tuple[str, str]] = {}
+        self._last_seq: int | None = None
+        self._listed: list[str] = []
+
+    def clear(self) -> None:
+        """Begin with nothing read and nothing kept."""
+        super().clear()
+        self._last_seq = None
+
+    def forget_own(self) -> None:
+        """Drop what was remembered of a transaction that was rolled back."""
+        super().forget_own()
+        self._ids.clear()
+        self._names.clear()
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def fetch(self, tasks: Sequence[Task]) -> None:
+        """Read the newest reports of tasks."""
+        wanted: dict[int, dict[int, Task]] = {}
+        for task in tasks:
+            self.entries[task] = None
+            account_id = self._find_account(task)
+            if account_id is not None:
+                wanted.setdefault(account_id, {})[task.task_id] = task
+        for account_id, numbers in wanted.items():
+            if len(numbers) == 1:
+                found = self._execute(FIND, (account_id, next(iter(numbers))))
+            else:
+                found = self._execute(_FIND_MANY, (account_id, encode(list(numbers))))
+            for values in found:
+                self._enter(values, numbers[values[2]])
+
+    def _enter(self, values: Sequence[Any], task: Task) -> Entry:
+        row = to_row(values, task.endpoint, task.account)
+        entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
+        return entry
+
+    def _find_account(self, task: Task) -> int | None:
+        name = (task.endpoint, task.account)
+        known = self._ids.get(name)
+        if known is None:
+            found = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).fetchone()
+            if found is None:
+                return None
+            if len(self._ids) >= _MOST_ACCOUNTS:
+                self._ids.clear()
+            known = self._ids[name] = int(found[0])
+        return known
+
+    def account_id(self, task: Task) -> int:
+        """The number of an account, which is made if it is new."""
+        number = self._find_account(task)
+        if number is None:
+            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
+            self._execute(statement, (task.endpoint, task.account))
+            number = self._find_account(task)
+            assert number is not None
+        return number
+
+    def next_seq(self) -> int:
+        """The number of a new report."""
+        if self._last_seq is None:
+            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").fetchone()[0])
+        self._last_seq += 1
+        return self._last_seq
+
+    def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
+        """Read all pauses about some subjects."""
+        statement = _find_pauses.get(len(subjects))
+        if statement is None:
+            marks = ", ".join("?" * len(subjects))
+            statement = f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
+            _find_pauses[len(subjects)] = statement
+        for subject in subjects:
+            self.pauses[endpoint, subject] = {}
+        for columns in self._execute(statement, (endpoint, *subjects)):
+            state = to_pause(columns)
+            self.pauses[endpoint, state.key.subject][state.key] = state
+
+    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+        """The pauses of an endpoint that are not closed."""
+        return [to_pause(values) for values in self._execute(OPEN_PAUSES, (endpoint,)).fetchall()]
+
+    def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
+        """A page of reports, newest first, and where the next page begins."""
+        statement, values = select_listing(op, op.limit + 1)
+        rows = [to_row(v, v[-2], v[-1]) for v in self._execute(statement, values)]
+        page = tuple(rows[: op.limit])
+        return page, page[-1].seq if len(rows) > op.limit and page else None
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._execute(EVENTS, (seq,)))
+
+    def left(self) -> Sequence[Entry]:
+        """The reports of dead instances. The write lock keeps others from them."""
+        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (self.instance,)).fetchall()]
+        dead = [owner for owner in self._listed if not self.is_alive(owner)]
+        found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
+        return [self._enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
+
+    def _name_of(self, account_id: int) -> tuple[str, str]:
+        names = self._names.get(account_id)
+        if names is None:
+            statement = "SELECT endpoint, account FROM accounts WHERE id = ?"
+            names = self._names[account_id] = tuple(self._execute(statement, (account_id,)).fetchone())
+        return names
+
+    def end_sweep(self) -> None:
+        """Delete the lock files of those who left nothing."""
+        self._owners.remove_dead(keep=self._listed)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write what was kept.
+
+        Raises:
+            Raced: A report was not as it was remembered.
+        """
+        ended: list[_Values] = []
+        claimed: list[_Values] = []
+        for entry in self.changed.values():
+            row, was = entry.row, entry.read
+            assert was is not None
+            if not entry.is_current:
+                self._demand(1, lambda seq=row.seq: self._execute(_RETIRE, (seq,)))
+                continue
+            columns = from_row(row, entry.account_id, entry.finished_at)
+            values = [columns[place] for place in _ENDED]
+            is_narrow = row.window is was.window and row.facts is was.facts and row.method == was.method
+            if not is_narrow:
+                values += [columns[place] for place in _CLAIMED]
+            values += (row.seq, was.state, was.owner)
+            (ended if is_narrow else claimed).append(tuple(values))
+        self._demand(len(ended), lambda: self._write_rows(_UPDATE_ENDED, ended))
+        self._demand(len(claimed), lambda: self._write_rows(_UPDATE_ALL, claimed))
+        added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
+        self._write_rows(_ADD_REPORTS, added)
+        self._write_rows(_ADD_EVENTS, self.told)
+        for (endpoint, _), state in self.saved.items():
+            self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
+
+    def _demand(self, count: int, write: Callable[[], Any]) -> None:
+        if count:
+            before = self._connection.total_changes
+            write()
+            if self._connection.total_changes - before != count:
+                raise Raced
+
+    def _write_rows(self, statements: Mapping[int, str], rows: Sequence[_Values]) -> None:
+        """Write rows in as few statements as there are; there is one for each power of two."""
+        at = 0
+        while at < len(rows):
+            count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+            values = rows[at] if count == 1 else [value for row in rows[at : at + count] for value in row]
+            self._execute(statements[count], values)
+            at += count
+
+    def prune(self, op: Prune) -> int:
+        """Delete old reports with their events, never one that still guards its task by either clock."""
+        if self.now < self.pruned_from:
+            return 0
+        self.flush()
+        self._execute(_PRUNE, (op.before_wall, self.now - GUARD_S, self.wall - GUARD_S, op.limit))
+        # Without the events that went with them.
+        return int(self._execute("SELECT changes()").fetchone()[0])
+
+    def forget(self, op: Forget) -> None:
+        """Drop a report with its events."""
+        entry = self._find(op.task)
+        if entry is not None:
+            self.flush()
+            self._execute("DELETE FROM reports WHERE seq = ?", (entry.row.seq,))
+            self.entries[op.task] = None
+            self._own.pop(op.task, None)
+            self._touched = [touched for touched in self._touched if touched is not entry]
+
+
+OPERATIONS: Final = TABLE | {Forget: SqliteBatch.forget}
+
+
+def select_listing(listing: Listing, limit: int) -> tuple[str, Mapping[str, Any]]:
+    """The statement and its values for one page of reports, newest first."""
+    terms = ["TRUE"]
+    values: dict[str, Any] = {"limit": limit}
+    if listing.endpoint is not None:
+        terms.append("a.endpoint = :endpoint")
+        values["endpoint"] = listing.endpoint
+    if listing.before_seq is not None:
+        terms.append("r.seq < :before_seq")
+        values["before_seq"] = listing.before_seq
+    if listing.since_wall is not None:
+        # The clock may have jumped, so `seq` and time need not agree; the index finds where to stop.
+        terms.append(f"r.seq >= (SELECT min(seq) {BY_TIME} recorded_wall >= :since_wall)")
+        terms.append("+r.recorded_wall >= :since_wall")
+        values["since_wall"] = listing.since_wall
+    if listing.until_wall is not None:
+        terms.append(f"r.seq <= (SELECT max(seq) {BY_TIME} recorded_wall < :until_wall)")
+        terms.append("+r.recorded_wall < :until_wall")
+        values["until_wall"] = listing.until_wall
+    if listing.outcome is not None:
+        outcome = listing.outcome if listing.outcome in OUTCOMES else ""
+        # Spelled out, since a parameter would not prove that the partial index holds every match.
+        sign = "+" if outcome == ACCEPTED else ""
+        terms.append(f"{sign}r.outcome = '{outcome}' AND {sign}r.outcome {'=' if sign else '<>'} 'accepted'")
+    if listing.method is not None:
+        terms.append("r.method = :method")
+        values["method"] = listing.method
+    columns = ", ".join(f"r.{name}" for name in COLUMNS)
+    return (
+        f"SELECT {columns}, a.endpoint, a.account FROM reports AS r CROSS JOIN accounts AS a "
+        f"WHERE a.id = r.account_id AND {' AND '.join(terms)} ORDER BY r.seq DESC LIMIT :limit"
+    ), values

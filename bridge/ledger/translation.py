@@ -1,0 +1,167 @@
+"""How one ledger's accounts and times are said in another one's.
+
+A bridge names accounts with the secret, and times on the timeline, of the first store it opened. A store opened later
+(the file, after a start in memory) has its own; a `View` translates at its door, so that nobody else ever meets two
+names for one account. Does no I/O. Imported by the outbox and the writer only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
+from bridge.ledger.port import Known, Restore, Store
+
+MAX_KEYS: Final = 10_000
+"""Keys remembered for translation. A guess; nobody has so many, and memory must stay bounded."""
+Name = Callable[[str], str]
+
+
+def hash_account(secret: bytes, text: str) -> str:
+    """Name a client key: keyed BLAKE2b, 128 bits, as 32 hex digits.
+
+    BLAKE2b and not HMAC-SHA256, because it has the key built in and needs no OpenSSL at start.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    return blake2b(data, key=secret[:64], digest_size=16, person=b"account").hexdigest()
+
+
+class Accounts:
+    """The names of accounts for the life of this process, and the keys they came from.
+
+    Thread safety: `name` may be called from any thread once `settle` has been called.
+    """
+
+    __slots__ = ("keys", "names", "offset_s", "secret")
+
+    def __init__(self) -> None:
+        self.secret: bytes | None = None
+        self.offset_s = 0.0
+        self.keys: dict[str, str] = {}
+        """Account -> key."""
+        self.names: dict[str, str] = {}
+
+    def settle(self, secret: bytes, offset_s: float) -> None:
+        """Take secret and timeline of the first store; later calls change nothing."""
+        if self.secret is None:
+            self.offset_s = offset_s
+            self.secret = secret
+
+    def name(self, text: str) -> str:
+        """The account of a key in this process."""
+        known = self.names.get(text)
+        if known is not None:
+            return known
+        assert self.secret is not None
+        account = hash_account(self.secret, text)
+        if len(self.keys) < MAX_KEYS:
+            self.names[text] = account
+            self.keys[account] = text
+        return account
+
+
+class View:
+    """A store that speaks the names and times of `Accounts`.
+
+    Thread safety: that of the store.
+    """
+
+    __slots__ = ("_accounts", "_inside", "_outside", "_shift_s", "is_plain", "store")
+
+    def __init__(self, store: Store, accounts: Accounts) -> None:
+        self.store = store
+        self._accounts = accounts
+        self._shift_s = store.clock_offset_s - accounts.offset_s
+        self._inside: dict[str, str] = {}
+        self._outside: dict[str, str] = {}
+        self.is_plain = store.secret == accounts.secret and self._shift_s == 0.0
+
+    def transact(self, operations: Sequence[Any]) -> list[Any]:
+        """As `Store.transact`."""
+        if self.is_plain:
+            return self.store.transact(operations)
+        return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
+
+    def read(self, operation: Look | Listing | Pauses) -> Any:
+        """As `Store.read`."""
+        return self._tell(self.store.read(self._say(operation)))
+
+    def ask(self, task: Task, method: str | None) -> Known:
+        """As `Store.ask`."""
+        known: Known = self._tell(self.store.ask(self._say(task), method))
+        return known
+
+    def seen(self) -> Iterator[tuple[str, tuple[PauseState, ...]]]:
+        """The pauses that the store last told, by endpoint."""
+        for (endpoint, _), states in self.store.seen.items():
+            yield endpoint, self._tell(tuple(states.values()))
+
+    def _say(self, value: Any) -> Any:
+        return value if self.is_plain else translate(value, self._name_inside, self._shift_s)
+
+    def _tell(self, value: Any) -> Any:
+        return value if self.is_plain else translate(value, self._name_outside, -self._shift_s)
+
+    def _name_inside(self, account: str) -> str:
+        inside = self._inside.get(account)
+        if inside is None:
+            text = self._accounts.keys.get(account)
+            inside = account if text is None else hash_account(self.store.secret, text)
+            self._inside[account] = inside
+            self._outside[inside] = account
+        return inside
+
+    def _name_outside(self, inside: str) -> str:
+        if inside not in self._outside:
+            for account in tuple(self._accounts.keys):
+                self._name_inside(account)
+        return self._outside.get(inside, inside)
+
+
+def translate(value: Any, name: Name, shift_s: float) -> Any:
+    """An operation, an answer or a part of them with accounts named anew and times moved."""
+    kind = type(value)
+    if kind is Task:
+        return value._replace(account=name(value.account))
+    if kind is Window:
+        return Window(*(_move(at, shift_s) for at in value))
+    if kind is PauseState:
+        return _translate_pause(value, name, shift_s)
+    if kind is Sweep:
+        return value._replace(accounts=frozenset(map(name, value.accounts)))
+    if kind is Resume:
+        return value if value.account is None else value._replace(account=name(value.account))
+    if not isinstance(value, tuple):
+        return value
+    parts = [translate(part, name, shift_s) for part in value]
+    if not hasattr(kind, "_make"):
+        return tuple(parts)
+    moved: Any = kind(*parts)
+    if kind is Record:
+        return moved._replace(began_at=moved.began_at + shift_s)
+    if kind is Gate:
+        return moved._replace(until=_move(moved.until, shift_s))
+    if kind is Restore or kind is Known:
+        return moved._replace(finished_at=_move(moved.finished_at, shift_s))
+    return moved
+
+
+def _translate_pause(value: PauseState, name: Name, shift_s: float) -> PauseState:
+    def rename(probe: str) -> str:
+        account, slash, task_id = probe.partition("/")
+        return name(account) + slash + task_id
+
+    subject = "/".join([name(part) for part in value.key.subject.split("/")])
+    return value._replace(
+        key=value.key._replace(subject=subject),
+        recent=tuple([(at + shift_s, rename(task)) for at, task in value.recent]),
+        opened_at=_move(value.opened_at, shift_s),
+        ends_at=_move(value.ends_at, shift_s),
+        probe_task=None if value.probe_task is None else rename(value.probe_task),
+    )
+
+
+def _move(at: float | None, shift_s: float) -> float | None:
+    return None if at is None else at + shift_s

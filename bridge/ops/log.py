@@ -1,0 +1,231 @@
+"""The log: events become lines on stderr or in a file.
+
+Nobody waits for the reader of the log: lines that it does not take wait in an outlet, and are dropped and
+counted when too many do. Every string goes through the scrubber. Must not import the standard logging module
+at start; `Log.adopt_libraries` tames it once a library has loaded it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bridge.core.events import DEBUG, EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
+from bridge.core.exits import ConfigError
+from bridge.core.redact import Scrubber
+from bridge.engine import Engine, Outlet, SystemClock
+
+QUEUE_LINES: Final = 1000
+"""Lines that may wait for the reader: some seconds of the busiest log, under 1 MB of memory."""
+ROTATION_CHECK_S: Final = 1.0
+"""How often a log file is compared with its path, so that a renamed file is left within a second."""
+
+
+class Log:
+    """Where events go.
+
+    Works from the start, and without an engine; see `attach`. Thread safety: once an engine is attached,
+    `event` may be called from any thread, everything else from the engine's.
+
+    Attributes:
+        dropped: events lost because too many lines were waiting or the log could not be written.
+        threshold: number of the lowest level that is written; see `bridge.core.events.LEVELS`.
+    """
+
+    def __init__(
+        self, descriptor: int, *, threshold: int, text: bool, scrubber: Scrubber, path: str | None = None
+    ) -> None:
+        """Write to an open descriptor; use `Log.open` to choose one by the settings."""
+        self.threshold = threshold
+        self.dropped = 0
+        self._told_dropped = 0
+        self._engine: Engine | None = None
+        self._wall: Callable[[], float] = SystemClock.wall
+        self._descriptor = descriptor
+        self._outlet = self._open_outlet()
+        self._path = path
+        self._checked_at = 0.0
+        self._render = _text_line if text else _json_line
+        self._scrubber = scrubber
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls,
+        level: str = "warning",
+        format: str = "auto",
+        file: str | None = None,
+        scrubber: Scrubber | None = None,
+    ) -> Log:
+        """Open the log that the settings ask for.
+
+        Args:
+            level: ``debug``, ``info``, ``warning`` or ``error``.
+            format: ``json``, ``text``, or ``auto``: text on a terminal, else JSON lines.
+            file: path that is appended to and made with mode 0600; default: stderr.
+            scrubber: what every string goes through.
+
+        Raises:
+            ConfigError: the file cannot be opened.
+        """
+        descriptor = 2 if file is None else _open_file(file)
+        text = format == "text" or (format == "auto" and file is None and _is_terminal(descriptor))
+        return cls(descriptor, threshold=LEVELS[level], text=text, scrubber=scrubber or Scrubber(), path=file)
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Log one event; never raises and never waits.
+
+        Args:
+            name: a row of `bridge.core.events.EVENTS`; an unknown one is logged as a warning.
+            fields: values of that row's fields; strings are scrubbed before they are written.
+        """
+        row = EVENTS.get(name)
+        level = WARNING if row is None else row.level
+        if level < self.threshold:
+            return
+        engine, at = self._engine, self._wall()
+        if engine is None or engine.is_here():
+            self._take(at, level, name, fields)
+        else:
+            engine.call_soon_from_thread(self._take, at, level, name, fields)
+
+    def attach(self, engine: Engine) -> None:
+        """From now on wait for the reader of the log in the engine, and take the time from it."""
+        self._engine = engine
+        self._wall = engine.wall
+        self._outlet.attach(engine)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what waits, for at most ``timeout_s`` seconds, and take no more events."""
+        self._is_closed = True
+        engine = self._engine
+        is_written = self._outlet.drain(None if engine is None else engine.now() + timeout_s)
+        if is_written and self._path is not None and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def adopt_libraries(self) -> None:
+        """Keep the standard logging module off stderr; call it after the libraries have been loaded.
+
+        Their messages become `library_message` events, at level debug only. Libraries log arguments,
+        so nothing of them is shown otherwise.
+        """
+        import logging
+
+        logging.raiseExceptions = False
+        logging.lastResort = None
+        root = logging.getLogger()
+        if self.threshold > DEBUG:
+            if not any(isinstance(handler, logging.NullHandler) for handler in root.handlers):
+                root.addHandler(logging.NullHandler())
+            return
+        event = self.event
+
+        class Adopted(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                try:
+                    text = record.getMessage()
+                except Exception:
+                    text = "(a message that cannot be formatted)"
+                event("library_message", library=record.name, severity=record.levelname.lower(), text=text)
+
+        root.addHandler(Adopted())
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _take(self, at: float, level: int, name: str, fields: Mapping[str, Any]) -> None:
+        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
+            self.dropped += 1
+            return
+        try:
+            line = self._render(at, level, name, self._scrubber.scrub_value(fields))
+            self._reopen_if_moved(at)
+        except Exception:
+            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
+        else:
+            self._outlet.put(line)
+
+    def _open_outlet(self) -> Outlet:
+        return Outlet(self._descriptor, self._engine, on_room=self._tell_dropped, on_lost=self._note_lost)
+
+    def _note_lost(self, count: int) -> None:
+        self.dropped += count
+
+    def _tell_dropped(self) -> None:
+        missing = self.dropped - self._told_dropped
+        if missing and self.threshold <= WARNING and not self._outlet.backlog and not self._is_closed:
+            self._told_dropped = self.dropped
+            self._take(self._wall(), WARNING, "log_dropped", {"count": missing})
+
+    def _reopen_if_moved(self, at: float) -> None:
+        if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
+            return
+        self._checked_at = at
+        here = os.fstat(self._descriptor)
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            pass
+        else:
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                return
+        if not self._outlet.flush():
+            return  # somebody still waits to write to it
+        try:
+            fresh = _open_file(self._path)
+        except ConfigError:
+            return  # the old file is still better than none
+        os.close(self._descriptor)
+        self._descriptor = fresh
+        self._outlet = self._open_outlet()
+
+
+def _open_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise ConfigError(
+            f"The log file {path} cannot be opened ({reason}); name another one with --log-file."
+        ) from error
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+# --- lines -----------------------------------------------------------------------------------
+
+
+def format_time(at: float) -> str:
+    """Return UNIX seconds as RFC 3339 in UTC with milliseconds."""
+    whole, fraction = divmod(int(at * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:03}Z"
+
+
+def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
+    line: dict[str, Any] = {
+        "time": format_time(at),
+        "level": LEVEL_NAMES[level],
+        "event": name,
+        "message": render_sentence(name, fields),
+    }
+    for field, value in fields.items():
+        is_number = not isinstance(value, float) or value - value == 0
+        line.setdefault(field, value if is_number else None)  # JSON has no NaN and no Infinity
+    return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
+    text = f"{format_time(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
+    trace = fields.get("trace")
+    if trace:
+        text = f"{text} | {trace}"
+    # One line, one event, and no control sequences on somebody's terminal.
+    return text.encode("unicode_escape") + b"\n"

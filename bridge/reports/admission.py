@@ -1,0 +1,121 @@
+"""Who may send next: the slots, and the reports that wait for another one's attempt.
+
+In both lists the report whose window ends first goes first. Whether a pause or an unproven key holds an
+attempt back is decided by `bridge.reports.pauses` in the ledger's transaction; here reports only wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+from typing import Final
+
+from bridge.engine import Engine
+from bridge.reports import window as windows
+from bridge.reports.job import Job
+
+POLL_S: Final = 0.25
+"""How often the first report that waits for another bridge's probe asks again."""
+
+
+class _Waiting:
+    """Jobs in the order of their windows' ends."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Job]] = []
+        self._jobs: set[Job] = set()
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def wait(self, job: Job) -> None:
+        """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
+        self._jobs.add(job)
+        heapq.heappush(self._heap, (windows.ends_at(job.window, job.has_begun), next(self._order), job))
+        try:
+            job.pause()
+        finally:
+            self._jobs.discard(job)
+
+    def pop(self) -> Job | None:
+        """Take out the job whose window ends first and wake it."""
+        while self._heap:
+            job = heapq.heappop(self._heap)[2]
+            if job in self._jobs:
+                self._jobs.discard(job)
+                job.wake()
+                return job
+        return None
+
+
+class Slots:
+    """Bounds the attempts that are made at one time; nothing else holds a slot."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting = _Waiting()
+
+    def take_free(self, job: Job) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        if not job.has_slot and self._free and not self._waiting:
+            self._free -= 1
+            job.has_slot = True
+        return job.has_slot
+
+    def take(self, job: Job) -> None:
+        """Wait for a slot.
+
+        Raises:
+            Interrupted: the job was ended before it got one.
+        """
+        while not self.take_free(job):
+            self._waiting.wait(job)
+
+    def give_back(self, job: Job) -> None:
+        """Let go of the job's slot, if it has one."""
+        if not job.has_slot:
+            return
+        job.has_slot = False
+        following = self._waiting.pop()
+        if following is None:
+            self._free += 1
+        else:
+            following.has_slot = True
+
+
+class SingleFlight:
+    """Reports that wait for another one's attempt: it probes a pause, or proves the key.
+
+    An attempt of this bridge wakes them when it ends; one of another bridge is asked after each `POLL_S`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting = _Waiting()
+        self._is_polling = False
+
+    def wait(self, job: Job) -> None:
+        """Wait for the end of the other attempt.
+
+        Raises:
+            Interrupted: the job was ended before.
+        """
+        self._poll_later()
+        self._waiting.wait(job)
+
+    def wake(self, everyone: bool) -> None:
+        """Let them ask again: all, or the one whose window ends first."""
+        while self._waiting.pop() is not None and everyone:
+            pass
+
+    def _poll_later(self) -> None:
+        if not self._is_polling:
+            self._is_polling = True
+            self._engine.call_at(self._engine.now() + POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        self._is_polling = False
+        self.wake(everyone=False)
+        if len(self._waiting):
+            self._poll_later()

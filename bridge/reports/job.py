@@ -1,0 +1,213 @@
+"""A report being made: the request it came from, who waits for its answer, and where it waits itself.
+
+Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import NamedTuple
+
+from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
+from bridge.core.redact import Secret
+from bridge.engine import Engine, TimedOut
+from bridge.reports import window as windows
+from bridge.reports.answers import Answer
+
+
+class Report(NamedTuple):
+    """One request to report a task, validated."""
+
+    method: str
+    task_id: int
+    key: Secret | None
+    completed_at: float | None = None
+    task_type: str | None = None
+    language_pool: str | None = None
+
+
+class Requester:
+    """One request that waits for the answer of a job.
+
+    Args:
+        respond: called exactly once.
+        name: comparable form of the request's id; None for a notification.
+        received_at: when the request was read, on the boot clock.
+    """
+
+    __slots__ = ("is_cancelled", "is_joined", "name", "received_at", "respond", "warnings")
+
+    def __init__(self, respond: Callable[[Answer], None], name: Hashable | None, received_at: float) -> None:
+        self.respond = respond
+        self.name = name
+        self.received_at = received_at
+        self.warnings: tuple[Mapping[str, str], ...] = ()
+        self.is_joined = False
+        """True if another request caused what is sent."""
+        self.is_cancelled = False
+
+
+class Interrupted(Exception):
+    """What ends a report at a waiting point, from outside."""
+
+
+class WindowOver(Interrupted):
+    """Nothing can be sent any more."""
+
+
+class Cancelled(Interrupted):
+    """Everybody who wanted the report has taken it back before it began."""
+
+
+class Draining(Interrupted):
+    """The process ends."""
+
+
+class Lost(Exception):
+    """Another bridge has taken the report over."""
+
+
+class Settled(Exception):
+    """The report has its ending already; nothing is sent."""
+
+    def __init__(self, ending: Ending, *, is_news: bool) -> None:
+        super().__init__(ending.kind)
+        self.ending = ending
+        self.is_news = is_news
+
+
+class Job:
+    """One task being reported by this bridge, from its claim to its answer. Runs in a greenlet of its own.
+
+    Times are on the ledger's timeline, which is the boot clock plus `offset_s`.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_offset_s",
+        "_waiter",
+        "_woken",
+        "attempts",
+        "began_at",
+        "durable",
+        "facts",
+        "guarded",
+        "has_slot",
+        "interruption",
+        "is_answered",
+        "is_begun",
+        "is_closing",
+        "is_paused",
+        "is_sending",
+        "is_theirs",
+        "key",
+        "last",
+        "last_status",
+        "method",
+        "perhaps",
+        "requesters",
+        "sends",
+        "task",
+        "wants_fresh",
+        "window",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        offset_s: float,
+        task: Task,
+        method: str,
+        key: Secret,
+        window: Window,
+        facts: Facts,
+    ) -> None:
+        self._engine = engine
+        self._offset_s = offset_s
+        self._waiter = engine.waiter()
+        self._woken = False
+        self.task = task
+        self.method = method
+        self.key = key
+        self.window = window
+        self.facts = facts
+        self.requesters: list[Requester] = []
+        self.attempts = 0
+        """Attempts that were made in the task's life."""
+        self.sends = 0
+        self.perhaps = False
+        self.last: Verdict | None = None
+        self.last_status: int | None = None
+        """HTTP status of the last attempt that had one."""
+        self.began_at = 0.0
+        self.interruption: Interrupted | None = None
+        """What is to end it at its next waiting point."""
+        self.has_slot = False
+        self.is_begun = False
+        """True while the beginning of an attempt is committed that was not made yet."""
+        self.is_sending = False
+        self.is_closing = False
+        """True while its ending is being committed."""
+        self.is_paused = False
+        """True while it waits for the end of a pause."""
+        self.is_theirs = False
+        """True while another bridge has it: what that did with it is not known here."""
+        self.is_answered = False
+        self.wants_fresh = False
+        """True if the next attempt is to open a new connection."""
+        self.durable = True
+        self.guarded = True
+
+    @property
+    def has_begun(self) -> bool:
+        """True once an attempt was made, in this life or an earlier one, or is being made."""
+        return self.attempts > 0
+
+    def adopt(self, row: Row) -> None:
+        """Take over what the ledger knows; a beginning is counted when the attempt is made."""
+        self.is_begun = row.state == "sending"
+        self.attempts = row.attempts - self.is_begun
+        self.sends = row.sends
+        self.perhaps = row.perhaps
+        self.window = windows.merge_windows(row.window, self.window)
+        self.facts = row.facts
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    def pause(self, until: float | None = None) -> None:
+        """Wait until a moment of the timeline, or until woken: here it can be ended from outside.
+
+        Raises:
+            Interrupted: nothing more is to be sent.
+        """
+        self._woken = False
+        while not self._woken:
+            if self.interruption is not None:
+                raise self.interruption
+            ends_at = windows.ends_at(self.window, self.has_begun)
+            at = ends_at if until is None else min(until, ends_at)
+            try:
+                self._waiter.wait(at - self._offset_s)
+            except TimedOut:
+                if at == ends_at:
+                    raise WindowOver from None
+                return
+
+    def wake(self) -> None:
+        """Let it go on, if it waits."""
+        self._woken = True
+        self._waiter.wake()
+
+    def narrow(self, window: Window) -> bool:
+        """Take note that its window may end earlier; False if it does not."""
+        merged = windows.merge_windows(self.window, window)
+        if merged == self.window:
+            return False
+        self.window = merged
+        self._waiter.wake()
+        return True
+
+    def interrupt(self, interruption: Interrupted) -> None:
+        """End it at its present or next waiting point."""
+        self.interruption = interruption
+        self._waiter.throw(interruption)

@@ -1,0 +1,395 @@
+"""The life of a report: one report, one function, from its claim to its answer.
+
+```
+start ---> claim (committed) --> known? elsewhere for good?  answer from the ledger
+             |
+             v
+   +-> wait for permission: a slot, the end of a pause, another one's attempt
+   |   begin (committed)             cancelled, stopped, too late: taken back
+   |   send, within the seconds left
+   |   judge
+   |   record (committed)
+   |         |
+   +---------+ again: sleep until then
+             |
+             v
+          settled --> answered by whoever keeps the requests
+```
+
+Every wait but a commit and a send is a `Job.pause`: there the window's end, a cancel and the end of the
+process come up as exceptions. Everything runs in the engine's thread, so nothing needs a lock. Imported by
+`bridge.reports.reporter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from bridge.core.model import (
+    DONE,
+    UNKNOWN,
+    Begin,
+    Begun,
+    Claim,
+    Claimed,
+    Ending,
+    Exchange,
+    Gate,
+    Operation,
+    PauseEvent,
+    Record,
+    Recorded,
+    Row,
+    Settle,
+    Withdraw,
+)
+from bridge.core.redact import Secret
+from bridge.engine import Engine, NoResources
+from bridge.reports import answers
+from bridge.reports import window as windows
+from bridge.reports.admission import SingleFlight, Slots
+from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
+from bridge.reports.observer import Observer
+from bridge.reports.pauses import is_transport_probe
+from bridge.reports.retry import known_ending, next_attempt_at
+from bridge.reports.verdict import judge
+
+WATCH_S: Final = 0.2
+"""How often a report of another bridge is looked at."""
+STALE_S: Final = 2.5
+"""An attempt that could not be made so long after its beginning is not made: neighbours take over what a
+silent bridge had begun, at the earliest after 3.5 s."""
+SCARCE_S: Final = 0.5
+"""How long to wait after this machine lacked a descriptor or a thread for an attempt."""
+
+
+class LedgerPort(Protocol):
+    """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
+
+    committed_at: float
+    """When the commit whose results are being handed back was done, on the boot clock."""
+
+    @property
+    def instance(self) -> str:
+        """Name of this bridge as the owner of rows."""
+
+    def call(self, op: Operation) -> Any:
+        """Wait for the commit of an operation; its result, or something else if the ledger cannot do it."""
+
+    def post(self, op: Operation) -> None:
+        """The same without waiting."""
+
+    def account(self, key_text: str) -> str:
+        """The account of a client key."""
+
+    def now(self) -> float:
+        """Seconds on the ledger's timeline."""
+
+
+class Ports(Protocol):
+    """What reports need of the world besides the ledger and the engine."""
+
+    def send(
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+    ) -> Exchange:
+        """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Tell of a notable thing; see `bridge.core.events`."""
+
+    def key_refused(self) -> None:
+        """The key was refused (errorId 1): read the default key again."""
+
+    def scrub(self, text: str) -> str:
+        """Replace keys in a text."""
+
+    def note_bug(self, bug: BaseException) -> str:
+        """Log a fault of this program; the reference that the caller is told."""
+
+
+class Lifecycle:
+    """Brings reports to their endings.
+
+    Args:
+        timeout_s: Total seconds an attempt may take.
+        orphaned: Told of a report that is ours and that no job is about.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: LedgerPort,
+        ports: Ports,
+        observer: Observer,
+        *,
+        concurrency: int,
+        timeout_s: float,
+        orphaned: Callable[[Row], None],
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._ports = ports
+        self._observer = observer
+        self._timeout_s = timeout_s
+        self._orphaned = orphaned
+        self._slots = Slots(concurrency)
+        self._flight = SingleFlight(engine)
+        self.is_stopped = False
+        """True once nothing is tried again, because the process ends."""
+
+    def ask_again(self) -> None:
+        """Let all that wait for another report's attempt ask again: a pause may have changed."""
+        self._flight.wake(everyone=True)
+
+    def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
+        """The life of one report, whatever ends it.
+
+        Args:
+            refusal: what the request that asks for it is refused with, if nothing is known of the task.
+            row: what was left behind by another bridge and is ours now.
+
+        Returns:
+            The ending, and whether it is news: False if it was on record, or another bridge's.
+        """
+        try:
+            try:
+                return self._report(job, refusal, row), True
+            except Interrupted as interruption:
+                return self._end_early(job, interruption)
+        except Settled as settled:
+            return settled.ending, settled.is_news
+        finally:
+            self._slots.give_back(job)
+            # It may have been the probe, or the one that was to prove the key.
+            self._flight.wake(everyone=False)
+
+    def _report(self, job: Job, refusal: Ending | None, row: Row | None) -> Ending:
+        """The way of a report that nothing ends early. Returns its ending, committed."""
+        if row is not None:
+            self._observer.tell("report_resumed", job, state=row.state)
+            gate = None
+        else:
+            gate = self._claim(job, refusal)
+        while True:
+            try:
+                if gate is None:
+                    self._slots.take(job)
+                    gate = self._begin(job)
+                if gate.status == "begun":
+                    ending, again_at = self._attempt(job)
+                    if ending is not None:
+                        return ending
+                    if again_at is not None:
+                        job.pause(again_at)
+                elif gate.status == "paused":
+                    self._wait_for_pause(job, gate)
+                elif gate.status == "busy":
+                    self._slots.give_back(job)
+                    self._flight.wait(job)
+                elif gate.status == "late":
+                    raise WindowOver
+                elif gate.status == "lost":
+                    raise Lost
+                else:
+                    return self._settle(job, known_ending(job, answers.local_ending("upstream_unreachable")))
+                gate = None
+            except Lost:
+                self._watch(job)
+                gate = self._claim(job, None)
+
+    def _watch(self, job: Job) -> None:
+        """Another bridge has the report: look again soon."""
+        self._slots.give_back(job)
+        job.is_theirs = True
+        job.is_begun = False
+        job.pause(self._ledger.now() + WATCH_S)
+
+    def _claim(self, job: Job, refusal: Ending | None) -> Gate | None:
+        """Make the report ours, waiting while another bridge has it.
+
+        Returns:
+            What became of the first beginning; None if none was asked for.
+
+        Raises:
+            Settled: there is nothing to send.
+        """
+        while True:
+            begin = refusal is None and self._slots.take_free(job)
+            claimed = self._ledger.call(Claim(job.task, job.method, job.window, job.facts, begin, refusal))
+            if not isinstance(claimed, Claimed):
+                job.durable = False
+                unknown = job.is_theirs or job.perhaps
+                ending = answers.local_ending("outcome_unknown", UNKNOWN) if unknown else None
+                raise Settled(ending or answers.local_ending("ledger_unavailable"), is_news=not job.is_theirs)
+            job.durable, job.guarded = claimed.durable, claimed.guarded
+            self._note_pauses(job, claimed.events)
+            row, status = claimed.row, claimed.status
+            # A sweep may have taken it over for us in the moment before.
+            is_ours = row.state != DONE and row.owner == self._ledger.instance
+            if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
+                if status == "adopted":
+                    self._observer.tell("report_resumed", job, state=row.state)
+                job.adopt(row)
+                job.is_theirs = False
+                return claimed.gate
+            job.attempts = row.attempts
+            if status == "known":
+                raise Settled(answers.row_ending(row), is_news=False)
+            if status == "refused":
+                raise Settled(answers.row_ending(row), is_news=True)
+            if status == "conflict":
+                self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
+                if is_ours:
+                    self._orphaned(row)
+                raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
+            job.window = windows.merge_windows(row.window, job.window)
+            self._watch(job)
+
+    def _begin(self, job: Job) -> Gate:
+        """Commit the beginning of an attempt, if it may begin."""
+        begun = self._ledger.call(Begin(job.task))
+        if not isinstance(begun, Begun):
+            # The row is ours still, and must not be found as if it waited.
+            raise Settled(
+                self._settle(job, known_ending(job, answers.local_ending("ledger_unavailable"))), is_news=True
+            )
+        job.durable = job.durable and begun.durable
+        job.guarded = job.guarded and begun.guarded
+        if begun.row is not None and begun.gate.status != "lost":
+            job.adopt(begun.row)
+        self._note_pauses(job, begun.events)
+        return begun.gate
+
+    def _note_pauses(self, job: Job, events: tuple[PauseEvent, ...]) -> None:
+        self._observer.tell_pauses(events)
+        # Old connections may be what is wrong.
+        job.wants_fresh = any(is_transport_probe(event) for event in events)
+
+    def _wait_for_pause(self, job: Job, gate: Gate) -> None:
+        """Wait without a slot if the next probe lies inside the window, else refuse at once."""
+        self._slots.give_back(job)
+        assert gate.pause is not None
+        if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
+            raise Settled(
+                self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True
+            )
+        job.is_paused = True
+        try:
+            job.pause(gate.until)
+        finally:
+            job.is_paused = False
+
+    def _attempt(self, job: Job) -> tuple[Ending | None, float | None]:
+        """Make the attempt that has begun: send, judge, record.
+
+        Returns:
+            The ending, committed; or None and when to try again (None: ask for a slot at once).
+        """
+        committed_at = self._ledger.committed_at
+        if job.interruption is not None:
+            raise job.interruption
+        retrying = job.has_begun
+        now = self._ledger.now()
+        if now > windows.starts_by(job.window, retrying):
+            raise WindowOver
+        if self._engine.now() - committed_at > STALE_S:
+            return self._withdraw(job, None), None
+        job.attempts += 1
+        job.is_begun, job.is_sending = False, True
+        job.began_at = now
+        boot = self._engine.now()
+        try:
+            exchange = self._ports.send(
+                job.method,
+                job.key,
+                job.task.task_id,
+                until=boot + self._timeout_s,
+                leave_by=boot + windows.sends_by(job.window, retrying) - now,
+                fresh=retrying or job.wants_fresh,
+            )
+        except NoResources:
+            job.attempts -= 1
+            job.is_begun = True
+            return self._withdraw(job, None), now + SCARCE_S
+        finally:
+            job.is_sending = False
+            self._slots.give_back(job)
+        return self._judge(job, exchange)
+
+    def _judge(self, job: Job, exchange: Exchange) -> tuple[Ending | None, float | None]:
+        """Say what an attempt proves, and commit it."""
+        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrub, now_wall=self._engine.wall())
+        now = self._ledger.now()
+        self._observer.learn_time(exchange)
+        job.last, job.perhaps = verdict, verdict.perhaps
+        job.sends += verdict.is_send
+        if verdict.http_status is not None:
+            job.last_status = verdict.http_status
+        latency_ms = round(exchange.elapsed_s * 1000)
+        self._observer.tell_attempt(job, verdict, latency_ms)
+        if verdict.error_id == 1:
+            self._ports.key_refused()
+        chance = 0.0 if verdict.next == "done" else self._engine.chance()
+        again_at = None if self.is_stopped else next_attempt_at(job, verdict, now, chance)
+        ending = self._observer.ending(job, verdict) if again_at is None else None
+        return self._commit(
+            job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending
+        ), again_at
+
+    def _settle(self, job: Job, ending: Ending) -> Ending:
+        """Commit an ending without an attempt."""
+        if job.is_begun:
+            return self._withdraw(job, ending) or ending
+        return self._commit(job, Settle(job.task, ending), ending) or ending
+
+    def _withdraw(self, job: Job, ending: Ending | None) -> Ending | None:
+        """Take back a beginning that no attempt followed, and commit the ending if there is one."""
+        job.is_begun = False
+        return self._commit(job, Withdraw(job.task, ending), ending)
+
+    def _commit(self, job: Job, op: Record | Settle | Withdraw, ending: Ending | None) -> Ending | None:
+        """Commit what became of the report.
+
+        Returns:
+            The ending that was given.
+
+        Raises:
+            Settled: another bridge has taken the report over and ended it: that ending is the truth.
+            Lost: another bridge has taken it over and is at it.
+        """
+        job.is_closing = ending is not None
+        recorded = self._ledger.call(op)
+        job.is_closing = False
+        if not isinstance(recorded, Recorded):
+            job.durable = False
+            return ending
+        job.durable = recorded.durable
+        self._observer.tell_pauses(recorded.events)
+        if type(op) is Record:
+            self._flight.wake(everyone=bool(recorded.events))
+        if recorded.status != "lost" or (ending is not None and ending.code == 0):
+            return ending
+        if recorded.row is not None and recorded.row.state == DONE:
+            raise Settled(answers.row_ending(recorded.row), is_news=False)
+        raise Lost
+
+    def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
+        """End a report whose window is over, that was cancelled, or whose process ends."""
+        unknown = answers.local_ending("outcome_unknown", UNKNOWN)
+        if job.is_theirs or (isinstance(interruption, Draining) and job.has_begun):
+            if job.is_begun:
+                self._withdraw(job, None)
+            # Somebody else will end it.
+            job.durable = False
+            return unknown, not job.is_theirs
+        if isinstance(interruption, WindowOver):
+            ending = known_ending(job, self._observer.late(job.window, job.facts.completed_at))
+        elif isinstance(interruption, Cancelled):
+            ending = answers.local_ending("request_cancelled")
+        else:
+            ending = answers.local_ending("shutting_down")
+        try:
+            return self._settle(job, ending), True
+        except Lost:
+            return unknown, False

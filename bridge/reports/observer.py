@@ -1,0 +1,200 @@
+"""What the bridge knows beside a report, and what it tells of it: refusals, details of endings, events.
+
+Decides nothing about sending. Used by `bridge.reports.lifecycle` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bridge.core.errors import warning
+from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Verdict, Window
+from bridge.engine import Engine
+from bridge.reports import hints, methods
+from bridge.reports import window as windows
+from bridge.reports.answers import conflict_ending, local_ending, rfc3339, show_pause
+from bridge.reports.job import Job, Report
+from bridge.reports.pauses import PROOF
+from bridge.reports.skew import ClockSkew
+from bridge.reports.verdict import ending as verdict_ending
+
+Emit = Callable[..., object]
+"""Takes the name of an event of `bridge.core.events` and its fields."""
+
+
+class Observer:
+    """Words what is known and tells of what happens.
+
+    Args:
+        now: seconds on the ledger's timeline.
+        scope: tells the wire scope of a pause.
+        durable: True if the ledger outlasts the process.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        now: Callable[[], float],
+        emit: Emit,
+        scope: Callable[[PauseState], str],
+        durable: bool,
+    ) -> None:
+        self._engine = engine
+        self.now = now
+        self._emit = emit
+        self._scope = scope
+        self._durable = durable
+        self._skew = ClockSkew()
+        self.unguarded = warning("duplicates_unguarded")
+
+    # --- before anything is sent -------------------------------------------------------------
+
+    def age_s(self, completed_at: float | None) -> float | None:
+        """Seconds since a task was completed, on the upstream's clock; None if it was not told."""
+        return self._skew.age_s(completed_at, self.now(), self._engine.wall())
+
+    def refuse(self, report: Report, window: Window) -> Ending | None:
+        """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
+        if self.now() > windows.starts_by(window, False):
+            return self.late(window, report.completed_at)
+        if report.task_type is not None and methods.fit(report.method, report.task_type) == methods.WRONG:
+            explained = hints.explain_wrong_method(report.method, report.task_type)
+            return local_ending("wrong_method", hints=list(explained) or None)
+        method = methods.methods()[report.method]
+        if method.is_english_only and report.language_pool not in (None, "en"):
+            return local_ending("language_refused")
+        return local_ending("key_missing") if report.key is None else None
+
+    def late(self, window: Window, completed_at: float | None) -> Ending:
+        """The ending of a report whose window is over: how old the task is by all that was told of it."""
+        return Ending(NOT_SENT, -32010, "window_closed", self._late_detail(window, completed_at))
+
+    def _late_detail(self, window: Window, completed_at: float | None) -> dict[str, Any]:
+        now = self.now()
+        ages = [self.age_s(completed_at)]
+        if window.until is not None:
+            ages.append(windows.REPORTABLE_S - (window.until - now))
+        known = [age for age in ages if age is not None]
+        skew_s = self._skew.skew_s(now, self._engine.wall())
+        return {
+            "ageSeconds": round(max(known), 3) if known else None,
+            "clockSkewSeconds": None if skew_s is None else round(-skew_s, 3),
+        }
+
+    # --- endings -----------------------------------------------------------------------------
+
+    def ending(self, job: Job, verdict: Verdict) -> Ending:
+        """The ending that a final verdict means, with what helps to understand it."""
+        extra: dict[str, Any] = {}
+        if verdict.kind == "window_closed":
+            extra = self._late_detail(job.window, job.facts.completed_at)
+        if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
+            extra["httpStatus"] = job.last_status
+        ranked = self._hints(job, verdict)
+        if ranked:
+            extra["hints"] = list(ranked)
+        return verdict_ending(verdict, extra)
+
+    def _hints(self, job: Job, verdict: Verdict) -> tuple[dict[str, str], ...]:
+        """Rank the causes of a refusal that hides them; nothing for others."""
+        if verdict.event != "no_such_captcha":
+            return ()
+        age_s = None
+        if job.window.until is not None:
+            age_s = windows.REPORTABLE_S - (job.window.until - job.began_at)
+        return hints.rank(
+            hints.HintFacts(
+                method=job.method,
+                task_type=job.facts.task_type,
+                language_pool=job.facts.language_pool,
+                age_s=age_s,
+                clock_skew_s=self._skew.skew_s(self.now(), self._engine.wall()),
+                perhaps_before=verdict.outcome != "refused",
+                guarded=job.guarded,
+                durable=self._durable and job.durable,
+            )
+        )
+
+    def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
+        """The ending of a request for another method than the stored one, or refused beside one in flight."""
+        told = (refusal.detail.get("hints") or ()) if refusal is not None else ()
+        return conflict_ending(outcome, (*hints.explain_conflict(stored_method), *told))
+
+    def paused(self, state: PauseState) -> Ending:
+        """The ending of a report that a pause holds back for longer than its window."""
+        return local_ending("sending_paused", pause=self._show_pause(state))
+
+    def _show_pause(self, state: PauseState) -> dict[str, Any]:
+        to_wall = self._engine.wall() - self.now()
+        return show_pause(state, self._scope(state), lambda at: rfc3339(at + to_wall))
+
+    # --- telling -----------------------------------------------------------------------------
+
+    def tell(self, name: str, job: Job, **fields: Any) -> None:
+        """Tell of something that happened to a report."""
+        self._emit(name, task_id=job.task.task_id, method=job.method, account=job.task.account[:8], **fields)
+
+    def tell_abandoned(self, row: Row) -> None:
+        """Tell of a report that nobody resumed."""
+        self._emit(
+            "report_abandoned",
+            task_id=row.task.task_id,
+            method=row.method,
+            account=row.task.account[:8],
+            outcome=row.outcome,
+        )
+
+    def tell_refused(self, report: Report, ending: Ending) -> None:
+        """Tell of a request that was refused without a look at the ledger."""
+        self._emit(
+            "report_settled",
+            task_id=report.task_id,
+            method=report.method,
+            account="",
+            outcome=ending.outcome,
+            kind=ending.kind,
+            code=ending.code,
+            attempts=0,
+            replayed=False,
+            durable=False,
+        )
+
+    def tell_attempt(self, job: Job, verdict: Verdict, latency_ms: int) -> None:
+        """Tell how an attempt ended."""
+        self.tell(
+            "attempt_done",
+            job,
+            attempt=job.attempts,
+            met=verdict.event,
+            next=verdict.next,
+            http_status=verdict.http_status,
+            error_id=verdict.error_id,
+            latency_ms=latency_ms,
+        )
+
+    def learn_time(self, exchange: Exchange) -> None:
+        """Compare the clocks by the answer's Date header."""
+        date = exchange.headers.get("date")
+        if date is None:
+            return
+        now, wall = self.now(), self._engine.wall()
+        if self._skew.learn(date, now, wall):
+            self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
+
+    def tell_pauses(self, events: Iterable[PauseEvent]) -> None:
+        """Tell which pauses opened, closed or are being probed."""
+        for event in events:
+            state = event.state
+            if state.key.rule == PROOF:
+                continue
+            shown = self._show_pause(state)
+            self._emit(
+                event.name,
+                rule=state.key.rule,
+                scope=shown["scope"],
+                subject=state.key.subject,
+                cause=shown["cause"],
+                until="when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
+                doublings=state.level,
+            )

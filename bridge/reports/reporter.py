@@ -1,0 +1,315 @@
+"""Who asked for which report, who joins whom, and what each is told.
+
+Every task that is being reported has one `Job`, which lives in a greenlet of its own; requests
+for the same task wait for its ending together. Imported by the app and `bridge.server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from bridge.core.errors import BridgeError
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Look, Narrow, Row, Task, Window
+from bridge.core.redact import Secret
+from bridge.engine import Engine
+from bridge.reports import answers, methods
+from bridge.reports import window as windows
+from bridge.reports.answers import Answer
+from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
+from bridge.reports.lifecycle import LedgerPort, Lifecycle, Ports
+from bridge.reports.observer import Observer
+from bridge.reports.recovery import Recovery
+
+
+class Reporter:
+    """Reports tasks, each at most as often as is safe, and answers everybody who asked.
+
+    The ledger must be open.
+
+    Args:
+        endpoint: Name of the upstream in the ledger: its canonical base URL.
+        scope: Tells the wire scope of a pause.
+        concurrency: Most attempts at one time.
+        timeout_s: Total seconds an attempt may take.
+        sandbox: Mark every answer as coming from the sandbox.
+        recovers: The ledger lasts: look for reports that other bridges on it left behind.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: LedgerPort,
+        ports: Ports,
+        *,
+        endpoint: str,
+        scope: Callable[[Any], str],
+        concurrency: int,
+        timeout_s: float,
+        sandbox: bool = False,
+        recovers: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._ports = ports
+        self._endpoint = endpoint
+        self._sandbox = sandbox
+        self._observer = Observer(engine, ledger.now, ports.emit, scope, recovers)
+        self._lifecycle = Lifecycle(
+            engine,
+            ledger,
+            ports,
+            self._observer,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            orphaned=self._adopt_orphan,
+        )
+        self._recovery = Recovery(engine, ledger, self._observer, endpoint, recovers, self._take_over)
+        self._jobs: dict[Task, Job] = {}
+        self._names: dict[Hashable, list[Job]] = {}
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def submit(self, report: Report, requester: Requester) -> None:
+        """Take a report; the requester is answered exactly once, later. Never waits."""
+        requester.warnings = methods.find_warnings(report.method, report.task_type)
+        age_s = self._observer.age_s(report.completed_at)
+        now = self._ledger.now()
+        received_at = now - (self._engine.now() - requester.received_at)
+        window = windows.open_window(received_at if age_s is None else now, age_s)
+        refusal = self._observer.refuse(report, window)
+        if report.key is None or self._lifecycle.is_stopped:
+            ending = refusal or answers.local_ending("shutting_down")
+            self._respond(
+                requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False)
+            )
+            self._observer.tell_refused(report, ending)
+            return
+        task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
+        self._recovery.keys.setdefault(task.account, report.key)
+        job = self._jobs.get(task)
+        if job is None:
+            facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
+            self._start(self._make_job(task, report.method, report.key, window, facts), [requester], refusal)
+        elif job.method != report.method or refusal is not None:
+            self._engine.spawn(self._refuse_beside, job, report, requester, refusal)
+        else:
+            self._join(job, requester, window)
+
+    def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
+        return Job(self._engine, self._ledger.now() - self._engine.now(), task, method, key, window, facts)
+
+    def _start(
+        self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None
+    ) -> None:
+        self._jobs[job.task] = job
+        for requester in requesters:
+            self._seat(job, requester)
+        self._engine.spawn(self._live, job, refusal, row)
+
+    def _join(self, job: Job, requester: Requester, window: Window) -> None:
+        requester.is_joined = True
+        self._seat(job, requester)
+        if job.narrow(window):
+            self._ledger.post(Narrow(job.task, job.window))
+
+    def _refuse_beside(self, job: Job, report: Report, requester: Requester, refusal: Ending | None) -> None:
+        """Answer a request that cannot join the report in flight: another method, or refused by itself."""
+        # The ledger answers in order, so by then it knows what became of the claim.
+        row = self._ledger.call(Look(job.task))
+        outcome = row.outcome if isinstance(row, Row) else None
+        if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT):
+            self.submit(report, requester)
+            return
+        stored = row.method if isinstance(row, Row) else job.method
+        ending = self._observer.conflict(stored, outcome, refusal)
+        self._respond(requester, report.task_id, ending, job.attempts, outcome is not None and job.durable)
+
+    def cancel(self, name: Hashable) -> None:
+        """Let go every request of that name whose report has not begun; unknown names are ignored."""
+        for job in dict.fromkeys(self._names.get(name, ())):
+            begun = job.has_begun or job.is_theirs or job.is_sending
+            leaving = [
+                r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)
+            ]
+            if not leaving:
+                continue
+            for requester in leaving:
+                requester.is_cancelled = True
+            everybody = len(leaving) == len(job.requesters)
+            if not begun and everybody and not all(r.is_joined for r in leaving):
+                if not job.is_closing:
+                    job.interrupt(Cancelled())
+                continue
+            self._leave(job, leaving, begun)
+            if job.is_theirs and not job.requesters:
+                job.is_answered = True
+                job.interrupt(Cancelled())
+
+    def _leave(self, job: Job, leaving: list[Requester], begun: bool) -> None:
+        """Answer requesters who go while the report itself goes on."""
+        ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
+        for requester in leaving:
+            self._unseat(job, requester)
+            self._respond(requester, job.task.task_id, ending, job.attempts, job.durable)
+        if not begun and job.requesters and all(r.is_joined for r in job.requesters):
+            job.requesters[0].is_joined = False
+
+    def resume_waiting(self) -> None:
+        """Ask again for every report that waits for a pause: a pause may have changed."""
+        self._lifecycle.ask_again()
+        for job in self._jobs.values():
+            if job.is_paused:
+                job.wake()
+
+    def counts(self) -> tuple[int, int]:
+        """How many reports have an attempt under way, and how many wait."""
+        sending = sum(job.is_sending for job in self._jobs.values())
+        return sending, len(self._jobs) - sending
+
+    def is_idle(self) -> bool:
+        """True if nothing is in flight."""
+        return not self._jobs
+
+    # --- one report --------------------------------------------------------------------------
+
+    def _live(self, job: Job, refusal: Ending | None, row: Row | None) -> None:
+        """Let a report live, and answer everybody who waits for it."""
+        try:
+            ending, is_news = self._lifecycle.live(job, refusal, row)
+        except Exception as bug:
+            self._answer_bug(job, BridgeError("internal_error", {"reference": self._ports.note_bug(bug)}))
+        else:
+            self._answer(job, ending, is_news)
+
+    def _take_over(self, row: Row) -> None:
+        """Go on with a report that was left behind and is ours now."""
+        job = self._jobs.get(row.task)
+        if job is None:
+            key = self._recovery.keys[row.task.account]
+            job = self._make_job(row.task, row.method, key, row.window, row.facts)
+            job.adopt(row)
+            self._start(job, [], row=row)
+        elif job.is_theirs:
+            # It asks again, and will find that the report is ours.
+            job.wake()
+
+    def _adopt_orphan(self, row: Row) -> None:
+        self._jobs.pop(row.task, None)
+        self._take_over(row)
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def _answer(self, job: Job, ending: Ending, is_news: bool) -> None:
+        """Answer everybody who waits for the report, once."""
+        self._forget(job)
+        if job.is_answered:
+            return
+        job.is_answered = True
+        if ending.kind == "request_cancelled":
+            self._restart(job)
+        can_start = self._ledger.now() <= windows.starts_by(job.window, job.has_begun)
+        is_conflict = ending.kind == "task_conflict"
+        for requester in tuple(job.requesters):
+            if not is_news and not is_conflict:
+                requester.is_joined = True
+            self._unseat(job, requester)
+            self._respond(
+                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
+            )
+        if not is_conflict:
+            self._observer.tell(
+                "report_settled",
+                job,
+                outcome=ending.outcome,
+                kind=ending.kind,
+                code=ending.code,
+                attempts=job.attempts,
+                replayed=not is_news,
+                durable=job.durable,
+            )
+
+    def _forget(self, job: Job) -> None:
+        if self._jobs.get(job.task) is job:
+            del self._jobs[job.task]
+
+    def _answer_bug(self, job: Job, error: BridgeError) -> None:
+        self._forget(job)
+        job.is_answered = True
+        for requester in tuple(job.requesters):
+            self._unseat(job, requester)
+            requester.respond(Answer(None, error.code, error.message, error.data))
+
+    def _restart(self, job: Job) -> None:
+        """Requesters who came while the cancellation of others was being committed begin anew."""
+        staying = [requester for requester in job.requesters if not requester.is_cancelled]
+        if not staying:
+            return
+        for requester in staying:
+            self._unseat(job, requester)
+        staying[0].is_joined = False
+        self._start(self._make_job(job.task, job.method, job.key, job.window, job.facts), staying)
+
+    def _respond(
+        self,
+        requester: Requester,
+        task_id: int,
+        ending: Ending,
+        attempts: int = 0,
+        durable: bool = False,
+        guarded: bool = True,
+        can_start: bool = True,
+    ) -> None:
+        warnings = requester.warnings if guarded else (*requester.warnings, self._observer.unguarded)
+        requester.respond(
+            answers.answer_ending(
+                ending,
+                task_id=task_id,
+                attempts=attempts,
+                replayed=requester.is_joined,
+                durable=durable,
+                elapsed_ms=max(0, round((self._engine.now() - requester.received_at) * 1000)),
+                retryable=can_start,
+                warnings=warnings,
+                sandbox=self._sandbox,
+            )
+        )
+
+    def _seat(self, job: Job, requester: Requester) -> None:
+        job.requesters.append(requester)
+        if requester.name is not None:
+            self._names.setdefault(requester.name, []).append(job)
+
+    def _unseat(self, job: Job, requester: Requester) -> None:
+        job.requesters.remove(requester)
+        if requester.name is not None:
+            jobs = self._names[requester.name]
+            jobs.remove(job)
+            if not jobs:
+                del self._names[requester.name]
+
+    # --- beginning and end -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to look for reports that dead bridges left behind, and for old ones."""
+        self._recovery.start()
+
+    def hold(self, key: Secret) -> None:
+        """Make a key known, so that open reports of its account can be resumed."""
+        self._recovery.keys.setdefault(self._ledger.account(key.reveal()), key)
+
+    def stop(self) -> int:
+        """Give up what is still open: never begun ends not_sent, begun is left to recovery.
+
+        Returns:
+            The number of reports that were open.
+        """
+        self._lifecycle.is_stopped = self._recovery.is_stopped = True
+        still_open = tuple(self._jobs.values())
+        for job in still_open:
+            if job.is_sending:
+                job.durable = False
+                self._answer(job, answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
+            elif not job.is_closing:
+                job.interrupt(Draining())
+        return len(still_open)

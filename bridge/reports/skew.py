@@ -1,0 +1,51 @@
+"""How far the local clock is from the upstream's, learnt from Date headers. Pure: times are handed in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOLERATED_S: Final = 2.0
+"""Clocks that differ by less are taken as equal: a Date header has whole seconds."""
+
+
+class ClockSkew:
+    """What is known of the upstream's clock.
+
+    Kept against the timeline, so a jump of the local clock does not spoil it.
+    """
+
+    def __init__(self) -> None:
+        self._offset_s: float | None = None
+        self._told_s = 0.0
+        self._date = ""
+        self._upstream = 0.0
+
+    def learn(self, date: str, now: float, wall: float) -> bool:
+        """Take note of a Date header; True if the difference is worth telling and was not told yet."""
+        if date != self._date:  # all answers of one second say the same
+            from email.utils import parsedate_to_datetime  # slow to load, and the start needs none of it
+
+            try:
+                self._upstream = parsedate_to_datetime(date).timestamp()
+            except (ValueError, TypeError, OverflowError, IndexError):
+                return False
+            self._date = date
+        # A header names the second that has begun; its middle is the best guess.
+        self._offset_s = self._upstream + 0.5 - now
+        skew_s = wall - self._upstream - 0.5
+        if abs(skew_s) <= TOLERATED_S or abs(skew_s - self._told_s) <= TOLERATED_S:
+            return False
+        self._told_s = skew_s
+        return True
+
+    def skew_s(self, now: float, wall: float) -> float | None:
+        """Seconds the local clock is ahead of the upstream's; None before the first Date header."""
+        return None if self._offset_s is None else wall - now - self._offset_s
+
+    def age_s(self, completed_at: float | None, now: float, wall: float) -> float | None:
+        """Seconds since a task was completed, on the upstream's clock; 0 if in the future, None if untold."""
+        if completed_at is None:
+            return None
+        skew_s = self.skew_s(now, wall)
+        upstream_wall = wall if skew_s is None or abs(skew_s) <= TOLERATED_S else wall - skew_s
+        return max(0.0, upstream_wall - completed_at)

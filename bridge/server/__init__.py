@@ -1,0 +1,1 @@
+"""One conversation: admission, batches, cancel; and the methods of the protocol."""

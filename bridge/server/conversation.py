@@ -1,0 +1,340 @@
+"""One conversation: bytes from the reader to calls, answers to the outlet, and admission between.
+
+Joins `wire` and `rpc`; knows nothing of what the methods do. At most `queue` reports are admitted and
+unanswered: what was read beyond that is parked, and nothing more is read until there is room. A full queue
+alone stops nothing, so that cancels and questions are still heard.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, Final, Protocol
+
+from bridge.core import strict_json
+from bridge.core.errors import wire_row
+from bridge.engine import Engine
+from bridge.reports.answers import Answer
+from bridge.rpc import envelope
+from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
+from bridge.rpc.envelope import Call, Invalid
+from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
+
+CANCEL: Final = "$/cancelRequest"
+SHUTDOWN: Final = "shutdown"
+EXIT: Final = "exit"
+"""What language clients end a server with; only in header framing, which is theirs."""
+MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
+"""Nothing is read while more than this waits for the client to read its answers."""
+_NO_MARK: Final[Mapping[str, Any]] = {}
+
+Respond = Callable[[bytes | None], object]
+"""Takes the answer to one call, or None if there is none."""
+
+
+class Sink(Protocol):
+    """Where framed answers go; see `bridge.engine.Outlet`."""
+
+    backlog_bytes: int
+
+    @property
+    def backlog(self) -> int:
+        """Answers taken and not yet written."""
+
+    def put(self, piece: bytes) -> None:
+        """Write an answer after all earlier ones."""
+
+
+class Context:
+    """One call that is being served; it is settled exactly once, perhaps later."""
+
+    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "received_at")
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        call: Call,
+        respond: Respond,
+        received_at: float,
+        mark: Mapping[str, Any] = _NO_MARK,
+    ) -> None:
+        self.call = call
+        self.received_at = received_at
+        """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
+        self._dispatcher = dispatcher
+        self._respond = respond
+        self._mark = mark
+
+    @property
+    def name(self) -> Any:
+        """Comparable form of the id, for cancellation; None for a notification."""
+        return (envelope.id_key(self.call.id),) if self.call.has_id else None
+
+    def answer(self, answer: Answer) -> None:
+        """Answer the call as the report's life decided."""
+        if answer.result is not None:
+            self.settle(answer.result)
+        else:
+            self.settle(Failure(answer.code, answer.message, answer.data))
+
+    def settle(self, value: Any) -> None:
+        """Answer the call with a result or a `Failure`."""
+        if not self.call.has_id:
+            self._respond(None)
+            return
+        try:
+            payload = strict_json.dump(self._response(value))
+        except Exception as bug:
+            self.fail(bug)
+        else:
+            self._respond(payload)
+
+    def fail(self, bug: BaseException) -> None:
+        """Answer the call with an internal error."""
+        self.settle(self._dispatcher.fail(bug))
+
+    def _response(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, Failure):
+            data = {**value.data, **self._mark}
+            return envelope.error_response(self.call.id, value.code, value.message, data)
+        return envelope.success_response(self.call.id, value)
+
+
+class Conversation:
+    """Serves one client.
+
+    Args:
+        reports: Names of the methods that are admitted against the queue.
+        waits: Names of the other methods that may wait; each of their calls gets a greenlet of its own.
+        cancel: Lets go the requests of a comparable id.
+        changed: Called whenever an answer was given.
+        translate: Turns what a person typed into a message; None on the wire.
+        render: Turns an answer into what a person reads; None on the wire.
+        mark: What the data of every error says besides.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        framer: Framer,
+        sink: Sink,
+        dispatcher: Dispatcher,
+        *,
+        max_batch: int,
+        max_depth: int,
+        queue: int,
+        reports: Collection[str],
+        waits: Collection[str],
+        cancel: Callable[[Any], object],
+        changed: Callable[[], object],
+        translate: Callable[[bytes], bytes] | None = None,
+        render: Callable[[bytes], bytes] | None = None,
+        mark: Mapping[str, Any] = _NO_MARK,
+    ) -> None:
+        self._engine = engine
+        self.framer = framer
+        self._sink = sink
+        self._dispatcher = dispatcher
+        self._max_batch = max_batch
+        self._max_depth = max_depth
+        self._queue = queue
+        self._reports = reports
+        self._waits = waits
+        self._cancel = cancel
+        self._changed = changed
+        self._translate = translate
+        self._render = render
+        self._mark = mark
+        self._open = 0
+        self._open_reports = 0
+        self._parked: deque[Context] = deque()
+        self._is_unparking = False
+        self.is_over = False
+        """True once the client has said that nothing more comes, or the stream is beyond repair."""
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """True if more may be read."""
+        return (
+            not self._parked
+            and self._open - self._open_reports + self._sink.backlog < self._queue
+            and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
+        )
+
+    @property
+    def unanswered(self) -> int:
+        """Calls that were read and not answered yet."""
+        return self._open + len(self._parked)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they come."""
+        self._take_all(self.framer.feed(data))
+        self.is_over = self.is_over or self.framer.failed
+
+    def end(self) -> None:
+        """Take the end of the stream."""
+        if not self.is_over:
+            self._take_all(self.framer.end())
+
+    def drop_parked(self, failure: Failure) -> int:
+        """Answer everything that was read but never admitted; returns how many those were."""
+        dropped = len(self._parked)
+        while self._parked:
+            self._settle_parked(self._parked.popleft(), failure)
+        return dropped
+
+    def _settle_parked(self, context: Context, failure: Failure) -> None:
+        self._count(1, True)
+        context.settle(failure)
+
+    def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
+        for event in events:
+            if self.is_over:
+                return
+            if isinstance(event, Oversize):
+                self._send(self._refusal(envelope.invalid_response("message_too_large")))
+            elif isinstance(event, BadFraming):
+                self._send(self._refusal(envelope.parse_error_response(f"framing_{event.reason}")))
+            else:
+                self._take(event)
+
+    def _take(self, text: bytes) -> None:
+        try:
+            message = strict_json.parse(
+                text if self._translate is None else self._translate(text), self._max_depth
+            )
+        except strict_json.NotJson:
+            self._send(self._refusal(envelope.parse_error_response()))
+            return
+        except strict_json.NotAcceptable as refused:
+            message = refused.value
+        members = envelope.split(message, self._max_batch)
+        if isinstance(members, list):
+            batch = _Batch(len(members), self._send)
+            for position, member in enumerate(members):
+                self._admit(member, partial(batch.settle, position))
+        else:
+            self._admit(members, self._send)
+
+    def _admit(self, member: Call | Invalid, respond: Respond) -> None:
+        if isinstance(member, Invalid):
+            respond(self._refusal(envelope.invalid_response(member.rule, member.id)))
+            return
+        method = member.method
+        if method == CANCEL and not member.has_id:
+            self._cancel_by(member.params)
+            respond(None)
+            return
+        if (
+            method in (SHUTDOWN, EXIT)
+            and self.framer.framing == HEADER
+            and (method == SHUTDOWN) == member.has_id
+        ):
+            self.is_over = method == EXIT
+            respond(None if self.is_over else strict_json.dump(envelope.success_response(member.id, None)))
+            return
+        is_report = method in self._reports
+        answered = partial(self._answered, respond, is_report)
+        context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
+        if is_report and (self._parked or self._open_reports >= self._queue):
+            self._parked.append(context)
+        else:
+            self._serve(context)
+
+    def _refusal(self, response: dict[str, Any]) -> bytes:
+        response["error"]["data"].update(self._mark)
+        return strict_json.dump(response)
+
+    def _cancel_by(self, params: Any) -> None:
+        if not isinstance(params, dict) or "id" not in params:
+            return
+        id = params["id"]
+        if not (id is None or type(id) in (str, int, strict_json.Number)):
+            return
+        name = (envelope.id_key(id),)
+        for context in [context for context in self._parked if context.name == name]:
+            self._parked.remove(context)
+            self._settle_parked(context, never_admitted("request_cancelled"))
+        self._cancel(name)
+
+    # --- serving -----------------------------------------------------------------------------
+
+    def _serve(self, context: Context) -> None:
+        method = context.call.method
+        self._count(1, method in self._reports)
+        if method in self._waits:
+            self._engine.spawn(self._dispatch, context)
+        else:
+            self._dispatch(context)
+
+    def _dispatch(self, context: Context) -> None:
+        call = context.call
+        params = call.params if call.params is None else strict_json.plain(call.params)
+        outcome = self._dispatcher.dispatch(call.method, params, context)
+        if outcome is not PENDING:
+            context.settle(outcome)
+
+    def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
+        respond(payload)
+        self._count(-1, is_report)
+        if self._parked and not self._is_unparking:
+            self._is_unparking = True
+            self._engine.call_soon(self._unpark)
+        self._changed()
+
+    def _count(self, change: int, is_report: bool) -> None:
+        self._open += change
+        if is_report:
+            self._open_reports += change
+
+    def _unpark(self) -> None:
+        """Admit what waits for room, as far as there is room."""
+        self._is_unparking = False
+        while self._parked and self._open_reports < self._queue:
+            self._serve(self._parked.popleft())
+        self._changed()
+
+    def _send(self, payload: bytes | None) -> None:
+        if payload is None:
+            return
+        if self._render is not None:
+            payload = self._render(payload)
+        self._sink.put(self.framer.frame(payload))
+
+
+class _Batch:
+    """Collects the answers of a batch and sends them together, in the order of the members."""
+
+    def __init__(self, size: int, send: Respond) -> None:
+        self._parts: list[bytes | None] = [None] * size
+        self._missing = size
+        self._send = send
+
+    def settle(self, position: int, payload: bytes | None) -> None:
+        self._parts[position] = payload
+        self._missing -= 1
+        if not self._missing:
+            parts = [part for part in self._parts if part is not None]
+            if parts:
+                self._send(b"[" + b",".join(parts) + b"]")
+
+
+def never_admitted(kind: str) -> Failure:
+    """The answer to a report that was read and let go before anything was done about it.
+
+    Args:
+        kind: Row of the table of errors, such as ``shutting_down``.
+    """
+    row = wire_row(kind)
+    assert row.code is not None
+    data = {
+        "kind": kind,
+        "outcome": row.outcome,
+        "retryable": row.retryable,
+        "attempts": 0,
+        "replayed": False,
+        "durable": False,
+    }
+    return Failure(row.code, row.message, data)

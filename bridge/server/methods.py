@@ -1,0 +1,317 @@
+"""The methods of the protocol: each turns params into a report, or into a question to the ledger.
+
+Joins `rpc`, `reports` and the ledger. Params are checked against ``schemas/`` here and nowhere else. Those
+named in `WAITS` wait for the ledger or a key, and are called in greenlets of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final, Protocol
+
+from bridge import __version__
+from bridge.core.errors import BridgeError
+from bridge.core.model import ACCEPTED, Listing, Look, Operation, Pauses, PauseState, Resume, Row, Task
+from bridge.core.redact import Scrubber, Secret
+from bridge.core.resources import load_json
+from bridge.engine import Engine
+from bridge.reports.answers import rfc3339
+from bridge.reports.job import Report, Requester
+from bridge.reports.methods import methods as report_methods
+from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.reports.reporter import Reporter
+from bridge.rpc.dispatcher import PENDING, Method
+from bridge.rpc.schemas import Refused, check
+from bridge.server.conversation import Context, never_admitted
+
+PROTOCOL: Final = 1
+NAME: Final = "anticaptcha-report-bridge"
+WAITS: Final = frozenset({"bridge.status", "bridge.getReport", "bridge.listReports", "bridge.resume"})
+"""Names of the methods that may wait, those that report left out."""
+STATUS_PATIENCE_S: Final = 0.25
+"""How long the status waits for a ledger that does not answer before it tells what was known last."""
+
+
+class Keys(Protocol):
+    """Where the default key comes from."""
+
+    def get(self) -> Secret | None:
+        """The default key, or None; waits while it is being read."""
+
+
+class Ledger(Protocol):
+    """What the methods ask of the ledger; see `bridge.ledger.writer.Ledger`."""
+
+    @property
+    def is_open(self) -> bool:
+        """True once the ledger has been opened, or has failed to."""
+
+    def wait_until_open(self) -> None:
+        """Wait for that."""
+
+    def call(self, op: Operation) -> Any:
+        """Wait for an operation; its result, or something else if the ledger cannot do it."""
+
+    def post(self, op: Operation, done: Callable[[Any], object] = ...) -> None:
+        """The same without waiting."""
+
+    def account(self, key_text: str) -> str:
+        """The account of a client key."""
+
+    def now(self) -> float:
+        """Seconds on the ledger's timeline."""
+
+    def status(self) -> Mapping[str, Any]:
+        """How the ledger is."""
+
+
+class Methods:
+    """The methods as a table for the dispatcher.
+
+    Args:
+        figures: The members of the status that are counted elsewhere.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reporter: Reporter,
+        ledger: Ledger,
+        policy: PausePolicy,
+        keys: Keys,
+        scrubber: Scrubber,
+        *,
+        endpoint: str,
+        sandbox: bool,
+        limits: Mapping[str, Any],
+        figures: Callable[[], dict[str, Any]],
+        dropped_lines: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._reporter = reporter
+        self._ledger = ledger
+        self._policy = policy
+        self._keys = keys
+        self._scrubber = scrubber
+        self._endpoint = endpoint
+        self._sandbox = sandbox
+        self._limits = limits
+        self._figures = figures
+        self._dropped_lines = dropped_lines
+        self._started_wall = engine.wall()
+        self._started_at = engine.now()
+        self._waiting: dict[Context, None] = {}
+        """Reports that wait for the key or for the ledger to open."""
+        self._pauses: list[dict[str, Any]] = []
+        self.framing: Callable[[], str] = lambda: "line"
+        self.reports: Final = frozenset(report_methods())
+        """Names of the methods that report."""
+
+    def table(self) -> dict[str, Method]:
+        """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
+        return {
+            **{name: self._reporter(name) for name in self.reports},
+            "rpc.discover": self._discover,
+            "bridge.info": self._info,
+            "bridge.status": self._status,
+            "bridge.getReport": self._get_report,
+            "bridge.listReports": self._list_reports,
+            "bridge.resume": self._resume,
+        }
+
+    # --- reports -----------------------------------------------------------------------------
+
+    def _reporter(self, name: str) -> Method:
+        def report(context: Context, params: dict[str, Any]) -> Any:
+            given = _checked("report.params", params)
+            key = self._given_key(given)
+            report = Report(
+                name,
+                given["taskId"],
+                key,
+                given.get("completedAt"),
+                given.get("taskType"),
+                given.get("languagePool"),
+            )
+            if key is not None and self._ledger.is_open:
+                self._submit(context, report)
+            else:
+                self._waiting[context] = None
+                self._engine.spawn(self._submit_later, context, report)
+            return PENDING
+
+        return report
+
+    def _submit(self, context: Context, report: Report) -> None:
+        self._reporter.submit(report, Requester(context.answer, context.name, context.received_at))
+
+    def _submit_later(self, context: Context, report: Report) -> None:
+        """Wait for the key and the ledger first; who is cancelled or given up meanwhile has been answered."""
+        try:
+            if report.key is None:
+                report = report._replace(key=self._keys.get())
+            self._ledger.wait_until_open()
+            if context in self._waiting:
+                del self._waiting[context]
+                self._submit(context, report)
+        except Exception as bug:
+            context.fail(bug)
+
+    def cancel(self, name: Hashable) -> None:
+        """Let go every request of that name that has not begun, wherever it waits."""
+        self._let_go("request_cancelled", [context for context in self._waiting if context.name == name])
+        self._reporter.cancel(name)
+
+    def give_up(self) -> int:
+        """Answer what still waits for a key or the ledger, at the end; returns how many those were."""
+        return self._let_go("shutting_down", list(self._waiting))
+
+    def _let_go(self, kind: str, leaving: list[Context]) -> int:
+        for context in leaving:
+            del self._waiting[context]
+            context.settle(never_admitted(kind))
+        return len(leaving)
+
+    def _given_key(self, given: Mapping[str, Any]) -> Secret | None:
+        text = given.get("clientKey")
+        if text is None:
+            return None
+        key = Secret(text)
+        self._scrubber.learn(key)
+        return key
+
+    # --- about the bridge --------------------------------------------------------------------
+
+    def _discover(self, _context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        return load_json("openrpc.json")
+
+    def _info(self, _context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        return {
+            "name": NAME,
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "sandbox": self._sandbox,
+            "framing": self.framing(),
+            "limits": dict(self._limits),
+        }
+
+    def _status(self, _context: Context, params: dict[str, Any]) -> Any:
+        _checked("none.params", params)
+        return self.read_status()
+
+    def read_status(self) -> dict[str, Any]:
+        """The result of ``bridge.status``; waits a moment for the ledger to tell the pauses."""
+        waiter = self._engine.waiter()
+        self._ledger.post(Pauses(self._endpoint), waiter.wake)
+        try:
+            states = waiter.wait(self._engine.now() + STATUS_PATIENCE_S)
+        except TimeoutError:
+            states = None
+        if isinstance(states, tuple):
+            self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
+        sending, waiting = self._reporter.counts()
+        return self._marked(
+            {
+                "since": rfc3339(self._started_wall),
+                "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
+                **self._figures(),
+                "inFlight": sending,
+                "queued": waiting,
+                "droppedLogLines": self._dropped_lines(),
+                "pauses": self._pauses,
+                "ledger": dict(self._ledger.status()),
+            }
+        )
+
+    def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.resume.params", params)
+        key = self._given_key(given)
+        self._ledger.wait_until_open()
+        account = None if key is None else self._ledger.account(key.reveal())
+        states = self._ledger.call(Resume(self._endpoint, given.get("scope"), account))
+        if not isinstance(states, tuple):
+            raise BridgeError("ledger_unavailable")
+        self._reporter.resume_waiting()
+        return self._marked({"resumed": [self._show_pause(state) for state in states]})
+
+    def _show_pause(self, state: PauseState) -> dict[str, Any]:
+        to_wall = self._engine.wall() - self._ledger.now()
+
+        def show(at: float | None) -> str | None:
+            return None if at is None else rfc3339(at + to_wall)
+
+        return {
+            "scope": self._policy.scope(state),
+            "cause": state.cause,
+            "state": state.state,
+            "openedAt": show(state.opened_at),
+            "endsAt": show(state.ends_at),
+            "manual": state.ends_at is None,
+            **dict(self._policy.parts(state.key)),
+        }
+
+    # --- what the ledger knows ---------------------------------------------------------------
+
+    def _get_report(self, _context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.getReport.params", params)
+        key = self._given_key(given) or self._keys.get()
+        if key is None:
+            raise BridgeError("key_missing")
+        self._ledger.wait_until_open()
+        task = Task(self._endpoint, self._ledger.account(key.reveal()), given["taskId"])
+        row = self._ledger.call(Look(task))
+        if not isinstance(row, Row):
+            raise BridgeError("report_not_found" if row is None else "ledger_unavailable")
+        return self._marked(show_record(row))
+
+    def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.listReports.params", params)
+        cursor = given.get("cursor")
+        found = self._ledger.call(
+            Listing(
+                self._endpoint,
+                since_wall=given.get("since"),
+                outcome=given.get("outcome"),
+                method=given.get("method"),
+                limit=given.get("limit", 100),
+                before_seq=None if cursor is None else int(cursor),
+            )
+        )
+        if not isinstance(found, tuple):
+            raise BridgeError("ledger_unavailable")
+        rows, following = found
+        reports = [show_record(row) for row in rows]
+        return self._marked({"reports": reports, "nextCursor": None if following is None else str(following)})
+
+    def _marked(self, result: dict[str, Any]) -> dict[str, Any]:
+        if self._sandbox:
+            result["sandbox"] = True
+        return result
+
+
+def show_record(row: Row) -> dict[str, Any]:
+    """A row of the ledger as the wire shows it (``schemas/bridge.getReport.result.json``)."""
+    is_error = row.outcome not in (None, ACCEPTED)
+    return {
+        "taskId": row.task.task_id,
+        "method": row.method,
+        "account": row.task.account[:8],
+        "state": row.state,
+        "outcome": row.outcome,
+        "code": row.code if is_error else None,
+        "kind": row.kind if is_error else None,
+        "attempts": row.attempts,
+        "recordedAt": rfc3339(row.recorded_wall),
+        "finishedAt": None if row.finished_wall is None else rfc3339(row.finished_wall),
+    }
+
+
+def _checked(schema: str, params: dict[str, Any]) -> Any:
+    try:
+        return check(schema, params)
+    except Refused as refused:
+        raise BridgeError("invalid_params", refused.data()) from None

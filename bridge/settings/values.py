@@ -1,0 +1,213 @@
+"""The values of all settings with their origin: which source counts, and what contradicts what.
+
+Changes nothing except in `drop_secrets`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from bridge.core.exits import ConfigError
+from bridge.core.redact import Secret
+from bridge.core.text import hide_keys
+from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
+from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
+from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting
+
+
+class Settings:
+    """The values of all settings, immutable. Attributes are the names of the table."""
+
+    key_file: str | None
+    key_command: str | None
+    client_key: Secret | None
+    """The key from the environment, unchecked; `bridge.ops.keys` says whether it can be one."""
+    url: str
+    ledger: str
+    """``memory``, a ``postgresql://`` URL or an absolute path."""
+    ledger_password: Secret | None
+    require_ledger: bool
+    concurrency: int
+    queue: int
+    timeout_s: float
+    connect_timeout_s: float
+    max_message: int
+    max_batch: int
+    max_depth: int
+    drain_s: float
+    pauses: bool
+    parent_watch: bool
+    proxy: str | None
+    ca_file: str | None
+    log_level: str
+    log_format: str
+    log_file: str | None
+    metrics_file: str | None
+    sandbox: bool
+
+    state_dir: str | None
+    """The user's state directory for this program; None if there is none. Not made here."""
+    config_file: str | None
+    """Where the configuration file is, or would be; None if there is no place for it."""
+    hidden: frozenset[str]
+    """The variables that no child of ours may see."""
+    notices: tuple[tuple[str, Mapping[str, Any]], ...]
+    """Events found while reading, to be logged once there is a log."""
+
+    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        self.__dict__.update(values)
+        self.__dict__["_origins"] = dict(origins)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings do not change: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    def origin(self, name: str) -> str:
+        """Return where a value comes from: ``flag --url``, ``environment REPORT_BRIDGE_URL``, ``file PATH``
+        or ``default``."""
+        return str(self.__dict__["_origins"].get(name, "default"))
+
+    def changed(self, **values: Any) -> Settings:
+        """Return a copy with some values replaced; their origin stays. For the sandbox and for tests."""
+        merged = {name: value for name, value in self.__dict__.items() if name != "_origins"}
+        unknown = values.keys() - merged.keys()
+        if unknown:
+            raise AttributeError(f"no such setting: {', '.join(sorted(unknown))}")
+        return Settings({**merged, **values}, self.__dict__["_origins"])
+
+
+def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
+    """Read all sources and return the settings.
+
+    Args:
+        flags: setting name to the text given on the command line, or to a boolean for a switch;
+            None counts as not given.
+        environ: the environment; an empty variable counts as not set, except for secrets.
+
+    Raises:
+        ConfigError: a value, a file key or a combination cannot be used.
+    """
+    home = find_home(environ)
+    config_dir = user_dir(environ, home, "XDG_CONFIG_HOME", ".config")
+    state_dir = user_dir(environ, home, "XDG_STATE_HOME", ".local/state")
+    config_file = None if config_dir is None else os.path.join(config_dir, "config.toml")
+    layers = (
+        Layer("flag", {name: value for name, value in flags.items() if value is not None}),
+        Layer("environment", read_environment(environ)),
+        Layer("file", read_file(config_file), config_file),
+    )
+    values: dict[str, Any] = {row.name: row.default for row in TABLE}
+    origins: dict[str, str] = {}
+
+    def choose(row: Setting, layers: Sequence[Layer]) -> None:
+        layer = next((layer for layer in layers if row.name in layer.values), None)
+        if layer is not None:
+            origins[row.name] = layer.origin(row)
+            try:
+                values[row.name] = _value(row, layer, home)
+            except BadValue as error:
+                raise ConfigError(f"The setting {row.key} ({origins[row.name]}) {error}.") from None
+
+    choose(ROWS["sandbox"], layers)
+    in_sandbox = values["sandbox"]
+    for row in TABLE:
+        if row.name == "ledger" and in_sandbox:
+            # Made-up tasks must not fill a ledger that was named for real ones.
+            choose(row, layers[:1])
+        elif row.name != "sandbox" and row.name not in KEY_SOURCES:
+            choose(row, layers)
+    if not in_sandbox:
+        key = _find_key_source(layers)
+        if key is not None:
+            choose(*key)
+    notices = unknown_variables(environ)
+    if values["ledger"] is None:
+        if in_sandbox or state_dir is None:
+            values["ledger"] = MEMORY
+        else:
+            values["ledger"] = os.path.join(state_dir, "ledger.sqlite3")
+        if not in_sandbox and state_dir is None:
+            reason = "this user has no home directory; name a file with --ledger"
+            notices.append(("ledger_memory", {"reason": reason}))
+    _check_together(values, origins)
+    hidden = frozenset(secret_variables(environ))
+    values.update(state_dir=state_dir, config_file=config_file, hidden=hidden, notices=tuple(notices))
+    return Settings(values, origins)
+
+
+def secret_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that hold a secret, and those that say where the key is: one rule for all."""
+    rows = [row.variable for row in TABLE if row.kind == "secret" or row.name in KEY_SOURCES]
+    urls = [row.variable for row in TABLE if row.kind in ("ledger", "proxy")]
+    return [*rows, LIBPQ_PASSWORD, *(name for name in urls if has_password(environ.get(name, "")))]
+
+
+def drop_secrets(environ: MutableMapping[str, str]) -> None:
+    """Remove the variables that hold secrets, so that no child process inherits them.
+
+    Only libpq's own stays: the driver of a ledger on a server reads it when it connects.
+    """
+    for variable in secret_variables(environ):
+        if variable != LIBPQ_PASSWORD:
+            environ.pop(variable, None)
+
+
+def describe(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Return ``(name, value to show, origin)`` for every setting, secrets masked."""
+    rows: list[tuple[str, Any, str]] = []
+    for row in TABLE:
+        value = getattr(settings, row.name)
+        if value is not None and row.kind == "secret":
+            value = "set"
+        elif value is not None and row.name == "key_command":
+            program, _, arguments = value.strip().partition(" ")
+            value = f"{program} ***" if arguments else program  # arguments may hold a token
+        elif value is not None and row.kind in ("ledger", "proxy"):
+            value = mask_password(value)
+        rows.append((row.key, value, settings.origin(row.name)))
+    return rows
+
+
+def _find_key_source(layers: Sequence[Layer]) -> tuple[Setting, Sequence[Layer]] | None:
+    """Find the first layer that names the key's source; two in one layer contradict each other."""
+    for layer in layers:
+        named = [ROWS[name] for name in KEY_SOURCES if name in layer.values]
+        if len(named) > 1:
+            both = " and ".join(layer.origin(row) if layer.path is None else row.key for row in named)
+            place = "" if layer.path is None else f" in the file {layer.path}"
+            raise ConfigError(f"The client key has more than one source{place}: {both}; keep one of them.")
+        if named:
+            return named[0], (layer,)
+    return None
+
+
+def _value(row: Setting, layer: Layer, home: str | None) -> Any:
+    text = layer.text(row)
+    if isinstance(text, bool):
+        return text
+    if row.kind == "ledger" and layer.what == "flag" and "://" in text and has_password(text):
+        raise BadValue(
+            "holds a password, which everybody on this machine could read in the list of processes; "
+            "give the URL without it and set REPORT_BRIDGE_LEDGER_PASSWORD"
+        )
+    value = PARSERS[row.kind](text, row)
+    is_path = row.kind == "path" or (row.kind == "ledger" and value != MEMORY and "://" not in value)
+    return layer.absolute(value, home) if is_path else value
+
+
+def _check_together(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    if values["require_ledger"] and values["ledger"] == MEMORY:
+        raise ConfigError(
+            f"The setting require_ledger ({origins['require_ledger']}) asks for a lasting ledger, but "
+            f"the ledger is memory ({origins.get('ledger', 'default')}); name a file with --ledger."
+        )
+    ca_file = values["ca_file"]
+    if ca_file is not None and not (os.path.isfile(ca_file) and os.access(ca_file, os.R_OK)):
+        raise ConfigError(
+            f"The setting ca_file ({origins['ca_file']}) is no file that can be read: "
+            f"{hide_keys(ca_file)}; give the path of a PEM file."
+        )

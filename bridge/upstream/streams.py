@@ -1,0 +1,172 @@
+"""Open connections: sending and receiving that wait in a greenlet, each until a given moment.
+
+`Stream` is the seam: a simulation puts other ones in the place of sockets. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from bridge.engine import Engine, NoResources, TimedOut
+
+PIECE_BYTES: Final = 16 * 1024
+"""Received at once: the most that one TLS record holds."""
+
+LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What the system says if this machine has no descriptor or memory to spare."""
+
+
+class Stream(Protocol):
+    """An open connection. What waits raises `TimedOut` at `until`, a moment of the boot clock."""
+
+    def send_all(self, data: bytes, until: float) -> None:
+        """Send everything. `NoResources`: nothing has left."""
+
+    def receive(self, most: int, until: float) -> bytes:
+        """Wait for some bytes; b"" at the end."""
+
+    def is_stale(self) -> bool:
+        """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""
+
+    def close(self) -> None:
+        """Close it; never raises."""
+
+
+def is_lack(error: BaseException) -> bool:
+    """Tell whether an exception says that this machine lacks something, which is nobody else's failure."""
+    if isinstance(error, socket.gaierror):  # its numbers are of another kind
+        return error.errno == socket.EAI_MEMORY
+    is_system = isinstance(error, OSError) and error.errno in LACKS
+    return is_system or isinstance(error, NoResources | MemoryError)
+
+
+class SocketStream:
+    """A TCP socket in non-blocking mode, the engine's waits around it.
+
+    Args:
+        engine: where to wait.
+        family: ``socket.AF_INET`` or ``socket.AF_INET6``.
+    """
+
+    __slots__ = ("_now", "_pending", "_poller", "_readiness", "_sock")
+
+    def __init__(self, engine: Engine, family: int) -> None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        self._sock = sock
+        self._now = engine.now
+        self._readiness = engine.readiness(sock.fileno())
+        self._pending: Callable[[], int] | None = None
+        self._poller = None
+        if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
+            self._poller = select.poll()
+            self._poller.register(sock.fileno(), select.POLLIN)
+
+    def connect(self, address: Any, until: float) -> None:
+        """Connect.
+
+        Raises:
+            OSError: it did not work.
+        """
+        fault = self._sock.connect_ex(address)
+        if fault in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            self._wait_writable(until)
+            fault = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if fault:
+            raise OSError(fault, os.strerror(fault))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start_tls(self, context: ssl.SSLContext, host: str, until: float) -> None:
+        """Speak TLS from here on, to nobody but that host.
+
+        Raises:
+            OSError: it did not work (`ssl.SSLError`).
+        """
+        sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
+        self._sock = sock
+        self._pending = sock.pending
+        while True:
+            try:
+                sock.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                self._wait_readable(until)
+            except ssl.SSLWantWriteError:
+                self._wait_writable(until)
+
+    @property
+    def tls_version(self) -> str | None:
+        """The version of TLS that is spoken; None for none."""
+        return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
+
+    def send_all(self, data: bytes, until: float) -> None:
+        """Send everything; what fits into the socket's buffer goes at once.
+
+        Raises:
+            NoResources: this machine has no memory for it, and nothing has left.
+            OSError: it did not work.
+        """
+        left = data
+        while True:
+            try:
+                count = self._sock.send(left)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait_writable(until)
+            except ssl.SSLWantReadError:
+                self._wait_readable(until)
+            except OSError as error:
+                if left is data and error.errno in LACKS:
+                    raise NoResources("no memory to send with") from None
+                raise
+            else:
+                if count == len(left):
+                    return
+                left = left[count:]
+
+    def receive(self, most: int, until: float) -> bytes:
+        """Wait for some bytes; b"" at the end.
+
+        Raises:
+            OSError: the connection has failed.
+        """
+        if self._pending is None or not self._pending():
+            self._wait_readable(until)
+        while True:
+            try:
+                return self._sock.recv(most)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait_readable(until)  # half a TLS record, or a packet that failed its checksum
+            except ssl.SSLWantWriteError:
+                self._wait_writable(until)
+
+    def is_stale(self) -> bool:
+        """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""
+        if self._pending is not None and self._pending():
+            return True
+        if self._poller is not None:
+            return bool(self._poller.poll(0))
+        return bool(select.select([self._sock], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Close it; never raises."""
+        self._readiness.close()
+        with suppress(OSError):  # it reports what was wrong before, and that is known already
+            self._sock.close()
+
+    def _wait_readable(self, until: float) -> None:
+        # Looked at here: what is ready again and again would win against any timer.
+        if self._now() >= until:
+            raise TimedOut("nothing more came in time")
+        self._readiness.wait_readable(until)
+
+    def _wait_writable(self, until: float) -> None:
+        if self._now() >= until:
+            raise TimedOut("nothing more left in time")
+        self._readiness.wait_writable(until)

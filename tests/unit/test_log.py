@@ -1,0 +1,296 @@
+"""Tests of `bridge.ops.log` and of the table in `bridge.core.events`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import string
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.events import EVENTS, LEVEL_NAMES, render_sentence
+from bridge.core.exits import ConfigError
+from bridge.core.redact import Scrubber, Secret
+from bridge.engine import Engine
+from bridge.ops import log as logs
+from bridge.ops.log import Log, format_time
+
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON lines of a log file."""
+    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+
+
+@pytest.fixture
+def piped() -> Iterator[tuple[int, int]]:
+    """Give a pipe and close both ends afterwards."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_every_event_is_a_complete_row() -> None:
+    """Each row has a known level, a sentence over declared fields only, known types and a description."""
+    types = {"string", "integer", "number", "boolean"}
+    for name, row in EVENTS.items():
+        assert row.level in LEVEL_NAMES, name
+        assert row.description.endswith("."), name
+        used = {field for _, field, _, _ in string.Formatter().parse(row.sentence) if field}
+        assert used <= set(row.fields), name
+        assert {kind.removesuffix("?") for kind in row.fields.values()} <= types, name
+        assert not {"time", "level", "event", "message"} & set(row.fields), name
+
+
+def test_sentence_survives_missing_and_odd_fields() -> None:
+    """A sentence is rendered whatever the fields are."""
+
+    class Unprintable:
+        def __format__(self, spec: str) -> str:
+            raise ValueError
+
+    assert "?" in render_sentence("log_dropped", {})
+    assert "{count}" in render_sentence("log_dropped", {"count": Unprintable()})
+    assert render_sentence("no_such_event", {}) == "no_such_event"
+    assert render_sentence("no_such_event", {"a": 1}) == "no_such_event {'a': 1}"
+
+
+def test_event_becomes_a_json_line(tmp_path: Path) -> None:
+    """An event is one JSON object with time, level, event, message and its fields."""
+    path = tmp_path / "log"
+    log = Log.open("debug", "json", str(path), Scrubber())
+    log.event("oversize", limit=1024)
+    log.event("clock_skew", skew_s=float("nan"))
+    log.close(10)
+    first, second = read_lines(path)
+    assert list(first) == ["time", "level", "event", "message", "limit"]
+    assert first["level"] == "warning"
+    assert first["event"] == "oversize"
+    assert "1024" in first["message"]
+    assert first["limit"] == 1024
+    assert second["skew_s"] is None
+    assert first["time"].endswith("Z")
+    assert len(first["time"]) == len("2026-01-02T03:04:05.678Z")
+
+
+def test_log_file_is_private_and_appended_to(tmp_path: Path) -> None:
+    """The log file is made with mode 0600 and never truncated."""
+    path = tmp_path / "log"
+    for _ in range(2):
+        log = Log.open("warning", "auto", str(path))
+        log.event("stdout_gone")
+        log.close(10)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(read_lines(path)) == 2
+
+
+def test_log_file_that_cannot_be_opened_is_a_configuration_error(tmp_path: Path) -> None:
+    """A log file in a missing folder ends with exit code 3 and a sentence naming flag and path."""
+    with pytest.raises(ConfigError, match="--log-file") as caught:
+        Log.open("warning", "auto", str(tmp_path / "missing" / "log"))
+    assert caught.value.exit_code == 3
+
+
+def test_events_below_the_level_leave_nothing(tmp_path: Path) -> None:
+    """An event that is not wanted is not even looked at."""
+    log = Log.open("error", "json", str(tmp_path / "log"))
+    log.event("oversize", limit=1)
+    log.close(1)
+    assert log.dropped == 0
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_text_format_is_one_line_without_control_characters(tmp_path: Path) -> None:
+    """A text line is readable, escapes control characters and stays one line."""
+    path = tmp_path / "log"
+    log = Log.open("debug", "text", str(path))
+    log.event("internal_error", reference="r1", where="x\x1b[2J", error="two\nlines \u2028é", trace="a\nb")
+    log.close(10)
+    text = path.read_text(encoding="ascii")
+    assert text.count("\n") == 1
+    assert " error: Internal error in x\\x1b[2J, reference r1: two\\nlines \\u2028\\xe9 | a\\nb" in text
+
+
+def test_secrets_never_reach_the_log(tmp_path: Path) -> None:
+    """A learnt secret is masked in strings, nested values and messages, and in JSON escapes."""
+    path = tmp_path / "log"
+    scrubber = Scrubber()
+    scrubber.learn(Secret(KEY))
+    log = Log.open("debug", "json", str(path), scrubber)
+    log.event("library_message", library="x", text=f"body {KEY}", more={"clientKey": "other"})
+    log.event("internal_error", error=ValueError(KEY.encode().hex()))
+    log.event("unheard_of", detail=[KEY])
+    log.close(10)
+    text = path.read_text(encoding="ascii")
+    assert len(read_lines(path)) == 3
+    assert KEY[:12] not in text
+    assert KEY.encode().hex()[:12] not in text
+    assert "other" not in text
+
+
+def fail(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
+
+
+def test_a_log_that_nobody_reads_never_blocks(
+    piped: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full pipe events are dropped and counted, and told once there is a reader again."""
+    monkeypatch.setattr(logs, "QUEUE_LINES", 20)
+    reader, writer = piped
+    engine = Engine(fail)
+    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.attach(engine)
+    for _ in range(2000):
+        log.event("unheard_of", filler="x" * 1000)
+        engine.sleep(0)
+    assert log.dropped > 1000
+    lost = log.dropped
+    received = b""
+    while b"log_dropped" not in received or not received.endswith(b"\n"):
+        received += os.read(reader, 65536)
+        engine.sleep(0.001)
+    lines = [json.loads(line) for line in received.splitlines()]
+    assert [line["count"] for line in lines if line["event"] == "log_dropped"] == [lost]
+    assert len(lines) == 2000 - lost + 1
+
+
+def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(piped: tuple[int, int]) -> None:
+    """Closing waits as long as it was told to, and then leaves the rest."""
+    engine = Engine(fail)
+    log = Log(piped[1], threshold=10, text=False, scrubber=Scrubber())
+    log.event("unheard_of", filler="x" * 100_000)
+    log.attach(engine)
+    began = time.monotonic()
+    log.close(0.05)
+    assert 0.05 <= time.monotonic() - began < 30
+    received = b""
+    while not received.endswith(b"\n"):  # the pipe is closed with the test, and nobody may still wait for it
+        received += os.read(piped[0], 65536)
+        engine.sleep(0.001)
+
+
+def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> None:
+    """What did not fit at once is written by the engine later, and what fits is written at once."""
+    reader, writer = piped
+    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.event("oversize", limit=1)
+    assert json.loads(os.read(reader, 65536))["limit"] == 1
+    os.set_blocking(writer, False)
+    log.event("unheard_of", filler="y" * 300_000)
+    engine = Engine(fail)
+    log.attach(engine)
+    received = b""
+    while not received.endswith(b"\n"):
+        received += os.read(reader, 65536)
+        engine.sleep(0.001)
+    assert json.loads(received)["filler"] == "y" * 300_000
+    log.close(10)
+
+
+def test_events_may_come_from_any_thread(piped: tuple[int, int]) -> None:
+    """An event of another thread is written by the engine's, with the time at which it happened."""
+    reader, writer = piped
+    engine = Engine(fail)
+    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log.attach(engine)
+    thread = threading.Thread(target=log.event, args=("oversize",), kwargs={"limit": 7})
+    thread.start()
+    thread.join()
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 100)
+    engine.sleep(0.01)
+    assert json.loads(os.read(reader, 65536))["limit"] == 7
+    log.close(1)
+
+
+def test_a_log_that_cannot_be_written_is_counted() -> None:
+    """Writing to a broken pipe raises nothing and counts each lost event once."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    for _ in range(3):
+        log.event("oversize", limit=1)
+    log.close(10)
+    os.close(writer)
+    assert log.dropped == 3
+
+
+def test_rotated_file_is_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the file was renamed, lines go to a new file under the old name."""
+    monkeypatch.setattr(logs, "ROTATION_CHECK_S", 0.0)
+    path = tmp_path / "log"
+    log = Log.open("warning", "json", str(path))
+    log.event("oversize", limit=1)
+    path.rename(tmp_path / "log.1")
+    log.event("oversize", limit=2)
+    log.close(10)
+    assert [line["limit"] for line in read_lines(tmp_path / "log.1")] == [1]
+    assert [line["limit"] for line in read_lines(path)] == [2]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_closed_log_takes_no_more(tmp_path: Path) -> None:
+    """Events after the close are counted as dropped; closing twice is harmless."""
+    log = Log.open("warning", "json", str(tmp_path / "log"))
+    log.event("stdout_gone")
+    log.close(10)
+    log.close(10)
+    log.event("stdout_gone")
+    assert log.dropped == 1
+    assert len(read_lines(tmp_path / "log")) == 1
+
+
+@pytest.fixture
+def bare_logging(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """Put the root logger into the state of a fresh process, and back afterwards."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    return root
+
+
+def test_libraries_say_nothing_on_stderr(
+    tmp_path: Path, bare_logging: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Warnings that a library logs do not reach stderr or the log at the default level."""
+    log = Log.open("warning", "json", str(tmp_path / "log"))
+    log.adopt_libraries()
+    log.adopt_libraries()
+    logging.getLogger("urllib3.pool").warning("Retrying %s", KEY)
+    log.close(10)
+    assert capfd.readouterr().err == ""
+    assert (tmp_path / "log").read_bytes() == b""
+    assert [type(handler) for handler in bare_logging.handlers].count(logging.NullHandler) == 1
+
+
+def test_libraries_are_heard_at_level_debug(tmp_path: Path, bare_logging: logging.Logger) -> None:
+    """At level debug a library's message is an event, and one that cannot be formatted is named so."""
+    log = Log.open("debug", "json", str(tmp_path / "log"))
+    log.adopt_libraries()
+    logging.getLogger("urllib3.pool").warning("Retrying %s", 5)
+    logging.getLogger("urllib3.pool").warning("Retrying %d", "x")
+    log.close(10)
+    first, second = read_lines(tmp_path / "log")
+    assert first["event"] == "library_message"
+    assert first["text"] == "Retrying 5"
+    assert first["severity"] == "warning"
+    assert "cannot be formatted" in second["text"]
+
+
+def test_times_are_rfc_3339() -> None:
+    """Times are UTC with milliseconds, cut, not rounded."""
+    assert format_time(0) == "1970-01-01T00:00:00.000Z"
+    assert format_time(1767323045.6789) == "2026-01-02T03:04:05.678Z"

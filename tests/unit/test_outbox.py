@@ -1,0 +1,1004 @@
+"""What the ledger promises while one of its stores is in trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bridge.core.model import (
+    DONE,
+    NOT_SENT,
+    QUEUED,
+    SENDING,
+    WAITING,
+    Begin,
+    Ending,
+    Listing,
+    Look,
+    Narrow,
+    Pauses,
+    Resume,
+    Settle,
+    Sweep,
+    Window,
+)
+from bridge.ledger.outbox import CHUNK, MAX_RETRY_S, PROBE_BUSY_S, Outbox
+from bridge.ledger.port import Failed, Restore, Unavailable
+from bridge.ledger.translation import Accounts
+from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
+from tests.shaky_store import (
+    ENDPOINT,
+    OTHER_METHOD,
+    UNSENT,
+    ShakyStore,
+    Times,
+    claim,
+    open_memory,
+    record,
+    task,
+)
+
+INSTANCE = "0" * 24
+UNGUARDED = sorted(set(SENTENCES) - READABLE)
+REFUSED = Ending("refused", 1, "key_refused")
+
+
+class Scene:
+    """A pair over a shaky store, with clocks that move by hand."""
+
+    def __init__(self, require: bool = False, at_start: str | None = None, pauses: bool = True) -> None:
+        self.times = Times()
+        self.pauses = pauses
+        self.store = self.new_store()
+        self.open_fails = at_start
+        self.opened = 0
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.bugs: list[BaseException] = []
+        self.accounts = Accounts()
+        self.outbox = Outbox(
+            self.open,
+            lambda name: open_memory(self.times, self.pauses, name),
+            self.accounts,
+            name_instance=lambda: INSTANCE,
+            require=require,
+            tell=lambda name, fields: self.events.append((name, fields)),
+            on_bug=self.on_bug,
+            retry_s=1.0,
+            now=lambda: self.times.boot,
+            wall=lambda: self.times.wall,
+        )
+        self.outbox.open()
+
+    def new_store(self) -> ShakyStore:
+        return ShakyStore(open_memory(self.times, self.pauses, INSTANCE))
+
+    def on_bug(self, error: BaseException) -> str:
+        self.bugs.append(error)
+        return "reference"
+
+    def open(self, instance: str) -> ShakyStore:
+        assert instance == INSTANCE
+        self.opened += 1
+        if self.open_fails is not None:
+            raise LedgerTrouble(self.open_fails)
+        return self.store
+
+    def do(self, op: Any) -> Any:
+        return self.outbox.run([op])[0]
+
+    def fail(self, kind: str | None) -> None:
+        """Break or mend the ledger; a replaced one gets an empty successor."""
+        self.store.fail = kind
+
+    def heal(self) -> None:
+        self.store.fail = self.open_fails = None
+        self.times.move(MAX_RETRY_S)
+        self.outbox.tend()
+
+    def row(self, number: int = 1) -> Any:
+        """What is in the ledger itself."""
+        return self.store.store.read(Look(task(number)))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+
+@pytest.fixture(autouse=True)
+def _no_bugs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fail a test whose scene met an unexpected exception, unless it provokes one."""
+    scenes: list[Scene] = []
+    start = Scene.__init__
+
+    def remember(self: Scene, *args: Any, **named: Any) -> None:
+        start(self, *args, **named)
+        scenes.append(self)
+
+    monkeypatch.setattr(Scene, "__init__", remember)
+    yield
+    if "bug" not in request.node.name:
+        assert [scene.bugs for scene in scenes if scene.bugs] == []
+
+
+# --- good days -----------------------------------------------------------------------------------
+
+
+def test_good_days_commit_a_batch_at_once() -> None:
+    """Operations of one batch share one commit and are durable."""
+    scene = Scene(pauses=False)
+    results = scene.outbox.run([claim(1), claim(2), record(1), Look(task(1))])
+    assert [r.status for r in results[:3]] == ["new", "new", "ok"]
+    assert all(r.durable for r in results[:3])
+    assert results[3].state == DONE
+    assert len(scene.store.commits) == 1
+    assert scene.events == []
+
+
+def test_memory_by_choice_is_well_but_not_durable() -> None:
+    """A ledger that is wanted in memory has no trouble and promises nothing."""
+    times = Times()
+    outbox = Outbox(
+        None,
+        lambda name: open_memory(times, True, name),
+        Accounts(),
+        name_instance=lambda: INSTANCE,
+            require=False,
+        tell=lambda name, fields: pytest.fail(name),
+        on_bug=lambda error: pytest.fail(str(error)),
+        retry_s=1.0,
+        now=lambda: times.boot,
+        wall=lambda: times.wall,
+    )
+    outbox.open()
+    claimed, recorded = outbox.run([claim(), record()])
+    assert (claimed.durable, claimed.guarded, recorded.durable) == (False, True, False)
+    assert outbox.trouble is None
+    assert not outbox.is_durable
+
+
+def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
+    """Nothing is called durable in a store that is not, whatever its results say."""
+    scene = Scene()
+    scene.store.durable = False
+    assert not scene.do(claim()).durable
+    assert not scene.do(record()).durable
+
+
+# --- trouble at a claim --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_claim_in_trouble_is_sent_and_owed(kind: str) -> None:
+    """A new report goes on in any trouble, tells what is not promised, and is written later."""
+    scene = Scene()
+    scene.fail(kind)
+    scene.open_fails = kind
+    claimed = scene.do(claim())
+    assert (claimed.status, claimed.gate.status, claimed.durable) == ("new", "begun", False)
+    assert claimed.guarded is (kind in READABLE)
+    recorded = scene.do(record())
+    assert (recorded.status, recorded.durable, recorded.row.outcome) == ("ok", False, "accepted")
+    assert scene.outbox.owed == 1
+    assert scene.row() is None
+    scene.heal()
+    row = scene.row()
+    assert (row.outcome, row.attempts, row.sends, row.owner) == ("accepted", 1, 1, None)
+    assert scene.outbox.owed == 0
+    assert scene.events[-1][0] == "ledger_recovered"
+    assert scene.events[-1][1]["owed"] == 1
+
+
+@pytest.mark.parametrize("kind", sorted(READABLE))
+def test_readable_ledger_still_knows_duplicates(kind: str) -> None:
+    """What a full or read-only ledger knows is told from it, as durable as it is."""
+    scene = Scene()
+    scene.outbox.run([claim(), record()])
+    scene.fail(kind)
+    known = scene.do(claim())
+    assert (known.status, known.durable, known.guarded) == ("known", True, True)
+    assert scene.do(claim(method=OTHER_METHOD)).status == "conflict"
+
+
+def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
+    """A living bridge's report is waited for even if the ledger cannot be written."""
+    scene = Scene()
+    other = open_memory(scene.times)
+    scene.store.store.is_alive = lambda instance: True
+    scene.store.store._batch.instance = other.instance
+    scene.store.store.transact([claim()])
+    scene.fail("full")
+    assert scene.do(claim()).status == "elsewhere"
+
+
+@pytest.mark.parametrize("kind", UNGUARDED)
+def test_own_memory_guards_when_the_ledger_cannot_be_read(kind: str) -> None:
+    """A report that this process finished is not sent again while the ledger is out of reach."""
+    scene = Scene()
+    scene.outbox.run([claim(), record()])
+    scene.open_fails = kind
+    scene.fail(kind)
+    known = scene.do(claim())
+    assert (known.status, known.row.outcome, known.durable) == ("known", "accepted", False)
+
+
+def test_own_memory_forgets_after_the_guard() -> None:
+    """An id that comes back a day later is a new task also without the ledger."""
+    scene = Scene()
+    scene.outbox.run([claim(), record()])
+    scene.fail("locked")
+    scene.times.move(86_401)
+    assert scene.do(claim()).status == "new"
+
+
+def test_duplicate_of_an_owed_report_is_known() -> None:
+    """An outcome that is still owed already answers for its task."""
+    scene = Scene()
+    scene.fail("full")
+    scene.outbox.run([claim(), record()])
+    known = scene.do(claim())
+    assert (known.status, known.durable) == ("known", False)
+    assert scene.do(claim(method=OTHER_METHOD)).status == "conflict"
+
+
+def test_refusal_in_trouble_is_recorded_later() -> None:
+    """A local refusal is answered at once and written when it can be."""
+    scene = Scene()
+    scene.fail("full")
+    claimed = scene.do(claim(begin=False)._replace(refusal=UNSENT))
+    assert (claimed.status, claimed.durable) == ("refused", False)
+    scene.heal()
+    assert (scene.row().outcome, scene.row().kind) == ("not_sent", "upstream_unreachable")
+
+
+def test_task_not_sent_may_be_tried_again_in_trouble() -> None:
+    """A report that was certainly not sent begins again, and both lives count for the attempts."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.outbox.run([claim(), record(ending=UNSENT)])
+    again = scene.do(claim())
+    assert (again.status, again.row.attempts, again.gate.status) == ("again", 2, "begun")
+    scene.do(record())
+    scene.heal()
+    assert (scene.row().outcome, scene.row().attempts) == ("accepted", 2)
+    assert scene.outbox.owed == 0
+
+
+def test_attempts_of_a_life_end_in_trouble_too() -> None:
+    """No fifth attempt begins, wherever the first four were."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    for _ in range(4):
+        scene.outbox.run([claim(), record(ending=UNSENT)])
+    assert scene.do(claim()).gate.status == "spent"
+
+
+@pytest.mark.parametrize("kind", ["full", "locked"])
+def test_attempts_made_in_good_days_count_in_trouble(kind: str) -> None:
+    """A task that was not sent brings its attempts along."""
+    scene = Scene(pauses=False)
+    for _ in range(3):
+        scene.outbox.run([claim(), record(ending=UNSENT)])
+    scene.fail(kind)
+    assert scene.do(claim()).row.attempts == 4
+    scene.do(record(ending=UNSENT))
+    assert scene.do(claim()).gate.status == "spent"
+
+
+# --- trouble in the middle -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_outcome_that_cannot_be_written_is_answered_and_owed(kind: str) -> None:
+    """A report begun in good days ends in bad ones without losing anything."""
+    scene = Scene()
+    scene.do(claim())
+    scene.fail(kind)
+    scene.open_fails = kind
+    recorded = scene.do(record())
+    assert (recorded.status, recorded.durable) == ("ok", False)
+    assert (recorded.row.attempts, recorded.row.sends) == (1, 1)
+    if kind not in ("replaced", "corrupt", "foreign"):
+        assert scene.row().owner == scene.store.instance
+    scene.heal()
+    assert (scene.row().outcome, scene.row().attempts, scene.row().sends) == ("accepted", 1, 1)
+    assert scene.names[-1] == "ledger_recovered"
+
+
+def test_row_keeps_its_owner_until_the_outcome_is_written() -> None:
+    """Other bridges see a report as ours while its outcome is owed."""
+    scene = Scene()
+    scene.do(claim())
+    scene.fail("full")
+    scene.do(record())
+    assert (scene.row().state, scene.row().owner) == (SENDING, scene.store.instance)
+
+
+def test_retry_begins_in_trouble_and_counts() -> None:
+    """A report that was waiting for its next attempt goes on with all it has behind it."""
+    scene = Scene(pauses=False)
+    scene.outbox.run([claim(), record(ending=None, perhaps=True)])
+    scene.fail("full")
+    begun = scene.do(Begin(task()))
+    assert (begun.gate.status, begun.durable, begun.guarded) == ("begun", False, True)
+    assert (begun.row.state, begun.row.attempts, begun.row.sends, begun.row.perhaps) == (SENDING, 2, 1, True)
+    assert scene.do(Begin(task())).gate.status == "lost"
+    scene.do(record(ending=None, is_send=False))
+    assert scene.do(Look(task())).state == WAITING
+    scene.do(Begin(task()))
+    scene.do(record(is_send=False))
+    scene.heal()
+    row = scene.row()
+    assert (row.outcome, row.attempts, row.sends, row.perhaps) == ("accepted", 3, 1, True)
+
+
+def test_second_send_is_the_last_in_trouble() -> None:
+    """No third complete send begins, wherever the first two were."""
+    scene = Scene(pauses=False)
+    scene.outbox.run([claim(), record(ending=None, perhaps=True)])
+    scene.fail("locked")
+    scene.outbox.run([Begin(task()), record(ending=None, perhaps=True)])
+    assert scene.do(Begin(task())).gate.status == "spent"
+
+
+def test_settled_in_trouble_is_settled_later() -> None:
+    """The end of a window is told at once and written when it can be."""
+    scene = Scene()
+    scene.do(claim(begin=False))
+    scene.fail("full")
+    assert scene.do(Settle(task(), UNSENT)).status == "ok"
+    assert scene.do(Settle(task(), UNSENT)).status == "lost"
+    scene.heal()
+    assert scene.row().outcome == NOT_SENT
+
+
+def test_operation_on_an_unknown_report_is_lost() -> None:
+    """What was never ours is not made up in bad days."""
+    scene = Scene()
+    scene.fail("full")
+    assert scene.do(Begin(task())).gate.status == "lost"
+    assert scene.do(record()).status == "lost"
+
+
+def test_report_begun_in_memory_ends_durable_if_the_ledger_is_back() -> None:
+    """Healing in the middle of a report makes its outcome durable, with the intent written first."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.do(claim())
+    scene.heal()
+    assert (scene.row().state, scene.row().owner) == (SENDING, scene.store.instance)
+    recorded = scene.do(record())
+    assert (recorded.status, recorded.durable) == ("ok", True)
+    assert scene.row().outcome == "accepted"
+    assert scene.outbox._held == {}
+
+
+def test_commit_whose_answer_was_lost_is_not_counted_twice() -> None:
+    """A claim that was committed although it failed is ours, and no attempt of it was made."""
+    scene = Scene(pauses=False)
+    scene.store.fails_after_commit = True
+    scene.fail("full")
+    claimed = scene.do(claim())
+    assert (claimed.status, claimed.row.owner, claimed.row.state) == ("elsewhere", INSTANCE, QUEUED)
+    assert scene.do(Begin(task())).row.attempts == 1
+    scene.do(record())
+    scene.heal()
+    assert (scene.row().outcome, scene.row().owner, scene.row().attempts) == ("accepted", None, 1)
+    assert scene.outbox.owed == 0
+
+
+# --- pauses --------------------------------------------------------------------------------------
+
+
+def refused_key() -> Any:
+    """A verdict that pauses the key."""
+    return record(ending=REFUSED, pause="key_refused", error_id=1, has_verdict=True, has_status=True)
+
+
+def test_pause_in_a_full_ledger_still_holds() -> None:
+    """A report does not begin against a pause that can be read."""
+    scene = Scene()
+    scene.outbox.run([claim(), refused_key()])
+    scene.fail("full")
+    claimed = scene.do(claim(2))
+    assert (claimed.status, claimed.gate.status) == ("new", "paused")
+    assert scene.do(Begin(task(2))).gate.status == "paused"
+    assert [p.key.rule for p in scene.do(Pauses(ENDPOINT)) if p.key.rule != "proof"] == ["key_refused"]
+
+
+@pytest.mark.parametrize("kind", ["full", "locked"])
+def test_refusal_in_trouble_opens_a_pause(kind: str) -> None:
+    """A wrong key costs one call, and stays paused when the ledger is back."""
+    scene = Scene()
+    scene.fail(kind)
+    scene.do(claim())
+    assert [event.name for event in scene.do(refused_key()).events] == ["pause_opened"]
+    assert scene.do(claim(2)).gate.status == "paused"
+    scene.heal()
+    assert scene.do(claim(3)).gate.status == "paused"
+
+
+def test_refusal_of_a_report_begun_before_the_trouble_opens_a_pause() -> None:
+    """What a report of good days teaches in bad ones is learnt for the bad ones too."""
+    scene = Scene()
+    scene.do(claim())
+    scene.fail("locked")
+    assert [event.name for event in scene.do(refused_key()).events] == ["pause_opened"]
+    assert scene.do(claim(2)).gate.status == "paused"
+
+
+def test_probe_whose_end_could_not_be_written_blocks_nobody() -> None:
+    """The first report of a key proves it also if the full ledger could not be told."""
+    scene = Scene()
+    scene.do(claim())
+    assert scene.do(claim(2)).gate.status == "busy"
+    scene.fail("full")
+    assert scene.do(Begin(task(2))).gate.status == "busy"
+    scene.do(record())
+    assert scene.do(Begin(task(2))).gate.status == "begun"
+
+
+def test_resume_of_an_unwritable_ledger_is_refused() -> None:
+    """A pause that cannot be changed is not said to be changed."""
+    scene = Scene()
+    scene.fail("full")
+    assert isinstance(scene.do(Resume(ENDPOINT, None, None)), Unavailable)
+    scene.fail("locked")
+    scene.heal()
+    scene.fail("locked")
+    assert scene.do(Resume(ENDPOINT, None, None)) == ()
+
+
+# --- coming back ---------------------------------------------------------------------------------
+
+
+def test_trouble_and_its_end_are_told_once() -> None:
+    """One change is one event, however many operations meet it."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    for number in range(1, 6):
+        scene.outbox.run([claim(number), record(number)])
+        scene.times.move(1.0)
+        scene.outbox.tend()
+    scene.heal()
+    assert scene.names == ["ledger_degraded", "ledger_recovered"]
+    degraded, recovered = scene.events[0][1], scene.events[1][1]
+    assert (degraded["state"], degraded["operation"]) == ("full", "written")
+    assert degraded["sentence"] == SENTENCES["full"]
+    assert (recovered["state"], recovered["owed"]) == ("ok", 5)
+    assert recovered["down_s"] == pytest.approx(5.0 + MAX_RETRY_S)
+
+
+def test_trouble_that_changes_is_told_again() -> None:
+    """A full ledger that becomes locked is two troubles and one recovery."""
+    scene = Scene()
+    scene.fail("full")
+    scene.do(claim())
+    scene.fail("locked")
+    scene.times.move(1.0)
+    scene.outbox.tend()
+    scene.do(record())
+    scene.heal()
+    assert [fields["state"] for _, fields in scene.events] == ["full", "locked", "ok"]
+    assert scene.events[1][1]["operation"] == "read"
+
+
+def test_ledger_in_trouble_is_left_alone_between_tries() -> None:
+    """The ledger is tried once in a retry interval, with little patience for locks."""
+    scene = Scene(pauses=False)
+    scene.fail("locked")
+    scene.do(claim())
+    tries = scene.store.tries
+    assert scene.store.busy_s == PROBE_BUSY_S
+    assert scene.outbox.tend() == pytest.approx(1.0)
+    for number in range(2, 10):
+        scene.do(claim(number))
+    assert scene.store.tries == tries
+    scene.times.move(1.0)
+    scene.outbox.tend()
+    assert scene.store.tries == tries + 1
+    scene.heal()
+    assert scene.store.busy_s == 2.0
+
+
+def test_slow_tries_become_rare() -> None:
+    """Tries that take long leave most of the time to those who want answers."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.do(claim())
+    scene.times.move(1.0)
+    run = scene.store.transact
+
+    def wait_for_lock(operations: Any) -> list[Any]:
+        scene.times.move(2.0)
+        return run(operations)
+
+    scene.store.transact = wait_for_lock  # type: ignore[method-assign]
+    assert scene.outbox.tend() == pytest.approx(8.0)
+
+
+def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
+    """Paying many debts does not keep the service from answering."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    for number in range(1, 131):
+        scene.outbox.run([claim(number), record(number)])
+    scene.heal()
+    waits = 1
+    while scene.outbox.tend() == 0.0:
+        waits += 1
+    assert waits == 2
+    owed = [op.row.task.task_id for commit in scene.store.commits for op in commit if isinstance(op, Restore)]
+    assert owed == list(range(1, 131))
+    assert scene.names == ["ledger_degraded", "ledger_recovered"]
+    assert scene.events[-1][1]["owed"] == 130
+
+
+def test_outcome_that_the_ledger_knows_otherwise_is_given_up_and_counted() -> None:
+    """If another bridge reported the task meanwhile, the ledger's word stays."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.outbox.run([claim(), record()])
+    scene.store.store.transact([claim(), record(ending=REFUSED)])
+    scene.heal()
+    assert scene.row().outcome == "refused"
+    assert scene.outbox.owed == 0
+    assert "1 were known otherwise" in scene.events[-1][1]["sentence"]
+
+
+def test_idle_ledger_recovers_without_anything_owed() -> None:
+    """Trouble that left no debt ends by a write that changes nothing."""
+    scene = Scene()
+    scene.fail("locked")
+    assert scene.do(Sweep(ENDPOINT, frozenset())).adopted == ()
+    assert scene.outbox.tend() == pytest.approx(1.0)
+    scene.heal()
+    assert scene.outbox.is_durable
+    assert scene.outbox.tend() is None
+
+
+# --- files that come and go ----------------------------------------------------------------------
+
+
+def test_replaced_file_is_opened_at_once_and_live_reports_claimed_there() -> None:
+    """A deleted ledger is made anew, and what is under way is written to it."""
+    scene = Scene(pauses=False)
+    scene.outbox.run([claim(1), claim(2, begin=False), record(1, ending=None, perhaps=True)])
+    old = scene.store
+    old.fail = "replaced"
+    scene.store = scene.new_store()
+    claimed = scene.do(claim(3))
+    assert old.is_closed
+    assert (claimed.status, claimed.durable, claimed.guarded) == ("new", True, True)
+    assert {n: scene.row(n).state for n in (1, 2, 3)} == {1: WAITING, 2: QUEUED, 3: SENDING}
+    begun = scene.do(Begin(task(1)))
+    assert (begun.gate.status, begun.row.attempts, begun.row.perhaps) == ("begun", 2, True)
+    recorded = scene.do(record(1))
+    assert (recorded.durable, recorded.row.attempts) == (True, 2)
+    assert scene.names == ["ledger_degraded", "ledger_recovered"]
+
+
+def test_account_keeps_its_name_when_the_ledger_has_another_secret() -> None:
+    """A ledger opened later uses names of its own, and nobody outside notices."""
+    scene = Scene(at_start="unreadable")
+    account = scene.accounts.name("k" * 32)
+    scene.do(claim(account=account))
+    scene.do(record(account=account))
+    scene.heal()
+    inside = scene.store.commits[-1][-1].row.task.account
+    assert inside != account
+    known = scene.do(claim(account=account))
+    assert (known.status, known.row.task.account, known.durable) == ("known", account, True)
+    rows, _ = scene.do(Listing(ENDPOINT))
+    assert [row.task.account for row in rows] == [account]
+
+
+def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
+    """Starting without a ledger is told once as memory; tries become rarer up to a limit."""
+    scene = Scene(at_start="unreadable")
+    assert scene.names == ["ledger_memory"]
+    assert scene.outbox.primary is None
+    claimed = scene.do(claim())
+    assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, False)
+    waits = []
+    for _ in range(7):
+        wait_s = scene.outbox.tend()
+        assert wait_s is not None
+        waits.append(wait_s)
+        scene.times.move(wait_s)
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    assert scene.opened == 7
+    scene.do(record())
+    scene.heal()
+    assert scene.names == ["ledger_memory", "ledger_recovered"]
+    assert scene.outbox.is_durable
+
+
+def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
+    """A read-only file guards from the first report on; only a new opening can make it writable."""
+    times = Times()
+    scene = Scene()
+    sick = scene.new_store()
+    sick.store.transact([claim(), record()])
+    sick.trouble = LedgerTrouble("readonly")
+    sick.fail = "readonly"
+    healthy, scene.store = scene.store, sick
+    scene.outbox = Outbox(
+        scene.open,
+        lambda name: open_memory(times, True, name),
+        Accounts(),
+        name_instance=lambda: INSTANCE,
+            require=False,
+        tell=lambda name, fields: scene.events.append((name, fields)),
+        on_bug=scene.on_bug,
+        retry_s=1.0,
+        now=lambda: scene.times.boot,
+        wall=lambda: scene.times.wall,
+    )
+    scene.outbox.open()
+    assert scene.names == ["ledger_degraded"]
+    assert scene.do(claim()).status == "known"
+    scene.outbox.run([claim(2), record(2)])
+    scene.store = healthy
+    scene.heal()
+    assert sick.is_closed
+    assert scene.row(2).outcome == "accepted"
+
+
+# --- required ------------------------------------------------------------------------------------
+
+
+def test_required_ledger_refuses_new_reports_only() -> None:
+    """With a required ledger nothing begins in trouble, but what is known and what ended is told."""
+    scene = Scene(require=True, pauses=False)
+    scene.outbox.run([claim(1), record(1), claim(2), claim(3, begin=False)])
+    scene.fail("full")
+    assert scene.do(claim(4)) == Unavailable("full", SENTENCES["full"])
+    assert scene.do(claim(1)).status == "known"
+    assert isinstance(scene.do(Begin(task(3))), Unavailable)
+    assert scene.do(Settle(task(3), UNSENT)).status == "ok"
+    assert scene.do(record(2)).status == "ok"
+    scene.heal()
+    assert scene.row(2).outcome == "accepted"
+    assert scene.row(3).outcome == NOT_SENT
+    assert scene.do(claim(4)).status == "new"
+
+
+def test_required_ledger_that_never_opened_refuses() -> None:
+    """With a required ledger and none to be had, nothing is sent."""
+    scene = Scene(require=True, at_start="unreadable")
+    assert isinstance(scene.do(claim()), Unavailable)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_reading_shows_what_is_owed() -> None:
+    """Look-ups and lists tell the truth, not the stale row."""
+    scene = Scene(pauses=False)
+    scene.do(claim(1))
+    scene.times.move(1.0)
+    scene.outbox.run([claim(2), record(2)])
+    scene.fail("full")
+    scene.times.move(1.0)
+    scene.outbox.run([record(1), claim(3), record(3)])
+    assert scene.do(Look(task(1))).outcome == "accepted"
+    assert scene.do(Look(task(2))).outcome == "accepted"
+    assert scene.do(Look(task(3))).outcome == "accepted"
+    assert scene.do(Look(task(4))) is None
+    rows, cursor = scene.do(Listing(ENDPOINT))
+    assert ([(row.task.task_id, row.state) for row in rows], cursor) == (
+        [(3, DONE), (2, DONE), (1, DONE)],
+        None,
+    )
+    scene.fail("unreadable")
+    assert scene.do(Look(task(2))).outcome == "accepted"
+    rows, _ = scene.do(Listing(ENDPOINT, outcome="accepted"))
+    assert {row.task.task_id for row in rows} == {1, 3}
+
+
+def test_reading_trouble_in_good_days_is_noticed() -> None:
+    """A ledger that fails to read is in trouble, and the question is answered from memory."""
+    scene = Scene()
+    scene.outbox.run([claim(), record()])
+    scene.fail("unreadable")
+    assert scene.do(Look(task())).outcome == "accepted"
+    assert scene.outbox.trouble is not None
+
+
+# --- program errors ------------------------------------------------------------------------------
+
+
+def test_bug_in_one_operation_fails_that_one_alone() -> None:
+    """An operation that no store can run does not take its batch with it."""
+    scene = Scene(pauses=False)
+    broken = claim(2)._replace(window=None)  # type: ignore[arg-type]
+    results = scene.outbox.run([claim(1), broken, claim(3)])
+    assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference"), "new"]
+    assert all(results[i].durable for i in (0, 2))
+    scene.fail("full")
+    assert isinstance(scene.do(broken), Failed)
+    assert scene.bugs
+
+
+def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
+    """An owed report that cannot be written stays owed, is told at the end, and blocks nobody."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    for number in (1, 2, 3):
+        scene.outbox.run([claim(number), record(number)])
+    run = scene.store.transact
+
+    def fail_on_two(operations: Any) -> list[Any]:
+        if any(isinstance(op, Restore) and op.row.task == task(2) for op in operations):
+            raise ZeroDivisionError
+        return run(operations)
+
+    scene.store.transact = fail_on_two  # type: ignore[method-assign]
+    scene.heal()
+    assert [scene.row(n) and scene.row(n).outcome for n in (1, 2, 3)] == ["accepted", None, "accepted"]
+    assert scene.outbox.owed == 1
+    scene.outbox.close()
+    assert scene.events[-1][0] == "ledger_degraded"
+    assert scene.events[-1][1]["owed"] == 1
+
+
+def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
+    """An unexpected exception while opening leaves the service working in memory."""
+    scene = Scene()
+    scene.outbox._open_primary = lambda: 1 / 0  # type: ignore[assignment]
+    scene.fail("replaced")
+    assert scene.do(claim()).durable is False
+    assert scene.outbox.trouble is not None
+    assert scene.outbox.trouble.kind == "unreadable"
+
+
+def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
+    """A ledger that fails in an unknown way while it is tried stays in trouble."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.do(Sweep(ENDPOINT, frozenset()))
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.heal()
+    assert scene.outbox.trouble is not None
+    assert scene.outbox.trouble.kind == "unreadable"
+    assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
+
+
+def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
+    """A look that fails in an unknown way leaves the report unguarded, not unsent."""
+    scene = Scene()
+    scene.fail("full")
+    scene.store.ask = lambda task, method: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    claimed = scene.do(claim())
+    assert (claimed.status, claimed.guarded) == ("new", False)
+
+
+def test_bug_in_a_read_fails_the_read_alone() -> None:
+    """A look-up that no store can run does not harm the ledger."""
+    scene = Scene()
+    results = scene.outbox.run([claim(), Look(None)])  # type: ignore[arg-type]
+    assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
+    assert scene.outbox.trouble is None
+
+
+def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
+    """What could not be replayed for an unknown reason is tried once more at the end."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.outbox.run([claim(), record()])
+    run = scene.store.transact
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.heal()
+    assert scene.outbox.owed == 1
+    scene.store.transact = run  # type: ignore[method-assign]
+    scene.outbox.close()
+    assert scene.row().outcome == "accepted"
+    assert scene.outbox.owed == 0
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_closing_writes_what_is_owed() -> None:
+    """The last chance to write is taken whatever the retry interval says."""
+    scene = Scene()
+    scene.fail("locked")
+    scene.outbox.run([claim(), record()])
+    scene.fail(None)
+    scene.outbox.close()
+    assert scene.row().outcome == "accepted"
+    assert scene.store.is_closed
+    assert scene.names[-1] == "ledger_recovered"
+
+
+def test_closing_tells_what_could_not_be_written() -> None:
+    """Outcomes that end with the process are counted in an event."""
+    scene = Scene()
+    scene.fail("full")
+    scene.outbox.run([claim(), record()])
+    scene.outbox.close()
+    name, fields = scene.events[-1]
+    assert (name, fields["state"], fields["owed"]) == ("ledger_degraded", "lost", 1)
+
+
+def test_debts_beyond_all_measure_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded also if the ledger stays away for ever."""
+    monkeypatch.setattr("bridge.ledger.outbox.MAX_OWED", 3)
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.do(claim(9))
+    for number in range(1, 6):
+        scene.outbox.run([claim(number), record(number)])
+    assert scene.outbox.owed == 3
+    assert {t.task_id for t in scene.outbox._held} == {9, 3, 4, 5}
+
+
+def test_id_that_comes_back_while_its_outcome_is_owed_is_a_new_report() -> None:
+    """A day later an owed outcome does not answer for the next task of that id."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.outbox.run([claim(), record()])
+    scene.times.move(86_401)
+    assert scene.do(claim()).status == "new"
+    assert scene.outbox.owed == 0
+    scene.do(record())
+    assert scene.outbox.owed == 1
+
+
+def test_claim_to_what_is_ours_is_answered_by_its_state() -> None:
+    """A second claim to a report in flight finds it taken; to one that waits, finds it ours."""
+    scene = Scene(pauses=False)
+    scene.outbox.run([claim(1), claim(2, begin=False)])
+    scene.fail("locked")
+    assert scene.do(claim(1)).status == "elsewhere"
+    assert scene.do(claim(1, method=OTHER_METHOD)).status == "conflict"
+    assert scene.do(claim(2, method=OTHER_METHOD)).status == "conflict"
+    own = scene.do(claim(2))
+    assert (own.status, own.row.owner) == ("elsewhere", INSTANCE)
+    assert scene.do(Begin(task(2))).row.attempts == 1
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+EARLIER = Window(1_699_999_990.0, 1_699_999_980.0)
+
+
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_window_narrowed_in_trouble_is_written_later(kind: str) -> None:
+    """An earlier end noted in bad days holds at once, and in the ledger when that works again."""
+    scene = Scene()
+    scene.do(claim(begin=False))
+    scene.fail(kind)
+    scene.open_fails = kind
+    assert scene.do(Narrow(task(), EARLIER)) is None
+    assert scene.do(Look(task())).window == EARLIER
+    scene.heal()
+    assert scene.row().window == EARLIER
+    assert scene.do(Begin(task())).row.window == EARLIER
+
+
+def test_window_narrowed_in_good_days_is_not_forgotten_in_trouble() -> None:
+    """What was noted before the ledger broke is part of what this process remembers."""
+    scene = Scene()
+    scene.outbox.run([claim(begin=False), Narrow(task(), EARLIER)])
+    assert scene.row().window == EARLIER
+    scene.fail("locked")
+    assert scene.do(Look(task())).window == EARLIER
+    assert scene.do(Begin(task())).row.window == EARLIER
+
+
+def test_report_not_sent_in_trouble_is_tried_again_inside_the_narrowed_window() -> None:
+    """A second life in bad days has the earliest end of the first; a sent report keeps its own."""
+    scene = Scene(pauses=False)
+    scene.fail("full")
+    scene.outbox.run([claim(), record(ending=UNSENT), Narrow(task(), EARLIER)])
+    assert scene.do(claim()).row.window == EARLIER
+    done = scene.do(record()).row
+    scene.do(Narrow(task(), Window(1.0, 1.0)))
+    assert scene.do(Look(task())) == done
+    scene.heal()
+    assert (scene.row().outcome, scene.row().window) == ("accepted", EARLIER)
+
+
+def test_attempt_of_a_narrowed_report_still_counts_in_a_new_ledger() -> None:
+    """A ledger that has to be told everything hears that the attempt has begun."""
+    scene = Scene(pauses=False)
+    scene.do(claim())
+    scene.fail("locked")
+    scene.do(Narrow(task(), EARLIER))
+    scene.fail("replaced")
+    scene.store = scene.new_store()
+    scene.heal()
+    scene.heal()
+    assert scene.opened == 2
+    assert (scene.row().state, scene.row().attempts, scene.row().window) == (SENDING, 1, EARLIER)
+
+
+# --- pauses of good days in bad ones, and the other way round ------------------------------------
+
+KEY_REFUSED: Mapping[str, Any] = {"has_status": True, "has_verdict": True, "pause": "key_refused"}
+
+
+@pytest.mark.parametrize("kind", UNGUARDED)
+def test_pause_known_before_holds_when_the_ledger_cannot_be_read(kind: str) -> None:
+    """A refused key is not called again, whatever the ledger's trouble; another key is."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.fail(kind)
+    scene.open_fails = kind
+    claimed = scene.do(claim(2))
+    assert (claimed.gate.status, claimed.guarded) == ("paused", False)
+    assert claimed.gate.pause.key.rule == "key_refused"
+    assert scene.do(Begin(task(2))).gate.status == "paused"
+    assert "key_refused" in [pause.key.rule for pause in scene.do(Pauses(ENDPOINT))]
+    assert scene.do(claim(3, account="b" * 32)).gate.status == "begun"
+
+
+def test_pause_of_another_bridge_holds_when_the_ledger_cannot_be_read() -> None:
+    """A pause that was only met, not opened here, is remembered too."""
+    scene = Scene()
+    scene.store.store.transact([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    assert scene.do(claim(2)).gate.status == "paused"
+    scene.fail("locked")
+    assert scene.do(claim(3)).gate.status == "paused"
+
+
+def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None:
+    """After a person resumed it, one report probes without the ledger, and its success ends the pause."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.do(Resume(ENDPOINT, None, None))
+    scene.fail("locked")
+    assert scene.do(claim(2)).gate.status == "begun"
+    assert scene.do(claim(3)).gate.status == "busy"
+    scene.do(record(2))
+    assert scene.do(Begin(task(3))).gate.status == "begun"
+
+
+def test_pause_ended_by_another_bridge_is_not_remembered() -> None:
+    """An attempt that the ledger let begin proves that the pause is over."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.store.store.transact([Resume(ENDPOINT, None, None), claim(2), record(2)])
+    assert scene.do(claim(3)).gate.status == "begun"
+    scene.fail("locked")
+    assert scene.do(claim(4)).gate.status == "begun"
+
+
+def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
+    """What a refusal in bad days forbids is in the ledger before the next attempt may begin."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1)])
+    scene.fail("full")
+    for number in range(2, 2 * CHUNK):
+        scene.outbox.run([claim(number), record(number)])
+    scene.outbox.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
+    scene.heal()
+    assert scene.outbox.trouble is None
+    assert scene.outbox._held
+    assert scene.do(claim(1_001)).gate.status == "paused"
+
+
+def test_debts_without_a_pause_are_paid_in_chunks() -> None:
+    """Nobody waits for debts that forbid nothing."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1)])
+    scene.fail("full")
+    for number in range(2, 3 * CHUNK):
+        scene.outbox.run([claim(number), record(number)])
+    scene.heal()
+    assert scene.do(claim(1_001)).gate.status == "begun"
+    assert scene.outbox._held
+
+
+def test_pause_opened_in_trouble_outlives_what_was_heard_before() -> None:
+    """A pause that ended in good days and came back in bad ones holds when the ledger gets worse."""
+    scene = Scene()
+    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED), Resume(ENDPOINT, None, None)])
+    scene.outbox.run([claim(2), record(2)])
+    scene.fail("full")
+    scene.outbox.run([claim(3), record(3, REFUSED, **KEY_REFUSED)])
+    scene.fail("locked")
+    assert scene.do(claim(4)).gate.status == "paused"

@@ -1,0 +1,728 @@
+"""The use case in a world where time is handed out."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.model import Begin, Claim, Exchange, Listing, Look, Prune, Record, Resume, Sweep
+from bridge.core.redact import Secret
+from bridge.reports.answers import Answer
+from tests.world import (
+    ENDPOINT,
+    EPOCH,
+    IMAGE,
+    KEY,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    RECAPTCHA,
+    STALLED,
+    UNREACHED,
+    Bridge,
+    Fate,
+    World,
+    http,
+    verdict,
+)
+
+
+@pytest.fixture
+def world() -> World:
+    """A new world."""
+    return World()
+
+
+@pytest.fixture
+def bridge(world: World) -> Bridge:
+    """A bridge whose key has been proven."""
+    bridge = Bridge(world)
+    prove(bridge)
+    return bridge
+
+
+def prove(bridge: Bridge, key: Secret = KEY) -> None:
+    """Give the key its first verdict, so that attempts may run side by side."""
+    assert bridge.ask(999_000, key=key).result is not None
+    bridge.world.upstream.attempts.clear()
+    bridge.world.upstream.calls.clear()
+
+
+def answered(*exchanges: Exchange) -> Any:
+    """Fates that end in these exchanges, one after the other."""
+    return iter(Fate(False, exchange) for exchange in exchanges)
+
+
+def error(answer: Answer) -> dict[str, Any]:
+    """The code and the data of an error."""
+    assert answer.result is None
+    return {"code": answer.code, **answer.data}
+
+
+def test_first_report_is_accepted(bridge: Bridge) -> None:
+    """A report the upstream takes is answered with one attempt and no replay."""
+    result = bridge.ask(1).result
+    assert result is not None
+    assert (result["outcome"], result["attempts"], result["replayed"]) == ("accepted", 1, False)
+    assert len(bridge.world.upstream.calls) == 1
+
+
+def test_repeated_report_is_replayed(bridge: Bridge) -> None:
+    """The same task again is answered from the ledger and sends nothing."""
+    bridge.ask(1)
+    result = bridge.ask(1).result
+    assert result is not None
+    assert result["replayed"] is True
+    assert len(bridge.world.upstream.calls) == 1
+
+
+def test_concurrent_request_joins(bridge: Bridge) -> None:
+    """A request for a task in flight gets the same answer, marked as replayed."""
+    first, second = bridge.report(1), bridge.report(1)
+    bridge.world.run(1)
+    assert [a.result["replayed"] for a in (*first, *second) if a.result] == [False, True]
+    assert len(bridge.world.upstream.calls) == 1
+
+
+def test_other_method_conflicts_in_flight_and_after(bridge: Bridge) -> None:
+    """Another method for the task is refused, with the outcome as far as it is known."""
+    bridge.report(1)
+    early = bridge.report(1, RECAPTCHA)
+    bridge.world.run(1)
+    late = bridge.ask(1, RECAPTCHA)
+    assert error(early[0])["outcome"] is None
+    assert error(late)["code"] == -32011
+    assert error(late)["outcome"] == "accepted"
+    assert error(late)["hints"][0]["kind"] == "stored_method"
+
+
+def test_refusal_is_final_and_replayed(bridge: Bridge) -> None:
+    """A refused task is never sent again; the stored refusal answers."""
+    bridge.world.upstream.wrong.add(1)
+    first, again = error(bridge.ask(1)), error(bridge.ask(1))
+    assert (first["code"], first["outcome"], first["replayed"]) == (16, "refused", False)
+    assert (again["code"], again["replayed"]) == (16, True)
+    assert again["hints"] == first["hints"]
+    assert len(bridge.world.upstream.calls) == 1
+
+
+def test_unreachable_upstream_is_tried_four_times(bridge: Bridge) -> None:
+    """Attempts that delivered nothing are repeated up to the budget, then certainly not sent."""
+    bridge.world.upstream.fates = iter([UNREACHED] * 4)
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["attempts"]) == (-32001, "not_sent", 4)
+    assert data["cause"] == "connect"
+    assert data["retryable"] is False
+
+
+def test_spent_budget_is_for_life(bridge: Bridge) -> None:
+    """After four attempts a repeated request sends nothing more."""
+    bridge.world.upstream.fates = iter([UNREACHED] * 4)
+    bridge.ask(1)
+    sent = len(bridge.world.upstream.attempts)
+    data = error(bridge.ask(1))
+    assert data["outcome"] == "not_sent"
+    assert len(bridge.world.upstream.attempts) == sent
+
+
+def test_unreachable_then_reached_is_accepted(bridge: Bridge) -> None:
+    """A retry after a failed connection is a normal report."""
+    bridge.world.upstream.fates = iter([UNREACHED, UNREACHED])
+    result = bridge.ask(1).result
+    assert result is not None
+    assert result["attempts"] == 3
+
+
+def test_lost_answer_is_sent_once_more_and_16_stays_unknown(bridge: Bridge) -> None:
+    """A 16 after an answer that was lost may mean the first send was taken."""
+    bridge.world.upstream.fates = iter([LOST_ANSWER])
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["likely"]) == (-32002, "unknown", "accepted")
+    assert data["errorId"] == 16
+    assert len(bridge.world.upstream.calls) == 2
+
+
+def test_lost_request_then_accepted(bridge: Bridge) -> None:
+    """errorId 0 on the second send is certain."""
+    bridge.world.upstream.fates = iter([LOST_REQUEST])
+    result = bridge.ask(1).result
+    assert result is not None
+    assert result["attempts"] == 2
+
+
+def test_two_losses_end_unknown(bridge: Bridge) -> None:
+    """There is no third send, whatever the answers."""
+    bridge.world.upstream.fates = iter([LOST_ANSWER, LOST_REQUEST])
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["attempts"]) == (-32002, "unknown", 2)
+    assert "likely" not in data
+
+
+def test_status_of_the_last_answer_is_kept_when_the_retry_is_not_delivered(bridge: Bridge) -> None:
+    """An unknown ending names the HTTP status of the last answer there was."""
+    bridge.world.upstream.fates = answered(http(500), *(Exchange("dns", False) for _ in range(3)))
+    data = error(bridge.ask(1))
+    assert data["outcome"] == "unknown"
+    assert data["httpStatus"] == 500
+
+
+def test_html_with_200_is_unknown_without_retry(bridge: Bridge) -> None:
+    """A complete answer that is no verdict is never followed by another send."""
+    bridge.world.upstream.fates = answered(http(200))
+    data = error(bridge.ask(1))
+    assert (data["code"], data["attempts"], data["httpStatus"]) == (-32002, 1, 200)
+
+
+def test_rate_limit_is_tried_once_more(bridge: Bridge) -> None:
+    """A transient refusal is repeated once, then final with its own code."""
+    limited = verdict(91, "ERROR_RATE_LIMIT")
+    bridge.world.upstream.fates = answered(limited, limited)
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["attempts"]) == (91, "refused", 2)
+
+
+def test_429_waits_as_told_and_goes_on(bridge: Bridge) -> None:
+    """Retry-After inside the window is waited for; the answer 429 is no send."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="7"))
+    began = bridge.world.t
+    result = bridge.ask(1).result
+    assert result is not None
+    assert bridge.world.t - began >= 7
+
+
+def test_429_beyond_the_window_is_final(bridge: Bridge) -> None:
+    """Retry-After beyond the window ends the report at once, certainly not sent."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="120"))
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["httpStatus"]) == (-32001, "not_sent", 429)
+    assert bridge.world.t < 1010
+
+
+def test_503_beyond_the_window_is_unknown(bridge: Bridge) -> None:
+    """A 503 may have been taken, so without a retry it is unknown."""
+    bridge.world.upstream.fates = answered(http(503, retry_after="120"))
+    assert error(bridge.ask(1))["outcome"] == "unknown"
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 413, 418])
+def test_http_refusal_is_final(bridge: Bridge, status: int) -> None:
+    """An HTTP refusal without a verdict is certain and never resent."""
+    bridge.world.upstream.fates = answered(http(status))
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["httpStatus"]) == (-32003, "refused", status)
+    assert len(bridge.world.upstream.attempts) == 1
+
+
+def test_late_report_is_refused_locally(bridge: Bridge) -> None:
+    """A task completed more than a minute ago is not sent; its age is told."""
+    data = error(bridge.ask(1, completed_at=bridge.engine.wall() - 61))
+    assert (data["code"], data["outcome"]) == (-32010, "not_sent")
+    assert data["ageSeconds"] == pytest.approx(61, abs=0.1)
+    assert data["clockSkewSeconds"] is None
+    assert bridge.world.upstream.attempts == []
+
+
+def test_less_than_two_seconds_left_is_too_late(bridge: Bridge) -> None:
+    """No attempt starts with less than 2 s left."""
+    assert error(bridge.ask(1, completed_at=bridge.engine.wall() - 58.5))["code"] == -32010
+    assert bridge.ask(2, completed_at=bridge.engine.wall() - 57.5).result is not None
+
+
+def test_future_completion_counts_as_now(bridge: Bridge) -> None:
+    """A completedAt in the future gives the full minute and no more."""
+    bridge.world.upstream.fates = iter([STALLED, STALLED])
+    began = bridge.world.t
+    data = error(bridge.ask(1, completed_at=bridge.engine.wall() + 3600))
+    assert data["outcome"] == "unknown"
+    assert bridge.world.t - began < 61
+
+
+def test_replay_beats_the_window(bridge: Bridge) -> None:
+    """A known outcome is told even when the window is long over."""
+    bridge.ask(1)
+    assert bridge.ask(1, completed_at=bridge.engine.wall() - 500).result is not None
+
+
+def test_waiting_reports_are_answered_when_their_window_ends(world: World) -> None:
+    """With all slots hanging, what waits is answered at the end of its window, not later."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([Fate(False, Exchange("timeout", True), 20.0)])
+    began = world.t
+    completed_at = bridge.engine.wall() - 45
+    bridge.report(1, completed_at=completed_at)
+    waiting = bridge.report(2, completed_at=completed_at)
+    world.run(14.9)
+    assert waiting == []
+    world.run(0.3)
+    assert error(waiting[0])["code"] == -32010
+    assert world.t - began < 15.5
+
+
+def test_unanchored_report_starts_until_55_seconds(world: World) -> None:
+    """Without completedAt a waiting first attempt is given up 55 s after receipt."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter(Fate(False, Exchange("timeout", True), 56.0) for _ in range(9))
+    bridge.report(1)
+    waiting = bridge.report(2)
+    world.run(54.9)
+    assert waiting == []
+    world.run(0.2)
+    assert error(waiting[0])["code"] == -32010
+    assert error(waiting[0])["ageSeconds"] is None
+
+
+def test_earliest_window_end_holds(world: World) -> None:
+    """A later request that knows an earlier completion shortens the window of the report."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED] * 9)
+    bridge.report(1)
+    first = bridge.report(2)
+    world.run(1)
+    bridge.report(2, completed_at=bridge.engine.wall() - 55)
+    world.run(5)
+    assert error(first[0])["code"] == -32010
+
+
+def test_not_sent_is_tried_again_inside_the_window(bridge: Bridge) -> None:
+    """A report that was certainly not sent can be asked for again."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="120"))
+    assert error(bridge.ask(1))["outcome"] == "not_sent"
+    result = bridge.ask(1).result
+    assert result is not None
+    assert (result["attempts"], result["replayed"]) == (2, False)
+
+
+def test_not_sent_is_tried_again_with_another_method(bridge: Bridge) -> None:
+    """What was never sent is no conflict."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="120"))
+    bridge.ask(1)
+    assert bridge.ask(1, RECAPTCHA).result is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"task_type": "RecaptchaV2Task"}, -32012),
+        ({"task_type": "TurnstileTask"}, -32012),
+        ({"language_pool": "rn"}, -32013),
+        ({"key": None}, -32020),
+    ],
+)
+def test_local_refusals_send_nothing(bridge: Bridge, told: dict[str, Any], code: int) -> None:
+    """What cannot be right is refused before anything is sent."""
+    data = error(bridge.ask(1, **told))
+    assert (data["code"], data["outcome"], data["replayed"]) == (code, "not_sent", False)
+    assert bridge.world.upstream.attempts == []
+
+
+def test_language_matters_for_images_only(bridge: Bridge) -> None:
+    """The language pool does not stop a reCAPTCHA report."""
+    assert bridge.ask(1, RECAPTCHA, language_pool="rn").result is not None
+
+
+def test_warnings_accompany_the_answer(bridge: Bridge) -> None:
+    """An unknown task type is sent, with a warning."""
+    result = bridge.ask(1, task_type="SomethingNewTask").result
+    assert result is not None
+    assert [w["kind"] for w in result["warnings"]] == ["unknown_task_type"]
+
+
+def test_cancel_before_the_begin(world: World) -> None:
+    """A waiting report is let go, not sent, and its row says so."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    waiting = bridge.report(2, name="two")
+    world.run(1)
+    bridge.service.cancel("two")
+    world.run(0.1)
+    data = error(waiting[0])
+    assert (data["code"], data["outcome"], data["attempts"]) == (-32800, "not_sent", 0)
+    world.run(30)
+    assert [a.task_id for _, a in world.upstream.attempts if a.task_id == 2] == []
+
+
+def test_cancel_while_claiming(bridge: Bridge) -> None:
+    """A cancel that overtakes the ledger's answer still stops the report."""
+    got = bridge.report(1, name="one")
+    bridge.service.cancel("one")
+    bridge.world.run(1)
+    assert error(got[0])["code"] == -32800
+    assert bridge.world.upstream.attempts == []
+
+
+def test_cancel_of_a_begun_report_is_ignored(bridge: Bridge) -> None:
+    """What has begun ends as it ends."""
+    got = bridge.report(1, name="one")
+    bridge.world.run(0.01)
+    bridge.service.cancel("one")
+    bridge.world.run(1)
+    assert got[0].result is not None
+
+
+def test_cancel_of_a_joined_request_lets_it_go_alone(bridge: Bridge) -> None:
+    """The report itself goes on, and the one let go is told no more than is known."""
+    first = bridge.report(1)
+    joined = bridge.report(1, name="joined")
+    bridge.world.run(0.01)
+    bridge.service.cancel("joined")
+    assert error(joined[0])["code"] == -32800
+    assert error(joined[0])["outcome"] == "unknown"
+    bridge.world.run(1)
+    assert first[0].result is not None
+
+
+def test_cancel_of_the_first_request_leaves_the_joined(world: World) -> None:
+    """Who joined takes the report over, and is the one that causes the send."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    first = bridge.report(2, name="first")
+    joined = bridge.report(2)
+    world.run(1)
+    bridge.service.cancel("first")
+    assert error(first[0])["outcome"] == "not_sent"
+    world.run(30)
+    assert joined[0].result is not None
+    assert joined[0].result["replayed"] is False
+
+
+def test_request_after_a_cancel_begins_anew(bridge: Bridge) -> None:
+    """Who asks while a cancellation is being committed is not cancelled with it."""
+    first = bridge.report(1, name="first")
+    bridge.service.cancel("first")
+    second = bridge.report(1)
+    bridge.world.run(1)
+    assert error(first[0])["code"] == -32800
+    assert second[0].result is not None
+
+
+def test_unknown_cancel_is_ignored(bridge: Bridge) -> None:
+    """A name nobody waits for changes nothing."""
+    bridge.service.cancel("nobody")
+    assert bridge.ask(1).result is not None
+
+
+def test_slots_bound_attempts(world: World) -> None:
+    """No more attempts than slots run at one time; back-off holds none."""
+    bridge = Bridge(world, concurrency=3, pauses=False)
+    world.upstream.fates = iter([UNREACHED] * 6)
+    for task in range(20):
+        bridge.report(task + 1)
+    most = 0
+    for _ in range(200):
+        most = max(most, bridge.service.counts()[0])
+        world.run(0.02)
+    assert most == 3
+    assert len(bridge.answers) == 20
+
+
+def test_stop_tells_begun_from_never_begun(world: World) -> None:
+    """At the end of the drain begun reports are unknown, the others certainly not sent."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    begun, waiting = bridge.report(1), bridge.report(2)
+    world.run(1)
+    assert bridge.service.stop() == 2
+    world.run(0.1)
+    assert error(begun[0])["code"] == -32002
+    assert (error(waiting[0])["code"], error(waiting[0])["retryable"]) == (-32032, True)
+    assert error(bridge.ask(3))["code"] == -32032
+
+
+def test_verdict_after_the_stop_is_still_recorded(world: World) -> None:
+    """An answer that comes after the process gave up is kept in the ledger."""
+    bridge = Bridge(world, pauses=False)
+    bridge.report(1)
+    world.run(0.01)
+    bridge.service.stop()
+    world.run(1)
+    row = bridge.store.read(Look(bridge.task(1)))
+    assert row.outcome == "accepted"
+
+
+def test_clock_skew_is_learnt_and_corrects_ages(world: World) -> None:
+    """A host whose clock is 70 s fast learns it from an upstream's answer and heals."""
+    bridge = Bridge(world, clock_fast_s=70.0)
+    true_wall = EPOCH + world.t
+    data = error(bridge.ask(1, completed_at=true_wall))
+    assert (data["code"], data["clockSkewSeconds"]) == (-32010, None)
+    dated = verdict(0, date=formatdate(EPOCH + world.t, usegmt=True))
+    world.upstream.fates = iter([Fate(True, dated)])
+    assert bridge.ask(2).result is not None
+    result = bridge.ask(3, completed_at=EPOCH + world.t - 1).result
+    assert result is not None
+    assert "clock_skew" in [name for name, _ in bridge.events]
+
+
+def test_errors_of_the_ledger_refuse_the_report(bridge: Bridge) -> None:
+    """With a ledger that is required and gone, nothing is sent."""
+    bridge.trouble = object()
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"]) == (-32031, "not_sent")
+    assert bridge.world.upstream.attempts == []
+
+
+def test_sandbox_marks_every_answer(world: World) -> None:
+    """Results and errors of the sandbox say that they are."""
+    bridge = Bridge(world, sandbox=True)
+    result = bridge.ask(1).result
+    assert result is not None
+    assert result["sandbox"] is True
+    assert bridge.ask(2, key=None).data["sandbox"] is True
+
+
+def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
+    """A ledger in memory forgets what no longer guards; a young report stays."""
+    bridge = Bridge(world, pauses=False)
+    for number in range(1, 4):
+        bridge.ask(number)
+    world.run(90_000)
+    bridge.ask(10)
+    world.run(3_700)
+    rows, _ = bridge.store.read(Listing(ENDPOINT))
+    assert [row.task.task_id for row in rows] == [10]
+
+
+class Watched(Bridge):
+    """A bridge that can be asked what it asked of the ledger, and when."""
+
+    def times(self, kind: type) -> list[tuple[float, Any]]:
+        return [(at, op) for at, op in self.ledger.asked if isinstance(op, kind)]
+
+
+def test_old_reports_are_looked_for_every_hour(world: World) -> None:
+    """The first look is soon, the next ones are hourly, and a full step is followed by another one soon."""
+    bridge = Watched(world)
+    world.run(3700)
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Prune)] == [5, 3605]
+    first = bridge.times(Prune)[0][1]
+    assert first == Prune(EPOCH + 1005 - 86_400, 500)
+    bridge.trouble = 500
+    world.run(3600)
+    bridge.trouble = None
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Prune)][2:4] == [7205, 7210]
+
+
+def test_ledger_file_is_swept_each_second_and_keeps_ninety_days(world: World, tmp_path: Path) -> None:
+    """Reports that dead bridges left are looked for at once and each second; history lasts ninety days."""
+    bridge = Watched(world, str(tmp_path / "ledger"), holds=(KEY,))
+    world.run(5.5)
+    account = bridge.ledger.account(KEY.reveal())
+    assert [round(at - 1000, 3) for at, _ in bridge.times(Sweep)] == [0, 1, 2, 3, 4, 5]
+    assert {op for _, op in bridge.times(Sweep)} == {Sweep(ENDPOINT, frozenset({account}))}
+    assert [op for _, op in bridge.times(Prune)] == [Prune(EPOCH + 1005 - 90 * 86_400, 500)]
+    bridge.service.stop()
+    world.run(5)
+    assert len(bridge.times(Sweep)) == 6
+
+
+def test_ledger_in_memory_is_not_swept(world: World) -> None:
+    """Nobody else can have left anything there."""
+    bridge = Watched(world)
+    world.run(10)
+    assert bridge.times(Sweep) == []
+
+
+def test_times_are_told_in_milliseconds(bridge: Bridge) -> None:
+    """The answer says how long the request took, nothing for what was on record."""
+    first, again = bridge.ask(1).result, bridge.ask(1).result
+    assert first is not None
+    assert again is not None
+    assert (first["elapsedMs"], again["elapsedMs"]) == (100, 0)
+
+
+def test_events_tell_the_story_of_a_report(bridge: Bridge) -> None:
+    """Each attempt and the end are told, with what they met."""
+    bridge.events.clear()
+    bridge.world.upstream.fates = iter([UNREACHED])
+    bridge.ask(1)
+    bridge.ask(1)
+    bridge.ask(1, RECAPTCHA)
+    about = {"task_id": 1, "method": IMAGE, "account": bridge.task(1).account[:8]}
+    settled = {"outcome": "accepted", "kind": "accepted", "code": 0, "attempts": 2, "durable": False}
+    conflict = {"method": RECAPTCHA, "stored_method": IMAGE, "outcome": "accepted"}
+    tried = {"http_status": None, "error_id": None, "latency_ms": 50}
+    taken = {"http_status": 200, "error_id": None, "latency_ms": 100}
+    assert bridge.events == [
+        ("attempt_done", {**about, "attempt": 1, "met": "connect_failure", "next": "again", **tried}),
+        ("attempt_done", {**about, "attempt": 2, "met": "accepted", "next": "done", **taken}),
+        ("report_settled", {**about, **settled, "replayed": False}),
+        ("report_settled", {**about, **settled, "replayed": True}),
+        ("report_conflict", {**about, **conflict}),
+    ]
+
+
+def test_refused_key_is_told_once(bridge: Bridge) -> None:
+    """Only errorId 1 asks for the default key to be read again."""
+    bridge.world.upstream.fates = answered(verdict(16), verdict(1))
+    bridge.ask(1)
+    assert "key_refused" not in [name for name, _ in bridge.events]
+    bridge.ask(2)
+    assert [name for name, _ in bridge.events].count("key_refused") == 1
+
+
+def test_counts_and_idleness_follow_the_reports(world: World) -> None:
+    """What flies and what waits are told apart, and idle means neither."""
+    bridge = Bridge(world, concurrency=2, pauses=False)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((0, 0), True)
+    for number in range(1, 6):
+        bridge.report(number)
+    world.run(0.01)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((2, 3), False)
+    world.run(5)
+    assert (bridge.service.counts(), bridge.service.is_idle()) == ((0, 0), True)
+
+
+def test_attempt_is_given_what_is_left_of_the_window(world: World) -> None:
+    """The total is the timeout; the first byte must leave before the window ends."""
+    bridge = Bridge(world, pauses=False)
+    bridge.ask(1, completed_at=bridge.engine.wall() - 20)
+    attempt = world.upstream.attempts[0][1]
+    assert (attempt.method, attempt.key, attempt.task_id) == (IMAGE, KEY, 1)
+    assert attempt.deadline_s == 10.0
+    assert attempt.connect_by_s == pytest.approx(40.0)
+
+
+def test_cancel_of_one_name_leaves_the_others(world: World) -> None:
+    """Of those who wait for one report, only the named one goes, and it is told first."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    got = {name: bridge.report(2, name=name) for name in ("a", "b", "c")}
+    world.run(1)
+    bridge.service.cancel("b")
+    assert [name for name, answers in got.items() if answers] == ["b"]
+    world.run(30)
+    results = [got[name][0].result for name in ("a", "c")]
+    assert [result and result["replayed"] for result in results] == [False, True]
+
+
+def test_cancel_in_back_off_is_ignored_by_the_one_who_caused_the_send(bridge: Bridge) -> None:
+    """A report that has begun goes on between its attempts, too; a joined request may leave."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="7"))
+    first, joined = bridge.report(1, name="first"), bridge.report(1, name="joined")
+    bridge.world.run(1)
+    bridge.service.cancel("first")
+    bridge.service.cancel("joined")
+    bridge.world.run(0.1)
+    assert first == []
+    assert (error(joined[0])["code"], error(joined[0])["outcome"]) == (-32800, "unknown")
+    bridge.world.run(8)
+    assert first[0].result is not None
+
+
+def test_ledger_that_fails_at_the_begin_ends_the_report(world: World) -> None:
+    """What waited for a slot when the ledger went is answered, not sent, and not called durable."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    bridge.report(1)
+    waiting = bridge.report(2)
+    world.run(0.05)
+    bridge.trouble = object()
+    world.run(5)
+    data = error(waiting[0])
+    assert (data["code"], data["outcome"], data["durable"]) == (-32031, "not_sent", False)
+    assert [attempt.task_id for _, attempt in world.upstream.attempts] == [1]
+
+
+def test_retryable_says_whether_an_attempt_could_start(bridge: Bridge) -> None:
+    """After a refusal for a moment it is worth trying again, until the window is nearly over."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="120"), http(429, retry_after="120"))
+    assert error(bridge.ask(1))["retryable"] is True
+    late = error(bridge.ask(2, completed_at=bridge.engine.wall() - 57.95))
+    assert (late["code"], late["retryable"]) == (-32001, False)
+
+
+@pytest.mark.parametrize(
+    ("fate", "code", "cause"), [(UNREACHED, -32001, "connect"), (LOST_ANSWER, -32002, None)]
+)
+def test_end_of_the_window_between_attempts_tells_the_last_one(
+    world: World, fate: Fate, code: int, cause: str | None
+) -> None:
+    """A report whose retry finds no slot in time ends with what its attempt met."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([fate, STALLED, STALLED])
+    first = bridge.report(1, completed_at=bridge.engine.wall() - 50)
+    for number in (2, 3):
+        bridge.report(number, completed_at=bridge.engine.wall() - 51)
+    world.run(9.5)
+    assert first == []
+    world.run(1)
+    data = error(first[0])
+    assert (data["code"], data.get("cause"), data["attempts"]) == (code, cause, 1)
+
+
+def test_two_sends_are_the_end_at_once(world: World) -> None:
+    """After the second send nothing is asked of the ledger but to keep the ending."""
+    bridge = Watched(world, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER, LOST_REQUEST])
+    assert error(bridge.ask(1))["outcome"] == "unknown"
+    assert len(bridge.times(Begin)) == 1
+    assert [op.ending is None for _, op in bridge.times(Record)] == [True, False]
+
+
+def test_first_attempt_begins_with_the_claim(world: World) -> None:
+    """While a slot is free, claim and beginning are one commit; without one the claim comes first."""
+    bridge = Watched(world, concurrency=1, pauses=False)
+    bridge.report(1)
+    bridge.report(2)
+    world.run(0.01)
+    assert [op.begin for _, op in bridge.times(Claim)] == [True, False]
+    world.run(1)
+    assert [op.task.task_id for _, op in bridge.times(Begin)] == [2]
+
+
+def test_resume_lets_those_go_who_wait_for_a_pause(bridge: Bridge) -> None:
+    """A report that waits for the end of a pause goes as soon as a person resumes it."""
+    bridge.world.upstream.fates = iter([UNREACHED] * 5)
+    bridge.ask(1)
+    got = bridge.report(2)
+    bridge.world.run(1.5)
+    assert got == []
+    bridge.service.resume_waiting()
+    bridge.world.run(0.05)
+    assert got == [], "nothing has changed yet"
+    bridge.store.transact([Resume(ENDPOINT, None, None)])
+    bridge.service.resume_waiting()
+    bridge.world.run(0.15)
+    assert got[0].result is not None
+
+
+def test_resume_leaves_back_off_alone(bridge: Bridge) -> None:
+    """What waits as the upstream asked is no pause."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="7"))
+    got = bridge.report(1)
+    bridge.world.run(1)
+    bridge.service.resume_waiting()
+    bridge.world.run(5)
+    assert got == []
+    assert len(bridge.world.upstream.attempts) == 1
+    bridge.world.run(2)
+    assert got[0].result is not None
+
+
+def test_last_moment_to_start_is_in_time(world: World) -> None:
+    """Exactly two seconds before the end an attempt still starts."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([Fate(True, None, 8.0)])
+    bridge.report(1)
+    got = bridge.report(2, completed_at=bridge.engine.wall() - 50)
+    world.run(10)
+    assert got[0].result is not None
+    assert world.upstream.attempts[1][0] == 1008.0
+
+
+def test_lost_write_is_not_called_durable(world: World, tmp_path: Path) -> None:
+    """An acceptance that could not be kept is told, but not as durable; one that was kept is."""
+    bridge = Bridge(world, str(tmp_path / "ledger"), pauses=False)
+    kept = bridge.ask(1).result
+    got = bridge.report(2)
+    world.run(0.05)
+    bridge.trouble = object()
+    world.run(1)
+    lost = got[0].result
+    assert kept is not None
+    assert lost is not None
+    assert (kept["durable"], lost["durable"]) == (True, False)

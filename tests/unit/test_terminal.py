@@ -1,0 +1,137 @@
+"""Tests of `bridge.cli.terminal`: plain text for programs, bars and colours for terminals that can."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from bridge.cli.terminal import Progress, Screen, display_width, print_text, share, warn
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_file_gets_plain_text() -> None:
+    """No colour, no bar and a fixed width where there is no terminal."""
+    screen = Screen(io.StringIO())
+    assert (screen.is_terminal, screen.has_colour, screen.has_bars, screen.width) == (False, False, False, 80)
+    assert screen.paint("x", "bad") == "x"
+
+
+def test_a_terminal_gets_colour_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR and a dumb terminal turn colours off; a narrow one has no bars."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Screen(Terminal()).paint("x\x1b[2J", "bad") == "\x1b[31mx\\u001b[2J\x1b[0m"
+    assert Screen(Terminal()).has_bars
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Screen(Terminal()).paint("x", "bad") == "x"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert Screen(Terminal()).paint("x", "bad") == "x"
+    monkeypatch.setenv("COLUMNS", "40")
+    assert not Screen(Terminal()).has_bars
+
+
+@pytest.mark.parametrize(
+    ("value", "unicode", "ascii_"), [(0, "", ""), (100, "█" * 10, "#" * 10), (0.1, "▏", "#")]
+)
+def test_bars_show_a_trace_of_what_is_not_nothing(value: float, unicode: str, ascii_: str) -> None:
+    """A full bar is as long as it may be, zero is empty, and little is still seen."""
+    screen = Screen(io.StringIO())
+    screen.is_unicode = True
+    assert screen.bar(value, 100, 10) == unicode
+    screen.is_unicode = False
+    assert screen.bar(value, 100, 10) == ascii_
+
+
+def test_tables_align_words_left_and_numbers_right() -> None:
+    """Columns are as wide as their widest cell, and no line ends in blanks."""
+    lines = Screen(io.StringIO()).table(("name", "n"), [("a", "1"), ("long one", "10")])
+    assert lines == ["name       n", "a          1", "long one  10"]
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, "name n kind"), (16, "name n"), (4, "name")])
+def test_tables_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, shown: str) -> None:
+    """What has no room is left out, the last columns first, and named; wide characters count twice."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = Screen(Terminal()).table(("name", "n", "kind"), [("\u4f1a\u4f1a", "1", "not_sent")], left=3)
+    assert lines[0].split() == shown.split()
+    assert max(map(display_width, lines[:2])) <= columns
+    assert lines[1].startswith("\u4f1a\u4f1a")
+    assert len(lines) == 2 or "kind" in " ".join(lines[2:])
+
+
+def test_tables_keep_every_column_in_a_file() -> None:
+    """A program gets everything, whatever the width."""
+    assert len(Screen(io.StringIO()).table(("a", "b"), [("x" * 90, "y")])) == 2
+
+
+def test_columns_stay_aligned_beside_wide_characters() -> None:
+    """A character of two columns moves nothing, a mark over a character neither."""
+    lines = Screen(io.StringIO()).table(("a", "b"), [("\u4f1a", "x"), ("e\u0301", "y")], left=2)
+    assert lines == ["a   b", "\u4f1a  x", "e\u0301   y"]
+
+
+def test_foreign_text_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells, lines and warnings show what is in them; only our own colours get through."""
+    monkeypatch.setenv("TERM", "xterm")
+    bad = "a\x1b[2J\x1b]0;t\x07\r\u202e\x9b\n"
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    screen = Screen()
+    lines = [*screen.table(("x",), [(bad,)]), *screen.wrap(bad), screen.paint(bad, "bad")]
+    print_text("\n".join([*lines, bad.replace("\n", "")]) + "\n")
+    warn(bad)
+    shown = out.getvalue() + err.getvalue()
+    assert shown.count("\n") == len(lines) + 2
+    for colour in ("\x1b[31m", "\x1b[1m", "\x1b[0m"):
+        assert colour in shown
+        shown = shown.replace(colour, "")
+    assert shown.replace("\n", "").isprintable()
+
+
+def test_a_file_gets_no_control_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal not even a colour of ours gets through."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    print_text("a\x1b[31mb\tc\n")
+    assert out.getvalue() == "a\\u001b[31mb\\u0009c\n"
+
+
+def test_progress_is_silent_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to a file."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress("counting")
+    progress.tell(1, 2)
+    progress.end()
+    assert stream.getvalue() == ""
+
+
+def test_progress_ends_with_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the line is drawn, and taken away at the end."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress("counting")
+    progress.tell(1, 2)
+    progress.tell(0, 0)
+    progress.end()
+    assert " 50%" in stream.getvalue()
+    assert stream.getvalue().endswith(" \r")
+
+
+def test_a_share_of_nothing_is_a_dash() -> None:
+    """A share is a percentage."""
+    assert (share(1, 8), share(1, 0)) == ("12.5%", "-")
