@@ -68,15 +68,16 @@ def _count_commits() -> None:
 
 
 def _count_connections() -> None:
-    from bridge.upstream.pool import Pool
+    from bridge.upstream.connecting import Dialer
+    from bridge.upstream.streams import SocketStream
 
-    count_opened = Pool.count_opened
+    connect = Dialer.open
 
-    def counted(self: Pool) -> None:
+    def counted(self: Dialer, until: float) -> SocketStream:
         _COUNTS["connections"] += 1
-        count_opened(self)
+        return connect(self, until)
 
-    Pool.count_opened = counted  # type: ignore[method-assign]
+    Dialer.open = counted  # type: ignore[method-assign]
 
 
 def _wrap_late() -> None:
