@@ -19,7 +19,7 @@ from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.copying import End
-    from bridge.ledger.store import Store
+    from bridge.ledger.port import Store
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 EPILOG = """actions:
