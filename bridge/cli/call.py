@@ -19,13 +19,6 @@ from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
 
 HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
-EPILOG = """examples:
-  report-bridge call reportIncorrectImageCaptcha taskId=123
-  report-bridge call bridge.listReports outcome=unknown limit=5 --json
-  report-bridge call reportCorrectRecaptcha taskId=123 --sandbox
-
-exit codes: 0 accepted, 1 refused, paused or late, 2 usage, 3 configuration,
-4 key missing or unknown, 5 outcome unknown, 6 upstream not reached"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
