@@ -38,7 +38,7 @@ _WARM_UP_S: Final = 0.3
 """By then a caller that asks something at once has its answer, and was not slowed down by imports."""
 _NO_DRIVER: Final = (
     "The ledger on PostgreSQL needs the driver psycopg; "
-    "install it with: pip install 'anticaptcha-report-bridge[fleet]'."
+    "install it, in the project's folder, with: pip install '.[fleet]'."
 )
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""

@@ -116,7 +116,7 @@ def _announce(base_url: str) -> None:
 
 
 def _end_on_signals(engine: Engine) -> Callable[[float | None], bool]:
-    """Return what waits so many seconds (None: as long as it takes) for a signal, and says whether one came."""
+    """Return what waits so many seconds (None: for ever) for a signal, and says whether one came."""
     import signal
 
     waiter = engine.waiter()

@@ -282,7 +282,7 @@ class Outbox:
         elif pending := self._pending():
             self._pay(pending)
         if self.trouble is not None:
-            left_s = max(0.0, self._retry_at - self._now())
+            left_s = min(max(0.0, self._retry_at - self._now()), MAX_RETRY_S)
             return left_s if due_s is None else min(left_s, due_s)
         return 0.0 if self._pending() else due_s
 

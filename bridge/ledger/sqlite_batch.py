@@ -222,13 +222,14 @@ class SqliteBatch(Transactions):
         Raises:
             Raced: A report was not as it was remembered.
         """
+        retired: list[_Values] = []
         ended: list[_Values] = []
         claimed: list[_Values] = []
         for entry in self.changed.values():
             row, was = entry.row, entry.read
             assert was is not None
             if not entry.is_current:
-                self._demand(1, lambda seq=row.seq: self._execute(_RETIRE, (seq,)))
+                retired.append((row.seq,))
                 continue
             columns = from_row(row, entry.account_id, entry.finished_at)
             values = [columns[place] for place in _ENDED]
@@ -237,6 +238,7 @@ class SqliteBatch(Transactions):
                 values += [columns[place] for place in _CLAIMED]
             values += (row.seq, was.state, was.owner)
             (ended if is_narrow else claimed).append(tuple(values))
+        self._demand(len(retired), lambda: [self._execute(_RETIRE, values) for values in retired])
         self._demand(len(ended), lambda: self._write_rows(_UPDATE_ENDED, ended))
         self._demand(len(claimed), lambda: self._write_rows(_UPDATE_ALL, claimed))
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]

@@ -112,7 +112,7 @@ class Transactions(ABC):
         self.clear_changes()
 
     def clear_changes(self) -> None:
-        """What was kept is written."""
+        """Begin with nothing kept."""
         self.added: list[Entry] = []
         self.changed: dict[int, Entry] = {}
         self.told: list[tuple[int, int, float, str, str]] = []
@@ -206,6 +206,10 @@ class Transactions(ABC):
     def flush(self) -> None:
         """Write what was kept; from then on the store has it."""
         self.write()
+        self.settle_changes()
+
+    def settle_changes(self) -> None:
+        """What was kept is written."""
         for entry in (*self.added, *self.changed.values()):
             entry.read = entry.row
             entry.was = entry.number
@@ -401,7 +405,8 @@ class Transactions(ABC):
         return self._continue("again", op, entry)
 
     def _continue(self, status: str, op: Claim, entry: Entry) -> Claimed:
-        gate, events = None, ()
+        gate: Gate | None = None
+        events: Events = ()
         if op.begin or self._is_late(entry.row):
             gate, events = self._begin(entry)
         return Claimed(status, entry.row, gate, events, self.durable)

@@ -7,6 +7,7 @@ bad days is decided by `bridge.ledger.outbox`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from bridge.core.model import Operation
@@ -97,7 +98,14 @@ class Ledger:
         if self._is_closed:
             done(_CLOSED)
         else:
-            self._worker.post(op, done)
+            self._worker.post(op, partial(self._guarded, done))
+
+    def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as bug:
+            # It must not take the answers of others with it.
+            self._engine.on_bug(bug)
 
     @property
     def committed_at(self) -> float:
@@ -144,9 +152,9 @@ class Ledger:
     # --- on the ledger's thread --------------------------------------------------------------
 
     def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
-        self._engine.call_soon_from_thread(self._on_event, name, fields)
+        self._engine.call_soon_from_thread(self._guarded, self._on_event, name, fields)
 
     def _refer(self, error: BaseException) -> str:
         reference = self._engine.random_bytes(8).hex()
-        self._engine.call_soon_from_thread(self._on_error, reference, error)
+        self._engine.call_soon_from_thread(self._guarded, self._on_error, reference, error)
         return reference

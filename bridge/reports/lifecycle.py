@@ -67,8 +67,9 @@ SCARCE_S: Final = 0.5
 class LedgerPort(Protocol):
     """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
 
-    committed_at: float
-    """When the commit whose results are being handed back was done, on the boot clock."""
+    @property
+    def committed_at(self) -> float:
+        """When the commit whose results are being handed back was done, on the boot clock."""
 
     @property
     def instance(self) -> str:

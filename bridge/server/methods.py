@@ -111,7 +111,7 @@ class Methods:
     def table(self) -> dict[str, Method]:
         """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
         return {
-            **{name: self._reporter(name) for name in self.reports},
+            **{name: self._report_as(name) for name in self.reports},
             "rpc.discover": self._discover,
             "bridge.info": self._info,
             "bridge.status": self._status,
@@ -122,7 +122,7 @@ class Methods:
 
     # --- reports -----------------------------------------------------------------------------
 
-    def _reporter(self, name: str) -> Method:
+    def _report_as(self, name: str) -> Method:
         def report(context: Context, params: dict[str, Any]) -> Any:
             given = _checked("report.params", params)
             key = self._given_key(given)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.core.model import Look, Row
-from bridge.ledger.ours import Unavailable
+from bridge.ledger.port import Unavailable
 from tests.world import (
     EPOCH,
     KEY,

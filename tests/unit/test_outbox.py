@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bridge.core.model import (
     DONE,
@@ -30,6 +32,7 @@ from bridge.ledger.translation import Accounts
 from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
 from tests.shaky_store import (
     ENDPOINT,
+    OK,
     OTHER_METHOD,
     UNSENT,
     ShakyStore,
@@ -1002,3 +1005,130 @@ def test_pause_opened_in_trouble_outlives_what_was_heard_before() -> None:
     scene.outbox.run([claim(3), record(3, REFUSED, **KEY_REFUSED)])
     scene.fail("locked")
     assert scene.do(claim(4)).gate.status == "paused"
+
+
+# --- the property: whatever goes wrong, nothing is lost and nothing false is said ----------------
+
+KINDS = [*sorted(SENTENCES), None, None, None]
+OTHER = Ending("refused", 7, "other_refusal")
+STEPS = st.one_of(
+    st.tuples(st.just("break"), st.sampled_from(KINDS)),
+    st.tuples(st.just("wait"), st.sampled_from([0.5, 1.0, 40.0])),
+    st.tuples(
+        st.just("batch"),
+        st.lists(
+            st.tuples(
+                st.integers(1, 4), st.sampled_from(["claim", "record", "retry", "begin", "settle", "look"])
+            ),
+            min_size=1,
+            max_size=8,
+        ),
+    ),
+)
+
+
+class World:
+    """A ledger that breaks in every way; what was told is kept and compared with what is true."""
+
+    def __init__(self, fails_after_commit: bool, starts_broken: bool) -> None:
+        self.times = Times()
+        self.fails_after_commit = fails_after_commit
+        self.broken: str | None = "unreadable" if starts_broken else None
+        self.file = open_memory(self.times, False, INSTANCE)
+        self.stores: list[ShakyStore] = []
+        self.told: dict[int, Any] = {}
+        self.errors: list[BaseException] = []
+
+    def open(self, instance: str) -> ShakyStore:
+        if self.broken is not None:
+            raise LedgerTrouble(self.broken)
+        if self.stores and self.stores[-1].fail == "replaced":
+            # What was written to the lost file is lost with it; only what is owed goes to the new one.
+            lost = self.file
+            self.told = {n: e for n, e in self.told.items() if not says(lost, n, e)}
+            self.file = open_memory(self.times, False, INSTANCE)
+        store = ShakyStore(self.file)
+        store.fails_after_commit = self.fails_after_commit
+        self.stores.append(store)
+        return store
+
+    def set_trouble(self, kind: str | None) -> None:
+        """Break or mend; the kinds that need another opening keep the old store broken."""
+        self.broken = None if kind in (None, "full", "readonly", "locked", "newer", "replaced") else kind
+        if self.stores and self.stores[-1].fail != "replaced":
+            self.stores[-1].fail = kind
+
+
+def says(store: Any, number: int, ending: Ending) -> bool:
+    """True if a store says that a report ended like that."""
+    row = store.read(Look(task(number)))
+    return row is not None and (row.state, row.outcome, row.kind) == (DONE, ending.outcome, ending.kind)
+
+
+def operation(number: int, name: str) -> Any:
+    """An operation on a report; the number decides how it would end."""
+    return {
+        "claim": claim(number),
+        "record": record(number, ending={3: OTHER, 4: UNSENT}.get(number, OK)),
+        "retry": record(number, ending=None, is_send=False),
+        "begin": Begin(task(number)),
+        "settle": Settle(task(number), UNSENT),
+        "look": Look(task(number)),
+    }[name]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=st.lists(STEPS, max_size=14), ambiguous=st.booleans(), starts_broken=st.booleans())
+def test_nothing_is_lost_and_nothing_false_is_said(
+    steps: Sequence[Any], ambiguous: bool, starts_broken: bool
+) -> None:
+    """Whatever breaks: one answer each, durable means committed, every told outcome is written at last."""
+    world = World(ambiguous, starts_broken)
+    outbox = Outbox(
+        world.open,
+        lambda name: open_memory(world.times, False, name),
+        Accounts(),
+        name_instance=lambda: INSTANCE,
+        require=False,
+        tell=lambda name, fields: None,
+        on_bug=lambda error: world.errors.append(error) or "reference",
+        retry_s=1.0,
+        now=lambda: world.times.boot,
+        wall=lambda: world.times.wall,
+    )
+    outbox.open()
+    for what, value in [*steps, ("break", None), ("wait", 100.0)]:
+        if what == "break":
+            world.set_trouble(value)
+        elif what == "wait":
+            world.times.move(value)
+            outbox.tend()
+        else:
+            run_all(world, outbox, value)
+            outbox.tend()
+    outbox.close()
+    assert world.errors == []
+    for number, ending in world.told.items():
+        assert says(world.file, number, ending)
+
+
+def run_all(world: World, outbox: Outbox, steps: Sequence[tuple[int, str]]) -> None:
+    """Run a batch and judge each answer by what the file says then."""
+    operations = [operation(number, name) for number, name in steps]
+    results = outbox.run(operations)
+    assert len(results) == len(steps)
+    for place, ((number, _), op, result) in enumerate(zip(steps, operations, results, strict=True)):
+        assert not isinstance(result, Failed | Unavailable)
+        if isinstance(op, Look):
+            continue
+        ending = getattr(op, "ending", None)
+        if ending is not None and result.status == "ok":
+            world.told[number] = ending
+        if getattr(result, "status", None) in ("new", "again", "adopted"):
+            world.told.pop(number, None)
+        is_last = all(n != number for n, _ in steps[place + 1 :])
+        if result.durable and is_last and getattr(result, "status", None) in ("ok", "new", "again"):
+            in_file = world.file.read(Look(task(number)))
+            assert in_file is not None
+            assert (in_file.state, in_file.outcome) == (result.row.state, result.row.outcome)
+            assert ending is None or says(world.file, number, ending)
