@@ -65,21 +65,6 @@ def test_snippets_quote_what_they_start(words: list[str]) -> None:
     assert "ExecStart=" + ('"/opt/a b/report-bridge"' if len(words) == 1 else " ".join(words)) in unit
 
 
-@pytest.mark.parametrize("key", ["", "/etc/key"])
-def test_the_docker_snippet_mounts_the_key_before_the_image(tmp_path: Path, key: str) -> None:
-    """With a path in KEY it is mounted and used, without one the sandbox answers; the image comes after."""
-    (tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "docker").chmod(0o755)
-    text = snippet.render_snippet("docker", ["/x"]).replace("KEY=\n", f"KEY={key}\n")
-    path = f"{tmp_path}:/usr/bin:/bin"
-    ended = subprocess.run(
-        ["/bin/sh", "-c", text], env={"PATH": path}, capture_output=True, text=True, check=True
-    )
-    before, _, after = ended.stdout.partition(" anticaptcha-report-bridge ")
-    assert ("-v /etc/key:/run/secrets/anticaptcha:ro" in before) == bool(key)
-    assert after.split() == (["--key-file", "/run/secrets/anticaptcha"] if key else ["--sandbox"])
-
-
 def test_unit_files_have_no_specifier_by_accident() -> None:
     """A percent sign in a path is doubled."""
     assert "/opt/50%%/report-bridge" in snippet.render_snippet("systemd", ["/opt/50%/report-bridge"], "/src")
