@@ -38,7 +38,17 @@ from bridge.core.model import (
     Swept,
     Task,
 )
-from bridge.ledger.port import Failed, Forget, Known, Restore, Restored, Store, Teach, Unavailable
+from bridge.ledger.port import (
+    Failed,
+    Forget,
+    Known,
+    MemoryStore,
+    Restore,
+    Restored,
+    Store,
+    Teach,
+    Unavailable,
+)
 from bridge.ledger.transactions import READS, merge_windows
 from bridge.ledger.translation import Accounts, View
 from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble
@@ -85,7 +95,7 @@ class Outbox:
     def __init__(
         self,
         open_primary: Callable[[str], Store] | None,
-        open_memory: Callable[[str], Store],
+        open_memory: Callable[[str], MemoryStore],
         accounts: Accounts,
         *,
         name_instance: Callable[[], str],
@@ -160,7 +170,7 @@ class Outbox:
             store = self._open_memory(self.instance)
             self._accounts.settle(store.secret, store.clock_offset_s)
             store.clock_offset_s = self._accounts.offset_s
-            store.is_alive = self._is_alive
+            store.believe(self._is_alive)
             self._memory = store
         return self._memory
 
@@ -168,7 +178,12 @@ class Outbox:
         """Whether a prober of a pause in memory still runs; only the ledger can know that of others."""
         if instance == self.instance:
             return True
-        return instance != _DEAD and self.primary is not None and self.is_guarded and self.primary.is_alive(instance)
+        return (
+            instance != _DEAD
+            and self.primary is not None
+            and self.is_guarded
+            and self.primary.is_alive(instance)
+        )
 
     def _open_again(self) -> bool:
         assert self._open_primary is not None
@@ -461,7 +476,9 @@ class Outbox:
                 writes.append(place)
         try:
             if writes:
-                batch = operations if len(writes) == len(operations) else [operations[place] for place in writes]
+                batch = (
+                    operations if len(writes) == len(operations) else [operations[place] for place in writes]
+                )
                 self._write(view, batch, writes, results)
             for place in reads:
                 results[place] = self._guard(view.read, operations[place])
@@ -627,7 +644,9 @@ class Outbox:
         if row is None or row.owner == _DEAD:
             return True
         finished_wall = row.finished_wall
-        return finished_wall is not None and (row.outcome == NOT_SENT or self._wall() - finished_wall > GUARD_S)
+        return finished_wall is not None and (
+            row.outcome == NOT_SENT or self._wall() - finished_wall > GUARD_S
+        )
 
     def _unavailable(self) -> Unavailable:
         assert self.trouble is not None
@@ -681,7 +700,11 @@ def _has_changed(before: Row | None, after: Row | None, instance: str) -> bool:
         return False
     if before is None or after.owner == instance or before.owner != after.owner:
         return True
-    return (before.window, before.kind, before.finished_wall) != (after.window, after.kind, after.finished_wall)
+    return (before.window, before.kind, before.finished_wall) != (
+        after.window,
+        after.kind,
+        after.finished_wall,
+    )
 
 
 def _recorded(row: Row) -> float:

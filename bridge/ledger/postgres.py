@@ -107,7 +107,9 @@ class PostgresStore:
             LedgerTrouble: it can be neither made nor read.
         """
         clocks = (boot_clock, wall_clock)
-        store = cls(url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s)
+        store = cls(
+            url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s
+        )
         session = store._session
         session.open()
         store.durable = store._batch.durable = session.durable

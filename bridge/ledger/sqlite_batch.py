@@ -41,9 +41,7 @@ _PRUNE: Final = (
 )
 _RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
-_SAVE_PAUSE: Final = (
-    f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({', '.join('?' * len(PAUSE_COLUMNS))}, ?)"
-)
+_SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({', '.join('?' * len(PAUSE_COLUMNS))}, ?)"
 OPEN_PAUSES: Final = (
     f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
 )
@@ -66,9 +64,7 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
 def _update(places: Sequence[int]) -> dict[int, str]:
     assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
     n = len(places)
-    where = (
-        f"reports.seq = v.column{n + 1} AND reports.state = v.column{n + 2} AND reports.owner IS v.column{n + 3}"
-    )
+    where = f"reports.seq = v.column{n + 1} AND reports.state = v.column{n + 2} AND reports.owner IS v.column{n + 3}"
     return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
 
 
@@ -143,7 +139,9 @@ class SqliteBatch(Transactions):
         name = (task.endpoint, task.account)
         known = self._ids.get(name)
         if known is None:
-            found = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).fetchone()
+            found = self._execute(
+                "SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name
+            ).fetchone()
             if found is None:
                 return None
             if len(self._ids) >= _MOST_ACCOUNTS:

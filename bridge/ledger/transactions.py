@@ -398,7 +398,13 @@ class Transactions(ABC):
             self._tell(entry, "refused_locally", _tell_ending(op.refusal))
             return Claimed("refused", entry.row, durable=self.durable)
         row = row._replace(
-            state=QUEUED, outcome=None, owner=self.instance, code=None, kind=None, detail={}, finished_wall=None
+            state=QUEUED,
+            outcome=None,
+            owner=self.instance,
+            code=None,
+            kind=None,
+            detail={},
+            finished_wall=None,
         )
         self._change(entry, row)
         self._tell(entry, "claimed", {"owner": self.instance})
@@ -671,7 +677,9 @@ class Transactions(ABC):
         row = None if entry is None else entry.row
         method = method or (None if row is None else row.method)
         states = {} if method is None else self.states(task, method)[0]
-        is_free = row is not None and row.state == QUEUED and not row.perhaps and not self.is_alive(row.owner or "")
+        is_free = (
+            row is not None and row.state == QUEUED and not row.perhaps and not self.is_alive(row.owner or "")
+        )
         finished_at = None if entry is None else entry.finished_at
         return Known(row, finished_at, is_free, tuple(states.values()))
 
@@ -719,7 +727,9 @@ class Transactions(ABC):
     def _release_probes(self, row: Row) -> None:
         """Let go of the pauses that a report was probing for its owner."""
         states, released = self.states(row.task, row.method)
-        probes = [self._policy.release(self.now, s) for s in states.values() if is_probe(s, row.owner, row.task)]
+        probes = [
+            self._policy.release(self.now, s) for s in states.values() if is_probe(s, row.owner, row.task)
+        ]
         self._save(row.task.endpoint, (*released, *probes))
 
 

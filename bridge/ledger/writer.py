@@ -16,7 +16,7 @@ from bridge.engine.worker import Worker
 from bridge.ledger import files
 from bridge.ledger.outbox import Outbox
 from bridge.ledger.owners import name_instance
-from bridge.ledger.port import Failed, Store, Unavailable
+from bridge.ledger.port import Failed, MemoryStore, Store, Unavailable
 from bridge.ledger.translation import Accounts
 
 __all__ = ["Failed", "Ledger", "Unavailable"]
@@ -47,7 +47,7 @@ class Ledger:
         self,
         engine: Engine,
         open_primary: Callable[[str], Store] | None,
-        open_memory: Callable[[str], Store],
+        open_memory: Callable[[str], MemoryStore],
         *,
         require: bool,
         on_event: Callable[[str, Mapping[str, Any]], None],

@@ -147,7 +147,7 @@ def test_memory_by_choice_is_well_but_not_durable() -> None:
         lambda name: open_memory(times, True, name),
         Accounts(),
         name_instance=lambda: INSTANCE,
-            require=False,
+        require=False,
         tell=lambda name, fields: pytest.fail(name),
         on_bug=lambda error: pytest.fail(str(error)),
         retry_s=1.0,
@@ -208,7 +208,7 @@ def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
     """A living bridge's report is waited for even if the ledger cannot be written."""
     scene = Scene()
     other = open_memory(scene.times)
-    scene.store.store.is_alive = lambda instance: True
+    scene.store.store.believe(lambda instance: True)
     scene.store.store._batch.instance = other.instance
     scene.store.store.transact([claim()])
     scene.fail("full")
@@ -632,7 +632,7 @@ def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None
         lambda name: open_memory(times, True, name),
         Accounts(),
         name_instance=lambda: INSTANCE,
-            require=False,
+        require=False,
         tell=lambda name, fields: scene.events.append((name, fields)),
         on_bug=scene.on_bug,
         retry_s=1.0,
