@@ -16,12 +16,12 @@ from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.rows import to_pause, to_row
-from bridge.ledger.transactions import Entry, Transactions
+from bridge.ledger.work import Entry, UnitOfWork
 
 _Q: Final = sql.QUERIES
 
 
-class PostgresBatch(Transactions):
+class PostgresBatch(UnitOfWork):
     """The operations on PostgreSQL.
 
     Args:
@@ -76,7 +76,7 @@ class PostgresBatch(Transactions):
                 tasks[task] = None
             for method in self._methods:
                 subjects.update(
-                    ((task.endpoint, key.subject), None) for key in self._policy.keys(task, method)
+                    ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
                 )
         self._wanted, self._about = list(tasks), list(subjects)
         clock: Statement = (_Q["clock"], [str(new).encode()])

@@ -18,6 +18,7 @@ from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
 from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
 from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import ask
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
@@ -274,7 +275,7 @@ class SqliteStore:
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
         with self._transaction("BEGIN"):
-            return self._batch.ask(task, method)
+            return ask(self._batch, task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.model import ACCEPTED, GUARD_S, OUTCOMES, Listing, PauseState, Prune, Row, Task
 from bridge.ledger.port import EventRow, Forget, Policy
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode, from_pause, from_row, to_pause, to_row
-from bridge.ledger.transactions import TABLE, Entry, Transactions
+from bridge.ledger.transfer import OPERATIONS as SHARED
+from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -80,7 +81,7 @@ class Raced(Exception):
     """A report was not as it was remembered: undo the batch and read it again."""
 
 
-class SqliteBatch(Transactions):
+class SqliteBatch(UnitOfWork):
     """The operations on SQLite.
 
     Args:
@@ -272,7 +273,7 @@ class SqliteBatch(Transactions):
 
     def forget(self, op: Forget) -> None:
         """Drop a report with its events."""
-        entry = self._find(op.task)
+        entry = self.find(op.task)
         if entry is not None:
             self.flush()
             self._execute("DELETE FROM reports WHERE seq = ?", (entry.row.seq,))
@@ -281,7 +282,7 @@ class SqliteBatch(Transactions):
             self._touched = [touched for touched in self._touched if touched is not entry]
 
 
-OPERATIONS: Final = TABLE | {Forget: SqliteBatch.forget}
+OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
 
 
 def select_listing(listing: Listing, limit: int) -> tuple[str, Mapping[str, Any]]:
