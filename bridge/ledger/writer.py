@@ -119,17 +119,17 @@ class Ledger:
     @property
     def instance(self) -> str:
         """Name of this bridge as the owner of rows. Needs `is_open`."""
-        return self._failover.instance
+        return self._failover.condition.instance
 
     @property
     def durable(self) -> bool:
         """True if what is committed now survives this process."""
-        return self._failover.is_durable
+        return self._failover.condition.is_durable
 
     def status(self) -> dict[str, Any]:
         """How the ledger is, for ``bridge.status``."""
         failover = self._failover
-        trouble, primary = failover.trouble, failover.primary
+        trouble, primary = failover.condition.trouble, failover.condition.primary
         return {
             "kind": "memory" if primary is None else primary.kind,
             "durable": self.durable,

@@ -158,8 +158,8 @@ def test_memory_by_choice_is_well_but_not_durable() -> None:
     failover.open()
     claimed, recorded = failover.run([claim(), record()])
     assert (claimed.durable, claimed.guarded, recorded.durable) == (False, True, False)
-    assert failover.trouble is None
-    assert not failover.is_durable
+    assert failover.condition.trouble is None
+    assert not failover.condition.is_durable
 
 
 def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
@@ -558,7 +558,7 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
     assert scene.do(Sweep(ENDPOINT, frozenset())).adopted == ()
     assert scene.failover.tend() == pytest.approx(1.0)
     scene.heal()
-    assert scene.failover.is_durable
+    assert scene.failover.condition.is_durable
     assert scene.failover.tend() is None
 
 
@@ -602,7 +602,7 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     """Starting without a ledger is told once as memory; tries become rarer up to a limit."""
     scene = Scene(at_start="unreadable")
     assert scene.names == ["ledger_memory"]
-    assert scene.failover.primary is None
+    assert scene.failover.condition.primary is None
     claimed = scene.do(claim())
     assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, False)
     waits = []
@@ -616,7 +616,7 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     scene.do(record())
     scene.heal()
     assert scene.names == ["ledger_memory", "ledger_recovered"]
-    assert scene.failover.is_durable
+    assert scene.failover.condition.is_durable
 
 
 def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
@@ -708,7 +708,7 @@ def test_reading_trouble_in_good_days_is_noticed() -> None:
     scene.failover.run([claim(), record()])
     scene.fail("unreadable")
     assert scene.do(Look(task())).outcome == "accepted"
-    assert scene.failover.trouble is not None
+    assert scene.failover.condition.trouble is not None
 
 
 # --- program errors ------------------------------------------------------------------------------
@@ -754,8 +754,8 @@ def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     scene.failover._open_primary = lambda: 1 / 0  # type: ignore[assignment]
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
-    assert scene.failover.trouble is not None
-    assert scene.failover.trouble.kind == "unreadable"
+    assert scene.failover.condition.trouble is not None
+    assert scene.failover.condition.trouble.kind == "unreadable"
 
 
 def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
@@ -765,8 +765,8 @@ def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
     scene.do(Sweep(ENDPOINT, frozenset()))
     scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     scene.heal()
-    assert scene.failover.trouble is not None
-    assert scene.failover.trouble.kind == "unreadable"
+    assert scene.failover.condition.trouble is not None
+    assert scene.failover.condition.trouble.kind == "unreadable"
     assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
 
 
@@ -784,7 +784,7 @@ def test_bug_in_a_read_fails_the_read_alone() -> None:
     scene = Scene()
     results = scene.failover.run([claim(), Look(None)])  # type: ignore[arg-type]
     assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
-    assert scene.failover.trouble is None
+    assert scene.failover.condition.trouble is None
 
 
 def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
@@ -980,7 +980,7 @@ def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
         scene.failover.run([claim(number), record(number)])
     scene.failover.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
     scene.heal()
-    assert scene.failover.trouble is None
+    assert scene.failover.condition.trouble is None
     assert scene.failover.outbox.held
     assert scene.do(claim(1_001)).gate.status == "paused"
 
