@@ -18,6 +18,7 @@ from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
 from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
 from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import ask
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
@@ -67,14 +68,13 @@ class SqliteStore:
         """The pauses as this store last read or wrote them."""
         return self._batch.seen
 
-    @property
-    def is_alive(self) -> Callable[[str], bool]:
+    def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
-        return self._batch.is_alive
+        return self._batch.is_alive(instance)
 
-    @is_alive.setter
-    def is_alive(self, ask: Callable[[str], bool]) -> None:
-        self._batch.is_alive = ask
+    def believe(self, is_alive: Callable[[str], bool]) -> None:
+        """Be told by somebody else who is alive."""
+        self._batch.is_alive = is_alive
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -166,7 +166,11 @@ class SqliteStore:
             except LedgerTrouble as met:
                 trouble, cause = met, met
             waited_s = self._boot_clock() - began_at
-            if trouble.kind != LOCKED or trouble.sentence is _IN_USE or not 0.0 < waited_s < QUEUE * self._busy_s:
+            if (
+                trouble.kind != LOCKED
+                or trouble.sentence is _IN_USE
+                or not 0.0 < waited_s < QUEUE * self._busy_s
+            ):
                 raise trouble from cause
             if self._path is None or not files.has_changed(self._path, self._wall_clock(), self._busy_s):
                 raise trouble from cause
@@ -271,7 +275,7 @@ class SqliteStore:
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
         with self._transaction("BEGIN"):
-            return self._batch.ask(task, method)
+            return ask(self._batch, task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
