@@ -44,14 +44,25 @@ class Times:
 
 
 def open_memory(times: Times, enabled: bool = True) -> SqliteStore:
-    """The real store, in memory."""
-    return SqliteStore.open(
+    """The real store, in memory; `close_all` closes it."""
+    store = SqliteStore.open(
         None,
         policy=PausePolicy("machine", enabled=enabled),
         machine="machine",
         boot_clock=lambda: times.boot,
         wall_clock=lambda: times.wall,
     )
+    _opened.append(store)
+    return store
+
+
+def close_all() -> None:
+    """Close what `open_memory` has opened, as Python's own SQLite wants it; once more does no harm."""
+    while _opened:
+        _opened.pop().close()
+
+
+_opened: list[SqliteStore] = []
 
 
 class ShakyStore:
