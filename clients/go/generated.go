@@ -2,7 +2,10 @@
 
 package reportbridge
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Framing: How messages are told apart on this connection. `line`: one message per line. `header`:
 // Content-Length headers. Source: the first bytes of the input.
@@ -177,11 +180,11 @@ type ActivePause struct {
 	State PauseState `json:"state"`
 
 	// When the pause was opened. Source: the bridge's clock.
-	OpenedAt string `json:"openedAt"`
+	OpenedAt time.Time `json:"openedAt"`
 
 	// From when on the next report may probe; null if only a person ends the pause. Source: the
 	// bridge's clock.
-	EndsAt *string `json:"endsAt"`
+	EndsAt *time.Time `json:"endsAt"`
 
 	// True if only a person, or another key, ends the pause. Source: the pause rule in errors.json.
 	Manual bool `json:"manual"`
@@ -192,6 +195,9 @@ type ActivePause struct {
 	// Only for a pause that holds for one method: which. Source: the ledger.
 	Method ReportMethod `json:"method,omitempty"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ActivePause) String() string { return show(v) }
 
 // BridgeInfo: Result of bridge.info: who answers, and within which limits.
 type BridgeInfo struct {
@@ -222,7 +228,7 @@ type BridgeInfo struct {
 // holds now.
 type BridgeStatus struct {
 	// When the process started. Source: the bridge's clock.
-	Since string `json:"since"`
+	Since time.Time `json:"since"`
 
 	// Seconds since the process started. Source: the bridge's clock.
 	UptimeSeconds float64 `json:"uptimeSeconds"`
@@ -259,6 +265,9 @@ type BridgeStatus struct {
 	// Present and true if this bridge runs in the sandbox. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v BridgeStatus) String() string { return show(v) }
 
 // CancelParams: Params of the notification $/cancelRequest.
 type CancelParams struct {
@@ -302,6 +311,9 @@ type Latency struct {
 	Count int64 `json:"count"`
 }
 
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v Latency) String() string { return show(v) }
+
 // LedgerHealth: How the ledger is doing. Source: the ledger.
 type LedgerHealth struct {
 	// Where reports are recorded. Source: the settings.
@@ -325,6 +337,9 @@ type LedgerHealth struct {
 	// What is wrong, in one sentence for people; null if nothing is. Source: the ledger.
 	Message *string `json:"message"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v LedgerHealth) String() string { return show(v) }
 
 // Limits: The limits in force. Source: the settings.
 type Limits struct {
@@ -372,6 +387,9 @@ type ListReportsParams struct {
 	Cursor string `json:"cursor,omitempty"`
 }
 
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ListReportsParams) String() string { return show(v) }
+
 // ListReportsResult: Result of bridge.listReports: records, newest first, all accounts of the
 // endpoint.
 type ListReportsResult struct {
@@ -384,6 +402,9 @@ type ListReportsResult struct {
 	// Present and true if this bridge runs in the sandbox. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ListReportsResult) String() string { return show(v) }
 
 // NoParams: Params of a method that takes none: leave `params` out, or give an empty object.
 type NoParams struct{}
@@ -413,15 +434,18 @@ type Pause struct {
 	Cause string `json:"cause"`
 
 	// When the pause was opened. Source: the bridge's clock.
-	OpenedAt string `json:"openedAt"`
+	OpenedAt time.Time `json:"openedAt"`
 
 	// From when on the next report may probe; null if only a person ends the pause. Source: the
 	// bridge's clock.
-	EndsAt *string `json:"endsAt"`
+	EndsAt *time.Time `json:"endsAt"`
 
 	// True if only a person, or another key, ends the pause. Source: the pause rule in errors.json.
 	Manual bool `json:"manual"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v Pause) String() string { return show(v) }
 
 // ProtocolErrorData: `error.data` of errors that are not about a report: the JSON-RPC errors, and
 // errors of the bridge.* methods.
@@ -446,6 +470,9 @@ type ProtocolErrorData struct {
 	// Present and true if this bridge runs in the sandbox. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ProtocolErrorData) String() string { return show(v) }
 
 // ReportErrorData: `error.data` of a report that was not accepted.
 type ReportErrorData struct {
@@ -510,6 +537,9 @@ type ReportErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ReportErrorData) String() string { return show(v) }
+
 // ReportParams: Params of the four report methods.
 type ReportParams struct {
 	// Task id from the upstream's createTask. Source: the caller.
@@ -560,14 +590,17 @@ type ReportRecord struct {
 	Attempts int64 `json:"attempts"`
 
 	// When the report was first recorded. Source: the bridge's clock.
-	RecordedAt string `json:"recordedAt"`
+	RecordedAt time.Time `json:"recordedAt"`
 
 	// When the outcome was recorded; null while it is not done. Source: the bridge's clock.
-	FinishedAt *string `json:"finishedAt"`
+	FinishedAt *time.Time `json:"finishedAt"`
 
 	// Only in an answer of bridge.getReport in the sandbox: true. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, times as RFC 3339, and no key.
+func (v ReportRecord) String() string { return show(v) }
 
 // ReportResult: Result of the four report methods: the upstream has taken the report.
 type ReportResult struct {
@@ -788,3 +821,40 @@ const (
 	KindAccessDenied                     = "access_denied"
 	KindUnknownCode                      = "unknown_code"
 )
+
+// taskTypes has the methods that report a wrong and a right answer, none if empty, by the task type
+// in small letters.
+var taskTypes = map[string]struct{ wrong, right string }{
+	"altchatask":                         {"", ""},
+	"altchataskproxyless":                {"", ""},
+	"amazontask":                         {"", ""},
+	"amazontaskproxyless":                {"", ""},
+	"antibotcookietask":                  {"", ""},
+	"antigatetask":                       {"", ""},
+	"customcaptchatask":                  {"", ""},
+	"friendlycaptchatask":                {"", ""},
+	"friendlycaptchataskproxyless":       {"", ""},
+	"funcaptchatask":                     {"", ""},
+	"funcaptchataskproxyless":            {"", ""},
+	"geetesttask":                        {"", ""},
+	"geetesttaskproxyless":               {"", ""},
+	"hcaptchatask":                       {MethodReportIncorrectHcaptcha, ""},
+	"hcaptchataskproxyless":              {MethodReportIncorrectHcaptcha, ""},
+	"imagetocoordinatestask":             {MethodReportIncorrectImageCaptcha, ""},
+	"imagetotexttask":                    {MethodReportIncorrectImageCaptcha, ""},
+	"nocaptchatask":                      {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"nocaptchataskproxyless":             {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"prosopotask":                        {"", ""},
+	"prosopotaskproxyless":               {"", ""},
+	"recaptchav2enterprisetask":          {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2enterprisetaskproxyless": {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2task":                    {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2taskproxyless":           {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3enterprisetask":          {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3enterprisetaskproxyless": {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3task":                    {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3taskproxyless":           {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"squarenettexttask":                  {"", ""},
+	"turnstiletask":                      {"", ""},
+	"turnstiletaskproxyless":             {"", ""},
+}
