@@ -105,7 +105,7 @@ function listCandidates(name: string, env: NodeJS.ProcessEnv): string[] {
   if (isAbsolute(name) || name.includes("/") || (IS_WINDOWS && name.includes("\\"))) return names;
   const pathName = IS_WINDOWS ? Object.keys(env).find((key) => key.toUpperCase() === "PATH") : "PATH";
   const folders = (env[pathName ?? "PATH"] ?? "").split(delimiter).filter((folder) => folder !== "");
-  return folders.flatMap((folder) => names.map((each) => join(folder, each)));
+  return [...new Set(folders)].flatMap((folder) => names.map((each) => join(folder, each)));
 }
 
 function isProgram(file: string): boolean {

@@ -99,7 +99,7 @@ function onRequest(request: Request): void {
   seen.push(request);
   if (request.method === "bridge.noteTasks" && request.id !== undefined) out(`${answer(request.id, {})}\n`);
   if (behaviour === "advises" && request.method === "bridge.status") {
-    out(`${answer(request.id, { pauses: [pause, { ...pause, scope: "key" }], advice: [advice, { ...advice, kind: "rate_high" }] })}\n`);
+    out(`${answer(request.id, { pauses: [{ ...pause, scope: "key" }], advice: [advice, { ...advice, kind: "rate_high" }] })}\n`);
   }
   if (request.method.startsWith("report")) (onReport[behaviour] ?? onReport["echo"])?.(request);
 }

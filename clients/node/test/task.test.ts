@@ -90,8 +90,8 @@ test("noteTasks is a notification, or a request if its answer is wanted", async 
   }
 });
 
-test("notes keep no memory while the bridge does not read, and none throws once it is closed", async () => {
-  const bridge = await startFake("reads-no-more", { closeTimeoutMs: 100 });
+test("notes keep no memory while the bridge does not read, and start no other once it is closed", async () => {
+  const bridge = await startFake("reads-no-more", { closeTimeoutMs: 100, restart: true });
   const before = process.memoryUsage().heapUsed;
   void bridge.reportIncorrectRecaptcha({ taskId: 1 }).catch(() => undefined);
   for (let count = 0; count < 500_000; count += 1) bridge.noteTasks({ taskType: "ImageToTextTask" });
@@ -99,6 +99,7 @@ test("notes keep no memory while the bridge does not read, and none throws once 
   assert.ok(grown < 64 * 1024 * 1024, String(grown));
   await bridge.close();
   bridge.noteTasks({ taskType: "ImageToTextTask" });
+  assert.equal(bridge.state, "closed");
 });
 
 test("with restart, a note wakes the next child", async () => {
