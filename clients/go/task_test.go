@@ -260,7 +260,7 @@ func TestRecordsPrintReadably(t *testing.T) {
 	want := "ReportRecord{TaskID:5 Method:reportIncorrectRecaptcha Account:0123abcd State:done Outcome:refused Code:16 Kind:no_such_captcha Attempts:1 RecordedAt:2026-01-02T03:04:05.678Z FinishedAt:2026-01-02T03:04:06Z Sandbox:false}"
 	page := ListReportsResult{Reports: []ReportRecord{record}}
 	for got, want := range map[string]string{
-		fmt.Sprintf("%+v", record): want, fmt.Sprintf("%v", &record): want, fmt.Sprintf("%s", record): want,
+		fmt.Sprintf("%+v", record): want, fmt.Sprintf("%v", &record): want,
 		fmt.Sprintf("%+v", page):                                         "ListReportsResult{Reports:[" + want + "] Sandbox:false}",
 		fmt.Sprint(ReportParams{CompletedAt: new(float64)}):              "ReportParams{TaskID:0 CompletedAt:0}",
 		fmt.Sprint(BridgeStatus{Codes: map[string]int64{"16": 2}}.Codes): "map[16:2]",
