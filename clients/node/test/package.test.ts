@@ -1,7 +1,7 @@
 // The tarball as its users get it: installed into an empty folder, imported, required, and checked by their TypeScript.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -53,7 +53,8 @@ export async function report(facts: TaskFacts): Promise<ReportResult | null> {
 before(() => {
   run("npm", ["pack", "--ignore-scripts", "--pack-destination", folder], PACKAGE);
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
-  assert.equal(tarball, "anticaptcha-report-bridge-0.1.0.tgz");
+  const { version } = JSON.parse(readFileSync(join(PACKAGE, "package.json"), "utf8")) as { version: string };
+  assert.equal(tarball, `anticaptcha-report-bridge-${version}.tgz`);
   writeFileSync(join(folder, "package.json"), "{}\n");
   run("npm", ["install", "--offline", "--ignore-scripts", "--no-audit", "--no-fund", `./${tarball}`]);
 });
