@@ -35,11 +35,7 @@ def _lines(model: Model) -> Iterator[str]:
     yield ""
     yield f"package {PACKAGE}"
     yield ""
-    yield "import ("
-    yield '\t"encoding/json"'
-    if any(field.type.is_time for struct in model.structs for field in struct.fields):
-        yield '\t"time"'
-    yield ")"
+    yield from _imports(model)
     for enum in model.enums:
         yield ""
         yield from _comment(f"{enum.name}: {enum.description}")
@@ -63,6 +59,17 @@ def _lines(model: Model) -> Iterator[str]:
     )
     yield from _errors(model)
     yield from _task_types(model)
+
+
+def _imports(model: Model) -> Iterator[str]:
+    names = ["encoding/json"]
+    if any(_has_key(struct) for struct in model.structs):
+        names += ["fmt", "log/slog"]
+    if any(field.type.is_time for struct in model.structs for field in struct.fields):
+        names.append("time")
+    yield "import ("
+    yield from (f'\t"{name}"' for name in names)
+    yield ")"
 
 
 def go_name(name: str) -> str:
@@ -89,18 +96,26 @@ def _struct(struct: Struct) -> Iterator[str]:
         yield from _comment(field.description, "\t")
         yield f'\t{go_name(field.name)} {_field_type(field)} `json:"{_tag(field)}"`'
     yield "}"
-    if _wants_string(struct):
+    if _has_key(struct):
         yield ""
-        yield from _comment("String shows what pointers point to, times as RFC 3339, and no key.")
+        yield from _comment("Format shows the value with the key masked, whatever the verb.")
+        yield f"func (v {struct.name}) Format(f fmt.State, _ rune) {{ _, _ = f.Write([]byte(show(v))) }}"
+        yield ""
+        yield from _comment("LogValue keeps the key out of log/slog.")
+        yield f"func (v {struct.name}) LogValue() slog.Value {{ return slog.StringValue(show(v)) }}"
+    elif _has_pointer_or_time(struct):
+        yield ""
+        yield from _comment("String shows what pointers point to, and times as RFC 3339.")
         yield f"func (v {struct.name}) String() string {{ return show(v) }}"
 
 
-def _wants_string(struct: Struct) -> bool:
-    """Tell whether fmt alone would print addresses, Go's notation of times, or a key."""
-    has_key = any(field.name == "clientKey" for field in struct.fields)
-    return not has_key and any(
-        _field_type(field).startswith("*") or field.type.is_time for field in struct.fields
-    )
+def _has_key(struct: Struct) -> bool:
+    return any(field.name == "clientKey" for field in struct.fields)
+
+
+def _has_pointer_or_time(struct: Struct) -> bool:
+    """Tell whether fmt alone would print an address or Go's own notation of a time."""
+    return any(_field_type(field).startswith("*") or field.type.is_time for field in struct.fields)
 
 
 def _tag(field: Field) -> str:

@@ -4,6 +4,8 @@ package reportbridge
 
 import (
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -196,7 +198,7 @@ type ActivePause struct {
 	Method ReportMethod `json:"method,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ActivePause) String() string { return show(v) }
 
 // BridgeInfo: Result of bridge.info: who answers, and within which limits.
@@ -266,7 +268,7 @@ type BridgeStatus struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v BridgeStatus) String() string { return show(v) }
 
 // CancelParams: Params of the notification $/cancelRequest.
@@ -283,6 +285,12 @@ type GetReportParams struct {
 	// Key of the account the report is for; default: the key of the settings. Source: the caller.
 	ClientKey string `json:"clientKey,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v GetReportParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v GetReportParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // Hint: A possible reason for a refusal; a list of them is ordered, the most likely first.
 type Hint struct {
@@ -311,7 +319,7 @@ type Latency struct {
 	Count int64 `json:"count"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v Latency) String() string { return show(v) }
 
 // LedgerHealth: How the ledger is doing. Source: the ledger.
@@ -338,7 +346,7 @@ type LedgerHealth struct {
 	Message *string `json:"message"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v LedgerHealth) String() string { return show(v) }
 
 // Limits: The limits in force. Source: the settings.
@@ -387,7 +395,7 @@ type ListReportsParams struct {
 	Cursor string `json:"cursor,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ListReportsParams) String() string { return show(v) }
 
 // ListReportsResult: Result of bridge.listReports: records, newest first, all accounts of the
@@ -403,7 +411,7 @@ type ListReportsResult struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ListReportsResult) String() string { return show(v) }
 
 // NoParams: Params of a method that takes none: leave `params` out, or give an empty object.
@@ -444,7 +452,7 @@ type Pause struct {
 	Manual bool `json:"manual"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v Pause) String() string { return show(v) }
 
 // ProtocolErrorData: `error.data` of errors that are not about a report: the JSON-RPC errors, and
@@ -471,7 +479,7 @@ type ProtocolErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ProtocolErrorData) String() string { return show(v) }
 
 // ReportErrorData: `error.data` of a report that was not accepted.
@@ -537,7 +545,7 @@ type ReportErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ReportErrorData) String() string { return show(v) }
 
 // ReportParams: Params of the four report methods.
@@ -559,6 +567,12 @@ type ReportParams struct {
 	// The `languagePool` the task was created with. Stays local. Source: the caller.
 	LanguagePool LanguagePool `json:"languagePool,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v ReportParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v ReportParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // ReportRecord: What the ledger knows of one report.
 type ReportRecord struct {
@@ -599,7 +613,7 @@ type ReportRecord struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, times as RFC 3339, and no key.
+// String shows what pointers point to, and times as RFC 3339.
 func (v ReportRecord) String() string { return show(v) }
 
 // ReportResult: Result of the four report methods: the upstream has taken the report.
@@ -641,6 +655,12 @@ type ResumeParams struct {
 	// Only pauses of this account; default: every account's. Source: the caller.
 	ClientKey string `json:"clientKey,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v ResumeParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v ResumeParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // ResumeResult: Result of bridge.resume: the pauses that the next report will probe.
 type ResumeResult struct {

@@ -56,24 +56,6 @@ func showValue(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// Format shows the parameters with the key masked, whatever the verb.
-func (p ReportParams) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, show(p)) }
-
-// LogValue keeps the key out of log/slog.
-func (p ReportParams) LogValue() slog.Value { return slog.StringValue(show(p)) }
-
-// Format shows the parameters with the key masked, whatever the verb.
-func (p GetReportParams) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, show(p)) }
-
-// LogValue keeps the key out of log/slog.
-func (p GetReportParams) LogValue() slog.Value { return slog.StringValue(show(p)) }
-
-// Format shows the parameters with the key masked, whatever the verb.
-func (p ResumeParams) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, show(p)) }
-
-// LogValue keeps the key out of log/slog.
-func (p ResumeParams) LogValue() slog.Value { return slog.StringValue(show(p)) }
-
 // Format shows the note with the key masked, whatever the verb.
 func (n TaskNote) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, show(n)) }
 
