@@ -29,7 +29,11 @@ START: Final = 1_767_225_600.0
 def make_ledger(path: Path) -> Path:
     """Make an empty ledger."""
     SqliteStore.open(
-        str(path), policy=PausePolicy("test"), machine="test", boot_clock=SystemClock.now, wall_clock=SystemClock.wall
+        str(path),
+        policy=PausePolicy("test"),
+        machine="test",
+        boot_clock=SystemClock.now,
+        wall_clock=SystemClock.wall,
     ).close()
     return path
 
