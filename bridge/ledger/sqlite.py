@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bridge.core.model import Listing, Look, Operation, Pauses, Task
 from bridge.ledger import files, sqlite_file
@@ -23,6 +23,7 @@ from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTroubl
 
 QUEUE: Final = 5
 """So many times as long a lock is waited for while the ledger changes: then a queue of bridges has it, not a program."""
+_Result = TypeVar("_Result")
 _DAY_S: Final = 86_400.0
 _IN_USE: Final = (
     "Another bridge still uses the ledger that was at this path before; it lets go of it within seconds."
@@ -151,10 +152,10 @@ class SqliteStore:
             self._busy_s = seconds
             self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def _in_queue(self, action: Callable[[], Any]) -> Any:
+    def _in_queue(self, action: Callable[[], _Result]) -> _Result:
         """Do something that may wait for a lock, longer if it is bridges who wait for each other.
 
-        SQLite's own wait is not fair, so in a crowd somebody may wait long although nobody holds the lock for long.
+        SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has the lock for long.
         """
         began_at = self._boot_clock()
         while True:
@@ -172,8 +173,17 @@ class SqliteStore:
                 or not 0.0 < waited_s < QUEUE * self._busy_s
             ):
                 raise trouble from cause
-            if self._path is None or not files.has_changed(self._path, self._wall_clock(), self._busy_s):
+            if not self._is_in_crowd():
                 raise trouble from cause
+
+    def _is_in_crowd(self) -> bool:
+        """True if bridges are at work on the ledger, so that one of them may have the lock.
+
+        On a busy machine who has it may be kept from the processor for seconds.
+        """
+        if self._path is None or not files.has_changed(self._path, self._wall_clock(), QUEUE * self._busy_s):
+            return False
+        return not self.secret or bool(self._owners.live_marks())
 
     def _start(
         self, writable: bool, machine: str, boot: str | None, random_bytes: Callable[[int], bytes]
@@ -256,13 +266,13 @@ class SqliteStore:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if all(type(operation) in READS for operation in operations):
-            return self._run(operations, "BEGIN")
+            return self._in_queue(lambda: self._run(operations, "BEGIN"))
         self._check_writable()
         try:
-            results: list[Any] = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
-            results = self._run(operations, "BEGIN IMMEDIATE")
+            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         self.trouble = None
         return results
 
@@ -270,10 +280,13 @@ class SqliteStore:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         if type(operation) not in READS:
             raise KeyError(type(operation))
-        return self._run([operation], "BEGIN")[0]
+        return self._in_queue(lambda: self._run([operation], "BEGIN"))[0]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
+        return self._in_queue(lambda: self._ask(task, method))
+
+    def _ask(self, task: Task, method: str | None) -> Known:
         with self._transaction("BEGIN"):
             return ask(self._batch, task, method)
 
