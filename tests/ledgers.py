@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import psycopg
 import pytest
 
+from bridge.engine import SystemClock
 from bridge.ledger import sqlite_driver
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.engine import SystemClock
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
 

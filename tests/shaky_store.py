@@ -15,8 +15,8 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.port import EventRow, Known, Seen
+from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 

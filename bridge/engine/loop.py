@@ -18,7 +18,7 @@ class GeventLoop:
     """gevent's loop of this thread; fits `bridge.engine.core.Loop`."""
 
     def __init__(self) -> None:
-        self.hub = get_hub()
+        self.hub: Any = get_hub()  # type: ignore[no-untyped-call]
         self._loop = self.hub.loop
         self.switch: Callable[[], Any] = self.hub.switch
         self.call_soon: Callable[..., object] = self._loop.run_callback

@@ -59,11 +59,9 @@ def answer(event: Event) -> Any:
         value = refused.value
     verdict = split(value, 1000)
     if isinstance(verdict, list):
-        return [
-            invalid_response(member.reason, member.id) for member in verdict if isinstance(member, Invalid)
-        ]
+        return [invalid_response(member.rule, member.id) for member in verdict if isinstance(member, Invalid)]
     assert isinstance(verdict, Invalid)
-    return invalid_response(verdict.reason, verdict.id)
+    return invalid_response(verdict.rule, verdict.id)
 
 
 def is_allowed(given: Any, allowed: dict[str, Any]) -> bool:

@@ -57,7 +57,7 @@ def test_a_stop_answers_a_claim_that_turns_out_to_be_elsewhere(path: str) -> Non
 
 
 def test_what_is_refused_locally_is_not_sent_beside_another_bridge(path: str) -> None:
-    """A report in the wrong language conflicts with the other bridge's, and is not sent when that ends not_sent."""
+    """A report in the wrong language conflicts with another bridge's, and is not sent after it."""
     world = World()
     owner, refuser = Bridge(world, path, concurrency=1), Bridge(world, path)
     world.upstream.fates = iter([STALLED])

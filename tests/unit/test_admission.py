@@ -91,13 +91,18 @@ def test_newcomers_do_not_overtake_those_who_wait(engine: Engine, time: VirtualT
 
 
 def test_earliest_window_end_goes_first(engine: Engine, time: VirtualTime) -> None:
-    """Slots and the turn of single flight go by the ends of the windows, then by arrival; who has gone is skipped."""
+    """Slots and turns go by the ends of the windows, then by arrival; who has gone is skipped."""
     slots, flight, holder = Slots(1), SingleFlight(engine), make_job(engine)
     slots.take_free(holder)
-    for wait, go_on in (
-        (slots.take, lambda job: slots.give_back(job)),
-        (flight.wait, lambda _job: flight.wake(everyone=False)),
-    ):
+
+    def wake_one(_job: Job) -> None:
+        flight.wake(everyone=False)
+
+    ways: list[tuple[Callable[[Job], None], Callable[[Job], None]]] = [
+        (slots.take, slots.give_back),
+        (flight.wait, wake_one),
+    ]
+    for wait, go_on in ways:
         late, gone, early, second = (make_job(engine, until) for until in (90.0, 10.0, 30.0, 30.0))
         order: list[Job] = []
         start(engine, wait, [late, gone, early, second], order)
@@ -125,7 +130,7 @@ def test_what_is_nudged_while_its_turn_comes_is_not_forgotten(engine: Engine, ti
 
 
 def test_everybody_is_woken_when_a_pause_has_changed(engine: Engine, time: VirtualTime) -> None:
-    """All that wait for another report's attempt ask again; without a word the first one asks now and then."""
+    """All that wait for another attempt ask again; without a word the first one asks now and then."""
     flight, order = SingleFlight(engine), list[Job]()
     jobs = [make_job(engine, until) for until in (50.0, 40.0)]
     start(engine, flight.wait, jobs, order)

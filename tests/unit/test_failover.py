@@ -763,7 +763,7 @@ def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
     scene = Scene()
     scene.fail("locked")
     scene.do(Sweep(ENDPOINT, frozenset()))
-    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,misc]
     scene.heal()
     assert scene.failover.condition.trouble is not None
     assert scene.failover.condition.trouble.kind == "unreadable"
@@ -774,7 +774,7 @@ def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
     """A look that fails in an unknown way leaves the report unguarded, not unsent."""
     scene = Scene()
     scene.fail("full")
-    scene.store.ask = lambda task, method: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.store.ask = lambda task, method: 1 / 0  # type: ignore[method-assign,assignment,misc]
     claimed = scene.do(claim())
     assert (claimed.status, claimed.guarded) == ("new", False)
 
@@ -793,7 +793,7 @@ def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
     scene.fail("full")
     scene.failover.run([claim(), record()])
     run = scene.store.transact
-    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,misc]
     scene.heal()
     assert scene.failover.outbox.owed == 1
     scene.store.transact = run  # type: ignore[method-assign]
