@@ -266,8 +266,7 @@ class UnitOfWork(ABC):
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
-            entry.finished_at = self.now
-            self._mark(entry)
+            self.change(entry, entry.row._replace(finished_wall=self.wall))
             return True
         return age <= GUARD_S
 
