@@ -35,11 +35,13 @@ SANDBOX: Final = "sandbox"
 """Name of the sandbox as an endpoint and as a machine: a sandbox ledger is found again, whatever the port."""
 SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
+_HEAD_START_S: Final = 0.005
+"""How long requests are read before the ledger is opened, unless one of them needs it."""
 _WARM_UP_S: Final = 0.3
 """By then a caller that asks something at once has its answer, and was not slowed down by imports."""
 _NO_DRIVER: Final = (
     "The ledger on PostgreSQL needs the driver psycopg; "
-    "install it with: pip install 'anticaptcha-report-bridge[fleet]'."
+    "install it, in the project's folder, with: pip install '.[fleet]'."
 )
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
@@ -117,8 +119,7 @@ class App:
     def start(self) -> None:
         """Begin what runs beside the requests: the ledger, and recovery once it is open."""
         # What has come already is answered before the ledger takes the processor's time.
-        self.engine.call_soon(self.ledger.start)
-        self.engine.spawn(self._recover)
+        self.engine.call_at(self.engine.now() + _HEAD_START_S, lambda: self.engine.spawn(self._recover))
 
     def _recover(self) -> None:
         self.ledger.wait_until_open()

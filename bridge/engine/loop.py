@@ -70,7 +70,10 @@ class GeventLoop:
             except BaseException as error:
                 return None, error
 
-        self.hub.threadpool.spawn(guarded).rawlink(lambda result: done(*result.value))
+        def tell(result: Any) -> None:
+            done(*result.value)
+
+        self.hub.threadpool.spawn(guarded).rawlink(tell)
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end."""
