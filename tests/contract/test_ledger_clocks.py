@@ -44,7 +44,7 @@ TASK = Task(ENDPOINT, ACCOUNT, 7)
 
 
 class Machine:
-    """One machine with a true time that nobody there knows, and boots whose clocks are wrong by some seconds."""
+    """One machine with a true time that nobody there knows, and boots with wrong clocks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -122,7 +122,7 @@ def test_what_another_boot_left_is_ended_by_who_has_no_key(machine: Machine, wro
 @pytest.mark.parametrize("wrong_s", [-400 * DAY, -3600.0, 0.0, 3600.0, 400 * DAY])
 @pytest.mark.parametrize("then_s", [-400 * DAY, 0.0, 400 * DAY])
 def test_guard_holds_in_the_next_boot_and_ends(machine: Machine, wrong_s: float, then_s: float) -> None:
-    """A task that was taken is not sent again a minute later, and an id that comes back after days is free."""
+    """A task that was taken is not sent again a minute later; an id that comes back is free."""
     machine.boot(wrong_s)
     machine.claim()
     machine.do(Record(TASK, GOOD, 0.0, 5, TAKEN))
@@ -136,7 +136,7 @@ def test_guard_holds_in_the_next_boot_and_ends(machine: Machine, wrong_s: float,
 
 
 def test_history_outlives_a_clock_that_is_ahead(machine: Machine) -> None:
-    """In a boot whose clock has jumped over months nothing is deleted before a day has shown that it may be right."""
+    """In a boot whose clock has jumped over months nothing is deleted in the first day."""
     machine.boot(0.0)
     machine.claim()
     machine.do(Record(TASK, GOOD, 0.0, 5, TAKEN))
@@ -166,7 +166,7 @@ BOOTS = st.lists(st.builds(Boot, CLOCKS, st.lists(STEPS, max_size=8).map(tuple))
 def test_no_attempt_after_the_window_by_any_clock_that_can_be_known(
     tmp_path_factory: pytest.TempPathFactory, boots: list[Boot]
 ) -> None:
-    """Over boots with any clocks: what may begin was asked for in the last minute of that boot or of true time."""
+    """Over boots with any clocks, no attempt begins long after the window of the first request."""
     machine = Machine(tmp_path_factory.mktemp("clocks") / "ledger.db")
     asked_at: float | None = None
     for wrong_s, steps in boots:

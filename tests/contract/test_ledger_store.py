@@ -51,9 +51,9 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
+from bridge.ledger.port import Store
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.port import Store
 from bridge.ledger.trouble import LedgerTrouble
 from tests.pgserver import PgServer
 
