@@ -8,8 +8,8 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final
 
-from gevent._hub_local import get_hub_if_exists
-from gevent.hub import Hub, set_hub
+from gevent._hub_local import get_hub_if_exists, set_hub
+from gevent.hub import Hub
 
 LOOK_S: Final = 1.0
 """How late a timer may be after the machine has slept, in seconds: the loop's own timers stand still then."""
