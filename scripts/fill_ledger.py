@@ -21,7 +21,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ops.clock import boot_clock, wall_clock
+from bridge.engine import SystemClock
 from bridge.reports.pauses import PausePolicy
 
 ENDPOINT: Final = "https://api.example.test"
@@ -64,7 +64,7 @@ def fill(path: str, rows: int, *, days: float = 30.0, seed: int = 1, until_wall:
     """
     policy = PausePolicy("fill")
     SqliteStore.open(
-        path, policy=policy, machine="fill", boot_clock=boot_clock, wall_clock=wall_clock
+        path, policy=policy, machine="fill", boot_clock=SystemClock.now, wall_clock=SystemClock.wall
     ).close()
     until = time.time() if until_wall is None else until_wall
     connection = sqlite3.connect(path, isolation_level=None)

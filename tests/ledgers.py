@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import psycopg
 import pytest
 
+from bridge.engine import SystemClock
 from bridge.ledger import sqlite_driver
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ops.clock import boot_clock, wall_clock
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
 
@@ -29,7 +29,11 @@ START: Final = 1_767_225_600.0
 def make_ledger(path: Path) -> Path:
     """Make an empty ledger."""
     SqliteStore.open(
-        str(path), policy=PausePolicy("test"), machine="test", boot_clock=boot_clock, wall_clock=wall_clock
+        str(path),
+        policy=PausePolicy("test"),
+        machine="test",
+        boot_clock=SystemClock.now,
+        wall_clock=SystemClock.wall,
     ).close()
     return path
 
@@ -169,8 +173,8 @@ class ServerLedger:
             self.url,
             policy=PausePolicy("test"),
             machine="test",
-            boot_clock=boot_clock,
-            wall_clock=wall_clock,
+            boot_clock=SystemClock.now,
+            wall_clock=SystemClock.wall,
         ).close()
 
     def make_role(self, name: str, *grants: str) -> str:

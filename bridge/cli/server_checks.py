@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DRIVER: Final = "psycopg"
 SKEW_S: Final = 1.0
 """A difference of the clocks above this is worth a look. The ledger's times are the server's all the same."""
-_INSTALL: Final = "pip install 'anticaptcha-report-bridge[fleet]'"
+_INSTALL: Final = "In the project's folder: pip install '.[fleet]'"
 _MIGRATE: Final = "Run `report-bridge ledger migrate` as a role that may make a schema."
 
 

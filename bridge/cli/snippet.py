@@ -13,13 +13,7 @@ from typing import Final
 
 from bridge.cli.terminal import print_text
 
-HELP = "Print an integration that works on this machine as it is: it starts the bridge in the sandbox."
-EPILOG = """Each snippet runs without an account; the comment in it says what to change for
-a real one.
-
-examples:
-  report-bridge snippet python > first_report.py && python3 first_report.py
-  report-bridge snippet shell | sh"""
+HELP = "Print an integration with the paths of this machine, which starts the bridge in the sandbox."
 
 SNIPPETS: Final = ("node", "go", "python", "shell", "systemd", "docker")
 _FOLDER: Final = os.path.join(os.path.dirname(__file__), "snippets")
@@ -32,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print and return 0."""
-    print_text(render_snippet(args.kind, find_words()))
+    print_text(render_snippet(args.kind, find_words(), find_sources()))
     return 0
 
 
@@ -46,11 +40,18 @@ def find_words() -> list[str]:
     return [beside] if os.access(beside, os.X_OK) else [python, "-m", "bridge"]
 
 
-def render_snippet(kind: str, words: Sequence[str]) -> str:
+def find_sources() -> str:
+    """The project's folder; a place to fill in where the program is installed without it."""
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return folder if os.path.isdir(os.path.join(folder, "clients", "node")) else "/path/to/report-bridge"
+
+
+def render_snippet(kind: str, words: Sequence[str], sources: str) -> str:
     """Return the text of one snippet.
 
     Args:
         words: what starts the program, the first one an absolute path.
+        sources: the project's folder.
     """
     with open(os.path.join(_FOLDER, f"{kind}.txt"), encoding="utf-8") as file:
         text = Template(file.read())
@@ -58,6 +59,10 @@ def render_snippet(kind: str, words: Sequence[str]) -> str:
     # In a unit file a percent sign begins a specifier, and a dollar a variable.
     unit = [word.replace("%", "%%").replace("$", "$$") for word in words]
     return text.substitute(
+        sources=shlex.quote(sources),
+        container=shlex.quote(f"{sources}/Containerfile"),
+        node=shlex.quote(f"{sources}/clients/node"),
+        go=shlex.quote(f"{sources}/clients/go"),
         path=json.dumps(words[0]),
         args=f"[{quoted}]",
         go_args=f"[]string{{{quoted}}}",

@@ -2,7 +2,7 @@
 
 Nothing here decides or does anything. Everything is immutable. Imported by every layer.
 Times named ``*_at`` or ``*_s`` are seconds: ``now``-like instants are on the ledger's timeline
-(see `bridge.ops.clock`), ``*_wall`` instants are UNIX time, ``*_s`` are lengths.
+(see `bridge.engine.clock`), ``*_wall`` instants are UNIX time, ``*_s`` are lengths.
 """
 
 from __future__ import annotations
@@ -398,4 +398,18 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Operation = Claim | Begin | Record | Settle | Withdraw | Narrow | Look | Sweep | Listing | Pauses | Resume | Heed | Prune
+Operation = (
+    Claim
+    | Begin
+    | Record
+    | Settle
+    | Withdraw
+    | Narrow
+    | Look
+    | Sweep
+    | Listing
+    | Pauses
+    | Resume
+    | Heed
+    | Prune
+)

@@ -20,7 +20,7 @@ from bridge.ledger.trouble import (
 )
 
 NO_DRIVER: Final = (
-    "A PostgreSQL ledger needs the extra 'fleet': pip install 'anticaptcha-report-bridge[fleet]'."
+    "A PostgreSQL ledger needs the extra 'fleet': pip install '.[fleet]' in the project's folder."
 )
 UNUSABLE_URL: Final = "The ledger's URL cannot be used: write postgresql://user@host:port/database."
 TOO_OLD: Final = "The ledger's server is too old: PostgreSQL 14 or later is needed."

@@ -1,25 +1,36 @@
-"""What the error mapping promises for every answer there is: properties, not examples."""
+"""What the error mapping promises for every answer there is: properties, not examples.
+
+Codes, numbers and kinds come from the lists frozen by hand, never from the table under test.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.core import errors
-from bridge.core.errors import upstream_row
 from bridge.core.model import OUTCOMES, Exchange, Verdict
 from bridge.core.redact import Scrubber, Secret
 from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, ending, judge
+from tests.contract.frozen import (
+    CODES,
+    CORNERS,
+    RESERVED,
+    cell_faults,
+    failure_faults,
+    refusal_faults,
+    status_faults,
+    type_faults,
+)
 
 KEY = "0123456789abcdefCANARY0123456789"
 TOP = 2**31 - 1
 FAILURES = ("dns", "connect", "tls", "certificate", "proxy", "reset", "timeout", "cut", "malformed", "window")
-CODES = sorted({code for row in errors.rows("upstream") for code in row.error_codes})
-RESERVED = {row.code for row in errors.rows("wire")}
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(CODES),
@@ -62,6 +73,11 @@ exchanges = st.builds(
 clocks = st.none() | st.floats(-1e12, 1e12)
 error_ids = st.integers(1, 60) | st.integers(1, TOP)
 names = st.text(max_size=12).filter(lambda name: name not in ("errorId", "errorCode", "errorDescription"))
+
+
+def is_no_verdict(body: bytes) -> bool:
+    """Tell whether a body surely names no errorId."""
+    return b"errorId" not in body
 
 
 def refuse(error_id: int, code: str | None = None, **extra: Any) -> Verdict:
@@ -150,7 +166,7 @@ def test_no_number_of_the_upstream_becomes_a_reserved_code(error_id: int, code: 
     """A number outside the range of verdicts proves nothing, whatever code stands beside it."""
     seen = refuse(error_id, code)
     if 1 <= error_id <= TOP:
-        assert seen.code not in RESERVED
+        assert seen.code not in RESERVED.values()
     else:
         assert seen.has_verdict == (error_id == 0)
         assert seen.outcome == ("accepted" if error_id == 0 else "unknown")
@@ -167,25 +183,38 @@ def test_extra_members_change_nothing(error_id: int, code: str | None, extra: di
     assert refuse(error_id, code, **clean) == refuse(error_id, code)
 
 
-@given(error_ids, st.booleans())
-def test_both_spellings_are_one_kind(error_id: int, perhaps_before: bool) -> None:
-    """The two spellings of the commonest code mean the same beside any number."""
-    seen = [
-        judge(
-            Exchange(None, True, 200, {}, json.dumps({"errorId": error_id, "errorCode": code}).encode()),
-            perhaps_before,
-        )._replace(error_code=None)
-        for code in ("ERROR_NO_SUCH_CAPCHA_ID", "ERROR_NO_SUCH_CAPTCHA_ID")
-    ]
-    assert seen[0] == seen[1]
-    assert seen[0].event == "no_such_captcha"
+@given(error_ids, st.none() | st.text(max_size=20).filter(lambda code: code not in CODES))
+@example(4711, None)
+def test_every_refusal_is_the_vendors(error_id: int, code: str | None) -> None:
+    """A known code decides beside any number, a known number beside any other code; the rest is unknown."""
+    assert list(refusal_faults(error_id, code)) == []
 
 
-@given(error_ids, st.text(max_size=20))
-def test_an_unknown_code_leaves_it_to_the_number(error_id: int, code: str) -> None:
-    """A code that is not in the table changes neither kind nor retry nor pause."""
-    if code not in CODES:
-        assert upstream_row(error_id, code) == upstream_row(error_id, None)
+@given(st.integers(200, 599) | st.sampled_from(CORNERS), st.binary(max_size=20).filter(is_no_verdict))
+def test_every_status_is_the_protocols(status: int, body: bytes) -> None:
+    """Without a verdict the status alone decides, with and without Retry-After."""
+    assert list(status_faults(status, body)) == []
+
+
+@given(st.sampled_from(FAILURES) | st.text(max_size=8))
+@example("gremlins")
+def test_every_failure_is_the_protocols(word: str) -> None:
+    """Every failure has its row, and of others only whether bytes had left counts."""
+    assert list(failure_faults(word)) == []
+
+
+def test_every_cell_is_the_protocols() -> None:
+    """What no answer shows is as it was frozen: the bridge's own errors, the pauses, and no row more."""
+    assert list(cell_faults()) == []
+
+
+@given(
+    st.sampled_from([str, str.lower, str.upper, str.swapcase]),
+    st.text(max_size=20).filter(lambda name: not name.lower().endswith(("task", "taskproxyless"))),
+)
+def test_every_task_type_is_the_vendors(spell: Callable[[str], str], unknown: str) -> None:
+    """Each type fits the methods it was frozen with, in any case of letters, and others are unknown."""
+    assert list(type_faults(spell, unknown)) == []
 
 
 @given(exchanges, st.booleans())

@@ -1,4 +1,4 @@
-"""The oracle: what answers prove, written by hand and not derived from the table."""
+"""The oracle: what single answers prove, written by hand; the lists of codes and rows are frozen apart."""
 
 from __future__ import annotations
 
@@ -69,29 +69,6 @@ def test_there_are_enough_vectors() -> None:
     """At least ninety answers are fixed, each with its own name and a description."""
     assert len({vector["name"] for vector in VECTORS}) == len(VECTORS) >= 90
     assert all(vector["description"].endswith(".") for vector in VECTORS)
-
-
-def test_every_row_of_the_upstream_is_reached() -> None:
-    """Every row for what the upstream can say or do is the event of some vector, and of no other row."""
-    reached = {vector["expect"]["event"] for vector in VECTORS} - {"accepted"}
-    assert reached == {row.kind for row in errors.rows() if row.section != "wire"}
-
-
-def test_every_code_of_the_upstream_is_reached() -> None:
-    """Every errorCode the table knows, both spellings included, appears in some vector."""
-    reached = {vector["expect"]["errorCode"] for vector in VECTORS}
-    assert {code for row in errors.rows("upstream") for code in row.error_codes} <= reached
-
-
-def test_every_pause_is_reached() -> None:
-    """Every pause rule is fed by some vector."""
-    assert {vector["expect"]["pause"] for vector in VECTORS} - {None} == set(errors.pause_rules())
-
-
-def test_every_wire_row_about_sending_is_reached() -> None:
-    """Every wire row that an answer can end in is the kind of some vector."""
-    reached = {vector["expect"]["kind"] for vector in VECTORS}
-    assert {row.wire for row in errors.rows() if row.wire} <= reached
 
 
 def test_every_row_says_what_to_do() -> None:

@@ -144,7 +144,7 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
 def test_snippets_run_as_printed(kind: str, tmp_path: Path) -> None:
     """What is printed is saved and run, and the report is accepted."""
     script = tmp_path / "script"
-    script.write_text(render_snippet(kind, BRIDGE))
+    script.write_text(render_snippet(kind, BRIDGE, str(ROOT)))
     ended = subprocess.run(
         [sys.executable if kind == "python" else "/bin/sh", str(script)],
         env={"PYTHONPATH": str(ROOT), "PATH": os.defpath},

@@ -1,4 +1,4 @@
-"""Tests of `bridge.core.errors`."""
+"""Tests of `bridge.core.errors`; what its rows say is frozen in the vectors of the mapping."""
 
 from __future__ import annotations
 
@@ -8,55 +8,6 @@ import pytest
 from bridge.core import errors
 from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
-
-CODES = {
-    # From the bridge's protocol, the section on errors.
-    "parse_error": -32700,
-    "invalid_request": -32600,
-    "method_not_found": -32601,
-    "invalid_params": -32602,
-    "internal_error": -32603,
-    "request_cancelled": -32800,
-    "upstream_unreachable": -32001,
-    "outcome_unknown": -32002,
-    "upstream_http": -32003,
-    "window_closed": -32010,
-    "task_conflict": -32011,
-    "wrong_method": -32012,
-    "language_refused": -32013,
-    "report_not_found": -32014,
-    "key_missing": -32020,
-    "sending_paused": -32021,
-    "ledger_unavailable": -32031,
-    "shutting_down": -32032,
-}
-OUTCOMES = {
-    "request_cancelled": "not_sent",
-    "upstream_unreachable": "not_sent",
-    "outcome_unknown": "unknown",
-    "upstream_http": "refused",
-    "window_closed": "not_sent",
-    "wrong_method": "not_sent",
-    "language_refused": "not_sent",
-    "key_missing": "not_sent",
-    "sending_paused": "not_sent",
-    "ledger_unavailable": "not_sent",
-    "shutting_down": "not_sent",
-}
-RETRYABLE = {"request_cancelled", "upstream_unreachable", "ledger_unavailable", "shutting_down"}
-PAUSES = {
-    # name: scope, per, threshold, consecutive, window, first, factor, longest, manual, lifted by context
-    "key_refused": ("key", ("account",), 1, False, None, None, 1, None, True, False),
-    "key_unauthorized": ("key", ("account",), 1, False, None, 600, 2, 3600, False, False),
-    "key_balance": ("key", ("account",), 1, False, None, 600, 2, 3600, False, False),
-    "address_not_allowed": ("address", ("account", "machine"), 1, False, None, 600, 2, 3600, False, False),
-    "address_blocked": ("address", ("machine",), 1, False, None, 1800, 2, 86400, False, False),
-    "address_route": ("address", ("machine",), 1, False, None, 60, 2, 600, False, True),
-    "address_rate": ("address", ("machine",), 3, False, 60, 60, 1, 600, False, False),
-    "method_withdrawn": ("method", ("method",), 1, False, None, 600, 2, 86400, False, False),
-    "quality": ("quality", ("account", "method"), 10, True, None, 600, 1, 600, False, False),
-    "transport": ("transport", ("machine",), 5, True, None, 5, 2, 60, False, False),
-}
 
 
 def test_the_table_fits_its_schema() -> None:
@@ -82,14 +33,6 @@ def test_upstream_ids_and_codes_are_unique() -> None:
     assert len(set(codes)) == len(codes)
 
 
-def test_wire_codes_are_the_protocols() -> None:
-    """The wire rows are exactly those of the protocol, with their codes, outcomes and retries."""
-    rows = errors.rows("wire")
-    assert {row.kind: row.code for row in rows} == CODES
-    assert {row.kind: row.outcome for row in rows if row.outcome} == OUTCOMES
-    assert {row.kind for row in rows if row.retryable} == RETRYABLE
-
-
 def test_every_row_names_rows_that_exist() -> None:
     """A row's pause and wire row exist, and each outcome agrees with its wire row's."""
     rules = errors.pause_rules()
@@ -103,12 +46,6 @@ def test_every_row_names_rows_that_exist() -> None:
 def test_every_pause_is_fed_by_a_row() -> None:
     """No pause rule is without a row that feeds it."""
     assert {row.pause for row in errors.rows() if row.pause} == set(errors.pause_rules())
-
-
-def test_pause_rules_are_the_protocols() -> None:
-    """The pause rules carry the numbers of the protocol's section on pauses."""
-    assert {name: tuple(rule)[1:] for name, rule in errors.pause_rules().items()} == PAUSES
-    assert all(name == rule.name for name, rule in errors.pause_rules().items())
 
 
 def test_statuses_are_covered_once() -> None:

@@ -17,6 +17,7 @@ from bridge.cli.flags import settings_of, shown_flag
 from bridge.cli.parsers import Command, read_commands
 from bridge.core.exits import EXITS
 from bridge.settings.table import TABLE
+from tests.process import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,31 +42,32 @@ def commands() -> list[Command]:
 
 @pytest.mark.parametrize("kind", snippet.SNIPPETS)
 def test_snippets_hold_absolute_paths(run: Run, kind: str) -> None:
-    """Every snippet is printed whole, and starts this very program."""
+    """Every snippet is printed whole, and starts this very program, with the clients of this very tree."""
     code, out, err = run("snippet", kind)
     assert (code, err) == (0, "")
     assert "$path" not in out
     assert "--sandbox" in out or "andbox: true" in out
     assert kind == "docker" or json.dumps(snippet.find_words()[0])[1:-1] in out
+    assert kind not in ("node", "go", "docker") or f"{ROOT}" in out
 
 
 @pytest.mark.parametrize("words", [["/opt/a b/report-bridge"], ["/usr/bin/python3", "-m", "bridge"]])
 def test_snippets_quote_what_they_start(words: list[str]) -> None:
     """Blanks in a path survive in every language."""
-    assert json.dumps(words[0]) in snippet.render_snippet("node", words)
-    assert json.dumps(words[0]) in snippet.render_snippet("go", words)
-    ast.parse(snippet.render_snippet("python", words))
+    assert json.dumps(words[0]) in snippet.render_snippet("node", words, "/src")
+    assert json.dumps(words[0]) in snippet.render_snippet("go", words, "/src")
+    ast.parse(snippet.render_snippet("python", words, "/src"))
     checked = subprocess.run(
-        ["/bin/sh", "-n"], input=snippet.render_snippet("shell", words), text=True, check=False
+        ["/bin/sh", "-n"], input=snippet.render_snippet("shell", words, "/src"), text=True, check=False
     )
     assert checked.returncode == 0
-    unit = snippet.render_snippet("systemd", words)
+    unit = snippet.render_snippet("systemd", words, "/src")
     assert "ExecStart=" + ('"/opt/a b/report-bridge"' if len(words) == 1 else " ".join(words)) in unit
 
 
 def test_unit_files_have_no_specifier_by_accident() -> None:
     """A percent sign in a path is doubled."""
-    assert "/opt/50%%/report-bridge" in snippet.render_snippet("systemd", ["/opt/50%/report-bridge"])
+    assert "/opt/50%%/report-bridge" in snippet.render_snippet("systemd", ["/opt/50%/report-bridge"], "/src")
 
 
 def test_every_flag_is_read_from_the_parsers(commands: list[Command]) -> None:
