@@ -25,16 +25,6 @@ from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
 
 HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
-EPILOG = """actions:
-  list         reports, newest first; also without an action
-  show TASK    one report and everything that happened to it
-  export       all reports as CSV or JSON lines, newest first
-  prune        delete reports older than 90 days (or --before), none of today's
-  path         print where the ledger is
-
-examples:
-  report-bridge history --since 24h --outcome refused
-  report-bridge history export --output reports.csv"""
 
 FIELDS: Final = (
     "taskId", "method", "account", "state", "outcome", "code", "kind", "attempts", "recordedAt", "finishedAt",

@@ -19,13 +19,6 @@ from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets, load
 
 HELP = "Show which pauses hold reports back, or turn them into a probe with the next report."
-EPILOG = """actions:
-  list      the pauses that hold now, and why; also without an action
-  resume    let the next report probe; --scope chooses the pauses
-
-examples:
-  report-bridge pauses
-  report-bridge pauses resume --scope key"""
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
