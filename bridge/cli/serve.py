@@ -117,7 +117,7 @@ class Server:
             "started",
             version=__version__,
             pid=os.getpid(),
-            url=self._app.endpoint,
+            url=self._app.url,
             ledger=self._settings.ledger if "://" not in self._settings.ledger else "postgresql",
             sandbox=self._settings.sandbox,
         )
