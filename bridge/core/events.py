@@ -262,12 +262,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         {},
         "At the end of input, if it is no terminal and not one byte came.",
     ),
-    "oversize": EventRow(
-        WARNING,
-        "A message is over the limit of {limit} bytes and was dropped.",
-        {"limit": "integer"},
-        "One answer with a null id tells the caller too.",
-    ),
     # --- this program ---
     "metrics_unwritable": EventRow(
         WARNING,

@@ -155,8 +155,9 @@ class Loop(Protocol):
     """The greenlet that turns."""
     switch: Callable[[], Any]
     """Let the loop turn until somebody switches back."""
-    call_soon: Callable[..., object]
-    """Call something with arguments after what runs now."""
+
+    def call_soon(self, call: Callable[..., object], *arguments: Any) -> object:
+        """Call something after what runs now."""
 
     def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
         """Call something in so many seconds, or earlier; replaces what was asked before."""

@@ -25,7 +25,7 @@ class GeventLoop:
             # every child, and who waits for his own takes a lost one for 0.
             hub = Hub(default=False)
             set_hub(hub)
-        self.hub = hub
+        self.hub: Any = hub
         self._loop = self.hub.loop
         self.switch: Callable[[], Any] = self.hub.switch
         self.call_soon: Callable[..., object] = self._loop.run_callback

@@ -184,14 +184,19 @@ class Store(Protocol):
     """Random name of this bridge instance, the owner of its rows; never used twice."""
     notices: list[Notice]
     """What opening found worth a log line."""
-    trouble: LedgerTrouble | None
-    """Why the ledger could not be written when it was opened; None once it could."""
     busy_s: float
     """Seconds to wait for a lock of another process."""
-    seen: Seen
-    """The pauses as this store last read or wrote them."""
-    is_alive: Callable[[str], bool]
-    """True if an instance still runs; replaced for a store that cannot know."""
+
+    @property
+    def trouble(self) -> LedgerTrouble | None:
+        """Why the ledger could not be written when it was opened; None once it could."""
+
+    @property
+    def seen(self) -> Seen:
+        """The pauses as this store last read or wrote them."""
+
+    def is_alive(self, instance: str) -> bool:
+        """True if an instance still runs, or nobody can know."""
 
     def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
         """Run all operations in order in one transaction, or none of them.
@@ -220,3 +225,10 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of everything. Rows that are not done are left to other instances. Idempotent."""
+
+
+class MemoryStore(Store, Protocol):
+    """A store that only this process can see."""
+
+    def believe(self, is_alive: Callable[[str], bool]) -> None:
+        """Be told by somebody else who is alive."""

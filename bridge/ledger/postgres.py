@@ -23,7 +23,8 @@ from bridge.ledger.postgres_rows import QUERIES, certain
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.postgres_session import STATEMENT_S, Session, translated
 from bridge.ledger.postgres_trouble import AGAIN, GONE, POOLED, explain, trouble
-from bridge.ledger.transactions import READS, TABLE
+from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import OPERATIONS, ask
 from bridge.ledger.trouble import FOREIGN, NEWER, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
@@ -107,7 +108,9 @@ class PostgresStore:
             LedgerTrouble: it can be neither made nor read.
         """
         clocks = (boot_clock, wall_clock)
-        store = cls(url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s)
+        store = cls(
+            url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s
+        )
         session = store._session
         session.open()
         store.durable = store._batch.durable = session.durable
@@ -192,7 +195,7 @@ class PostgresStore:
             session.lock_timeout_s = self.busy_s
             self._set_time(link, answers[0])
             batch.take(answers)
-            results = [TABLE[type(operation)](batch, operation) for operation in operations]
+            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
             writes = batch.pending()
             self._is_committing = True
             self._run([*writes, (_Q["commit"], [])])
@@ -210,12 +213,12 @@ class PostgresStore:
             if type(operation) not in READS:
                 raise KeyError(type(operation))
         with self._reading(operations) as batch:
-            return [TABLE[type(operation)](batch, operation) for operation in operations]
+            return [OPERATIONS[type(operation)](batch, operation) for operation in operations]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
         with self._reading([Look(task)]) as batch:
-            return batch.ask(task, method)
+            return ask(batch, task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""

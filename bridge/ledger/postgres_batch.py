@@ -16,12 +16,12 @@ from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.rows import to_pause, to_row
-from bridge.ledger.transactions import Entry, Transactions
+from bridge.ledger.work import Entry, UnitOfWork
 
 _Q: Final = sql.QUERIES
 
 
-class PostgresBatch(Transactions):
+class PostgresBatch(UnitOfWork):
     """The operations on PostgreSQL.
 
     Args:
@@ -75,7 +75,9 @@ class PostgresBatch(Transactions):
             if (task.endpoint, task.account) in self.account_ids:
                 tasks[task] = None
             for method in self._methods:
-                subjects.update(((task.endpoint, key.subject), None) for key in self._policy.keys(task, method))
+                subjects.update(
+                    ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
+                )
         self._wanted, self._about = list(tasks), list(subjects)
         clock: Statement = (_Q["clock"], [str(new).encode()])
         statements: list[Statement] = [(_Q["clock_reading"], []) if is_reading else clock]
@@ -189,7 +191,10 @@ class PostgresBatch(Transactions):
 
     def left(self) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
-        owners = [(sql.certain(owner), is_free == b"t") for owner, is_free in self._ask(_Q["find_owners"], [self._me])]
+        owners = [
+            (sql.certain(owner), is_free == b"t")
+            for owner, is_free in self._ask(_Q["find_owners"], [self._me])
+        ]
         dead = [owner for owner, is_free in owners if not self._judge(owner, is_free)]
         rows = self._ask(_Q["take_left"], [sql.array(dead)]) if dead else []
         entries = []

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.copying import Bundle
-from bridge.ledger.postgres_link import Rows, Statement, connect
 from bridge.ledger.postgres_batch import pairs as account_arrays
+from bridge.ledger.postgres_link import Rows, Statement, connect
 from bridge.ledger.postgres_rows import (
     QUERIES,
     array,

@@ -31,6 +31,7 @@ from bridge.ledger.figures import (
     Span,
     move,
 )
+from bridge.ledger.port import EventRow
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, connect
 from bridge.ledger.postgres_rows import (
     QUERIES,
@@ -47,7 +48,6 @@ from bridge.ledger.postgres_rows import (
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.postgres_trouble import POOLED, explain, trouble
-from bridge.ledger.port import EventRow
 from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, UNREADABLE, LedgerTrouble
 
 STEP: Final = 1_000_000

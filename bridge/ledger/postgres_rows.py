@@ -24,7 +24,9 @@ _OF: Final = {
 }  # fmt: skip
 """Column -> its type, where that is not text."""
 _TYPES: Final = {
-    **{name: _OF.get(name, "text") for name in COLUMNS}, "revision": "integer", "current": "boolean"
+    **{name: _OF.get(name, "text") for name in COLUMNS},
+    "revision": "integer",
+    "current": "boolean",
 }
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_TYPES: Final = {**{name: _OF.get(name, "text") for name in PAUSE_COLUMNS}, "revision": "bigint"}

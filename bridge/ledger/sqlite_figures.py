@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger import sqlite_batch as sql
-from bridge.ledger.rows import to_pause, to_row
+from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.figures import (
     IN_FLIGHT,
     MAX_AGE_S,
@@ -36,6 +35,7 @@ from bridge.ledger.figures import (
     move,
 )
 from bridge.ledger.port import EventRow
+from bridge.ledger.rows import to_pause, to_row
 from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
 
 STEP: Final = 50_000

@@ -1,7 +1,7 @@
 """The ledger as everybody else sees it: operations go in, answers come out after the commit.
 
 What is asked in one turn of the engine is committed together, on the one thread that owns the stores. What happens in
-bad days is decided by `bridge.ledger.outbox`.
+bad days is decided by `bridge.ledger.failover`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from bridge.core.model import Operation
 from bridge.engine import Engine
 from bridge.engine.worker import Worker
 from bridge.ledger import files
-from bridge.ledger.outbox import Outbox
+from bridge.ledger.failover import Failover
 from bridge.ledger.owners import name_instance
-from bridge.ledger.port import Failed, Store, Unavailable
+from bridge.ledger.port import Failed, MemoryStore, Store, Unavailable
 from bridge.ledger.translation import Accounts
 
 __all__ = ["Failed", "Ledger", "Unavailable"]
@@ -47,7 +47,7 @@ class Ledger:
         self,
         engine: Engine,
         open_primary: Callable[[str], Store] | None,
-        open_memory: Callable[[str], Store],
+        open_memory: Callable[[str], MemoryStore],
         *,
         require: bool,
         on_event: Callable[[str, Mapping[str, Any]], None],
@@ -59,7 +59,7 @@ class Ledger:
         self._on_event = on_event
         self._on_error = on_error
         self._accounts = Accounts()
-        self._outbox = Outbox(
+        self._failover = Failover(
             open_primary,
             open_memory,
             self._accounts,
@@ -71,7 +71,7 @@ class Ledger:
             now=engine.now,
             wall=engine.wall,
         )
-        self._worker = Worker(engine, self._outbox, "ledger", MAX_BATCH)
+        self._worker = Worker(engine, self._failover, "ledger", MAX_BATCH)
         self._is_closed = False
         self.account = self._accounts.name
         """The account of a client key: 32 hex digits of a keyed BLAKE2b, the same until the end. Needs `is_open`."""
@@ -119,23 +119,23 @@ class Ledger:
     @property
     def instance(self) -> str:
         """Name of this bridge as the owner of rows. Needs `is_open`."""
-        return self._outbox.instance
+        return self._failover.condition.instance
 
     @property
     def durable(self) -> bool:
         """True if what is committed now survives this process."""
-        return self._outbox.is_durable
+        return self._failover.condition.is_durable
 
     def status(self) -> dict[str, Any]:
         """How the ledger is, for ``bridge.status``."""
-        outbox = self._outbox
-        trouble, primary = outbox.trouble, outbox.primary
+        failover = self._failover
+        trouble, primary = failover.condition.trouble, failover.condition.primary
         return {
             "kind": "memory" if primary is None else primary.kind,
             "durable": self.durable,
             "healthy": self.is_open and trouble is None,
             "state": "opening" if not self.is_open else "ok" if trouble is None else trouble.kind,
-            "owed": outbox.owed,
+            "owed": failover.outbox.owed,
             "message": None if trouble is None else trouble.sentence,
         }
 

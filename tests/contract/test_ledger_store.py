@@ -51,9 +51,9 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
+from bridge.ledger.port import Store
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.port import Store
 from bridge.ledger.trouble import LedgerTrouble
 from tests.pgserver import PgServer
 
@@ -341,7 +341,9 @@ def test_local_refusal_is_recorded(store: AnyStore) -> None:
     assert (refused.status, refused.row.state, refused.row.outcome) == ("refused", DONE, NOT_SENT)
     assert store.read(Look(task())) == refused.row
     assert store.read(Look(task())).detail == {"ageSeconds": 61}
-    second = one(store, claim(method="other", window=WINDOW, refusal=Ending(NOT_SENT, -32012, "wrong_method")))
+    second = one(
+        store, claim(method="other", window=WINDOW, refusal=Ending(NOT_SENT, -32012, "wrong_method"))
+    )
     assert (second.status, second.row.seq, second.row.kind) == ("refused", refused.row.seq, "wrong_method")
     assert store.read(Look(task())) == second.row
     assert names(store, refused.row.seq) == ["refused_locally", "refused_locally"]

@@ -65,9 +65,9 @@ def surround(name, owner=socket.socket):
     inner = getattr(owner, name)
     def outer(self, *words):
         point(f"before {name}")
-        if name == "offer":
+        if name == "send_all":
             half = len(words[0]) // 2
-            inner(self, words[0][:half])
+            inner(self, words[0][:half], *words[1:])
             point("half sent")
             words = (words[0][half:], *words[1:])
         result = inner(self, *words)
@@ -75,16 +75,12 @@ def surround(name, owner=socket.socket):
         return result
     setattr(owner, name, outer)
 
-for name in ("connect", "recv", "recv_into"):
+for name in ("connect_ex", "recv", "recv_into"):
     surround(name)
 
-def surround_sending():
-    # The client's own socket sends without waiting; here it is sent in two halves.
-    from bridge.upstream.pool import Patient
-    surround("offer", Patient)
-
 from bridge.upstream import client as _loads_everything_first
-surround_sending()
+from bridge.upstream.streams import SocketStream
+surround("send_all", SocketStream)  # here it is sent in two halves
 
 def write_and_die(descriptor, data):
     if len(data) == 1:  # wakes a thread, tells nobody

@@ -217,9 +217,7 @@ def test_whole_floats_are_integers(talk: Start) -> None:
 
 
 SUGGESTED = {
-    "rpc.": "rpc.discover",
     "rpc.Discover": "rpc.discover",
-    "rpc.foo": "rpc.discover",
     "bridge.": "bridge.info",
     "bridge.report": "bridge.getReport",
     "reportincorrectimagecaptcha": IMAGE,
@@ -304,6 +302,7 @@ def test_every_answer_of_the_sandbox_says_so(talk: Start) -> None:
 def test_local_refusals_send_nothing(talk: Start, simulator: Simulator) -> None:
     """What is known to be refused is refused here, and the upstream hears nothing of it."""
     bridge = talk("--url", simulator.base_url, environ={"ANTICAPTCHA_CLIENT_KEY": KEY})
+    tasks = 100
     for method, params, expected in (
         (IMAGE, {"completedAt": time.time() - 61}, (-32010, "window_closed")),
         (IMAGE, {"completedAt": 0}, (-32010, "window_closed")),
@@ -313,7 +312,8 @@ def test_local_refusals_send_nothing(talk: Start, simulator: Simulator) -> None:
         (HCAPTCHA, {"taskType": "NoCaptchaTask"}, (-32012, "wrong_method")),
         (IMAGE, {"languagePool": "rn"}, (-32013, "language_refused")),
     ):
-        response = bridge.report(31, method, **params)
+        tasks += 1  # what is known of a task's window would hold for the next request, too
+        response = bridge.report(tasks, method, **params)
         assert error_of(response) == expected
         data = response["error"]["data"]
         assert (data["outcome"], data["attempts"], data["replayed"]) == ("not_sent", 0, False)

@@ -138,7 +138,7 @@ def test_follow_shows_what_comes_and_how_it_ends(
             raise KeyboardInterrupt
         steps.pop(0)()
 
-    monkeypatch.setattr(history.time, "sleep", step)
+    monkeypatch.setattr(time, "sleep", step)
     words = ["history", "--follow", "--limit", "1", "--ledger", str(ledger)]
     code, out, _ = run(*words, *(["--json"] if is_json else []))
     assert code == 130

@@ -159,7 +159,7 @@ class Desk:
             self.spawned += 1
             spawn(*arguments)
 
-        self.engine.spawn = count  # type: ignore[method-assign]  # what is counted is the point
+        self.engine.spawn = count  # type: ignore[method-assign,assignment]  # counted
 
     def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> Context:
         """Call as a conversation does."""
