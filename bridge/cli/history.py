@@ -250,7 +250,8 @@ def _show(args: argparse.Namespace) -> None:
 
 def _spell(value: Any) -> str:
     if isinstance(value, list):
-        return "; ".join(_spell(item) for item in value)
+        items = [_spell(item) for item in value]
+        return (" " if all(item.endswith(".") for item in items) else "; ").join(items)
     if isinstance(value, dict):
         return str(value.get("message") or json.dumps(value))
     return value if isinstance(value, str) else json.dumps(value)
