@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,22 +171,40 @@ def test_packages_are_reproducible(built: Path, tmp_path: Path, monkeypatch: pyt
     }
 
 
-def test_wheel_and_source_archive_hold_what_they_should(built: Path) -> None:
-    """The wheel has the program with its tables; the source archive what it is built from."""
+def test_wheel_holds_what_it_should(built: Path) -> None:
+    """The wheel has the program with its tables, and metadata that a package index can show."""
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith("/METADATA"))
+        told = archive.read(metadata).decode()
     assert {"bridge/schemas/errors.json", "bridge/ledger/sqlite.sql", "bridge/cli/main.py"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "bridge",
         "anticaptcha_report_bridge",
     }
     assert [name for name in names if name.endswith("/licenses/LICENSE")]
-    listing = subprocess.run(
-        ["tar", "tzf", str(next(built.glob("*.tar.gz")))], capture_output=True, check=True, text=True
-    ).stdout
-    assert "/bridge/app.py\n" in listing
-    assert re.search(r"__pycache__|\.sqlite3|node_modules|/\.venv", listing) is None
+    assert re.findall(r"^Provides-Extra: (.*)$", told, re.MULTILINE) == ["fleet"]
+    assert "pgserver" not in told
+    assert {f"Classifier: Programming Language :: Python :: {version}" for version in PYTHONS} <= set(
+        told.splitlines()
+    )
+    links = re.findall(r"\]\(([^)]+)\)", told)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+
+
+def test_source_archive_holds_all_that_its_documents_name(built: Path) -> None:
+    """Every file that README and CONTRIBUTING lead to is there, with clients, Makefile and lock."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = {str(folder) for name in names for folder in Path(name).parents}
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert link.startswith("https://") or link.rstrip("/") in names | folders, link
+    assert {"Makefile", "requirements/dev.txt", "clients/go/bridge.go", "clients/node/package.json"} <= names
+    assert not [name for name in names if re.search(r"__pycache__|\.sqlite3|node_modules|\.venv|^\.ci", name)]
 
 
 def test_container_copies_what_is_there() -> None:
@@ -195,7 +214,7 @@ def test_container_copies_what_is_there() -> None:
     for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (ROOT / source).exists()
-            assert source.split("/")[0] in let_in
+            assert {source, source.split("/")[0]} & set(let_in)
     pins = (ROOT / "requirements" / "build.txt").read_text(encoding="utf-8")
     tools = set(re.findall(r"^([a-z-]+)==", pins, re.MULTILINE))
     removed = re.search(r"uninstall --yes ([^&]*)&&", text)
