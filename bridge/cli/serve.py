@@ -67,7 +67,7 @@ class Server:
         from bridge.server.conversation import Conversation
         from bridge.server.methods import WAITS
 
-        on_terminal = os.isatty(0)
+        on_terminal = self.is_on_terminal()
         self._settings = settings
         self._log = log
         self._on_terminal = on_terminal
@@ -109,6 +109,10 @@ class Server:
         self._has_told_bracket = False
 
     # --- the world: a simulation has another one ----------------------------------------------
+
+    def is_on_terminal(self) -> bool:
+        """True if a person types."""
+        return os.isatty(0)
 
     def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
         """Make the engine of this process."""
