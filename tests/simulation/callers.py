@@ -98,7 +98,7 @@ class Caller:
     def ask(self, id: Any, method: str, params: dict[str, Any]) -> Request:
         """Ask one of the bridge's own methods."""
         request = Request(self._process, id, method, params, None)
-        self._world.history.requests.append(request)
+        self._world.history.add(request)
         message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
         self._send(message, [request])
         return request
@@ -117,7 +117,7 @@ class Caller:
     def _make(self, more: dict[str, Any], batch: int | None) -> Request:
         id = None if more["notify"] else more["id"]
         request = Request(self._process, id, more["method"], more["params"], batch)
-        self._world.history.requests.append(request)
+        self._world.history.add(request)
         return request
 
     def _send(self, message: Any, requests: list[Request]) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.model import DONE, Begin, Begun, Claim, Claimed, Record, Resume, Row, Settle, Sweep, Swept, Withdraw
-from bridge.ledger.port import Teach
+from bridge.ledger.port import Restore, Restored, Teach
 from bridge.ledger.translation import hash_account
 from tests.simulation.callers import Request
 from tests.simulation.network import Attempt
@@ -128,6 +128,12 @@ class History:
             found = self.stories[key, task_id] = Story(key, task_id)
         return found
 
+    def add(self, request: Request) -> None:
+        """A caller asks."""
+        self.requests.append(request)
+        if request.is_report:
+            self.story(*request.story).requests.append(request)
+
     # --- what happens ------------------------------------------------------------------------
 
     def note_attempt(self, attempt: Attempt) -> None:
@@ -167,8 +173,8 @@ class History:
             return False
         return not any(attempt.process is process for attempt in story.attempts[:-1])
 
-    def note_answer(self, process: Process, piece: bytes) -> None:
-        """A client reads what a bridge wrote."""
+    def note_answer(self, process: Process, piece: bytes, put_at: float) -> None:
+        """A client reads what a bridge wrote a while ago."""
         world = self.world
         world.log_bytes(process, "answer", piece)
         self.check_secret(process.name, piece)
@@ -191,7 +197,7 @@ class History:
                 world.break_rule(f"{process.name}: an answer to nobody: {member}")
                 continue
             request = min(fits, key=lambda request: len(request.answers))
-            request.answers.append((world.now, member))
+            request.answers.append((put_at, member))
             batches.add(request.batch)
             if isinstance(said, list) != (request.batch is not None):
                 world.break_rule(f"{request}: answered {member} in the wrong form")
@@ -211,8 +217,8 @@ class History:
             if key.encode() in data:
                 self.world.break_rule(f"{where}: a key in {data!r}"[:400])
 
-    def note_kill(self, process: Process) -> None:
-        """A bridge was killed."""
+    def note_end(self, process: Process) -> None:
+        """A bridge has ended, or was killed."""
         for story in self.stories.values():
             if story.begun_by is process:
                 story.begun_by = None
@@ -225,6 +231,15 @@ class History:
                 pause.probe = None
         for attempt in process.flying.values():
             attempt.ended_at = None
+
+    def forget(self) -> None:
+        """What was known of keys and pauses was in the memory of a bridge that has ended."""
+        self._proven.clear()
+        self._pauses.clear()
+        self._rates.clear()
+        self._streaks.clear()
+        for flight in self._flight.values():
+            flight.clear()
 
     def note_disk(self) -> None:
         """The disk was spoilt."""
@@ -277,6 +292,12 @@ class History:
                     self._lose(self.story(self._key_of(store, row.task.account), row.task.task_id), row)
             elif kind is Resume or kind is Teach:
                 self._pauses.clear()
+            elif kind is Restore and isinstance(result, Restored):
+                task = result.row.task
+                story = self.story(self._key_of(store, task.account), task.task_id)
+                if is_truth and in_file:
+                    self._lose(story, result.row)
+                    story.claims.append((self.world.now, process))
             elif kind in (Claim, Begin, Record, Settle, Withdraw):
                 story = self.story(self._key_of(store, operation.task.account), operation.task.task_id)
                 self._note_report(process, story, operation, result, is_truth)
@@ -298,7 +319,7 @@ class History:
             return
         if result.status == "lost":
             return
-        if story.begun_by is process:
+        if story.begun_by is process and is_truth:
             story.begun_by = None
         self._flight[story.key].pop(story, None)
         if isinstance(operation, Record):
@@ -414,9 +435,6 @@ class History:
 def check_all(world: World) -> None:
     """Judge a whole run."""
     history = world.history
-    for request in history.requests:
-        if request.is_report:
-            history.story(*request.story).requests.append(request)
     for story in history.stories.values():
         check_limits(world, story)
         check_windows(world, story)
@@ -452,7 +470,8 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     process = request.process
     memory_only = world.plan.setup["ledger"] == "memory"
     known = [a for a in story.attempts if a.left_at is not None and a.left_at <= at]
-    if story.is_loose or memory_only:
+    is_blind = any(warning["kind"] == "duplicates_unguarded" for warning in data.get("warnings", ()))
+    if story.is_loose or memory_only or is_blind:
         # What other bridges did meanwhile could not be known.
         known = [a for a in known if a.process is process]
     told = f"{request} was answered {outcome} at {at:.3f} ({answer})"
@@ -477,7 +496,9 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     elif outcome == "unknown":
         flying = [a for a in story.attempts if a.began_at <= at and (a.ended_at is None or a.ended_at >= at)]
         elsewhere = [p for _, p in story.claims if p is not process] if not answer.get("result") else []
-        if not any(a.is_perhaps for a in story.attempts if a.began_at <= at) and not flying and not story.crashes and not elsewhere:
+        is_left = process.stopped_at is not None and process.stopped_at <= at
+        is_lost = any(a.is_perhaps for a in story.attempts if a.began_at <= at)
+        if not (is_lost or flying or story.crashes or elsewhere or is_left):
             world.break_rule(f"{told}, but nothing was ever lost: {story.attempts}")
     if "attempts" in data:
         made = len([a for a in story.attempts if a.began_at <= at and a.failure != "NoResources"])
@@ -589,15 +610,25 @@ def check_answered(world: World, request: Request) -> None:
         if at > request.read_at + 2.0 + _delays(world, request.read_at, at, process):
             world.break_rule(f"{request} was answered after {at - request.read_at:.3f} s")
         return
-    end = window_end(world, request, at, False)
-    latest = request.read_at + 60.0 if end is None else end
-    in_flight = any(a.process is process and a.began_at <= latest + 1.0 for a in world.history.story(*request.story).attempts)
-    latest += setup["timeout_s"] if in_flight else 0.0
+    together = [request]
+    if request.batch is not None:
+        together = [r for r in world.history.requests if r.process is process and r.batch == request.batch]
+    latest = max(_latest_answer(world, member, at) for member in together)
     latest += SLACK_S + _delays(world, request.read_at, at, process)
     if setup["queue"] < 100:
         latest += 60.0 + setup["timeout_s"]
     if at > latest and process.output.is_read:
         world.break_rule(f"{request} was answered at {at:.3f}, after {latest:.3f}")
+
+
+def _latest_answer(world: World, request: Request, at: float) -> float:
+    """By when a report must have its ending: the end of its window, or that of the attempt it waits for."""
+    assert request.read_at is not None
+    end = window_end(world, request, at, False)
+    latest = request.read_at + 60.0 if end is None else end
+    attempts = world.history.story(*request.story).attempts
+    in_flight = any(a.process is request.process and a.began_at <= latest + 1.0 for a in attempts)
+    return latest + (world.plan.setup["timeout_s"] if in_flight else 0.0)
 
 
 def _delays(world: World, begin: float, end: float, process: Process) -> float:

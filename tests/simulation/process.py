@@ -125,7 +125,7 @@ class Output:
         self._process = process
         self._on_room = on_room
         self._on_lost = on_lost
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[tuple[bytes, float]] = deque()
         self.backlog_bytes = 0
         self.is_read = True
         self.is_gone = False
@@ -135,7 +135,7 @@ class Output:
         return len(self._pieces)
 
     def put(self, piece: bytes) -> None:
-        self._pieces.append(piece)
+        self._pieces.append((piece, self._process.world.now))
         self.backlog_bytes += len(piece)
         if self.is_read:
             self._process.engine.call_soon(self.take)
@@ -150,9 +150,9 @@ class Output:
                 self._on_lost(lost)
         elif self.is_read and self._pieces:
             while self._pieces:
-                piece = self._pieces.popleft()
+                piece, put_at = self._pieces.popleft()
                 self.backlog_bytes -= len(piece)
-                self._process.note_written(piece)
+                self._process.world.history.note_answer(self._process, piece, put_at)
             self._on_room()
 
     def drain(self, until: float | None) -> bool:
@@ -314,6 +314,7 @@ class Process:
         for store in self.stores:
             store.die()
         self.world.disk.release(self)
+        self.world.history.note_end(self)
         self.world.note_end(self)
 
     @property
@@ -334,7 +335,7 @@ class Process:
         for store in self.stores:
             store.die()
         self.world.disk.release(self)
-        self.world.history.note_kill(self)
+        self.world.history.note_end(self)
         self.world.note_end(self)
 
     def signal(self, number: int) -> None:
@@ -370,9 +371,6 @@ class Process:
     def note_read(self, requests: Any) -> None:
         for request in requests:
             request.read_at = self.world.now
-
-    def note_written(self, piece: bytes) -> None:
-        self.world.history.note_answer(self, piece)
 
     def note_line(self, piece: bytes) -> None:
         self.world.history.note_line(self, piece)

@@ -133,8 +133,8 @@ class World:
             later(act.at, lambda act=act: self._act(act))  # type: ignore[misc]
         for fault in plan.faults:
             later(fault.at, lambda fault=fault: self._break(fault))  # type: ignore[misc]
-        ends_at = max([plan.setup["horizon"], *(act.at for act in plan.acts), *(fault.at for fault in plan.faults)])
-        self.time.run(ends_at + 0.5)
+        ends = [fault.at + fault.more.get("off_s", 0.0) for fault in plan.faults]
+        self.time.run(max([plan.setup["horizon"], *(act.at for act in plan.acts), *ends]) + 0.5)
         self._mend()
         self.time.run(REST_S)
         self.history.note_rest()
@@ -174,6 +174,8 @@ class World:
 
     def note_end(self, process: Process) -> None:
         """A process has ended; it is started again after a while."""
+        if self.plan.setup["ledger"] == "memory":
+            self.history.forget()
         back_s = self._back_s.pop(process.slot, 1.0)
         self.time.call_in(back_s, lambda: self._start(process.slot))
 
@@ -314,9 +316,13 @@ def _calm() -> Iterator[None]:
     """What belongs to a whole operating system process is left alone by those that share one."""
     kept = bridge.app.calm_collector, bridge.cli.serve.calm_collector
     bridge.app.calm_collector = bridge.cli.serve.calm_collector = lambda: None
+    # A run is short, and collecting in it would look again and again at all that the tests have loaded.
+    gc.freeze()
+    gc.disable()
     try:
         yield
     finally:
+        gc.enable()
         bridge.app.calm_collector, bridge.cli.serve.calm_collector = kept
 
 
@@ -325,15 +331,20 @@ def simulate(plan: Plan, keeps: bool = False) -> Result:
     scratch = tempfile.mkdtemp(prefix="simulation-", dir=scratch_directory())
     try:
         with _calm():
-            world = World(plan, scratch, keeps)
-            try:
-                world.run()
-            finally:
-                world.close()
-            return Result(plan, world.digest(), world.broken, world.now, world.lines)
+            return _simulate(plan, scratch, keeps)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        gc.collect(1)
+        gc.collect()
+        gc.unfreeze()
+
+
+def _simulate(plan: Plan, scratch: str, keeps: bool) -> Result:
+    world = World(plan, scratch, keeps)
+    try:
+        world.run()
+    finally:
+        world.close()
+    return Result(plan, world.digest(), world.broken, world.now, world.lines)
 
 
 __all__ = ["Request", "Result", "World", "json", "simulate"]
