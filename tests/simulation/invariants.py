@@ -108,6 +108,8 @@ class History:
         self.requests: list[Request] = []
         self.stories: dict[tuple[str, int], Story] = {}
         self.written: dict[str, int] = {}
+        self.open: set[Story] = set()
+        """Those whose report is not done in the ledger's file."""
         self._accounts: dict[bytes | None, dict[str, str]] = {}
         self._proven: set[str] = set()
         self._flight: dict[str, dict[Story, Process]] = {key: {} for key in KEYS}
@@ -304,7 +306,7 @@ class History:
 
     def _note_report(self, process: Process, story: Story, operation: Any, result: Any, is_truth: bool) -> None:
         if is_truth and result.row is not None:
-            story.row = result.row
+            self._set_row(story, result.row)
         if isinstance(result, Claimed | Begun):
             if isinstance(operation, Claim):
                 story.claims.append((self.world.now, process))
@@ -331,8 +333,15 @@ class History:
                 if pause.probe is story:
                     pause.probe = None
 
-    def _lose(self, story: Story, row: Row) -> None:
+    def _set_row(self, story: Story, row: Row) -> None:
         story.row = row
+        if row.state == DONE:
+            self.open.discard(story)
+        else:
+            self.open.add(story)
+
+    def _lose(self, story: Story, row: Row) -> None:
+        self._set_row(story, row)
         story.begun_by = None
         self._flight[story.key].pop(story, None)
 
