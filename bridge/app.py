@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ from bridge.core.exits import ConfigError
 from bridge.core.model import Exchange
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
+from bridge.ledger import files
 from bridge.ledger.writer import Ledger
 from bridge.ops.keys import KeySource
 from bridge.ops.log import Log
@@ -56,10 +57,19 @@ class App:
         log: Where events go.
         scrubber: Learns every key that is seen.
         engine: Where everything waits.
+        boot_id: Names this boot of this machine.
     """
 
-    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber, engine: Engine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        scrubber: Scrubber,
+        engine: Engine,
+        boot_id: Callable[[], str | None] = files.boot_id,
+    ) -> None:
         self.settings = settings
+        self._boot_id = boot_id
         self.log = log
         self.engine = engine
         self._scrubber = scrubber
@@ -89,6 +99,7 @@ class App:
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
+            boot_id=boot_id,
         )
         self.reporter = Reporter(
             engine,
@@ -204,7 +215,7 @@ class App:
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
-        reference = os.urandom(8).hex()
+        reference = self.engine.random_bytes(8).hex()
         self._note_ledger_bug(reference, bug)
         return reference
 
@@ -283,6 +294,7 @@ class App:
             wall_clock=self.engine.wall,
             private_directory=is_own,
             instance=instance,
+            boot_id=self._boot_id,
             random_bytes=self.engine.random_bytes,
         )
 

@@ -21,6 +21,8 @@ from bridge.wire.streams import Reader, take_descriptors
 if TYPE_CHECKING:
     import argparse
 
+    from bridge.app import App
+
 HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
 SETTLE_S: Final = 2.0
 """How long the end waits for what was given up to be recorded."""
@@ -56,22 +58,19 @@ class Server:
     """One bridge process, from its first byte to its exit code."""
 
     def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
-        from bridge.app import App
         from bridge.server.conversation import Conversation
         from bridge.server.methods import WAITS
 
-        on_terminal = os.isatty(0)
-        source, sink = take_descriptors()
+        on_terminal = self.is_on_terminal()
         self._settings = settings
         self._log = log
         self._on_terminal = on_terminal
-        self._engine = engine = Engine(lambda bug: self._app.note_bug(bug))
+        self._engine = engine = self.make_engine(lambda bug: self._app.note_bug(bug))
         log.attach(engine)
         self._news = engine.waiter()
         """Where the main greenlet waits for room to read, and for the end."""
-        self._reader = Reader(engine, source)
-        self._outlet = Outlet(sink, engine, on_room=self._news.wake, on_lost=self._on_stdout_gone)
-        self._app = app = App(settings, log, scrubber, engine)
+        self._reader, self._outlet = self.open_streams(engine, self._news.wake, self._on_stdout_gone)
+        self._app = app = self.make_app(settings, log, scrubber, engine)
         if settings.ca_file is not None:
             app.load_client()
         people: dict[str, Any] = {}
@@ -102,6 +101,29 @@ class Server:
         self._is_stdout_gone = False
         self._has_input = False
         self._has_told_bracket = False
+
+    # --- the world: a simulation has another one ----------------------------------------------
+
+    def is_on_terminal(self) -> bool:
+        """True if a person types."""
+        return os.isatty(0)
+
+    def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
+        """Make the engine of this process."""
+        return Engine(on_bug)
+
+    def open_streams(
+        self, engine: Engine, on_room: Callable[[], object], on_lost: Callable[[int], object]
+    ) -> tuple[Reader, Outlet]:
+        """Take standard input and output."""
+        source, sink = take_descriptors()
+        return Reader(engine, source), Outlet(sink, engine, on_room=on_room, on_lost=on_lost)
+
+    def make_app(self, settings: Settings, log: Log, scrubber: Scrubber, engine: Engine) -> App:
+        """Make everything from the dispatcher down."""
+        from bridge.app import App
+
+        return App(settings, log, scrubber, engine)
 
     def run(self) -> int:
         """Serve; returns the exit code."""

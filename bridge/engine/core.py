@@ -148,6 +148,19 @@ class Readiness:
         self._watchers.clear()
 
 
+class Queue(Protocol):
+    """Hands things to one thread, in order."""
+
+    def put(self, item: Any, /) -> None:
+        """Add something; never waits."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Wait for the next thing; raises `queue.Empty` if it has not come in so many seconds."""
+
+    def get_nowait(self) -> Any:
+        """The next thing; raises `queue.Empty` if there is none."""
+
+
 class Loop(Protocol):
     """What turns: runs callbacks in order, and waits for the world when there are none."""
 
@@ -178,6 +191,9 @@ class Loop(Protocol):
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread of its own. Raises RuntimeError if there is none to be had."""
+
+    def make_queue(self) -> Queue:
+        """A queue to such a thread."""
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""
@@ -214,6 +230,7 @@ class Engine:
         self.on_signal = loop.on_signal
         self.watch = loop.watch
         self.start_thread = loop.start_thread
+        self.make_queue = loop.make_queue
         self.random_bytes = loop.random_bytes
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()

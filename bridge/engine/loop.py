@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable
 from threading import Thread
@@ -85,6 +86,10 @@ class GeventLoop:
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end."""
         Thread(target=run, name=name, daemon=True).start()
+
+    def make_queue(self) -> SimpleQueue[Any]:
+        """A queue to such a thread."""
+        return SimpleQueue()
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes that nobody can guess."""

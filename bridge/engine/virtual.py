@@ -1,12 +1,14 @@
 """Time without waiting: engines whose loops share one virtual time, in one thread, with chance from a seed.
 
-Everything runs in the order in which it was asked for, so the same seed gives the same run. There are no
-threads, and nothing of the world but what a test or a simulation puts there. Used by those two.
+Everything runs in the order in which it was asked for, so the same seed gives the same run. What would be a
+thread is a greenlet, and there is nothing of the world but what a test or a simulation puts there. Used by
+those two.
 """
 
 from __future__ import annotations
 
 import random
+from _queue import Empty
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -49,13 +51,17 @@ class VirtualTime:
             ready = self._ready
             while ready:
                 loop, call, arguments = ready.popleft()
-                if loop is None or loop.is_alive:
+                if loop is None:
                     call(*arguments)
+                elif loop.is_alive:
+                    loop.run(call, arguments)
             if self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
                 at, _, loop, later = heappop(self._heap)
                 self.t = max(self.t, at)
-                if loop is None or loop.is_alive:
+                if loop is None:
                     later()
+                elif loop.is_alive:
+                    loop.run(later, ())
             else:
                 self.t = max(self.t, self._ends_at)
                 self._main.switch()
@@ -78,9 +84,18 @@ class VirtualLoop:
         """Call something now, after what was asked for before."""
         self.time.call_soon(self, call, *arguments)
 
+    def run(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """Call something whose time has come."""
+        call(*arguments)
+
     def kill(self) -> None:
         """End the process at once: nothing of it is called any more."""
         self.is_alive = False
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass in what would be a thread."""
+        self.time.call_in(seconds, getcurrent().switch, self)
+        self.switch()
 
     def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
         """Call something in so many seconds; replaces what was asked before."""
@@ -121,8 +136,14 @@ class VirtualLoop:
         self.time.call_in(self.thread_takes_s(), run, self)
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
-        """There are no threads of their own here: a `Worker` does its work in the loop."""
-        raise RuntimeError("no thread")
+        """Run something beside the rest; it waits in `sleep` and at its queues."""
+        if not self.has_threads:
+            raise RuntimeError("no thread")
+        self.call_soon(greenlet(run, self.hub).switch)
+
+    def make_queue(self) -> VirtualQueue:
+        """A queue to such a thread."""
+        return VirtualQueue(self)
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes of the world's chance."""
@@ -130,3 +151,40 @@ class VirtualLoop:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+class VirtualQueue:
+    """Hands things to one greenlet of a loop; fits `bridge.engine.core.Queue`."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._items: deque[Any] = deque()
+        self._taker: Any = None
+        self._waits = 0
+
+    def put(self, item: Any, /) -> None:
+        """Add something; never waits."""
+        self._items.append(item)
+        self._wake(self._waits)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Wait for the next thing; raises `Empty` if it has not come in so many seconds."""
+        if block and not self._items:
+            self._waits += 1
+            wait = self._waits
+            self._taker = getcurrent()
+            if timeout is not None:
+                self._loop.time.call_in(timeout, lambda: self._wake(wait), self._loop)
+            self._loop.switch()
+        if not self._items:
+            raise Empty
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        """The next thing; raises `Empty` if there is none."""
+        return self.get(False)
+
+    def _wake(self, wait: int) -> None:
+        if self._taker is not None and wait == self._waits:
+            taker, self._taker = self._taker, None
+            self._loop.call_soon(taker.switch)

@@ -5,7 +5,7 @@ The ledger is its only user. Where no thread can be had the work is done in the 
 
 from __future__ import annotations
 
-from _queue import Empty, SimpleQueue
+from _queue import Empty
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -45,7 +45,7 @@ class Worker:
         self._name = name
         self._most = most
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
-        self._queue: SimpleQueue[list[tuple[Any, Callable[[Any], object]]]] = SimpleQueue()
+        self._queue = engine.make_queue()
         self._has_thread = False
         self._is_closed = False
         self._tending = Timer(lambda: None)
