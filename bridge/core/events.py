@@ -52,7 +52,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         INFO,
         "Stopping ({reason}); requests still to be answered: {in_flight}.",
         {"reason": "string", "in_flight": "integer"},
-        "Once, when no more input is taken; `in_flight` counts all requests that were read and not answered yet.",
+        "Once, when no more input is taken; `in_flight` counts requests that were read and not answered yet.",
     ),
     "stopped": EventRow(
         INFO,

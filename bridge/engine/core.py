@@ -328,5 +328,5 @@ class Engine:
         self._loop.post(call, arguments)
 
     def close(self) -> None:
-        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        """Let go of the loop, at the end of a thread that had an engine of its own; nothing may wait."""
         self._loop.close()
