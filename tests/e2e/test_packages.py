@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from tests.process import ROOT
 ENVIRON: Final = dict(os.environ)
 """As it was before the tests took it away: installing may need a proxy, a certificate and pip's cache."""
 PYTHONS: Final = find_pythons()
-OLDEST: Final = next(iter(PYTHONS))
+OLDEST, *OTHERS = [*PYTHONS] if len(PYTHONS) > 1 else [*PYTHONS] * 2
 OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "25.2"}
 """What `ensurepip` of the first release of each Python holds."""
 LOCKED: Final = ("--no-deps", "--require-hashes", "--no-build-isolation")
@@ -66,9 +67,9 @@ def demand_service(words: Sequence[str | Path], folder: Path) -> None:
 
 def make_environment(place: Path, python: str, *pip: str) -> Path:
     """Make an environment with a certain pip and the locked requirements, and return its interpreter."""
-    subprocess.run([python, "-m", "venv", place], check=True, env=ENVIRON, timeout=PIP_S)
+    subprocess.run([python, "-m", "venv", "--without-pip", place], check=True, env=ENVIRON, timeout=PIP_S)
     python_there = place / "bin" / "python"
-    install(python_there, *pip)
+    run_pip([sys.executable, "-m", "pip", "--python", python_there], *pip)
     for name in ("build", "runtime"):
         install_locked(python_there, name)
     return python_there
@@ -76,10 +77,13 @@ def make_environment(place: Path, python: str, *pip: str) -> Path:
 
 def install(python: Path, *words: str | Path) -> None:
     """Have an environment's own pip install something."""
-    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    run_pip([python, "-m", "pip"], *words)
+
+
+def run_pip(pip: Sequence[str | Path], *words: str | Path) -> None:
+    """Install something; a failure shows what pip said."""
     done = subprocess.run(
-        [*pip, "install", *words],
-        cwd=python.parent,
+        [*pip, "--disable-pip-version-check", "--no-input", "--quiet", "install", *words],
         env=ENVIRON,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -139,11 +143,12 @@ def test_oldest_pip_installs_the_lock_and_both_packages(built: Path, place: Path
     demand_service([python.parent / "report-bridge"], tmp_path / "wheel")
     install(python, "--no-deps", "--no-build-isolation", "--force-reinstall", source)
     demand_service([python.parent / "report-bridge"], tmp_path / "source")
+    demand_quick_start(python)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", PYTHONS)
-def test_wheel_serves_and_starts_quickly_on_every_python(
+@pytest.mark.parametrize("version", OTHERS)
+def test_wheel_serves_and_starts_quickly_on_every_other_python(
     version: str, built: Path, place: Path, tmp_path: Path
 ) -> None:
     """With the newest pip and nothing but what is locked, the wheel serves, and starts within its budget."""
@@ -232,3 +237,22 @@ def test_locked_files_are_installed_as_they_are(name: str) -> None:
     assert len(installs) >= 2
     for command in installs:
         assert command.endswith((f"install {flags}", "$(PIP) $(LOCKED)"))
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_what_the_checks_lack_is_named(tmp_path: Path, ci: str, code: int) -> None:
+    """Where there is one Python and no other tool, the check says so, and with CI set it fails."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "tools.py"],
+        env={"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path), "CI": ci},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    missing = done.stdout.splitlines()[-1]
+    mine = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    assert f"check: {mine} (" in done.stdout
+    assert mine not in missing
+    assert missing.endswith("a browser, Node, npm, Go")
+    assert done.returncode == code
+    assert ("at least two Pythons" in done.stderr) == bool(code)
