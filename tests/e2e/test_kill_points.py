@@ -246,7 +246,7 @@ def test_a_kill_at_any_point_of_a_report_breaks_no_promise(scene: Scene) -> None
     """Wherever the process dies, what it has done is on record, and the next one ends it truthfully."""
     alive, *deaths = die_everywhere(scene)
     kinds = {name.rpartition(" ")[0] for name in alive.passed}
-    assert {"before COMMIT", "after COMMIT", "before offer", "half sent", "after write"} <= kinds
+    assert {"before COMMIT", "after COMMIT", "before send_all", "half sent", "after write"} <= kinds
     print(f"{sum(death.died for death in deaths)} deaths: {', '.join(alive.passed)}")
     # A sweep in the middle of one report and not of the other makes a point more or less.
     assert sum(death.died for death in deaths) >= len(deaths) - 4
