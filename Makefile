@@ -15,7 +15,7 @@ LOCKED := --quiet install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: help demo check check-tests check-clients check-pythons check-this-python clients-log coverage fix gen bench \
-	fuzz soak mutate interop dist lock clean python-is-there
+	fuzz simulate soak mutate interop dist lock clean python-is-there
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -75,12 +75,19 @@ fuzz: $(VENV)/.stamp ## properties with many examples, and the fuzzers
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -q -n $(JOBS) --timeout 1800 tests/unit tests/contract
 	for f in scripts/fuzz_*.py; do $(BIN)/python $$f || exit 1; done
 
+SEED ?= 1
+COUNT ?= 1
+STEPS ?= 40
+simulate: $(VENV)/.stamp ## bridges in virtual time with faults, from a seed: SEED=n [COUNT=n] [STEPS=n] [TRACE=1]
+	@$(BIN)/python -m tests.simulation $(SEED) --count $(COUNT) --steps $(STEPS) $(if $(TRACE),--trace)
+
 soak: $(VENV)/.stamp ## kill real bridges for half an hour, then at every system call of a report (needs strace); fleets; sizes
 	$(BIN)/python scripts/soak.py --minutes 30 --state .venv/soak.json
 	$(BIN)/python scripts/soak_strace.py --minutes 20
 	$(BIN)/python scripts/soak_takeover.py
 	$(BIN)/python scripts/fleet_sizing.py
 	$(BIN)/python scripts/soak_rows.py
+	$(BIN)/python -m tests.simulation 1 --count 100000 --jobs $(JOBS) --keep-going
 
 mutate: $(VENV)/.stamp ## change the core decisions one by one and see whether the tests notice
 	$(BIN)/python scripts/mutate.py

@@ -147,11 +147,11 @@ class Reporter:
                 job.interrupt(Cancelled())
 
     def _leave(self, job: Job, leaving: list[Requester], begun: bool) -> None:
-        """Answer requesters who go while the report itself goes on."""
+        """Answer requesters who go while the report itself goes on: what they are told is committed nowhere."""
         ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
         for requester in leaving:
             self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts, job.durable)
+            self._respond(requester, job.task.task_id, ending, job.attempts)
         if not begun and job.requesters and all(r.is_joined for r in job.requesters):
             job.requesters[0].is_joined = False
 

@@ -16,6 +16,7 @@ from bridge.core.model import ACCEPTED, Listing, Look, Operation, Pauses, PauseS
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
 from bridge.engine import Engine
+from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.answers import rfc3339
 from bridge.reports.job import Report, Requester
 from bridge.reports.methods import methods as report_methods
@@ -211,7 +212,7 @@ class Methods:
             states = waiter.wait(self._engine.now() + STATUS_PATIENCE_S)
         except TimeoutError:
             states = None
-        if isinstance(states, tuple):
+        if states is not None and not isinstance(states, Unavailable | Failed):
             self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
         sending, waiting = self._reporter.counts()
         return self._marked(
@@ -233,7 +234,7 @@ class Methods:
         self._ledger.wait_until_open()
         account = None if key is None else self._ledger.account(key.reveal())
         states = self._ledger.call(Resume(self._endpoint, given.get("scope"), account))
-        if not isinstance(states, tuple):
+        if isinstance(states, Unavailable | Failed):
             raise BridgeError("ledger_unavailable")
         self._reporter.resume_waiting()
         return self._marked({"resumed": [self._show_pause(state) for state in states]})
@@ -281,7 +282,7 @@ class Methods:
                 before_seq=None if cursor is None else int(cursor),
             )
         )
-        if not isinstance(found, tuple):
+        if isinstance(found, Unavailable | Failed):
             raise BridgeError("ledger_unavailable")
         rows, following = found
         reports = [show_record(row) for row in rows]

@@ -62,7 +62,8 @@ def test_end_of_input_ends_with_the_windows(talk: Start, simulator: Simulator) -
     bridge.close_input()
     answers = bridge.read_all(names, timeout_s=30)
     kinds = {error_of(answer) for answer in answers.values()}
-    assert kinds <= {(-32002, "outcome_unknown"), (-32010, "window_closed")}
+    # On a busy machine a second may be too short to connect: then it is certain that nothing was sent.
+    assert kinds <= {(-32002, "outcome_unknown"), (-32010, "window_closed"), (-32001, "upstream_unreachable")}
     ended = bridge.wait()
     assert ended.code == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 
@@ -19,24 +20,39 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="what callers do in a run, about")
     parser.add_argument("--keep-going", action="store_true", help="go on after a seed that fails")
     parser.add_argument("--no-shrink", action="store_true", help="leave a failing seed as it is")
+    parser.add_argument("--each", action="store_true", help="print the hash of every seed's run and nothing else")
     parser.add_argument("--trace", action="store_true", help="print what happens, line by line")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     args = parser.parse_args(words)
+    if args.jobs > 1:
+        return _share(args)
     began_at, virtual_s, failed = time.monotonic(), 0.0, 0
     for seed in range(args.seed, args.seed + args.count):
         result = simulate(make_plan(seed, args.steps), keeps=args.trace)
         virtual_s += result.seconds
         if args.trace:
             print("\n".join(result.lines))
-        if args.count == 1 or result.broken:
+        if args.each or args.count == 1 or result.broken:
             print(f"seed {seed}: {result.digest}", flush=True)
         if result.broken:
             failed += 1
             _tell(result, args.steps, not args.no_shrink)
             if not args.keep_going:
                 break
+    if args.each:
+        return 1 if failed else 0
     took_s = time.monotonic() - began_at
     print(f"{args.count} seeds, {failed} failed, {virtual_s:.0f} s in {took_s:.1f} s: {virtual_s / took_s:.0f} times real time")
     return 1 if failed else 0
+
+
+def _share(args: argparse.Namespace) -> int:
+    """Let several processes run the seeds; returns the worst exit code."""
+    part = -(-args.count // args.jobs)
+    firsts = range(args.seed, args.seed + args.count, part)
+    words = ["--steps", str(args.steps), *(["--keep-going"] if args.keep_going else [])]
+    commands = [[sys.executable, "-m", "tests.simulation", str(first), "--count", str(part), *words] for first in firsts]
+    return max(child.wait() for child in [subprocess.Popen(command) for command in commands])
 
 
 def _tell(result: Result, steps: int, may_shrink: bool) -> None:

@@ -309,7 +309,8 @@ class History:
             self._set_row(story, result.row)
         if isinstance(result, Claimed | Begun):
             if isinstance(operation, Claim):
-                story.claims.append((self.world.now, process))
+                if is_truth:
+                    story.claims.append((self.world.now, process))
                 if result.status == "adopted":
                     self._lose(story, result.row)
             if result.gate is not None and result.gate.status == "begun":
@@ -565,7 +566,8 @@ def check_windows(world: World, story: Story) -> None:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:
                 continue
-            if request.process is not attempt.process:
+            if request.process is not attempt.process or world.plan.setup["queue"] < 100:
+                # It must have been heard of: not by another bridge alone, and not behind a full queue.
                 if story.is_loose or world.plan.setup["ledger"] == "memory":
                     continue
                 is_known = any(p is request.process and request.read_at <= at < attempt.began_at - 0.01 for at, p in story.claims)

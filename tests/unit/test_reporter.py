@@ -370,6 +370,7 @@ def test_cancel_of_a_joined_request_lets_it_go_alone(bridge: Bridge) -> None:
     bridge.service.cancel("joined")
     assert error(joined[0])["code"] == -32800
     assert error(joined[0])["outcome"] == "unknown"
+    assert error(joined[0])["durable"] is False
     bridge.world.run(1)
     assert first[0].result is not None
 

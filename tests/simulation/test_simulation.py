@@ -1,0 +1,68 @@
+"""The simulation: seeds that must pass, seeds that once failed, and a run that is the same every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.plan import make_plan
+from tests.simulation.shrink import shrink
+from tests.simulation.world import simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 300
+PART = 10
+REGRESSIONS = {
+    2132: "who is cancelled alone was told that the outcome is durable",
+    3038: "bridge.resume met an internal error while the ledger was full",
+    3092: "bridge.resume met an internal error while the ledger was read-only",
+}
+"""Seeds that found a fault of the program, and which."""
+
+
+@pytest.mark.parametrize("first", range(1, SEEDS, PART))
+def test_every_rule_holds_in_every_world(first: int) -> None:
+    """No seed breaks a rule of the contract."""
+    for seed in range(first, first + PART):
+        result = simulate(make_plan(seed))
+        assert result.broken == [], f"make simulate SEED={seed}"
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_what_was_found_stays_mended(seed: int) -> None:
+    """A seed that once found a fault passes."""
+    result = simulate(make_plan(seed))
+    assert result.broken == [], REGRESSIONS[seed]
+
+
+def run_seeds(python: str, hash_seed: str) -> str:
+    """The hashes of the first 50 seeds, in a process of its own."""
+    command = [python, "-m", "tests.simulation", "1", "--count", "50", "--each", "--no-shrink"]
+    environ = {"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=300)
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_same_seed_gives_the_same_run() -> None:
+    """Two processes, with other hashes of strings, see the same bytes and the same moments; so do other Pythons."""
+    told = run_seeds(sys.executable, "1")
+    assert len(set(told.split("\n"))) == 51
+    others = sorted(ROOT.glob(".venv/py3.*/bin/python")) or [Path(sys.executable)]
+    for python in others:
+        assert run_seeds(str(python), "2") == told, python
+
+
+def test_failing_run_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a planted fault a seed fails, and what is left of it fails still and has fewer faults and acts."""
+    monkeypatch.setattr("bridge.reports.lifecycle.STALE_S", -1.0)
+    plan = next(plan for plan in map(make_plan, range(1, 50)) if simulate(plan).broken)
+    whole = simulate(plan)
+    small = shrink(whole, 60)
+    assert small.broken
+    assert len(small.plan.acts) < len(plan.acts)
+    assert len(small.plan.faults) <= len(plan.faults)
