@@ -89,7 +89,7 @@ interop: $(VENV)/.runtime ## have the Java library lsp4j talk to the bridge; nee
 	@sh tests/interop/lsp4j/run.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$(VENV)/lsp4j
 
 dist: $(VENV)/.stamp ## build wheel and source archive into dist/, and the container image
-	@$(BIN)/python scripts/build_dist.py
+	@$(BIN)/python -m scripts.build_dist
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt

@@ -19,12 +19,12 @@ class GeventLoop:
     """gevent's loop of this thread; fits `bridge.engine.core.Loop`."""
 
     def __init__(self) -> None:
-        hub = get_hub_if_exists()
+        hub = get_hub_if_exists()  # type: ignore[no-untyped-call]
         if hub is None:
             # Not the default loop: made a second time in a process, that one collects the exit status of
             # every child, and who waits for his own takes a lost one for 0.
-            hub = Hub(default=False)
-            set_hub(hub)
+            hub = Hub(default=False)  # type: ignore[no-untyped-call]
+            set_hub(hub)  # type: ignore[no-untyped-call]
         self.hub: Any = hub
         self._loop = self.hub.loop
         self.switch: Callable[[], Any] = self.hub.switch

@@ -1,4 +1,4 @@
-"""How the ledger is at the moment, and what it last told: so that trouble does not make the bridge forget what it did.
+"""How the ledger is at the moment, and what it last told, so that trouble makes the bridge forget nothing.
 
 Imported by `bridge.ledger.failover` and its fallback only.
 """

@@ -1,8 +1,8 @@
 """The ledger in good and bad days: who takes an operation, how trouble is noticed, and how it ends.
 
-While the ledger is in trouble operations run in the outbox's memory, upon what the ledger last told or can still be
-asked; what is owed is brought to it when it works again. One thread drives it (see `bridge.ledger.writer`), and it has
-no clock of its own.
+While the ledger is in trouble operations run in the outbox's memory, upon what the ledger last told or can
+still be asked; what is owed is brought to it when it works again. One thread drives it (see
+`bridge.ledger.writer`), and it has no clock of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Failover:
     """The ledger and the store in memory for the time without it. Fits `bridge.engine.worker.Work`.
 
     Args:
-        open_primary: opens the ledger for an instance of that name; None if memory is what the user asked for.
+        open_primary: opens the ledger for an instance of that name; None if memory was asked for.
         open_memory: opens an empty store in memory, also for an instance of that name.
         name_instance: makes the name of this bridge.
         require: refuse to begin reports while the ledger is in trouble.

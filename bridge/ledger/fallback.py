@@ -1,4 +1,4 @@
-"""What happens to an operation while the ledger cannot take it: it runs in memory, upon what is known of its report.
+"""What happens while the ledger takes nothing: operations run in memory, upon what is known of their reports.
 
 Driven by `bridge.ledger.failover` only.
 """
@@ -88,7 +88,7 @@ class Fallback:
             return Failed(self._on_bug(error))
 
     def _run_on_report(self, op: Any) -> Any:
-        """Run an operation upon the truth about its report, and see to it that memory keeps it if it changed."""
+        """Run an operation upon the truth about its report; memory keeps it if it changed."""
         task: Task = op.task
         outbox = self._outbox
         is_held = task in outbox.held

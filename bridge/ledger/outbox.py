@@ -1,7 +1,8 @@
 """What is owed to the ledger: reports and pauses as they are in the store in memory, which stands in for it.
 
-What changes in memory is the truth, and it is brought to the ledger as a whole when that works again, not replayed
-step by step. Decides nothing about trouble, and asks nobody. Imported by `bridge.ledger.failover` only.
+What changes in memory is the truth, and it is brought to the ledger as a whole when that works again, not
+replayed step by step. Decides nothing about trouble, and asks nobody. Imported by `bridge.ledger.failover`
+only.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ class Outbox:
     # --- reading -----------------------------------------------------------------------------
 
     def overlay(self, op: Listing, listed: Iterable[Row]) -> tuple[Row, ...]:
-        """A page of the ledger with the truth in place of what it does not know; that has no place among pages."""
+        """A page of the ledger with the truth in place of what it does not know, all on the first."""
         rows = [row for row in listed if row.task not in self.held]
         if op.before_seq is None:
             rows += self.memory.read(op)[0]

@@ -41,9 +41,9 @@ _READ_ONLY: Final = "25006"
 class PostgresStore:
     """A ledger in PostgreSQL; fits `bridge.ledger.port.Store`. Made by `PostgresStore.open`.
 
-    It holds one session. When that breaks it is made again under the same name, so rows and locks are the same
-    bridge's; after a moment's tries everything raises, and `tend` goes on trying. The server ends a session that
-    says nothing for a while: whoever owns the store must call `tend` as often as that says.
+    It holds one session. When that breaks it is made again under the same name, so rows and locks are the
+    same bridge's; after a moment's tries everything raises, and `tend` goes on trying. The server ends a
+    session that says nothing for a while: whoever owns the store must call `tend` as often as that says.
 
     Thread safety: none.
     """
@@ -216,7 +216,7 @@ class PostgresStore:
             return [OPERATIONS[type(operation)](batch, operation) for operation in operations]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
+        """What is known about a task and an attempt with a method; needs no right to write."""
         with self._reading([Look(task)]) as batch:
             return ask(batch, task, method)
 

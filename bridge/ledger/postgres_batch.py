@@ -1,7 +1,7 @@
 """How a batch of operations reads and writes PostgreSQL: two round trips, however many reports it holds.
 
-Decisions are made upon what was read; every write says which revision that was, and a race that was lost undoes the
-batch. What was not read in advance is asked for when it is needed, at a round trip each.
+Decisions are made upon what was read; every write says which revision that was, and a race that was lost
+undoes the batch. What was not read in advance is asked for when it is needed, at a round trip each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The statements of the PostgreSQL ledger, and how its rows become values and back.
 
-Knows no connection, no transaction and no rule: which statement runs when is in `bridge.ledger.postgres_batch`.
+Knows no connection, no transaction and no rule: which statement runs when is in
+`bridge.ledger.postgres_batch`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ Values = Sequence[bytes | None]
 """One row as the server tells it: text in UTF-8, or None."""
 
 _OF: Final = {
-    "seq": "bigint", "account_id": "integer", "task_id": "bigint", "attempts": "smallint", "sends": "smallint",
+    "seq": "bigint", "account_id": "integer", "task_id": "bigint", "attempts": "smallint",
+    "sends": "smallint",
     "perhaps": "boolean", "window_until": "float8", "window_since": "float8", "completed_at": "float8",
-    "age_s": "float8", "code": "bigint", "detail": "json", "recorded_wall": "float8", "finished_wall": "float8",
-    "latency_ms": "bigint", "finished_at": "float8", "streak": "integer", "recent": "json", "level": "integer",
+    "age_s": "float8", "code": "bigint", "detail": "json", "recorded_wall": "float8",
+    "finished_wall": "float8",
+    "latency_ms": "bigint", "finished_at": "float8", "streak": "integer", "recent": "json",
+    "level": "integer",
     "opened_at": "float8", "ends_at": "float8",
 }  # fmt: skip
 """Column -> its type, where that is not text."""

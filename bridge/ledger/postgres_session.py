@@ -21,7 +21,7 @@ from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE
 
 _Q: Final = QUERIES
 IDLE_S: Final = 3.5
-"""The server ends a session that is silent for so long: that is how neighbours learn of a bridge that froze or
+"""The server ends a session that is silent for so long: so neighbours learn of a bridge that froze or
 vanished. Three beats and a half: one may be late."""
 BEAT_S: Final = 1.0
 """Silence after which something is said."""
@@ -236,7 +236,7 @@ class Session:
             self._link = None
 
     def tend(self) -> float | None:
-        """Say something if nothing was said for a while, or try to come back; seconds until it is time again."""
+        """Say something after a while of silence, or try to come back; seconds until it is time again."""
         if self._is_closed:
             return None
         now = time.monotonic()

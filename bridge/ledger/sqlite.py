@@ -1,7 +1,7 @@
 """The ledger in one SQLite file, or in memory with the same code.
 
 The door to it: opening, transactions, and the health of the file. What the operations do is in
-`bridge.ledger.transactions`. Must not decide about pauses (the policy does) and must not bridge trouble (the outbox does).
+`bridge.ledger.transactions`. Must not decide about pauses, and must not bridge trouble.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bridge.ledger.transfer import ask
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
-"""So many times as long a lock is waited for while the ledger changes: then a queue of bridges has it, not a program."""
+"""So many times as long a lock is waited for among bridges at work: then it is a queue of theirs."""
 _Result = TypeVar("_Result")
 _DAY_S: Final = 86_400.0
 _IN_USE: Final = (
@@ -155,7 +155,7 @@ class SqliteStore:
     def _in_queue(self, action: Callable[[], _Result]) -> _Result:
         """Do something that may wait for a lock, longer if it is bridges who wait for each other.
 
-        SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has the lock for long.
+        SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
         """
         began_at = self._boot_clock()
         while True:
@@ -254,7 +254,7 @@ class SqliteStore:
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
             (newest,) = execute(before, (first_wall,)).fetchone()
             if newest is not None and first_wall - newest > _DAY_S:
-                # Nobody was here for long, or the clock is wrong: history is not given up before a day has shown.
+                # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
                 self._batch.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class SqliteStore:
         return self._in_queue(lambda: self._run([operation], "BEGIN"))[0]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
+        """What is known about a task and an attempt with a method; needs no right to write."""
         return self._in_queue(lambda: self._ask(task, method))
 
     def _ask(self, task: Task, method: str | None) -> Known:

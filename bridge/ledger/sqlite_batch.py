@@ -42,7 +42,8 @@ _PRUNE: Final = (
 )
 _RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
-_SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({', '.join('?' * len(PAUSE_COLUMNS))}, ?)"
+_PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
+_SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
 OPEN_PAUSES: Final = (
     f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
 )
@@ -65,7 +66,9 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
 def _update(places: Sequence[int]) -> dict[int, str]:
     assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
     n = len(places)
-    where = f"reports.seq = v.column{n + 1} AND reports.state = v.column{n + 2} AND reports.owner IS v.column{n + 3}"
+    where = " AND ".join(
+        f"reports.{name} IS v.column{n + nth}" for nth, name in enumerate(("seq", "state", "owner"), 1)
+    )
     return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
 
 

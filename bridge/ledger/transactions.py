@@ -1,7 +1,7 @@
 """What an operation does to reports and pauses: operations and rows in, results and changes out.
 
-Every store decides here, inside a transaction that it has opened, upon what the unit of work has read. Every change
-follows `bridge.core.model.TRANSITIONS`. No SQL, no clock.
+Every store decides here, inside a transaction that it has opened, upon what the unit of work has read.
+Every change follows `bridge.core.model.TRANSITIONS`. No SQL, no clock.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def claim(work: UnitOfWork, op: Claim) -> Claimed:
 
 
 def _claim_new(work: UnitOfWork, op: Claim) -> Claimed:
-    task, method, window, facts, begin, ending = op
+    task, method, window, _, begin, ending = op
     gate: Gate | None = None
     events: Events = ()
     if work.policy.is_late(work.now, window, False):

@@ -1,7 +1,7 @@
-"""How stores tell each other what is true: a report as a whole, pauses that were learnt, what one knows of a task.
+"""How stores tell each other what is true: whole reports, pauses that were learnt, what one knows of a task.
 
-For the days when one store stands in for another, see `bridge.ledger.outbox`. Runs upon a unit of work, like the
-transactions.
+For the days when one store stands in for another, see `bridge.ledger.outbox`. Runs upon a unit of work,
+like the transactions.
 """
 
 from __future__ import annotations

@@ -206,6 +206,7 @@ class UnitOfWork(ABC):
     # --- parts -------------------------------------------------------------------------------
 
     def find(self, task: Task) -> Entry | None:
+        """The newest report of a task in this batch, or None."""
         if task not in self.entries:
             self.fetch((task,))
         return self.entries[task]
@@ -216,16 +217,19 @@ class UnitOfWork(ABC):
         return entry if entry is not None and entry.row.owner == self.instance else None
 
     def row_of(self, task: Task) -> Row | None:
+        """The newest report of a task, or None."""
         entry = self.find(task)
         return None if entry is None else entry.row
 
     def add(self, row: Row, finished_at: float | None) -> Entry:
+        """Keep a new report."""
         entry = Entry(row, self.account_id(row.task), finished_at, 0, None)
         self.entries[row.task] = entry
         self.added.append(entry)
         return entry
 
     def change(self, entry: Entry, row: Row) -> None:
+        """The report is like this now."""
         if row.state != DONE:
             entry.finished_at = None
         elif row.finished_wall == self.wall:
@@ -250,6 +254,7 @@ class UnitOfWork(ABC):
         self._mark(entry)
 
     def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
+        """Go on with the story of a report by what became of pauses."""
         for name, state in events:
             data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
             self.tell(entry, name, data)
@@ -259,23 +264,22 @@ class UnitOfWork(ABC):
     def guards(self, entry: Entry) -> bool:
         """True if a finished report still answers for its task.
 
-        Of two clocks the one by which less time has passed counts, unless it was set back. If both were, a report
-        that seems to end in the future counts from now on.
+        Of two clocks the one by which less time has passed counts, unless it was set back. If both were, a
+        report that seems to end in the future counts from now on.
         """
         assert entry.finished_at is not None
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
-            entry.finished_at = self.now
-            self._mark(entry)
+            self.change(entry, entry.row._replace(finished_wall=self.wall))
             return True
         return age <= GUARD_S
 
     def window_of(self, row: Row) -> Window:
-        """The window of a report that another instance or another life left; over if its times cannot be trusted.
+        """The window of a report that another instance or life left; over if its times cannot be trusted.
 
-        In one boot all bridges have one timeline. What another boot left is over by either clock, and what seems to
-        lie in the future was written when the clock was wrong.
+        In one boot all bridges have one timeline. What another boot left is over by either clock, and what
+        seems to lie in the future was written when the clock was wrong.
         """
         until, since = row.window
         is_astray = (until is not None and until > self.now + WINDOW_S + _SLACK_S) or (
@@ -287,6 +291,7 @@ class UnitOfWork(ABC):
         return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window
 
     def is_late(self, row: Row) -> bool:
+        """True if no attempt of a report may start any more."""
         return self.policy.is_late(self.now, row.window, row.attempts > 0)
 
     # --- pauses ------------------------------------------------------------------------------
@@ -311,6 +316,7 @@ class UnitOfWork(ABC):
         return states, released
 
     def pauses_of(self, endpoint: str, subject: str) -> dict[PauseKey, PauseState]:
+        """All pauses about a subject."""
         known = self.pauses.get((endpoint, subject))
         if known is None:
             self.fetch_pauses(endpoint, (subject,))
@@ -326,6 +332,7 @@ class UnitOfWork(ABC):
         return subjects
 
     def save(self, endpoint: str, states: Iterable[PauseState]) -> None:
+        """Keep pauses."""
         for state in states:
             self.pauses_of(endpoint, state.key.subject)[state.key] = state
             self.saved[endpoint, state.key] = state

@@ -1,7 +1,7 @@
 """The ledger as everybody else sees it: operations go in, answers come out after the commit.
 
-What is asked in one turn of the engine is committed together, on the one thread that owns the stores. What happens in
-bad days is decided by `bridge.ledger.failover`.
+What is asked in one turn of the engine is committed together, on the one thread that owns the stores. What
+happens in bad days is decided by `bridge.ledger.failover`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Ledger:
     """Takes operations and commits them in groups.
 
     Args:
-        open_primary: opens the ledger on its thread, for an instance of that name; None if memory was asked for.
+        open_primary: opens the ledger on its thread, for an instance of that name; None for memory.
         open_memory: opens an empty store in memory, for an instance of that name.
         require: refuse reports, with `Unavailable`, while the ledger is in trouble.
         on_event: takes name and fields of an event, once per change.
@@ -74,7 +74,7 @@ class Ledger:
         self._worker = Worker(engine, self._failover, "ledger", MAX_BATCH)
         self._is_closed = False
         self.account = self._accounts.name
-        """The account of a client key: 32 hex digits of a keyed BLAKE2b, the same until the end. Needs `is_open`."""
+        """The account of a client key: 32 hex digits, the same until the end. Needs `is_open`."""
 
     def start(self) -> None:
         """Begin to open the ledger, if that has not begun."""
@@ -90,7 +90,7 @@ class Ledger:
         self._worker.wait_until_open()
 
     def call(self, op: Operation) -> Any:
-        """Wait until an operation is committed; its result as `bridge.core.model` says, `Unavailable` or `Failed`."""
+        """Wait until an operation is committed; its result, `Unavailable` or `Failed`."""
         return _CLOSED if self._is_closed else self._worker.call(op)
 
     def post(self, op: Operation, done: Callable[[Any], object] = lambda _: None) -> None:

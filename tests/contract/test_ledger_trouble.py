@@ -23,7 +23,7 @@ from bridge.ledger.writer import Ledger as Writer
 from bridge.ledger.writer import Unavailable
 from bridge.reports.pauses import PausePolicy
 from tests.ledgers import open_file
-from tests.shaky_store import METHOD, OTHER_METHOD, claim, record, task
+from tests.shaky_store import METHOD, OK, OTHER_METHOD, claim, record, task
 
 PATIENCE_S = 30.0
 BUSY_S = 0.2
@@ -66,8 +66,8 @@ class Ledger:
         asked = claim(number, method, account=account or self.account)
         return self.writer.call(asked._replace(window=Window(None, self.writer.now())))
 
-    def record(self, number: int, *more: Any, **fields: Any) -> Any:
-        return self.writer.call(record(number, *more, account=self.account, **fields))
+    def record(self, number: int, ending: Ending | None = OK, **fields: Any) -> Any:
+        return self.writer.call(record(number, ending, self.account, **fields))
 
     def close(self) -> bool:
         return self.writer.close(self.engine.now() + PATIENCE_S)
