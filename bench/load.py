@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 120.0
 """How long anything may take to answer before the run is given up."""
 METHOD: Final = "reportIncorrectImageCaptcha"
 _HAS_CPU_CLOCKS: Final = sys.platform.startswith("linux")
