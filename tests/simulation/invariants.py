@@ -52,8 +52,16 @@ class Story:
         self.finals: list[tuple[float, Process]] = []
         """When an ending that forbids any other attempt was committed to the file."""
         self.claims: list[tuple[float, Process]] = []
+        self.since = 0.0
+        """Since when what happens to the task concerns each other."""
         self.row: Row | None = None
         """As last committed to the file."""
+
+    def forget(self, at: float) -> None:
+        """The guard of a day is over by the clock: the task begins anew."""
+        self.since = at
+        self.finals.clear()
+        self.claims.clear()
 
     def __repr__(self) -> str:
         return f"task {self.task_id} of key {self.key[:1]}"
@@ -120,6 +128,8 @@ class History:
         """When the disk was spoilt."""
         self.mended_at = NEVER
         self.clock_was_set = False
+        self.off_s: list[float] = []
+        """For how long machines were off, by their clocks."""
         self.boots: list[tuple[float, float]] = []
         """When a machine booted, and by how much its wall clock went forward then."""
 
@@ -142,7 +152,7 @@ class History:
         """An attempt is made."""
         world = self.world
         story = self.story(attempt.key, attempt.task_id)
-        before, process = tuple(story.attempts), attempt.process
+        before, process = [other for other in story.attempts if other.began_at >= story.since], attempt.process
         story.attempts.append(attempt)
         if not attempt.durable and world.plan.setup["ledger"] == "file":
             story.is_loose = True
@@ -210,6 +220,10 @@ class History:
         """A bridge logs."""
         self.world.log_bytes(process, "log", piece)
         self.check_secret(process.name, piece)
+        if b'"event":"ledger_degraded"' in piece or b'"event":"ledger_memory"' in piece:
+            plan = self.world.plan
+            if plan.setup["ledger"] == "file" and not any(f.kind in ("disk", "suspend") for f in plan.faults):
+                self.world.break_rule(f"{process.name} is without its ledger, and nothing is wrong with it: {piece.decode()[:300]}")
         if b'"event":"internal_error"' in piece:
             self.world.break_rule(f"{process.name} logs {piece.decode()[:400]}")
 
@@ -251,8 +265,12 @@ class History:
         """A wall clock was set."""
         self.clock_was_set = True
 
-    def note_boot(self, forward_s: float) -> None:
+    def note_boot(self, forward_s: float, off_s: float) -> None:
         """A machine boots; pauses that end by the clock may end otherwise now."""
+        self.off_s.append(off_s + max(0.0, forward_s))
+        if is_guard_over(self.world):
+            for story in self.stories.values():
+                story.forget(self.world.now)
         self.boots.append((self.world.now, forward_s))
         for name in [name for name, pause in self._pauses.items() if pause.ends_at != NEVER]:
             del self._pauses[name]
@@ -267,6 +285,17 @@ class History:
         for process in self.world.processes:
             if process.is_alive:
                 check_rest(self.world, process)
+
+    def note_left(self, attempt: Attempt) -> None:
+        """A request leaves, perhaps over a kept connection."""
+        if not attempt.reused or attempt.connected_at is None:
+            return
+        for other in self.world.network.attempts:
+            is_dead = other.reused and other.left_at is not None and not other.got_byte and other.ended_at is not None
+            if other.process is attempt.process and is_dead and attempt.connected_at < other.ended_at <= attempt.began_at - 0.001:
+                is_cut = other.failure in ("reset", "timeout", "cut")
+                if is_cut:
+                    self.world.break_rule(f"{attempt} uses a connection as old as the one that failed {other}")
 
     # --- what is committed -------------------------------------------------------------------
 
@@ -292,8 +321,13 @@ class History:
             if kind is Sweep and isinstance(result, Swept):
                 for row in (*result.adopted, *result.settled):
                     self._lose(self.story(self._key_of(store, row.task.account), row.task.task_id), row)
-            elif kind is Resume or kind is Teach:
+            elif kind is Resume:
                 self._pauses.clear()
+            elif kind is Teach:
+                # What was learnt in memory is not followed here; from now on the file knows it.
+                self._pauses.clear()
+                proofs = [state.key.subject for _, state in operation.pauses if state.key.rule == "proof"]
+                self._proven.update(self._key_of(store, account) for account in proofs)
             elif kind is Restore and isinstance(result, Restored):
                 task = result.row.task
                 story = self.story(self._key_of(store, task.account), task.task_id)
@@ -452,6 +486,7 @@ def check_all(world: World) -> None:
             for at, answer in request.answers:
                 check_truth(world, story, request, at, answer)
         check_row(world, story)
+        check_causes(world, story)
     for request in history.requests:
         check_answered(world, request)
     check_records(world)
@@ -479,15 +514,18 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
         return
     process = request.process
     memory_only = world.plan.setup["ledger"] == "memory"
-    known = [a for a in story.attempts if a.left_at is not None and a.left_at <= at]
+    known = [a for a in story.attempts if a.left_at is not None and a.left_at < at]
     is_blind = any(warning["kind"] == "duplicates_unguarded" for warning in data.get("warnings", ()))
     if story.is_loose or memory_only or is_blind:
-        # What other bridges did meanwhile could not be known.
-        known = [a for a in known if a.process is process]
+        # What other bridges did meanwhile could not be known, and an ending on record is told as it is.
+        known = [a for a in known if a.process is process and not data.get("replayed")]
     told = f"{request} was answered {outcome} at {at:.3f} ({answer})"
     if answer.get("error", {}).get("code") in (-32800, -32032) and outcome == "not_sent":
         # It is about this request, which was let go before anybody looked for the task.
-        known = [a for a in known if a.began_at >= (request.read_at or 0.0)]
+        known = [a for a in known if a.process is process and a.began_at >= (request.read_at or 0.0)]
+    elif request.batch is not None and outcome == "not_sent" and not data.get("attempts"):
+        # It was refused at once, and told when the last of the batch was done.
+        known = [a for a in known if a.began_at < (request.read_at or 0.0)]
     if outcome == "accepted":
         if not any(a.is_accepted and a.taken_at is not None and a.taken_at <= at for a in story.attempts):
             world.break_rule(f"{told}, but the upstream never said so")
@@ -518,7 +556,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
         is_own_news = not data["replayed"] and outcome in ("accepted", "refused") and answer.get("error", {}).get("code") != -32011
         if is_own_news and data["attempts"] < len(own):
             world.break_rule(f"{told}, but {len(own)} attempts were made by it alone")
-    if data.get("durable") and outcome != "not_sent" and not world.history.clock_was_set:
+    if data.get("durable") and outcome != "not_sent" and not world.history.clock_was_set and not is_guard_over(world):
         row = story.row
         is_truth = row is None or row.outcome == outcome
         if not is_truth and answer.get("error", {}).get("code") != -32011:
@@ -535,6 +573,11 @@ def _seconds(text: str) -> float:
     return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) + float(text[19:-1])
 
 
+def is_guard_over(world: World) -> bool:
+    """True if a machine was off for so long, or its clock says so, that tasks may be forgotten."""
+    return any(at_s > 80000.0 for at_s in world.history.off_s)
+
+
 def check_limits(world: World, story: Story) -> None:
     """At most two complete sends and four attempts in a task's life."""
     made = [a for a in story.attempts if a.failure != "NoResources"]
@@ -542,8 +585,7 @@ def check_limits(world: World, story: Story) -> None:
         # A guard lasts a day; a machine that was off for longer begins anew.
         days = sorted({sum(at < a.began_at for at, _ in world.history.boots) for a in made})
         groups = [[a for a in made if sum(at < a.began_at for at, _ in world.history.boots) == day] for day in days]
-        is_long = any(fault.kind == "power" and fault.more["off_s"] > 80000.0 for fault in world.plan.faults)
-        groups = groups if is_long else [made]
+        groups = groups if is_guard_over(world) else [made]
     else:
         groups = [made]
     for group in groups:
@@ -579,7 +621,7 @@ def check_windows(world: World, story: Story) -> None:
 
 def window_end(world: World, request: Request, at: float, retrying: bool) -> float | None:
     """The last moment by which a byte may leave for a request; None if it sets no window."""
-    if request.read_at is None:
+    if request.read_at is None or not request.answers:
         return None
     for _, answer in request.answers:
         code = answer.get("error", {}).get("code")
@@ -658,6 +700,30 @@ def _delays(world: World, begin: float, end: float, process: Process) -> float:
     return held + 5 * world.plan.setup["opening_s"] + 10 * world.plan.setup["commit_s"]
 
 
+def check_causes(world: World, story: Story) -> None:
+    """One request causes a send, the others are replayed; who was let go before causes none."""
+    news = [
+        (request, at)
+        for request in story.requests
+        for at, answer in request.answers
+        if answer.get("result", {}).get("replayed") is False
+    ]
+    if len(news) > len([a for a in story.attempts if a.is_accepted]):
+        world.break_rule(f"{story}: more than one request is told that it caused the send: {news}")
+    for request in story.requests:
+        if request.cancelled_at is None or request.batch is not None or not request.answers:
+            continue
+        let_go_at, process = request.cancelled_at, request.process
+        others = [r for r in story.requests if r is not request and r.process is process]
+        later = [a for a in story.attempts if a.process is process and a.began_at > let_go_at + 0.001]
+        earlier = [a for a in story.attempts if a.began_at <= let_go_at + 0.001]
+        answered_at, answer = request.answers[0]
+        is_quick = request.read_at is not None and request.read_at <= let_go_at < answered_at
+        if is_quick and later and not others and not earlier and not story.crashes and not process.suspended:
+            if later[0].began_at < answered_at and world.plan.setup["queue"] > 100:
+                world.break_rule(f"{request} was let go at {let_go_at:.3f}, but {later[0]} followed: {answer}")
+
+
 def check_row(world: World, story: Story) -> None:
     """What the ledger says in the end is true, and counts what was made."""
     row = story.row
@@ -672,8 +738,7 @@ def check_row(world: World, story: Story) -> None:
         world.break_rule(f"{story} is {row.state} in the end")
         return
     taken = any(a.taken_at is not None for a in made)
-    is_long = any(fault.kind == "power" and fault.more["off_s"] > 80000.0 for fault in world.plan.faults)
-    if is_long:
+    if is_guard_over(world):
         return
     if row.outcome == "accepted" and not any(a.is_accepted for a in made):
         world.break_rule(f"{story} is accepted in the ledger, but {made}")

@@ -352,6 +352,7 @@ class Wire:
         attempt.connected_at = self.connected_at
         self.uses += 1
         self.is_busy = True
+        self._network.world.history.note_left(attempt)
         method = head.split(b" ", 2)[1].rpartition(b"/")[2].decode("ascii")
         if method != attempt.method:
             self._network.world.break_rule(f"{attempt} left as {method}")

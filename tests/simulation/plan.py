@@ -114,7 +114,7 @@ def make_plan(seed: int, steps: int = STEPS) -> Plan:
         "require": dice.chance(0.08),
         "wall": dice.pick_by(((0.0, 6.0), (dice.between(-30.0, 30.0), 2.0), (400 * 86400.0, 0.3), (-3600.0, 0.5))),
         "starts": [0.0 if dice.chance(0.6) else round(dice.between(0.0, 0.5), 3) for _ in range(slots)],
-        "opening_s": dice.pick((0.0, 0.01, 0.05, 0.4)),
+        "opening_s": dice.pick((0.0, 0.01, 0.05, 0.4, 0.9)),
         "commit_s": dice.pick((0.0002, 0.001, 0.003)),
         "header": dice.chance(0.1),
         "framing": dice.pick(("line", "line", "line", "header")),

@@ -273,12 +273,12 @@ class World:
             self._back_s[process.slot] = off_s
             process.kill()
         self._boots += 1
-        self.time.call_in(max(0.0, off_s - 0.0001), lambda: self._boot(wall))
+        self.time.call_in(max(0.0, off_s - 0.0001), lambda: self._boot(wall, off_s))
 
-    def _boot(self, wall: float) -> None:
+    def _boot(self, wall: float, off_s: float) -> None:
         before = self.host.off_s
         self.host = Host(self.time, self._boots, wall)
-        self.history.note_boot(wall - before)
+        self.history.note_boot(wall - before, off_s)
         self.log("boot", self._boots)
 
     def _spoil_disk(self, more: dict[str, Any]) -> None:
