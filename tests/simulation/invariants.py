@@ -522,7 +522,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     told = f"{request} was answered {outcome} at {at:.3f} ({answer})"
     if answer.get("error", {}).get("code") in (-32800, -32032) and outcome == "not_sent":
         # It is about this request, which was let go before anybody looked for the task.
-        known = [a for a in known if a.process is process and a.began_at >= (request.read_at or 0.0)]
+        known = known if data["attempts"] else []
     elif request.batch is not None and outcome == "not_sent" and not data.get("attempts"):
         # It was refused at once, and told when the last of the batch was done.
         known = [a for a in known if a.began_at < (request.read_at or 0.0)]
