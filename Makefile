@@ -15,7 +15,7 @@ LOCKED := --quiet install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: help demo check check-tests check-clients check-pythons check-this-python clients-log coverage fix gen bench \
-	fuzz simulate soak mutate dist lock clean python-is-there
+	fuzz simulate soak mutate interop dist lock clean python-is-there
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -92,8 +92,11 @@ soak: $(VENV)/.stamp ## kill real bridges for half an hour, then at every system
 mutate: $(VENV)/.stamp ## change the core decisions one by one and see whether the tests notice
 	$(BIN)/python scripts/mutate.py
 
+interop: $(VENV)/.runtime ## have the Java library lsp4j talk to the bridge; needs a JDK, Maven and its repository
+	@sh tests/interop/lsp4j/run.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$(VENV)/lsp4j
+
 dist: $(VENV)/.stamp ## build wheel and source archive into dist/, and the container image
-	@$(BIN)/python scripts/build_dist.py
+	@$(BIN)/python -m scripts.build_dist
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt

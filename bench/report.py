@@ -47,6 +47,8 @@ class Target(NamedTuple):
     bound: float
     find: Callable[[Results], float | None]
     unit: str = "x"
+    wanted: float | None = None
+    """What would be better still."""
 
 
 def _ratio(group: str, one: str, other: str, what: str, other_group: str | None = None) -> Any:
@@ -61,60 +63,73 @@ AT_LEAST: Final = "at least"
 AT_MOST: Final = "at most"
 TARGETS: Final = (
     Target(
-        "throughput, 64 in flight, 20 ms: to the latency bound",
-        AT_LEAST,
-        0.90,
-        _ratio(MAIN, "bridge", "latency bound", "per_second"),
+        "instructions a report, thousands",
+        AT_MOST,
+        550,
+        _figure("instructions a report, thousands"),
+        wanted=350,
     ),
     Target(
-        "the same to the official Python client called directly",
+        "throughput, 64 in flight, 20 ms: to the latency bound",
         AT_LEAST,
-        3.0,
+        0.85,
+        _ratio(MAIN, "bridge", "latency bound", "per_second"),
+        wanted=0.95,
+    ),
+    Target(
+        "throughput, 256 in flight, 20 ms: to the latency bound",
+        AT_LEAST,
+        0.50,
+        _ratio(WIDE, "bridge", "latency bound", "per_second"),
+        wanted=0.70,
+    ),
+    Target(
+        "throughput, 64 in flight, 20 ms: to the official Python client called directly",
+        AT_LEAST,
+        2.0,
         _ratio(MAIN, "bridge", "official Python client", "per_second"),
     ),
     Target(
         "the same to the official npm client called directly",
         AT_LEAST,
-        1.7,
+        1.2,
         _ratio(MAIN, "bridge", "official npm client", "per_second"),
     ),
     Target(
         "CPU per report, 64 in flight, to direct `requests.Session`",
         AT_MOST,
-        0.45,
+        0.25,
         _ratio(MAIN, "bridge", BASE, "cpu_us"),
+        wanted=0.15,
     ),
-    Target("the same, wanted", AT_MOST, 0.30, _ratio(MAIN, "bridge", BASE, "cpu_us")),
     Target(
         "p50 latency, 1 in flight, 0 ms, to direct `requests.Session`",
         AT_MOST,
-        0.90,
+        1.5,
         _ratio(ALONE, "bridge", BASE, "p50_ms"),
+        wanted=1.0,
     ),
     Target(
         "p99 latency, 64 in flight, to direct `requests.Session`",
         AT_MOST,
-        0.25,
+        0.30,
         _ratio(MAIN, "bridge", BASE, "p99_ms"),
+        wanted=0.24,
     ),
     Target(
         'spawn to first report, to `python -c "import requests"`',
         AT_MOST,
-        1.3,
+        1.8,
         _figure("start: first report to import, ratio"),
     ),
     Target(
         "spawn to first `bridge.info`, to the same",
         AT_MOST,
-        0.5,
+        1.0,
         _figure("start: bridge.info to import, ratio"),
     ),
-    Target("peak memory with 64 in flight", AT_MOST, 45, _figure(f"{MAIN}: peak MB, bridge"), "MB"),
     Target(
-        "throughput, 256 in flight against 64, 20 ms",
-        AT_LEAST,
-        2.0,
-        _ratio(WIDE, "bridge", "bridge", "per_second", MAIN),
+        "peak memory with 64 in flight", AT_MOST, 60, _figure(f"{MAIN}: peak MB, bridge"), "MB", wanted=45
     ),
     Target(
         "throughput, https against http, kept alive, 64 in flight, 20 ms",
@@ -153,12 +168,14 @@ TARGETS: Final = (
         AT_MOST,
         1.1,
         _ratio(ROWS, "bridge, 1,000,000 rows", "bridge, empty ledger", "cpu_us"),
+        wanted=1.0,
     ),
     Target(
         "ledger on PostgreSQL against one in a file, throughput, 64 in flight",
         AT_LEAST,
-        0.6,
+        0.7,
         _ratio(FLEET, "ledger on PostgreSQL", "ledger in a file", "per_second"),
+        wanted=1.0,
     ),
 )
 """What the bridge is held to, each as a ratio inside one run where that makes sense."""
@@ -173,7 +190,7 @@ def judge(results: Results) -> list[dict[str, Any]]:
         if value is not None:
             met = value >= target.bound if target.sign == AT_LEAST else value <= target.bound
         row = {"what": target.what, "value": value, "target": f"{target.sign} {target.bound:g}", "met": met}
-        rows.append({**row, "unit": target.unit})
+        rows.append({**row, "wanted": target.wanted, "unit": target.unit})
     return rows
 
 
@@ -199,11 +216,12 @@ def summarise(results: Results) -> dict[str, dict[str, dict[str, float]]]:
 def render(result: Mapping[str, Any]) -> str:
     """Write a result as Markdown: machine, targets, groups, figures, what was left out."""
     lines = [f"{result['machine']}. {result['versions']}. {result['date']}, {result['tookS']} s.", ""]
-    lines += ["| What | Value | Target | Met |", "|---|---|---|---|"]
+    lines += ["| What | Value | Target | Met | Wanted |", "|---|---|---|---|---|"]
     for row in result["targets"]:
         met = {True: "yes", False: "**no**", None: "not measured"}[row["met"]]
         value = "" if row["value"] is None else f"{row['value']:.3g} {row['unit']}".strip()
-        lines.append(f"| {row['what']} | {value} | {row['target']} | {met} |")
+        wanted = "" if row["wanted"] is None else f"{row['wanted']:g}"
+        lines.append(f"| {row['what']} | {value} | {row['target']} | {met} | {wanted} |")
     for group, contestants in result["groups"].items():
         lines += [
             "",

@@ -27,6 +27,7 @@ from bridge.settings import Settings
 
 if TYPE_CHECKING:
     from bridge.ledger.port import Store
+    from bridge.ledger.sqlite import SqliteStore
     from bridge.ops.metrics_file import MetricsFile
     from bridge.simulator import Simulator
     from bridge.upstream.client import Client
@@ -35,6 +36,8 @@ SANDBOX: Final = "sandbox"
 """Name of the sandbox as an endpoint and as a machine: a sandbox ledger is found again, whatever the port."""
 SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
+_HEAD_START_S: Final = 0.005
+"""How long requests are read before the ledger is opened, unless one of them needs it."""
 _WARM_UP_S: Final = 0.3
 """By then a caller that asks something at once has its answer, and was not slowed down by imports."""
 _NO_DRIVER: Final = (
@@ -74,7 +77,6 @@ class App:
         self._loading: list[Any] | None = None
         self._metrics_file: MetricsFile | None = None
         self._simulator: Simulator | None = None
-        self._instance: str | None = None
         self._has_hinted = False
         self.metrics = Metrics()
         self.keys: KeySource | _SandboxKeys
@@ -93,7 +95,7 @@ class App:
         self.ledger = Ledger(
             engine,
             None if is_memory else lambda instance: self._open_store(settings.ledger, machine, instance),
-            lambda instance: self._open_store(None, machine, instance),
+            lambda instance: self._open_file(None, machine, instance),
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
@@ -128,8 +130,7 @@ class App:
     def start(self) -> None:
         """Begin what runs beside the requests: the ledger, and recovery once it is open."""
         # What has come already is answered before the ledger takes the processor's time.
-        self.engine.call_soon(self.ledger.start)
-        self.engine.spawn(self._recover)
+        self.engine.call_at(self.engine.now() + _HEAD_START_S, lambda: self.engine.spawn(self._recover))
 
     def _recover(self) -> None:
         self.ledger.wait_until_open()
@@ -276,9 +277,12 @@ class App:
         proxy = (self.settings.proxy or "").rpartition("@")[2]
         return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
-    def _open_store(self, path: str | None, machine: str, instance: str) -> Store:
-        if path is not None and "://" in path:
-            return self._open_server(path, machine)
+    def _open_store(self, place: str, machine: str, instance: str) -> Store:
+        if "://" in place:
+            return self._open_server(place, machine, instance)
+        return self._open_file(place, machine, instance)
+
+    def _open_file(self, path: str | None, machine: str, instance: str) -> SqliteStore:
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
@@ -294,20 +298,18 @@ class App:
             random_bytes=self.engine.random_bytes,
         )
 
-    def _open_server(self, url: str, machine: str) -> Store:
+    def _open_server(self, url: str, machine: str, instance: str) -> Store:
         from bridge.ledger.postgres import PostgresStore
 
-        store = PostgresStore.open(
+        return PostgresStore.open(
             url,
             password=self.settings.ledger_password,
             policy=self._policy,
             machine=machine,
-            clock=self.engine.clock,
-            instance=self._instance,
+            boot_clock=self.engine.now,
+            wall_clock=self.engine.wall,
+            instance=instance,
         )
-        # A connection that is made again goes on under the same name, so that the rows stay ours.
-        self._instance = store.instance
-        return store
 
     def _hint_at_proxy(self) -> None:
         for name in _PROXY_VARIABLES:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.dist_clients import build_clients
+
 ROOT = Path(__file__).resolve().parent.parent
 _ENGINES = ("docker", "podman")
 _IMAGE = "report-bridge"
@@ -73,7 +75,8 @@ def main() -> int:
     args = parser.parse_args()
     target = ROOT / "dist"
     shutil.rmtree(target, ignore_errors=True)
-    for path in build_packages(target, find_epoch()):
+    epoch = find_epoch()
+    for path in [*build_packages(target, epoch), *build_clients(target, epoch)]:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         print(f"{digest}  dist/{path.name}  {len(data):,} bytes")

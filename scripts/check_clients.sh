@@ -33,13 +33,27 @@ set_up_go() {
     (cd interop && go mod download && go build -o ../../../.venv/staticcheck honnef.co/go/tools/cmd/staticcheck)
 }
 
+# The zip of `make dist` in the hands of somebody with an empty module.
+check_zip() {
+    folder=$(mktemp -d) &&
+        ../../.venv/bin/python -c 'import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path
+from scripts.dist_clients import pack_go; pack_go(Path(sys.argv[1]), 1_577_836_800)' "$folder" "$PWD/../.." &&
+        (
+            cd "$folder" && "$OLDPWD/../../.venv/bin/python" -m zipfile -e ./*.zip . &&
+                cp reportbridge/examples/bot/main.go . && go mod init example.test/bot &&
+                go mod edit -require anticaptcha-report-bridge/reportbridge@v0.0.0 \
+                    -replace anticaptcha-report-bridge/reportbridge=./reportbridge &&
+                go run .
+        ) && rm -rf "$folder"
+}
+
 check_go() {
     unformatted=$(gofmt -l .) &&
         { [ -z "$unformatted" ] || { echo "not formatted: $unformatted"; false; }; } &&
         go vet ./... && GOOS=windows go vet ./... && GOOS=darwin go vet ./... &&
         ../../.venv/staticcheck ./... &&
         go test $race -shuffle=on ./... &&
-        go run ./examples/bot &&
+        go run ./examples/bot && check_zip &&
         cd interop && go vet ./... && go test ./...
 }
 

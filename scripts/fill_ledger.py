@@ -20,8 +20,8 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bridge.ledger.sqlite import SqliteStore
 from bridge.engine import SystemClock
+from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 
 ENDPOINT: Final = "https://api.example.test"

@@ -112,13 +112,15 @@ def answer_member(member: Member) -> object:
     if isinstance(member, Call):
         plain(member.params)
         return success_response(member.id, member.params)
-    return invalid_response(member.id)
+    return invalid_response(member.rule, member.id)
 
 
 def answer(event: Event) -> object:
     """Answer one event as the service does."""
     if not isinstance(event, bytes):
-        return invalid_response() if isinstance(event, Oversize) else parse_error_response()
+        return (
+            invalid_response("message_too_large") if isinstance(event, Oversize) else parse_error_response()
+        )
     try:
         value = parse(event, MAX_DEPTH)
     except NotJson:

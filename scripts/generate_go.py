@@ -35,7 +35,7 @@ def _lines(model: Model) -> Iterator[str]:
     yield ""
     yield f"package {PACKAGE}"
     yield ""
-    yield 'import "encoding/json"'
+    yield from _imports(model)
     for enum in model.enums:
         yield ""
         yield from _comment(f"{enum.name}: {enum.description}")
@@ -58,6 +58,18 @@ def _lines(model: Model) -> Iterator[str]:
         [(f"Method{go_name(call.name)}", "", json.dumps(call.name)) for call in model.calls]
     )
     yield from _errors(model)
+    yield from _task_types(model)
+
+
+def _imports(model: Model) -> Iterator[str]:
+    names = ["encoding/json"]
+    if any(_has_key(struct) for struct in model.structs):
+        names += ["fmt", "log/slog"]
+    if any(field.type.is_time for struct in model.structs for field in struct.fields):
+        names.append("time")
+    yield "import ("
+    yield from (f'\t"{name}"' for name in names)
+    yield ")"
 
 
 def go_name(name: str) -> str:
@@ -84,6 +96,26 @@ def _struct(struct: Struct) -> Iterator[str]:
         yield from _comment(field.description, "\t")
         yield f'\t{go_name(field.name)} {_field_type(field)} `json:"{_tag(field)}"`'
     yield "}"
+    if _has_key(struct):
+        yield ""
+        yield from _comment("Format shows the value with the key masked, whatever the verb.")
+        yield f"func (v {struct.name}) Format(f fmt.State, _ rune) {{ _, _ = f.Write([]byte(show(v))) }}"
+        yield ""
+        yield from _comment("LogValue keeps the key out of log/slog.")
+        yield f"func (v {struct.name}) LogValue() slog.Value {{ return slog.StringValue(show(v)) }}"
+    elif _has_pointer_or_time(struct):
+        yield ""
+        yield from _comment("String shows what pointers point to, and times as RFC 3339.")
+        yield f"func (v {struct.name}) String() string {{ return show(v) }}"
+
+
+def _has_key(struct: Struct) -> bool:
+    return any(field.name == "clientKey" for field in struct.fields)
+
+
+def _has_pointer_or_time(struct: Struct) -> bool:
+    """Tell whether fmt alone would print an address or Go's own notation of a time."""
+    return any(_field_type(field).startswith("*") or field.type.is_time for field in struct.fields)
 
 
 def _tag(field: Field) -> str:
@@ -100,7 +132,7 @@ def _field_type(field: Field) -> str:
 
 def _type(type_: Type) -> str:
     text = {
-        "string": type_.name or "string",
+        "string": "time.Time" if type_.is_time else type_.name or "string",
         "boolean": "bool",
         "integer": "int64",
         "number": "float64",
@@ -124,6 +156,24 @@ def _errors(model: Model) -> Iterator[str]:
     yield ""
     yield from _comment("The kinds of errors (`error.data.kind`), explained in docs/errors.md.")
     yield from _constants([(f"Kind{go_name(one.kind)}", "", json.dumps(one.kind)) for one in model.errors])
+
+
+def _task_types(model: Model) -> Iterator[str]:
+    yield ""
+    yield from _comment(
+        "taskTypes has the methods that report a wrong and a right answer, none if empty, by the task type "
+        "in small letters."
+    )
+    yield "var taskTypes = map[string]struct{ wrong, right string }{"
+    width = max((len(task_type.name) for task_type in model.task_types), default=0) + len('"":')
+    for task_type in model.task_types:
+        key = f'"{task_type.name.lower()}":'
+        yield f"\t{key:<{width}} {{{_method(task_type.wrong)}, {_method(task_type.right)}}},"
+    yield "}"
+
+
+def _method(name: str | None) -> str:
+    return f"Method{go_name(name)}" if name else '""'
 
 
 def _constants(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:

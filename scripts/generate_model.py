@@ -16,6 +16,7 @@ MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer that JavaScript's numbers hold exactly (ECMA-262, Number.MAX_SAFE_INTEGER)."""
 
 _ANNOTATIONS = {"$schema", "$id", "title", "description", "examples", "default", "x-refusal"}
+_TIMES = {"Timestamp", "TimestampOrNull"}
 _KEYWORDS = {
     "string": {"enum", "minLength", "maxLength", "pattern"},
     "boolean": {"enum"},
@@ -44,6 +45,8 @@ class Type(NamedTuple):
     """The only values of a string, or none if any will do."""
     is_zero_valid: bool = True
     """False if the empty string, 0 or false does not fit, so that it can stand for "absent"."""
+    is_time: bool = False
+    """True for a string that holds an RFC 3339 time."""
 
 
 class Field(NamedTuple):
@@ -98,6 +101,14 @@ class Call(NamedTuple):
     result: str | None
 
 
+class TaskType(NamedTuple):
+    """A task type of the upstream with the methods that report a wrong and a right answer of it."""
+
+    name: str
+    wrong: str | None
+    right: str | None
+
+
 class Model(NamedTuple):
     """Everything that is generated for a client language."""
 
@@ -106,6 +117,7 @@ class Model(NamedTuple):
     aliases: tuple[Alias, ...]
     calls: tuple[Call, ...]
     errors: tuple[Error, ...]
+    task_types: tuple[TaskType, ...]
 
 
 def load_model() -> Model:
@@ -133,6 +145,7 @@ def load_model() -> Model:
         tuple(sorted(reader.aliases.values())),
         tuple(calls),
         tuple(_errors()),
+        tuple(sorted(_task_types())),
     )
 
 
@@ -189,7 +202,7 @@ class Reader:
     def _read_string(self, part: Mapping[str, Any], at: str) -> Type:
         is_zero_valid = not ({"enum", "pattern"} & set(part) or part.get("minLength", 0) > 0)
         if "enum" not in part:
-            return Type("string", is_zero_valid=is_zero_valid)
+            return Type("string", is_zero_valid=is_zero_valid, is_time=part.get("title") in _TIMES)
         values = tuple(value for value in part["enum"] if value is not None)
         if not all(isinstance(value, str) and value for value in values):
             raise Unsupported(f"{at}/enum: the values of a string must be strings that are not empty")
@@ -259,3 +272,12 @@ def _errors() -> Iterator[Error]:
     for row in [*table["wire"], *table["upstream"]]:
         code = row.get("code", row.get("errorId"))
         yield Error(row["kind"], code, row["outcome"], row["retryable"], row["message"])
+
+
+def _task_types() -> Iterator[TaskType]:
+    table = load_json("methods.json")
+    polarities = {
+        (name, row["polarity"]): row["name"] for row in table["methods"] for name in row["taskTypes"]
+    }
+    for name in {*table["uncoveredTaskTypes"], *(name for name, _ in polarities)}:
+        yield TaskType(name, polarities.get((name, "incorrect")), polarities.get((name, "correct")))

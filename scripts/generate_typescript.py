@@ -34,6 +34,7 @@ def _lines(model: Model) -> Iterator[str]:
         yield from _struct(struct)
     yield from _methods(model)
     yield from _errors(model)
+    yield from _task_types(model)
 
 
 def _struct(struct: Struct) -> Iterator[str]:
@@ -113,6 +114,19 @@ def _errors(model: Model) -> Iterator[str]:
     yield ""
     yield from _comment("A kind of error that this version knows; a later bridge may say others.")
     yield "export type ErrorKind = keyof typeof ERRORS;"
+
+
+def _task_types(model: Model) -> Iterator[str]:
+    yield ""
+    yield from _comment(
+        "Task types of the upstream with the methods that report a wrong and a right answer; null: none does."
+    )
+    yield "export const TASK_TYPES = {"
+    for task_type in model.task_types:
+        values = f"wrong: {json.dumps(task_type.wrong)}, right: {json.dumps(task_type.right)}"
+        yield f"  {task_type.name}: {{ {values} }},"
+    row = "{ readonly wrong: ReportMethod | null; readonly right: ReportMethod | null }"
+    yield f"}} as const satisfies Record<string, {row}>;"
 
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.pgserver import PgServer, serve
 from tests.process import BridgeProcess
+from tests.shaky_store import close_all
 
 # A deadline per example would fail on a busy machine, and slowness is not what properties are about.
 settings.register_profile(
@@ -49,6 +50,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def _memory_ledgers() -> Iterator[None]:
+    """Close the ledgers in memory that a test has opened."""
+    yield
+    close_all()
 
 
 @pytest.fixture

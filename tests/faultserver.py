@@ -127,13 +127,16 @@ class FaultServer:
         thread.start()
 
     def _listen(self) -> None:
-        with suppress(OSError):
-            while not self.is_over.is_set():
+        while not self.is_over.is_set():
+            try:
                 sock, _ = self._listener.accept()
-                self.connections += 1
-                peer = Peer(sock, self)
-                self._peers.append(peer)
-                self._start(self._serve, peer)
+            except OSError:  # left, or no descriptor to be had just now
+                self.is_over.wait(0.01)
+                continue
+            self.connections += 1
+            peer = Peer(sock, self)
+            self._peers.append(peer)
+            self._start(self._serve, peer)
 
     def _serve(self, peer: Peer) -> None:
         with suppress(OSError):

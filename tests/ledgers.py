@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import psycopg
 import pytest
 
+from bridge.engine import SystemClock
 from bridge.ledger import sqlite_driver
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.engine import SystemClock
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
 
@@ -29,7 +29,11 @@ START: Final = 1_767_225_600.0
 def make_ledger(path: Path) -> Path:
     """Make an empty ledger."""
     SqliteStore.open(
-        str(path), policy=PausePolicy("test"), machine="test", boot_clock=SystemClock.now, wall_clock=SystemClock.wall
+        str(path),
+        policy=PausePolicy("test"),
+        machine="test",
+        boot_clock=SystemClock.now,
+        wall_clock=SystemClock.wall,
     ).close()
     return path
 

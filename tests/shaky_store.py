@@ -15,8 +15,8 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.port import EventRow, Known, Seen
+from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -42,8 +42,8 @@ class Times:
 
 
 def open_memory(times: Times, enabled: bool = True, instance: str | None = None) -> SqliteStore:
-    """The real store, in memory."""
-    return SqliteStore.open(
+    """The real store, in memory; `close_all` closes it."""
+    store = SqliteStore.open(
         None,
         policy=PausePolicy("machine", enabled=enabled),
         machine="machine",
@@ -51,6 +51,17 @@ def open_memory(times: Times, enabled: bool = True, instance: str | None = None)
         wall_clock=lambda: times.wall,
         instance=instance,
     )
+    _opened.append(store)
+    return store
+
+
+def close_all() -> None:
+    """Close what `open_memory` has opened, as Python's own SQLite wants it; once more does no harm."""
+    while _opened:
+        _opened.pop().close()
+
+
+_opened: list[SqliteStore] = []
 
 
 class ShakyStore:

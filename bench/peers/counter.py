@@ -15,10 +15,11 @@ import threading  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any  # noqa: E402
 
-_COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "wakes": 0, "connections": 0}
+_COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "connections": 0}
 _MARKS: list[dict[str, int]] = []
 _MODULES: list[str] = []
 _PLACES: dict[Any, int] = {}
+_CLIENTS: list[Any] = []
 _WARM = 11  # bench.budgets.WARM reports and the first bridge.info
 _OURS = frozenset(sys.modules) - _BEFORE
 
@@ -31,25 +32,22 @@ def _profile(frame: FrameType, event: str, _argument: Any) -> None:
 
 
 def _count_writes() -> None:
-    from bridge.wire.stdio import Pump, Writer
+    from bridge.engine import Outlet
 
-    put, wake = Writer.put, Pump.wake
+    put = Outlet.put
 
-    def counted_put(self: Writer, *words: Any) -> None:
-        if not _MARKS:
-            _MODULES.extend(set(sys.modules) - _BEFORE - _OURS)
-        _COUNTS["writes"] += 1
-        _MARKS.append(dict(_COUNTS))
-        if len(_MARKS) == _WARM:
-            _PLACES.clear()
-        put(self, *words)
+    def counted(self: Outlet, piece: bytes) -> None:
+        if self.fd != 2:
+            if not _MARKS:
+                _MODULES.extend(set(sys.modules) - _BEFORE - _OURS)
+            _COUNTS["writes"] += 1
+            _COUNTS["connections"] = sum(client.stats().opened for client in _CLIENTS)
+            _MARKS.append(dict(_COUNTS))
+            if len(_MARKS) == _WARM:
+                _PLACES.clear()
+        put(self, piece)
 
-    def counted_wake(self: Pump) -> None:
-        _COUNTS["wakes"] += 1
-        wake(self)
-
-    Writer.put = counted_put  # type: ignore[method-assign]
-    Pump.wake = counted_wake  # type: ignore[method-assign]
+    Outlet.put = counted  # type: ignore[method-assign]
 
 
 def _count_commits() -> None:
@@ -67,43 +65,29 @@ def _count_commits() -> None:
     SqliteStore.transact = counted  # type: ignore[method-assign]
 
 
-def _count_connections() -> None:
-    from bridge.upstream.pool import Pool
-
-    count_opened = Pool.count_opened
-
-    def counted(self: Pool) -> None:
-        _COUNTS["connections"] += 1
-        count_opened(self)
-
-    Pool.count_opened = counted  # type: ignore[method-assign]
-
-
 def _wrap_late() -> None:
-    """Wrap what loads after the start as soon as it is loaded, so that the start loads nothing for us."""
+    from bridge import app
     from bridge.app import App
 
-    client_now = App._client_now
-    journal_opened: list[int] = []
+    app._HEAD_START_S = 1.0  # type: ignore[misc]  # goes by the clock
+    load_client = App._load_client
 
-    def wrapped(self: App) -> Any:
-        client = client_now(self)
-        if not journal_opened:
-            journal_opened.append(1)
-            _count_connections()
-            _count_commits()
-        return client
+    def wrapped(self: App) -> None:
+        load_client(self)
+        assert self._client is not None
+        _CLIENTS.append(self._client)
+        _count_commits()
 
-    App._client_now = wrapped  # type: ignore[method-assign]
+    App._load_client = wrapped  # type: ignore[method-assign]
     App.warm_up_later = lambda self: None  # type: ignore[method-assign]  # goes by the clock
 
 
 def main() -> int:
     """Serve with the counters on."""
     from bridge.cli.main import main as serve
-    from bridge.reports import service
+    from bridge.reports import recovery
 
-    service.SWEEP_S = 3600.0  # type: ignore[misc]  # sweeps go by the clock, and counts must not
+    recovery.SWEEP_S = 3600.0  # type: ignore[misc]  # sweeps go by the clock, and counts must not
     _count_writes()
     _wrap_late()
     threading.setprofile(_profile)

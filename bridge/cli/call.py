@@ -14,18 +14,11 @@ from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.resources import load_json
-from bridge.core.text import suggest
+from bridge.core.text import escape, suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
 
 HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
-EPILOG = """examples:
-  report-bridge call reportIncorrectImageCaptcha taskId=123
-  report-bridge call bridge.listReports outcome=unknown limit=5 --json
-  report-bridge call reportCorrectRecaptcha taskId=123 --sandbox
-
-exit codes: 0 accepted, 1 refused, paused or late, 2 usage, 3 configuration,
-4 key missing or unknown, 5 outcome unknown, 6 upstream not reached"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +128,6 @@ def _headline(error: Mapping[str, Any]) -> str:
     data = error.get("data", {})
     outcome = data.get("outcome") or "failed"
     sentence = data.get("sentence") or error["message"]
-    text = f"{outcome}: {sentence} ({data.get('kind', 'error')}, code {error['code']})"
+    text = f"{outcome}: {escape(sentence)} ({data.get('kind', 'error')}, code {error['code']})"
     row = upstream_row(error["code"], data.get("errorCode")) if error["code"] > 0 else wire_row(data["kind"])
     return f"{text}\n{row.advice}" if row.advice and exit_for({"error": error}) != exits.DONE else text

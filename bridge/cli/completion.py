@@ -14,10 +14,6 @@ from bridge.cli.parsers import Command, Flag, read_commands
 from bridge.cli.terminal import print_text
 
 HELP = "Print completions for a shell."
-EPILOG = """the printed text belongs into:
-  bash  ~/.local/share/bash-completion/completions/report-bridge
-  zsh   a folder of $fpath, named _report-bridge
-  fish  ~/.config/fish/completions/report-bridge.fish"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from bridge.core import exits
 from bridge.core.text import plural
@@ -16,17 +17,8 @@ if TYPE_CHECKING:
 
 HELP = "Show a conversation with the bridge in the sandbox: no account, no key, no network."
 
-_IMAGE: Final = "reportIncorrectImageCaptcha"
-_OTHERS_TASK: Final = 9_000_000_000_003_006
-"""Magic id of the simulator: a task of another account, refused with error 16."""
-
-
-class _Scene(NamedTuple):
-    """One step: what is said about it, what is sent, and what the answer must hold."""
-
-    title: str
-    request: Any
-    expected: tuple[str, ...]
+_LATE_S: Final = 75
+"""Age of the task that is too late: the API forgets tasks after 60 s."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,61 +48,19 @@ def run(_args: Any) -> int:
     return exits.DONE
 
 
-def _play(scene: _Scene, source: IO[bytes], sink: IO[bytes]) -> bool:
-    request = json.dumps(scene.request, separators=(",", ":"))
-    print(f"\n# {scene.title}\n--> {request}")
+def _play(scene: dict[str, Any], source: IO[bytes], sink: IO[bytes]) -> bool:
+    request = json.dumps(scene["request"], separators=(",", ":"))
+    print(f"\n# {scene['title']}\n--> {request}")
     source.write(request.encode("ascii") + b"\n")
     source.flush()
     answer = sink.readline().decode("ascii").rstrip("\n")
     print(f"<-- {answer}")
-    return all(part in answer for part in scene.expected)
+    return all(part in answer for part in scene["expected"])
 
 
-def _scenes(now: float) -> tuple[_Scene, ...]:
-    late = round(now - 75)
-    return (
-        _Scene(
-            "Accepted: the answer to image task 1001 was wrong, and the API took the report.",
-            _call(1, _IMAGE, taskId=1001),
-            ('"outcome":"accepted"', '"replayed":false'),
-        ),
-        _Scene(
-            "Duplicate: the same report again is answered from the ledger; nothing is sent.",
-            _call(2, _IMAGE, taskId=1001),
-            ('"outcome":"accepted"', '"replayed":true'),
-        ),
-        _Scene(
-            "Late: the worker finished 75 s ago, the API forgets tasks after 60 s; nothing is sent.",
-            _call(3, _IMAGE, taskId=1002, completedAt=late),
-            ('"code":-32010', '"ageSeconds":'),
-        ),
-        _Scene(
-            "Wrong kind: a reCAPTCHA task cannot be reported as an image; the hint names the method.",
-            _call(4, _IMAGE, taskId=1003, taskType="RecaptchaV2TaskProxyless"),
-            ('"code":-32012', "reportIncorrectRecaptcha"),
-        ),
-        _Scene(
-            "Refused by the API: error 16 has many causes; the hints rank them by what is known.",
-            _call(5, _IMAGE, taskId=_OTHERS_TASK, completedAt=round(now), taskType="ImageToTextTask"),
-            ('"code":16', '"hints":['),
-        ),
-        _Scene(
-            "Bad request: the answer points at the mistake and repeats none of the input.",
-            _call(6, _IMAGE, taskId="1004"),
-            ('"code":-32602', '"pointer":"/taskId"'),
-        ),
-        _Scene(
-            "Batch: every member is judged alone and answered in its place; a notification is not.",
-            [
-                _call(7, "reportIncorrectRecaptcha", taskId=1005, taskType="RecaptchaV3TaskProxyless"),
-                {"jsonrpc": "2.0", "method": "reportCorrectRecaptcha", "params": {"taskId": 1006}},
-                {"jsonrpc": "2.0", "id": 8, "method": "solveCaptcha"},
-                _call(9, "bridge.getReport", taskId=1001),
-            ],
-            ('"id":7,"result"', '"code":-32601', '"id":9,"result"'),
-        ),
-    )
-
-
-def _call(id: int, method: str, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+def _scenes(now: float) -> list[dict[str, Any]]:
+    """What is shown: the title of each step, what is sent, and what the answer must hold."""
+    with open(os.path.join(os.path.dirname(__file__), "demo.json"), encoding="utf-8") as file:
+        text = file.read().replace('"$late"', str(round(now - _LATE_S))).replace('"$now"', str(round(now)))
+    scenes: list[dict[str, Any]] = json.loads(text)
+    return scenes

@@ -16,9 +16,6 @@ from bridge.settings import load
 from bridge.settings.parsing import is_database
 
 HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
-EPILOG = """With --online it also asks the configured upstream for the head of its base
-address: no key and no report is sent. Exit code 1 if a check failed; warnings
-alone leave it at 0."""
 _COLOURS = {OK: "blue", WARNING: "warn", FAILED: "bad"}
 
 

@@ -6,6 +6,7 @@ Imports argparse late: `read_plain_flags` does without it in the usual starts of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def make_parser(name: str) -> ArgumentParser:
 
     module = importlib.import_module(COMMANDS[name].module)
     rows = settings_of(name)
-    epilog = [getattr(module, "EPILOG", "").strip("\n")]
+    epilog = [read_epilog(name)]
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
         epilog.insert(0, _fill(f"settings, explained by `{PROGRAM} help environment`:", names))
@@ -116,6 +117,17 @@ def make_parser(name: str) -> ArgumentParser:
                 flag, dest=_PREFIX + row.name, action="store_const", const=value, help=argparse.SUPPRESS
             )
     return parser
+
+
+def read_epilog(name: str) -> str:
+    """Return what the help of a command ends with: actions and examples, from a file of its own."""
+    try:
+        with open(
+            os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt"), encoding="utf-8"
+        ) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def spell_word(action: argparse.Action) -> str:

@@ -16,10 +16,6 @@ from bridge.core.resources import load_json
 from bridge.core.text import suggest
 
 HELP = "Explain a command, an error code, or a topic: " + ", ".join(TOPICS) + "."
-EPILOG = """examples:
-  report-bridge help history
-  report-bridge help 16
-  report-bridge help errors window_closed"""
 _WIDTH: Final = 80
 
 

@@ -25,16 +25,6 @@ from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
 
 HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
-EPILOG = """actions:
-  list         reports, newest first; also without an action
-  show TASK    one report and everything that happened to it
-  export       all reports as CSV or JSON lines, newest first
-  prune        delete reports older than 90 days (or --before), none of today's
-  path         print where the ledger is
-
-examples:
-  report-bridge history --since 24h --outcome refused
-  report-bridge history export --output reports.csv"""
 
 FIELDS: Final = (
     "taskId", "method", "account", "state", "outcome", "code", "kind", "attempts", "recordedAt", "finishedAt",
@@ -260,7 +250,8 @@ def _show(args: argparse.Namespace) -> None:
 
 def _spell(value: Any) -> str:
     if isinstance(value, list):
-        return "; ".join(_spell(item) for item in value)
+        items = [_spell(item) for item in value]
+        return (" " if all(item.endswith(".") for item in items) else "; ").join(items)
     if isinstance(value, dict):
         return str(value.get("message") or json.dumps(value))
     return value if isinstance(value, str) else json.dumps(value)

@@ -19,20 +19,9 @@ from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.copying import End
-    from bridge.ledger.store import Store
+    from bridge.ledger.port import Store
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
-EPILOG = """actions:
-  copy FROM TO  copy a ledger into an empty one, of either kind; goes on where
-                it was broken off
-  check         look for damage; with --full, read everything
-  migrate       make the tables, or bring them to this version, and no more
-  path          print where the ledger is, without a password
-
-examples:
-  report-bridge ledger copy ledger.sqlite3 postgresql://bridge@db.example/bridge
-  report-bridge ledger check --full
-  report-bridge ledger migrate --ledger postgresql://owner@db.example/bridge"""
 
 ACTIONS: Final = ("copy", "check", "migrate", "path")
 

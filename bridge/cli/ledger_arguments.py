@@ -22,7 +22,7 @@ from bridge.settings.parsing import is_database, mask_password
 from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
-    from bridge.ledger.store import Store
+    from bridge.ledger.port import Store
 
 SETTINGS = ("url", "ledger")
 """The settings that reading a ledger needs."""

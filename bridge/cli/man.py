@@ -13,9 +13,6 @@ from bridge.core.exits import EXITS
 from bridge.settings.table import OTHER_VARIABLES, TABLE
 
 HELP = "Print the manual page in roff."
-EPILOG = """examples:
-  report-bridge man > ~/.local/share/man/man1/report-bridge.1
-  report-bridge man | man -l -"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

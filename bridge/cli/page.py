@@ -6,7 +6,7 @@ Everything foreign is escaped. Every chart has its numbers in a table behind it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bridge import __version__
@@ -91,112 +91,70 @@ def _warnings(summary: dict[str, Any]) -> str:
 def _outcomes(summary: dict[str, Any]) -> str:
     unit, points = summary["timeline"]["unit"], summary["timeline"]["points"]
     shown = [name for name in STATES if any(point[name] for point in points)]
-    labels = [point["at"][5:] if unit == "day" else point["at"] for point in points]
-    series = {name: [point[name] for point in points] for name in shown}
-    title = f"Outcomes by {unit}"
-    described = f"Stacked columns, one for each {unit}: {', '.join(_NAMES[name] for name in shown)}."
-    rows = [[point["at"], *(f"{point[name]:,}" for name in shown)] for point in points]
-    return _figure(
-        "outcomes",
-        title,
-        "",
-        drawing.columns("outcomes", title, described, labels, series),
-        shown,
-        _table([unit, *(_NAMES[name] for name in shown)], rows),
-    )
+    words = f"Stacked columns, one for each {unit}: {', '.join(_NAMES[name] for name in shown)}."
+    chart = _columns("outcomes", f"Outcomes by {unit}", words, _labels(summary), points, shown)
+    rows = [[point["at"], *_numbers(point, shown)] for point in points]
+    table = _table([unit, *(_NAMES[name] for name in shown)], rows)
+    return _figure("outcomes", f"Outcomes by {unit}", "", chart, shown, table)
 
 
 def _ages(summary: dict[str, Any]) -> str:
-    ages = summary["ages"]
+    ages, bins = summary["ages"], summary["ages"]["bins"]
     title = f"Age of the task at the report, against the {WALL_S}-second wall"
     if not ages["known"]:
-        text = "No report told completedAt, so no age is known. Pass the endTime that getTaskResult answers."
-        return f'<section class="card"><h2>{markup(title)}</h2><p>{text}</p></section>'
-    bins = ages["bins"]
+        return _card(
+            title, "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
+        )
     shown = [name for name in FATES if any(row[name] for row in bins)]
-    labels = [str(row["from"]) for row in bins]
-    series = {name: [row[name] for row in bins] for name in shown}
     wall = next(index for index, row in enumerate(bins) if row["from"] == WALL_S)
     words = (
         f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
         f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
     )
-    rows = [[_edge(row, "s"), *(f"{row[name]:,}" for name in shown)] for row in bins]
+    labels = [str(row["from"]) for row in bins]
+    chart = _columns("ages", title, words, labels, bins, shown, [(wall, f"wall: {WALL_S} s")], True)
+    rows = [[_edge(row, "s"), *_numbers(row, shown)] for row in bins]
+    axis = "seconds since the worker finished; steps of 5 s up to the wall, wider after it"
     return _figure(
-        "ages",
-        title,
-        words,
-        drawing.columns("ages", title, words, labels, series, [(wall, f"wall: {WALL_S} s")], True),
-        shown,
-        _table(["age", *(_NAMES[name] for name in shown)], rows),
-        "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
+        "ages", title, words, chart, shown, _table(["age", *(_NAMES[name] for name in shown)], rows), axis
     )
-
-
-def _edge(row: dict[str, Any], unit: str) -> str:
-    return f"{row['from']} {unit} and more" if row["to"] is None else f"{row['from']} to {row['to']} {unit}"
 
 
 def _reasons(summary: dict[str, Any]) -> str:
-    rows = [(row, "refused") for row in summary["refused"]] + [
-        (row, "not_sent") for row in summary["notSent"]
-    ]
     title = "Why reports were refused or not sent"
-    if not rows:
-        return f'<section class="card"><h2>{title}</h2><p>None was.</p></section>'
-    rows.sort(key=lambda item: -item[0]["reports"])
-    drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in rows[:10]]
-    table = [
-        [
-            str(row["code"]),
-            _NAMES[colour],
-            f"{row['reports']:,}",
-            row["message"] + "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items()),
-            row["advice"],
-        ]
-        for row, colour in rows
-    ]
-    described = "; ".join(f"{label}: {value:,}" for label, value, _ in drawn)
-    return _figure(
-        "reasons",
-        title,
-        "",
-        drawing.bars("reasons", title, described, drawn),
-        ["refused", "not_sent"],
-        _table(["code", "outcome", "reports", "meaning", "what to do"], table, words=(3, 4)),
-    )
+    found = [(row, "refused") for row in summary["refused"]]
+    found += [(row, "not_sent") for row in summary["notSent"]]
+    if not found:
+        return _card(title, "None was.")
+    found.sort(key=lambda item: -item[0]["reports"])
+    drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in found[:10]]
+    rows = []
+    for row, colour in found:
+        causes = "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items())
+        meaning = row["message"] + causes
+        rows.append([str(row["code"]), _NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
+    words = "; ".join(f"{label}: {value:,}" for label, value, _ in drawn)
+    table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows, words=(3, 4))
+    chart = drawing.bars("reasons", title, words, drawn)
+    return _figure("reasons", title, "", chart, ["refused", "not_sent"], table)
 
 
 def _latency(summary: dict[str, Any]) -> str:
-    latency = summary["latency"]
-    title = "How long the last attempt took"
+    title, latency = "How long the last attempt took", summary["latency"]
     if not latency["attempts"]:
-        return f'<section class="card"><h2>{title}</h2><p>Nothing was sent.</p></section>'
-    bins = latency["bins"]
+        return _card(title, "Nothing was sent.")
+    bins = list(latency["bins"])
     while len(bins) > 4 and not bins[-1]["reports"]:
-        bins = bins[:-1]
+        bins.pop()
     words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
     marks = [(_place(bins, latency["p50Ms"]), "p50"), (_place(bins, latency["p95Ms"]), "p95")]
     if marks[1][0] - marks[0][0] < 1:
-        marks = marks[1:]
-    rows = [[_edge(row, "ms"), f"{row['reports']:,}"] for row in bins]
-    return _figure(
-        "latency",
-        title,
-        words,
-        drawing.columns(
-            "latency",
-            title,
-            words,
-            [drawing.short(row["from"]) for row in bins],
-            {"latency": [row["reports"] for row in bins]},
-            marks,
-            True,
-        ),
-        [],
-        _table(["latency", "reports"], rows),
-        "milliseconds; steps grow to the right",
-    )
+        del marks[0]
+    series = [{"latency": row["reports"]} for row in bins]
+    labels = [drawing.short(row["from"]) for row in bins]
+    chart = _columns("latency", title, words, labels, series, ["latency"], marks, True)
+    table = _table(["latency", "reports"], [[_edge(row, "ms"), f"{row['reports']:,}"] for row in bins])
+    return _figure("latency", title, words, chart, [], table, "milliseconds; steps grow to the right")
 
 
 def _place(bins: list[dict[str, Any]], value: int) -> float:
@@ -207,38 +165,64 @@ def _place(bins: list[dict[str, Any]], value: int) -> float:
 
 
 def _pauses(summary: dict[str, Any]) -> str:
-    title = "Pauses: when the bridge stopped itself"
-    if not summary["pauses"]:
-        return f'<section class="card"><h2>{title}</h2><p>No pause opened.</p></section>'
-    points = summary["timeline"]["points"]
-    unit = summary["timeline"]["unit"]
-    labels = [point["at"][5:] if unit == "day" else point["at"] for point in points]
-    rows = [
-        [row["rule"], row["cause"], f"{row['openings']:,}", _show_time(row["lastHour"])]
-        for row in summary["pauses"]
-    ]
-    described = f"Pauses opened in each {unit}; {sum(row['openings'] for row in summary['pauses'])} in all."
-    return _figure(
-        "pauses",
-        title,
-        "",
-        drawing.columns(
-            "pauses", title, described, labels, {"pauses": [point["pauses"] for point in points]}
-        ),
-        ["pauses"],
-        _table(["rule", "cause", "times", "last"], rows),
+    title, pauses, unit = (
+        "Pauses: when the bridge stopped itself",
+        summary["pauses"],
+        summary["timeline"]["unit"],
     )
+    if not pauses:
+        return _card(title, "No pause opened.")
+    words = f"Pauses opened in each {unit}; {sum(row['openings'] for row in pauses)} in all."
+    points = summary["timeline"]["points"]
+    chart = _columns("pauses", title, words, _labels(summary), points, ["pauses"])
+    rows = [
+        [row["rule"], row["cause"], f"{row['openings']:,}", _show_time(row["lastHour"])] for row in pauses
+    ]
+    return _figure("pauses", title, "", chart, ["pauses"], _table(["rule", "cause", "times", "last"], rows))
 
 
 def _groups(summary: dict[str, Any]) -> str:
     by = summary["by"]
     names = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
-    rows = [[str(row[by]), *(f"{row[name]:,}" for name in names)] for row in summary["groups"][-400:]]
+    rows = [[str(row[by]), *_numbers(row, names)] for row in summary["groups"][-400:]]
     table = _table([by, *(name.replace("_", " ").replace("error16", "error 16") for name in names)], rows)
     return (
         f'<section class="card"><h2>By {markup(by)}</h2>'
         f"<details><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
     )
+
+
+# --- their parts -----------------------------------------------------------------------------
+
+
+def _columns(
+    name: str,
+    title: str,
+    words: str,
+    labels: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    shown: Sequence[str],
+    *options: Any,
+) -> str:
+    series = {key: [row[key] for row in rows] for key in shown}
+    return drawing.columns(name, title, words, labels, series, *options)
+
+
+def _labels(summary: dict[str, Any]) -> list[str]:
+    skipped = 5 if summary["timeline"]["unit"] == "day" else 0
+    return [point["at"][skipped:] for point in summary["timeline"]["points"]]
+
+
+def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{row[name]:,}" for name in names]
+
+
+def _edge(row: dict[str, Any], unit: str) -> str:
+    return f"{row['from']} {unit} and more" if row["to"] is None else f"{row['from']} to {row['to']} {unit}"
+
+
+def _card(title: str, text: str) -> str:
+    return f'<section class="card"><h2>{markup(title)}</h2><p>{markup(text)}</p></section>'
 
 
 def _figure(

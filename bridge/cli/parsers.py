@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from bridge.cli.commands import COMMANDS, TOPICS
-from bridge.cli.flags import make_parser, settings_of, shown_flag, spell_word
+from bridge.cli.flags import make_parser, read_epilog, settings_of, shown_flag, spell_word
 
 _FILES: Final = ("PATH", "FILE", "F")
 
@@ -51,14 +51,14 @@ class Command(NamedTuple):
 
 def read_commands() -> Iterator[Command]:
     """Yield every command in the order of the overview."""
-    for name, row in COMMANDS.items():
+    for name in COMMANDS:
         parser = make_parser(name)
         shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
         words = [action for action in shown if not action.option_strings]
         yield Command(
             name,
             (parser.description or "").replace("\n", " "),
-            getattr(__import__(row.module, fromlist=["EPILOG"]), "EPILOG", ""),
+            read_epilog(name),
             _known_words(name) or next((_choices(word) for word in words), ()),
             tuple(map(spell_word, words)),
             tuple(_read_flag(action) for action in shown if action.option_strings),

@@ -19,13 +19,6 @@ from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets, load
 
 HELP = "Show which pauses hold reports back, or turn them into a probe with the next report."
-EPILOG = """actions:
-  list      the pauses that hold now, and why; also without an action
-  resume    let the next report probe; --scope chooses the pauses
-
-examples:
-  report-bridge pauses
-  report-bridge pauses resume --scope key"""
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
@@ -75,8 +68,8 @@ def _list(args: argparse.Namespace) -> None:
     for place, state in found:
         about = " ".join(dict(policy.parts(state.key)).values()) or "this machine"
         opened = "" if state.opened_at is None else show_time(state.opened_at)
-        rows.append((policy.scope(state), state.cause or "", about, _ends(state), opened, place))
-    lines = screen.table(("scope", "cause", "about", "ends", "opened (UTC)", "upstream"), rows, left=6)
+        rows.append((policy.scope(state), state.cause or "", _ends(state), about, opened, place))
+    lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
         advice = _advice(cause)
         lines += ["", *screen.wrap(f"{cause}: {advice}")] if advice else []
@@ -89,7 +82,7 @@ def _ends(state: PauseState) -> str:
         return "a report is probing now"
     if state.ends_at is None:
         return "when a person acts: pauses resume"
-    return f"in {show_length(left_s)}, by a probe" if left_s > 0 else "the next report probes"
+    return f"in {show_length(left_s)}: the next report probes" if left_s > 0 else "the next report probes"
 
 
 def _advice(cause: str) -> str:

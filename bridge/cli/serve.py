@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from bridge.app import App
 
 HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
-EPILOG = """\
-examples:
-  report-bridge --sandbox                      try it without an account
-  report-bridge --key-file ~/.anticaptcha.key  serve a program that spawns it
-  jq -c . requests.json | report-bridge        one message per line
-"""
 SETTLE_S: Final = 2.0
 """How long the end waits for what was given up to be recorded."""
 LOOK_S: Final = 0.02
@@ -145,7 +139,7 @@ class Server:
             "started",
             version=__version__,
             pid=os.getpid(),
-            url=self._app.endpoint,
+            url=self._app.url,
             ledger=self._settings.ledger if "://" not in self._settings.ledger else "postgresql",
             sandbox=self._settings.sandbox,
         )

@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
         if args.ready_file is not None:
             _remove(args.ready_file)  # one left by an earlier run would tell a port nobody serves
     except OSError as problem:
-        return _complain(f"the ready file {args.ready_file} cannot be written: {problem.strerror}", exits.CONFIG)
+        return _complain(
+            f"the ready file {args.ready_file} cannot be written: {problem.strerror}", exits.CONFIG
+        )
     try:
         base_url = simulator.start()
     except OSError as problem:
@@ -114,7 +116,7 @@ def _announce(base_url: str) -> None:
 
 
 def _end_on_signals(engine: Engine) -> Callable[[float | None], bool]:
-    """Return what waits so many seconds (None: as long as it takes) for a signal, and says whether one came."""
+    """Return what waits so many seconds (None: for ever) for a signal, and says whether one came."""
     import signal
 
     waiter = engine.waiter()

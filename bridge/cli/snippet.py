@@ -14,11 +14,6 @@ from typing import Final
 from bridge.cli.terminal import print_text
 
 HELP = "Print an integration with the paths of this machine, which starts the bridge in the sandbox."
-EPILOG = """Each snippet runs without an account; its comments say what to do first, and what for a real one.
-
-examples:
-  report-bridge snippet python > first_report.py && python3 first_report.py
-  report-bridge snippet shell | sh"""
 
 SNIPPETS: Final = ("node", "go", "python", "shell", "systemd", "docker")
 _FOLDER: Final = os.path.join(os.path.dirname(__file__), "snippets")

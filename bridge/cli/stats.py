@@ -23,10 +23,6 @@ from bridge.core.text import escape, plural
 from bridge.ledger.figures import Reader, Span
 
 HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, risks. Times are UTC."
-EPILOG = """examples:
-  report-bridge stats --since 7d
-  report-bridge stats --by error --json
-  report-bridge stats --tasks-per-day 400 --html report.html"""
 
 _TITLES: Final = {
     "accepted": "accepted by the API",

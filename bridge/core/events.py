@@ -52,7 +52,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         INFO,
         "Stopping ({reason}); requests still to be answered: {in_flight}.",
         {"reason": "string", "in_flight": "integer"},
-        "Once, when no more input is taken; `in_flight` counts all requests that were read and not answered yet.",
+        "Once, when no more input is taken; `in_flight` counts requests that were read and not answered yet.",
     ),
     "stopped": EventRow(
         INFO,
@@ -261,12 +261,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The input ended before anything was read; with docker use run -i.",
         {},
         "At the end of input, if it is no terminal and not one byte came.",
-    ),
-    "oversize": EventRow(
-        WARNING,
-        "A message is over the limit of {limit} bytes and was dropped.",
-        {"limit": "integer"},
-        "One answer with a null id tells the caller too.",
     ),
     # --- this program ---
     "metrics_unwritable": EventRow(

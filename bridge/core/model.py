@@ -398,4 +398,18 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Operation = Claim | Begin | Record | Settle | Withdraw | Narrow | Look | Sweep | Listing | Pauses | Resume | Heed | Prune
+Operation = (
+    Claim
+    | Begin
+    | Record
+    | Settle
+    | Withdraw
+    | Narrow
+    | Look
+    | Sweep
+    | Listing
+    | Pauses
+    | Resume
+    | Heed
+    | Prune
+)

@@ -168,8 +168,9 @@ class Loop(Protocol):
     """The greenlet that turns."""
     switch: Callable[[], Any]
     """Let the loop turn until somebody switches back."""
-    call_soon: Callable[..., object]
-    """Call something with arguments after what runs now."""
+
+    def call_soon(self, call: Callable[..., object], *arguments: Any) -> object:
+        """Call something after what runs now."""
 
     def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
         """Call something in so many seconds, or earlier; replaces what was asked before."""
@@ -327,5 +328,5 @@ class Engine:
         self._loop.post(call, arguments)
 
     def close(self) -> None:
-        """Let go of the loop, at the end of a thread that had an engine of its own. Nothing may wait any more."""
+        """Let go of the loop, at the end of a thread that had an engine of its own; nothing may wait."""
         self._loop.close()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final
 
-from gevent.hub import get_hub
+from gevent._hub_local import get_hub_if_exists, set_hub
+from gevent.hub import Hub
 
 LOOK_S: Final = 1.0
 """How late a timer may be after the machine has slept, in seconds: the loop's own timers stand still then."""
@@ -19,7 +20,13 @@ class GeventLoop:
     """gevent's loop of this thread; fits `bridge.engine.core.Loop`."""
 
     def __init__(self) -> None:
-        self.hub = get_hub()
+        hub = get_hub_if_exists()  # type: ignore[no-untyped-call]
+        if hub is None:
+            # Not the default loop: made a second time in a process, that one collects the exit status of
+            # every child, and who waits for his own takes a lost one for 0.
+            hub = Hub(default=False)  # type: ignore[no-untyped-call]
+            set_hub(hub)  # type: ignore[no-untyped-call]
+        self.hub: Any = hub
         self._loop = self.hub.loop
         self.switch: Callable[[], Any] = self.hub.switch
         self.call_soon: Callable[..., object] = self._loop.run_callback
@@ -71,7 +78,10 @@ class GeventLoop:
             except BaseException as error:
                 return None, error
 
-        self.hub.threadpool.spawn(guarded).rawlink(lambda result: done(*result.value))
+        def tell(result: Any) -> None:
+            done(*result.value)
+
+        self.hub.threadpool.spawn(guarded).rawlink(tell)
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end."""

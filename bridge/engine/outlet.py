@@ -41,7 +41,7 @@ class Outlet:
         on_room: Callable[[], object] = lambda: None,
         on_lost: Callable[[int], object] = lambda _count: None,
     ) -> None:
-        self._fd = fd
+        self.fd = fd
         self._engine = engine
         self._on_room = on_room
         self._on_lost = on_lost
@@ -93,7 +93,7 @@ class Outlet:
             try:
                 if not self._can_write():
                     return False
-                count = os.write(self._fd, self._gather())
+                count = os.write(self.fd, self._gather())
             except BlockingIOError:
                 return False
             except OSError:
@@ -143,7 +143,7 @@ class Outlet:
             self._engine.spawn(self._write_when_possible, self._engine)
 
     def _write_when_possible(self, engine: Engine) -> None:
-        readiness = engine.readiness(self._fd)
+        readiness = engine.readiness(self.fd)
         try:
             while not self.flush():
                 readiness.wait_writable()

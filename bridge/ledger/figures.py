@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.core.model import Listing, PauseState, Row
 from bridge.core.redact import Secret
-from bridge.ledger.store import EventRow
+from bridge.ledger.port import EventRow
 from bridge.ledger.trouble import LedgerTrouble
 
 MAX_AGE_S: Final = 600

@@ -1,8 +1,8 @@
-"""The ledger in good and bad days: one store for the promise, and the same store in memory for the time without it.
+"""What is owed to the ledger: reports and pauses as they are in the store in memory, which stands in for it.
 
-While the ledger is in trouble an operation runs in memory, upon what the ledger last told or can still be asked.
-What changes there is owed: it is the truth, and it is brought to the ledger as a whole when that works again, not
-replayed step by step. One thread drives it (see `bridge.ledger.writer`), and it has no clock of its own.
+What changes in memory is the truth, and it is brought to the ledger as a whole when that works again, not
+replayed step by step. Decides nothing about trouble, and asks nobody. Imported by `bridge.ledger.failover`
+only.
 """
 
 from __future__ import annotations
@@ -10,410 +10,104 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import (
-    DONE,
-    GUARD_S,
-    NOT_SENT,
-    QUEUED,
-    SENDING,
-    WAITING,
-    Begin,
-    Begun,
-    Claim,
-    Claimed,
-    Gate,
-    Heed,
-    Listing,
-    Look,
-    Narrow,
-    Operation,
-    PauseKey,
-    Pauses,
-    PauseState,
-    Prune,
-    Recorded,
-    Resume,
-    Row,
-    Sweep,
-    Swept,
-    Task,
-)
-from bridge.ledger.port import Failed, Forget, Known, Restore, Restored, Store, Teach, Unavailable
-from bridge.ledger.transactions import READS, merge_windows
-from bridge.ledger.translation import Accounts, View
-from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble
+from bridge.core.model import DONE, Listing, Look, Narrow, Operation, PauseKey, PauseState, Row, Task
+from bridge.ledger.port import Forget, MemoryStore, Restore, Restored, Teach
+from bridge.ledger.translation import View
 
-REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
-"""Kinds after which the open store is of no more use, whatever happens to its path."""
-SILENT: Final = REOPENED | {LOCKED}
-"""Kinds after which the store is not even asked. One that is merely unreadable is asked and may fail."""
 CHUNK: Final = 64
 """Reports brought to the ledger in one commit: as many as one group commit holds at full load."""
 MAX_OWED: Final = 100_000
 """Owed outcomes kept at most, about 200 MB; a report a second for a day stays below it."""
-MAX_RECENT: Final = 4_096
-"""Finished reports remembered in case the ledger becomes unreadable; about 4 MB."""
-MAX_RETRY_S: Final = 30.0
-"""Longest pause between two tries to open a ledger."""
-PROBE_BUSY_S: Final = 0.05
-"""How long a try waits for a lock while the ledger is in trouble: nobody's answer may hang on it."""
-_REST: Final = 4
-"""A try to come back is followed by at least this many times its length without one."""
-_UNDONE: Final = object()
-_NEVER: Final = float("inf")
-_DEAD: Final = ""
-"""Owner of what a dead bridge left and never began."""
 
 
 class Outbox:
-    """The ledger, and what is owed to it. Fits `bridge.engine.worker.Work`.
+    """Reports whose truth is in memory, and what memory knows about pauses.
 
     Args:
-        open_primary: opens the ledger for an instance of that name; None if memory is what the user asked for.
-        open_memory: opens an empty store in memory, also for an instance of that name.
-        name_instance: makes the name of this bridge.
-        require: refuse to begin reports while the ledger is in trouble.
-        tell: takes name and fields of an event, once per change.
-        on_bug: takes an unexpected exception and returns the reference under which it is logged.
-        retry_s: seconds between two tries to come back.
-        now: seconds that only go forward.
-        wall: UNIX seconds.
+        open_memory: opens the empty store, when it is first needed.
 
-    Thread safety: one thread; `trouble`, `primary`, `is_durable` and `owed` may be read by any.
+    Thread safety: one thread; `owed` may be read by any.
     """
 
-    def __init__(
-        self,
-        open_primary: Callable[[str], Store] | None,
-        open_memory: Callable[[str], Store],
-        accounts: Accounts,
-        *,
-        name_instance: Callable[[], str],
-        require: bool,
-        tell: Callable[[str, Mapping[str, Any]], None],
-        on_bug: Callable[[BaseException], str],
-        retry_s: float,
-        now: Callable[[], float],
-        wall: Callable[[], float],
-    ) -> None:
-        self._open_primary = open_primary
+    def __init__(self, open_memory: Callable[[], MemoryStore]) -> None:
         self._open_memory = open_memory
-        self._accounts = accounts
-        self._name_instance = name_instance
-        self._require = require
-        self._tell = tell
-        self._on_bug = on_bug
-        self._now = now
-        self._wall = wall
-        self.instance = ""
-        self.primary: Store | None = None
-        self.trouble: LedgerTrouble | None = None
-        self._view: View | None = None
-        self._memory: Store | None = None
-        self._is_readable = False
-        """With trouble: True if the ledger still answers questions."""
-        # What the ledger told of our own reports, and of the last that are done.
-        self._live: dict[Task, Row] = {}
-        self._recent: dict[Task, Row] = {}
-        # Reports whose truth is in memory -> attempts and sends that the ledger had counted before.
-        self._held: dict[Task, tuple[int, int]] = {}
+        self._memory: MemoryStore | None = None
+        self.held: dict[Task, tuple[int, int]] = {}
+        """Reports -> attempts and sends that the ledger had counted before."""
         self._unwritten: dict[Task, None] = {}
         self._stuck: set[Task] = set()
         self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
-        """The pauses as memory took them over from the ledger."""
-        self._has_heard = False
-        # Trouble and its end.
-        self._has_opened = False
-        self._sick: LedgerTrouble | None = None
-        self._busy_s = 0.0
-        self._retry_s = self._delay_s = retry_s
-        self._retry_at = _NEVER
-        self._told: str | None = None
-        self._down_at = 0.0
-        self._written = self._differing = 0
-
-    # --- opening and closing -----------------------------------------------------------------
-
-    def open(self) -> None:
-        """Open the ledger, or be without it."""
-        try:
-            self._open()
-        except Exception as error:
-            # Without even a store in memory nothing can be promised: every answer is a refusal.
-            self._on_bug(error)
-            self._accounts.settle(b"\0" * 32, 0.0)
-            self.trouble = self.trouble or LedgerTrouble(UNREADABLE)
-
-    def _open(self) -> None:
-        self.instance = self._name_instance()
-        if self._open_primary is None:
-            self.primary = self._open_memory(self.instance)
-            self._accounts.settle(self.primary.secret, self.primary.clock_offset_s)
-            self._view = View(self.primary, self._accounts)
-        elif not self._open_again() and self._view is None:
-            assert self.memory is not None  # accounts need a secret, and the service a timeline
+        """The pauses as they were taken over from the ledger."""
+        self.written = self.differing = 0
+        """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
     @property
-    def memory(self) -> Store:
-        """The memory store, opened when it is first needed."""
+    def memory(self) -> MemoryStore:
+        """The store in memory."""
         if self._memory is None:
-            store = self._open_memory(self.instance)
-            self._accounts.settle(store.secret, store.clock_offset_s)
-            store.clock_offset_s = self._accounts.offset_s
-            store.is_alive = self._is_alive
-            self._memory = store
+            self._memory = self._open_memory()
         return self._memory
-
-    def _is_alive(self, instance: str) -> bool:
-        """Whether a prober of a pause in memory still runs; only the ledger can know that of others."""
-        if instance == self.instance:
-            return True
-        return instance != _DEAD and self.primary is not None and self.is_guarded and self.primary.is_alive(instance)
-
-    def _open_again(self) -> bool:
-        assert self._open_primary is not None
-        try:
-            store = self._open_primary(self.instance)
-        except LedgerTrouble as trouble:
-            self._degrade(trouble)
-            return False
-        except Exception as error:
-            self._on_bug(error)
-            self._degrade(LedgerTrouble(UNREADABLE))
-            return False
-        self._accounts.settle(store.secret, store.clock_offset_s)
-        self._view = View(store, self._accounts)
-        self.primary = store
-        self._busy_s = store.busy_s
-        for name, fields in store.notices:
-            self._tell(name, fields)
-        if self._has_opened:
-            # It may be another file now, that has to be told everything.
-            for task, row in tuple(self._live.items()):
-                self._seed(row, None)
-                self._hold(task, row)
-            self._taken_over.clear()
-        self._has_opened = True
-        # A ledger may be found unwritable when it is opened; only opening it again can change that.
-        self._sick = store.trouble
-        if self._sick is not None:
-            self._degrade(self._sick)
-        return self._sick is None
-
-    def close(self) -> None:
-        """Write what can be written, tell what cannot, and let go of the stores."""
-        self._stuck.clear()
-        if self.trouble is not None:
-            self._heal(self._busy_s)
-        while self.trouble is None and self._pending():
-            self._pay(self._pending())
-        if self._unwritten:
-            reason = "the log has the reason" if self.trouble is None else _reason(self.trouble)
-            owed = len(self._unwritten)
-            sentence = f"{owed} outcomes could not be written before the end."
-            fields = {"state": "lost", "sentence": sentence, "operation": "written", "reason": reason}
-            self._tell("ledger_degraded", {**fields, "owed": owed})
-        for store in (self.primary, self._memory):
-            if store is not None:
-                self._close_quietly(store)
-
-    def _close_quietly(self, store: Store) -> None:
-        try:
-            store.close()
-        except Exception as error:
-            self._on_bug(error)
-
-    # --- how it is ---------------------------------------------------------------------------
-
-    @property
-    def is_durable(self) -> bool:
-        """True if what is committed now survives this process."""
-        return self.trouble is None and self.primary is not None and self.primary.durable
-
-    @property
-    def is_guarded(self) -> bool:
-        """True if duplicates and pauses of other processes can be seen."""
-        return self.trouble is None or self._is_readable
 
     @property
     def owed(self) -> int:
         """Outcomes that are not written yet."""
         return len(self._unwritten)
 
-    # --- trouble and its end -----------------------------------------------------------------
-
-    def _degrade(self, trouble: LedgerTrouble) -> None:
-        now = self._now()
-        if self._told is None:
-            self._down_at = now
-            self._delay_s = self._retry_s
-            self._written = self._differing = 0
-        self._is_readable = self.primary is not None and trouble.kind not in SILENT
-        self.trouble = trouble
-        self._retry_at = now + self._delay_s
-        if self.primary is None or self._must_reopen():
-            # Opening is the costly try. One write on an open store is not, so that keeps its pace.
-            self._delay_s = min(self._delay_s * 2, MAX_RETRY_S)
-        self._wait_for_locks(PROBE_BUSY_S)
-        if self._told == trouble.kind:
-            return
-        self._told = trouble.kind
-        fields = {"state": trouble.kind, "sentence": trouble.sentence, "reason": _reason(trouble)}
-        if self._has_opened:
-            operation = "written" if self._is_readable else "read"
-            self._tell("ledger_degraded", {**fields, "operation": operation})
-        else:
-            self._tell("ledger_memory", fields)
-
-    def _wait_for_locks(self, busy_s: float) -> None:
-        if self.primary is not None:
-            self.primary.busy_s = busy_s
-
-    def tend(self) -> float | None:
-        """Do what is due without being asked; the seconds until more is, None if nothing will be."""
-        due_s = None if self.primary is None else self.primary.tend()
-        if self.trouble is not None:
-            started_at = self._now()
-            if started_at >= self._retry_at:
-                self._heal(PROBE_BUSY_S)
-                now = self._now()
-                # On a slow disk, or with a store that waits for locks, tries must not fill the time.
-                self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
-        elif pending := self._pending():
-            self._pay(pending)
-        if self.trouble is not None:
-            left_s = max(0.0, self._retry_at - self._now())
-            return left_s if due_s is None else min(left_s, due_s)
-        return 0.0 if self._pending() else due_s
-
-    def _heal(self, busy_s: float) -> None:
-        """Try to come back to the ledger."""
-        if self.primary is not None and self._must_reopen():
-            self._hear()
-            self._close_quietly(self.primary)
-            self.primary = self._view = None
-            self._is_readable = False
-        if self._view is None and not self._open_again():
-            return
-        assert self._view is not None
-        self._wait_for_locks(busy_s)
-        if pending := self._pending():
-            self._pay(pending)
-            return
-        try:
-            # Deletes nothing, but takes the lock that any write needs.
-            self._view.transact([*self._teach(), Prune(0.0, 1)])
-        except LedgerTrouble as trouble:
-            self._degrade(trouble)
-        except Exception as error:
-            self._on_bug(error)
-            self._degrade(LedgerTrouble(UNREADABLE))
-        else:
-            self._recover()
-
-    def _must_reopen(self) -> bool:
-        """True if only opening the ledger anew can end the trouble."""
-        return self.trouble is not None and (self.trouble.kind in REOPENED or self._sick is not None)
-
-    def _recover(self) -> None:
-        """The ledger was written: the trouble is over. It is told when all that can be written is."""
-        self.trouble = None
-        self._has_heard = False
-        self._retry_at = _NEVER
-        self._wait_for_locks(self._busy_s)
-        if self._told is None or self._pending():
-            return
-        self._told = None
-        if self._memory is not None and not self._held:
-            self._close_quietly(self._memory)
+    def rest(self) -> None:
+        """The ledger works again: memory is of no more use, unless it still has the truth about something."""
+        if self._memory is not None and not self.held:
+            self._memory.close()
             self._memory = None
             self._taken_over.clear()
-        sentence = f"The ledger works again; {self._written} owed outcomes were written"
-        sentence += f", {self._differing} were known otherwise." if self._differing else "."
-        down_s = round(self._now() - self._down_at, 3)
-        fields = {"state": "ok", "sentence": sentence, "down_s": down_s, "owed": self._written}
-        self._tell("ledger_recovered", fields)
 
-    # --- what is owed ------------------------------------------------------------------------
+    # --- reports -----------------------------------------------------------------------------
 
-    def _pending(self) -> list[Task]:
-        """The oldest reports whose truth is in memory, at most `CHUNK`."""
+    def pending(self, most: int = CHUNK) -> list[Task]:
+        """The oldest reports whose truth is in memory, but those that could not be brought."""
         tasks: list[Task] = []
-        for task in self._held:
+        for task in self.held:
             if task not in self._stuck:
                 tasks.append(task)
-                if len(tasks) == CHUNK:
+                if len(tasks) == most:
                     break
         return tasks
 
-    def _pay(self, tasks: Sequence[Task]) -> None:
-        """Bring reports to the ledger, and before them all pauses that memory has learnt, in one commit."""
-        try:
-            try:
-                self._bring(tasks)
-            except LedgerTrouble:
-                raise
-            except Exception:
-                # One of them cannot be brought. It must not keep the others from being written.
-                for task in tasks:
-                    self._bring_alone(task)
-        except LedgerTrouble as trouble:
-            self._degrade(trouble)
-        else:
-            self._recover()
+    def pending_for(self, operations: Sequence[Operation]) -> list[Task]:
+        """The reports that the ledger must know of before it can run some operations."""
+        if any(type(op) is Listing for op in operations):
+            return self.pending(len(self.held))
+        asked = {getattr(op, "task", None) for op in operations}
+        return [task for task in self.held if task in asked]
 
-    def _bring_alone(self, task: Task) -> None:
-        try:
-            self._bring([task])
-        except LedgerTrouble:
-            raise
-        except Exception as error:
-            self._on_bug(error)
-            self._stuck.add(task)
-
-    def _bring(self, tasks: Sequence[Task]) -> None:
-        assert self._view is not None
-        lessons = self._teach()
-        truths = [self._tell_truth(task) for task in tasks]
-        answers = self._view.transact([*lessons, *truths])
-        for lesson in lessons:
-            self._taken_over.update(((lesson.endpoint, state.key), state) for _, state in lesson.pauses)
-        for task, truth, answer in zip(tasks, truths, answers[len(lessons) :], strict=True):
-            assert isinstance(answer, Restored)
-            if truth.row.state == DONE and task in self._unwritten:
-                self._written += answer.agrees
-                self._differing += not answer.agrees
-            self._drop(task)
-            self._follow_row(answer.row)
-
-    def _tell_truth(self, task: Task) -> Restore:
-        known = self.memory.ask(task)
-        assert known.row is not None
-        events = self.memory.events(known.row.seq)
-        return Restore(known.row, known.finished_at, self._held[task], events)
-
-    def _teach(self) -> list[Teach]:
-        """What memory has learnt about pauses and the ledger does not know."""
-        learnt: dict[str, list[tuple[PauseState | None, PauseState]]] = {}
-        for (endpoint, _), states in () if self._memory is None else self._memory.seen.items():
-            for key, state in states.items():
-                before = self._taken_over.get((endpoint, key))
-                if state != before:
-                    learnt.setdefault(endpoint, []).append((before, state))
-        return [Teach(endpoint, tuple(pauses)) for endpoint, pauses in learnt.items()]
-
-    def _hold(self, task: Task, before: Row | None) -> None:
+    def hold(self, task: Task, before: Row | None) -> None:
         """From now on memory has the truth about a report."""
-        self._live.pop(task, None)
-        if task not in self._held:
-            self._held[task] = (0, 0) if before is None else (before.attempts, before.sends)
+        self.held.setdefault(task, (0, 0) if before is None else (before.attempts, before.sends))
 
-    def _drop(self, task: Task) -> None:
-        """Memory has the truth about a report no more."""
-        self._held.pop(task, None)
-        self._unwritten.pop(task, None)
-        self._stuck.discard(task)
-        self.memory.transact([Forget(task)])
+    def seed(self, row: Row, finished_at: float | None) -> None:
+        """Let memory know a report as the ledger has it."""
+        self.memory.transact([Forget(row.task), Restore(row, finished_at)])
+
+    def run(self, op: Any, before: Row | None) -> Any:
+        """Run an operation in memory, and keep its report there if that changed.
+
+        Args:
+            before: the report as it was seeded or is held.
+        """
+        task: Task = op.task
+        answer = self.memory.transact([op])[0]
+        after = self.row(task)
+        if task in self.held or _has_changed(before, after, self.memory.instance):
+            self.hold(task, before)
+            if after is not None and not isinstance(op, Narrow | Look):
+                self._count(task, after.state == DONE)
+        elif after is not None:
+            self.memory.transact([Forget(task)])
+        return answer
+
+    def row(self, task: Task) -> Row | None:
+        """A report as memory has it."""
+        row: Row | None = self.memory.read(Look(task))
+        return row
 
     def _count(self, task: Task, is_owed: bool) -> None:
         if not is_owed:
@@ -423,239 +117,66 @@ class Outbox:
         if len(self._unwritten) > MAX_OWED:
             self._drop(next(iter(self._unwritten)))
 
-    # --- a batch -----------------------------------------------------------------------------
+    def _drop(self, task: Task) -> None:
+        """Memory has the truth about a report no more."""
+        self.held.pop(task, None)
+        self._unwritten.pop(task, None)
+        self.memory.transact([Forget(task)])
 
-    def run(self, operations: Sequence[Operation]) -> list[Any]:
-        """Run operations and return one result for each. Raises nothing."""
-        results: list[Any] = [_UNDONE] * len(operations)
-        if self.trouble is None:
-            self._run_together(operations, results)
-            if self._must_reopen():
-                # A file that was deleted or replaced: there is one to be had at once.
-                self._heal(PROBE_BUSY_S)
-                self._run_together(operations, results)
-        for place, result in enumerate(results):
-            if result is _UNDONE:
-                results[place] = self._run_in_memory(operations[place])
-        return results
+    # --- to the ledger -----------------------------------------------------------------------
 
-    def _run_together(self, operations: Sequence[Operation], results: list[Any]) -> None:
-        """Do in one commit what the ledger can do. Reads come after the commit."""
-        if self._held and self.trouble is None:
-            if any(type(op) is Listing for op in operations):
-                tasks = [task for task in self._held if task not in self._stuck]
-            else:
-                asked = {getattr(op, "task", None) for op in operations}
-                tasks = [task for task in self._held if task in asked]
-            if tasks:
-                self._pay(tasks)
-        view = self._view
-        if view is None or self.trouble is not None:
-            return
-        writes: list[int] = []
-        reads: list[int] = []
-        for place, op in enumerate(operations):
-            if type(op) in READS:
-                reads.append(place)
-            elif results[place] is _UNDONE:
-                writes.append(place)
-        try:
-            if writes:
-                batch = operations if len(writes) == len(operations) else [operations[place] for place in writes]
-                self._write(view, batch, writes, results)
-            for place in reads:
-                results[place] = self._guard(view.read, operations[place])
-        except LedgerTrouble as trouble:
-            self._degrade(trouble)
+    def bring(self, view: View, tasks: Sequence[Task]) -> list[Row]:
+        """Bring reports to the ledger, and before them all pauses that memory has learnt, in one commit.
 
-    def _write(self, view: View, batch: Sequence[Operation], places: list[int], results: list[Any]) -> None:
-        try:
-            answers = view.transact(batch)
-        except LedgerTrouble:
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                results[places[0]] = Failed(self._on_bug(error))
-                return
-            # One of them cannot be run by any store: it fails, the others do not.
-            for op, place in zip(batch, places, strict=True):
-                self._write(view, [op], [place], results)
-            return
-        is_durable = view.store.durable
-        for op, place, answer in zip(batch, places, answers, strict=True):
-            kind = type(answer)
-            if kind is Claimed or kind is Begun or kind is Recorded:
-                if not is_durable and answer.durable:
-                    answer = answer._replace(durable=False)
-                if answer.row is not None:
-                    self._follow_row(answer.row)
-            elif kind is Swept:
-                for row in answer.adopted:
-                    self._follow_row(row)
-            elif type(op) is Narrow:
-                self._follow_narrow(op)
-            results[place] = answer
+        Returns:
+            The reports as the ledger has them now.
 
-    def _follow_row(self, row: Row) -> None:
-        """Remember what the ledger said about a report, for the time when it cannot be asked."""
-        task = row.task
-        if row.owner == self.instance:
-            self._live[task] = row
-            return
-        self._live.pop(task, None)
-        if row.state == DONE:
-            recent = self._recent
-            recent.pop(task, None)
-            recent[task] = row
-            if len(recent) > MAX_RECENT:
-                del recent[next(iter(recent))]
+        Raises:
+            LedgerTrouble: nothing has changed.
+        """
+        lessons = self.lessons()
+        truths = [self._tell(task) for task in tasks]
+        answers = view.transact([*lessons, *truths])
+        for lesson in lessons:
+            self._taken_over.update(((lesson.endpoint, state.key), state) for _, state in lesson.pauses)
+        rows = []
+        for truth, answer in zip(truths, answers[len(lessons) :], strict=True):
+            assert isinstance(answer, Restored)
+            if truth.row.task in self._unwritten:
+                self.written += answer.agrees
+                self.differing += not answer.agrees
+            self._drop(truth.row.task)
+            rows.append(answer.row)
+        return rows
 
-    def _follow_narrow(self, op: Narrow) -> None:
-        for rows in (self._live, self._recent):
-            row = rows.get(op.task)
-            if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
-                rows[op.task] = row._replace(window=merge_windows(row.window, op.window))
+    def give_up(self, task: Task) -> None:
+        """A report cannot be brought, for a reason that trying again soon cannot help."""
+        self._stuck.add(task)
 
-    def _guard(self, call: Callable[[Any], Any], argument: Any) -> Any:
-        try:
-            return call(argument)
-        except LedgerTrouble:
-            raise
-        except Exception as error:
-            return Failed(self._on_bug(error))
+    def try_all(self) -> None:
+        """Give up on nothing any more."""
+        self._stuck.clear()
 
-    # --- in memory ---------------------------------------------------------------------------
+    def _tell(self, task: Task) -> Restore:
+        known = self.memory.ask(task)
+        assert known.row is not None
+        return Restore(known.row, known.finished_at, self.held[task], self.memory.events(known.row.seq))
 
-    def _run_in_memory(self, op: Operation) -> Any:
-        """Run one operation in bad days. Raises nothing."""
-        try:
-            if isinstance(op, Listing):
-                return self._list(op)
-            if isinstance(op, Sweep):
-                return Swept((), ())
-            if isinstance(op, Prune):
-                return 0
-            if isinstance(op, Pauses):
-                self._take_over(op.endpoint, self._question(lambda view: view.read(op)) or ())
-                return self.memory.read(op)
-            if isinstance(op, Resume | Heed):
-                if self._is_readable:
-                    return self._unavailable()
-                self._hear()
-                return self.memory.transact([op])[0]
-            return self._run_on_report(op)
-        except Exception as error:
-            return Failed(self._on_bug(error))
+    # --- pauses ------------------------------------------------------------------------------
 
-    def _run_on_report(self, op: Any) -> Any:
-        """Run an operation upon the truth about its report, and see to it that memory keeps it if it changed."""
-        task: Task = op.task
-        is_held = task in self._held
-        mine = self.memory.read(Look(task)) if is_held else self._live.get(task)
-        method = op.method if isinstance(op, Claim) else None if mine is None else mine.method
-        known = self._question(lambda view: view.ask(task, method))
-        if known is not None:
-            self._take_over(task.endpoint, known.pauses)
-        before = mine
-        if not is_held:
-            before, finished_at = self._find_truth(task, known)
-            if before is not None and before.owner not in (None, self.instance):
-                if known is None or not known.is_free or not isinstance(op, Claim):
-                    return self._answer_of_others(op, before)
-                before = before._replace(owner=_DEAD)
-            if before is not None:
-                self._seed(before, finished_at)
-        if self._refuses(op, before):
-            if not is_held:
-                self.memory.transact([Forget(task)])
-            return self._unavailable()
-        answer = self.memory.transact([op])[0]
-        after: Row | None = self.memory.read(Look(task))
-        if is_held or _has_changed(before, after, self.instance):
-            self._hold(task, before)
-            if after is not None and not isinstance(op, Narrow | Look):
-                self._count(task, after.state == DONE)
-        elif after is not None:
-            self.memory.transact([Forget(task)])
-        if isinstance(answer, Claimed | Begun | Recorded):
-            # What a readable ledger told is as durable as it is there.
-            told = known is not None and not is_held and answer.row == after and task not in self._held
-            answer = answer._replace(durable=told and self.primary is not None and self.primary.durable)
-            if not isinstance(answer, Recorded):
-                answer = answer._replace(guarded=self.is_guarded)
-        return answer
+    def lessons(self) -> list[Teach]:
+        """What memory has learnt about pauses and the ledger does not know."""
+        learnt: dict[str, list[tuple[PauseState | None, PauseState]]] = {}
+        seen: Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
+        seen = {} if self._memory is None else self._memory.seen
+        for (endpoint, _), states in seen.items():
+            for key, state in states.items():
+                before = self._taken_over.get((endpoint, key))
+                if state != before:
+                    learnt.setdefault(endpoint, []).append((before, state))
+        return [Teach(endpoint, tuple(pauses)) for endpoint, pauses in learnt.items()]
 
-    def _find_truth(self, task: Task, known: Known | None) -> tuple[Row | None, float | None]:
-        """The report as the ledger has it or last told it, and when it was finished."""
-        live = self._live.get(task)
-        row = None if known is None else known.row
-        if live is not None and (row is None or row.owner in (None, self.instance)):
-            return live, None
-        if row is not None:
-            if row.owner == self.instance and row.state == SENDING:
-                # It was committed and nobody was told, so no attempt has followed.
-                attempts = row.attempts - 1
-                row = row._replace(state=WAITING if attempts else QUEUED, attempts=attempts)
-            assert known is not None
-            return row, known.finished_at
-        recent = self._recent.get(task) if known is None else None
-        if recent is None or recent.finished_wall is None:
-            return None, None
-        return recent, self._now() + self._accounts.offset_s - max(0.0, self._wall() - recent.finished_wall)
-
-    def _seed(self, row: Row, finished_at: float | None) -> None:
-        self.memory.transact([Forget(row.task), Restore(row, finished_at)])
-
-    def _answer_of_others(self, op: Any, row: Row) -> Any:
-        """The answer about a report that another bridge has."""
-        durable = self.primary is not None and self.primary.durable
-        if isinstance(op, Claim):
-            status = "elsewhere" if row.method == op.method and op.refusal is None else "conflict"
-            return Claimed(status, row, durable=durable)
-        if isinstance(op, Begin):
-            return Begun(Gate("lost"), row, durable=durable)
-        if isinstance(op, Look):
-            return row
-        return None if isinstance(op, Narrow) else Recorded("lost", row, durable=durable)
-
-    def _refuses(self, op: Any, row: Row | None) -> bool:
-        """True if an operation would lead to an attempt that a required ledger cannot know of."""
-        if not self._require or not isinstance(op, Claim | Begin):
-            return False
-        if isinstance(op, Begin) or op.refusal is not None:
-            return isinstance(op, Begin)
-        if row is None or row.owner == _DEAD:
-            return True
-        finished_wall = row.finished_wall
-        return finished_wall is not None and (row.outcome == NOT_SENT or self._wall() - finished_wall > GUARD_S)
-
-    def _unavailable(self) -> Unavailable:
-        assert self.trouble is not None
-        return Unavailable(self.trouble.kind, self.trouble.sentence)
-
-    def _question(self, ask: Callable[[View], Any]) -> Any:
-        """Ask the ledger something, if it can be asked; else None, and memory hears what was known last."""
-        if self._view is not None and self.is_guarded:
-            try:
-                return ask(self._view)
-            except LedgerTrouble as trouble:
-                if self.trouble is None:
-                    self._degrade(trouble)
-            except Exception as error:
-                self._on_bug(error)
-            self._is_readable = False
-        self._hear()
-        return None
-
-    def _hear(self) -> None:
-        """Take over the pauses that the ledger last told."""
-        if self._has_heard or self._view is None:
-            return
-        self._has_heard = True
-        for endpoint, states in self._view.seen():
-            self._take_over(endpoint, states)
-
-    def _take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
+    def take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
         """Let memory know pauses as the ledger has them, unless it knows better."""
         told: list[tuple[PauseState | None, PauseState]] = []
         for state in states:
@@ -666,14 +187,19 @@ class Outbox:
         if told:
             self.memory.transact([Teach(endpoint, tuple(told))])
 
-    def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
-        """What the ledger lists, with the truth in place of what it does not know; that has no place among pages."""
-        listed, cursor = self._question(lambda view: view.read(op)) or ((), None)
-        rows = [row for row in listed if row.task not in self._held]
+    def begin_anew(self) -> None:
+        """The ledger is another one now, that has to be told everything."""
+        self._taken_over.clear()
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def overlay(self, op: Listing, listed: Iterable[Row]) -> tuple[Row, ...]:
+        """A page of the ledger with the truth in place of what it does not know, all on the first."""
+        rows = [row for row in listed if row.task not in self.held]
         if op.before_seq is None:
             rows += self.memory.read(op)[0]
             rows.sort(key=_recorded, reverse=True)
-        return tuple(rows), cursor
+        return tuple(rows)
 
 
 def _has_changed(before: Row | None, after: Row | None, instance: str) -> bool:
@@ -681,12 +207,12 @@ def _has_changed(before: Row | None, after: Row | None, instance: str) -> bool:
         return False
     if before is None or after.owner == instance or before.owner != after.owner:
         return True
-    return (before.window, before.kind, before.finished_wall) != (after.window, after.kind, after.finished_wall)
+    return (before.window, before.kind, before.finished_wall) != (
+        after.window,
+        after.kind,
+        after.finished_wall,
+    )
 
 
 def _recorded(row: Row) -> float:
     return row.recorded_wall
-
-
-def _reason(trouble: LedgerTrouble) -> str:
-    return trouble.sentence.rstrip(".")

@@ -114,7 +114,7 @@ class Restored(NamedTuple):
     """What became of a `Restore`."""
 
     agrees: bool
-    """True if the store now says what is true; False if another bridge has the report, or ended it otherwise."""
+    """True if the store now says what is true; False if another bridge has or ended the report."""
     row: Row
 
 
@@ -123,7 +123,7 @@ class Teach(NamedTuple):
 
     endpoint: str
     pauses: tuple[tuple[PauseState | None, PauseState], ...]
-    """What the other store took over from this one, and what it knows now; the stricter is kept if both have moved."""
+    """What it took over from this one, and what it knows now. If both have moved, the stricter is kept."""
 
 
 class Forget(NamedTuple):
@@ -184,14 +184,19 @@ class Store(Protocol):
     """Random name of this bridge instance, the owner of its rows; never used twice."""
     notices: list[Notice]
     """What opening found worth a log line."""
-    trouble: LedgerTrouble | None
-    """Why the ledger could not be written when it was opened; None once it could."""
     busy_s: float
     """Seconds to wait for a lock of another process."""
-    seen: Seen
-    """The pauses as this store last read or wrote them."""
-    is_alive: Callable[[str], bool]
-    """True if an instance still runs; replaced for a store that cannot know."""
+
+    @property
+    def trouble(self) -> LedgerTrouble | None:
+        """Why the ledger could not be written when it was opened; None once it could."""
+
+    @property
+    def seen(self) -> Seen:
+        """The pauses as this store last read or wrote them."""
+
+    def is_alive(self, instance: str) -> bool:
+        """True if an instance still runs, or nobody can know."""
 
     def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
         """Run all operations in order in one transaction, or none of them.
@@ -204,7 +209,7 @@ class Store(Protocol):
         """Run one operation that changes nothing, also while the ledger cannot be written."""
 
     def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
+        """What is known about a task and an attempt with a method; needs no right to write."""
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -216,7 +221,14 @@ class Store(Protocol):
         """Look for damage; the problems found, at most ten."""
 
     def tend(self) -> float | None:
-        """Do what is due without being asked; seconds until more is, None if nothing will be. Raises nothing."""
+        """Do what is due without being asked; seconds until more is, None if never. Raises nothing."""
 
     def close(self) -> None:
         """Let go of everything. Rows that are not done are left to other instances. Idempotent."""
+
+
+class MemoryStore(Store, Protocol):
+    """A store that only this process can see."""
+
+    def believe(self, is_alive: Callable[[str], bool]) -> None:
+        """Be told by somebody else who is alive."""

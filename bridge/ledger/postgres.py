@@ -1,34 +1,33 @@
 """The ledger of a fleet in a PostgreSQL database.
 
 The door to it: opening, transactions, and the health of the server. What the operations do is in
-`postgres_steps`, the session in `postgres_session`. Must not decide about pauses (the policy does).
+`bridge.ledger.transactions`, the session in `bridge.ledger.postgres_session`. Must not decide about pauses.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bridge.core.model import Claim, Claimed, Gate, Listing, Look, Operation, Pauses, Task, Window
+from bridge.core.model import Listing, Look, Operation, Pauses, Task
 from bridge.core.redact import Secret
+from bridge.ledger.owners import name_instance
+from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
+from bridge.ledger.postgres_batch import PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement
 from bridge.ledger.postgres_neighbours import GRACE_S, Neighbours
-from bridge.ledger.postgres_reads import account_arrays
 from bridge.ledger.postgres_rows import QUERIES, certain
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.postgres_session import STATEMENT_S, Session, translated
-from bridge.ledger.postgres_steps import PostgresSteps
 from bridge.ledger.postgres_trouble import AGAIN, GONE, POOLED, explain, trouble
-from bridge.ledger.questions import READS
-from bridge.ledger.steps import STEPS
-from bridge.ledger.store import EventRow, Notice, Policy
+from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import OPERATIONS, ask
 from bridge.ledger.trouble import FOREIGN, NEWER, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
-_ALL: Final[Mapping[type, Callable[[Any, Any], Any]]] = {**READS, **STEPS}
 MOST_TRIES: Final = 20
 """How often a batch that lost a race is tried again at least, before the ledger counts as locked."""
 MOST_SESSIONS: Final = 2
@@ -40,12 +39,13 @@ _READ_ONLY: Final = "25006"
 
 
 class PostgresStore:
-    """A ledger in PostgreSQL; fits `bridge.ledger.store.Store`. Made by `PostgresStore.open`.
+    """A ledger in PostgreSQL; fits `bridge.ledger.port.Store`. Made by `PostgresStore.open`.
 
-    It holds one session. When that breaks, a thread of its own brings it back, and after a moment's wait
-    everything raises. The name of the instance stays, so rows and locks are the same bridge's again.
+    It holds one session. When that breaks it is made again under the same name, so rows and locks are the
+    same bridge's; after a moment's tries everything raises, and `tend` goes on trying. The server ends a
+    session that says nothing for a while: whoever owns the store must call `tend` as often as that says.
 
-    Thread safety: none but with that thread.
+    Thread safety: none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PostgresStore:
         self._wall_clock = clocks[1]
         neighbours = Neighbours(grace_s)
         self._session = Session(url, password, instance, neighbours, clocks, self._tell_time, busy_s)
-        self._steps = PostgresSteps(policy, instance, neighbours, self._wall_clock)
+        self._batch = PostgresBatch(policy, instance, neighbours, self._wall_clock)
         self._is_careful = False
         self._is_committing = False
         self._on_statement: Callable[[str], Any] | None = None
@@ -108,10 +108,12 @@ class PostgresStore:
             LedgerTrouble: it can be neither made nor read.
         """
         clocks = (boot_clock, wall_clock)
-        store = cls(url, password, policy, clocks, instance or make_instance(), busy_s, grace_s)
+        store = cls(
+            url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s
+        )
         session = store._session
         session.open()
-        store.durable = store._steps.durable = session.durable
+        store.durable = store._batch.durable = session.durable
         store.secret, store.clock_offset_s = session.secret, session.clock_offset_s
         return store
 
@@ -125,14 +127,28 @@ class PostgresStore:
         """This host's clock minus the server's, in seconds."""
         return self._session.clock_skew_s
 
+    @property
+    def seen(self) -> Seen:
+        """The pauses as this store last read or wrote them."""
+        return self._batch.seen
+
+    def is_alive(self, instance: str) -> bool:
+        """True if an instance still runs."""
+        with self._reading([]) as batch:
+            return batch.is_alive(instance)
+
+    def tend(self) -> float | None:
+        """Show that this bridge lives, or try to come back; seconds until it is time again."""
+        return self._session.tend()
+
     def _tell_time(self, epoch: float) -> tuple[float, float]:
         """The timeline and the wall of a transaction: both are the server's clock, whatever ours says."""
         return epoch, epoch
 
     # --- transactions ------------------------------------------------------------------------
 
-    def transact(self, operations: Sequence[Operation]) -> list[Any]:
-        """Run all operations in order in one transaction, or none; see `bridge.ledger.store.Store`.
+    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+        """Run all operations in order in one transaction, or none; see `bridge.ledger.port.Store`.
 
         Raises:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
@@ -141,102 +157,91 @@ class PostgresStore:
             return self._read_all(operations)
         if self._session.is_newer:
             raise trouble(NEWER)
-        with self._session.lock:
-            deadline = time.monotonic() + self.busy_s
-            races = sessions = 0
-            while True:
-                link = self._session.wait_for_link()
-                try:
-                    results = self._write(link, operations)
-                except LinkLost:
-                    sessions += 1
-                    if self._is_committing or sessions > MOST_SESSIONS or time.monotonic() > deadline:
-                        raise trouble(UNREADABLE) from None
-                except ServerRefused as refusal:
-                    races += 1
-                    self._is_careful = True
-                    if refusal.state not in AGAIN or (races > MOST_TRIES and time.monotonic() > deadline):
-                        raise explain(refusal.state) from None
-                else:
-                    self._session.trouble = None
-                    return results
+        deadline = time.monotonic() + self.busy_s
+        races = sessions = 0
+        while True:
+            link = self._session.wait_for_link()
+            try:
+                results = self._write(link, operations)
+            except LinkLost:
+                sessions += 1
+                if self._is_committing or sessions > MOST_SESSIONS or time.monotonic() > deadline:
+                    raise trouble(UNREADABLE) from None
+            except ServerRefused as refusal:
+                races += 1
+                self._is_careful = True
+                if refusal.state not in AGAIN or (races > MOST_TRIES and time.monotonic() > deadline):
+                    raise explain(refusal.state) from None
+            else:
+                self._session.trouble = None
+                return results
 
-    def _write(self, link: Link, operations: Sequence[Operation]) -> list[Any]:
-        steps, session = self._steps, self._session
+    def _write(self, link: Link, operations: Sequence[Any]) -> list[Any]:
+        batch, session = self._batch, self._session
         self._is_committing = False
         with self._transaction(link):
             if not link.is_held:
                 # The server took no writes when this session began.
                 session.hold(link)
-            self._number_accounts(operations)
+            accounts = batch.number_accounts(operations)
+            if accounts:
+                # In a commit of their own, so that nobody waits for the batch.
+                batch.take_accounts(self._run(accounts)[-1])
             opening: list[Statement] = [(_Q["begin"], [])]
             if session.lock_timeout_s != self.busy_s:
                 opening.insert(0, (f"SET lock_timeout = {max(1, round(self.busy_s * 1000))}", []))
-            reads = steps.prepare(operations, self._is_careful)
+            reads = batch.plan(operations, self._is_careful)
             answers = self._run([*opening, *reads])[len(opening) :]
             session.lock_timeout_s = self.busy_s
             self._set_time(link, answers[0])
-            steps.take(answers)
-            results = [_ALL[type(operation)](steps, operation) for operation in operations]
-            writes = steps.pending()
+            batch.take(answers)
+            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
+            writes = batch.pending()
             self._is_committing = True
             self._run([*writes, (_Q["commit"], [])])
-            self._is_careful = steps.is_restless
-            return results
-
-    def _number_accounts(self, operations: Sequence[Operation]) -> None:
-        """Know the number of every account that is claimed for; a new one is made in a commit of its own."""
-        known = self._steps.account_ids
-        names = {
-            (op.task.endpoint, op.task.account): None
-            for op in operations
-            if type(op) is Claim and (op.task.endpoint, op.task.account) not in known
-        }
-        if not names:
-            return
-        pairs = account_arrays(names)
-        _, rows = self._run([(_Q["add_accounts"], pairs), (_Q["find_accounts"], pairs)])
-        self._steps.take_accounts(rows)
+            batch.settle_changes()
+            self._is_careful = batch.is_restless
+        batch.commit()
+        return results
 
     def read(self, operation: Look | Listing | Pauses) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         return self._read_all([operation])[0]
 
     def _read_all(self, operations: Sequence[Any]) -> list[Any]:
-        with self._reading(operations) as steps:
-            return [READS[type(operation)](steps, operation) for operation in operations]
+        for operation in operations:
+            if type(operation) not in READS:
+                raise KeyError(type(operation))
+        with self._reading(operations) as batch:
+            return [OPERATIONS[type(operation)](batch, operation) for operation in operations]
 
-    def peek(self, claim: Claim) -> Claimed | None:
-        """What a claim would meet, without writing; None if nothing known forbids to send."""
-        with self._reading([claim]) as steps:
-            return steps.peek(claim)
-
-    def peek_gate(self, task: Task, method: str, window: Window | None = None) -> Gate:
-        """What the gate would say to an attempt, without writing."""
-        with self._reading([Look(task)]) as steps:
-            return steps.peek_gate(task, method, window)
+    def ask(self, task: Task, method: str | None = None) -> Known:
+        """What is known about a task and an attempt with a method; needs no right to write."""
+        with self._reading([Look(task)]) as batch:
+            return ask(batch, task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        with self._reading([]) as steps:
-            return steps.events(seq)
+        with self._reading([]) as batch:
+            return batch.events(seq)
 
     @contextmanager
-    def _reading(self, operations: Sequence[Any]) -> Iterator[PostgresSteps]:
-        with self._session.lock, translated():
-            link, steps = self._session.wait_for_link(), self._steps
+    def _reading(self, operations: Sequence[Any]) -> Iterator[PostgresBatch]:
+        with translated():
+            link, batch = self._session.wait_for_link(), self._batch
             with self._transaction(link):
-                reads = steps.prepare(operations, is_careful=False, is_reading=True)
+                reads = batch.plan(operations, is_careful=False, is_reading=True)
                 _, *answers = self._run([(_Q["begin_reading"], []), *reads])
                 self._set_time(link, answers[0])
-                steps.take(answers)
-                yield steps
+                batch.take(answers)
+                yield batch
                 self._run([(_Q["commit"], [])])
 
     @contextmanager
     def _transaction(self, link: Link) -> Iterator[None]:
         """Everything that happens after opening happens in here; what fails is undone."""
-        self._steps.run = self._run
+        self._batch.clear()
+        self._batch.ask_server = self._run
         try:
             yield
         except LinkLost:
@@ -274,7 +279,7 @@ class PostgresStore:
         if int(certain(pid)) != link.pid:
             # The session's lock would be somebody else's.
             raise LedgerTrouble(FOREIGN, POOLED)
-        self._steps.now, self._steps.wall = self._tell_time(float(certain(told)))
+        self._batch.now, self._batch.wall = self._tell_time(float(certain(told)))
 
     # --- health ------------------------------------------------------------------------------
 
@@ -284,7 +289,7 @@ class PostgresStore:
         Args:
             integrity: also check for damage, which reads everything.
         """
-        with self._session.lock, translated():
+        with translated():
             link = self._session.wait_for_link()
             with self._transaction(link):
                 started_at = time.monotonic()
@@ -321,7 +326,7 @@ class PostgresStore:
         Args:
             full: also read every report.
         """
-        with self._session.lock, translated():
+        with translated():
             link = self._session.wait_for_link()
             names = ["find_damage", *(["find_false_reports"] if full else [])]
             with self._transaction(link):
@@ -342,14 +347,8 @@ class PostgresStore:
 
     def leave(self) -> None:
         """Show neighbours that this instance is gone, though its session is not."""
-        with self._session.lock:
-            self._session.let_go()
+        self._session.let_go()
 
     def close(self) -> None:
         """Let go of the session and, with it, of the instance's lock. Idempotent."""
         self._session.close()
-
-
-def make_instance() -> str:
-    """A random name for a bridge instance, for all its sessions."""
-    return os.urandom(10).hex()

@@ -8,9 +8,18 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.copying import Bundle
+from bridge.ledger.postgres_batch import pairs as account_arrays
 from bridge.ledger.postgres_link import Rows, Statement, connect
-from bridge.ledger.postgres_reads import account_arrays
-from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, from_pause, from_row, to_pause, to_row
+from bridge.ledger.postgres_rows import (
+    QUERIES,
+    array,
+    certain,
+    dump,
+    named_row,
+    one_pause,
+    pause_columns,
+    report_columns,
+)
 from bridge.ledger.postgres_schema import VERSION, identify, migrate
 from bridge.ledger.postgres_session import translated
 from bridge.ledger.postgres_trouble import trouble
@@ -78,9 +87,9 @@ class PostgresEnd:
         bundles = []
         for values in rows:
             endpoint, account = certain(values[-2]), certain(values[-1])
-            row = to_row(values, endpoint, account)
+            row = named_row(values)
             finished_at = None if values[22] is None else float(values[22])
-            columns = from_row(row, 0, finished_at, 0, values[24] == b"t")
+            columns = report_columns(row, 0, finished_at, 0, values[24] == b"t")
             columns |= {"endpoint": endpoint, "account": account, "detail": row.detail}
             bundles.append(Bundle(columns, stories.get(row.seq, [])))
         return bundles
@@ -89,7 +98,7 @@ class PostgresEnd:
         """All pauses, by column."""
         pauses: list[Mapping[str, Any]] = []
         for values in self._ask((QUERIES["all_pauses"], [])):
-            columns = from_pause(to_pause(values), certain(values[0]), 0)
+            columns = pause_columns(one_pause(values), certain(values[0]), 0)
             pauses.append({**columns, "recent": json.dumps(columns["recent"], separators=(",", ":"))})
         return pauses
 

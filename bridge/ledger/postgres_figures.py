@@ -31,6 +31,7 @@ from bridge.ledger.figures import (
     Span,
     move,
 )
+from bridge.ledger.port import EventRow
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, connect
 from bridge.ledger.postgres_rows import (
     QUERIES,
@@ -38,16 +39,15 @@ from bridge.ledger.postgres_rows import (
     certain,
     dump,
     load,
+    named_row,
+    one_pause,
     select_listing,
     text,
-    to_pause,
-    to_row,
     whole,
 )
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.postgres_trouble import POOLED, explain, trouble
-from bridge.ledger.store import EventRow
 from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, UNREADABLE, LedgerTrouble
 
 STEP: Final = 1_000_000
@@ -241,7 +241,7 @@ class PostgresReader:
         """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
         skew_s, _ = self._measure()
         found = [
-            (certain(values[0]), move(to_pause(values), skew_s))
+            (certain(values[0]), move(one_pause(values), skew_s))
             for values in self._ask(_OPEN_PAUSES, [], LIST_S)
         ]
         return tuple(sorted(found, key=lambda pause: (pause[0], pause[1].key)))
@@ -400,7 +400,7 @@ def _refuse(refusal: ServerRefused) -> NoReturn:
 
 
 def _to_rows(rows: Rows) -> tuple[Row, ...]:
-    return tuple(to_row(values, certain(values[-2]), certain(values[-1])) for values in rows)
+    return tuple(named_row(values) for values in rows)
 
 
 def _filter(span: Span, accounts: Collection[int], marks: int) -> tuple[str, list[bytes | None]]:

@@ -1,75 +1,39 @@
 """The statements of the PostgreSQL ledger, and how its rows become values and back.
 
-Knows no connection, no transaction and no rule: which statement runs when is in `postgres_steps`.
+Knows no connection, no transaction and no rule: which statement runs when is in
+`bridge.ledger.postgres_batch`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import (
-    ACCEPTED,
-    OUTCOMES,
-    Facts,
-    Listing,
-    PauseKey,
-    PauseState,
-    Row,
-    Task,
-    Window,
-)
-from bridge.ledger.rows import encode
+from bridge.core.model import ACCEPTED, OUTCOMES, Listing, PauseState, Row
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode, from_pause, from_row, to_pause, to_row
 
 Values = Sequence[bytes | None]
 """One row as the server tells it: text in UTF-8, or None."""
 
-_TYPES: Final = {
-    "seq": "bigint",
-    "account_id": "integer",
-    "task_id": "bigint",
-    "method": "text",
-    "state": "text",
-    "outcome": "text",
-    "owner": "text",
-    "attempts": "smallint",
+_OF: Final = {
+    "seq": "bigint", "account_id": "integer", "task_id": "bigint", "attempts": "smallint",
     "sends": "smallint",
-    "perhaps": "boolean",
-    "window_until": "float8",
-    "window_since": "float8",
-    "completed_at": "float8",
-    "task_type": "text",
-    "language_pool": "text",
-    "age_s": "float8",
-    "code": "bigint",
-    "kind": "text",
-    "detail": "json",
-    "recorded_wall": "float8",
+    "perhaps": "boolean", "window_until": "float8", "window_since": "float8", "completed_at": "float8",
+    "age_s": "float8", "code": "bigint", "detail": "json", "recorded_wall": "float8",
     "finished_wall": "float8",
-    "latency_ms": "bigint",
-    "finished_at": "float8",
+    "latency_ms": "bigint", "finished_at": "float8", "streak": "integer", "recent": "json",
+    "level": "integer",
+    "opened_at": "float8", "ends_at": "float8",
+}  # fmt: skip
+"""Column -> its type, where that is not text."""
+_TYPES: Final = {
+    **{name: _OF.get(name, "text") for name in COLUMNS},
     "revision": "integer",
     "current": "boolean",
 }
-"""Columns of a report in the order in which everybody here has them."""
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
-_PAUSE_TYPES: Final = {
-    "subject": "text",
-    "rule": "text",
-    "state": "text",
-    "cause": "text",
-    "streak": "integer",
-    "recent": "json",
-    "level": "integer",
-    "opened_at": "float8",
-    "ends_at": "float8",
-    "probe_owner": "text",
-    "probe_task": "text",
-    "context": "text",
-    "revision": "bigint",
-}
+_PAUSE_TYPES: Final = {**{name: _OF.get(name, "text") for name in PAUSE_COLUMNS}, "revision": "bigint"}
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 WIDTH: Final = len(_TYPES)
 """Columns of a report; what follows them in a row is the statement's own."""
@@ -136,60 +100,18 @@ def array(values: Iterable[str | int]) -> bytes:
     return ("{" + ",".join(parts) + "}").encode()
 
 
-def from_row(
+def report_columns(
     row: Row, account_id: int, finished_at: float | None, revision: int, is_current: bool = True
 ) -> dict[str, Any]:
     """The columns of a report, for JSON."""
-    (until, since), (completed_at, task_type, language_pool, age_s) = row.window, row.facts
-    return {
-        "seq": row.seq,
-        "account_id": account_id,
-        "task_id": row.task.task_id,
-        "method": row.method,
-        "state": row.state,
-        "outcome": row.outcome,
-        "owner": row.owner,
-        "attempts": row.attempts,
-        "sends": row.sends,
-        "perhaps": row.perhaps,
-        "window_until": until,
-        "window_since": since,
-        "completed_at": completed_at,
-        "task_type": task_type,
-        "language_pool": language_pool,
-        "age_s": age_s,
-        "code": row.code,
-        "kind": row.kind,
-        "detail": row.detail or None,
-        "recorded_wall": row.recorded_wall,
-        "finished_wall": row.finished_wall,
-        "latency_ms": row.latency_ms,
-        "finished_at": finished_at,
-        "revision": revision,
-        "current": is_current,
-    }
+    columns = dict(zip(COLUMNS, from_row(row, account_id, finished_at), strict=True))
+    return columns | {"detail": row.detail or None, "revision": revision, "current": is_current}
 
 
-def from_pause(state: PauseState, endpoint: str, revision: int) -> dict[str, Any]:
+def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, Any]:
     """The columns of a pause, for JSON."""
-    (rule, subject), name, cause, streak, recent, *rest = state
-    level, opened_at, ends_at, probe_owner, probe_task, context = rest
-    return {
-        "endpoint": endpoint,
-        "subject": subject,
-        "rule": rule,
-        "state": name,
-        "cause": cause,
-        "streak": streak,
-        "recent": recent,
-        "level": level,
-        "opened_at": opened_at,
-        "ends_at": ends_at,
-        "probe_owner": probe_owner,
-        "probe_task": probe_task,
-        "context": context,
-        "revision": revision,
-    }
+    columns = dict(zip(PAUSE_COLUMNS, from_pause(state), strict=True))
+    return columns | {"recent": state.recent, "endpoint": endpoint, "revision": revision}
 
 
 def dump(values: Any) -> bytes:
@@ -205,11 +127,6 @@ def text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-def number(value: bytes | None) -> float | None:
-    """A number with a fraction, or None."""
-    return None if value is None else float(value)
-
-
 def whole(value: bytes | None) -> int | None:
     """A whole number, or None."""
     return None if value is None else int(value)
@@ -221,48 +138,34 @@ def certain(value: bytes | None) -> str:
     return value.decode()
 
 
-def to_row(values: Values, endpoint: str, account: str) -> Row:
-    """Make a report of the columns of a statement."""
-    v: Any = values
-    detail = v[18]
-    return Row(
-        int(v[0]),
-        Task(endpoint, account, int(v[2])),
-        v[3].decode(),
-        v[4].decode(),
-        text(v[5]),
-        text(v[6]),
-        int(v[7]),
-        int(v[8]),
-        v[9] == b"t",
-        Window(number(v[10]), number(v[11])),
-        Facts(number(v[12]), text(v[13]), text(v[14]), number(v[15])),
-        whole(v[16]),
-        text(v[17]),
-        {} if detail is None else json.loads(detail),
-        float(v[19]),
-        number(v[20]),
-        whole(v[21]),
-    )
+_READERS: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    **dict.fromkeys(("bigint", "integer", "smallint"), int),
+    **dict.fromkeys(("text", "json"), bytes.decode),
+    "float8": float,
+    "boolean": b"t".__eq__,
+}
+_REPORT: Final = tuple(_READERS[kind] for kind in _TYPES.values())
+_PAUSE: Final = tuple(_READERS[kind] for kind in _PAUSE_TYPES.values())
 
 
-def to_pause(values: Values) -> PauseState:
-    """Make a pause of the columns of a pause statement, which begin after the endpoint."""
-    v: Any = values
-    recent = v[6]
-    return PauseState(
-        PauseKey(v[2].decode(), v[1].decode()),
-        v[3].decode(),
-        text(v[4]),
-        int(v[5]),
-        () if recent == b"[]" else tuple((at, name) for at, name in json.loads(recent)),
-        int(v[7]),
-        number(v[8]),
-        number(v[9]),
-        text(v[10]),
-        text(v[11]),
-        v[12].decode(),
-    )
+def report_values(values: Values) -> list[Any]:
+    """The columns of a report with its revision and whether it is current, as Python's values."""
+    return [None if v is None else read(v) for read, v in zip(_REPORT, values, strict=False)]
+
+
+def pause_values(values: Values) -> list[Any]:
+    """The columns of a pause with its revision, which begin after the endpoint."""
+    return [None if v is None else read(v) for read, v in zip(_PAUSE, values[1:], strict=False)]
+
+
+def named_row(values: Values) -> Row:
+    """Make a report of the columns of a statement that ends with endpoint and account."""
+    return to_row(report_values(values), certain(values[-2]), certain(values[-1]))
+
+
+def one_pause(values: Values) -> PauseState:
+    """Make a pause of the columns of a pause statement."""
+    return to_pause(pause_values(values)[:-1])
 
 
 # --- lists -----------------------------------------------------------------------------------

@@ -5,22 +5,30 @@ Knows sessions, locks of instances and clocks, and no report. Imported by `bridg
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Condition
 from typing import Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect
 from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.postgres_pulse import BEAT_S, IDLE_S, RETRY_FIRST_S, Pulse
 from bridge.ledger.postgres_rows import QUERIES, certain, dump
 from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
 from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, GONE, PASSING, explain, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
+IDLE_S: Final = 3.5
+"""The server ends a session that is silent for so long: so neighbours learn of a bridge that froze or
+vanished. Three beats and a half: one may be late."""
+BEAT_S: Final = 1.0
+"""Silence after which something is said."""
+RETRY_FIRST_S: Final = 0.05
+RETRY_MOST_S: Final = 1.0
+"""Longest wait between two tries to connect; shorter than the grace that neighbours give, so that a bridge
+that lives keeps its reports when a server restarts."""
 STATEMENT_S: Final = 2.0
 """Longest time the server may spend on one statement: the contract's bound for a ledger that is locked."""
 BACK_S: Final = 1.0
@@ -40,7 +48,7 @@ Times = Callable[[float], tuple[float, float]]
 
 
 class Session:
-    """Where statements run. `lock` is held by whoever uses `link`.
+    """Where statements run.
 
     Args:
         url: the address.
@@ -62,7 +70,6 @@ class Session:
         tell_time: Times,
         busy_s: float,
     ) -> None:
-        self.lock = Condition()
         self.secret = b""
         self.durable = True
         self.clock_offset_s = 0.0
@@ -83,7 +90,8 @@ class Session:
         self._is_closed = False
         self._timeline = 0
         """The highest that was met; a server with a lower one knows nothing of what was written since."""
-        self._pulse = Pulse(self._beat, self._come_back)
+        self._retry_s = RETRY_FIRST_S
+        self._retry_at = 0.0
 
     def open(self) -> None:
         """Make the first session, and the ledger if there is none.
@@ -115,7 +123,6 @@ class Session:
             link.close()
             raise
         self._link = link
-        self._pulse.start()
 
     def _connect_first(self) -> Link:
         """Connect, if need be a moment later: a server that restarts is no reason to begin without it."""
@@ -204,11 +211,10 @@ class Session:
         return self._link
 
     def wait_for_link(self) -> Link:
-        """The session, if need be a moment after it was lost. The lock is let go meanwhile."""
-        while self._link is None and not self._is_closed:
-            left_s = self._lost_at + BACK_S - time.monotonic()
-            if left_s <= 0 or not self.lock.wait(left_s):
-                break
+        """The session, if need be made anew in the moment after it was lost."""
+        while self._link is None and not self._is_closed and time.monotonic() < self._lost_at + BACK_S:
+            if not self._come_back():
+                time.sleep(RETRY_FIRST_S)
         return self.link
 
     def lose(self) -> None:
@@ -218,48 +224,55 @@ class Session:
             self._link = None
             self._lost_at = time.monotonic()
             self._why_lost = trouble(UNREADABLE)
-            self._pulse.hurry()
+            self._retry_s, self._retry_at = RETRY_FIRST_S, 0.0
 
     def close(self) -> None:
         """Let go of the session and, with it, of the instance's lock. Idempotent."""
-        self._pulse.stop()
-        with self.lock:
-            self._is_closed = True
-            # Asked for, so that the lock is free when this returns, and not a moment later.
-            self.let_go()
+        self._is_closed = True
+        # Asked for, so that the lock is free when this returns, and not a moment later.
+        self.let_go()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def tend(self) -> float | None:
+        """Say something after a while of silence, or try to come back; seconds until it is time again."""
+        if self._is_closed:
+            return None
+        now = time.monotonic()
+        if self._link is not None:
+            silent_s = now - self._link.used_at
+            if silent_s < BEAT_S * 0.9:
+                return BEAT_S - silent_s
+            self._beat(self._link)
             if self._link is not None:
-                self._link.close()
-                self._link = None
-            self.lock.notify_all()
+                return BEAT_S
+        if now >= self._retry_at:
+            if self._come_back():
+                return BEAT_S
+            # Not all at the same moment.
+            self._retry_at = time.monotonic() + self._retry_s * random.uniform(0.5, 1.0)
+            self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
+        return max(0.0, self._retry_at - time.monotonic())
 
-    # --- on the thread of the pulse ----------------------------------------------------------
-
-    def _beat(self) -> bool:
-        """Say something if nothing was said for a while; True if there is a session."""
-        with self.lock:
-            link = self._link
-            if link is None:
-                return self._is_closed
-            if time.monotonic() - link.used_at < BEAT_S * 0.9:
-                return True
-            before = self._boot_clock()
-            try:
-                (((told, oldest),),) = link.run([(_Q["beat"], [])])
-            except LinkLost:
+    def _beat(self, link: Link) -> None:
+        before = self._boot_clock()
+        try:
+            (((told, oldest),),) = link.run([(_Q["beat"], [])])
+        except LinkLost:
+            self.lose()
+            return
+        except ServerRefused as refusal:
+            if refusal.state in GONE:
                 self.lose()
-                return False
-            except ServerRefused as refusal:
-                if refusal.state in GONE:
-                    self.lose()
-                return self._link is not None
-            after = self._boot_clock()
-            self.is_newer = int(certain(oldest)) > VERSION
-            now, wall = self._tell_time(float(certain(told)))
-            self.clock_skew_s = self._wall_clock() - wall
-            if self._has_moved(now - (before + after) / 2, after - before):
-                # Whoever makes the next session finds out the same, and says so.
-                self.lose()
-            return self._link is not None
+            return
+        after = self._boot_clock()
+        self.is_newer = int(certain(oldest)) > VERSION
+        now, wall = self._tell_time(float(certain(told)))
+        self.clock_skew_s = self._wall_clock() - wall
+        if self._has_moved(now - (before + after) / 2, after - before):
+            # Whoever makes the next session finds out the same, and says so.
+            self.lose()
 
     def _come_back(self) -> bool:
         """Make a new session."""
@@ -286,14 +299,9 @@ class Session:
             self._why_lost = why
             link.close()
             return False
-        with self.lock:
-            if self._is_closed:
-                link.close()
-                return True
-            self._neighbours.forgive()
-            self.is_newer = found.is_newer
-            self._link = link
-            self.lock.notify_all()
+        self._neighbours.forgive()
+        self.is_newer = found.is_newer
+        self._link = link
         return True
 
 

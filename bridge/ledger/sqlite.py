@@ -1,7 +1,7 @@
 """The ledger in one SQLite file, or in memory with the same code.
 
 The door to it: opening, transactions, and the health of the file. What the operations do is in
-`bridge.ledger.transactions`. Must not decide about pauses (the policy does) and must not bridge trouble (the outbox does).
+`bridge.ledger.transactions`. Must not decide about pauses, and must not bridge trouble.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bridge.core.model import Listing, Look, Operation, Pauses, Task
 from bridge.ledger import files, sqlite_file
@@ -18,10 +18,12 @@ from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
 from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
 from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import ask
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
-"""So many times as long a lock is waited for while the ledger changes: then a queue of bridges has it, not a program."""
+"""So many times as long a lock is waited for among bridges at work: then it is a queue of theirs."""
+_Result = TypeVar("_Result")
 _DAY_S: Final = 86_400.0
 _IN_USE: Final = (
     "Another bridge still uses the ledger that was at this path before; it lets go of it within seconds."
@@ -67,14 +69,13 @@ class SqliteStore:
         """The pauses as this store last read or wrote them."""
         return self._batch.seen
 
-    @property
-    def is_alive(self) -> Callable[[str], bool]:
+    def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
-        return self._batch.is_alive
+        return self._batch.is_alive(instance)
 
-    @is_alive.setter
-    def is_alive(self, ask: Callable[[str], bool]) -> None:
-        self._batch.is_alive = ask
+    def believe(self, is_alive: Callable[[str], bool]) -> None:
+        """Be told by somebody else who is alive."""
+        self._batch.is_alive = is_alive
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -151,10 +152,10 @@ class SqliteStore:
             self._busy_s = seconds
             self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def _in_queue(self, action: Callable[[], Any]) -> Any:
+    def _in_queue(self, action: Callable[[], _Result]) -> _Result:
         """Do something that may wait for a lock, longer if it is bridges who wait for each other.
 
-        SQLite's own wait is not fair, so in a crowd somebody may wait long although nobody holds the lock for long.
+        SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
         """
         began_at = self._boot_clock()
         while True:
@@ -166,10 +167,23 @@ class SqliteStore:
             except LedgerTrouble as met:
                 trouble, cause = met, met
             waited_s = self._boot_clock() - began_at
-            if trouble.kind != LOCKED or trouble.sentence is _IN_USE or not 0.0 < waited_s < QUEUE * self._busy_s:
+            if (
+                trouble.kind != LOCKED
+                or trouble.sentence is _IN_USE
+                or not 0.0 < waited_s < QUEUE * self._busy_s
+            ):
                 raise trouble from cause
-            if self._path is None or not files.has_changed(self._path, self._wall_clock(), self._busy_s):
+            if not self._is_in_crowd():
                 raise trouble from cause
+
+    def _is_in_crowd(self) -> bool:
+        """True if bridges are at work on the ledger, so that one of them may have the lock.
+
+        On a busy machine who has it may be kept from the processor for seconds.
+        """
+        if self._path is None or not files.has_changed(self._path, self._wall_clock(), QUEUE * self._busy_s):
+            return False
+        return not self.secret or bool(self._owners.live_marks())
 
     def _start(
         self, writable: bool, machine: str, boot: str | None, random_bytes: Callable[[int], bytes]
@@ -240,7 +254,7 @@ class SqliteStore:
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
             (newest,) = execute(before, (first_wall,)).fetchone()
             if newest is not None and first_wall - newest > _DAY_S:
-                # Nobody was here for long, or the clock is wrong: history is not given up before a day has shown.
+                # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
                 self._batch.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
@@ -252,13 +266,13 @@ class SqliteStore:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if all(type(operation) in READS for operation in operations):
-            return self._run(operations, "BEGIN")
+            return self._in_queue(lambda: self._run(operations, "BEGIN"))
         self._check_writable()
         try:
-            results: list[Any] = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
-            results = self._run(operations, "BEGIN IMMEDIATE")
+            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         self.trouble = None
         return results
 
@@ -266,12 +280,15 @@ class SqliteStore:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         if type(operation) not in READS:
             raise KeyError(type(operation))
-        return self._run([operation], "BEGIN")[0]
+        return self._in_queue(lambda: self._run([operation], "BEGIN"))[0]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method, also while the ledger cannot be written."""
+        """What is known about a task and an attempt with a method; needs no right to write."""
+        return self._in_queue(lambda: self._ask(task, method))
+
+    def _ask(self, task: Task, method: str | None) -> Known:
         with self._transaction("BEGIN"):
-            return self._batch.ask(task, method)
+            return ask(self._batch, task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""

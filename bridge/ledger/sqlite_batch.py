@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.model import ACCEPTED, GUARD_S, OUTCOMES, Listing, PauseState, Prune, Row, Task
 from bridge.ledger.port import EventRow, Forget, Policy
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode, from_pause, from_row, to_pause, to_row
-from bridge.ledger.transactions import TABLE, Entry, Transactions
+from bridge.ledger.transfer import OPERATIONS as SHARED
+from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -41,9 +42,8 @@ _PRUNE: Final = (
 )
 _RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
-_SAVE_PAUSE: Final = (
-    f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({', '.join('?' * len(PAUSE_COLUMNS))}, ?)"
-)
+_PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
+_SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
 OPEN_PAUSES: Final = (
     f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
 )
@@ -66,8 +66,8 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
 def _update(places: Sequence[int]) -> dict[int, str]:
     assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
     n = len(places)
-    where = (
-        f"reports.seq = v.column{n + 1} AND reports.state = v.column{n + 2} AND reports.owner IS v.column{n + 3}"
+    where = " AND ".join(
+        f"reports.{name} IS v.column{n + nth}" for nth, name in enumerate(("seq", "state", "owner"), 1)
     )
     return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
 
@@ -84,7 +84,7 @@ class Raced(Exception):
     """A report was not as it was remembered: undo the batch and read it again."""
 
 
-class SqliteBatch(Transactions):
+class SqliteBatch(UnitOfWork):
     """The operations on SQLite.
 
     Args:
@@ -143,7 +143,9 @@ class SqliteBatch(Transactions):
         name = (task.endpoint, task.account)
         known = self._ids.get(name)
         if known is None:
-            found = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).fetchone()
+            found = self._execute(
+                "SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name
+            ).fetchone()
             if found is None:
                 return None
             if len(self._ids) >= _MOST_ACCOUNTS:
@@ -222,13 +224,14 @@ class SqliteBatch(Transactions):
         Raises:
             Raced: A report was not as it was remembered.
         """
+        retired: list[_Values] = []
         ended: list[_Values] = []
         claimed: list[_Values] = []
         for entry in self.changed.values():
             row, was = entry.row, entry.read
             assert was is not None
             if not entry.is_current:
-                self._demand(1, lambda seq=row.seq: self._execute(_RETIRE, (seq,)))
+                retired.append((row.seq,))
                 continue
             columns = from_row(row, entry.account_id, entry.finished_at)
             values = [columns[place] for place in _ENDED]
@@ -237,6 +240,7 @@ class SqliteBatch(Transactions):
                 values += [columns[place] for place in _CLAIMED]
             values += (row.seq, was.state, was.owner)
             (ended if is_narrow else claimed).append(tuple(values))
+        self._demand(len(retired), lambda: [self._execute(_RETIRE, values) for values in retired])
         self._demand(len(ended), lambda: self._write_rows(_UPDATE_ENDED, ended))
         self._demand(len(claimed), lambda: self._write_rows(_UPDATE_ALL, claimed))
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
@@ -272,7 +276,7 @@ class SqliteBatch(Transactions):
 
     def forget(self, op: Forget) -> None:
         """Drop a report with its events."""
-        entry = self._find(op.task)
+        entry = self.find(op.task)
         if entry is not None:
             self.flush()
             self._execute("DELETE FROM reports WHERE seq = ?", (entry.row.seq,))
@@ -281,7 +285,7 @@ class SqliteBatch(Transactions):
             self._touched = [touched for touched in self._touched if touched is not entry]
 
 
-OPERATIONS: Final = TABLE | {Forget: SqliteBatch.forget}
+OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
 
 
 def select_listing(listing: Listing, limit: int) -> tuple[str, Mapping[str, Any]]:

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
+from bridge.ledger import sqlite_batch as sql
 from bridge.ledger import sqlite_driver as sqlite3
-from bridge.ledger import sqlite_rows as sql
 from bridge.ledger.figures import (
     IN_FLIGHT,
     MAX_AGE_S,
@@ -34,7 +34,8 @@ from bridge.ledger.figures import (
     Span,
     move,
 )
-from bridge.ledger.store import EventRow
+from bridge.ledger.port import EventRow
+from bridge.ledger.rows import to_pause, to_row
 from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
 
 STEP: Final = 50_000
@@ -140,7 +141,7 @@ class SqliteReader:
         while True:
             statement, values = sql.select_listing(listing._replace(before_seq=before), listing.limit)
             with self._reading() as execute:
-                page = tuple(sql.to_row(v, v[-2], v[-1]) for v in execute(statement, values).fetchall())
+                page = tuple(to_row(v, v[-2], v[-1]) for v in execute(statement, values).fetchall())
             if page:
                 yield page
             if len(page) < listing.limit:
@@ -152,7 +153,7 @@ class SqliteReader:
         with self._reading() as execute:
             accounts = execute("SELECT id, endpoint, account FROM accounts").fetchall()
             rows = [
-                sql.to_row(values, place, account)
+                to_row(values, place, account)
                 for number, place, account in accounts
                 if endpoint in (None, place)
                 # The identity index holds the newest report of a task; older ones are found beside it.
@@ -186,7 +187,7 @@ class SqliteReader:
             known = execute("SELECT offset_s FROM boots WHERE boot_id = ?", (files.boot_id(),)).fetchone()
         # Before this boot's first bridge there is no timeline yet; it will begin at the wall clock.
         shift_s = 0.0 if known is None else wall - boot_s - float(known[0])
-        return tuple((values[0], move(sql.to_pause(values[1:]), shift_s)) for values in found)
+        return tuple((values[0], move(to_pause(values[1:]), shift_s)) for values in found)
 
     # --- figures -----------------------------------------------------------------------------
 

@@ -174,9 +174,7 @@ def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def migrate(
-    connection: sqlite3.Connection, random_bytes: Callable[[int], bytes] = os.urandom
-) -> None:
+def migrate(connection: sqlite3.Connection, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
     """Bring the file to this version in one transaction, once, however many open it together.
 
     Raises:

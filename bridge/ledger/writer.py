@@ -1,21 +1,22 @@
 """The ledger as everybody else sees it: operations go in, answers come out after the commit.
 
-What is asked in one turn of the engine is committed together, on the one thread that owns the stores. What happens in
-bad days is decided by `bridge.ledger.outbox`.
+What is asked in one turn of the engine is committed together, on the one thread that owns the stores. What
+happens in bad days is decided by `bridge.ledger.failover`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from bridge.core.model import Operation
 from bridge.engine import Engine
 from bridge.engine.worker import Worker
 from bridge.ledger import files
-from bridge.ledger.outbox import Outbox
+from bridge.ledger.failover import Failover
 from bridge.ledger.owners import name_instance
-from bridge.ledger.port import Failed, Store, Unavailable
+from bridge.ledger.port import Failed, MemoryStore, Store, Unavailable
 from bridge.ledger.translation import Accounts
 
 __all__ = ["Failed", "Ledger", "Unavailable"]
@@ -30,7 +31,7 @@ class Ledger:
     """Takes operations and commits them in groups.
 
     Args:
-        open_primary: opens the ledger on its thread, for an instance of that name; None if memory was asked for.
+        open_primary: opens the ledger on its thread, for an instance of that name; None for memory.
         open_memory: opens an empty store in memory, for an instance of that name.
         require: refuse reports, with `Unavailable`, while the ledger is in trouble.
         on_event: takes name and fields of an event, once per change.
@@ -46,7 +47,7 @@ class Ledger:
         self,
         engine: Engine,
         open_primary: Callable[[str], Store] | None,
-        open_memory: Callable[[str], Store],
+        open_memory: Callable[[str], MemoryStore],
         *,
         require: bool,
         on_event: Callable[[str, Mapping[str, Any]], None],
@@ -58,7 +59,7 @@ class Ledger:
         self._on_event = on_event
         self._on_error = on_error
         self._accounts = Accounts()
-        self._outbox = Outbox(
+        self._failover = Failover(
             open_primary,
             open_memory,
             self._accounts,
@@ -70,10 +71,10 @@ class Ledger:
             now=engine.now,
             wall=engine.wall,
         )
-        self._worker = Worker(engine, self._outbox, "ledger", MAX_BATCH)
+        self._worker = Worker(engine, self._failover, "ledger", MAX_BATCH)
         self._is_closed = False
         self.account = self._accounts.name
-        """The account of a client key: 32 hex digits of a keyed BLAKE2b, the same until the end. Needs `is_open`."""
+        """The account of a client key: 32 hex digits, the same until the end. Needs `is_open`."""
 
     def start(self) -> None:
         """Begin to open the ledger, if that has not begun."""
@@ -89,7 +90,7 @@ class Ledger:
         self._worker.wait_until_open()
 
     def call(self, op: Operation) -> Any:
-        """Wait until an operation is committed; its result as `bridge.core.model` says, `Unavailable` or `Failed`."""
+        """Wait until an operation is committed; its result, `Unavailable` or `Failed`."""
         return _CLOSED if self._is_closed else self._worker.call(op)
 
     def post(self, op: Operation, done: Callable[[Any], object] = lambda _: None) -> None:
@@ -97,7 +98,14 @@ class Ledger:
         if self._is_closed:
             done(_CLOSED)
         else:
-            self._worker.post(op, done)
+            self._worker.post(op, partial(self._guarded, done))
+
+    def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as bug:
+            # It must not take the answers of others with it.
+            self._engine.on_bug(bug)
 
     @property
     def committed_at(self) -> float:
@@ -111,23 +119,23 @@ class Ledger:
     @property
     def instance(self) -> str:
         """Name of this bridge as the owner of rows. Needs `is_open`."""
-        return self._outbox.instance
+        return self._failover.condition.instance
 
     @property
     def durable(self) -> bool:
         """True if what is committed now survives this process."""
-        return self._outbox.is_durable
+        return self._failover.condition.is_durable
 
     def status(self) -> dict[str, Any]:
         """How the ledger is, for ``bridge.status``."""
-        outbox = self._outbox
-        trouble, primary = outbox.trouble, outbox.primary
+        failover = self._failover
+        trouble, primary = failover.condition.trouble, failover.condition.primary
         return {
             "kind": "memory" if primary is None else primary.kind,
             "durable": self.durable,
             "healthy": self.is_open and trouble is None,
             "state": "opening" if not self.is_open else "ok" if trouble is None else trouble.kind,
-            "owed": outbox.owed,
+            "owed": failover.outbox.owed,
             "message": None if trouble is None else trouble.sentence,
         }
 
@@ -144,9 +152,9 @@ class Ledger:
     # --- on the ledger's thread --------------------------------------------------------------
 
     def _tell(self, name: str, fields: Mapping[str, Any]) -> None:
-        self._engine.call_soon_from_thread(self._on_event, name, fields)
+        self._engine.call_soon_from_thread(self._guarded, self._on_event, name, fields)
 
     def _refer(self, error: BaseException) -> str:
         reference = self._engine.random_bytes(8).hex()
-        self._engine.call_soon_from_thread(self._on_error, reference, error)
+        self._engine.call_soon_from_thread(self._guarded, self._on_error, reference, error)
         return reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Final
 
@@ -16,6 +17,8 @@ def undo_inherited() -> None:
     An ignored SIGCHLD loses the exit status of children, an ignored SIGTERM would be handed on to them, and a
     blocked signal never comes.
     """
+    if os.name != "posix":
+        return
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

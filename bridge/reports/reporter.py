@@ -147,7 +147,7 @@ class Reporter:
                 job.interrupt(Cancelled())
 
     def _leave(self, job: Job, leaving: list[Requester], begun: bool) -> None:
-        """Answer requesters who go while the report itself goes on: what they are told is committed nowhere."""
+        """Answer requesters who go while the report goes on; what they are told is committed nowhere."""
         ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
         for requester in leaving:
             self._unseat(job, requester)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.simulator.faults import EARLY, FAULTS
+from bridge.simulator.shapes import to_json
 
 
 class ArmedFault:
@@ -29,16 +30,9 @@ class ArmedFault:
 
     def describe(self, now: float) -> dict[str, Any]:
         """Return the fault as the control endpoint shows it."""
-        return {
-            "id": self.fault_id,
-            "fault": self.name,
-            **self.params,
-            "taskId": self.task_id,
-            "method": self.method,
-            "remaining": self.remaining,
-            "skip": self.skip,
-            "endsInSeconds": None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3)),
-        }
+        left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
+        told = to_json(self, ("task_id", "method", "remaining", "skip"))
+        return {"id": self.fault_id, "fault": self.name, **self.params, **told, "endsInSeconds": left_s}
 
     @property
     def is_tied(self) -> bool:

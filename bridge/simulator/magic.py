@@ -44,9 +44,7 @@ SITUATIONS: Final[Mapping[int, Situation]] = {
     2: Situation("duplicate", "the task was reported before: error 16", {"reported": True}),
     3: Situation("wrong_kind", "the task is of a kind that the called method does not fit: error 16"),
     4: Situation(
-        "language",
-        "an image task of the Russian pool: error 16",
-        {"kind": "image", "language_pool": "rn"},
+        "language", "an image task of the Russian pool: error 16", {"kind": "image", "language_pool": "rn"}
     ),
     5: Situation("ended_in_error", "the task ended in error: error 16", {"ended_in_error": True}),
     6: Situation("other_account", "the task belongs to another account: error 16", {"account": "0" * 12}),

@@ -174,7 +174,7 @@ class Adapter(BaseAdapter):
             call.is_reused = True
         try:
             self._transmit(link, call)
-            answer = _receive(link, call)
+            answer = read_answer(link, call)
         except BaseException:
             link.close()
             if call.is_reused and call.is_sent and call.answer is None:
@@ -209,7 +209,7 @@ class Adapter(BaseAdapter):
             raise
 
 
-def _receive(link: Stream, call: Call) -> Answer:
+def read_answer(link: Stream, call: Call) -> Answer:
     """Read one answer: strictly, or if that is refused, tolerantly and from the beginning."""
     receive, until = link.receive, call.until
     data = piece = receive(PIECE_BYTES, until)

@@ -20,6 +20,7 @@ MAX_INTERIM: Final = 16
 """Interim (1xx) answers that are skipped; one or two are what servers send."""
 
 _BLANK: Final = " \t"
+_NAME: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
 class Malformed(ValueError):
@@ -155,7 +156,7 @@ class Reader:
                 fields[last] = f"{fields[last]} {line.strip()}".strip()
                 continue
             key = name.strip(_BLANK).lower()
-            self._is_odd = self._is_odd or not colon or key != name.lower() or not key.isascii() or not key
+            self._is_odd = self._is_odd or not (colon and name and _NAME.issuperset(name.lower()))
             if colon and key:
                 last = key
                 fields[key] = f"{fields[key]}, {value}" if key in fields else value
@@ -206,7 +207,7 @@ class Reader:
 
     def _take(self, size: int) -> bytes:
         taken = bytes(self._data[self._at : self._at + size])
-        self._at += size
+        self._at += len(taken)
         return taken
 
     def _pull(self) -> bool:

@@ -89,6 +89,10 @@ func (b *Bridge) launchChild(ctx context.Context) (*child, error) {
 	if errors.Is(err, errNeverWritten) {
 		err = c.noAnswer(callee{}, "the bridge ended at its start", "", nil)
 	}
+	if down := (*DownError)(nil); errors.As(err, &down) && ctx.Err() != nil {
+		down.Reason = "no answer from " + b.plan.path + "; is it report-bridge?"
+		down.Stderr = c.lastWords()
+	}
 	if err == nil && info.Protocol != protocolVersion {
 		err = c.noAnswer(callee{}, fmt.Sprintf("the bridge speaks protocol %d, this client %d", info.Protocol, protocolVersion), "", nil)
 	}
@@ -215,6 +219,9 @@ func (b *Bridge) acquire(ctx context.Context, call callee) (*child, error) {
 //
 // The error is a *DownError if the bridge had ended before, or did not end with exit code 0.
 func (b *Bridge) Close(ctx context.Context) error {
+	if b == nil {
+		return nilError(callee{})
+	}
 	b.set(func() { b.isClosed = true })
 	b.stopNow()
 	b.mu.Lock()
@@ -245,10 +252,18 @@ func (b *Bridge) Close(ctx context.Context) error {
 }
 
 // Stats counts what the bridge saw that no call was told.
-func (b *Bridge) Stats() Stats { return b.log.stats() }
+func (b *Bridge) Stats() Stats {
+	if b == nil {
+		return Stats{}
+	}
+	return b.log.stats()
+}
 
 // String names the bridge and shows nothing of its settings.
 func (b *Bridge) String() string {
+	if b == nil {
+		return "reportbridge.Bridge{nil}"
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {

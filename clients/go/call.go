@@ -57,16 +57,29 @@ func checkTaskID(call callee) error {
 	if call.taskID >= 1 && call.taskID <= maxTaskID {
 		return nil
 	}
-	pointer := "/taskId"
+	return invalid(call, "/taskId", "taskId must be from 1 to 2^53-1.")
+}
+
+// invalid refuses params as the bridge would.
+func invalid(call callee, pointer, sentence string) error {
 	return &CallError{
 		Code: CodeInvalidParams, Kind: KindInvalidParams, Method: call.method, TaskID: call.taskID,
 		Message: "The parameters do not fit the method.",
-		Data:    ProtocolErrorData{Kind: KindInvalidParams, Pointer: &pointer, Sentence: "taskId must be from 1 to 2^53-1."},
+		Data:    ProtocolErrorData{Kind: KindInvalidParams, Pointer: &pointer, Sentence: sentence},
 	}
+}
+
+// nilError is what every method of a nil *Bridge returns.
+func nilError(call callee) error {
+	end := &DownError{Reason: errNil.Error(), ExitCode: -1}
+	return end.about(call, OutcomeNotSent, errNil)
 }
 
 // ask makes a call and decodes its result.
 func ask[Result any](ctx context.Context, b *Bridge, call callee, params any) (*Result, error) {
+	if b == nil {
+		return nil, nilError(call)
+	}
 	ctx, cancel := withDeadline(ctx, b.timeout)
 	defer cancel()
 	b.log.learn(call.key)
@@ -100,10 +113,13 @@ func askChild[Result any](ctx context.Context, c *child, id, maxMessage int64, c
 		return nil, err
 	}
 	if r.err != nil {
+		c.log.answer(r.err.Data)
 		return nil, refusal(call, r.err)
 	}
+	c.log.answer(r.result)
 	result := new(Result)
-	if err := json.Unmarshal(r.result, result); err != nil || string(r.result) == "null" {
+	_, takesAny := any(result).(*json.RawMessage)
+	if err := json.Unmarshal(r.result, result); err != nil || string(r.result) == "null" && !takesAny {
 		c.log.protocol(ProtocolBadContents, r.result, int64(len(r.result)))
 		return nil, c.noAnswer(call, "the answer has not the shape of a result", OutcomeUnknown, nil)
 	}

@@ -82,7 +82,7 @@ func startChild(plan launch, maxAnswer int, wait patience, log *logbook) (*child
 	closeAll(theirs)
 	if err != nil {
 		closeAll(ours)
-		return nil, fmt.Errorf("report-bridge: cannot start: %w", err)
+		return nil, explainStart(plan.path, err)
 	}
 	c := &child{
 		process: cmd.Process, patience: wait, out: newOutbox(), log: log,
@@ -208,6 +208,12 @@ func (c *child) failWaiting() {
 	}
 }
 
+func (c *child) lastWords() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.tail...)
+}
+
 // death describes the end; with the process still there, what is known so far.
 func (c *child) death(reason string) *DownError {
 	d := &DownError{Reason: reason, ExitCode: -1}
@@ -218,6 +224,8 @@ func (c *child) death(reason string) *DownError {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d.Stderr = append([]string(nil), c.tail...)
+	if c.ended { // while it lives, its lines are about other calls
+		d.Stderr = append([]string(nil), c.tail...)
+	}
 	return d
 }

@@ -26,6 +26,11 @@
 // then the stored one, or that of the attempt under way. With the ledger "memory" (the sandbox's
 // default) a repeated call is safe as long as the bridge process is the same.
 //
+// # Tasks
+//
+// Bridge.Task makes a [Task] from what createTask and getTaskResult said. It picks the report method by the
+// task's type, passes its end, and notes that it was solved.
+//
 // # Time
 //
 // A call ends with its context. If that has no deadline, it ends after Options.Timeout (75 seconds, longer

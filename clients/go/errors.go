@@ -11,6 +11,9 @@ import (
 // ErrClosed is in the chain of the error of a call made after Close.
 var ErrClosed = errors.New("the bridge is closed")
 
+// errNil says that a method of a nil *Bridge was called.
+var errNil = errors.New("there is no bridge: Start returned an error")
+
 // ReportError says that a report was not taken. Match on Kind or Code; Message may be reworded.
 type ReportError struct {
 	// Code is positive if the upstream refused (its errorId), negative if the bridge did.
@@ -57,13 +60,15 @@ func (e *ReportError) Error() string {
 // an error of a bridge.* method. A call refused with -32603 (internal_error) may have sent its report;
 // with every other code nothing was sent.
 type CallError struct {
-	Code    int64
-	Kind    string
-	Message string
-	Data    ProtocolErrorData
-	Raw     json.RawMessage
-	Method  string
-	TaskID  int64 // 0 if the call is about no task
+	Code       int64
+	Kind       string
+	Message    string
+	Rule       string // that was broken: a JSON Schema keyword for parameters, else a word of the bridge; may be empty
+	Suggestion string // a name of the bridge's own that was perhaps meant, or empty
+	Data       ProtocolErrorData
+	Raw        json.RawMessage
+	Method     string
+	TaskID     int64 // 0 if the call is about no task
 }
 
 // Error is one line for people.
@@ -71,6 +76,9 @@ func (e *CallError) Error() string {
 	text := fmt.Sprintf("report-bridge: %s: %s (%d): %s", e.Method, e.Kind, e.Code, e.Message)
 	if e.Data.Sentence != "" {
 		text += " " + e.Data.Sentence
+	}
+	if e.Suggestion != "" {
+		text += " Did you mean " + e.Suggestion + "?"
 	}
 	if e.Data.Reference != "" {
 		text += " Reference " + e.Data.Reference + " in the log."
@@ -98,7 +106,7 @@ type DownError struct {
 	// Signal ended the child; nil if none did.
 	Signal os.Signal
 
-	// Stderr has the last lines of the child's standard error, at most 20.
+	// Stderr has the last lines of the child's standard error, at most 20, if it died.
 	Stderr []string
 
 	cause error
@@ -170,8 +178,10 @@ type wireError struct {
 // refusal turns an error of the wire into the type that fits.
 func refusal(call callee, e *wireError) error {
 	var mark struct {
-		Kind      string
-		Retryable *bool
+		Kind       string
+		Retryable  *bool
+		Rule       string
+		Suggestion string
 	}
 	_ = json.Unmarshal(e.Data, &mark) // what does not fit stays empty: Raw has it all
 	if call.isReport && (*e.Code > 0 || mark.Retryable != nil) {
@@ -184,6 +194,7 @@ func refusal(call callee, e *wireError) error {
 		return refused
 	}
 	wrong := &CallError{Code: *e.Code, Kind: mark.Kind, Message: e.Message, Raw: e.Data, Method: call.method, TaskID: call.taskID}
+	wrong.Rule, wrong.Suggestion = mark.Rule, mark.Suggestion
 	_ = json.Unmarshal(e.Data, &wrong.Data)
 	return wrong
 }

@@ -25,6 +25,7 @@ import (
 const (
 	fakeVariable  = "REPORTBRIDGE_TEST_FAKE"
 	relayVariable = "REPORTBRIDGE_TEST_RELAY"
+	saysVariable  = "REPORTBRIDGE_TEST_SAYS"
 )
 
 // quick shortens the waits of a child's end.
@@ -66,6 +67,7 @@ func playFake(mode string) int {
 		return 3
 	}
 	if mode == "mute" {
+		fmt.Fprint(os.Stderr, os.Getenv(saysVariable))
 		_, _ = io.Copy(io.Discard, input)
 		return 0
 	}
@@ -111,6 +113,8 @@ func playFake(mode string) int {
 		good := success(r.ID, r.Params.TaskID)
 		switch mode {
 		case "never":
+		case "chatty":
+			fmt.Fprintln(os.Stderr, "a line about another task")
 		case "garbage":
 			fmt.Printf("hello\n\n[1]\n{\"a\":1}\n%s\n", `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"m"}}`)
 			fmt.Println(good)

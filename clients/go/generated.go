@@ -2,7 +2,12 @@
 
 package reportbridge
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+)
 
 // Framing: How messages are told apart on this connection. `line`: one message per line. `header`:
 // Content-Length headers. Source: the first bytes of the input.
@@ -211,11 +216,11 @@ type ActivePause struct {
 	State PauseState `json:"state"`
 
 	// When the pause was opened. Source: the bridge's clock.
-	OpenedAt string `json:"openedAt"`
+	OpenedAt time.Time `json:"openedAt"`
 
 	// From when on the next report may probe; null if only a person ends the pause. Source: the
 	// bridge's clock.
-	EndsAt *string `json:"endsAt"`
+	EndsAt *time.Time `json:"endsAt"`
 
 	// True if only a person, or another key, ends the pause. Source: the pause rule in errors.json.
 	Manual bool `json:"manual"`
@@ -226,6 +231,9 @@ type ActivePause struct {
 	// Only for a pause that holds for one method: which. Source: the ledger.
 	Method ReportMethod `json:"method,omitempty"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v ActivePause) String() string { return show(v) }
 
 // BridgeInfo: Result of bridge.info: who answers, and within which limits.
 type BridgeInfo struct {
@@ -256,7 +264,7 @@ type BridgeInfo struct {
 // holds now.
 type BridgeStatus struct {
 	// When the process started. Source: the bridge's clock.
-	Since string `json:"since"`
+	Since time.Time `json:"since"`
 
 	// Seconds since the process started. Source: the bridge's clock.
 	UptimeSeconds float64 `json:"uptimeSeconds"`
@@ -294,6 +302,9 @@ type BridgeStatus struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// String shows what pointers point to, and times as RFC 3339.
+func (v BridgeStatus) String() string { return show(v) }
+
 // CancelParams: Params of the notification $/cancelRequest.
 type CancelParams struct {
 	// The id of the request to cancel: same JSON type, same value. Source: the caller.
@@ -308,6 +319,12 @@ type GetReportParams struct {
 	// Key of the account the report is for; default: the key of the settings. Source: the caller.
 	ClientKey string `json:"clientKey,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v GetReportParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v GetReportParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // Hint: A possible reason for a refusal; a list of them is ordered, the most likely first.
 type Hint struct {
@@ -336,6 +353,9 @@ type Latency struct {
 	Count int64 `json:"count"`
 }
 
+// String shows what pointers point to, and times as RFC 3339.
+func (v Latency) String() string { return show(v) }
+
 // LedgerHealth: How the ledger is doing. Source: the ledger.
 type LedgerHealth struct {
 	// Where reports are recorded. Source: the settings.
@@ -359,6 +379,9 @@ type LedgerHealth struct {
 	// What is wrong, in one sentence for people; null if nothing is. Source: the ledger.
 	Message *string `json:"message"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v LedgerHealth) String() string { return show(v) }
 
 // Limits: The limits in force. Source: the settings.
 type Limits struct {
@@ -406,6 +429,9 @@ type ListReportsParams struct {
 	Cursor string `json:"cursor,omitempty"`
 }
 
+// String shows what pointers point to, and times as RFC 3339.
+func (v ListReportsParams) String() string { return show(v) }
+
 // ListReportsResult: Result of bridge.listReports: records, newest first, all accounts of the
 // endpoint.
 type ListReportsResult struct {
@@ -418,6 +444,9 @@ type ListReportsResult struct {
 	// Present and true if this bridge runs in the sandbox. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v ListReportsResult) String() string { return show(v) }
 
 // NoParams: Params of a method that takes none: leave `params` out, or give an empty object.
 type NoParams struct{}
@@ -447,15 +476,18 @@ type Pause struct {
 	Cause string `json:"cause"`
 
 	// When the pause was opened. Source: the bridge's clock.
-	OpenedAt string `json:"openedAt"`
+	OpenedAt time.Time `json:"openedAt"`
 
 	// From when on the next report may probe; null if only a person ends the pause. Source: the
 	// bridge's clock.
-	EndsAt *string `json:"endsAt"`
+	EndsAt *time.Time `json:"endsAt"`
 
 	// True if only a person, or another key, ends the pause. Source: the pause rule in errors.json.
 	Manual bool `json:"manual"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v Pause) String() string { return show(v) }
 
 // ProtocolErrorData: `error.data` of errors that are not about a report: the JSON-RPC errors, and
 // errors of the bridge.* methods.
@@ -487,6 +519,9 @@ type ProtocolErrorData struct {
 	// Present and true if this bridge runs in the sandbox. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v ProtocolErrorData) String() string { return show(v) }
 
 // ReportErrorData: `error.data` of a report that was not accepted.
 type ReportErrorData struct {
@@ -551,6 +586,9 @@ type ReportErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// String shows what pointers point to, and times as RFC 3339.
+func (v ReportErrorData) String() string { return show(v) }
+
 // ReportParams: Params of the four report methods.
 type ReportParams struct {
 	// Task id from the upstream's createTask. Source: the caller.
@@ -570,6 +608,12 @@ type ReportParams struct {
 	// The `languagePool` the task was created with. Stays local. Source: the caller.
 	LanguagePool LanguagePool `json:"languagePool,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v ReportParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v ReportParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // ReportRecord: What the ledger knows of one report.
 type ReportRecord struct {
@@ -601,14 +645,17 @@ type ReportRecord struct {
 	Attempts int64 `json:"attempts"`
 
 	// When the report was first recorded. Source: the bridge's clock.
-	RecordedAt string `json:"recordedAt"`
+	RecordedAt time.Time `json:"recordedAt"`
 
 	// When the outcome was recorded; null while it is not done. Source: the bridge's clock.
-	FinishedAt *string `json:"finishedAt"`
+	FinishedAt *time.Time `json:"finishedAt"`
 
 	// Only in an answer of bridge.getReport in the sandbox: true. Source: the settings.
 	Sandbox bool `json:"sandbox,omitempty"`
 }
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v ReportRecord) String() string { return show(v) }
 
 // ReportResult: Result of the four report methods: the upstream has taken the report.
 type ReportResult struct {
@@ -649,6 +696,12 @@ type ResumeParams struct {
 	// Only pauses of this account; default: every account's. Source: the caller.
 	ClientKey string `json:"clientKey,omitempty"`
 }
+
+// Format shows the value with the key masked, whatever the verb.
+func (v ResumeParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v ResumeParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
 
 // ResumeResult: Result of bridge.resume: the pauses that the next report will probe.
 type ResumeResult struct {
@@ -829,3 +882,40 @@ const (
 	KindAccessDenied                     = "access_denied"
 	KindUnknownCode                      = "unknown_code"
 )
+
+// taskTypes has the methods that report a wrong and a right answer, none if empty, by the task type
+// in small letters.
+var taskTypes = map[string]struct{ wrong, right string }{
+	"altchatask":                         {"", ""},
+	"altchataskproxyless":                {"", ""},
+	"amazontask":                         {"", ""},
+	"amazontaskproxyless":                {"", ""},
+	"antibotcookietask":                  {"", ""},
+	"antigatetask":                       {"", ""},
+	"customcaptchatask":                  {"", ""},
+	"friendlycaptchatask":                {"", ""},
+	"friendlycaptchataskproxyless":       {"", ""},
+	"funcaptchatask":                     {"", ""},
+	"funcaptchataskproxyless":            {"", ""},
+	"geetesttask":                        {"", ""},
+	"geetesttaskproxyless":               {"", ""},
+	"hcaptchatask":                       {MethodReportIncorrectHcaptcha, ""},
+	"hcaptchataskproxyless":              {MethodReportIncorrectHcaptcha, ""},
+	"imagetocoordinatestask":             {MethodReportIncorrectImageCaptcha, ""},
+	"imagetotexttask":                    {MethodReportIncorrectImageCaptcha, ""},
+	"nocaptchatask":                      {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"nocaptchataskproxyless":             {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"prosopotask":                        {"", ""},
+	"prosopotaskproxyless":               {"", ""},
+	"recaptchav2enterprisetask":          {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2enterprisetaskproxyless": {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2task":                    {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav2taskproxyless":           {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3enterprisetask":          {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3enterprisetaskproxyless": {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3task":                    {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"recaptchav3taskproxyless":           {MethodReportIncorrectRecaptcha, MethodReportCorrectRecaptcha},
+	"squarenettexttask":                  {"", ""},
+	"turnstiletask":                      {"", ""},
+	"turnstiletaskproxyless":             {"", ""},
+}

@@ -150,7 +150,7 @@ func (b *Bridge) waitingCalls() []int64 {
 // Start fails with what the child said if it ends, speaks another protocol or stays mute.
 func TestStartFails(t *testing.T) {
 	for mode, part := range map[string]string{
-		"config-error": "the configuration cannot be used", "other-protocol": "protocol 2", "mute": "gave up",
+		"config-error": "the configuration cannot be used", "other-protocol": "protocol 2", "mute": "is it report-bridge?",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			checkLeaks(t)

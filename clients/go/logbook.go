@@ -20,6 +20,7 @@ const keysKept = 256
 // logbook counts, masks keys, numbers calls, and makes the callbacks on one goroutine of its own.
 type logbook struct {
 	options    Options // callbacks only
+	watch      watch
 	lastID     atomic.Int64
 	counts     struct{ protocol, late, restarts, dropped atomic.Int64 }
 	mu         sync.Mutex
@@ -32,6 +33,7 @@ type logbook struct {
 func newLogbook(o Options) *logbook {
 	l := &logbook{
 		options: Options{OnStderr: o.OnStderr, OnProtocolError: o.OnProtocolError, OnDown: o.OnDown},
+		watch:   watch{onPause: o.OnPause, onAdvice: o.OnAdvice},
 		keys:    make(map[string]struct{}),
 		notices: make(chan func(), noticesWaiting), noticesEnd: make(chan struct{}),
 	}
@@ -104,6 +106,13 @@ func (l *logbook) stderr(line string) {
 func (l *logbook) down(err *DownError) {
 	if tell := l.options.OnDown; tell != nil {
 		l.notify(func() { tell(err) })
+	}
+}
+
+// answer tells the pauses and the advice of an answer.
+func (l *logbook) answer(data []byte) {
+	for _, tell := range l.watch.look(data) {
+		l.notify(tell)
 	}
 }
 

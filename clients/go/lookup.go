@@ -1,8 +1,10 @@
 package reportbridge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -27,6 +29,24 @@ const (
 	varLedger     = "REPORT_BRIDGE_LEDGER"
 )
 
+// install is the one command that mends a program or a Python that is missing.
+const install = "to install it with Python 3.11 or newer: " +
+	"python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl; " +
+	"then set Options.Path or " + CommandVariable + " to report-bridge/bin/report-bridge"
+
+// explainStart says why a file that is there could not be started, and what to do.
+func explainStart(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		if script, readErr := os.ReadFile(path); readErr == nil && bytes.HasPrefix(script, []byte("#!")) {
+			line, _, _ := bytes.Cut(script[2:], []byte("\n"))
+			if words := strings.Fields(string(line)); len(words) > 0 {
+				return fmt.Errorf("report-bridge: cannot start %s: %s, which its first line names, does not exist; %s (%w)", path, words[0], install, err)
+			}
+		}
+	}
+	return fmt.Errorf("report-bridge: cannot start: %w; %s", err, install)
+}
+
 // NotFoundError says that the command was not found, and where it was looked for.
 type NotFoundError struct {
 	// Tried has a sentence for each place, in order.
@@ -35,8 +55,7 @@ type NotFoundError struct {
 
 // Error lists the places.
 func (e *NotFoundError) Error() string {
-	return "report-bridge: command not found; tried: " + strings.Join(e.Tried, "; ") +
-		" (install anticaptcha-report-bridge, or set Options.Path or " + CommandVariable + ")"
+	return "report-bridge: command not found; tried: " + strings.Join(e.Tried, "; ") + "; " + install
 }
 
 // Is makes errors.Is(err, exec.ErrNotFound) true.

@@ -60,7 +60,7 @@ type Options struct {
 
 	// OnStderr is told each line of the child's standard error.
 	//
-	// The three callbacks run one after another on a goroutine of their own: a slow one delays the
+	// The callbacks run one after another on a goroutine of their own: a slow one delays the
 	// others and in the end loses some (Stats.DroppedNotices), but never the bridge.
 	OnStderr func(line string)
 
@@ -69,6 +69,12 @@ type Options struct {
 
 	// OnDown is told each time the bridge ended by itself or could not be started again.
 	OnDown func(*DownError)
+
+	// OnPause is told each pause of sending once, from the first answer that has it.
+	OnPause func(Pause)
+
+	// OnAdvice is told why reports may be worth nothing: a kind, and a sentence with the figures.
+	OnAdvice func(Warning)
 }
 
 // RestartPolicy says when a bridge that ended by itself is started again. The zero value is a good one.
@@ -114,8 +120,6 @@ func (p RestartPolicy) delay(n int) time.Duration {
 	}
 	return min(delay, p.MaxDelay)
 }
-
-const masked = "***"
 
 // String shows the options without secrets.
 func (o Options) String() string {
@@ -164,43 +168,3 @@ func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 // MarshalJSON is String: options are not meant to be stored.
 func (o Options) MarshalJSON() ([]byte, error) { return marshal(o.String()) }
-
-type (
-	plainReport    ReportParams
-	plainGetReport GetReportParams
-	plainResume    ResumeParams
-)
-
-// Format writes the parameters with the key masked, whatever the verb.
-func (p ReportParams) Format(f fmt.State, verb rune) {
-	p.ClientKey = mask(p.ClientKey)
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plainReport(p))
-}
-
-// LogValue keeps the key out of log/slog.
-func (p ReportParams) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", p)) }
-
-// Format writes the parameters with the key masked, whatever the verb.
-func (p GetReportParams) Format(f fmt.State, verb rune) {
-	p.ClientKey = mask(p.ClientKey)
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plainGetReport(p))
-}
-
-// LogValue keeps the key out of log/slog.
-func (p GetReportParams) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", p)) }
-
-// Format writes the parameters with the key masked, whatever the verb.
-func (p ResumeParams) Format(f fmt.State, verb rune) {
-	p.ClientKey = mask(p.ClientKey)
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), plainResume(p))
-}
-
-// LogValue keeps the key out of log/slog.
-func (p ResumeParams) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf("%+v", p)) }
-
-func mask(key string) string {
-	if key == "" {
-		return ""
-	}
-	return masked
-}

@@ -50,6 +50,14 @@ func (o *outbox) add(f *frame) bool {
 	return true
 }
 
+// addNote is add, unless too many frames wait already.
+func (o *outbox) addNote(f *frame) bool {
+	o.mu.Lock()
+	isFull := len(o.queue) >= notesWaiting
+	o.mu.Unlock()
+	return !isFull && o.add(f)
+}
+
 // withdraw takes a frame back; false if it was handed to the pipe.
 func (o *outbox) withdraw(f *frame) bool {
 	o.mu.Lock()

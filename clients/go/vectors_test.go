@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"regexp"
 	"testing"
 	"time"
 )
@@ -58,21 +59,32 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// play puts itself in the place of the bridge and goes through the steps.
-func play(t *testing.T, steps []step) {
+// startRelay puts the test in the place of the bridge, after the first answer.
+func startRelay(t *testing.T, change func(*Options)) (*Bridge, net.Conn, *bufio.Reader) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	b := startFake(t, "relay", func(o *Options) { o.Env = append(o.Env, relayVariable+"="+listener.Addr().String()) })
+	b := startFake(t, "relay", func(o *Options) {
+		o.Env = append(o.Env, relayVariable+"="+listener.Addr().String())
+		if change != nil {
+			change(o)
+		}
+	})
 	wire, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer wire.Close()
+	t.Cleanup(func() { _ = wire.Close() })
 	_ = wire.SetDeadline(time.Now().Add(time.Minute))
-	lines := bufio.NewReader(wire)
+	return b, wire, bufio.NewReader(wire)
+}
+
+// play puts itself in the place of the bridge and goes through the steps.
+func play(t *testing.T, steps []step) {
+	b, wire, lines := startRelay(t, nil)
 	endings := map[int64]chan ending{}
 	cancels := map[int64]context.CancelFunc{}
 	for _, s := range steps {
@@ -212,12 +224,16 @@ func fieldsOf(t *testing.T, err error) map[string]any {
 	return fields
 }
 
+// trailingZeros are those of a time, which time.Time does not write.
+var trailingZeros = regexp.MustCompile(`(T[0-9:]{8}\.[0-9]*?)0+Z"`)
+
 func plain(t *testing.T, value any) any {
 	t.Helper()
 	data, err := json.Marshal(value)
 	if err != nil {
 		t.Fatal(err)
 	}
+	data = trailingZeros.ReplaceAll(data, []byte(`${1}Z"`))
 	var result any
 	if err := json.Unmarshal(data, &result); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,18 @@ from bridge.core.errors import pause_rules, rows
 from bridge.core.resources import load_json
 from bridge.rpc.discovery import methods
 from scripts import generate, generate_errors, generate_go, generate_typescript
-from scripts.generate_model import Alias, Enum, Field, Model, Reader, Struct, Type, Unsupported, load_model
+from scripts.generate_model import (
+    Alias,
+    Enum,
+    Field,
+    Model,
+    Reader,
+    Struct,
+    TaskType,
+    Type,
+    Unsupported,
+    load_model,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,6 +150,21 @@ def test_clients_get_every_method_kind_and_code() -> None:
             assert code is None or re.search(rf"\tCode{generate_go.go_name(row.kind)} += {code}\n", go)
 
 
+def test_task_types_have_the_methods_that_fit_them() -> None:
+    """Each name of the table of methods has the method of either direction, or none."""
+    rows = {row.name: (row.wrong, row.right) for row in load_model().task_types}
+    table = load_json("methods.json")
+    assert rows["ImageToTextTask"] == ("reportIncorrectImageCaptcha", None)
+    assert rows["RecaptchaV3Task"] == ("reportIncorrectRecaptcha", "reportCorrectRecaptcha")
+    assert {name for name, methods_ in rows.items() if methods_ == (None, None)} == set(
+        table["uncoveredTaskTypes"]
+    )
+    for method in table["methods"]:
+        for name in method["taskTypes"]:
+            assert method["name"] in rows[name]
+    assert len({name.lower() for name in rows}) == len(rows)
+
+
 MODEL = Model(
     structs=(
         Struct("Empty", "Nothing in it.", ()),
@@ -152,7 +178,8 @@ MODEL = Model(
                     "kind", Type("string", name="Kind", values=("a",), is_zero_valid=False), False, "A kind."
                 ),
                 Field("word", Type("string", values=("x", "y"), is_zero_valid=False), True, "x or y."),
-                Field("endsAt", Type("string", is_nullable=True), True, "Or null."),
+                Field("endsAt", Type("string", is_nullable=True, is_time=True), True, "Or null."),
+                Field("openedAt", Type("string", is_zero_valid=False, is_time=True), True, "A time."),
                 Field("isSure", Type("boolean"), False, "Yes or no."),
                 Field("mark", Type("boolean", is_zero_valid=False), False, "Only ever true */."),
                 Field("counts", Type("map", item=Type("integer")), True, "By name."),
@@ -161,11 +188,13 @@ MODEL = Model(
                 Field("id", Type("id"), True, "Any id."),
             ),
         ),
+        Struct("Secret", "With a key.", (Field("clientKey", Type("string"), True, "A key."),)),
     ),
     enums=(Enum("Kind", "A kind.", ("a", "not_b")),),
     aliases=(Alias("Open", "Anything."),),
     calls=(),
     errors=(),
+    task_types=(TaskType("ATask", "reportIncorrectRecaptcha", None),),
 )
 
 
@@ -181,12 +210,14 @@ def test_typescript_says_what_the_model_says() -> None:
         "  kind?: Kind;",
         '  word: "x" | "y";',
         "  endsAt: string | null;",
+        "  openedAt: string;",
         "  isSure?: boolean;",
         "  /** Only ever true * /. */",
         "  mark?: true;",
         "  counts: Record<string, number>;",
         "  others?: Array<Empty>;",
         "  id: string | number | null;",
+        '  ATask: { wrong: "reportIncorrectRecaptcha", right: null },',
     ):
         assert f"{line}\n" in text
     assert max(len(line) for line in text.splitlines() if line.startswith(" *")) <= 100
@@ -205,7 +236,13 @@ def test_go_says_what_the_model_says() -> None:
         '\tHTTPUrl *string `json:"httpUrl,omitempty"`',
         '\tKind Kind `json:"kind,omitempty"`',
         '\tWord string `json:"word"`',
-        '\tEndsAt *string `json:"endsAt"`',
+        '\t"time"',
+        "func (v Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }",
+        "func (v Secret) LogValue() slog.Value { return slog.StringValue(show(v)) }",
+        '\tEndsAt *time.Time `json:"endsAt"`',
+        '\tOpenedAt time.Time `json:"openedAt"`',
+        "func (v Thing) String() string { return show(v) }",
+        '\t"atask": {MethodReportIncorrectRecaptcha, ""},',
         '\tIsSure *bool `json:"isSure,omitempty"`',
         '\tMark bool `json:"mark,omitempty"`',
         '\tCounts map[string]int64 `json:"counts"`',

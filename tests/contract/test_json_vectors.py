@@ -48,7 +48,9 @@ BODY_OWED = {
 def answer(event: Event) -> Any:
     """Answer one event of the framer as the service does; no vector is a call."""
     if not isinstance(event, bytes):
-        return invalid_response() if isinstance(event, Oversize) else parse_error_response()
+        return (
+            invalid_response("message_too_large") if isinstance(event, Oversize) else parse_error_response()
+        )
     try:
         value = parse(event, 64)
     except NotJson:
@@ -57,8 +59,9 @@ def answer(event: Event) -> Any:
         value = refused.value
     verdict = split(value, 1000)
     if isinstance(verdict, list):
-        return [invalid_response(member.id) for member in verdict if isinstance(member, Invalid)]
-    return invalid_response(verdict.id)
+        return [invalid_response(member.rule, member.id) for member in verdict if isinstance(member, Invalid)]
+    assert isinstance(verdict, Invalid)
+    return invalid_response(verdict.rule, verdict.id)
 
 
 def is_allowed(given: Any, allowed: dict[str, Any]) -> bool:

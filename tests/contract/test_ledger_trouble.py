@@ -1,4 +1,4 @@
-"""The journal over real files that fill up, lock, break, vanish and cannot be written."""
+"""The ledger over real files that fill up, lock, break, vanish and cannot be written."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Ending, Look
+from bridge.core.model import Ending, Look, Window
+from bridge.engine import Engine
 from bridge.ledger import sqlite_file
-from bridge.ledger.journal import Journal, Unavailable
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.writer import Ledger as Writer
+from bridge.ledger.writer import Unavailable
 from bridge.reports.pauses import PausePolicy
 from tests.ledgers import open_file
-from tests.shaky_store import METHOD, OTHER_METHOD, claim, record, task
+from tests.shaky_store import METHOD, OK, OTHER_METHOD, claim, record, task
 
 PATIENCE_S = 30.0
 BUSY_S = 0.2
 
 
-def open_store(path: str | None, pauses: bool = False) -> SqliteStore:
+def open_store(path: str | None, pauses: bool = False, instance: str | None = None) -> SqliteStore:
     """The real store, with pauses off unless they are what is tested."""
     return SqliteStore.open(
         path,
@@ -36,38 +38,46 @@ def open_store(path: str | None, pauses: bool = False) -> SqliteStore:
         boot_clock=time.monotonic,
         wall_clock=time.time,
         busy_s=BUSY_S,
+        instance=instance,
     )
 
 
 class Ledger:
-    """A journal over a file in a folder of its own."""
+    """A ledger over a file in a folder of its own, on the real engine."""
 
-    def __init__(self, path: Path, require: bool = False) -> None:
+    def __init__(self, path: Path, require: bool = False, pauses: bool = False) -> None:
         self.path = path
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.errors: list[BaseException] = []
-        self.journal = Journal(
-            lambda: open_store(str(path)),
-            lambda: open_store(None),
+        self.engine = Engine(self.errors.append)
+        self.writer = Writer(
+            self.engine,
+            lambda name: open_store(str(path), pauses, name),
+            lambda name: open_store(None, pauses, name),
             require=require,
             on_event=lambda name, fields: self.events.append((name, fields)),
             on_error=lambda reference, error: self.errors.append(error),
             retry_s=0.05,
         )
-        self.account = self.journal.account("k" * 32)
+        self.writer.wait_until_open()
+        self.account = self.writer.account("k" * 32)
 
-    def claim(self, number: int, method: str = METHOD) -> Any:
-        return self.journal.call(claim(number, method, account=self.account), PATIENCE_S)
+    def claim(self, number: int, method: str = METHOD, account: str | None = None) -> Any:
+        asked = claim(number, method, account=account or self.account)
+        return self.writer.call(asked._replace(window=Window(None, self.writer.now())))
 
-    def record(self, number: int) -> Any:
-        return self.journal.call(record(number, account=self.account), PATIENCE_S)
+    def record(self, number: int, ending: Ending | None = OK, **fields: Any) -> Any:
+        return self.writer.call(record(number, ending, self.account, **fields))
+
+    def close(self) -> bool:
+        return self.writer.close(self.engine.now() + PATIENCE_S)
 
     def wait(self, is_so: Callable[[Mapping[str, Any]], bool]) -> None:
         """Wait until the status is as it should be."""
         ends = time.monotonic() + PATIENCE_S
-        while not is_so(self.journal.status()):
-            assert time.monotonic() < ends, self.journal.status()
-            time.sleep(0.01)
+        while not is_so(self.writer.status()):
+            assert time.monotonic() < ends, self.writer.status()
+            self.engine.sleep(0.01)
 
     def wait_healthy(self) -> None:
         self.wait(lambda status: status["healthy"] and not status["owed"])
@@ -91,7 +101,7 @@ def ledger(folder: Path) -> Iterator[Ledger]:
     made = Ledger(folder / "ledger.db")
     assert (made.claim(1).status, made.record(1).durable) == ("new", True)
     yield made
-    assert made.journal.close(PATIENCE_S)
+    assert made.close()
     assert made.errors == []
 
 
@@ -112,29 +122,21 @@ def outcome_in(path: Path, number: int) -> tuple[str, str | None] | None:
 
 def test_refused_key_stays_refused_while_the_ledger_is_locked(folder: Path) -> None:
     """The pause that a refusal opened holds though the ledger cannot be asked about it."""
-    path = str(folder / "ledger.db")
-    journal = Journal(
-        lambda: open_store(path, pauses=True),
-        lambda: open_store(None, pauses=True),
-        require=False,
-        on_event=lambda name, fields: None,
-        retry_s=0.05,
-    )
-    account = journal.account("k" * 32)
+    ledger = Ledger(folder / "ledger.db", pauses=True)
     refusal = Ending("refused", 1, "key_refused")
-    refused = record(1, refusal, account, has_status=True, has_verdict=True, pause="key_refused")
-    assert journal.call(claim(1, account=account), PATIENCE_S).gate.status == "begun"
-    (opened,) = [e.state for e in journal.call(refused, PATIENCE_S).events if e.name == "pause_opened"]
-    holder = open_file(path)
+    assert ledger.claim(1).gate.status == "begun"
+    recorded = ledger.record(1, refusal, has_status=True, has_verdict=True, pause="key_refused")
+    (opened,) = [e.state for e in recorded.events if e.name == "pause_opened"]
+    holder = open_file(ledger.path)
     try:
         holder.execute("BEGIN EXCLUSIVE")
-        claimed = journal.call(claim(2, account=account), PATIENCE_S)
+        claimed = ledger.claim(2)
         assert (claimed.gate.status, claimed.guarded, claimed.durable) == ("paused", False, False)
         assert claimed.gate.pause == opened
-        assert journal.call(claim(3, account="b" * 32), PATIENCE_S).gate.status == "begun"
+        assert ledger.claim(3, account="b" * 32).gate.status == "begun"
     finally:
         holder.close()
-        assert journal.close(PATIENCE_S)
+        assert ledger.close()
 
 
 # --- locked --------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def test_lock_of_a_stopped_process_does_not_stop_the_reports(
     assert (recorded.status, recorded.durable) == ("ok", False)
     known = ledger.claim(1)
     assert (known.status, known.durable) == ("known", False)
-    assert ledger.journal.status()["state"] == "locked"
+    assert ledger.writer.status()["state"] == "locked"
     os.kill(stopped_holder.pid, signal.SIGCONT)
     stopped_holder.kill()
     ledger.wait_healthy()
@@ -213,12 +215,12 @@ ledger.claim(1), ledger.record(1)
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path).st_size, hard))
 number = 1
-while ledger.journal.status()["healthy"]:
+while ledger.writer.status()["healthy"]:
     number += 1
     claimed, recorded = ledger.claim(number), ledger.record(number)
     assert number < 5000
 told = {
-    "state": ledger.journal.status()["state"],
+    "state": ledger.writer.status()["state"],
     "claimed": [claimed.status, claimed.guarded],
     "recorded": [recorded.status, recorded.durable],
     "known": [ledger.claim(1).status, ledger.claim(1).durable],
@@ -227,7 +229,7 @@ told = {
 }
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 ledger.wait_healthy()
-assert ledger.journal.close(PATIENCE_S)
+assert ledger.close()
 told["written"] = all(outcome_in(path, n) == ("done", "accepted") for n in range(1, number + 1))
 told["states"] = ledger.states
 told["errors"] = [repr(error) for error in ledger.errors]
@@ -267,7 +269,7 @@ def test_read_only_file_guards_and_is_written_once_it_may_be(folder: Path) -> No
     first = Ledger(path)
     first.claim(1)
     first.record(1)
-    assert first.journal.close(PATIENCE_S)
+    assert first.close()
     path.chmod(0o400)
     ledger = Ledger(path)
     known = ledger.claim(1)
@@ -275,12 +277,12 @@ def test_read_only_file_guards_and_is_written_once_it_may_be(folder: Path) -> No
     claimed = ledger.claim(2)
     assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, True)
     assert ledger.record(2).durable is False
-    assert ledger.journal.status()["state"] == "readonly"
+    assert ledger.writer.status()["state"] == "readonly"
     path.chmod(0o600)
     ledger.wait_healthy()
     assert outcome_in(path, 2) == ("done", "accepted")
     assert ledger.states == ["readonly", "ok"]
-    assert ledger.journal.close(PATIENCE_S)
+    assert ledger.close()
     assert ledger.errors == []
 
 
@@ -290,12 +292,12 @@ def test_required_ledger_refuses_while_it_is_read_only(folder: Path) -> None:
     first = Ledger(path)
     first.claim(1)
     first.record(1)
-    assert first.journal.close(PATIENCE_S)
+    assert first.close()
     path.chmod(0o400)
     ledger = Ledger(path, require=True)
     assert isinstance(ledger.claim(2), Unavailable)
     assert ledger.claim(1).status == "known"
-    assert ledger.journal.close(PATIENCE_S)
+    assert ledger.close()
 
 
 # --- damaged -------------------------------------------------------------------------------------
@@ -311,7 +313,7 @@ def test_damaged_file_at_the_start_means_memory(folder: Path) -> None:
     claimed = ledger.claim(1)
     assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, False)
     assert ledger.record(1).durable is False
-    assert ledger.journal.status()["state"] == "corrupt"
+    assert ledger.writer.status()["state"] == "corrupt"
     assert [name for name, _ in ledger.events] == ["ledger_memory"]
     assert path.read_bytes() == before
     path.unlink()
@@ -319,7 +321,7 @@ def test_damaged_file_at_the_start_means_memory(folder: Path) -> None:
     assert outcome_in(path, 1) == ("done", "accepted")
     assert ledger.account.encode() not in path.read_bytes()
     assert ledger.claim(1).row.task.account == ledger.account
-    assert ledger.journal.close(PATIENCE_S)
+    assert ledger.close()
     assert ledger.errors == []
 
 
@@ -371,7 +373,7 @@ def test_replaced_file_is_written_from_now_on(ledger: Ledger, folder: Path) -> N
     other = Ledger(folder / "other.db")
     other.claim(7)
     other.record(7)
-    assert other.journal.close(PATIENCE_S)
+    assert other.close()
     ledger.claim(2)
     os.replace(folder / "other.db", ledger.path)
     assert ledger.record(2).status == "ok"
@@ -379,7 +381,7 @@ def test_replaced_file_is_written_from_now_on(ledger: Ledger, folder: Path) -> N
     assert outcome_in(ledger.path, 2) == ("done", "accepted")
     known = ledger.claim(7)
     assert (known.status, known.durable, known.row.task.account) == ("known", True, ledger.account)
-    found = ledger.journal.call(Look(task(7, ledger.account)), PATIENCE_S)
+    found = ledger.writer.call(Look(task(7, ledger.account)))
     assert found.task.account == ledger.account
 
 
@@ -394,7 +396,7 @@ def test_folder_that_cannot_be_had_means_memory_until_it_can(tmp_path: Path) -> 
     folder.mkdir(mode=0o700)
     ledger.wait_healthy()
     assert outcome_in(folder / "ledger.db", 1) == ("done", "accepted")
-    assert ledger.journal.close(PATIENCE_S)
+    assert ledger.close()
 
 
 # --- everything at once --------------------------------------------------------------------------

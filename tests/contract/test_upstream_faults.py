@@ -6,10 +6,12 @@ import datetime
 import gzip
 import json
 import os
+import resource
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ import trustme
 from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
-from bridge.engine import Engine
+from bridge.engine import Engine, NoResources
+from bridge.reports.verdict import judge
 from bridge.upstream.client import Client, report_body
+from bridge.upstream.streams import SocketStream
 from tests.faultserver import (
     ACCEPTED,
     FaultServer,
@@ -32,6 +36,7 @@ from tests.faultserver import (
     serve_forever,
     spell_answer,
 )
+from tests.oddheads import ODD, spell
 
 KEY = Secret("canary-0123456789abcdef-canary")
 METHOD = "reportIncorrectRecaptcha"
@@ -832,6 +837,220 @@ def test_cut_inside_tls(
     with FaultServer(answer_and_close(HEAD + b"Content-Length: 9\r\n\r\nhalf"), context) as server:
         exchange = send(make_client(server.url, ca_file=authority.ca_file))
     assert exchange[:3] == ("cut", True, 200)
+
+
+# --- odd heads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD.keys())
+def test_report_with_an_odd_head_is_accepted_at_once(
+    make_client: Callable[..., Client], answer: bytes
+) -> None:
+    """What curl and browsers accept is a verdict, though the connection stays open: one request is enough."""
+    with FaultServer(answer_once(answer)) as server:
+        exchange = send(make_client(server.url), deadline_s=5.0)
+    assert exchange[:3] == (None, True, 200)
+    assert judge(exchange, perhaps_before=False).outcome == "accepted"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("line", [b"Content-Length 32", b": 32", b""], ids=["no colon", "no name", "nothing"])
+def test_length_that_nobody_can_read_is_none(make_client: Callable[..., Client], line: bytes) -> None:
+    """Without a length the body ends with the connection, and not before."""
+    answer = spell(framing=line + b"\r\n" if line else b"")
+    with FaultServer(answer_and_close(answer)) as server:
+        assert send(make_client(server.url)).body == ACCEPTED
+    with FaultServer(answer_once(answer)) as server:
+        assert send(make_client(server.url), deadline_s=SOON_S)[:3] == ("timeout", True, 200)
+
+
+# --- a change of the network ------------------------------------------------------------------------
+
+
+class Change:
+    """Connections from before it are dead in one way or another; new ones work."""
+
+    def __init__(self, kept: int, die: Callable[[Peer], None], at_once: bool) -> None:
+        self.has_come = threading.Event()
+        self.are_dead = threading.Barrier(kept + 1)
+        self._everyone = threading.Barrier(kept)
+        self._die = die
+        self._at_once = at_once
+
+    def script(self, peer: Peer) -> None:
+        """Answer once together with all others; after the change, die."""
+        if self.has_come.is_set():
+            serve_forever(peer)
+            return
+        peer.read_request()
+        self._everyone.wait(20)
+        peer.send(spell_answer())
+        self.has_come.wait(20)
+        if self._at_once:
+            self._die(peer)
+        self.are_dead.wait(20)
+        if not self._at_once and peer.read_request() is not None:
+            self._die(peer)
+        peer.hold()
+
+
+def stay_silent(peer: Peer) -> None:
+    """Take what comes and say nothing."""
+
+
+def end_sending(peer: Peer) -> None:
+    """Send the end, but go on reading."""
+    peer.sock.shutdown(socket.SHUT_WR)
+
+
+def end(peer: Peer) -> None:
+    """Send the end and read no more."""
+    peer.sock.close()
+
+
+DEATHS: dict[str, tuple[Callable[[Peer], None], bool]] = {
+    "silent": (stay_silent, False),
+    "reset on the request": (Peer.reset, False),
+    "end on the request": (end, False),
+    "half closed on the request": (end_sending, False),
+    "reset while idle": (Peer.reset, True),
+    "end while idle": (end, True),
+    "half closed while idle": (end_sending, True),
+}
+
+
+@pytest.mark.parametrize(("die", "at_once"), DEATHS.values(), ids=DEATHS.keys())
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("reports", [1, 8])
+def test_second_attempt_after_a_change_of_the_network_is_accepted(
+    make_client: Callable[..., Client],
+    engine: Engine,
+    authority: Authority,
+    die: Callable[[Peer], None],
+    at_once: bool,
+    is_tls: bool,
+    reports: int,
+) -> None:
+    """However many kept connections are dead, and however they died, a second attempt meets none of them."""
+    kept = 8
+    change = Change(kept, die, at_once)
+    with FaultServer(change.script, authority.serve("127.0.0.1") if is_tls else None) as server:
+        client = make_client(server.url, ca_file=authority.ca_file)
+        assert [each.failure for each in send_together(engine, client, kept)] == [None] * kept
+        assert client.stats() == (kept, 0, kept)
+        change.has_come.set()
+        change.are_dead.wait(20)
+        first = send_together(engine, client, reports, deadline_s=SOON_S)
+        if at_once:
+            assert [each.failure for each in first] == [None] * reports
+        else:
+            assert {(each.failure in ("timeout", "reset"), each.sent, each.reused) for each in first} == {
+                (True, True, True)
+            }
+            assert client.stats().idle == 0
+        second = send_together(engine, client, reports, fresh=True)
+        assert {(each.failure, each.body, each.reused) for each in second} == {(None, ACCEPTED, False)}
+
+
+def test_next_report_needs_no_second_attempt(make_client: Callable[..., Client], engine: Engine) -> None:
+    """One report has found out that the network has changed; the next one opens a connection at once."""
+    change = Change(8, stay_silent, False)
+    with FaultServer(change.script) as server:
+        client = make_client(server.url)
+        send_together(engine, client, 8)
+        change.has_come.set()
+        change.are_dead.wait(20)
+        assert send(client, deadline_s=SOON_S).failure == "timeout"
+        assert send(client)[:3] == (None, True, 200)
+        assert client.stats().idle == 1
+
+
+# --- what this machine lacks ------------------------------------------------------------------------
+
+
+@contextmanager
+def few_descriptors(spare: int) -> Iterator[None]:
+    """Leave so many descriptors to be opened."""
+    spares = [os.dup(0) for _ in range(spare + 1)]
+    for descriptor in spares:
+        os.close(descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spares[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_no_descriptor_for_a_connection_is_a_lack(make_client: Callable[..., Client]) -> None:
+    """Without a descriptor nothing is sent and nobody is blamed; with one again the next report goes out."""
+    with FaultServer(serve_forever) as server:
+        client = make_client(server.url)
+        with few_descriptors(0), pytest.raises(NoResources) as caught:
+            send(client)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+        assert send(client).failure is None
+        with few_descriptors(0):
+            assert send(client).reused
+            with pytest.raises(NoResources):
+                send(client, fresh=True)
+        assert send(client).reused
+    assert len(server.requests) == 3
+
+
+def test_no_descriptor_for_a_name_is_a_lack(make_client: Callable[..., Client]) -> None:
+    """The system's resolver says that the name is unknown; that is not what it is."""
+    client = make_client("https://upstream.invalid")
+    assert send(client).failure == "dns"  # there is a thread now
+    with few_descriptors(0), pytest.raises(NoResources):
+        send(client)
+
+
+def test_no_descriptor_for_certificates_is_a_lack(
+    make_client: Callable[..., Client], authority: Authority
+) -> None:
+    """The certificates are read when they are needed first; if they cannot be opened it is nobody's fault."""
+    with FaultServer(serve_forever, authority.serve("127.0.0.1")) as server:
+        client = make_client(server.url)
+        with few_descriptors(1), pytest.raises(NoResources):
+            send(client)
+        assert send(client).failure == "certificate"
+
+
+def test_no_way_to_fail_keeps_a_connection(
+    make_client: Callable[..., Client], authority: Authority, black_hole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever step an attempt fails at, the descriptor that it has opened is closed."""
+    make = SocketStream.__init__
+
+    def note(self: SocketStream, engine: Engine, family: int) -> None:
+        make(self, engine, family)
+        streams.append(self)
+
+    streams: list[SocketStream] = []
+    monkeypatch.setattr(SocketStream, "__init__", note)
+    with (
+        FaultServer(answer_and_close(b"")) as silent,
+        FaultServer(answer_once(b"noise\r\n")) as noisy,
+        FaultServer(answer_once(HEAD)) as slow,
+        FaultServer(answer_and_close(b"HTTP/1.1 403 No\r\n\r\n")) as proxy,
+        FaultServer(serve_forever, authority.serve("other.test")) as misnamed,
+    ):
+        tls = {"ca_file": authority.ca_file}
+        clients = {
+            "reset": make_client(silent.url),
+            "malformed": make_client(noisy.url),
+            "timeout": make_client(slow.url),
+            "certificate": make_client(misnamed.url, **tls),
+            "tls": make_client(silent.url.replace("http:", "https:"), **tls),
+            "proxy": make_client("https://upstream.test", proxy=proxy.url),
+            "connect": make_client(f"http://127.0.0.1:{black_hole}"),
+        }
+        told = {word: send(client, deadline_s=SOON_S).failure for word, client in clients.items()}
+    assert told == {word: word for word in clients}
+    assert len(streams) == len(clients)
+    assert {stream._sock.fileno() for stream in streams} == {-1}
 
 
 # --- the environment --------------------------------------------------------------------------------

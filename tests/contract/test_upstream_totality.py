@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import builtins
-import http.client
 import socket
 import ssl
 import types
 
+import httptools.parser.errors
 import pytest
 import requests.exceptions
 
-from bridge.upstream import attempt
-from bridge.upstream.transport import FAILURES, name_failure
+from bridge import engine
+from bridge.upstream import connecting, heads
+from bridge.upstream.adapter import FAILURES, WindowOver, name_failure
+from bridge.upstream.connecting import Unreached
+from bridge.upstream.streams import LACKS, is_lack
 
 MISTAKE = None
 """Says that the exception can only come from a mistake in this program."""
@@ -49,21 +52,17 @@ REQUESTS: dict[str, str | None] = {
     "RequestsDependencyWarning": MISTAKE,
 }
 HTTP: dict[str, str | None] = {
-    "HTTPException": "malformed",
-    "NotConnected": "malformed",
-    "InvalidURL": "malformed",
-    "UnknownProtocol": "malformed",
-    "UnknownTransferEncoding": "malformed",
-    "UnimplementedFileMode": "malformed",
-    "IncompleteRead": "cut",
-    "ImproperConnectionState": "malformed",
-    "CannotSendRequest": "malformed",
-    "CannotSendHeader": "malformed",
-    "ResponseNotReady": "malformed",
-    "BadStatusLine": "malformed",
-    "LineTooLong": "malformed",
-    "RemoteDisconnected": "reset",
-    "error": "malformed",
+    "HttpParserError": "malformed",
+    "HttpParserCallbackError": "malformed",
+    "HttpParserInvalidStatusError": "malformed",
+    "HttpParserInvalidMethodError": "malformed",
+    "HttpParserInvalidURLError": "malformed",
+    "HttpParserUpgrade": "malformed",
+}
+OURS: dict[str, str | None] = {"Malformed": "malformed", "Cut": "cut"}
+ENGINE: dict[str, str | None] = {
+    "NoResources": "reset",  # raised before anything was sent it is handed on, see below
+    "TimedOut": "timeout",
 }
 SYSTEM: dict[str, str | None] = {
     "OSError": "reset",
@@ -105,11 +104,14 @@ SOCKET: dict[str, str | None] = {
 }
 LIBRARIES: list[tuple[types.ModuleType, type[BaseException], dict[str, str | None]]] = [
     (requests.exceptions, Exception, REQUESTS),
-    (http.client, Exception, HTTP),
+    (httptools.parser.errors, Exception, HTTP),
+    (heads, Exception, OURS),
+    (engine, Exception, ENGINE),
     (builtins, OSError, SYSTEM),
     (ssl, OSError, TLS),
     (socket, OSError, SOCKET),
 ]
+STEPS = ("dns", "connect", "proxy", "tls")
 
 
 def find_classes(module: types.ModuleType, root: type[BaseException]) -> dict[str, type[BaseException]]:
@@ -130,45 +132,59 @@ def test_every_class_has_its_word(
     """Each class means, after the request left, what was decided here; a new class must be decided on."""
     classes = find_classes(module, root)
     assert set(classes) - set(words) == set()
-    named = {name: name_failure(attempt.EXCHANGE, make(kind)) for name, kind in classes.items()}
+    named = {name: name_failure(make(kind)) for name, kind in classes.items()}
     assert named == {name: words[name] for name in classes}
 
 
 @pytest.mark.parametrize("module", [builtins, ssl, socket], ids=lambda module: module.__name__)
-def test_system_errors_have_a_word_in_every_phase(module: types.ModuleType) -> None:
+def test_system_errors_have_a_word_at_every_step(module: types.ModuleType) -> None:
     """Whatever the system or TLS raises while connecting is told by the step it was at."""
     certificate = {"SSLCertVerificationError", "CertificateError"}
     for name, kind in find_classes(module, OSError).items():
-        told = {
-            phase: name_failure(phase, make(kind)) for phase in attempt.PHASES if phase != attempt.EXCHANGE
-        }
-        assert told == {
-            attempt.LOOKUP: "dns",
-            attempt.DIAL: "connect",
-            attempt.TUNNEL: "proxy",
-            attempt.HANDSHAKE: "certificate" if name in certificate else "tls",
-        }
+        told = {step: connecting.name_failure(step, make(kind)) for step in STEPS}
+        tls = "certificate" if name in certificate else "tls"
+        assert told == {"dns": "dns", "connect": "connect", "proxy": "proxy", "tls": tls}
 
 
 def test_proxy_may_answer_anything() -> None:
-    """Whatever `http.client` finds wrong with a proxy's answer is the proxy's fault."""
-    for kind in find_classes(http.client, http.client.HTTPException).values():
-        assert name_failure(attempt.TUNNEL, make(kind)) == "proxy"
+    """Whatever is wrong with a proxy's answer is the proxy's fault."""
+    for kind in find_classes(heads, Exception).values():
+        assert connecting.name_failure("proxy", make(kind)) == "proxy"
 
 
-def test_table_uses_known_words_and_phases_only() -> None:
-    """The table has a row for every phase and no word that the verdict does not know."""
-    assert set(FAILURES) == set(attempt.PHASES)
-    used = {failure for rows in FAILURES.values() for _, failure in rows}
+def test_tables_use_known_words_only() -> None:
+    """Every word that the verdict knows is said somewhere, and no other."""
+    used = {failure for _, failure in FAILURES} | set(connecting.FAILURES)
     assert used == set(WORDS)
+
+
+@pytest.mark.parametrize("word", connecting.FAILURES)
+def test_step_that_failed_is_told(word: str) -> None:
+    """Who connects has named the failure already."""
+    assert name_failure(Unreached(word)) == word
 
 
 def test_end_of_the_window_is_told() -> None:
     """The window that closed before sending has its own word."""
-    assert name_failure(attempt.EXCHANGE, attempt.WindowOver()) == "window"
+    assert name_failure(WindowOver()) == "window"
 
 
 @pytest.mark.parametrize("kind", [LookupError, TypeError, AttributeError, AssertionError, MemoryError])
 def test_mistakes_have_no_word(kind: type[Exception]) -> None:
     """What neither network nor upstream can cause is not blamed on them."""
-    assert [name_failure(phase, kind()) for phase in attempt.PHASES] == [None] * len(attempt.PHASES)
+    assert name_failure(kind()) is None
+    assert [connecting.name_failure(step, kind()) for step in STEPS] == [None] * len(STEPS)
+
+
+@pytest.mark.parametrize("module", [builtins, ssl, socket], ids=lambda module: module.__name__)
+def test_lack_is_told_by_its_number_whatever_the_class(module: types.ModuleType) -> None:
+    """No descriptor, no memory: whichever class of the system says so; nothing else is a lack."""
+    for kind in find_classes(module, OSError).values():
+        if not issubclass(kind, socket.gaierror):  # its numbers are of another kind
+            assert all(is_lack(kind(number, "lack")) for number in LACKS)
+        assert not is_lack(kind(1, "something else"))
+    assert is_lack(socket.gaierror(socket.EAI_MEMORY, "no memory"))
+    assert not is_lack(socket.gaierror(socket.EAI_AGAIN, "try again"))
+    assert is_lack(engine.NoResources("no thread"))
+    assert is_lack(MemoryError())
+    assert not is_lack(engine.TimedOut("late"))

@@ -1,6 +1,6 @@
 """A small program with the methods of the specification's examples, behind the bridge's own wire.
 
-Run as ``python -m tests.e2e.spec_program``. Joins descriptors, framing, session and dispatcher as the
+Run as ``python -m tests.e2e.spec_program``. Joins descriptors, framing, conversation and dispatcher as the
 service does, with nothing of reports.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.core.errors import BridgeError
+from bridge.engine import Engine, Outlet
 from bridge.rpc.dispatcher import Dispatcher, Failure
-from bridge.session import Session
+from bridge.server.conversation import Conversation
 from bridge.wire.framing import Framer
-from bridge.wire.stdio import EOF, Pump, Writer, take_descriptors
+from bridge.wire.streams import Reader, take_descriptors
 
 INVALID = {"pointer": "", "rule": "type", "sentence": "Params are by name."}
 
@@ -69,21 +70,28 @@ METHODS = {
 def main() -> None:
     """Serve until the input ends."""
     source, sink = take_descriptors()
-    pump, writer = Pump(source), Writer(sink)
-    session = Session(
+    engine = Engine(lambda bug: None)
+    outlet = Outlet(sink, engine)
+    reader = Reader(engine, source)
+    conversation = Conversation(
+        engine,
         Framer(1 << 20),
-        writer,
+        outlet,
         Dispatcher(METHODS, lambda bug: "0123456789abcdef"),
         max_batch=1000,
         max_depth=64,
         queue=1000,
-        slow=frozenset(),
+        reports=frozenset(),
+        waits=frozenset(),
         cancel=lambda name: None,
-        wake=pump.wake,
+        changed=lambda: None,
     )
-    assert pump.run(session.feed, session.ready) == EOF
-    session.end()
-    writer.drain(60)
+    while data := reader.read():
+        conversation.feed(data)
+    conversation.end()
+    while conversation.unanswered:
+        engine.sleep(0.001)
+    outlet.drain(None)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from bridge.core.model import ACCEPTED, Claim, Ending, Facts, Record, Task, Verdict, Window
-from bridge.ledger.journal import Journal
+from bridge.engine import Engine
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.writer import Ledger as Writer
 from bridge.reports.pauses import PausePolicy
 from tests.fleet import IMAGE, Ledger
 from tests.pgserver import PgServer
@@ -21,51 +22,58 @@ GOOD = Verdict(ACCEPTED, 0, "accepted", "accepted", "done", False, True, True, T
 
 
 class Bridge:
-    """A journal on a server, with a clock that can be moved against the server's."""
+    """A ledger on a server, with a clock that can be moved against the server's."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.behind_s = 0.0
         self.events: list[tuple[str, Mapping[str, Any]]] = []
-        self.journal = Journal(
+        self.errors: list[BaseException] = []
+        self.engine = Engine(self.errors.append, clock=self)
+        self.writer = Writer(
+            self.engine,
             self._open,
-            lambda: SqliteStore.open(None, machine="m", **self._common()),
+            lambda name: SqliteStore.open(None, machine="m", instance=name, **self._common()),
             require=False,
             on_event=lambda name, fields: self.events.append((name, fields)),
+            on_error=lambda reference, error: self.errors.append(error),
             retry_s=0.05,
-            boot_clock=self._boot_clock,
         )
-        self.account = self.journal.account("k" * 32)
+        self.writer.wait_until_open()
+        self.account = self.writer.account("k" * 32)
 
-    def _boot_clock(self) -> float:
+    def now(self) -> float:
         return time.monotonic() - self.behind_s
+
+    def wall(self) -> float:
+        return time.time()
 
     def _common(self) -> dict[str, Any]:
         policy = PausePolicy("m", enabled=False)
-        return {"policy": policy, "boot_clock": self._boot_clock, "wall_clock": time.time}
+        return {"policy": policy, "boot_clock": self.now, "wall_clock": self.wall}
 
-    def _open(self) -> PostgresStore:
+    def _open(self, instance: str) -> PostgresStore:
         url = self.ledger.server.url(self.ledger.database)
-        return PostgresStore.open(url, machine="m", instance="the-same-bridge", **self._common())
+        return PostgresStore.open(url, machine="m", instance=instance, **self._common())
 
     def task(self, number: int) -> Task:
         return Task("https://upstream.test", self.account, number)
 
     def claim(self, number: int) -> Any:
-        window = Window(self.journal.now() + 60, None)
-        return self.journal.call(Claim(self.task(number), IMAGE, window, Facts(), True), PATIENCE_S)
+        window = Window(self.writer.now() + 60, None)
+        return self.writer.call(Claim(self.task(number), IMAGE, window, Facts(), True))
 
     def record(self, number: int) -> Any:
         ending = Ending(ACCEPTED, 0, "accepted")
-        return self.journal.call(Record(self.task(number), GOOD, time.time(), 12, ending), PATIENCE_S)
+        return self.writer.call(Record(self.task(number), GOOD, time.time(), 12, ending))
 
 
 @pytest.fixture
 def bridge(pg_server: PgServer) -> Iterator[Bridge]:
-    """A journal on the empty ledger of this test."""
+    """A bridge on the empty ledger of this test."""
     running = Bridge(Ledger(pg_server))
     yield running
-    assert running.journal.close(PATIENCE_S)
+    assert running.writer.close(running.engine.now() + PATIENCE_S)
 
 
 def test_server_with_another_clock_is_measured_again(bridge: Bridge) -> None:

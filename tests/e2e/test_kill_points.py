@@ -65,9 +65,9 @@ def surround(name, owner=socket.socket):
     inner = getattr(owner, name)
     def outer(self, *words):
         point(f"before {name}")
-        if name == "offer":
+        if name == "send_all":
             half = len(words[0]) // 2
-            inner(self, words[0][:half])
+            inner(self, words[0][:half], *words[1:])
             point("half sent")
             words = (words[0][half:], *words[1:])
         result = inner(self, *words)
@@ -75,16 +75,12 @@ def surround(name, owner=socket.socket):
         return result
     setattr(owner, name, outer)
 
-for name in ("connect", "recv", "recv_into"):
+for name in ("connect_ex", "recv", "recv_into"):
     surround(name)
 
-def surround_sending():
-    # The client's own socket sends without waiting; here it is sent in two halves.
-    from bridge.upstream.pool import Patient
-    surround("offer", Patient)
-
 from bridge.upstream import client as _loads_everything_first
-surround_sending()
+from bridge.upstream.streams import SocketStream
+surround("send_all", SocketStream)  # here it is sent in two halves
 
 def write_and_die(descriptor, data):
     if len(data) == 1:  # wakes a thread, tells nobody
@@ -250,7 +246,7 @@ def test_a_kill_at_any_point_of_a_report_breaks_no_promise(scene: Scene) -> None
     """Wherever the process dies, what it has done is on record, and the next one ends it truthfully."""
     alive, *deaths = die_everywhere(scene)
     kinds = {name.rpartition(" ")[0] for name in alive.passed}
-    assert {"before COMMIT", "after COMMIT", "before offer", "half sent", "after write"} <= kinds
+    assert {"before COMMIT", "after COMMIT", "before send_all", "half sent", "after write"} <= kinds
     print(f"{sum(death.died for death in deaths)} deaths: {', '.join(alive.passed)}")
     # A sweep in the middle of one report and not of the other makes a point more or less.
     assert sum(death.died for death in deaths) >= len(deaths) - 4

@@ -236,3 +236,30 @@ def records(bridge: BridgeProcess) -> dict[int, dict[str, Any]]:
     """The ledger's reports by task."""
     listed = bridge.call("bridge.listReports")["result"]["reports"]
     return {row["taskId"]: row for row in reversed(listed)}
+
+
+CROWD = 30
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "existing"])
+def test_a_crowd_that_starts_at_once_sends_each_task_once(
+    upstream: Simulator, start: Start, folder: Path, is_new: bool
+) -> None:
+    """Thirty bridges started together on one ledger wait for each other instead of going on unguarded."""
+    if not is_new:
+        first = start()
+        assert code_of(first.call(IMAGE, report(1, 55.0))) == 0
+        assert first.close().code == 0
+    bridges = [start() for _ in range(CROWD)]
+    tasks = range(100, 115)
+    for bridge in bridges:
+        for task_id in tasks:
+            bridge.send(IMAGE, report(task_id, 55.0))
+    for bridge in bridges:
+        for _ in tasks:
+            answer = bridge.read_message()
+            assert code_of(answer) == 0, answer
+            assert data_of(answer).get("warnings", []) == []
+            assert data_of(answer)["durable"] is True
+    delivered = {row["taskId"]: row["delivered"] for row in upstream.deliveries()}
+    assert {task_id: delivered[task_id] for task_id in tasks} == dict.fromkeys(tasks, 1)

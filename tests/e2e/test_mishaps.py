@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from bridge.core.model import Exchange
-from bridge.reports.flight import Attempt
 from bridge.simulator import Simulator
 from tests.process import BridgeProcess
-from tests.world import Bridge, World, http, scratch_directory
+from tests.world import Attempt, Bridge, World, http, scratch_directory
 
 IMAGE = "reportIncorrectImageCaptcha"
 RECAPTCHA = "reportIncorrectRecaptcha"

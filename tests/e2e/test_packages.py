@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests.process import ROOT
 ENVIRON: Final = dict(os.environ)
 """As it was before the tests took it away: installing may need a proxy, a certificate and pip's cache."""
 PYTHONS: Final = find_pythons()
-OLDEST: Final = next(iter(PYTHONS))
+OLDEST, *OTHERS = [*PYTHONS] if len(PYTHONS) > 1 else [*PYTHONS] * 2
 OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "25.2"}
 """What `ensurepip` of the first release of each Python holds."""
 LOCKED: Final = ("--no-deps", "--require-hashes", "--no-build-isolation")
@@ -65,9 +67,9 @@ def demand_service(words: Sequence[str | Path], folder: Path) -> None:
 
 def make_environment(place: Path, python: str, *pip: str) -> Path:
     """Make an environment with a certain pip and the locked requirements, and return its interpreter."""
-    subprocess.run([python, "-m", "venv", place], check=True, env=ENVIRON, timeout=PIP_S)
+    subprocess.run([python, "-m", "venv", "--without-pip", place], check=True, env=ENVIRON, timeout=PIP_S)
     python_there = place / "bin" / "python"
-    install(python_there, *pip)
+    run_pip([sys.executable, "-m", "pip", "--python", python_there], *pip)
     for name in ("build", "runtime"):
         install_locked(python_there, name)
     return python_there
@@ -75,10 +77,13 @@ def make_environment(place: Path, python: str, *pip: str) -> Path:
 
 def install(python: Path, *words: str | Path) -> None:
     """Have an environment's own pip install something."""
-    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    run_pip([python, "-m", "pip"], *words)
+
+
+def run_pip(pip: Sequence[str | Path], *words: str | Path) -> None:
+    """Install something; a failure shows what pip said."""
     done = subprocess.run(
-        [*pip, "install", *words],
-        cwd=python.parent,
+        [*pip, "--disable-pip-version-check", "--no-input", "--quiet", "install", *words],
         env=ENVIRON,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -138,11 +143,12 @@ def test_oldest_pip_installs_the_lock_and_both_packages(built: Path, place: Path
     demand_service([python.parent / "report-bridge"], tmp_path / "wheel")
     install(python, "--no-deps", "--no-build-isolation", "--force-reinstall", source)
     demand_service([python.parent / "report-bridge"], tmp_path / "source")
+    demand_quick_start(python)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", PYTHONS)
-def test_wheel_serves_and_starts_quickly_on_every_python(
+@pytest.mark.parametrize("version", OTHERS)
+def test_wheel_serves_and_starts_quickly_on_every_other_python(
     version: str, built: Path, place: Path, tmp_path: Path
 ) -> None:
     """With the newest pip and nothing but what is locked, the wheel serves, and starts within its budget."""
@@ -170,22 +176,40 @@ def test_packages_are_reproducible(built: Path, tmp_path: Path, monkeypatch: pyt
     }
 
 
-def test_wheel_and_source_archive_hold_what_they_should(built: Path) -> None:
-    """The wheel has the program with its tables; the source archive what it is built from."""
+def test_wheel_holds_what_it_should(built: Path) -> None:
+    """The wheel has the program with its tables, and metadata that a package index can show."""
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith("/METADATA"))
+        told = archive.read(metadata).decode()
     assert {"bridge/schemas/errors.json", "bridge/ledger/sqlite.sql", "bridge/cli/main.py"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "bridge",
         "anticaptcha_report_bridge",
     }
     assert [name for name in names if name.endswith("/licenses/LICENSE")]
-    listing = subprocess.run(
-        ["tar", "tzf", str(next(built.glob("*.tar.gz")))], capture_output=True, check=True, text=True
-    ).stdout
-    assert "/bridge/app.py\n" in listing
-    assert re.search(r"__pycache__|\.sqlite3|node_modules|/\.venv", listing) is None
+    assert re.findall(r"^Provides-Extra: (.*)$", told, re.MULTILINE) == ["fleet"]
+    assert "pgserver" not in told
+    assert {f"Classifier: Programming Language :: Python :: {version}" for version in PYTHONS} <= set(
+        told.splitlines()
+    )
+    links = re.findall(r"\]\(([^)]+)\)", told)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+
+
+def test_source_archive_holds_all_that_its_documents_name(built: Path) -> None:
+    """Every file that README and CONTRIBUTING lead to is there, with clients, Makefile and lock."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = {str(folder) for name in names for folder in Path(name).parents}
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert link.startswith("https://") or link.rstrip("/") in names | folders, link
+    assert {"Makefile", "requirements/dev.txt", "clients/go/bridge.go", "clients/node/package.json"} <= names
+    assert not [name for name in names if re.search(r"__pycache__|\.sqlite3|node_modules|\.venv|^\.ci", name)]
 
 
 def test_container_copies_what_is_there() -> None:
@@ -195,7 +219,7 @@ def test_container_copies_what_is_there() -> None:
     for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (ROOT / source).exists()
-            assert source.split("/")[0] in let_in
+            assert {source, source.split("/")[0]} & set(let_in)
     pins = (ROOT / "requirements" / "build.txt").read_text(encoding="utf-8")
     tools = set(re.findall(r"^([a-z-]+)==", pins, re.MULTILINE))
     removed = re.search(r"uninstall --yes ([^&]*)&&", text)
@@ -213,3 +237,22 @@ def test_locked_files_are_installed_as_they_are(name: str) -> None:
     assert len(installs) >= 2
     for command in installs:
         assert command.endswith((f"install {flags}", "$(PIP) $(LOCKED)"))
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_what_the_checks_lack_is_named(tmp_path: Path, ci: str, code: int) -> None:
+    """Where there is one Python and no other tool, the check says so, and with CI set it fails."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "tools.py"],
+        env={"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path), "CI": ci},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    missing = done.stdout.splitlines()[-1]
+    mine = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    assert f"check: {mine} (" in done.stdout
+    assert mine not in missing
+    assert missing.endswith("a browser, Node, npm, Go")
+    assert done.returncode == code
+    assert ("at least two Pythons" in done.stderr) == bool(code)

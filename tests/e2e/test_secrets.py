@@ -143,7 +143,7 @@ def test_no_fault_brings_the_key_to_light(
     proc = Path(f"/proc/{bridge.pid}")
     demand_absent([key], "cmdline", (proc / "cmdline").read_bytes())
     [core] = [line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max core")]
-    assert re.split(r"\s{2,}", core)[1:3] == ["0", "0"]
+    assert re.split(r"\s{2,}", core)[1:3] == ["1", "1"]
     ended = bridge.close()
     assert ended.code == 0
     assert "attempt_done" in ended.stderr

@@ -267,7 +267,7 @@ def test_options_are_documented() -> None:
 
 
 def test_imports_nothing_of_the_bridge_but_the_engine() -> None:
-    """The simulator loads of the bridge only the engine, of others only engine and parser, and not asyncio."""
+    """The simulator loads of the bridge only the engine, of others engine and parser, and not asyncio."""
     program = (
         "import sys, json\n"
         "before = set(sys.modules)\n"

@@ -495,9 +495,15 @@ def test_slow_magic_ids_keep_the_client_waiting(simulator: Simulator, number: in
 
 
 def test_magic_bomb_unpacks_to_two_hundred_megabytes(simulator: Simulator) -> None:
-    """The packed bomb is small on the wire."""
+    """The packed bomb is small on the wire, and a whole gzip file."""
     answer, _ = call(simulator, magic.BASE + 3117)
     assert 100_000 < len(answer) < 400_000
+    unpacker, size = zlib.decompressobj(31), 0
+    piece = unpacker.decompress(answer.partition(b"\r\n\r\n")[2], 1 << 20)
+    while piece:
+        size += len(piece)
+        piece = unpacker.decompress(unpacker.unconsumed_tail, 1 << 20)
+    assert (size, unpacker.eof) == (209_715_200, True)
 
 
 # --- clients of all kinds ---------------------------------------------------------------------

@@ -1,11 +1,12 @@
-"""The transcripts of raw conversations, held with the real process and with a session in this process."""
+"""The transcripts of raw conversations, held with the real process and with its parts in this process."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -15,11 +16,12 @@ import pytest
 from bridge.app import App
 from bridge.cli.flags import read_plain_flags
 from bridge.core.redact import Scrubber
-from bridge.ops.logs import Log
-from bridge.session import Session
+from bridge.engine import Engine
+from bridge.ops.log import Log
+from bridge.server.conversation import Conversation
+from bridge.server.methods import WAITS
 from bridge.settings import load
 from bridge.wire.framing import Framer
-from bridge.wire.stdio import Writer
 from tests.e2e.talk import Talk
 from tests.process import PATIENCE_S, ROOT
 
@@ -85,7 +87,9 @@ class ProcessPeer:
 
 
 class InnerPeer:
-    """A session in this process, on the sandbox, writing to a pipe."""
+    """A conversation in this process, on the sandbox."""
+
+    backlog = backlog_bytes = 0
 
     def __init__(self, args: list[str]) -> None:
         plain = read_plain_flags(args)
@@ -93,58 +97,62 @@ class InnerPeer:
         settings = load(plain.given, {})
         scrubber = Scrubber()
         self._log = Log.open("error", "json", None, scrubber)
-        self._app = App(settings, self._log, scrubber)
-        source, self._sink = os.pipe()
-        self._stream = os.fdopen(source, "rb")
-        self._idle = threading.Event()
-        self._writer = Writer(self._sink)
-        self._session = Session(
+        self._engine = Engine(lambda bug: self._app.note_bug(bug))
+        self._app = App(settings, self._log, scrubber, self._engine)
+        self._answers: list[bytes] = []
+        self._conversation = Conversation(
+            self._engine,
             Framer(settings.max_message),
-            self._writer,
+            self,
             self._app.dispatcher,
             max_batch=settings.max_batch,
             max_depth=settings.max_depth,
             queue=settings.queue,
-            slow=self._app.methods.slow,
+            reports=self._app.methods.reports,
+            waits=WAITS,
             cancel=self._app.methods.cancel,
-            wake=self._idle.set,
+            changed=lambda: None,
             mark={"sandbox": True},
         )
-        self._app.methods.framing = lambda: self._session.framer.framing
+        self._app.methods.framing = lambda: self._conversation.framer.framing
         self._app.start()
         self._is_open = True
+
+    def put(self, piece: bytes) -> None:
+        """Take an answer, as an outlet does."""
+        self._answers.append(piece)
 
     def write(self, data: bytes) -> None:
         # In two pieces, cut where nothing is prepared for it.
         cut = len(data) // 2
-        self._session.feed(data[:cut])
-        self._session.feed(data[cut:])
+        self._conversation.feed(data[:cut])
+        self._conversation.feed(data[cut:])
 
     def read(self) -> bytes:
-        return read_framed(self._stream)
+        self._wait_for(lambda: bool(self._answers))
+        return read_framed(io.BytesIO(self._answers.pop(0)))
 
     def end(self) -> None:
-        self._session.end()
+        self._conversation.end()
 
     def finish(self) -> int:
-        while not self._session.is_idle:
-            assert self._idle.wait(PATIENCE_S)
-            self._idle.clear()
+        self._wait_for(lambda: not self._conversation.unanswered)
         self.close()
-        assert self._stream.read() == b""
+        assert self._answers == []
         return 0
 
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
-            self._app.service.stop()
-            self._writer.drain(PATIENCE_S)
+            self._app.reporter.stop()
             self._app.close()
             self._log.close(1.0)
-            os.close(self._sink)
 
-    def forget(self) -> None:
-        self._stream.close()
+    def _wait_for(self, is_done: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not is_done():
+            assert time.monotonic() < until
+            self._engine.sleep(0.001)
 
 
 def demand_like(given: Any, expected: Any, place: str = "") -> None:
@@ -204,14 +212,13 @@ def test_the_process_holds_the_conversation(clean_environment: Path, transcript:
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS)
-def test_a_session_holds_the_conversation(transcript: dict[str, Any]) -> None:
+def test_its_parts_hold_the_conversation(transcript: dict[str, Any]) -> None:
     """The same parts joined without a process say the same."""
     peer = InnerPeer(transcript["args"])
     try:
         hold(transcript, peer)
     finally:
         peer.close()
-        peer.forget()
 
 
 def test_transcripts_are_well_formed() -> None:

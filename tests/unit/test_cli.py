@@ -229,6 +229,40 @@ def test_every_topic_is_printed(run: Run, name: str) -> None:
         assert "    16  no_such_captcha" in out
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("16",), "no_such_captcha"),
+        (("errors", "16"), "no_such_captcha"),
+        (("-32010",), "window_closed"),
+        (("errors", "window_closed"), "window_closed"),
+        (("errors", "ERROR_NO_SUCH_CAPTCHA_ID"), "no_such_captcha"),
+    ],
+)
+def test_one_error_is_explained(run: Run, words: tuple[str, ...], kind: str) -> None:
+    """A code in hand, a kind or the upstream's name is enough for its meaning, its advice and its cause."""
+    code, out, err = run("help", *words)
+    assert (code, err) == (0, "")
+    assert f"{kind}: " in out
+    assert len(out.splitlines()) < 15
+
+
+@pytest.mark.parametrize("words", [("999",), ("errors", "no_such_captch"), ("history", "16")])
+def test_an_unknown_error_is_a_usage_error(run: Run, words: tuple[str, ...]) -> None:
+    """What is no code is answered with the nearest, or with where they stand."""
+    code, out, err = run("help", *words)
+    assert (code, out) == (2, "")
+    assert "error" in err
+
+
+def test_topics_fit_a_terminal(run: Run) -> None:
+    """No line of help is longer than 80 columns, and no address is broken in two."""
+    for name in TOPICS:
+        out = run("help", name)[1]
+        assert max(map(len, out.splitlines())) <= 80, name
+    assert "https://api.anti-captcha.com" in run("help", "environment")[1]
+
+
 # --- version, config, schema -----------------------------------------------------------------
 
 

@@ -1,18 +1,22 @@
-"""What the client accepts and refuses before it sends anything."""
+"""What the client accepts, refuses and makes of its connections, which are played."""
 
 from __future__ import annotations
 
+import json
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.core.model import Exchange
 from bridge.core.redact import Secret
+from bridge.engine import Engine, NoResources, TimedOut
+from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.upstream import client as module
-from bridge.upstream.attempt import Attempt
-from bridge.upstream.client import Client
-from bridge.upstream.connect import make_tls_context
+from bridge.upstream.client import Client, report_body
+from bridge.upstream.connecting import Connect, Unreached, make_tls_context
+from bridge.upstream.streams import LACKS
 
 KEY = Secret("canary-0123456789abcdef-canary")
 
@@ -20,7 +24,12 @@ KEY = Secret("canary-0123456789abcdef-canary")
 def make(url: str = "https://upstream.test", **settings: Any) -> Client:
     """Make a client with settings that matter little."""
     defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 1.0, "pool_size": 1}
-    return Client(url, **(defaults | settings))
+    return Client(Engine(raise_bug, VirtualLoop(VirtualTime())), url, **(defaults | settings))
+
+
+def raise_bug(bug: BaseException) -> None:
+    """Let no exception be lost."""
+    raise bug
 
 
 @pytest.mark.parametrize(
@@ -100,33 +109,230 @@ def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_odd_method_names_never_reach_a_url() -> None:
     """A method name that is more than letters is a mistake of the caller."""
     with pytest.raises(ValueError, match="method name"):
-        make().send("../x", KEY, 1, deadline_s=1.0, connect_by_s=1.0)
+        make().send("../x", b"", until=9e9, leave_by=9e9, fresh=False)
 
 
-@pytest.mark.parametrize("step", ["begin", "go_on", "send"])
-def test_mistake_in_the_program_raises_without_the_key(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """An exception no network can cause is raised bare: no cause, no frame and no object has the key."""
-    client = make()
-    held: list[Attempt] = []
+def test_body_of_a_report_is_spelled_as_json() -> None:
+    """Exactly the key and the task's number, whatever characters the key has."""
+    visible = "".join(chr(code) for code in range(33, 127))
+    assert json.loads(report_body(Secret(visible), 2**53 - 1)) == {"clientKey": visible, "taskId": 2**53 - 1}
+    assert report_body(KEY, 1) == b'{"clientKey":"%b","taskId":1}' % KEY.reveal().encode()
+    with pytest.raises(TypeError):
+        report_body(KEY, "1")  # type: ignore[arg-type]
 
-    def break_down(*_: Any, **options: Any) -> None:
-        attempt = options["timeout"] if step == "send" else _[0]
-        held.append(attempt)
-        if step != "send":
-            assert KEY.reveal().encode() in attempt.unsent
-        raise LookupError(attempt.unsent)
 
-    monkeypatch.setattr(client._session if step == "send" else client._adapter, step, break_down)
-    if step == "send":
-        monkeypatch.setattr(client._adapter, "go_on", lambda attempt: setattr(attempt, "unsent", b""))
-    with pytest.raises(RuntimeError, match="LookupError while sending") as caught:
-        client.send("reportX", KEY, 1, deadline_s=1.0, connect_by_s=1.0)
-    error = caught.value
+def demand_bare(error: BaseException) -> None:
+    """Demand that an exception has neither a cause nor a frame that shows the key."""
     assert error.__cause__ is None
     assert error.__context__ is None
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     assert KEY.reveal() not in shown
-    assert held[0].unsent == b""
+
+
+def send_report(client: Client, is_fresh: bool = False) -> Exchange:
+    """Send one report; no frame of this keeps the key."""
+    far = client._now() + 60.0
+    return client.send("reportX", report_body(KEY, 1), until=far, leave_by=far, fresh=is_fresh)
+
+
+class Link:
+    """Plays a connection that says what it is told to, and notes what it was sent."""
+
+    def __init__(self, *says: bytes | Exception, fault: Exception | None = None) -> None:
+        self.says = list(says)
+        self.fault = fault
+        self.was_sent: list[bytes] = []
+        self.is_open = True
+        self.has_spoken = False
+
+    def send_all(self, data: bytes, until: float) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.was_sent.append(data)
+
+    def receive(self, most: int, until: float) -> bytes:
+        said = self.says.pop(0) if self.says else b""
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def is_stale(self) -> bool:
+        return self.has_spoken
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def connect_to(*links: Link | Exception) -> Connect:
+    """Open these connections one after another."""
+    waiting = list(links)
+
+    def connect(until: float) -> Link:
+        link = waiting.pop(0)
+        if isinstance(link, Exception):
+            raise link
+        return link
+
+    return connect
+
+
+def make_with(*links: Link | Exception) -> Client:
+    """Make a client that opens these connections."""
+    return make("http://localhost:1", pool_size=8, connect=connect_to(*links))
+
+
+@pytest.mark.parametrize("kind", [LookupError, MemoryError, TypeError])
+@pytest.mark.parametrize("step", ["send_all", "receive"])
+def test_mistake_in_the_program_raises_without_the_key(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], step: str
+) -> None:
+    """An exception no network can cause is raised bare: no cause and no frame has the key."""
+    link = Link()
+
+    def break_down(*_: Any) -> bytes:
+        raise kind(KEY.reveal())
+
+    monkeypatch.setattr(link, step, break_down)
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__} while sending \(sent True\)") as caught:
+        send_report(make_with(link))
+    demand_bare(caught.value)
+    assert not link.is_open
+
+
+def test_mistake_while_connecting_raises_too() -> None:
+    """What is wrong with the way to connect is not blamed on the network."""
+    with pytest.raises(RuntimeError, match=r"LookupError while sending \(sent False\)") as caught:
+        send_report(make_with(LookupError()))
+    demand_bare(caught.value)
+
+
+@pytest.mark.parametrize("failure", ["dns", "connect", "tls", "certificate", "proxy"])
+def test_connection_that_does_not_come_about_is_told(failure: str) -> None:
+    """The word of who connects is the word that is told, and nothing was sent."""
+    assert send_report(make_with(Unreached(failure)))[:3] == (failure, False, None)
+
+
+@pytest.mark.parametrize("errno_", sorted(LACKS))
+def test_lack_of_resources_is_no_failure_of_the_network(errno_: int) -> None:
+    """Without descriptors or memory nothing is sent; an exception of its own says that, without a key."""
+    link = Link(fault=NoResources("no memory"))
+    for met in (OSError(errno_, "lack"), NoResources("no thread"), MemoryError(), link):
+        client = make_with(met, Link(ANSWER))
+        with pytest.raises(NoResources) as caught:
+            send_report(client)
+        demand_bare(caught.value)
+        assert client.stats().idle == 0
+        assert send_report(client)[:3] == (None, True, 200)
+    assert not link.is_open
+
+
+@pytest.mark.parametrize("errno_", sorted(LACKS))
+def test_lack_after_the_request_left_is_a_failure_of_the_attempt(errno_: int) -> None:
+    """Once a byte may have left nobody says that nothing was sent."""
+    assert send_report(make_with(Link(OSError(errno_, "lack"))))[:3] == ("reset", True, None)
+
+
+def keep(count: int, *links: Link | Exception) -> tuple[Client, list[Link]]:
+    """Make a client with so many kept connections; it opens the other ones when it needs them."""
+    kept = [Link(ANSWER) for _ in range(count)]
+    client = make_with(*kept, *links)
+    for _ in range(count):
+        assert send_report(client, is_fresh=True).failure is None
+    assert client.stats().idle == count
+    return client, kept
+
+
+def test_fresh_request_takes_no_kept_connection() -> None:
+    """A second attempt opens a connection of its own, whatever is idle."""
+    fresh = Link(ANSWER)
+    client, kept = keep(3, fresh)
+    exchange = send_report(client, is_fresh=True)
+    assert (exchange.failure, exchange.reused) == (None, False)
+    assert len(fresh.was_sent) == 1
+    assert [len(link.was_sent) for link in kept] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "end", [TimeoutError("silence"), ConnectionResetError("reset"), b"", BrokenPipeError("send")]
+)
+def test_kept_connection_that_fails_before_its_answer_takes_all_idle_ones_along(
+    end: bytes | Exception,
+) -> None:
+    """After a change of the network all kept connections are dead, so none of them is tried again."""
+    new = Link(ANSWER)
+    client, kept = keep(8, new)
+    if isinstance(end, BrokenPipeError):
+        kept[-1].fault = end
+    else:
+        kept[-1].says.append(end)
+    exchange = send_report(client)
+    assert (exchange.failure, exchange.sent, exchange.reused) == (
+        "timeout" if isinstance(end, TimeoutError) else "reset",
+        True,
+        True,
+    )
+    assert [link.is_open for link in kept] == [False] * 8
+    assert client.stats().idle == 0
+    assert send_report(client)[:3] == (None, True, 200)
+
+
+@pytest.mark.parametrize("end", [b"", TimeoutError("drip"), ConnectionResetError("reset")])
+def test_failure_inside_an_answer_leaves_the_other_connections(end: bytes | Exception) -> None:
+    """A kept connection that has begun to answer lives, whatever else is wrong; so do the other ones."""
+    client, kept = keep(3)
+    kept[-1].says += [ANSWER[:-1], end]
+    assert send_report(client).status == 200
+    assert [link.is_open for link in kept] == [True, True, False]
+
+
+def test_failure_on_a_new_connection_leaves_the_kept_ones() -> None:
+    """What was wrong with a new connection says nothing about the others."""
+    client, kept = keep(2, Link(b""))
+    assert send_report(client, is_fresh=True).failure == "reset"
+    assert client.stats().idle == 2
+    assert all(link.is_open for link in kept)
+
+
+@pytest.mark.parametrize("limit", ["until", "leave_by"])
+def test_time_that_is_over_says_nothing_about_connections(limit: str) -> None:
+    """An attempt that had no time left sends nothing, and lets nothing go but what it took."""
+    client, kept = keep(3)
+    far = client._now() + 60.0
+    moments = {"until": far, "leave_by": far, limit: client._now()}
+    exchange = client.send("reportX", b"{}", fresh=False, **moments)
+    assert exchange[:3] == ("window" if limit == "leave_by" else "timeout", False, None)
+    assert client.stats().idle == 2
+    assert [len(link.was_sent) for link in kept] == [1, 1, 1]
+
+
+def test_request_leaves_before_both_limits() -> None:
+    """Sending may wait until the window's end or the attempt's, whichever is earlier."""
+    moments: list[float] = []
+
+    class Slow(Link):
+        def send_all(self, data: bytes, until: float) -> None:
+            moments.append(until)
+            raise TimedOut("no room")
+
+    now = make()._now()
+    for until, leave_by in ((now + 60.0, now + 50.0), (now + 40.0, now + 50.0)):
+        exchange = make_with(Slow()).send("reportX", b"{}", until=until, leave_by=leave_by, fresh=False)
+        assert exchange[:2] == ("timeout", True)
+    assert moments == [now + 50.0, now + 40.0]
+
+
+def test_any_body_of_any_method_is_sent() -> None:
+    """The client knows no method; what it is given is what leaves."""
+    link = Link(ANSWER)
+    far = make()._now() + 60.0
+    make_with(link).send("getSpendingStats", b'{"x":1}', until=far, leave_by=far, fresh=False)
+    head, _, body = link.was_sent[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /getSpendingStats HTTP/1.1\r\nHost: localhost:1\r\n")
+    assert head.endswith(b"\r\nContent-Length: 7")
+    assert body == b'{"x":1}'
 
 
 def test_new_client_has_no_connections() -> None:

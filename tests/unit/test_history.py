@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bridge.cli import history, main
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
+from tests.process import PATIENCE_S, ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 DAY = 86_400.0
@@ -29,6 +35,32 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         return code, out, err
 
     return run_words
+
+
+def talk_on_terminal(words: list[str], columns: int) -> list[str]:
+    """Run the program on a terminal of so many columns and return its lines."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bridge", *words],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            "COLUMNS": str(columns),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    data = b""
+    with suppress(OSError):  # the terminal is gone with its process
+        while piece := os.read(master, 65536):
+            data += piece
+    os.close(master)
+    assert process.wait(PATIENCE_S) == 0, data
+    return data.decode("utf-8").splitlines()
 
 
 @pytest.fixture(params=BACKENDS)
@@ -60,6 +92,71 @@ def test_list_shows_the_newest_first(run: Run, ledger: MadeLedger) -> None:
     assert (code, err) == (0, "")
     assert [line.split()[2] for line in lines[1:]] == ["3", "2", "1"]
     assert "no_such_captcha" in lines[2]
+
+
+def test_without_an_action_it_lists(run: Run, ledger: MadeLedger) -> None:
+    """The command alone does what people mean by it."""
+    assert run("history", "--ledger", str(ledger)) == run("history", "list", "--ledger", str(ledger))
+    assert run("history", "--limit", "1", "--json", "--ledger", str(ledger))[1].count("taskId") == 1
+
+
+def test_columns_can_be_chosen(run: Run, ledger: MadeLedger) -> None:
+    """The list has the named columns in their order; a name that is none is answered with those there are."""
+    _, out, _ = run("history", "--columns", "task,outcome,took", "--ledger", str(ledger))
+    assert out.splitlines()[0].split() == ["task", "outcome", "took"]
+    assert out.splitlines()[1].split() == ["3", "accepted", "100", "ms"]
+    code, _, err = run("history", "--columns", "task,outcom", "--ledger", str(ledger))
+    assert code == 2
+    assert "did you mean outcome?" in err
+
+
+def test_a_list_fits_a_terminal_of_80_columns(ledger: MadeLedger) -> None:
+    """No line wraps; what had no room is named."""
+    lines = talk_on_terminal(["history", "--ledger", str(ledger)], columns=80)
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[2:] == ["3", "reportIncorrectRecaptcha", "accepted", "1"]
+    assert lines[-1] == "No room for: kind, account."
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_follow_shows_what_comes_and_how_it_ends(
+    run: Run, ledger: MadeLedger, monkeypatch: pytest.MonkeyPatch, is_json: bool
+) -> None:
+    """Reports come oldest first; each is shown when it is recorded and when it ends, and no other twice."""
+    now = time.time()
+    steps: list[Callable[[], object]] = [
+        lambda: ledger.add_reports({"task_id": 8, "recorded_wall": now, "outcome": None}),
+        lambda: ledger.select(
+            "UPDATE reports SET state = 'done', outcome = 'accepted', code = 0, kind = 'accepted', "
+            f"owner = NULL, finished_at = 1, finished_wall = {now} WHERE task_id = 8 RETURNING 1"
+        ),
+        lambda: None,
+    ]
+
+    def step(_: float) -> None:
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    monkeypatch.setattr(time, "sleep", step)
+    words = ["history", "--follow", "--limit", "1", "--ledger", str(ledger)]
+    code, out, _ = run(*words, *(["--json"] if is_json else []))
+    assert code == 130
+    if is_json:
+        told = [json.loads(line) for line in out.splitlines()]
+        found = [(str(row["taskId"]), row["outcome"] or row["state"]) for row in told]
+    else:
+        found = [(line.split()[2], line.split()[4]) for line in out.splitlines()[1:]]
+    assert found == [("3", "accepted"), ("8", "queued"), ("8", "accepted")]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5"])
+def test_a_limit_is_a_whole_number(run: Run, ledger: MadeLedger, text: str) -> None:
+    """What is none is told in words of the command line, without names from inside."""
+    code, _, err = run("history", f"--limit={text}", "--ledger", str(ledger))
+    assert code == 2
+    assert "--limit: takes a whole number from 1 on" in err
+    assert "_" not in err
 
 
 @pytest.mark.parametrize(

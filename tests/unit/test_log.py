@@ -202,7 +202,14 @@ def test_events_may_come_from_any_thread(piped: tuple[int, int]) -> None:
     """An event of another thread is written by the engine's, with the time at which it happened."""
     reader, writer = piped
     engine = Engine(fail)
-    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    threads: list[int] = []
+
+    class Watched(Scrubber):
+        def scrub_value(self, value: Any) -> Any:
+            threads.append(threading.get_ident())
+            return super().scrub_value(value)
+
+    log = Log(writer, threshold=10, text=False, scrubber=Watched())
     log.attach(engine)
     thread = threading.Thread(target=log.event, args=("oversize",), kwargs={"limit": 7})
     thread.start()
@@ -212,6 +219,7 @@ def test_events_may_come_from_any_thread(piped: tuple[int, int]) -> None:
         os.read(reader, 100)
     engine.sleep(0.01)
     assert json.loads(os.read(reader, 65536))["limit"] == 7
+    assert set(threads) == {threading.get_ident()}
     log.close(1)
 
 

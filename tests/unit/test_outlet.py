@@ -87,7 +87,7 @@ def drain(engine: Engine, sink: Outlet) -> bool:
 @pytest.mark.parametrize("kind", ["pipe", "socket", "tiny socket"])
 def test_pieces_arrive_whole_and_in_order(engine: Engine, blocking: bool, kind: str) -> None:
     """Small and large pieces reach a slow reader in order, and the writer's thread never stands still."""
-    ends = socket.socketpair() if "socket" in kind else ()
+    ends: tuple[socket.socket, ...] = socket.socketpair() if "socket" in kind else ()
     if kind == "tiny socket":
         ends[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     reader, writer = (ends[0].fileno(), ends[1].fileno()) if ends else os.pipe()

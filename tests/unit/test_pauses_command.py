@@ -44,7 +44,7 @@ def test_list_says_why_and_until_when(run: Run, ledger: MadeLedger) -> None:
     assert (code, err) == (0, "")
     assert "key_does_not_exist" in out
     assert "when a person acts" in out
-    assert "by a probe" in out
+    assert ": the next report probes" in out
     assert "Copy the key again" in out
     assert ACCOUNT not in out
 

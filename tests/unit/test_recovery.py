@@ -27,8 +27,8 @@ from bridge.core.model import (
 )
 from bridge.reports.verdict import judge
 from tests.world import (
-    EPOCH,
     ENDPOINT,
+    EPOCH,
     IMAGE,
     KEY,
     LOST_REQUEST,
@@ -485,7 +485,7 @@ def test_each_change_is_about_one_report(world: World, ledger: str) -> None:
 
 
 def test_request_that_would_be_refused_beside_a_report_in_flight_conflicts(world: World, ledger: str) -> None:
-    """Who comes too late or with the wrong type while the task is in flight, here or there, is told of the conflict."""
+    """Too late or with the wrong type while the task is in flight, here or there: a conflict."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)
     world.upstream.fates = iter([FOREVER_TAKEN])
     first.report(1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import checks, main, server_checks
+from bridge.engine import SystemClock
 from bridge.ledger import postgres_link, postgres_schema
 from tests.ledgers import ServerLedger
 from tests.pgserver import PASSWORD, PgServer
@@ -159,7 +160,7 @@ def test_the_drift_is_told(
     find: Find, ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch, ahead_s: float, which: str
 ) -> None:
     """A clock that is off by more than a second is a warning that says in which direction."""
-    monkeypatch.setattr(server_checks.SystemClock, "wall", lambda: time.time() + ahead_s)
+    monkeypatch.setattr(SystemClock, "wall", lambda: time.time() + ahead_s)
     found = find(ledger)
     assert statuses(found) == ({"drift": "warning"} if abs(ahead_s) > 1 else {})
     assert which in found["drift"]["message"]

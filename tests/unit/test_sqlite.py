@@ -794,9 +794,9 @@ def run_stock(*words: str) -> str:
 
 def test_pythons_own_sqlite_keeps_all_promises() -> None:
     """Everything that is promised of a SQLite ledger holds with the library that Python brings."""
-    names = ["tests/contract/test_ledger_store.py", "tests/unit/test_journal.py"]
+    names = ["tests/contract/test_ledger_store.py", "tests/unit/test_writer.py"]
     output = run_stock(
-        "-m", "pytest", "-q", "-n", "0", "-k", "sqlite or memory or journal", "-p", "no:cacheprovider", *names
+        "-m", "pytest", "-q", "-n", "0", "-k", "sqlite or memory or writer", "-p", "no:cacheprovider", *names
     )
     assert " passed" in output
 

@@ -144,7 +144,7 @@ def test_others_run_while_nothing_comes(engine: Engine, pipe: tuple[int, int]) -
     os.write(sink, b"two")
     engine.sleep(0.01)
     assert os.read(source, 100) == b"two"
-    engine.spawn(lambda: (engine.sleep(0.01), os.write(sink, b"three")))
+    engine.call_at(engine.now() + 0.01, lambda: os.write(sink, b"three"))
     assert reader.read() == b"three"
 
 

@@ -3,7 +3,7 @@
 import type { CallOptions, ProtocolTrouble } from "./channel.js";
 import type { CommandOptions } from "./command.js";
 import { Connection } from "./connection.js";
-import { BridgeDownError } from "./errors.js";
+import { BridgeDownError, ReportError } from "./errors.js";
 import type {
   BridgeInfo,
   BridgeStatus,
@@ -12,13 +12,18 @@ import type {
   ListReportsResult,
   Methods,
   OpenRpcDocument,
+  Pause,
   ReportParams,
   ReportRecord,
   ReportResult,
   ResumeParams,
   ResumeResult,
+  Warning,
 } from "./generated.js";
-import { tidyParams } from "./params.js";
+import { checkNames } from "./names.js";
+import { readNumber, tidyParams } from "./params.js";
+import { Task, type TaskFacts } from "./task.js";
+import { notify, Watch } from "./watch.js";
 
 /** The window of a report is 60 s and its last attempt takes at most 10 s; the rest is for the way. */
 const DEFAULT_TIMEOUT_MS = 75_000;
@@ -49,11 +54,50 @@ export interface BridgeOptions extends CommandOptions {
   readonly onStderr?: (line: string) => void;
   /** Gets what came in and fits no call. It is counted in `protocolErrors` in any case. */
   readonly onProtocolError?: (trouble: ProtocolTrouble) => void;
+  /** Gets each pause of sending once, from the first answer that tells of it. */
+  readonly onPause?: (pause: Pause) => void;
+  /** Gets advice why reports may be worth nothing: `kind` and a sentence with the figures. */
+  readonly onAdvice?: (advice: Warning) => void;
 }
+
+/** How many tasks were solved, so that the bridge can tell a report rate. */
+export interface TaskNote {
+  /** The vendor's name of the type. */
+  readonly taskType: string;
+  /** Default 1. */
+  readonly count?: number | undefined;
+  /** What they cost together, in US dollars; a string is taken for a number. */
+  readonly cost?: number | string | undefined;
+  readonly clientKey?: string | undefined;
+}
+
+const NOTE_TASKS = "bridge.noteTasks";
+const START_OPTIONS: Readonly<Record<keyof BridgeOptions, true>> = {
+  path: true,
+  args: true,
+  env: true,
+  sandbox: true,
+  url: true,
+  ledger: true,
+  keyFile: true,
+  clientKey: true,
+  timeoutMs: true,
+  startTimeoutMs: true,
+  closeTimeoutMs: true,
+  drainTimeoutMs: true,
+  restart: true,
+  onStderr: true,
+  onProtocolError: true,
+  onPause: true,
+  onAdvice: true,
+};
+const RESTART_OPTIONS: Readonly<Record<keyof RestartPolicy, true>> = { firstDelayMs: true, maxDelayMs: true };
+const CALL_OPTIONS: Readonly<Record<keyof CallOptions, true>> = { timeoutMs: true, signal: true };
 
 /** A bridge process. Calls may be made at the same time, and in any number. */
 export class Bridge implements AsyncDisposable {
   readonly #options: BridgeOptions;
+  readonly #watch: Watch;
   #connection: Connection;
   #deaths = 0;
   #protocolErrors = 0;
@@ -61,14 +105,17 @@ export class Bridge implements AsyncDisposable {
 
   private constructor(options: BridgeOptions) {
     this.#options = options;
+    this.#watch = new Watch(options);
     this.#connection = this.#connect(0, 1);
   }
 
   /**
    * Starts a bridge and waits until it answers. Rejects with BridgeNotFoundError, BridgeDownError
-   * (which has its exit code and last words), CallTimeoutError or TypeError.
+   * (which has its exit code and last words), CallTimeoutError or TypeError (an option that does not exist).
    */
   static async start(options: BridgeOptions = {}): Promise<Bridge> {
+    checkNames(options, START_OPTIONS, "Bridge.start");
+    if (typeof options.restart === "object") checkNames(options.restart, RESTART_OPTIONS, "restart");
     const bridge = new Bridge({ ...options });
     await bridge.#connection.ready;
     return bridge;
@@ -92,6 +139,35 @@ export class Bridge implements AsyncDisposable {
   /** Says that the token of a solved hCaptcha task was refused. */
   reportIncorrectHcaptcha(params: ReportParams, options?: CallOptions): Promise<ReportResult> {
     return this.#call("reportIncorrectHcaptcha", params, options);
+  }
+
+  /**
+   * A solved task as a value with `reportWrong` and `reportRight`. Make it once for each task, right when its
+   * result came: that also tells the bridge that a task was solved. Throws TypeError.
+   */
+  task(facts: TaskFacts): Task {
+    return new Task(this, facts);
+  }
+
+  /**
+   * Tells how many tasks were solved: call it for each, reported or not. Nothing is sent to the vendor, and
+   * nothing comes back, unless `answered` asks for it. Notes that a dead bridge had are lost.
+   */
+  noteTasks(note: TaskNote): void;
+  noteTasks(note: TaskNote, options: CallOptions & { readonly answered: true }): Promise<void>;
+  noteTasks(note: TaskNote, options?: CallOptions & { readonly answered: true }): Promise<void> | void {
+    const { taskType, count, clientKey } = note;
+    if (typeof taskType !== "string" || taskType === "") throw new TypeError("taskType must be a string.");
+    if (count !== undefined && (!Number.isSafeInteger(count) || count < 1)) {
+      throw new TypeError("count must be a whole number from 1 on.");
+    }
+    const params = { taskType, count, cost: readNumber("cost", note.cost), clientKey };
+    if (options === undefined) {
+      if (this.#closing === null) this.#aliveConnection().channel.notify(NOTE_TASKS, tidyParams(params) ?? {});
+      return;
+    }
+    const { answered, ...rest } = options;
+    return this.#ask(NOTE_TASKS, params, rest).then(() => undefined);
   }
 
   /** Who answers, and within which limits. */
@@ -162,12 +238,17 @@ export class Bridge implements AsyncDisposable {
     return `Bridge { state: '${this.state}', pid: ${this.pid}, openCalls: ${this.openCalls} }`;
   }
 
-  async #call<M extends keyof Methods>(
+  #call<M extends keyof Methods>(
     method: M,
     params: Methods[M]["params"] | undefined,
-    options: CallOptions = {},
+    options?: CallOptions,
   ): Promise<Methods[M]["result"]> {
+    return this.#ask(method, params, options) as Promise<Methods[M]["result"]>;
+  }
+
+  async #ask(method: string, params: object | undefined, options: CallOptions = {}): Promise<unknown> {
     const tidy = tidyParams(params);
+    checkNames(options, CALL_OPTIONS, "The call");
     const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     if (typeof timeoutMs !== "number" || !(timeoutMs >= 0)) {
       throw new TypeError("timeoutMs must be a number of milliseconds, 0 or more.");
@@ -176,9 +257,20 @@ export class Bridge implements AsyncDisposable {
       const taskId = typeof tidy?.["taskId"] === "number" ? tidy["taskId"] : null;
       throw new BridgeDownError("the bridge was closed", { method, taskId, written: false }, this.#connection.evidence);
     }
+    try {
+      const result = await this.#aliveConnection().channel.request(method, tidy, { ...options, timeoutMs });
+      this.#watch.look(result);
+      return result;
+    } catch (error) {
+      if (error instanceof ReportError) this.#watch.look(error.data);
+      throw error;
+    }
+  }
+
+  /** The connection; with `restart` another one if the last one died. */
+  #aliveConnection(): Connection {
     if (this.#connection.isDown && this.#restart !== null) this.#reconnect(this.#restart);
-    const result = await this.#connection.channel.request(method, tidy, { ...options, timeoutMs });
-    return result as Methods[M]["result"];
+    return this.#connection;
   }
 
   get #restart(): RestartPolicy | null {
@@ -218,16 +310,5 @@ export class Bridge implements AsyncDisposable {
     } finally {
       clearInterval(hold);
     }
-  }
-}
-
-/** A callback that throws must not harm the reading of answers: its error surfaces on its own. */
-function notify<T>(callback: ((value: T) => void) | undefined, value: T): void {
-  try {
-    callback?.(value);
-  } catch (error) {
-    queueMicrotask(() => {
-      throw error;
-    });
   }
 }

@@ -19,6 +19,8 @@ import { LineSplitter } from "./lines.js";
 const MAX_LINE_BYTES = 8 * 1024 * 1024;
 /** Ids of calls given up whose answers may still come; the oldest are forgotten first. */
 const MAX_ABANDONED = 10_000;
+/** Notifications that wait while the bridge does not read; more are dropped, so that memory stays flat. */
+const MAX_WAITING_NOTICES = 10_000;
 
 /** Something came in that no call can use. It does no harm; it is counted and told. */
 export interface ProtocolTrouble {
@@ -44,10 +46,13 @@ export interface ChannelPorts {
   onTrouble(trouble: ProtocolTrouble): void;
 }
 
-interface Call {
-  readonly id: number;
+interface Outgoing {
   readonly line: string;
   readonly facts: { method: string; taskId: number | null; written: boolean };
+}
+
+interface Call extends Outgoing {
+  readonly id: number;
   resolve(value: unknown): void;
   reject(error: Error): void;
   /** Stops the timer and forgets the signal. */
@@ -59,7 +64,7 @@ export class Channel {
   readonly #ports: ChannelPorts;
   readonly #lines: LineSplitter;
   readonly #open = new Map<number, Call>();
-  readonly #unwritten = new Set<Call>();
+  readonly #unwritten = new Set<Outgoing>();
   readonly #abandoned = new Set<number>();
   #nextId: number;
   #corked = true;
@@ -116,6 +121,14 @@ export class Channel {
     });
   }
 
+  /** Sends a notification, which has no answer. */
+  notify(method: string, params: Readonly<Record<string, unknown>>): void {
+    if (this.#downReason !== null || this.#unwritten.size >= MAX_WAITING_NOTICES) return;
+    const line = `${JSON.stringify({ jsonrpc: "2.0", method, params })}\n`;
+    this.#unwritten.add({ line, facts: { method, taskId: null, written: false } });
+    this.#flush();
+  }
+
   /** Bytes arrived. */
   receive(chunk: Buffer): void {
     this.#lines.push(chunk);
@@ -146,19 +159,20 @@ export class Channel {
       this.#settle(call);
       call.reject(this.#downError(call.facts));
     }
+    this.#unwritten.clear();
     this.#flush();
   }
 
-  #write(call: Call): void {
-    call.facts.written = true;
-    if (!this.#ports.write(call.line)) this.#corked = true;
+  #write(outgoing: Outgoing): void {
+    outgoing.facts.written = true;
+    if (!this.#ports.write(outgoing.line)) this.#corked = true;
   }
 
   #flush(): void {
-    for (const call of this.#unwritten) {
+    for (const outgoing of this.#unwritten) {
       if (this.#corked) return;
-      this.#unwritten.delete(call);
-      this.#write(call);
+      this.#unwritten.delete(outgoing);
+      this.#write(outgoing);
     }
     if (this.#unwritten.size > 0) return;
     const callback = this.#onFlushed;

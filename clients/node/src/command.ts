@@ -1,9 +1,9 @@
 /** Finds the bridge's program and turns options into its arguments and environment. Starts nothing. */
 
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 
-import { BridgeNotFoundError } from "./errors.js";
+import { BridgeNotFoundError, INSTALL } from "./errors.js";
 
 /** What to start, and with which settings. Settings left out are the bridge's own defaults. */
 export interface CommandOptions {
@@ -60,6 +60,29 @@ export function buildCommand(options: CommandOptions): Command {
   return { file: findProgram(options.path, env), args, env };
 }
 
+/** Says why a file that is there could not be started, and what to do. */
+export function explainFailedStart(file: string, code: string): string {
+  const interpreter = code === "ENOENT" ? readInterpreter(file) : null;
+  const reason =
+    interpreter === null
+      ? `${file} could not be started (${code})`
+      : `${file} could not be started: ${interpreter}, which its first line names, does not exist`;
+  return `${reason}\n${INSTALL}`;
+}
+
+/** The interpreter of a script; null if the file is none. */
+function readInterpreter(file: string): string | null {
+  const start = Buffer.alloc(256);
+  try {
+    const opened = openSync(file, "r");
+    readSync(opened, start);
+    closeSync(opened);
+  } catch {
+    return null;
+  }
+  return /^#![ \t]*([^\s]+)/.exec(start.toString("latin1"))?.[1] ?? null;
+}
+
 function findProgram(path: string | undefined, env: NodeJS.ProcessEnv): string {
   const tried: string[] = [];
   const fromVariable = env["REPORT_BRIDGE_BIN"];
@@ -68,12 +91,12 @@ function findProgram(path: string | undefined, env: NodeJS.ProcessEnv): string {
       ? ["option path", path]
       : fromVariable !== undefined && fromVariable !== ""
         ? ["REPORT_BRIDGE_BIN", fromVariable]
-        : ["default", "report-bridge"];
+        : ["PATH", "report-bridge"];
   for (const candidate of listCandidates(name, env)) {
     tried.push(`${candidate} (${source})`);
     if (isProgram(candidate)) return candidate;
   }
-  if (tried.length === 0) tried.push(`${name} (${source}; PATH is empty)`);
+  if (tried.length === 0) tried.push(`${name} (PATH is empty)`);
   throw new BridgeNotFoundError(tried);
 }
 
@@ -82,7 +105,7 @@ function listCandidates(name: string, env: NodeJS.ProcessEnv): string[] {
   if (isAbsolute(name) || name.includes("/") || (IS_WINDOWS && name.includes("\\"))) return names;
   const pathName = IS_WINDOWS ? Object.keys(env).find((key) => key.toUpperCase() === "PATH") : "PATH";
   const folders = (env[pathName ?? "PATH"] ?? "").split(delimiter).filter((folder) => folder !== "");
-  return folders.flatMap((folder) => names.map((each) => join(folder, each)));
+  return [...new Set(folders)].flatMap((folder) => names.map((each) => join(folder, each)));
 }
 
 function isProgram(file: string): boolean {

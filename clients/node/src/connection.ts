@@ -2,7 +2,7 @@
 
 import { Channel, type ProtocolTrouble } from "./channel.js";
 import { buildCommand, type CommandOptions } from "./command.js";
-import { BridgeDownError, BridgeError, type Evidence } from "./errors.js";
+import { BridgeDownError, BridgeError, CallTimeoutError, type Evidence } from "./errors.js";
 import type { BridgeInfo } from "./generated.js";
 import { Child } from "./process.js";
 
@@ -34,6 +34,7 @@ export class Connection {
   #readyAt: number | null = null;
   #drainMs = 10_000; // the default drain of 8 s, and 2 s more
   #isDown = false;
+  #isClosing = false;
   #handshakeDone = false;
   #cancelDelay: () => void = () => undefined;
   #ending: Promise<void> | null = null;
@@ -67,11 +68,9 @@ export class Connection {
   }
 
   get evidence(): Evidence {
-    return {
-      exitCode: this.#child?.exitCode ?? null,
-      signal: this.#child?.signal ?? null,
-      stderr: [...this.#stderr],
-    };
+    const exitCode = this.#child?.exitCode ?? null;
+    const hasDied = this.#isDown && !(this.#isClosing && exitCode === 0);
+    return { exitCode, signal: this.#child?.signal ?? null, stderr: hasDied ? [...this.#stderr] : [] };
   }
 
   /**
@@ -79,6 +78,7 @@ export class Connection {
    * not keep Node alive meanwhile.
    */
   end(): Promise<void> {
+    if (!this.#isDown) this.#isClosing = true;
     return (this.#ending ??= this.#end());
   }
 
@@ -86,7 +86,8 @@ export class Connection {
     try {
       if (this.#options.delayMs > 0) await this.#delay(this.#options.delayMs);
       if (this.#isDown) throw new BridgeDownError("the bridge was closed", HANDSHAKE, this.evidence);
-      this.#child = new Child(buildCommand(this.#options.command), {
+      const command = buildCommand(this.#options.command);
+      this.#child = new Child(command, {
         onOutput: (chunk) => this.channel.receive(chunk),
         onOutputEnd: () => this.channel.receiveEnd(),
         onStderrLine: (line) => this.#keep(this.#hideKey(line)),
@@ -95,7 +96,12 @@ export class Connection {
       });
       if (this.channel.openCalls > 0) this.#child.ref();
       const timeoutMs = this.#options.startTimeoutMs;
-      const info = (await this.channel.request("bridge.info", undefined, { timeoutMs, urgent: true })) as BridgeInfo;
+      const request = this.channel.request("bridge.info", undefined, { timeoutMs, urgent: true });
+      const info = (await request.catch((error: unknown) => {
+        if (!(error instanceof CallTimeoutError)) throw error;
+        const reason = `no answer from ${command.file} within ${timeoutMs} ms; is it report-bridge?`;
+        throw new CallTimeoutError(reason, HANDSHAKE, { ...this.evidence, stderr: [...this.#stderr] });
+      })) as BridgeInfo;
       if (info?.protocol !== PROTOCOL) {
         throw new BridgeError(`the bridge speaks protocol ${String(info?.protocol)}, this package ${PROTOCOL}`);
       }

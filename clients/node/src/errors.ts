@@ -24,7 +24,8 @@ export class ReportError extends BridgeError {
   readonly hints: readonly Hint[];
   /** Everything the bridge said. */
   readonly data: ReportErrorData;
-  readonly method: ReportMethod;
+  /** The wire's method; for a task that has none, that of the handle. */
+  readonly method: ReportMethod | "reportWrong" | "reportRight";
   readonly taskId: number | null;
 
   constructor(call: CallFacts, code: number, message: string, data: ReportErrorData) {
@@ -45,15 +46,23 @@ export class BridgeCallError extends BridgeError {
   override name = "BridgeCallError";
   readonly code: number;
   readonly kind: Kind;
+  /** Which rule was broken: a JSON Schema keyword for params, else a word of the bridge; null if it said none. */
+  readonly rule: string | null;
+  /** A name of the bridge's own that was perhaps meant; null if none is near. */
+  readonly suggestion: string | null;
   readonly data: ProtocolErrorData;
   readonly method: string;
   readonly taskId: number | null;
 
   constructor(call: CallFacts, code: number, message: string, data: ProtocolErrorData) {
-    const detail = data.sentence === undefined ? "" : ` ${data.sentence}`;
-    super(`${describeCall(call)}: ${message}${detail} (${data.kind})`);
+    const { rule, sentence, suggestion }: { rule?: unknown; sentence?: unknown; suggestion?: unknown } = data;
+    const detail = typeof sentence === "string" ? ` ${sentence}` : "";
+    const meant = typeof suggestion === "string" ? ` Did you mean ${suggestion}?` : "";
+    super(`${describeCall(call)}: ${message}${detail}${meant} (${data.kind})`);
     this.code = code;
     this.kind = data.kind;
+    this.rule = typeof rule === "string" ? rule : null;
+    this.suggestion = typeof suggestion === "string" ? suggestion : null;
     this.data = data;
     this.method = call.method;
     this.taskId = call.taskId;
@@ -65,7 +74,7 @@ export interface Evidence {
   /** Null while it runs, or if a signal ended it. */
   readonly exitCode: number | null;
   readonly signal: string | null;
-  /** Its last lines on stderr, the newest last. */
+  /** Its last lines on stderr, the newest last, if it died; while it lives they are about other calls. */
   readonly stderr: readonly string[];
 }
 
@@ -118,6 +127,12 @@ export class CallAbortedError extends UnansweredError {
   readonly code = "ABORT_ERR";
 }
 
+/** The one command that mends a program or a Python that is missing. */
+export const INSTALL =
+  "To install it with Python 3.11 or newer: " +
+  "python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl\n" +
+  "Then set the option path, or the variable REPORT_BRIDGE_BIN, to report-bridge/bin/report-bridge.";
+
 /** There is no bridge to start. */
 export class BridgeNotFoundError extends BridgeError {
   override name = "BridgeNotFoundError";
@@ -125,10 +140,8 @@ export class BridgeNotFoundError extends BridgeError {
   readonly tried: readonly string[];
 
   constructor(tried: readonly string[]) {
-    super(
-      `report-bridge was not found. Tried: ${tried.join("; ")}. ` +
-        "Install it, or set the option path or the variable REPORT_BRIDGE_BIN.",
-    );
+    const places = tried.map((place) => `\n  ${place}`).join("");
+    super(`report-bridge was not found. Looked at:${places}\n${INSTALL}`);
     this.tried = tried;
   }
 }

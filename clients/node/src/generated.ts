@@ -616,3 +616,42 @@ export const ERRORS = {
 
 /** A kind of error that this version knows; a later bridge may say others. */
 export type ErrorKind = keyof typeof ERRORS;
+
+/**
+ * Task types of the upstream with the methods that report a wrong and a right answer; null: none
+ * does.
+ */
+export const TASK_TYPES = {
+  AltchaTask: { wrong: null, right: null },
+  AltchaTaskProxyless: { wrong: null, right: null },
+  AmazonTask: { wrong: null, right: null },
+  AmazonTaskProxyless: { wrong: null, right: null },
+  AntiBotCookieTask: { wrong: null, right: null },
+  AntiGateTask: { wrong: null, right: null },
+  CustomCaptchaTask: { wrong: null, right: null },
+  FriendlyCaptchaTask: { wrong: null, right: null },
+  FriendlyCaptchaTaskProxyless: { wrong: null, right: null },
+  FunCaptchaTask: { wrong: null, right: null },
+  FunCaptchaTaskProxyless: { wrong: null, right: null },
+  GeeTestTask: { wrong: null, right: null },
+  GeeTestTaskProxyless: { wrong: null, right: null },
+  HCaptchaTask: { wrong: "reportIncorrectHcaptcha", right: null },
+  HCaptchaTaskProxyless: { wrong: "reportIncorrectHcaptcha", right: null },
+  ImageToCoordinatesTask: { wrong: "reportIncorrectImageCaptcha", right: null },
+  ImageToTextTask: { wrong: "reportIncorrectImageCaptcha", right: null },
+  NoCaptchaTask: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  NoCaptchaTaskProxyless: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  ProsopoTask: { wrong: null, right: null },
+  ProsopoTaskProxyless: { wrong: null, right: null },
+  RecaptchaV2EnterpriseTask: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV2EnterpriseTaskProxyless: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV2Task: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV2TaskProxyless: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV3EnterpriseTask: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV3EnterpriseTaskProxyless: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV3Task: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  RecaptchaV3TaskProxyless: { wrong: "reportIncorrectRecaptcha", right: "reportCorrectRecaptcha" },
+  SquareNetTextTask: { wrong: null, right: null },
+  TurnstileTask: { wrong: null, right: null },
+  TurnstileTaskProxyless: { wrong: null, right: null },
+} as const satisfies Record<string, { readonly wrong: ReportMethod | null; readonly right: ReportMethod | null }>;

@@ -1,6 +1,6 @@
 /** Reports wrong and right captcha answers to Anti-Captcha.com through the report-bridge process. */
 
-export { Bridge, type BridgeOptions, type RestartPolicy } from "./bridge.js";
+export { Bridge, type BridgeOptions, type RestartPolicy, type TaskNote } from "./bridge.js";
 export type { CallOptions, ProtocolTrouble } from "./channel.js";
 export type { CommandOptions } from "./command.js";
 export {
@@ -15,3 +15,5 @@ export {
   type Kind,
 } from "./errors.js";
 export * from "./generated.js";
+export { newOfficialTask, type OfficialClient } from "./official.js";
+export { Task, type TaskFacts } from "./task.js";

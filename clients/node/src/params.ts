@@ -18,6 +18,23 @@ export function tidyParams(params: object | undefined): Record<string, unknown> 
   return known.length === 0 ? undefined : Object.fromEntries(known);
 }
 
+/** Reads a number that the vendor may have written as a string; undefined stays as it is. */
+export function readNumber(name: string, value: unknown): number | undefined {
+  if (value === undefined || value === null) return undefined;
+  const read = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
+  if (typeof read !== "number" || !Number.isFinite(read) || read < 0) {
+    throw new TypeError(`${name} must be a number from 0 on, or a string of one.`);
+  }
+  return read;
+}
+
+/** Reads a task id, or a string of its digits. */
+export function readTaskId(value: unknown): number {
+  const read = typeof value === "string" && /^[0-9]+$/.test(value) ? Number(value) : value;
+  checkTaskId(read);
+  return read as number;
+}
+
 /** Above 2^53-1 a JavaScript number has lost digits, so it may name somebody else's task. */
 function checkTaskId(value: unknown): void {
   if (typeof value !== "number") {

@@ -3,7 +3,7 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import type { Socket } from "node:net";
 
-import type { Command } from "./command.js";
+import { explainFailedStart, type Command } from "./command.js";
 import { LineSplitter } from "./lines.js";
 
 /** How long the exit may trail the end of stdout, or the other way round, before it counts alone. */
@@ -75,7 +75,7 @@ export class Child {
       child.on("close", onClosed);
       child.on("error", (error: NodeJS.ErrnoException) => {
         if (child.pid !== undefined) return; // a signal could not be delivered
-        this.#goDown(`the bridge could not be started (${error.code ?? "unknown reason"})`);
+        this.#goDown(explainFailedStart(command.file, error.code ?? "unknown reason"));
         onClosed();
       });
     });

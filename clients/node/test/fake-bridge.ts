@@ -21,11 +21,30 @@ const accepted = (request: Request): unknown => ({
 });
 const good = (request: Request): string => answer(request.id, accepted(request));
 const held: Request[] = [];
+/** Every message but bridge.info, which tells them. */
+const seen: Request[] = [];
+const pause = { scope: "quality", cause: "no_such_captcha", openedAt: "2026-01-02T03:04:05Z", endsAt: null, manual: false };
+const advice = { kind: "few_tasks", message: "80 tasks in 24 h; under 100 all reports are ignored." };
+const refused = (request: Request, code: number, data: object): void =>
+  out(`${JSON.stringify({ jsonrpc: "2.0", id: request.id, error: { code, message: "No.", data } })}\n`);
 let grandchild: number | undefined;
 
 const onReport: Record<string, (request: Request) => void> = {
   echo: (request) => out(`${good(request)}\n`),
   silent: () => undefined,
+  chatty: (request) => {
+    process.stderr.write("a line about another task\n");
+    if (request.params?.taskId === 1) out(`${good(request)}\n`);
+  },
+  advises: (request) => {
+    const { taskId } = request.params ?? {};
+    const warnings = [{ kind: "unknown_task_type", message: "Unknown." }, advice];
+    const report = { outcome: "not_sent", retryable: false, attempts: 0, replayed: false, durable: true };
+    if (taskId === 1) out(`${answer(request.id, { ...(accepted(request) as object), warnings })}\n`);
+    else if (taskId === 2) refused(request, -32021, { kind: "sending_paused", ...report, pause });
+    else if (taskId === 3) refused(request, -32600, { kind: "invalid_request", rule: "method", sentence: "It is odd." });
+    else refused(request, -32601, { kind: "method_not_found", suggestion: "bridge.info" });
+  },
   garbage: (request) => out(`no JSON\n[]\n\n{"jsonrpc":"2.0"}\n"text"\n${answer(12345, 1)}\n${good(request)}\n`),
   twice: (request) => out(`${good(request)}\n${good(request)}\n`),
   crlf: (request) => out(`${good(request)}\r\n\r\n`),
@@ -73,8 +92,14 @@ function onRequest(request: Request): void {
     const argv = process.argv.slice(2);
     const key = process.env["ANTICAPTCHA_CLIENT_KEY"];
     const ledger = process.env["REPORT_BRIDGE_LEDGER"];
-    out(`${answer(request.id, { name: "fake", protocol, pid: process.pid, limits, argv, key, ledger, grandchild })}\n`);
+    const info = { name: "fake", protocol, pid: process.pid, limits, argv, key, ledger, grandchild, seen };
+    out(`${answer(request.id, info)}\n`);
     return;
+  }
+  seen.push(request);
+  if (request.method === "bridge.noteTasks" && request.id !== undefined) out(`${answer(request.id, {})}\n`);
+  if (behaviour === "advises" && request.method === "bridge.status") {
+    out(`${answer(request.id, { pauses: [{ ...pause, scope: "key" }], advice: [advice, { ...advice, kind: "rate_high" }] })}\n`);
   }
   if (request.method.startsWith("report")) (onReport[behaviour] ?? onReport["echo"])?.(request);
 }

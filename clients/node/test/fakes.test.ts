@@ -181,6 +181,54 @@ test("a call that waits for another child can be aborted, and was not sent", asy
   assert.equal(bridge.state, "closed");
 });
 
+test("while the bridge lives, an error has none of its lines about other tasks", async () => {
+  await using bridge = await startFake("chatty");
+  const lines: string[] = [];
+  await report(bridge, 1);
+  const abort = new AbortController();
+  const calls = [
+    rejection(report(bridge, 2, { timeoutMs: 300 }), CallTimeoutError),
+    rejection(report(bridge, 3, { signal: abort.signal }), CallAbortedError),
+  ];
+  setTimeout(() => abort.abort(), 200);
+  for (const error of await Promise.all(calls)) lines.push(error.message, ...error.stderr);
+  await bridge.close();
+  const late = await rejection(report(bridge, 4), BridgeDownError);
+  lines.push(late.message, ...late.stderr);
+  assert.deepEqual(lines, [
+    "reportIncorrectRecaptcha of task 2: no answer within 300 ms",
+    "reportIncorrectRecaptcha of task 3: aborted by the caller",
+    "reportIncorrectRecaptcha of task 4: the bridge was closed (exit code 0)",
+  ]);
+});
+
+test("refuses an option that does not exist, by its name, with the one that was meant", async () => {
+  for (const [options, message] of [
+    [{ keyfile: "/x" }, 'Bridge.start has no option "keyfile". Did you mean keyFile?'],
+    [{ sandbox: true, clientkey: KEY }, 'Bridge.start has no option "clientkey". Did you mean clientKey?'],
+    [{ colour: "red" }, 'Bridge.start has no option "colour".'],
+    [{ restart: { firstDelay: 1 } }, 'restart has no option "firstDelay". Did you mean firstDelayMs?'],
+  ] as const) {
+    assert.equal((await rejection(Bridge.start(options as never), TypeError)).message, message);
+  }
+  await using bridge = await startFake("echo");
+  const wrong = await rejection(report(bridge, 1, { timeout: 5 }), TypeError);
+  assert.equal(wrong.message, 'The call has no option "timeout". Did you mean timeoutMs?');
+});
+
+test("tells of a Python that is gone, and how to mend it", async () => {
+  const script = join(mkdtempSync(join(tmpdir(), "bridge-")), "report-bridge");
+  writeFileSync(script, "#!/gone/python3 -I\nimport bridge\n", { mode: 0o755 });
+  const { message } = await rejection(Bridge.start({ path: script }), BridgeDownError);
+  assert.ok(message.includes(`${script} could not be started: /gone/python3, which its first line names`), message);
+  assert.match(message, /python3 -m venv report-bridge && report-bridge\/bin\/pip install anticaptcha_report_bridge/);
+});
+
+test("tells of a program that is none of ours", async () => {
+  const { message } = await rejection(Bridge.start({ path: "/bin/cat", startTimeoutMs: 200 }), CallTimeoutError);
+  assert.equal(message, "bridge.info: no answer from /bin/cat within 200 ms; is it report-bridge?");
+});
+
 test("tells why a bridge did not start", async () => {
   const dead = await rejection(startFake("dies-at-start"), BridgeDownError);
   assert.equal(dead.exitCode, 3);
@@ -198,7 +246,8 @@ test("lists the places it looked at when there is no bridge", async () => {
   const variable = await start(undefined, { REPORT_BRIDGE_BIN: "/nowhere/too" });
   assert.deepEqual(variable.tried, ["/nowhere/too (REPORT_BRIDGE_BIN)"]);
   const search = await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: "/nowhere:/nothing" });
-  assert.deepEqual(search.tried, ["/nowhere/report-bridge (default)", "/nothing/report-bridge (default)"]);
+  assert.deepEqual(search.tried, ["/nowhere/report-bridge (PATH)", "/nothing/report-bridge (PATH)"]);
+  assert.match(search.message, /\n {2}\/nothing\/report-bridge \(PATH\)\n.*Python 3.11 or newer: python3 -m venv/);
   const folder = mkdtempSync(join(tmpdir(), "bridge-"));
   writeFileSync(join(folder, "report-bridge"), "#!/bin/sh\nexit 3\n");
   await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });

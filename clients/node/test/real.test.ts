@@ -102,8 +102,8 @@ test("an abort before the report has begun keeps it from being sent", async () =
 test("a call repeated after its time-out gets the answer of the report under way", async () => {
   await using bridge = await startSandbox();
   const call = (timeoutMs: number): Promise<{ replayed: boolean; attempts: number }> =>
-    bridge.reportIncorrectRecaptcha({ taskId: MAGIC + 1_001 }, { timeoutMs });
-  const error = await rejection(call(200), CallTimeoutError);
+    bridge.reportIncorrectRecaptcha({ taskId: MAGIC + 3_115 }, { timeoutMs });
+  const error = await rejection(call(2_500), CallTimeoutError); // the report has begun, and takes 5 s
   assert.equal(error.outcome, "unknown");
   const { replayed, attempts } = await call(30_000);
   assert.deepEqual([replayed, attempts], [true, 1]);

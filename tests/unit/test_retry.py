@@ -1,4 +1,4 @@
-"""Tests of `bridge.reports.retry`, number by number."""
+"""When there is another attempt, and what is known if there is none."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 
 from bridge.core.model import Ending, Facts, Task, Verdict, Window
 from bridge.core.redact import Secret
-from bridge.reports.flight import Flight
-from bridge.reports.retry import known_ending, next_attempt_at, refusal_beside, unclaimed_ending
+from bridge.engine import Engine
+from bridge.engine.virtual import VirtualLoop, VirtualTime
+from bridge.reports.job import Job
+from bridge.reports.retry import known_ending, next_attempt_at
 
 NOW = 1000.0
 FAR = Window(1060.0, None)
@@ -20,14 +22,15 @@ RESEND = Verdict("unknown", -32002, "outcome_unknown", "reset", "again_once", Tr
 REFUSED = Verdict("refused", 16, "no_such_captcha", "no_such_captcha", "done", False, True, True, True)
 
 
-def fly(window: Window = FAR, **known: Any) -> Flight:
-    """A flight after its first attempt."""
+def make_job(window: Window = FAR, **known: Any) -> Job:
+    """A job after its first attempt."""
     task = Task("https://upstream.test", "a" * 32, 7)
-    flight = Flight(task, "reportIncorrectImageCaptcha", Secret("k" * 32), window, Facts())
-    flight.attempts = 1
+    engine = Engine(print, VirtualLoop(VirtualTime()))
+    job = Job(engine, 0.0, task, "reportIncorrectImageCaptcha", Secret("k" * 32), window, Facts())
+    job.attempts = 1
     for name, value in known.items():
-        setattr(flight, name, value)
-    return flight
+        setattr(job, name, value)
+    return job
 
 
 @pytest.mark.parametrize(
@@ -35,24 +38,24 @@ def fly(window: Window = FAR, **known: Any) -> Flight:
 )
 def test_next_attempt_comes_after_the_back_off(attempts: int, chance: float, at: float) -> None:
     """The wait grows with the attempts made and is measured from the end of the last one."""
-    assert next_attempt_at(fly(attempts=attempts), AGAIN, NOW, chance) == at
+    assert next_attempt_at(make_job(attempts=attempts), AGAIN, NOW, chance) == at
 
 
 @pytest.mark.parametrize(("attempts", "sends", "is_allowed"), [(3, 1, True), (4, 0, False), (2, 2, False)])
 def test_budget_ends_the_attempts(attempts: int, sends: int, is_allowed: bool) -> None:
     """Four attempts or two sends are the last ones."""
-    at = next_attempt_at(fly(attempts=attempts, sends=sends), AGAIN, NOW, 0.5)
+    at = next_attempt_at(make_job(attempts=attempts, sends=sends), AGAIN, NOW, 0.5)
     assert (at is not None) == is_allowed
 
 
 def test_final_verdict_has_no_next_attempt() -> None:
     """What is done is done, whatever the budget."""
-    assert next_attempt_at(fly(), AGAIN._replace(next="done"), NOW, 0.5) is None
+    assert next_attempt_at(make_job(), AGAIN._replace(next="done"), NOW, 0.5) is None
 
 
 def test_longer_of_back_off_and_what_the_upstream_asks_counts() -> None:
     """A Retry-After lengthens the wait and never shortens it."""
-    waits = {s: next_attempt_at(fly(), AGAIN._replace(retry_after_s=s), NOW, 1.0) for s in (0.1, 7.0)}
+    waits = {s: next_attempt_at(make_job(), AGAIN._replace(retry_after_s=s), NOW, 1.0) for s in (0.1, 7.0)}
     assert waits == {0.1: 1000.5, 7.0: 1007.0}
 
 
@@ -63,7 +66,7 @@ def test_last_moment_of_an_attempt_that_sent_nothing(window: Window, last: float
     """The last start of a retry is still a start, the moment after it is not."""
     for late_s, at in ((0.0, last), (0.25, None)):
         verdict = AGAIN._replace(next="wait", retry_after_s=last - NOW + late_s)
-        assert next_attempt_at(fly(window), verdict, NOW, 0.0) == at
+        assert next_attempt_at(make_job(window), verdict, NOW, 0.0) == at
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_second_send_needs_five_seconds(verdict: Verdict, window: Window, last: 
     """What may have been taken is not sent again with less than five seconds left."""
     for late_s, at in ((0.0, last), (0.25, None)):
         asked = verdict._replace(retry_after_s=last - NOW + late_s)
-        assert next_attempt_at(fly(window), asked, NOW, 0.0) == at
+        assert next_attempt_at(make_job(window), asked, NOW, 0.0) == at
 
 
 LATE = Ending("not_sent", -32010, "window_closed")
@@ -107,25 +110,6 @@ def test_what_is_known_without_a_further_attempt(
     last: Verdict | None, perhaps: bool, otherwise: Ending, code: int
 ) -> None:
     """What may have been taken is unknown; else the last attempt speaks, unless somebody else ended it."""
-    known = known_ending(fly(last=last, perhaps=perhaps), otherwise)
+    known = known_ending(make_job(last=last, perhaps=perhaps), otherwise)
     assert known.code == code
     assert known.outcome == ("unknown" if perhaps else "refused" if code == 16 else "not_sent")
-
-
-@pytest.mark.parametrize(
-    ("is_theirs", "perhaps", "code"),
-    [(False, False, -32031), (True, False, -32002), (False, True, -32002), (True, True, -32002)],
-)
-def test_without_a_ledger_only_what_never_left_is_certain(is_theirs: bool, perhaps: bool, code: int) -> None:
-    """What another bridge has, or what may have been taken, is unknown."""
-    ending = unclaimed_ending(fly(is_theirs=is_theirs, perhaps=perhaps))
-    assert (ending.code, ending.outcome) == (code, "not_sent" if code == -32031 else "unknown")
-
-
-def test_refusal_beside_a_report_claims_nothing_about_what_has_begun() -> None:
-    """A refusal stays as it is until an attempt has begun elsewhere; then the outcome is unknown."""
-    wrong = Ending("not_sent", -32012, "wrong_method", {"hints": []})
-    assert refusal_beside(wrong, False) is wrong
-    assert refusal_beside(LATE, False) is LATE
-    assert refusal_beside(wrong, True) == wrong._replace(outcome="unknown")
-    assert refusal_beside(LATE, True) == Ending("unknown", -32002, "outcome_unknown", {})

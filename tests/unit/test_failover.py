@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bridge.core.model import (
     DONE,
@@ -24,12 +26,14 @@ from bridge.core.model import (
     Sweep,
     Window,
 )
-from bridge.ledger.outbox import CHUNK, MAX_RETRY_S, PROBE_BUSY_S, Outbox
+from bridge.ledger.failover import MAX_RETRY_S, PROBE_BUSY_S, Failover
+from bridge.ledger.outbox import CHUNK
 from bridge.ledger.port import Failed, Restore, Unavailable
 from bridge.ledger.translation import Accounts
 from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
 from tests.shaky_store import (
     ENDPOINT,
+    OK,
     OTHER_METHOD,
     UNSENT,
     ShakyStore,
@@ -57,7 +61,7 @@ class Scene:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.bugs: list[BaseException] = []
         self.accounts = Accounts()
-        self.outbox = Outbox(
+        self.failover = Failover(
             self.open,
             lambda name: open_memory(self.times, self.pauses, name),
             self.accounts,
@@ -69,7 +73,7 @@ class Scene:
             now=lambda: self.times.boot,
             wall=lambda: self.times.wall,
         )
-        self.outbox.open()
+        self.failover.open()
 
     def new_store(self) -> ShakyStore:
         return ShakyStore(open_memory(self.times, self.pauses, INSTANCE))
@@ -86,7 +90,7 @@ class Scene:
         return self.store
 
     def do(self, op: Any) -> Any:
-        return self.outbox.run([op])[0]
+        return self.failover.run([op])[0]
 
     def fail(self, kind: str | None) -> None:
         """Break or mend the ledger; a replaced one gets an empty successor."""
@@ -95,7 +99,7 @@ class Scene:
     def heal(self) -> None:
         self.store.fail = self.open_fails = None
         self.times.move(MAX_RETRY_S)
-        self.outbox.tend()
+        self.failover.tend()
 
     def row(self, number: int = 1) -> Any:
         """What is in the ledger itself."""
@@ -128,7 +132,7 @@ def _no_bugs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_good_days_commit_a_batch_at_once() -> None:
     """Operations of one batch share one commit and are durable."""
     scene = Scene(pauses=False)
-    results = scene.outbox.run([claim(1), claim(2), record(1), Look(task(1))])
+    results = scene.failover.run([claim(1), claim(2), record(1), Look(task(1))])
     assert [r.status for r in results[:3]] == ["new", "new", "ok"]
     assert all(r.durable for r in results[:3])
     assert results[3].state == DONE
@@ -139,23 +143,23 @@ def test_good_days_commit_a_batch_at_once() -> None:
 def test_memory_by_choice_is_well_but_not_durable() -> None:
     """A ledger that is wanted in memory has no trouble and promises nothing."""
     times = Times()
-    outbox = Outbox(
+    failover = Failover(
         None,
         lambda name: open_memory(times, True, name),
         Accounts(),
         name_instance=lambda: INSTANCE,
-            require=False,
+        require=False,
         tell=lambda name, fields: pytest.fail(name),
         on_bug=lambda error: pytest.fail(str(error)),
         retry_s=1.0,
         now=lambda: times.boot,
         wall=lambda: times.wall,
     )
-    outbox.open()
-    claimed, recorded = outbox.run([claim(), record()])
+    failover.open()
+    claimed, recorded = failover.run([claim(), record()])
     assert (claimed.durable, claimed.guarded, recorded.durable) == (False, True, False)
-    assert outbox.trouble is None
-    assert not outbox.is_durable
+    assert failover.condition.trouble is None
+    assert not failover.condition.is_durable
 
 
 def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
@@ -180,12 +184,12 @@ def test_claim_in_trouble_is_sent_and_owed(kind: str) -> None:
     assert claimed.guarded is (kind in READABLE)
     recorded = scene.do(record())
     assert (recorded.status, recorded.durable, recorded.row.outcome) == ("ok", False, "accepted")
-    assert scene.outbox.owed == 1
+    assert scene.failover.outbox.owed == 1
     assert scene.row() is None
     scene.heal()
     row = scene.row()
     assert (row.outcome, row.attempts, row.sends, row.owner) == ("accepted", 1, 1, None)
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
     assert scene.events[-1][0] == "ledger_recovered"
     assert scene.events[-1][1]["owed"] == 1
 
@@ -194,7 +198,7 @@ def test_claim_in_trouble_is_sent_and_owed(kind: str) -> None:
 def test_readable_ledger_still_knows_duplicates(kind: str) -> None:
     """What a full or read-only ledger knows is told from it, as durable as it is."""
     scene = Scene()
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.fail(kind)
     known = scene.do(claim())
     assert (known.status, known.durable, known.guarded) == ("known", True, True)
@@ -205,7 +209,7 @@ def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
     """A living bridge's report is waited for even if the ledger cannot be written."""
     scene = Scene()
     other = open_memory(scene.times)
-    scene.store.store.is_alive = lambda instance: True
+    scene.store.store.believe(lambda instance: True)
     scene.store.store._batch.instance = other.instance
     scene.store.store.transact([claim()])
     scene.fail("full")
@@ -216,7 +220,7 @@ def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
 def test_own_memory_guards_when_the_ledger_cannot_be_read(kind: str) -> None:
     """A report that this process finished is not sent again while the ledger is out of reach."""
     scene = Scene()
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.open_fails = kind
     scene.fail(kind)
     known = scene.do(claim())
@@ -226,7 +230,7 @@ def test_own_memory_guards_when_the_ledger_cannot_be_read(kind: str) -> None:
 def test_own_memory_forgets_after_the_guard() -> None:
     """An id that comes back a day later is a new task also without the ledger."""
     scene = Scene()
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.fail("locked")
     scene.times.move(86_401)
     assert scene.do(claim()).status == "new"
@@ -236,7 +240,7 @@ def test_duplicate_of_an_owed_report_is_known() -> None:
     """An outcome that is still owed already answers for its task."""
     scene = Scene()
     scene.fail("full")
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     known = scene.do(claim())
     assert (known.status, known.durable) == ("known", False)
     assert scene.do(claim(method=OTHER_METHOD)).status == "conflict"
@@ -256,13 +260,13 @@ def test_task_not_sent_may_be_tried_again_in_trouble() -> None:
     """A report that was certainly not sent begins again, and both lives count for the attempts."""
     scene = Scene(pauses=False)
     scene.fail("full")
-    scene.outbox.run([claim(), record(ending=UNSENT)])
+    scene.failover.run([claim(), record(ending=UNSENT)])
     again = scene.do(claim())
     assert (again.status, again.row.attempts, again.gate.status) == ("again", 2, "begun")
     scene.do(record())
     scene.heal()
     assert (scene.row().outcome, scene.row().attempts) == ("accepted", 2)
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
 
 
 def test_attempts_of_a_life_end_in_trouble_too() -> None:
@@ -270,7 +274,7 @@ def test_attempts_of_a_life_end_in_trouble_too() -> None:
     scene = Scene(pauses=False)
     scene.fail("full")
     for _ in range(4):
-        scene.outbox.run([claim(), record(ending=UNSENT)])
+        scene.failover.run([claim(), record(ending=UNSENT)])
     assert scene.do(claim()).gate.status == "spent"
 
 
@@ -279,7 +283,7 @@ def test_attempts_made_in_good_days_count_in_trouble(kind: str) -> None:
     """A task that was not sent brings its attempts along."""
     scene = Scene(pauses=False)
     for _ in range(3):
-        scene.outbox.run([claim(), record(ending=UNSENT)])
+        scene.failover.run([claim(), record(ending=UNSENT)])
     scene.fail(kind)
     assert scene.do(claim()).row.attempts == 4
     scene.do(record(ending=UNSENT))
@@ -318,7 +322,7 @@ def test_row_keeps_its_owner_until_the_outcome_is_written() -> None:
 def test_retry_begins_in_trouble_and_counts() -> None:
     """A report that was waiting for its next attempt goes on with all it has behind it."""
     scene = Scene(pauses=False)
-    scene.outbox.run([claim(), record(ending=None, perhaps=True)])
+    scene.failover.run([claim(), record(ending=None, perhaps=True)])
     scene.fail("full")
     begun = scene.do(Begin(task()))
     assert (begun.gate.status, begun.durable, begun.guarded) == ("begun", False, True)
@@ -336,9 +340,9 @@ def test_retry_begins_in_trouble_and_counts() -> None:
 def test_second_send_is_the_last_in_trouble() -> None:
     """No third complete send begins, wherever the first two were."""
     scene = Scene(pauses=False)
-    scene.outbox.run([claim(), record(ending=None, perhaps=True)])
+    scene.failover.run([claim(), record(ending=None, perhaps=True)])
     scene.fail("locked")
-    scene.outbox.run([Begin(task()), record(ending=None, perhaps=True)])
+    scene.failover.run([Begin(task()), record(ending=None, perhaps=True)])
     assert scene.do(Begin(task())).gate.status == "spent"
 
 
@@ -371,7 +375,7 @@ def test_report_begun_in_memory_ends_durable_if_the_ledger_is_back() -> None:
     recorded = scene.do(record())
     assert (recorded.status, recorded.durable) == ("ok", True)
     assert scene.row().outcome == "accepted"
-    assert scene.outbox._held == {}
+    assert scene.failover.outbox.held == {}
 
 
 def test_commit_whose_answer_was_lost_is_not_counted_twice() -> None:
@@ -385,7 +389,7 @@ def test_commit_whose_answer_was_lost_is_not_counted_twice() -> None:
     scene.do(record())
     scene.heal()
     assert (scene.row().outcome, scene.row().owner, scene.row().attempts) == ("accepted", None, 1)
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
 
 
 # --- pauses --------------------------------------------------------------------------------------
@@ -399,7 +403,7 @@ def refused_key() -> Any:
 def test_pause_in_a_full_ledger_still_holds() -> None:
     """A report does not begin against a pause that can be read."""
     scene = Scene()
-    scene.outbox.run([claim(), refused_key()])
+    scene.failover.run([claim(), refused_key()])
     scene.fail("full")
     claimed = scene.do(claim(2))
     assert (claimed.status, claimed.gate.status) == ("new", "paused")
@@ -458,9 +462,9 @@ def test_trouble_and_its_end_are_told_once() -> None:
     scene = Scene(pauses=False)
     scene.fail("full")
     for number in range(1, 6):
-        scene.outbox.run([claim(number), record(number)])
+        scene.failover.run([claim(number), record(number)])
         scene.times.move(1.0)
-        scene.outbox.tend()
+        scene.failover.tend()
     scene.heal()
     assert scene.names == ["ledger_degraded", "ledger_recovered"]
     degraded, recovered = scene.events[0][1], scene.events[1][1]
@@ -477,7 +481,7 @@ def test_trouble_that_changes_is_told_again() -> None:
     scene.do(claim())
     scene.fail("locked")
     scene.times.move(1.0)
-    scene.outbox.tend()
+    scene.failover.tend()
     scene.do(record())
     scene.heal()
     assert [fields["state"] for _, fields in scene.events] == ["full", "locked", "ok"]
@@ -491,12 +495,12 @@ def test_ledger_in_trouble_is_left_alone_between_tries() -> None:
     scene.do(claim())
     tries = scene.store.tries
     assert scene.store.busy_s == PROBE_BUSY_S
-    assert scene.outbox.tend() == pytest.approx(1.0)
+    assert scene.failover.tend() == pytest.approx(1.0)
     for number in range(2, 10):
         scene.do(claim(number))
     assert scene.store.tries == tries
     scene.times.move(1.0)
-    scene.outbox.tend()
+    scene.failover.tend()
     assert scene.store.tries == tries + 1
     scene.heal()
     assert scene.store.busy_s == 2.0
@@ -515,7 +519,7 @@ def test_slow_tries_become_rare() -> None:
         return run(operations)
 
     scene.store.transact = wait_for_lock  # type: ignore[method-assign]
-    assert scene.outbox.tend() == pytest.approx(8.0)
+    assert scene.failover.tend() == pytest.approx(8.0)
 
 
 def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
@@ -523,10 +527,10 @@ def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
     scene = Scene(pauses=False)
     scene.fail("full")
     for number in range(1, 131):
-        scene.outbox.run([claim(number), record(number)])
+        scene.failover.run([claim(number), record(number)])
     scene.heal()
     waits = 1
-    while scene.outbox.tend() == 0.0:
+    while scene.failover.tend() == 0.0:
         waits += 1
     assert waits == 2
     owed = [op.row.task.task_id for commit in scene.store.commits for op in commit if isinstance(op, Restore)]
@@ -539,11 +543,11 @@ def test_outcome_that_the_ledger_knows_otherwise_is_given_up_and_counted() -> No
     """If another bridge reported the task meanwhile, the ledger's word stays."""
     scene = Scene()
     scene.fail("locked")
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.store.store.transact([claim(), record(ending=REFUSED)])
     scene.heal()
     assert scene.row().outcome == "refused"
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
     assert "1 were known otherwise" in scene.events[-1][1]["sentence"]
 
 
@@ -552,10 +556,10 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
     scene = Scene()
     scene.fail("locked")
     assert scene.do(Sweep(ENDPOINT, frozenset())).adopted == ()
-    assert scene.outbox.tend() == pytest.approx(1.0)
+    assert scene.failover.tend() == pytest.approx(1.0)
     scene.heal()
-    assert scene.outbox.is_durable
-    assert scene.outbox.tend() is None
+    assert scene.failover.condition.is_durable
+    assert scene.failover.tend() is None
 
 
 # --- files that come and go ----------------------------------------------------------------------
@@ -564,7 +568,7 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
 def test_replaced_file_is_opened_at_once_and_live_reports_claimed_there() -> None:
     """A deleted ledger is made anew, and what is under way is written to it."""
     scene = Scene(pauses=False)
-    scene.outbox.run([claim(1), claim(2, begin=False), record(1, ending=None, perhaps=True)])
+    scene.failover.run([claim(1), claim(2, begin=False), record(1, ending=None, perhaps=True)])
     old = scene.store
     old.fail = "replaced"
     scene.store = scene.new_store()
@@ -598,12 +602,12 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     """Starting without a ledger is told once as memory; tries become rarer up to a limit."""
     scene = Scene(at_start="unreadable")
     assert scene.names == ["ledger_memory"]
-    assert scene.outbox.primary is None
+    assert scene.failover.condition.primary is None
     claimed = scene.do(claim())
     assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, False)
     waits = []
     for _ in range(7):
-        wait_s = scene.outbox.tend()
+        wait_s = scene.failover.tend()
         assert wait_s is not None
         waits.append(wait_s)
         scene.times.move(wait_s)
@@ -612,7 +616,7 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     scene.do(record())
     scene.heal()
     assert scene.names == ["ledger_memory", "ledger_recovered"]
-    assert scene.outbox.is_durable
+    assert scene.failover.condition.is_durable
 
 
 def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
@@ -624,22 +628,22 @@ def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None
     sick.trouble = LedgerTrouble("readonly")
     sick.fail = "readonly"
     healthy, scene.store = scene.store, sick
-    scene.outbox = Outbox(
+    scene.failover = Failover(
         scene.open,
         lambda name: open_memory(times, True, name),
         Accounts(),
         name_instance=lambda: INSTANCE,
-            require=False,
+        require=False,
         tell=lambda name, fields: scene.events.append((name, fields)),
         on_bug=scene.on_bug,
         retry_s=1.0,
         now=lambda: scene.times.boot,
         wall=lambda: scene.times.wall,
     )
-    scene.outbox.open()
+    scene.failover.open()
     assert scene.names == ["ledger_degraded"]
     assert scene.do(claim()).status == "known"
-    scene.outbox.run([claim(2), record(2)])
+    scene.failover.run([claim(2), record(2)])
     scene.store = healthy
     scene.heal()
     assert sick.is_closed
@@ -652,7 +656,7 @@ def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None
 def test_required_ledger_refuses_new_reports_only() -> None:
     """With a required ledger nothing begins in trouble, but what is known and what ended is told."""
     scene = Scene(require=True, pauses=False)
-    scene.outbox.run([claim(1), record(1), claim(2), claim(3, begin=False)])
+    scene.failover.run([claim(1), record(1), claim(2), claim(3, begin=False)])
     scene.fail("full")
     assert scene.do(claim(4)) == Unavailable("full", SENTENCES["full"])
     assert scene.do(claim(1)).status == "known"
@@ -679,10 +683,10 @@ def test_reading_shows_what_is_owed() -> None:
     scene = Scene(pauses=False)
     scene.do(claim(1))
     scene.times.move(1.0)
-    scene.outbox.run([claim(2), record(2)])
+    scene.failover.run([claim(2), record(2)])
     scene.fail("full")
     scene.times.move(1.0)
-    scene.outbox.run([record(1), claim(3), record(3)])
+    scene.failover.run([record(1), claim(3), record(3)])
     assert scene.do(Look(task(1))).outcome == "accepted"
     assert scene.do(Look(task(2))).outcome == "accepted"
     assert scene.do(Look(task(3))).outcome == "accepted"
@@ -701,10 +705,10 @@ def test_reading_shows_what_is_owed() -> None:
 def test_reading_trouble_in_good_days_is_noticed() -> None:
     """A ledger that fails to read is in trouble, and the question is answered from memory."""
     scene = Scene()
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.fail("unreadable")
     assert scene.do(Look(task())).outcome == "accepted"
-    assert scene.outbox.trouble is not None
+    assert scene.failover.condition.trouble is not None
 
 
 # --- program errors ------------------------------------------------------------------------------
@@ -714,7 +718,7 @@ def test_bug_in_one_operation_fails_that_one_alone() -> None:
     """An operation that no store can run does not take its batch with it."""
     scene = Scene(pauses=False)
     broken = claim(2)._replace(window=None)  # type: ignore[arg-type]
-    results = scene.outbox.run([claim(1), broken, claim(3)])
+    results = scene.failover.run([claim(1), broken, claim(3)])
     assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference"), "new"]
     assert all(results[i].durable for i in (0, 2))
     scene.fail("full")
@@ -727,7 +731,7 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
     scene = Scene(pauses=False)
     scene.fail("full")
     for number in (1, 2, 3):
-        scene.outbox.run([claim(number), record(number)])
+        scene.failover.run([claim(number), record(number)])
     run = scene.store.transact
 
     def fail_on_two(operations: Any) -> list[Any]:
@@ -738,8 +742,8 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
     scene.store.transact = fail_on_two  # type: ignore[method-assign]
     scene.heal()
     assert [scene.row(n) and scene.row(n).outcome for n in (1, 2, 3)] == ["accepted", None, "accepted"]
-    assert scene.outbox.owed == 1
-    scene.outbox.close()
+    assert scene.failover.outbox.owed == 1
+    scene.failover.close()
     assert scene.events[-1][0] == "ledger_degraded"
     assert scene.events[-1][1]["owed"] == 1
 
@@ -747,11 +751,11 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
 def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     """An unexpected exception while opening leaves the service working in memory."""
     scene = Scene()
-    scene.outbox._open_primary = lambda: 1 / 0  # type: ignore[assignment]
+    scene.failover._open_primary = lambda: 1 / 0  # type: ignore[assignment]
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
-    assert scene.outbox.trouble is not None
-    assert scene.outbox.trouble.kind == "unreadable"
+    assert scene.failover.condition.trouble is not None
+    assert scene.failover.condition.trouble.kind == "unreadable"
 
 
 def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
@@ -761,8 +765,8 @@ def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
     scene.do(Sweep(ENDPOINT, frozenset()))
     scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     scene.heal()
-    assert scene.outbox.trouble is not None
-    assert scene.outbox.trouble.kind == "unreadable"
+    assert scene.failover.condition.trouble is not None
+    assert scene.failover.condition.trouble.kind == "unreadable"
     assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
 
 
@@ -770,7 +774,7 @@ def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
     """A look that fails in an unknown way leaves the report unguarded, not unsent."""
     scene = Scene()
     scene.fail("full")
-    scene.store.ask = lambda task, method: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    scene.store.ask = lambda task, method: 1 / 0  # type: ignore[method-assign,assignment,misc]
     claimed = scene.do(claim())
     assert (claimed.status, claimed.guarded) == ("new", False)
 
@@ -778,24 +782,24 @@ def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
 def test_bug_in_a_read_fails_the_read_alone() -> None:
     """A look-up that no store can run does not harm the ledger."""
     scene = Scene()
-    results = scene.outbox.run([claim(), Look(None)])  # type: ignore[arg-type]
+    results = scene.failover.run([claim(), Look(None)])  # type: ignore[arg-type]
     assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
-    assert scene.outbox.trouble is None
+    assert scene.failover.condition.trouble is None
 
 
 def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
     """What could not be replayed for an unknown reason is tried once more at the end."""
     scene = Scene(pauses=False)
     scene.fail("full")
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     run = scene.store.transact
     scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     scene.heal()
-    assert scene.outbox.owed == 1
+    assert scene.failover.outbox.owed == 1
     scene.store.transact = run  # type: ignore[method-assign]
-    scene.outbox.close()
+    scene.failover.close()
     assert scene.row().outcome == "accepted"
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
 
 
 # --- the end -------------------------------------------------------------------------------------
@@ -805,9 +809,9 @@ def test_closing_writes_what_is_owed() -> None:
     """The last chance to write is taken whatever the retry interval says."""
     scene = Scene()
     scene.fail("locked")
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.fail(None)
-    scene.outbox.close()
+    scene.failover.close()
     assert scene.row().outcome == "accepted"
     assert scene.store.is_closed
     assert scene.names[-1] == "ledger_recovered"
@@ -817,8 +821,8 @@ def test_closing_tells_what_could_not_be_written() -> None:
     """Outcomes that end with the process are counted in an event."""
     scene = Scene()
     scene.fail("full")
-    scene.outbox.run([claim(), record()])
-    scene.outbox.close()
+    scene.failover.run([claim(), record()])
+    scene.failover.close()
     name, fields = scene.events[-1]
     assert (name, fields["state"], fields["owed"]) == ("ledger_degraded", "lost", 1)
 
@@ -830,27 +834,27 @@ def test_debts_beyond_all_measure_are_dropped_oldest_first(monkeypatch: pytest.M
     scene.fail("full")
     scene.do(claim(9))
     for number in range(1, 6):
-        scene.outbox.run([claim(number), record(number)])
-    assert scene.outbox.owed == 3
-    assert {t.task_id for t in scene.outbox._held} == {9, 3, 4, 5}
+        scene.failover.run([claim(number), record(number)])
+    assert scene.failover.outbox.owed == 3
+    assert {t.task_id for t in scene.failover.outbox.held} == {9, 3, 4, 5}
 
 
 def test_id_that_comes_back_while_its_outcome_is_owed_is_a_new_report() -> None:
     """A day later an owed outcome does not answer for the next task of that id."""
     scene = Scene(pauses=False)
     scene.fail("full")
-    scene.outbox.run([claim(), record()])
+    scene.failover.run([claim(), record()])
     scene.times.move(86_401)
     assert scene.do(claim()).status == "new"
-    assert scene.outbox.owed == 0
+    assert scene.failover.outbox.owed == 0
     scene.do(record())
-    assert scene.outbox.owed == 1
+    assert scene.failover.outbox.owed == 1
 
 
 def test_claim_to_what_is_ours_is_answered_by_its_state() -> None:
     """A second claim to a report in flight finds it taken; to one that waits, finds it ours."""
     scene = Scene(pauses=False)
-    scene.outbox.run([claim(1), claim(2, begin=False)])
+    scene.failover.run([claim(1), claim(2, begin=False)])
     scene.fail("locked")
     assert scene.do(claim(1)).status == "elsewhere"
     assert scene.do(claim(1, method=OTHER_METHOD)).status == "conflict"
@@ -882,7 +886,7 @@ def test_window_narrowed_in_trouble_is_written_later(kind: str) -> None:
 def test_window_narrowed_in_good_days_is_not_forgotten_in_trouble() -> None:
     """What was noted before the ledger broke is part of what this process remembers."""
     scene = Scene()
-    scene.outbox.run([claim(begin=False), Narrow(task(), EARLIER)])
+    scene.failover.run([claim(begin=False), Narrow(task(), EARLIER)])
     assert scene.row().window == EARLIER
     scene.fail("locked")
     assert scene.do(Look(task())).window == EARLIER
@@ -893,7 +897,7 @@ def test_report_not_sent_in_trouble_is_tried_again_inside_the_narrowed_window() 
     """A second life in bad days has the earliest end of the first; a sent report keeps its own."""
     scene = Scene(pauses=False)
     scene.fail("full")
-    scene.outbox.run([claim(), record(ending=UNSENT), Narrow(task(), EARLIER)])
+    scene.failover.run([claim(), record(ending=UNSENT), Narrow(task(), EARLIER)])
     assert scene.do(claim()).row.window == EARLIER
     done = scene.do(record()).row
     scene.do(Narrow(task(), Window(1.0, 1.0)))
@@ -925,7 +929,7 @@ KEY_REFUSED: Mapping[str, Any] = {"has_status": True, "has_verdict": True, "paus
 def test_pause_known_before_holds_when_the_ledger_cannot_be_read(kind: str) -> None:
     """A refused key is not called again, whatever the ledger's trouble; another key is."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
     scene.fail(kind)
     scene.open_fails = kind
     claimed = scene.do(claim(2))
@@ -948,7 +952,7 @@ def test_pause_of_another_bridge_holds_when_the_ledger_cannot_be_read() -> None:
 def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None:
     """After a person resumed it, one report probes without the ledger, and its success ends the pause."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
     scene.do(Resume(ENDPOINT, None, None))
     scene.fail("locked")
     assert scene.do(claim(2)).gate.status == "begun"
@@ -960,7 +964,7 @@ def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None
 def test_pause_ended_by_another_bridge_is_not_remembered() -> None:
     """An attempt that the ledger let begin proves that the pause is over."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
     scene.store.store.transact([Resume(ENDPOINT, None, None), claim(2), record(2)])
     assert scene.do(claim(3)).gate.status == "begun"
     scene.fail("locked")
@@ -970,35 +974,167 @@ def test_pause_ended_by_another_bridge_is_not_remembered() -> None:
 def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
     """What a refusal in bad days forbids is in the ledger before the next attempt may begin."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1)])
+    scene.failover.run([claim(1), record(1)])
     scene.fail("full")
     for number in range(2, 2 * CHUNK):
-        scene.outbox.run([claim(number), record(number)])
-    scene.outbox.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
+        scene.failover.run([claim(number), record(number)])
+    scene.failover.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
     scene.heal()
-    assert scene.outbox.trouble is None
-    assert scene.outbox._held
+    assert scene.failover.condition.trouble is None
+    assert scene.failover.outbox.held
     assert scene.do(claim(1_001)).gate.status == "paused"
 
 
 def test_debts_without_a_pause_are_paid_in_chunks() -> None:
     """Nobody waits for debts that forbid nothing."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1)])
+    scene.failover.run([claim(1), record(1)])
     scene.fail("full")
     for number in range(2, 3 * CHUNK):
-        scene.outbox.run([claim(number), record(number)])
+        scene.failover.run([claim(number), record(number)])
     scene.heal()
     assert scene.do(claim(1_001)).gate.status == "begun"
-    assert scene.outbox._held
+    assert scene.failover.outbox.held
 
 
 def test_pause_opened_in_trouble_outlives_what_was_heard_before() -> None:
     """A pause that ended in good days and came back in bad ones holds when the ledger gets worse."""
     scene = Scene()
-    scene.outbox.run([claim(1), record(1, REFUSED, **KEY_REFUSED), Resume(ENDPOINT, None, None)])
-    scene.outbox.run([claim(2), record(2)])
+    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED), Resume(ENDPOINT, None, None)])
+    scene.failover.run([claim(2), record(2)])
     scene.fail("full")
-    scene.outbox.run([claim(3), record(3, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(3), record(3, REFUSED, **KEY_REFUSED)])
     scene.fail("locked")
     assert scene.do(claim(4)).gate.status == "paused"
+
+
+# --- the property: whatever goes wrong, nothing is lost and nothing false is said ----------------
+
+KINDS = [*sorted(SENTENCES), None, None, None]
+OTHER = Ending("refused", 7, "other_refusal")
+STEPS = st.one_of(
+    st.tuples(st.just("break"), st.sampled_from(KINDS)),
+    st.tuples(st.just("wait"), st.sampled_from([0.5, 1.0, 40.0])),
+    st.tuples(
+        st.just("batch"),
+        st.lists(
+            st.tuples(
+                st.integers(1, 4), st.sampled_from(["claim", "record", "retry", "begin", "settle", "look"])
+            ),
+            min_size=1,
+            max_size=8,
+        ),
+    ),
+)
+
+
+class World:
+    """A ledger that breaks in every way; what was told is kept and compared with what is true."""
+
+    def __init__(self, fails_after_commit: bool, starts_broken: bool) -> None:
+        self.times = Times()
+        self.fails_after_commit = fails_after_commit
+        self.broken: str | None = "unreadable" if starts_broken else None
+        self.file = open_memory(self.times, False, INSTANCE)
+        self.stores: list[ShakyStore] = []
+        self.told: dict[int, Any] = {}
+        self.errors: list[BaseException] = []
+
+    def open(self, instance: str) -> ShakyStore:
+        if self.broken is not None:
+            raise LedgerTrouble(self.broken)
+        if self.stores and self.stores[-1].fail == "replaced":
+            # What was written to the lost file is lost with it; only what is owed goes to the new one.
+            lost = self.file
+            self.told = {n: e for n, e in self.told.items() if not says(lost, n, e)}
+            self.file = open_memory(self.times, False, INSTANCE)
+        store = ShakyStore(self.file)
+        store.fails_after_commit = self.fails_after_commit
+        self.stores.append(store)
+        return store
+
+    def note_error(self, error: BaseException) -> str:
+        """Keep what would be logged."""
+        self.errors.append(error)
+        return "reference"
+
+    def set_trouble(self, kind: str | None) -> None:
+        """Break or mend; the kinds that need another opening keep the old store broken."""
+        self.broken = None if kind in (None, "full", "readonly", "locked", "newer", "replaced") else kind
+        if self.stores and self.stores[-1].fail != "replaced":
+            self.stores[-1].fail = kind
+
+
+def says(store: Any, number: int, ending: Ending) -> bool:
+    """True if a store says that a report ended like that."""
+    row = store.read(Look(task(number)))
+    return row is not None and (row.state, row.outcome, row.kind) == (DONE, ending.outcome, ending.kind)
+
+
+def operation(number: int, name: str) -> Any:
+    """An operation on a report; the number decides how it would end."""
+    return {
+        "claim": claim(number),
+        "record": record(number, ending={3: OTHER, 4: UNSENT}.get(number, OK)),
+        "retry": record(number, ending=None, is_send=False),
+        "begin": Begin(task(number)),
+        "settle": Settle(task(number), UNSENT),
+        "look": Look(task(number)),
+    }[name]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=st.lists(STEPS, max_size=14), ambiguous=st.booleans(), starts_broken=st.booleans())
+def test_nothing_is_lost_and_nothing_false_is_said(
+    steps: Sequence[Any], ambiguous: bool, starts_broken: bool
+) -> None:
+    """Whatever breaks: one answer each, durable means committed, every told outcome is written at last."""
+    world = World(ambiguous, starts_broken)
+    failover = Failover(
+        world.open,
+        lambda name: open_memory(world.times, False, name),
+        Accounts(),
+        name_instance=lambda: INSTANCE,
+        require=False,
+        tell=lambda name, fields: None,
+        on_bug=world.note_error,
+        retry_s=1.0,
+        now=lambda: world.times.boot,
+        wall=lambda: world.times.wall,
+    )
+    failover.open()
+    for what, value in [*steps, ("break", None), ("wait", 100.0)]:
+        if what == "break":
+            world.set_trouble(value)
+        elif what == "wait":
+            world.times.move(value)
+            failover.tend()
+        else:
+            run_all(world, failover, value)
+            failover.tend()
+    failover.close()
+    assert world.errors == []
+    for number, ending in world.told.items():
+        assert says(world.file, number, ending)
+
+
+def run_all(world: World, failover: Failover, steps: Sequence[tuple[int, str]]) -> None:
+    """Run a batch and judge each answer by what the file says then."""
+    operations = [operation(number, name) for number, name in steps]
+    results = failover.run(operations)
+    assert len(results) == len(steps)
+    for place, ((number, _), op, result) in enumerate(zip(steps, operations, results, strict=True)):
+        assert not isinstance(result, Failed | Unavailable)
+        if isinstance(op, Look):
+            continue
+        ending = getattr(op, "ending", None)
+        if ending is not None and result.status == "ok":
+            world.told[number] = ending
+        if getattr(result, "status", None) in ("new", "again", "adopted"):
+            world.told.pop(number, None)
+        is_last = all(n != number for n, _ in steps[place + 1 :])
+        if result.durable and is_last and getattr(result, "status", None) in ("ok", "new", "again"):
+            in_file = world.file.read(Look(task(number)))
+            assert in_file is not None
+            assert (in_file.state, in_file.outcome) == (result.row.state, result.row.outcome)
+            assert ending is None or says(world.file, number, ending)

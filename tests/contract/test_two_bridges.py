@@ -1,4 +1,4 @@
-"""What a review found: answers that must not be wrong, late, missing or forgotten between two bridges."""
+"""Two bridges and one task: answers that must not be wrong, late, missing or forgotten between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.core.model import Look, Row
-from bridge.ledger.ours import Unavailable
+from bridge.ledger.port import Unavailable
 from tests.world import (
     EPOCH,
     KEY,
@@ -56,8 +56,8 @@ def test_a_stop_answers_a_claim_that_turns_out_to_be_elsewhere(path: str) -> Non
     assert watcher.service.counts() == (0, 0)
 
 
-def test_what_is_refused_locally_is_not_sent_after_waiting_for_another_bridge(path: str) -> None:
-    """A report in the wrong language stays refused when the other bridge's report ends not_sent."""
+def test_what_is_refused_locally_is_not_sent_beside_another_bridge(path: str) -> None:
+    """A report in the wrong language conflicts with another bridge's, and is not sent after it."""
     world = World()
     owner, refuser = Bridge(world, path, concurrency=1), Bridge(world, path)
     world.upstream.fates = iter([STALLED])
@@ -69,7 +69,7 @@ def test_what_is_refused_locally_is_not_sent_after_waiting_for_another_bridge(pa
     world.run(0.5)
     owner.service.cancel("seven")
     world.run(30.0)
-    assert [answer.code for answer in got] == [-32013]
+    assert [answer.code for answer in got] == [-32011]
     assert [attempt.task_id for _, attempt in world.upstream.attempts if attempt.task_id == 7] == []
 
 
@@ -124,7 +124,7 @@ def test_a_report_taken_over_beside_a_request_for_another_method_is_not_lost(pat
     heir = Bridge(world, path, holds=(KEY,))
     world.run(0.1)
     dead.crash()
-    heir.service._sweep()
+    world.run(1.0)
     got = heir.report(9, RECAPTCHA)
     world.run(100.0)
     assert [answer.code for answer in got] == [-32011]

@@ -1,0 +1,97 @@
+"""How stores tell each other what is true: whole reports, pauses that were learnt, what one knows of a task.
+
+For the days when one store stands in for another, see `bridge.ledger.outbox`. Runs upon a unit of work,
+like the transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, Heed, Task
+from bridge.ledger.port import Known, Restore, Restored, Teach
+from bridge.ledger.rows import encode_told
+from bridge.ledger.transactions import TABLE, adopt
+from bridge.ledger.work import UnitOfWork, is_stricter, merge_windows
+
+
+def restore(work: UnitOfWork, op: Restore) -> Restored:
+    """Bring a report to what is true, as another store knows it."""
+    truth = op.row
+    entry = work.find(truth.task)
+    if entry is not None and entry.row.state == DONE and not work.guards(entry):
+        work.retire(entry)
+        entry = None
+    if entry is None:
+        entry = work.add(truth._replace(seq=work.next_seq()), op.finished_at)
+    else:
+        row = entry.row
+        is_ours = row.owner == work.instance
+        if row.owner is not None and not is_ours:
+            if work.is_alive(row.owner):
+                return Restored(False, row)
+            adopt(work, entry)
+            row = entry.row
+        if row.state == DONE and row.outcome != NOT_SENT:
+            return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)
+        attempts, sends = row.attempts, row.sends
+        if not is_ours:
+            attempts += truth.attempts - op.since[0]
+            sends += truth.sends - op.since[1]
+        after = truth._replace(
+            seq=row.seq,
+            attempts=min(max(attempts, truth.attempts), MAX_ATTEMPTS),
+            sends=min(max(sends, truth.sends), MAX_SENDS),
+            perhaps=row.perhaps or truth.perhaps,
+            window=merge_windows(row.window, truth.window),
+            recorded_wall=row.recorded_wall,
+        )
+        if after.outcome == NOT_SENT and after.perhaps:
+            ending = work.policy.settle_dead(after)
+            after = after._replace(
+                outcome=ending.outcome, code=ending.code, kind=ending.kind, detail=ending.detail
+            )
+        if after == row:
+            return Restored(True, row)
+        work.change(entry, after)
+        entry.finished_at = op.finished_at
+    for at_wall, name, data in op.events:
+        entry.number += 1
+        work.told.append((entry.row.seq, entry.number, at_wall, name, encode_told(name, data)))
+    return Restored(True, entry.row)
+
+
+def teach(work: UnitOfWork, op: Teach) -> None:
+    """Take over what another store has learnt about pauses."""
+    for taken_over, known in op.pauses:
+        mine = work.pauses_of(op.endpoint, known.key.subject).get(known.key)
+        if mine == taken_over or is_stricter(known, mine):
+            work.save(op.endpoint, (known,))
+
+
+def heed(work: UnitOfWork, op: Heed) -> None:
+    """Take over pauses as they are told."""
+    work.save(op.endpoint, op.pauses)
+
+
+def ask(work: UnitOfWork, task: Task, method: str | None) -> Known:
+    """What is known about a task and an attempt with a method."""
+    entry = work.find(task)
+    row = None if entry is None else entry.row
+    method = method or (None if row is None else row.method)
+    states = {} if method is None else work.states(task, method)[0]
+    is_free = (
+        row is not None and row.state == QUEUED and not row.perhaps and not work.is_alive(row.owner or "")
+    )
+    finished_at = None if entry is None else entry.finished_at
+    return Known(row, finished_at, is_free, tuple(states.values()))
+
+
+OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
+    **TABLE,
+    Heed: heed,
+    Teach: teach,
+    Restore: restore,
+}
+"""Operation -> what it does, whoever asks for it."""

@@ -1,0 +1,388 @@
+"""What a batch of operations has read of a ledger, and what it has changed: read at once, written at once.
+
+A store supplies the look-ups and writes what is kept here. Which operation does what is in
+`bridge.ledger.transactions`. No SQL, no clock. Imported by the transactions and by the stores.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bridge.core.model import (
+    CLOSED,
+    DONE,
+    GUARD_S,
+    PROBING,
+    Claim,
+    Facts,
+    Listing,
+    PauseEvent,
+    PauseKey,
+    PauseState,
+    Prune,
+    Record,
+    Row,
+    Task,
+    Window,
+)
+from bridge.ledger.owners import BOOT_DIGITS
+from bridge.ledger.port import WINDOW_S, EventRow, Policy
+from bridge.ledger.rows import encode_told
+
+_SLACK_S: Final = 2.0
+"""How far the clocks of two bridges on one timeline may be apart."""
+_MOST_REMEMBERED: Final = 10_000
+"""Own reports and subjects of pauses remembered between transactions; a guess that bounds memory."""
+_FOREVER: Final = float("inf")
+
+
+class Entry:
+    """One report in a batch."""
+
+    __slots__ = ("account_id", "finished_at", "is_current", "number", "read", "row", "was")
+
+    def __init__(
+        self, row: Row, account_id: int, finished_at: float | None, number: int, read: Row | None
+    ) -> None:
+        self.row = row
+        self.account_id = account_id
+        self.finished_at = finished_at
+        self.number = number
+        """Number of its last event."""
+        self.was = number
+        """That number as the store has it."""
+        self.read = read
+        """The report as the store has it, which a write demands; None if it is new."""
+        self.is_current = True
+
+
+class UnitOfWork(ABC):
+    """The reports and pauses of one transaction, and what is remembered from one to the next.
+
+    Args:
+        policy: decides about pauses and windows.
+        instance: the name of this instance.
+    """
+
+    is_alive: Callable[[str], bool]
+    """True if an instance still runs, or nobody can know."""
+
+    def __init__(self, policy: Policy, instance: str) -> None:
+        self.policy = policy
+        self.instance = instance
+        self.durable = False
+        self.now = 0.0
+        """The time of this transaction on the timeline."""
+        self.wall = 0.0
+        self.seen: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
+        self._own: dict[Task, Entry] = {}
+        self._subjects: dict[tuple[PauseKey, ...], tuple[str, ...]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin with nothing read and nothing kept."""
+        self.entries: dict[Task, Entry | None] = {}
+        self.pauses: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
+        self._touched: list[Entry] = []
+        self.clear_changes()
+
+    def clear_changes(self) -> None:
+        """Begin with nothing kept."""
+        self.added: list[Entry] = []
+        self.changed: dict[int, Entry] = {}
+        self.told: list[tuple[int, int, float, str, str]] = []
+        """Report, number, UNIX time, name, and data as JSON."""
+        self.saved: dict[tuple[str, PauseKey], PauseState] = {}
+
+    def forget_own(self) -> None:
+        """Drop what was remembered, because a transaction was rolled back."""
+        self._own.clear()
+        self.clear()
+
+    # --- what a store supplies ---------------------------------------------------------------
+
+    @abstractmethod
+    def fetch(self, tasks: Sequence[Task]) -> None:
+        """Read the newest reports of tasks: put each, or None, into `entries`."""
+
+    @abstractmethod
+    def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
+        """Read all pauses about some subjects: put them into `pauses`, for each subject."""
+
+    @abstractmethod
+    def account_id(self, task: Task) -> int:
+        """The number of an account, which is made if it is new."""
+
+    @abstractmethod
+    def next_seq(self) -> int:
+        """The number of a new report."""
+
+    @abstractmethod
+    def left(self) -> Sequence[Entry]:
+        """The reports of dead instances, taken so that nobody else takes them; they are in `entries` too."""
+
+    @abstractmethod
+    def end_sweep(self) -> None:
+        """Tidy up after `left`."""
+
+    @abstractmethod
+    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+        """The pauses of an endpoint that are not closed."""
+
+    @abstractmethod
+    def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
+        """A page of reports, newest first, and where the next page begins."""
+
+    @abstractmethod
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+
+    @abstractmethod
+    def prune(self, op: Prune) -> int:
+        """Delete old reports with their events, never one that still guards its task."""
+
+    @abstractmethod
+    def write(self) -> None:
+        """Write what was kept, at the end or before something that reads what is not kept."""
+
+    # --- a batch -----------------------------------------------------------------------------
+
+    def prepare(self, operations: Sequence[Any]) -> None:
+        """Read at once what most operations of a batch will need."""
+        tasks: list[Task] = []
+        subjects: dict[str, dict[str, None]] = {}
+        for op in operations:
+            kind = type(op)
+            if kind is Claim:
+                method = op.method if op.begin else None
+                tasks.append(op.task)
+            elif kind is Record:
+                own = self._own.get(op.task)
+                if own is None:
+                    continue
+                self.entries[op.task] = own
+                method = own.row.method
+            else:
+                continue
+            if method is not None:
+                names = self._subjects_of(self.policy.keys(op.task, method))
+                subjects.setdefault(op.task.endpoint, {}).update(dict.fromkeys(names))
+        if tasks:
+            self.fetch(tasks)
+        for endpoint, names_of in subjects.items():
+            if names_of:
+                self.fetch_pauses(endpoint, tuple(names_of))
+
+    def flush(self) -> None:
+        """Write what was kept; from then on the store has it."""
+        self.write()
+        self.settle_changes()
+
+    def settle_changes(self) -> None:
+        """What was kept is written."""
+        for entry in (*self.added, *self.changed.values()):
+            entry.read = entry.row
+            entry.was = entry.number
+            self._touched.append(entry)
+        self.clear_changes()
+
+    def commit(self) -> None:
+        """Remember what was committed: our own reports, which nobody else changes, and the pauses."""
+        own = self._own
+        if len(own) > _MOST_REMEMBERED:
+            own.clear()
+        for entry in self._touched:
+            row = entry.row
+            if row.owner == self.instance:
+                own[row.task] = entry
+            elif own.get(row.task) is entry:
+                del own[row.task]
+        self.seen.update(self.pauses)
+        while len(self.seen) > _MOST_REMEMBERED:
+            del self.seen[next(iter(self.seen))]
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def find(self, task: Task) -> Entry | None:
+        """The newest report of a task in this batch, or None."""
+        if task not in self.entries:
+            self.fetch((task,))
+        return self.entries[task]
+
+    def ours(self, task: Task) -> Entry | None:
+        """Our own report that is not done."""
+        entry = self.find(task)
+        return entry if entry is not None and entry.row.owner == self.instance else None
+
+    def row_of(self, task: Task) -> Row | None:
+        """The newest report of a task, or None."""
+        entry = self.find(task)
+        return None if entry is None else entry.row
+
+    def add(self, row: Row, finished_at: float | None) -> Entry:
+        """Keep a new report."""
+        entry = Entry(row, self.account_id(row.task), finished_at, 0, None)
+        self.entries[row.task] = entry
+        self.added.append(entry)
+        return entry
+
+    def change(self, entry: Entry, row: Row) -> None:
+        """The report is like this now."""
+        if row.state != DONE:
+            entry.finished_at = None
+        elif row.finished_wall == self.wall:
+            entry.finished_at = self.now
+        entry.row = row
+        self._mark(entry)
+
+    def _mark(self, entry: Entry) -> None:
+        if entry.read is not None:
+            self.changed[entry.row.seq] = entry
+
+    def retire(self, entry: Entry) -> None:
+        """A task id has come back: its old report is history only."""
+        entry.is_current = False
+        self._mark(entry)
+        self.entries[entry.row.task] = None
+
+    def tell(self, entry: Entry, name: str, data: Mapping[str, Any]) -> None:
+        """Go on with the story of a report."""
+        entry.number += 1
+        self.told.append((entry.row.seq, entry.number, self.wall, name, encode_told(name, data)))
+        self._mark(entry)
+
+    def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
+        """Go on with the story of a report by what became of pauses."""
+        for name, state in events:
+            data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
+            self.tell(entry, name, data)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def guards(self, entry: Entry) -> bool:
+        """True if a finished report still answers for its task.
+
+        Of two clocks the one by which less time has passed counts, unless it was set back. If both were, a
+        report that seems to end in the future counts from now on.
+        """
+        assert entry.finished_at is not None
+        ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
+        age = min((age for age in ages if age >= 0.0), default=None)
+        if age is None:
+            self.change(entry, entry.row._replace(finished_wall=self.wall))
+            return True
+        return age <= GUARD_S
+
+    def window_of(self, row: Row) -> Window:
+        """The window of a report that another instance or life left; over if its times cannot be trusted.
+
+        In one boot all bridges have one timeline. What another boot left is over by either clock, and what
+        seems to lie in the future was written when the clock was wrong.
+        """
+        until, since = row.window
+        is_astray = (until is not None and until > self.now + WINDOW_S + _SLACK_S) or (
+            since is not None and since > self.now + _SLACK_S
+        )
+        if not is_astray and row.owner is not None:
+            is_other_boot = row.owner[:BOOT_DIGITS] != self.instance[:BOOT_DIGITS]
+            is_astray = is_other_boot and not 0.0 <= self.wall - row.recorded_wall <= WINDOW_S
+        return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window
+
+    def is_late(self, row: Row) -> bool:
+        """True if no attempt of a report may start any more."""
+        return self.policy.is_late(self.now, row.window, row.attempts > 0)
+
+    # --- pauses ------------------------------------------------------------------------------
+
+    def states(self, task: Task, method: str) -> tuple[Mapping[PauseKey, PauseState], list[PauseState]]:
+        """The pauses that concern an attempt, those of dead probers already released.
+
+        Returns:
+            What is known, and those of it that were released and are not stored yet.
+        """
+        keys = self.policy.keys(task, method)
+        states: dict[PauseKey, PauseState] = {}
+        released: list[PauseState] = []
+        for subject in self._subjects_of(keys):
+            for key, state in self.pauses_of(task.endpoint, subject).items():
+                if key not in keys:
+                    continue
+                if state.state == PROBING and not self.is_alive(state.probe_owner or ""):
+                    state = self.policy.release(self.now, state)
+                    released.append(state)
+                states[key] = state
+        return states, released
+
+    def pauses_of(self, endpoint: str, subject: str) -> dict[PauseKey, PauseState]:
+        """All pauses about a subject."""
+        known = self.pauses.get((endpoint, subject))
+        if known is None:
+            self.fetch_pauses(endpoint, (subject,))
+            known = self.pauses[endpoint, subject]
+        return known
+
+    def _subjects_of(self, keys: tuple[PauseKey, ...]) -> tuple[str, ...]:
+        subjects = self._subjects.get(keys)
+        if subjects is None:
+            if len(self._subjects) >= _MOST_REMEMBERED:
+                self._subjects.clear()
+            subjects = self._subjects[keys] = tuple(dict.fromkeys(key.subject for key in keys))
+        return subjects
+
+    def save(self, endpoint: str, states: Iterable[PauseState]) -> None:
+        """Keep pauses."""
+        for state in states:
+            self.pauses_of(endpoint, state.key.subject)[state.key] = state
+            self.saved[endpoint, state.key] = state
+
+    def release_probes(self, row: Row) -> None:
+        """Let go of the pauses that a report was probing for its owner."""
+        states, released = self.states(row.task, row.method)
+        probes = [
+            self.policy.release(self.now, s) for s in states.values() if is_probe(s, row.owner, row.task)
+        ]
+        self.save(row.task.endpoint, (*released, *probes))
+
+
+def merge_windows(old: Window, new: Window) -> Window:
+    """The earliest end and the earliest receipt that any request about a task told."""
+    return Window(_earliest(old.until, new.until), _earliest(old.since, new.since))
+
+
+def merge_facts(old: Facts, new: Facts) -> Facts:
+    """What the newest request told, completed by what earlier ones told."""
+    timed = old if new.completed_at is None else new
+    return Facts(
+        timed.completed_at,
+        new.task_type or old.task_type,
+        new.language_pool or old.language_pool,
+        timed.age_s,
+    )
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
+    """True if this report of this owner is the probe of the pause."""
+    return (
+        state.state == PROBING
+        and state.probe_owner == owner
+        and state.probe_task == f"{task.account}/{task.task_id}"
+    )
+
+
+def is_stricter(state: PauseState, other: PauseState | None) -> bool:
+    """True if a pause holds more attempts back than another one about the same."""
+    if state.state == CLOSED:
+        return False
+    return other is None or other.state == CLOSED or _end_of(state) > _end_of(other)
+
+
+def _end_of(state: PauseState) -> float:
+    return _FOREVER if state.ends_at is None else state.ends_at

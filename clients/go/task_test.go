@@ -1,0 +1,306 @@
+//go:build unix
+
+package reportbridge
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// answerNext reads a line, answers it with what is given for its id (%s), and returns it without its id.
+func answerNext(t *testing.T, wire net.Conn, lines *bufio.Reader, answer string) string {
+	t.Helper()
+	line, err := lines.ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		t.Fatal(err)
+	}
+	if answer != "" {
+		_, _ = fmt.Fprintf(wire, `{"jsonrpc":"2.0","id":%s,`+answer+"}\n", r.ID)
+	}
+	return strings.TrimSpace(strings.Replace(string(line), `"id":`+string(r.ID)+`,`, "", 1))
+}
+
+const acceptedAnswer = `"result":{"status":"success","taskId":5,"outcome":"accepted","attempts":1,"replayed":false,"durable":true,"elapsedMs":1}`
+
+// A task picks its method, passes when it was solved, and is noted once.
+func TestTaskReports(t *testing.T) {
+	b, wire, lines := startRelay(t, nil)
+	var solved SolvedTask
+	body := `{"errorId":0,"status":"ready","solution":{},"cost":"0.00200","ip":"1.2.3.4","endTime":"1700000000","solveCount":"0"}`
+	if err := json.Unmarshal([]byte(body), &solved); err != nil {
+		t.Fatal(err)
+	}
+	solved.TaskID, solved.TaskType, solved.ClientKey = 5, "recaptchaV3TASK", canary
+	task := b.Task(solved)
+	want := `{"jsonrpc":"2.0","method":"bridge.noteTasks","params":{"taskType":"recaptchaV3TASK","cost":0.002,"clientKey":"` + canary + `"}}`
+	if got := answerNext(t, wire, lines, ""); got != want {
+		t.Errorf("got %s", got)
+	}
+	for method, report := range map[string]func(context.Context) (*ReportResult, error){
+		MethodReportIncorrectRecaptcha: task.ReportWrong, MethodReportCorrectRecaptcha: task.ReportRight,
+	} {
+		done := make(chan error, 1)
+		go func() { _, err := report(soon(t, 30*time.Second)); done <- err }()
+		want := `{"jsonrpc":"2.0","method":"` + method + `","params":{"taskId":5,"clientKey":"` + canary + `","completedAt":1700000000,"taskType":"recaptchaV3TASK"}}`
+		if got := answerNext(t, wire, lines, acceptedAnswer); got != want {
+			t.Errorf("got %s", got)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if text := fmt.Sprintf("%+v %v", task, solved); strings.Contains(text, canary) || !strings.Contains(text, "EndTime:2023-11-14T22:13:20Z") {
+		t.Errorf("it prints %s", text)
+	}
+}
+
+// Each type of the table has the methods of the table, and a report without a method is refused here.
+func TestTaskTypes(t *testing.T) {
+	b := startFake(t, "good", nil)
+	for name, want := range taskTypes {
+		task := b.Task(SolvedTask{TaskID: 7, TaskType: name})
+		for method, report := range map[string]func(context.Context) (*ReportResult, error){want.wrong: task.ReportWrong, want.right: task.ReportRight} {
+			_, err := report(soon(t, 30*time.Second))
+			var refused *ReportError
+			isRefused := errors.As(err, &refused) && refused.Code == CodeWrongMethod && refused.Outcome == OutcomeNotSent && refused.TaskID == 7
+			if isRefused != (method == "") || !isRefused && err != nil {
+				t.Errorf("%s, %q: %v", name, method, err)
+			}
+		}
+	}
+	for _, one := range []struct{ name, want string }{
+		{"ImageToTextTask", "reports of right answers about"}, {"TurnstileTask", "takes no reports about"}, {"NewTask", "does not know the task's type"},
+	} {
+		if _, err := b.Task(SolvedTask{TaskID: 7, TaskType: one.name}).ReportRight(context.Background()); err == nil || !strings.Contains(err.Error(), one.want) {
+			t.Errorf("%s: %v", one.name, err)
+		}
+	}
+}
+
+// Numbers are taken as the upstream writes them, and nothing else is.
+func TestSolvedTaskIsDecoded(t *testing.T) {
+	var solved SolvedTask
+	if err := json.Unmarshal([]byte(`{"taskId":"9007199254740991","endTime":1700000000.5,"cost":0.5,"taskType":"A","languagePool":"en"}`), &solved); err != nil {
+		t.Fatal(err)
+	}
+	want := SolvedTask{TaskID: maxTaskID, TaskType: "A", EndTime: time.UnixMilli(1700000000500).UTC(), Cost: 0.5, LanguagePool: LanguagePoolEn}
+	if solved != want {
+		t.Errorf("got %v", solved)
+	}
+	if err := json.Unmarshal([]byte(`{"endTime":null}`), &solved); err != nil || solved != want {
+		t.Errorf("null: %v, %v", solved, err)
+	}
+	for _, bad := range []string{`{"taskId":"x"}`, `{"taskId":1.5}`, `{"endTime":"soon"}`, `{"cost":{}}`, `[]`} {
+		if json.Unmarshal([]byte(bad), &solved) == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// A note is a notification; with an answer it is a request; what cannot be is refused.
+func TestNoteTasks(t *testing.T) {
+	b, wire, lines := startRelay(t, nil)
+	note := TaskNote{TaskType: "ImageToTextTask", Count: 80, Cost: 0.056}
+	if err := b.NoteTasks(note); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	want := `{"jsonrpc":"2.0","method":"bridge.noteTasks","params":{"taskType":"ImageToTextTask","count":80,"cost":0.056}}`
+	if got := answerNext(t, wire, lines, ""); got != want {
+		t.Errorf("got %s", got)
+	}
+	for _, answer := range []string{`"result":{"noted":80}`, `"result":null`} {
+		go func() { answered <- b.NoteTasksAnswered(soon(t, 30*time.Second), note) }()
+		if got := answerNext(t, wire, lines, answer); got != want {
+			t.Errorf("got %s", got)
+		}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	}
+	var wrong *CallError
+	for _, bad := range []TaskNote{{}, {TaskType: "A", Count: -1}, {TaskType: "A", Cost: -1}} {
+		if err := b.NoteTasks(bad); !errors.As(err, &wrong) || wrong.Code != CodeInvalidParams {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	closeNow(b)
+	var down *DownError
+	if err := b.NoteTasks(note); !errors.As(err, &down) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// While the bridge does not read, notes keep no memory.
+func TestNotesAreDroppedWhileNobodyReads(t *testing.T) {
+	b := startFake(t, "deaf", nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var err error
+	for range 500_000 {
+		err = b.NoteTasks(TaskNote{TaskType: "ImageToTextTask"})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 || err == nil {
+		t.Errorf("%d bytes, %v", grown, err)
+	}
+}
+
+// Pauses and advice are told once, from answers, errors and the status.
+func TestPausesAndAdviceAreTold(t *testing.T) {
+	told := make(chan string, 100)
+	b, wire, lines := startRelay(t, func(o *Options) {
+		o.OnPause = func(p Pause) { told <- string(p.Scope) }
+		o.OnAdvice = func(w Warning) { told <- string(w.Kind) }
+	})
+	const (
+		pause  = `{"scope":"%s","cause":"no_such_captcha","state":"open","openedAt":"2026-01-02T03:04:05Z","endsAt":null,"manual":false}`
+		advice = `{"kind":"%s","message":"80 tasks in 24 h."}`
+	)
+	warned := strings.TrimSuffix(acceptedAnswer, "}") + `,"warnings":[{"kind":"unknown_task_type","message":"m"},` + fmt.Sprintf(advice, "few_tasks") + `]}`
+	paused := `"error":{"code":-32021,"message":"m","data":{"kind":"sending_paused","outcome":"not_sent","retryable":false,"pause":` + fmt.Sprintf(pause, "quality") + `}}`
+	status := `"result":{"since":"2026-01-02T03:04:05Z","pauses":[` + fmt.Sprintf(pause, "key") + `],"advice":[` + fmt.Sprintf(advice, "few_tasks") + `,` + fmt.Sprintf(advice, "rate_high") + `]}`
+	for _, answer := range []string{strings.ReplaceAll(warned, "%", "%%"), paused, paused, status, status} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if answer == status {
+				_, _ = b.Status(soon(t, 30*time.Second))
+				return
+			}
+			_, _ = b.ReportIncorrectRecaptcha(soon(t, 30*time.Second), ReportParams{TaskID: 5})
+		}()
+		answerNext(t, wire, lines, answer)
+		<-done
+	}
+	closeNow(b)
+	var got []string
+	for len(told) > 0 {
+		got = append(got, <-told)
+	}
+	if want := []string{"few_tasks", "quality", "key", "rate_high"}; !slices.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
+	}
+}
+
+// An error has the rule that was broken and the name that was meant.
+func TestRuleAndSuggestion(t *testing.T) {
+	b, wire, lines := startRelay(t, nil)
+	for answer, want := range map[string][2]string{
+		`"error":{"code":-32600,"message":"m","data":{"kind":"invalid_request","rule":"method"}}`:                  {"method", ""},
+		`"error":{"code":-32601,"message":"m","data":{"kind":"method_not_found","suggestion":"bridge.getReport"}}`: {"", "bridge.getReport"},
+	} {
+		done := make(chan error, 1)
+		go func() { _, err := b.Info(soon(t, 30*time.Second)); done <- err }()
+		answerNext(t, wire, lines, answer)
+		var wrong *CallError
+		if err := <-done; !errors.As(err, &wrong) || wrong.Rule != want[0] || wrong.Suggestion != want[1] || !strings.Contains(err.Error(), want[1]) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// Every method of a nil Bridge returns an error instead of a panic.
+func TestNilBridge(t *testing.T) {
+	var b *Bridge
+	ctx := context.Background()
+	calls := map[string]func() error{
+		"report":   func() error { _, err := b.ReportIncorrectImageCaptcha(ctx, ReportParams{TaskID: 1}); return err },
+		"info":     func() error { _, err := b.Info(ctx); return err },
+		"status":   func() error { _, err := b.Status(ctx); return err },
+		"get":      func() error { _, err := b.GetReport(ctx, GetReportParams{TaskID: 1}); return err },
+		"list":     func() error { _, err := b.ListReports(ctx, ListReportsParams{}); return err },
+		"resume":   func() error { _, err := b.Resume(ctx, ResumeParams{}); return err },
+		"discover": func() error { _, err := b.Discover(ctx); return err },
+		"note":     func() error { return b.NoteTasks(TaskNote{TaskType: "A"}) },
+		"answered": func() error { return b.NoteTasksAnswered(ctx, TaskNote{TaskType: "A"}) },
+		"close":    func() error { return b.Close(ctx) },
+		"task": func() error {
+			_, err := b.Task(SolvedTask{TaskID: 1, TaskType: "ImageToTextTask"}).ReportWrong(ctx)
+			return err
+		},
+	}
+	for name, call := range calls {
+		var down *DownError
+		if err := call(); !errors.Is(err, errNil) || !errors.As(err, &down) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if text := fmt.Sprint(b, b.Stats()); text != "reportbridge.Bridge{nil} {0 0 0 0}" {
+		t.Errorf("it prints %s", text)
+	}
+}
+
+// Records print for people: no addresses, times as RFC 3339.
+func TestRecordsPrintReadably(t *testing.T) {
+	var record ReportRecord
+	body := `{"taskId":5,"method":"reportIncorrectRecaptcha","account":"0123abcd","state":"done","outcome":"refused","code":16,"kind":"no_such_captcha","attempts":1,"recordedAt":"2026-01-02T03:04:05.678Z","finishedAt":"2026-01-02T03:04:06Z"}`
+	if err := json.Unmarshal([]byte(body), &record); err != nil {
+		t.Fatal(err)
+	}
+	if took := record.FinishedAt.Sub(record.RecordedAt); took != 322*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	want := "ReportRecord{TaskID:5 Method:reportIncorrectRecaptcha Account:0123abcd State:done Outcome:refused Code:16 Kind:no_such_captcha Attempts:1 RecordedAt:2026-01-02T03:04:05.678Z FinishedAt:2026-01-02T03:04:06Z Sandbox:false}"
+	page := ListReportsResult{Reports: []ReportRecord{record}}
+	for got, want := range map[string]string{
+		fmt.Sprintf("%+v", record): want, fmt.Sprintf("%v", &record): want,
+		fmt.Sprintf("%+v", page):                                         "ListReportsResult{Reports:[" + want + "] Sandbox:false}",
+		fmt.Sprint(ReportParams{CompletedAt: new(float64)}):              "ReportParams{TaskID:0 CompletedAt:0}",
+		fmt.Sprint(BridgeStatus{Codes: map[string]int64{"16": 2}}.Codes): "map[16:2]",
+	} {
+		if got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	if text := fmt.Sprintf("%+v", BridgeStatus{Pauses: []ActivePause{{Scope: PauseScopeKey}}}); strings.Contains(text, "0x") || !strings.Contains(text, "ActivePause{Scope:key") {
+		t.Errorf("got %s", text)
+	}
+}
+
+// While the bridge lives, an error has none of its lines about other tasks; at its start and death it has.
+func TestStderrIsOfTheDead(t *testing.T) {
+	b := startFake(t, "chatty", nil)
+	var down *DownError
+	_, err := b.ReportIncorrectRecaptcha(soon(t, 500*time.Millisecond), ReportParams{TaskID: 7})
+	if !errors.As(err, &down) || len(down.Stderr) != 0 || strings.Contains(err.Error(), "another task") {
+		t.Errorf("got %v", err)
+	}
+	self := fakeOptions(t, "mute")
+	self.Env = append(self.Env, saysVariable+"=cannot find my way\n")
+	_, err = start(soon(t, 500*time.Millisecond), self, quick)
+	if !errors.As(err, &down) || !strings.Contains(err.Error(), "is it report-bridge?") || !strings.Contains(err.Error(), "cannot find my way") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A Python that is gone is named, with the command that mends it.
+func TestMissingPython(t *testing.T) {
+	script := filepath.Join(t.TempDir(), CommandName)
+	if err := os.WriteFile(script, []byte("#!/gone/python3 -I\nimport bridge\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(soon(t, 30*time.Second), Options{Path: script})
+	if err == nil || !strings.Contains(err.Error(), script+": /gone/python3, which its first line names, does not exist") || !strings.Contains(err.Error(), "python3 -m venv") {
+		t.Errorf("got %v", err)
+	}
+	if _, err = Start(soon(t, 30*time.Second), Options{Path: script + "-absent"}); err == nil || !strings.Contains(err.Error(), "pip install anticaptcha_report_bridge-*.whl") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,93 @@
+// The tarball as its users get it: installed into an empty folder, imported, required, and checked by their TypeScript.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const PACKAGE = fileURLToPath(new URL("../../..", import.meta.url));
+const TSC = createRequire(import.meta.url).resolve("typescript/bin/tsc");
+const TYPES = dirname(dirname(createRequire(import.meta.url).resolve("@types/node/package.json")));
+const folder = mkdtempSync(join(tmpdir(), "package-"));
+
+function run(file: string, args: readonly string[], cwd = folder): string {
+  try {
+    return execFileSync(file, [...args], { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+    throw new Error(`${file} ${args.join(" ")} failed\n${stdout ?? ""}${stderr ?? ""}`);
+  }
+}
+
+const BOT = `
+async function main() {
+  const bridge = await Bridge.start({ sandbox: true });
+  const result = await bridge.task({ taskId: "5", taskType: "ImageToTextTask" }).reportWrong();
+  console.log(result.taskId, result.outcome);
+  await bridge.close();
+}
+void main();
+`;
+const TYPED = `
+import { Bridge, BridgeError, ReportError, type ReportResult, type Task, type TaskFacts } from "anticaptcha-report-bridge";
+export async function report(facts: TaskFacts): Promise<ReportResult | null> {
+  const bridge: Bridge = await Bridge.start({ sandbox: true, onPause: ({ scope }) => console.log(scope.length) });
+  // @ts-expect-error: an option that does not exist
+  void Bridge.start({ keyfile: "" });
+  bridge.noteTasks({ taskType: "ImageToTextTask", count: 2 });
+  const task: Task = bridge.task(facts);
+  try {
+    return await task.reportWrong({ timeoutMs: 1 });
+  } catch (error) {
+    if (error instanceof ReportError) return error.hints.length > 0 ? null : await task.reportRight();
+    throw error instanceof BridgeError ? error : new Error("other");
+  } finally {
+    await bridge.close();
+  }
+}
+`;
+
+before(() => {
+  run("npm", ["pack", "--ignore-scripts", "--pack-destination", folder], PACKAGE);
+  const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
+  const { version } = JSON.parse(readFileSync(join(PACKAGE, "package.json"), "utf8")) as { version: string };
+  assert.equal(tarball, `anticaptcha-report-bridge-${version}.tgz`);
+  writeFileSync(join(folder, "package.json"), "{}\n");
+  run("npm", ["install", "--offline", "--ignore-scripts", "--no-audit", "--no-fund", `./${tarball}`]);
+});
+
+test("the tarball has two builds, the licence and nothing of the tests", () => {
+  const installed = readdirSync(join(folder, "node_modules", "anticaptcha-report-bridge"), { recursive: true }).map(String);
+  assert.deepEqual(readdirSync(join(folder, "node_modules")).filter((name) => !name.startsWith(".")), ["anticaptcha-report-bridge"]);
+  assert.ok(installed.includes("LICENSE") && installed.includes("README.md"));
+  assert.deepEqual(installed.filter((name) => /dev|test|\.map$/.test(name)), []);
+});
+
+for (const [name, line] of [
+  ["bot.mjs", 'import { Bridge } from "anticaptcha-report-bridge";'],
+  ["bot.cjs", 'const { Bridge } = require("anticaptcha-report-bridge");'],
+] as const) {
+  test(`${name} reports with the installed package`, () => {
+    writeFileSync(join(folder, name), line + BOT);
+    assert.equal(run(process.execPath, [name]), "5 accepted\n");
+  });
+}
+
+for (const [resolution, module, type] of [
+  ["nodenext", "nodenext", "module"],
+  ["nodenext", "nodenext", "commonjs"],
+  ["node10", "commonjs", "commonjs"],
+  ["bundler", "esnext", "module"],
+] as const) {
+  test(`strict TypeScript takes the types (${resolution}, ${type})`, () => {
+    const project = join(folder, `${resolution}-${type}`);
+    mkdirSync(project);
+    writeFileSync(join(project, "package.json"), JSON.stringify({ type }));
+    writeFileSync(join(project, "bot.ts"), TYPED);
+    const flags = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--target", "es2022", "--lib", "es2022,esnext.disposable"];
+    run(process.execPath, [TSC, ...flags, "--module", module, "--moduleResolution", resolution, "--typeRoots", TYPES, "--types", "node", "bot.ts"], project);
+  });
+}

@@ -1,0 +1,208 @@
+"""Clocks that are wrong: whatever they said in other boots, nothing is sent late, twice, or forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.core.model import (
+    DONE,
+    GUARD_S,
+    NOT_SENT,
+    Begin,
+    Claim,
+    Ending,
+    Facts,
+    Listing,
+    Look,
+    Prune,
+    Record,
+    Settle,
+    Sweep,
+    Task,
+    Verdict,
+    Window,
+)
+from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.pauses import PausePolicy
+
+ENDPOINT = "https://upstream.test"
+ACCOUNT = "a" * 32
+IMAGE = "reportIncorrectImageCaptcha"
+DAY = 86_400.0
+TRUE_START = 1_800_000_000.0
+WINDOW_S = 60.0
+TAKEN = Ending("accepted", 0, "accepted")
+UNSENT = Ending(NOT_SENT, -32001, "upstream_unreachable")
+GOOD = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
+NO_DNS = Verdict(NOT_SENT, -32001, "upstream_unreachable", "dns", "again", False, False, False, False)
+TASK = Task(ENDPOINT, ACCOUNT, 7)
+
+
+class Machine:
+    """One machine with a true time that nobody there knows, and boots with wrong clocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.true = TRUE_START
+        self.booted_at = self.true
+        self.wrong_s = 0.0
+        self.boots = 0
+        self.store: SqliteStore | None = None
+
+    def boot(self, wrong_s: float, crash: bool = True) -> SqliteStore:
+        """Start again: nothing is alive any more, and the clock says what it says."""
+        if self.store is not None:
+            self.store._owners.release()
+            self.store.close()
+        self.boots += 1
+        self.booted_at, self.wrong_s = self.true, wrong_s
+        self.store = SqliteStore.open(
+            str(self.path),
+            policy=PausePolicy("machine", enabled=False),
+            machine="machine",
+            boot_clock=lambda: self.true - self.booted_at,
+            wall_clock=lambda: self.true + self.wrong_s,
+            boot_id=lambda: f"boot {self.boots}",
+        )
+        return self.store
+
+    def claim(self, age_s: float | None = 0.0, begin: bool = True) -> Any:
+        """Ask for the task, that was completed so many seconds ago by true time."""
+        assert self.store is not None
+        now = self.true - self.booted_at + self.store.clock_offset_s
+        window = Window(None, now) if age_s is None else Window(now + WINDOW_S - age_s, None)
+        return self.do(Claim(TASK, IMAGE, window, Facts(), begin))
+
+    def do(self, op: Any) -> Any:
+        assert self.store is not None
+        return self.store.transact([op])[0]
+
+    def row(self) -> Any:
+        return self.do(Look(TASK))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Any:
+    """A machine that boots with the right time first."""
+    made = Machine(tmp_path / "ledger.db")
+    yield made
+    assert made.store is not None
+    made.store.close()
+
+
+@pytest.mark.parametrize("wrong_s", [-400 * DAY, -3600.0, -30.0, 30.0, 3600.0, 400 * DAY])
+@pytest.mark.parametrize("was_begun", [False, True])
+def test_window_of_another_boot_is_over(machine: Machine, wrong_s: float, was_begun: bool) -> None:
+    """Whatever the clock said when a report was left, two minutes later it is not sent any more."""
+    machine.boot(wrong_s)
+    machine.claim(begin=was_begun)
+    machine.true += 120.0
+    machine.boot(0.0)
+    adopted = machine.claim(age_s=None)
+    assert (adopted.status, adopted.gate.status) == ("adopted", "late")
+    assert machine.do(Begin(TASK)).gate.status == "late"
+
+
+@pytest.mark.parametrize("wrong_s", [-400 * DAY, 3600.0, 400 * DAY])
+def test_what_another_boot_left_is_ended_by_who_has_no_key(machine: Machine, wrong_s: float) -> None:
+    """A report that nobody can resume gets its outcome in the next boot, not when a wrong time has come."""
+    machine.boot(wrong_s)
+    machine.claim()
+    machine.true += 120.0
+    machine.boot(0.0)
+    (ended,) = machine.do(Sweep(ENDPOINT, frozenset())).settled
+    assert (ended.state, ended.outcome) == (DONE, "unknown")
+
+
+@pytest.mark.parametrize("wrong_s", [-400 * DAY, -3600.0, 0.0, 3600.0, 400 * DAY])
+@pytest.mark.parametrize("then_s", [-400 * DAY, 0.0, 400 * DAY])
+def test_guard_holds_in_the_next_boot_and_ends(machine: Machine, wrong_s: float, then_s: float) -> None:
+    """A task that was taken is not sent again a minute later; an id that comes back is free."""
+    machine.boot(wrong_s)
+    machine.claim()
+    machine.do(Record(TASK, GOOD, 0.0, 5, TAKEN))
+    machine.true += 60.0
+    machine.boot(then_s)
+    is_told = not (then_s - wrong_s > GUARD_S)  # a clock that says a day has passed is believed
+    assert (machine.claim().status == "known") is is_told
+    machine.true += GUARD_S + 120.0
+    if is_told:
+        assert machine.claim().status == "new"
+
+
+def test_history_outlives_a_clock_that_is_ahead(machine: Machine) -> None:
+    """In a boot whose clock has jumped over months nothing is deleted in the first day."""
+    machine.boot(0.0)
+    machine.claim()
+    machine.do(Record(TASK, GOOD, 0.0, 5, TAKEN))
+    machine.true += 60.0
+    store = machine.boot(400 * DAY)
+    before = Prune(machine.true + machine.wrong_s - 90 * DAY)
+    assert machine.do(before) == 0
+    machine.true += DAY + 1.0
+    assert machine.do(before) == 1
+    assert store.read(Listing(None)) == ((), None)
+
+
+class Boot(NamedTuple):
+    """One life of the machine."""
+
+    wrong_s: float
+    steps: tuple[str, ...]
+
+
+CLOCKS = st.sampled_from([-400 * DAY, -2 * DAY, -3600.0, -30.0, 0.0, 0.0, 30.0, 3600.0, 2 * DAY, 400 * DAY])
+STEPS = st.sampled_from(["claim", "claim", "begin", "fail", "take", "settle", "sweep", "s1", "s20", "s90"])
+BOOTS = st.lists(st.builds(Boot, CLOCKS, st.lists(STEPS, max_size=8).map(tuple)), min_size=1, max_size=4)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BOOTS)
+def test_no_attempt_after_the_window_by_any_clock_that_can_be_known(
+    tmp_path_factory: pytest.TempPathFactory, boots: list[Boot]
+) -> None:
+    """Over boots with any clocks, no attempt begins long after the window of the first request."""
+    machine = Machine(tmp_path_factory.mktemp("clocks") / "ledger.db")
+    asked_at: float | None = None
+    for wrong_s, steps in boots:
+        store = machine.boot(wrong_s)
+        machine.true += 5.0
+        for step in steps:
+            gate = None
+            if step == "claim":
+                claimed = machine.claim(age_s=None)
+                gate = claimed.gate
+                if claimed.status == "new":
+                    asked_at = machine.true
+            elif step == "begin":
+                gate = machine.do(Begin(TASK)).gate
+            elif step in ("fail", "take"):
+                verdict, ending = (GOOD, TAKEN) if step == "take" else (NO_DNS, None)
+                machine.do(Record(TASK, verdict, 0.0, 5, ending))
+            elif step == "settle":
+                machine.do(Settle(TASK, UNSENT))
+            elif step == "sweep":
+                machine.do(Sweep(ENDPOINT, frozenset({ACCOUNT})))
+            else:
+                machine.true += float(step[1:])
+            row = machine.row()
+            if gate is not None and gate.status == "begun":
+                assert asked_at is not None
+                # A clock that was set in between by less than a minute cannot be known to be wrong.
+                assert machine.true - asked_at <= WINDOW_S + 30.0
+            if row is not None:
+                assert row.attempts <= 4
+                assert (row.owner is None) == (row.state == DONE)
+        assert store.check() == ()
+    machine.boot(0.0)
+    machine.true += 200.0
+    machine.do(Sweep(ENDPOINT, frozenset()))
+    row = machine.row()
+    assert row is None or row.state == DONE, "every report gets its outcome"
+    assert machine.store is not None
+    machine.store.close()

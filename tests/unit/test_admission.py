@@ -1,0 +1,141 @@
+"""Who may send next: slots, and reports that wait for another one's attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from bridge.core.model import Facts, Task, Window
+from bridge.core.redact import Secret
+from bridge.engine import Engine
+from bridge.engine.virtual import VirtualLoop, VirtualTime
+from bridge.reports.admission import SingleFlight, Slots
+from bridge.reports.job import Cancelled, Interrupted, Job
+
+NUMBERS = count(1)
+
+
+@pytest.fixture
+def time() -> VirtualTime:
+    """A time that is handed out."""
+    return VirtualTime()
+
+
+@pytest.fixture
+def engine(time: VirtualTime) -> Engine:
+    """An engine in that time; a bug ends the test."""
+
+    def fail(bug: BaseException) -> None:
+        raise bug
+
+    loop = VirtualLoop(time)
+
+    class Clock:
+        @staticmethod
+        def now() -> float:
+            return time.t
+
+        wall = now
+
+    return Engine(fail, loop, Clock())
+
+
+def make_job(engine: Engine, until: float = 60.0) -> Job:
+    """A new job whose window ends at this time."""
+    task = Task("https://upstream.test", "a" * 32, next(NUMBERS))
+    return Job(
+        engine, 0.0, task, "reportIncorrectImageCaptcha", Secret("k" * 32), Window(until, None), Facts()
+    )
+
+
+def start(engine: Engine, wait: Callable[[Job], object], jobs: list[Job], order: list[Job]) -> None:
+    """Let jobs wait; they are noted in the order in which they go on."""
+
+    def run(job: Job) -> None:
+        try:
+            wait(job)
+        except Interrupted:
+            return
+        order.append(job)
+
+    for job in jobs:
+        engine.spawn(run, job)
+
+
+def test_slots_are_given_until_none_is_left(engine: Engine) -> None:
+    """Each slot is given once, and again after it was given back; who had none gives none back."""
+    slots, jobs = Slots(2), [make_job(engine) for _ in range(3)]
+    assert [slots.take_free(job) for job in jobs] == [True, True, False]
+    slots.give_back(jobs[2])
+    assert not slots.take_free(jobs[2])
+    slots.give_back(jobs[0])
+    slots.give_back(jobs[0])
+    assert slots.take_free(jobs[2])
+    assert not slots.take_free(jobs[0])
+
+
+def test_newcomers_do_not_overtake_those_who_wait(engine: Engine, time: VirtualTime) -> None:
+    """A slot that is given back goes to who waits for it, not to whom asks next."""
+    slots, holder, waiting, newcomer = Slots(1), make_job(engine), make_job(engine), make_job(engine)
+    order: list[Job] = []
+    assert slots.take_free(holder)
+    start(engine, slots.take, [waiting], order)
+    time.run()
+    slots.give_back(holder)
+    assert not slots.take_free(newcomer)
+    time.run()
+    assert order == [waiting]
+    assert waiting.has_slot
+
+
+def test_earliest_window_end_goes_first(engine: Engine, time: VirtualTime) -> None:
+    """Slots and turns go by the ends of the windows, then by arrival; who has gone is skipped."""
+    slots, flight, holder = Slots(1), SingleFlight(engine), make_job(engine)
+    slots.take_free(holder)
+
+    def wake_one(_job: Job) -> None:
+        flight.wake(everyone=False)
+
+    ways: list[tuple[Callable[[Job], None], Callable[[Job], None]]] = [
+        (slots.take, slots.give_back),
+        (flight.wait, wake_one),
+    ]
+    for wait, go_on in ways:
+        late, gone, early, second = (make_job(engine, until) for until in (90.0, 10.0, 30.0, 30.0))
+        order: list[Job] = []
+        start(engine, wait, [late, gone, early, second], order)
+        time.run()
+        gone.interrupt(Cancelled())
+        time.run()
+        go_on(holder)
+        for expected in ([early], [early, second], [early, second, late]):
+            time.run()
+            assert order == expected
+            go_on(order[-1])
+
+
+def test_what_is_nudged_while_its_turn_comes_is_not_forgotten(engine: Engine, time: VirtualTime) -> None:
+    """A window that is narrowed in the same moment as a slot is given does not lose the slot."""
+    slots, holder, waiting = Slots(1), make_job(engine), make_job(engine)
+    order: list[Job] = []
+    slots.take_free(holder)
+    start(engine, slots.take, [waiting], order)
+    time.run()
+    assert waiting.narrow(Window(50.0, None))
+    slots.give_back(holder)
+    time.run(1.0)
+    assert order == [waiting]
+
+
+def test_everybody_is_woken_when_a_pause_has_changed(engine: Engine, time: VirtualTime) -> None:
+    """All that wait for another attempt ask again; without a word the first one asks now and then."""
+    flight, order = SingleFlight(engine), list[Job]()
+    jobs = [make_job(engine, until) for until in (50.0, 40.0)]
+    start(engine, flight.wait, jobs, order)
+    time.run(0.3)
+    assert order == jobs[1:]
+    flight.wake(everyone=True)
+    time.run()
+    assert order == [jobs[1], jobs[0]]

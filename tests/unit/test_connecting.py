@@ -1,0 +1,95 @@
+"""Where the client connects to, and what it refuses to."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from bridge.upstream.connecting import bracket, is_loopback, make_tls_context, parse_proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "authorization"),
+    [
+        ("http://proxy.test:3128", "proxy.test", 3128, None),
+        ("http://proxy.test/", "proxy.test", 80, None),
+        ("http://[::1]:3128", "::1", 3128, None),
+        ("http://user:pass@proxy.test:1", "proxy.test", 1, "Basic dXNlcjpwYXNz"),
+        ("http://user@proxy.test:1", "proxy.test", 1, "Basic dXNlcjo="),
+        ("http://u%3Aser:p%40%C3%A9@proxy.test:1", "proxy.test", 1, "Basic dTpzZXI6cEDDqQ=="),
+    ],
+)
+def test_proxy_is_parsed(url: str, host: str, port: int, authorization: str | None) -> None:
+    """Host, port and login of a proxy are read from its URL."""
+    proxy = parse_proxy(url)
+    assert (proxy.place.host, proxy.place.port, proxy.authorization) == (host, port, authorization)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret-word@proxy.test:443",
+        "socks5://user:secret-word@proxy.test:1080",
+        "http://user:secret-word@proxy.test:99999",
+        "http://user:secret-word@:3128",
+        "http://user:secret-word@proxy.test:3128/path",
+        "http://user:secret-word@proxy.test:3128?x",
+        "http://user:secret-word@proxy.test:0",
+        "http://user:secret-word@[::1",
+        "secret-word",
+        "",
+    ],
+)
+def test_other_proxies_are_refused_without_repeating_them(url: str) -> None:
+    """A proxy that cannot be used is refused in words that do not hold its password."""
+    with pytest.raises(ValueError, match="prox") as caught:
+        parse_proxy(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_proxy_does_not_print_its_login() -> None:
+    """The printed form of a proxy has its place only."""
+    assert repr(parse_proxy("http://user:pass@proxy.test:1")) == "Proxy(proxy.test:1)"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("api.localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost.example", False),
+        ("notlocalhost", False),
+        ("127.0.0.1.example", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
+    """Only what can be nothing but this machine is loopback."""
+    assert is_loopback(host) is expected
+
+
+def test_hosts_are_spelled_for_urls() -> None:
+    """An IPv6 address gets its brackets."""
+    assert [bracket("::1"), bracket("a.test")] == ["[::1]", "a.test"]
+
+
+def test_tls_verifies_and_logs_no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The context checks chain and name, speaks 1.2 or later and ignores the key-log variable."""
+    import certifi
+
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+    context = make_tls_context(certifi.where())
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert getattr(context, "keylog_filename", None) is None
+    assert context.cert_store_stats()["x509_ca"] > 50

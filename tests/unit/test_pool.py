@@ -1,0 +1,113 @@
+"""Which idle connection is taken, and which are let go."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.upstream.pool import MAX_IDLE_S, Pool
+
+
+class Link:
+    """Plays a connection."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.has_spoken = False
+
+    def send_all(self, data: bytes, until: float) -> None:
+        raise AssertionError("nothing is sent here")
+
+    def receive(self, most: int, until: float) -> bytes:
+        raise AssertionError("nothing is received here")
+
+    def is_stale(self) -> bool:
+        return self.has_spoken
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.t = 1000.0
+
+    def __call__(self) -> float:
+        return self.t
+
+
+def test_last_in_is_first_out() -> None:
+    """The connection used last is used next, and the oldest has to leave."""
+    pool = Pool(Clock(), 2)
+    first, second, third = Link(), Link(), Link()
+    for link in (first, second, third):
+        pool.give(link, None)
+    assert [first.is_open, second.is_open, third.is_open] == [False, True, True]
+    assert [pool.take(), pool.take(), pool.take()] == [third, second, None]
+    assert (pool.reused, pool.idle) == (2, 0)
+
+
+def test_pool_of_nothing_keeps_nothing() -> None:
+    """With size 0 every connection is closed at once."""
+    pool, link = Pool(Clock(), 0), Link()
+    pool.give(link, None)
+    assert not link.is_open
+    assert pool.take() is None
+
+
+def test_connection_that_is_not_quiet_is_closed() -> None:
+    """Bytes nobody asked for, or the end, rule a connection out; the next one is taken."""
+    pool, good, bad = Pool(Clock(), 5), Link(), Link()
+    pool.give(good, None)
+    pool.give(bad, None)
+    bad.has_spoken = True
+    assert pool.take() is good
+    assert not bad.is_open
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "idle_s", "is_kept"),
+    [
+        (None, MAX_IDLE_S - 1.0, True),
+        (None, MAX_IDLE_S + 1.0, False),
+        ("timeout=5", 3.0, True),
+        ("timeout=5", 4.5, False),
+        ('max=100, Timeout="5"', 4.5, False),
+        ("timeout=0", 0.0, False),
+        ("timeout=999999999999", MAX_IDLE_S + 1.0, False),
+        ("timeout=soon, max=5", MAX_IDLE_S - 1.0, True),
+        ("timeout=-5", MAX_IDLE_S - 1.0, True),
+        ("", MAX_IDLE_S - 1.0, True),
+    ],
+)
+def test_idle_connection_grows_old(keep_alive: str | None, idle_s: float, is_kept: bool) -> None:
+    """A connection is kept for less than the other side keeps it."""
+    clock, link = Clock(), Link()
+    pool = Pool(clock, 5)
+    pool.give(link, keep_alive)
+    clock.t += idle_s
+    assert (pool.take() is link) is is_kept
+    assert link.is_open is is_kept
+
+
+def test_all_idle_ones_can_be_let_go() -> None:
+    """What was idle is closed; what comes back later is kept again."""
+    pool, before, after = Pool(Clock(), 5), [Link() for _ in range(3)], Link()
+    for link in before:
+        pool.give(link, None)
+    pool.let_go()
+    assert [link.is_open for link in before] == [False] * 3
+    pool.give(after, None)
+    assert pool.take() is after
+
+
+def test_closed_pool_keeps_nothing() -> None:
+    """Closing lets go of what is idle and of what comes back."""
+    pool, before, after = Pool(Clock(), 5), Link(), Link()
+    pool.give(before, None)
+    pool.close()
+    pool.give(after, None)
+    assert not before.is_open
+    assert not after.is_open
+    assert pool.idle == 0

@@ -1,0 +1,367 @@
+"""The methods of the protocol, on a ledger and a key source that answer when the test says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
+from bridge.core.redact import Scrubber, Secret
+from bridge.engine import Engine, Waiter
+from bridge.engine.virtual import VirtualLoop, VirtualTime
+from bridge.reports.answers import Answer
+from bridge.reports.job import Report, Requester
+from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.rpc.dispatcher import PENDING, Dispatcher
+from bridge.rpc.envelope import Call
+from bridge.server.conversation import Context
+from bridge.server.methods import STATUS_PATIENCE_S, WAITS, Methods
+from tests.world import EPOCH
+
+KEY = "k" * 32
+IMAGE = "reportIncorrectImageCaptcha"
+
+
+def fail(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
+
+
+class Clock:
+    """A clock of virtual time."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self._time = time
+
+    def now(self) -> float:
+        return self._time.t
+
+    def wall(self) -> float:
+        return EPOCH + self._time.t
+
+
+class Lifecycle:
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        self.submitted: list[tuple[Report, Requester]] = []
+        self.cancelled: list[Any] = []
+        self.resumed = 0
+
+    def submit(self, report: Report, requester: Requester) -> None:
+        self.submitted.append((report, requester))
+
+    def cancel(self, name: Any) -> None:
+        self.cancelled.append(name)
+
+    def counts(self) -> tuple[int, int]:
+        return 1, 2
+
+    def resume_waiting(self) -> None:
+        self.resumed += 1
+
+
+class Ledger:
+    """Answers at once once it is open, with what the test has put there; a silent one never does."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._openers: list[Waiter] = []
+        self.is_open = False
+        self.is_silent = False
+        self.asked: list[Any] = []
+        self.results: dict[type, Any] = {}
+
+    def open(self) -> None:
+        self.is_open = True
+        for waiter in self._openers:
+            waiter.wake()
+
+    def wait_until_open(self) -> None:
+        if not self.is_open:
+            waiter = self._engine.waiter()
+            self._openers.append(waiter)
+            waiter.wait()
+
+    def call(self, op: Any) -> Any:
+        self.wait_until_open()
+        self.asked.append(op)
+        return self.results.get(type(op))
+
+    def post(self, op: Any, done: Any = None) -> None:
+        if not self.is_silent:
+            self._engine.call_soon(done, self.results.get(type(op)))
+
+    def account(self, key_text: str) -> str:
+        assert self.is_open
+        return key_text[0] * 32
+
+    def now(self) -> float:
+        return self._engine.now() + 1000.0
+
+    def status(self) -> Mapping[str, Any]:
+        return {"kind": "memory"}
+
+
+class Keys:
+    """Has a key, or will have one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._waiters: list[Waiter] = []
+        self._engine = engine
+        self.key: Secret | None = Secret(KEY)
+        self.is_pending = False
+
+    def get(self) -> Secret | None:
+        if self.is_pending:
+            waiter = self._engine.waiter()
+            self._waiters.append(waiter)
+            waiter.wait()
+        return self.key
+
+    def come(self) -> None:
+        self.is_pending = False
+        for waiter in self._waiters:
+            waiter.wake()
+
+
+class Desk:
+    """The methods behind the real dispatcher."""
+
+    def __init__(self, sandbox: bool = False) -> None:
+        self.time = VirtualTime()
+        self.engine = Engine(fail, VirtualLoop(self.time), Clock(self.time))
+        self.lifecycle = Lifecycle()
+        self.ledger = Ledger(self.engine)
+        self.keys = Keys(self.engine)
+        self.methods = Methods(
+            self.engine,
+            self.lifecycle,  # type: ignore[arg-type]  # of which it needs these methods
+            self.ledger,
+            PausePolicy("machine", "context"),
+            self.keys,
+            Scrubber(),
+            endpoint="https://upstream.test",
+            sandbox=sandbox,
+            limits={"queue": 3},
+            figures=dict,
+            dropped_lines=lambda: 7,
+        )
+        self.dispatcher = Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef")
+        self.answers: list[tuple[Any, Any]] = []
+        self.spawned = 0
+        spawn = self.engine.spawn
+
+        def count(*arguments: Any) -> None:
+            self.spawned += 1
+            spawn(*arguments)
+
+        self.engine.spawn = count  # type: ignore[method-assign,assignment]  # counted
+
+    def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> Context:
+        """Call as a conversation does."""
+
+        def respond(payload: bytes | None) -> None:
+            assert payload is not None
+            answer = json.loads(payload)
+            self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
+
+        context = Context(self.dispatcher, Call(id, True, method, params), respond, self.engine.now())
+
+        def dispatch() -> None:
+            outcome = self.dispatcher.dispatch(method, params, context)
+            if outcome is not PENDING:
+                context.settle(outcome)
+
+        if method in WAITS:
+            self.engine.spawn(dispatch)
+        else:
+            dispatch()
+        self.time.run()
+        return context
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Methods on a ledger that is open."""
+    made = Desk()
+    made.ledger.open()
+    return made
+
+
+def row(task: Task, outcome: str | None = "refused") -> Row:
+    """A report on record."""
+    state = "waiting" if outcome is None else "done"
+    return Row(
+        3, task, IMAGE, state, outcome, None, 1, 1, False, Window(None, 1.0), Facts(), 16, "no_such_captcha",
+        {}, EPOCH, EPOCH + 1.5, 120,
+    )  # fmt: skip
+
+
+# --- reports ---------------------------------------------------------------------------------
+
+
+def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
+    """Params become a report, nulls left out, and the requester answers the call."""
+    params = {
+        "taskId": 5.0,
+        "clientKey": "x" * 16,
+        "completedAt": 7.5,
+        "taskType": None,
+        "languagePool": "en",
+    }
+    desk.time.run(2.0)
+    desk.call(IMAGE, params, id="me")
+    [(report, requester)] = desk.lifecycle.submitted
+    assert report == Report(IMAGE, 5, Secret("x" * 16), 7.5, None, "en")
+    assert (requester.name, requester.received_at) == (("me",), 2.0)
+    requester.respond(Answer(None, 16, "no", {"kind": "no_such_captcha"}))
+    assert desk.answers == [("me", {"code": 16, "message": "no", "data": {"kind": "no_such_captcha"}})]
+
+
+def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> None:
+    """What need not wait goes on in the reader's own."""
+    desk.call(IMAGE, {"taskId": 1, "clientKey": KEY})
+    assert (len(desk.lifecycle.submitted), desk.spawned) == (1, 0)
+    desk.call(IMAGE, {"taskId": 2})
+    assert (len(desk.lifecycle.submitted), desk.spawned) == (2, 1)
+    assert desk.lifecycle.submitted[1][0].key == Secret(KEY)
+
+
+def test_a_report_waits_for_the_key_and_the_ledger_and_keeps_nobody_waiting() -> None:
+    """Without key or ledger a report waits, others with a key of their own do not wait for that one."""
+    desk = Desk()
+    desk.keys.is_pending = True
+    desk.call(IMAGE, {"taskId": 1}, id=1)
+    desk.call(IMAGE, {"taskId": 2, "clientKey": KEY}, id=2)
+    desk.call("bridge.info", id=3)
+    assert [id for id, _ in desk.answers] == [3]
+    desk.time.run(4.0)
+    desk.ledger.open()
+    desk.time.run()
+    assert [report.task_id for report, _ in desk.lifecycle.submitted] == [2]
+    desk.keys.come()
+    desk.time.run()
+    assert [report.task_id for report, _ in desk.lifecycle.submitted] == [2, 1]
+    assert [requester.received_at for _, requester in desk.lifecycle.submitted] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("for_key", [True, False])
+def test_what_waits_for_key_or_ledger_can_be_cancelled_and_given_up(for_key: bool) -> None:
+    """It is answered once, as never admitted, and is not reported when key and ledger come."""
+    desk = Desk()
+    if for_key:
+        desk.ledger.open()
+        desk.keys.is_pending = True
+    for id in (1, 2, 1, 3):
+        desk.call(IMAGE, {"taskId": 1}, id=id)
+    desk.methods.cancel((1,))
+    assert desk.lifecycle.cancelled == [(1,)]
+    assert [(id, error["code"]) for id, error in desk.answers] == [(1, -32800)] * 2
+    assert desk.methods.give_up() == 2
+    assert [(id, error["code"]) for id, error in desk.answers[2:]] == [(2, -32032), (3, -32032)]
+    for _, error in desk.answers:
+        assert (error["data"]["outcome"], error["data"]["attempts"]) == ("not_sent", 0)
+    desk.keys.come()
+    desk.ledger.open()
+    desk.time.run()
+    assert desk.lifecycle.submitted == []
+    assert len(desk.answers) == 4
+    assert desk.methods.give_up() == 0
+
+
+def test_a_fault_while_waiting_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key source that fails as only a bug does leaves no request without an answer."""
+
+    def crash() -> Any:
+        raise RuntimeError("secret text")
+
+    monkeypatch.setattr(desk.keys, "get", crash)
+    desk.call(IMAGE, {"taskId": 1})
+    [(id, error)] = desk.answers
+    assert (id, error["code"]) == (1, -32603)
+    assert error["data"] == {"kind": "internal_error", "reference": "0123456789abcdef"}
+
+
+@pytest.mark.parametrize("method", [IMAGE, "rpc.discover", "bridge.info", *sorted(WAITS)])
+def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
+    """Every method checks its params, and says where and why they do not fit."""
+    desk.call(method, {"taskId": 1, "no such member": 1})
+    [(_, error)] = desk.answers
+    assert error["code"] == -32602
+    assert {"kind", "pointer", "rule", "sentence"} == set(error["data"])
+
+
+# --- questions -------------------------------------------------------------------------------
+
+
+def test_status_tells_what_was_known_last_if_the_ledger_is_silent(desk: Desk) -> None:
+    """Pauses come from the ledger, single-flight left out; without an answer soon, from the last one."""
+    pause = PauseState(PauseKey("method_unknown", IMAGE), "open", "http_not_found", opened_at=900.0)
+    proof = PauseState(PauseKey(PROOF, "a" * 32), "open")
+    desk.ledger.results[Pauses] = (pause, proof)
+    desk.call("bridge.status")
+    [(_, status)] = desk.answers
+    [shown] = status["pauses"]
+    assert (shown["cause"], shown["endsAt"], shown["manual"]) == ("http_not_found", None, True)
+    assert shown["openedAt"] == "2027-01-15T07:58:20.000Z"
+    assert (status["inFlight"], status["queued"], status["droppedLogLines"]) == (1, 2, 7)
+    desk.ledger.is_silent = True
+    desk.call("bridge.status")
+    assert len(desk.answers) == 1
+    desk.time.run(STATUS_PATIENCE_S)
+    assert desk.answers[1][1]["pauses"] == [shown]
+    assert desk.answers[1][1]["uptimeSeconds"] == STATUS_PATIENCE_S
+
+
+def test_a_record_is_looked_up_by_key_and_task(desk: Desk) -> None:
+    """The record of a task, or that there is none, no key, or no ledger that could tell."""
+    desk.ledger.results[Look] = row(Task("e", "a1b2c3d4e5", 9))
+    desk.call("bridge.getReport", {"taskId": 9})
+    assert desk.ledger.asked == [Look(Task("https://upstream.test", "k" * 32, 9))]
+    [(_, record)] = desk.answers
+    assert record == {
+        "taskId": 9,
+        "method": IMAGE,
+        "account": "a1b2c3d4",
+        "state": "done",
+        "outcome": "refused",
+        "code": 16,
+        "kind": "no_such_captcha",
+        "attempts": 1,
+        "recordedAt": "2027-01-15T08:00:00.000Z",
+        "finishedAt": "2027-01-15T08:00:01.500Z",
+    }
+    desk.ledger.results[Look] = None
+    desk.call("bridge.getReport", {"taskId": 9, "clientKey": "z" * 16})
+    desk.ledger.results[Look] = "out of order"
+    desk.call("bridge.getReport", {"taskId": 9})
+    desk.keys.key = None
+    desk.call("bridge.getReport", {"taskId": 9})
+    assert [error["code"] for _, error in desk.answers[1:]] == [-32014, -32031, -32020]
+    assert desk.ledger.asked[1].task.account == "z" * 32
+
+
+def test_resume_turns_pauses_and_wakes_those_who_wait(desk: Desk) -> None:
+    """Scope and account limit it; a ledger that cannot be written is an error."""
+    desk.ledger.results[Resume] = ()
+    desk.call("bridge.resume", {"scope": "key", "clientKey": KEY})
+    assert desk.ledger.asked == [Resume("https://upstream.test", "key", "k" * 32)]
+    assert desk.answers == [(1, {"resumed": []})]
+    assert desk.lifecycle.resumed == 1
+    desk.ledger.results[Resume] = "out of order"
+    desk.call("bridge.resume")
+    assert desk.answers[1][1]["code"] == -32031
+
+
+@pytest.mark.parametrize("method", ["bridge.info", "bridge.status", "bridge.getReport", "bridge.resume"])
+def test_results_of_the_sandbox_say_so(method: str) -> None:
+    """Every result about the bridge has the mark."""
+    desk = Desk(sandbox=True)
+    desk.ledger.open()
+    desk.ledger.results = {Look: row(Task("e", "a1", 9), None), Resume: ()}
+    desk.call(method, {"taskId": 9} if method == "bridge.getReport" else None)
+    assert desk.answers[0][1]["sandbox"] is True
