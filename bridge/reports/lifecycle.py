@@ -28,6 +28,8 @@ from typing import Any, Final, Protocol
 
 from bridge.core.model import (
     DONE,
+    NOT_SENT,
+    REFUSED,
     UNKNOWN,
     Begin,
     Begun,
@@ -371,9 +373,14 @@ class Lifecycle:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (ending is not None and ending.code == 0):
             return ending
-        if recorded.row is not None and recorded.row.state == DONE:
-            raise Settled(answers.row_ending(recorded.row), is_news=False)
-        raise Lost
+        row = recorded.row
+        if row is None or row.state != DONE:
+            raise Lost
+        if job.perhaps and row.outcome in (REFUSED, NOT_SENT):
+            # They could not know of each other: what they were refused may be what was taken from us.
+            job.durable = False
+            raise Settled(answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
+        raise Settled(answers.row_ending(row), is_news=False)
 
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
         """End a report whose window is over, that was cancelled, or whose process ends."""

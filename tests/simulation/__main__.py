@@ -20,7 +20,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="what callers do in a run, about")
     parser.add_argument("--keep-going", action="store_true", help="go on after a seed that fails")
     parser.add_argument("--no-shrink", action="store_true", help="leave a failing seed as it is")
-    parser.add_argument("--each", action="store_true", help="print the hash of every seed's run and nothing else")
+    parser.add_argument(
+        "--each", action="store_true", help="print the hash of every seed's run and nothing else"
+    )
     parser.add_argument("--trace", action="store_true", help="print what happens, line by line")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     args = parser.parse_args(words)
@@ -42,7 +44,8 @@ def main(words: list[str] | None = None) -> int:
     if args.each:
         return 1 if failed else 0
     took_s = time.monotonic() - began_at
-    print(f"{args.count} seeds, {failed} failed, {virtual_s:.0f} s in {took_s:.1f} s: {virtual_s / took_s:.0f} times real time")
+    pace = f"{virtual_s:.0f} s in {took_s:.1f} s: {virtual_s / took_s:.0f} times real time"
+    print(f"{args.count} seeds, {failed} failed, {pace}")
     return 1 if failed else 0
 
 
@@ -51,7 +54,10 @@ def _share(args: argparse.Namespace) -> int:
     part = -(-args.count // args.jobs)
     firsts = range(args.seed, args.seed + args.count, part)
     words = ["--steps", str(args.steps), *(["--keep-going"] if args.keep_going else [])]
-    commands = [[sys.executable, "-m", "tests.simulation", str(first), "--count", str(part), *words] for first in firsts]
+    commands = [
+        [sys.executable, "-m", "tests.simulation", str(first), "--count", str(part), *words]
+        for first in firsts
+    ]
     return max(child.wait() for child in [subprocess.Popen(command) for command in commands])
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Request:
     """One request, and its answers."""
 
-    def __init__(self, process: Process, id: Any, method: str, params: dict[str, Any], batch: int | None) -> None:
+    def __init__(
+        self, process: Process, id: Any, method: str, params: dict[str, Any], batch: int | None
+    ) -> None:
         self.process = process
         self.id = id
         """None for a notification."""

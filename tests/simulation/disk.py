@@ -159,4 +159,3 @@ class SimStore(SqliteStore):
         descriptor, self._owners._descriptor = self._owners._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-

@@ -38,7 +38,9 @@ class Meaning(NamedTuple):
 class Attempt:
     """One attempt that a bridge has made, as the network saw it."""
 
-    def __init__(self, process: Process, number: int, task_id: int, key: str, method: str, fresh: bool) -> None:
+    def __init__(
+        self, process: Process, number: int, task_id: int, key: str, method: str, fresh: bool
+    ) -> None:
         self.process = process
         self.number = number
         """Counts all attempts of a run."""
@@ -78,7 +80,9 @@ class Attempt:
     def is_send(self) -> bool:
         """True if it counts as a complete send."""
         met = self.meaning
-        return self.left_at is not None and not (met is not None and met.kind == "status" and met.number in (408, 429))
+        return self.left_at is not None and not (
+            met is not None and met.kind == "status" and met.number in (408, 429)
+        )
 
     @property
     def is_accepted(self) -> bool:
@@ -96,9 +100,10 @@ class Attempt:
         return met.kind == "nothing" or (300 <= met.number < 500 and met.number not in (408, 429))
 
     def __repr__(self) -> str:
+        met = None if self.meaning is None else tuple(self.meaning)
         return (
-            f"attempt {self.number} of {self.process.name} task {self.task_id} began {self.began_at:.3f} left {self.left_at} "
-            f"fate {self.fate} taken {self.taken_at} meaning {self.meaning and tuple(self.meaning)} ended {self.ended_at}"
+            f"attempt {self.number} of {self.process.name} task {self.task_id} began {self.began_at:.3f} "
+            f"left {self.left_at} fate {self.fate} taken {self.taken_at} meaning {met} ended {self.ended_at}"
         )
 
 
@@ -199,7 +204,9 @@ class Network:
             return
         later(there_s, lambda: self._arrive(wire, attempt, body, fate, back_s, dice))
 
-    def _arrive(self, wire: Wire, attempt: Attempt, body: bytes, fate: str, back_s: float, dice: Dice) -> None:
+    def _arrive(
+        self, wire: Wire, attempt: Attempt, body: bytes, fate: str, back_s: float, dice: Dice
+    ) -> None:
         attempt.has_arrived = True
         later = self.world.time.call_in
         answer = self._unjudged(attempt, fate, dice)
@@ -308,7 +315,9 @@ class Network:
         retry_after_s = float(retry) if retry.isdigit() else None
         return self._answer(status, head, b"<html></html>", Meaning("status", status, "", retry_after_s))
 
-    def _by_error(self, number: int, code: str, description: str = "as it happens", status: int = 200) -> Answer:
+    def _by_error(
+        self, number: int, code: str, description: str = "as it happens", status: int = 200
+    ) -> Answer:
         said = {"errorId": number, "errorCode": code, "errorDescription": description}
         meaning = Meaning("verdict", number, code)
         return self._answer(status, {"Content-Type": "application/json"}, json.dumps(said).encode(), meaning)
@@ -352,6 +361,7 @@ class Wire:
         attempt.connected_at = self.connected_at
         self.uses += 1
         self.is_busy = True
+        self._network.world.history.note_left(attempt)
         method = head.split(b" ", 2)[1].rpartition(b"/")[2].decode("ascii")
         if method != attempt.method:
             self._network.world.break_rule(f"{attempt} left as {method}")

@@ -71,13 +71,47 @@ class Plan(NamedTuple):
 
 # What becomes of an attempt in bad weather. The words are read by `network.py`.
 NOT_REACHED: Final = ("dns", "refused", "unroutable", "tls", "certificate", "lacking")
-LOST: Final = ("swallowed", "reset_before", "reset_after", "hang_after", "cut_head", "cut_body", "drip", "late")
-ODD: Final = ("html", "empty", "gzip", "huge", "garbage", "not_json", "old_http", "odd_head", "chunked", "interim")
+LOST: Final = (
+    "swallowed",
+    "reset_before",
+    "reset_after",
+    "hang_after",
+    "cut_head",
+    "cut_body",
+    "drip",
+    "late",
+)
+ODD: Final = (
+    "html",
+    "empty",
+    "gzip",
+    "huge",
+    "garbage",
+    "not_json",
+    "old_http",
+    "odd_head",
+    "chunked",
+    "interim",
+)
 STATUSES: Final = (
-    "408", "429", "429+1", "429+5", "429+40", "429+junk", "503", "503+2", "500", "502", "301", "307", "401", "403",
-    "404", "405", "413", "418",
+    "408", "429", "429+1", "429+5", "429+40", "429+junk", "503", "503+2", "500", "502", "301", "307", "401",
+    "403", "404", "405", "413", "418",
 )  # fmt: skip
-ERRORS: Final = ("rate", "overload", "e10", "e11", "e21", "e14", "e55", "e12", "e22", "e999", "echo", "e0-500", "e16-404")
+ERRORS: Final = (
+    "rate",
+    "overload",
+    "e10",
+    "e11",
+    "e21",
+    "e14",
+    "e55",
+    "e12",
+    "e22",
+    "e999",
+    "echo",
+    "e0-500",
+    "e16-404",
+)
 WEATHER: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
     (NOT_REACHED[:4], 3.0),
     (("lacking",), 1.0),
@@ -112,16 +146,21 @@ def make_plan(seed: int, steps: int = STEPS) -> Plan:
         "drain_s": dice.pick((8.0, 2.0, 0.5)),
         "pauses": not dice.chance(0.08),
         "require": dice.chance(0.08),
-        "wall": dice.pick_by(((0.0, 6.0), (dice.between(-30.0, 30.0), 2.0), (400 * 86400.0, 0.3), (-3600.0, 0.5))),
+        "wall": dice.pick_by(
+            ((0.0, 6.0), (dice.between(-30.0, 30.0), 2.0), (400 * 86400.0, 0.3), (-3600.0, 0.5))
+        ),
         "starts": [0.0 if dice.chance(0.6) else round(dice.between(0.0, 0.5), 3) for _ in range(slots)],
-        "opening_s": dice.pick((0.0, 0.01, 0.05, 0.4)),
+        "opening_s": dice.pick((0.0, 0.01, 0.05, 0.4, 0.9)),
         "commit_s": dice.pick((0.0002, 0.001, 0.003)),
         "header": dice.chance(0.1),
         "framing": dice.pick(("line", "line", "line", "header")),
         "rtt_s": dice.pick((0.02, 0.05, 0.2)),
         "idle_s": dice.pick((5.0, 15.0, 55.0, 1000.0)),
         "keys": dice.pick_by(((1, 6.0), (2, 2.0), (3, 1.0))),
-        "states": [dice.pick_by((("ok", 12.0), ("unknown", 1.5), ("zero_balance", 0.5), ("suspended", 0.5))) for _ in KEYS],
+        "states": [
+            dice.pick_by((("ok", 12.0), ("unknown", 1.5), ("zero_balance", 0.5), ("suspended", 0.5)))
+            for _ in KEYS
+        ],
     }
     tasks = tuple(_make_task(dice, setup, number, horizon) for number in range(dice.whole(2, 12)))
     if dice.chance(0.15):
@@ -145,7 +184,14 @@ def _make_task(dice: Dice, setup: dict[str, Any], number: int, horizon: float) -
     ended_at = dice.between(-55.0, horizon) if dice.chance(0.7) else dice.between(-60.0, -40.0)
     language = "rn" if dice.chance(0.04) else "en"
     return TaskPlan(
-        100 + number, dice.whole(0, setup["keys"] - 1), method, kind, task_type, ended_at, not dice.chance(0.08), language
+        100 + number,
+        dice.whole(0, setup["keys"] - 1),
+        method,
+        kind,
+        task_type,
+        ended_at,
+        not dice.chance(0.08),
+        language,
     )
 
 
@@ -230,9 +276,13 @@ def _make_faults(dice: Dice, setup: dict[str, Any], moments: list[float], horizo
     if dice.chance(0.15):
         lasts_s = dice.pick((0.5, 5.0, 25.0, 61.0))
         slot = dice.whole(-1, setup["slots"] - 1)
-        faults.append(Fault(moment(), "suspend", {"slot": slot, "lasts_s": lasts_s, "turns": dice.whole(0, 40)}))
+        faults.append(
+            Fault(moment(), "suspend", {"slot": slot, "lasts_s": lasts_s, "turns": dice.whole(0, 40)})
+        )
     if dice.chance(0.12):
-        wall = dice.pick_by(((0.0, 3.0), (dice.between(-40.0, 40.0), 2.0), (-400 * 86400.0, 1.0), (400 * 86400.0, 1.0)))
+        wall = dice.pick_by(
+            ((0.0, 3.0), (dice.between(-40.0, 40.0), 2.0), (-400 * 86400.0, 1.0), (400 * 86400.0, 1.0))
+        )
         off_s = dice.pick((0.5, 5.0, 50.0, 700.0, 90000.0))
         faults.append(Fault(moment(), "power", {"off_s": off_s, "wall": wall}))
     if dice.chance(0.1):
@@ -247,6 +297,10 @@ def _make_faults(dice: Dice, setup: dict[str, Any], moments: list[float], horizo
         faults.append(Fault(moment(), "nat", {"how": dice.pick(("silent", "reset", "fin"))}))
     if dice.chance(0.12):
         state = dice.pick(("unknown", "zero_balance", "suspended", "ip_blocked", "ip_not_allowed"))
-        more = {"key": dice.whole(0, setup["keys"] - 1), "state": state, "lasts_s": dice.pick((1.0, 10.0, 1000.0))}
+        more = {
+            "key": dice.whole(0, setup["keys"] - 1),
+            "state": state,
+            "lasts_s": dice.pick((1.0, 10.0, 1000.0)),
+        }
         faults.append(Fault(moment(), "account", more))
     return faults

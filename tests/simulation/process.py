@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from greenlet import GreenletExit
+from greenlet import GreenletExit  # type: ignore[import-untyped]
 
 from bridge.app import App
 from bridge.cli.serve import Server
@@ -121,7 +121,9 @@ class Input:
 class Output:
     """Where a bridge writes; fits `bridge.engine.Outlet`."""
 
-    def __init__(self, process: Process, on_room: Callable[[], object], on_lost: Callable[[int], object]) -> None:
+    def __init__(
+        self, process: Process, on_room: Callable[[], object], on_lost: Callable[[int], object]
+    ) -> None:
         self._process = process
         self._on_room = on_room
         self._on_lost = on_lost
@@ -207,7 +209,7 @@ class SimApp(App):
             proxy=None,
             connect_timeout_s=self.settings.connect_timeout_s,
             pool_size=self.settings.concurrency,
-            connect=lambda until: process.world.network.connect(process, until),  # type: ignore[arg-type,return-value]
+            connect=lambda until: process.world.network.connect(process, until),
         )
 
     def _warm_up(self) -> None:
@@ -230,7 +232,7 @@ class SimApp(App):
 
 
 def _open(cls: type[SimStore], path: str | None, app: SimApp, machine: str, instance: str) -> SimStore:
-    return cls.open(
+    store = cls.open(
         path,
         policy=app._policy,
         machine=machine,
@@ -240,6 +242,8 @@ def _open(cls: type[SimStore], path: str | None, app: SimApp, machine: str, inst
         boot_id=lambda: app.process.host.boot_id,
         random_bytes=app.engine.random_bytes,
     )
+    assert isinstance(store, SimStore)
+    return store
 
 
 class SimServer(Server):
@@ -260,7 +264,8 @@ class SimServer(Server):
             process.world.break_rule(f"{process.name}: nobody caught {type(bug).__name__}: {bug}")
             on_bug(bug)
 
-        process.engine = Engine(note, process.loop, process.host)
+        loop: Any = process.loop
+        process.engine = Engine(note, loop, process.host)
         return process.engine
 
     def open_streams(self, engine: Engine, on_room: Any, on_lost: Any) -> Any:

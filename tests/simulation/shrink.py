@@ -42,7 +42,9 @@ def shrink(result: Result, most: int = 200) -> Result:
     leave_out(best.plan.faults, lambda faults: best.plan._replace(faults=faults))
     leave_out(best.plan.acts, lambda acts: best.plan._replace(acts=acts))
     used = {act.more["params"]["taskId"] for act in best.plan.acts if act.kind == "report"}
-    used |= {m["params"]["taskId"] for act in best.plan.acts if act.kind == "batch" for m in act.more["members"]}
+    used |= {
+        m["params"]["taskId"] for act in best.plan.acts if act.kind == "batch" for m in act.more["members"]
+    }
     fewer = tuple(task for task in best.plan.tasks if task.task_id in used)
     if len(fewer) < len(best.plan.tasks):
         try_plan(best.plan._replace(tasks=fewer))

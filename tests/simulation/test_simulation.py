@@ -43,13 +43,15 @@ def run_seeds(python: str, hash_seed: str) -> str:
     """The hashes of the first 50 seeds, in a process of its own."""
     command = [python, "-m", "tests.simulation", "1", "--count", "50", "--each", "--no-shrink"]
     environ = {"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": hash_seed}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=300
+    )
     return done.stdout
 
 
 @pytest.mark.timeout(600)
 def test_same_seed_gives_the_same_run() -> None:
-    """Two processes, with other hashes of strings, see the same bytes and the same moments; so do other Pythons."""
+    """Another process with other hashes of strings sees the same bytes; so do other Pythons."""
     told = run_seeds(sys.executable, "1")
     assert len(set(told.split("\n"))) == 51
     others = sorted(ROOT.glob(".venv/py3.*/bin/python")) or [Path(sys.executable)]

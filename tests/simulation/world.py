@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import shutil
 import signal
@@ -13,12 +12,13 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
-import bridge.app
-import bridge.cli.serve
+from bridge import app as bridge_app
+from bridge.cli import serve as bridge_serve
 from bridge.engine.virtual import VirtualTime
-from tests.simulation.callers import Caller, Request
+from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk
-from tests.simulation.invariants import History, check_all
+from tests.simulation.history import History
+from tests.simulation.invariants import check_all, check_rest
 from tests.simulation.network import Network
 from tests.simulation.plan import EPOCH, KEYS, Act, Fault, Plan
 from tests.simulation.process import Process
@@ -89,7 +89,13 @@ class World:
         self._current: dict[int, Process] = {}
         self._callers: dict[int, Caller] = {}
         self._back_s: dict[int, float] = {}
-        self._secrets = [(scratch.encode(), b"SCRATCH"), (str(os.getpid()).encode(), b"PID")]
+        pid = os.getpid()
+        self._real = [
+            (scratch.encode(), b"SCRATCH"),
+            (b'"pid":%d,' % pid, b'"pid":PID,'),
+            (b"(process %d)" % pid, b"(process PID)"),
+        ]
+        """What differs from one run to the next, and stands in the bridge's first line of the log only."""
 
     @property
     def now(self) -> float:
@@ -104,7 +110,7 @@ class World:
 
     def log_bytes(self, process: Process, kind: str, data: bytes) -> None:
         """Take note of bytes that a bridge wrote."""
-        for text, name in self._secrets:
+        for text, name in self._real:
             data = data.replace(text, name)
         self.log(kind, process.name, data)
 
@@ -137,7 +143,9 @@ class World:
         self.time.run(max([plan.setup["horizon"], *(act.at for act in plan.acts), *ends]) + 0.5)
         self._mend()
         self.time.run(REST_S)
-        self.history.note_rest()
+        for process in self.processes:
+            if process.is_alive:
+                check_rest(self, process)
         for slot in self._current:
             self._callers[slot].ask_everything()
         self.time.run(4.0)
@@ -273,17 +281,16 @@ class World:
             self._back_s[process.slot] = off_s
             process.kill()
         self._boots += 1
-        self.time.call_in(max(0.0, off_s - 0.0001), lambda: self._boot(wall))
+        self.time.call_in(max(0.0, off_s - 0.0001), lambda: self._boot(wall, off_s))
 
-    def _boot(self, wall: float) -> None:
+    def _boot(self, wall: float, off_s: float) -> None:
         before = self.host.off_s
         self.host = Host(self.time, self._boots, wall)
-        self.history.note_boot(wall - before)
+        self.history.note_boot(wall - before, off_s)
         self.log("boot", self._boots)
 
     def _spoil_disk(self, more: dict[str, Any]) -> None:
         disk, kind = self.disk, more["kind"]
-        self.history.note_disk()
         if kind == "deleted":
             return
         if kind == "slow":
@@ -308,14 +315,15 @@ class World:
                 if process.is_alive:
                     self._wake(process)
                     process.engine.call_soon(process.output.take)
-        self.history.note_mended()
 
 
 @contextmanager
 def _calm() -> Iterator[None]:
     """What belongs to a whole operating system process is left alone by those that share one."""
-    kept = bridge.app.calm_collector, bridge.cli.serve.calm_collector
-    bridge.app.calm_collector = bridge.cli.serve.calm_collector = lambda: None
+    modules: tuple[Any, ...] = (bridge_app, bridge_serve)
+    kept = [module.calm_collector for module in modules]
+    for module in modules:
+        module.calm_collector = lambda: None
     # A run is short, and collecting in it would look again and again at all that the tests have loaded.
     gc.freeze()
     gc.disable()
@@ -323,7 +331,8 @@ def _calm() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        bridge.app.calm_collector, bridge.cli.serve.calm_collector = kept
+        for module, calm in zip(modules, kept, strict=True):
+            module.calm_collector = calm
 
 
 def simulate(plan: Plan, keeps: bool = False) -> Result:
@@ -345,6 +354,3 @@ def _simulate(plan: Plan, scratch: str, keeps: bool) -> Result:
     finally:
         world.close()
     return Result(plan, world.digest(), world.broken, world.now, world.lines)
-
-
-__all__ = ["Request", "Result", "World", "json", "simulate"]
