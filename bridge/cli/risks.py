@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bridge.core.model import NOT_SENT
-from bridge.ledger.figures import IN_FLIGHT, Figures
+from bridge.ledger.statistics import IN_FLIGHT, Figures
 
 MIN_TASKS_A_DAY: Final = 100
 """reCAPTCHA tasks a day below which the vendor does not count reports. Source: its report pages."""

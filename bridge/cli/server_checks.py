@@ -17,7 +17,7 @@ from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from bridge.ledger.postgres_figures import PostgresReader
+    from bridge.ledger.postgres_reader import PostgresReader
 
 DRIVER: Final = "psycopg"
 SKEW_S: Final = 1.0
@@ -35,7 +35,7 @@ def check_server(settings: Settings, full: bool) -> Iterator[Check]:
     if find_spec(DRIVER) is None:
         yield Check("driver", FAILED, f"{DRIVER} is missing, which a ledger on PostgreSQL needs", _INSTALL)
         return
-    from bridge.ledger.postgres_figures import PostgresReader
+    from bridge.ledger.postgres_reader import PostgresReader
     from bridge.ledger.postgres_trouble import NO_DRIVER
 
     try:

@@ -20,7 +20,7 @@ from bridge.core import exits
 from bridge.core.exits import UsageError
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
-from bridge.ledger.figures import Reader, Span
+from bridge.ledger.statistics import Reader, Span
 
 HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, risks. Times are UTC."
 

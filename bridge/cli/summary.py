@@ -13,7 +13,7 @@ from typing import Any, Final
 from bridge.cli.times import show_day, show_time
 from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
-from bridge.ledger.figures import IN_FLIGHT, Age, Cell, Figures
+from bridge.ledger.statistics import IN_FLIGHT, Age, Cell, Figures
 
 WALL_S: Final = 60
 """The upstream forgets a task this long after the worker finished it."""

@@ -16,7 +16,7 @@ import pytest
 
 from bridge.cli import main
 from bridge.core.text import is_unsafe
-from bridge.ledger import figures
+from bridge.ledger.statistics import NoLedger
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 
 BAD = "=x\x1b[2J\x1b]0;t\x07\x9b\r\n\t\x7f\u2028\u2029\u202e\u2066\u200f"
@@ -232,7 +232,7 @@ def test_what_a_ledger_says_of_itself_is_told_harmless(run: Run, monkeypatch: py
     """A sentence that holds a path or a server's words is escaped on its way to stderr."""
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise figures.NoLedger(BAD)
+        raise NoLedger(BAD)
 
     monkeypatch.setattr("bridge.cli.ledger_arguments.open_reader", refuse)
     code, out, err = run("history", "--ledger", "/x")

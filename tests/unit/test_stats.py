@@ -22,7 +22,7 @@ from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.cli.terminal import Screen
 from bridge.core.errors import rows
-from bridge.ledger.figures import Age, Cause, Cell, Figures, Latency, Pause
+from bridge.ledger.statistics import Age, Cause, Cell, Figures, Latency, Pause
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 
 Run = Callable[..., tuple[int, str, str]]

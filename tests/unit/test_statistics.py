@@ -1,4 +1,4 @@
-"""Tests of `bridge.ledger.figures` and both of its readers: counts, lists, and a ledger left untouched."""
+"""Tests of `bridge.ledger.statistics` and both of its readers: counts, lists, and a ledger left untouched."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.core.model import OUTCOMES, Listing
-from bridge.ledger import postgres_figures, sqlite_figures
-from bridge.ledger.figures import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span, open_reader
+from bridge.ledger.postgres_reader import PostgresReader
+from bridge.ledger.sqlite_reader import SqliteReader
+from bridge.ledger.statistics import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span, open_reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.reports.methods import methods
 from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, FileLedger, MadeLedger, make_of
@@ -44,8 +45,8 @@ def reader(ledger: MadeLedger) -> Iterator[Reader]:
 
 def set_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the readers count so few reports at a time."""
-    monkeypatch.setattr(sqlite_figures, "STEP", step)
-    monkeypatch.setattr(postgres_figures, "STEP", step)
+    monkeypatch.setattr(SqliteReader, "step", step)
+    monkeypatch.setattr(PostgresReader, "step", step)
 
 
 def test_every_kind_of_figure_is_counted(ledger: MadeLedger, reader: Reader) -> None:

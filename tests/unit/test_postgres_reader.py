@@ -1,4 +1,4 @@
-"""Tests of `bridge.ledger.postgres_figures`: what only a reader on a server promises."""
+"""Tests of `bridge.ledger.postgres_reader`: what only a reader on a server promises."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bridge.core.model import Listing
-from bridge.ledger import postgres_figures
-from bridge.ledger.figures import NoLedger, Reader, Span, open_reader
-from bridge.ledger.postgres_figures import PostgresReader
+from bridge.ledger import postgres_reader
+from bridge.ledger.postgres_reader import PostgresReader
+from bridge.ledger.statistics import NoLedger, Reader, Span, open_reader
 from bridge.ledger.trouble import LedgerTrouble
 from tests.ledgers import START, ServerLedger
 from tests.pgserver import PgServer
@@ -102,9 +102,9 @@ def test_older_reports_are_left_out_if_they_take_too_long(
     """Where the whole table cannot be read in time the newest report is told, and that there may be more."""
     with closing(opened(ledger)) as reader:
         assert [len(reader.find(1, None).rows), reader.find(1, None).is_whole] == [2, True]
-        monkeypatch.setattr(postgres_figures, "QUICK_S", 0.2)
-        slow = f"SELECT s.* FROM ({postgres_figures._FIND_OLDER}) AS s, pg_sleep(60)"
-        monkeypatch.setattr(postgres_figures, "_FIND_OLDER", slow)
+        monkeypatch.setattr(postgres_reader, "QUICK_S", 0.2)
+        slow = f"SELECT s.* FROM ({postgres_reader._FIND_OLDER}) AS s, pg_sleep(60)"
+        monkeypatch.setattr(postgres_reader, "_FIND_OLDER", slow)
         found = reader.find(1, None)
         assert ([row.seq for row in found.rows], found.is_whole) == ([2], False)
 

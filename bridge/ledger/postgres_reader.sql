@@ -1,6 +1,5 @@
--- What people ask of a ledger on a server: figures, facts, and what a role may do. Each statement has a
--- name and a line that says what it is for; bridge.ledger.postgres_figures reads them and adds the terms.
--- Everything is counted here, so that a million reports are a few hundred rows on the wire.
+-- What people ask of a ledger on a server: facts, and what a role may do. Each statement has a
+-- name and a line that says what it is for; bridge.ledger.postgres_reader reads them.
 
 -- name: settle_in
 -- For this transaction only: a pooler may give the session to a bridge right after it.
@@ -9,51 +8,6 @@ SELECT count(set_config(name, value, true)) FROM json_each_text($1::json) AS giv
 -- name: may_read
 -- Nothing; refused if the role may not read what the commands read.
 SELECT 1 FROM accounts, reports, events, pauses WHERE false;
-
--- name: accounts
--- The numbers of all accounts.
-SELECT id, endpoint, account FROM accounts;
-
--- name: span
--- The first and the last report.
-SELECT min(seq), max(seq) FROM reports;
-
--- name: first_since
--- The first number recorded at or after a moment. OFFSET 0 keeps the planner from walking the whole table.
-SELECT min(seq) FROM (SELECT seq FROM reports WHERE recorded_wall >= $1::float8 OFFSET 0) AS s;
-
--- name: last_until
--- The last number recorded before a moment.
-SELECT max(seq) FROM (SELECT seq FROM reports WHERE recorded_wall < $1::float8 OFFSET 0) AS s;
-
--- name: figures
--- Four counts in one reading: cells, ages, latencies, causes. The first column says which. OFFSET 0 hides the
--- columns' statistics, by which the planner would expect a million groups and sort a million reports thrice.
-SELECT CASE WHEN grouping(hour) = 0 THEN 0 WHEN grouping(account_id) = 0 THEN 1
-            WHEN grouping(latency_ms) = 0 THEN 2 ELSE 3 END,
-       count(*), method, outcome, hour, code, account_id, fate, seconds, latency_ms, cause
-FROM (
-    SELECT r.method, r.outcome, r.account_id, coalesce(r.code, 0) AS code,
-           floor(r.recorded_wall / 3600)::bigint AS hour,
-           CASE r.code WHEN 16 THEN 'error_16' WHEN -32010 THEN 'window_closed' ELSE '' END AS fate,
-           -- What is not known stays so: least and greatest would pass over it.
-           CASE WHEN r.age_s IS NOT NULL THEN floor(least(greatest(r.age_s, 0), $3::float8))::integer END AS seconds,
-           CASE WHEN r.latency_ms IS NOT NULL THEN least(r.latency_ms, $4::bigint) END AS latency_ms,
-           CASE WHEN r.code BETWEEN -32003 AND -32001
-                THEN coalesce(nullif(r.detail ->> 'cause', ''), 'HTTP ' || (r.detail ->> 'httpStatus'), 'other')
-           END AS cause
-    FROM reports AS r WHERE r.seq BETWEEN $1::bigint AND $2::bigint {terms} OFFSET 0
-) AS one
-GROUP BY GROUPING SETS (
-    (hour, method, outcome, code), (account_id, method, outcome, fate, seconds), (method, latency_ms), (code, cause)
-);
-
--- name: openings
--- When pauses opened, and why.
-SELECT floor(e.at_wall / 3600)::bigint, e.data ->> 'rule', e.data ->> 'cause', count(*)
-FROM events AS e
-WHERE e.name = 'pause_opened' AND e.report BETWEEN $1::bigint AND $2::bigint {terms}
-GROUP BY 1, 2, 3;
 
 -- name: database
 -- What the database is, and whether a ledger could be made in it.
