@@ -6,6 +6,7 @@ key is handed to the scrubber before anybody else sees it and is never part of a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -22,6 +23,8 @@ MIN_LENGTH: Final = 16
 MAX_LENGTH: Final = 128
 COMMAND_TIMEOUT_S: Final = 10.0
 """Time for a key command: enough for a password manager, short enough to be noticed."""
+_LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What the system says if it has no process, descriptor or memory to spare for a command."""
 RERUN_S: Final = 30.0
 """Least time between two runs of a key command, so that refusals do not become a loop of runs."""
 PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
@@ -135,6 +138,8 @@ class KeySource:
         self._began_at: float | None = None
         """When reading began, on the boot clock; None while nothing is being read."""
         self._ran_at = float("-inf")
+        self._is_owed = False
+        """True if no thread, process or descriptor could be had to read it: the next who asks tries again."""
         self._waiting: list[Waiter] = []
         name = "key_file" if self._file else "key_command" if self._command else "client_key"
         self._origin = settings.origin(name)
@@ -152,7 +157,8 @@ class KeySource:
 
     def get(self) -> Secret | None:
         """Return the key to use now; waits while it is being read, None if there is none."""
-        if self._signature is not None and self._began_at is None and self._has_changed():
+        is_due = self._is_owed or (self._signature is not None and self._has_changed())
+        if is_due and self._began_at is None:
             self._begin()
         if self._began_at is not None:
             waiter = self._engine.waiter()
@@ -176,6 +182,7 @@ class KeySource:
 
     def _begin(self) -> None:
         self._began_at = self._ran_at = self._engine.now()
+        self._is_owed = False
         self._engine.spawn(self._read)
 
     def _read(self) -> None:
@@ -194,6 +201,7 @@ class KeySource:
         except KeyFault as fault:
             self._complain(str(fault))
         except Exception as error:
+            self._is_owed = isinstance(error, OSError)
             # The type only: the text may hold the output.
             self._complain(f"reading it failed ({type(error).__name__})")
         finally:
@@ -342,6 +350,8 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _LACKS:
+            raise
         reason = getattr(error, "strerror", None) or "it cannot be run"
         raise KeyFault(f"the command {escape(hide_keys(words[0]))} cannot be started ({reason})") from None
     assert process.stdout is not None  # asked for above

@@ -24,6 +24,7 @@ process come up as exceptions. Everything runs in the engine's thread, so nothin
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from bridge.core.model import (
@@ -387,7 +388,8 @@ class Lifecycle:
         unknown = answers.local_ending("outcome_unknown", UNKNOWN)
         if job.is_theirs or (isinstance(interruption, Draining) and job.has_begun):
             if job.is_begun:
-                self._withdraw(job, None)
+                with suppress(Lost):
+                    self._withdraw(job, None)
             # Somebody else will end it.
             job.durable = False
             return unknown, not job.is_theirs

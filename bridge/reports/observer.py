@@ -179,7 +179,7 @@ class Observer:
         if date is None:
             return
         now, wall = self.now(), self._engine.wall()
-        if self._skew.learn(date, now, wall):
+        if self._skew.learn(date, now, wall, exchange.elapsed_s):
             self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
 
     def tell_pauses(self, events: Iterable[PauseEvent]) -> None:

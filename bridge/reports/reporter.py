@@ -247,6 +247,10 @@ class Reporter:
             return
         for requester in staying:
             self._unseat(job, requester)
+            if self._lifecycle.is_stopped:
+                self._respond(requester, job.task.task_id, answers.local_ending("shutting_down"))
+        if self._lifecycle.is_stopped:
+            return
         staying[0].is_joined = False
         self._start(self._make_job(job.task, job.method, job.key, job.window, job.facts), staying)
 

@@ -20,8 +20,13 @@ class ClockSkew:
         self._date = ""
         self._upstream = 0.0
 
-    def learn(self, date: str, now: float, wall: float) -> bool:
-        """Take note of a Date header; True if the difference is worth telling and was not told yet."""
+    def learn(self, date: str, now: float, wall: float, lasted_s: float = 0.0) -> bool:
+        """Take note of a Date header; True if the difference is worth telling and was not told yet.
+
+        Args:
+            lasted_s: seconds from the request to here. The header may be as old, if this process was stopped
+                since it was written: then what is known already is believed as far as it can be true.
+        """
         if date != self._date:  # all answers of one second say the same
             from email.utils import parsedate_to_datetime  # slow to load, and the start needs none of it
 
@@ -31,8 +36,11 @@ class ClockSkew:
                 return False
             self._date = date
         # A header names the second that has begun; its middle is the best guess.
-        self._offset_s = self._upstream + 0.5 - now
         skew_s = wall - self._upstream - 0.5
+        if lasted_s > TOLERATED_S:
+            known_s = self.skew_s(now, wall) or 0.0
+            skew_s = min(max(known_s, skew_s - lasted_s), skew_s)
+        self._offset_s = wall - skew_s - now
         if abs(skew_s) <= TOLERATED_S or abs(skew_s - self._told_s) <= TOLERATED_S:
             return False
         self._told_s = skew_s

@@ -19,6 +19,9 @@ from bridge.engine import Engine, NoResources, TimedOut
 PIECE_BYTES: Final = 16 * 1024
 """Received at once: the most that one TLS record holds."""
 
+LATE_PIECES: Final = 8
+"""Pieces that a connection may still take in after the time is over, if they have come: a whole answer."""
+
 LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What the system says if this machine has no descriptor or memory to spare."""
 
@@ -55,7 +58,7 @@ class SocketStream:
         family: ``socket.AF_INET`` or ``socket.AF_INET6``.
     """
 
-    __slots__ = ("_now", "_pending", "_poller", "_readiness", "_sock")
+    __slots__ = ("_late", "_now", "_pending", "_poller", "_readiness", "_sock")
 
     def __init__(self, engine: Engine, family: int) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -64,6 +67,7 @@ class SocketStream:
         self._now = engine.now
         self._readiness = engine.readiness(sock.fileno())
         self._pending: Callable[[], int] | None = None
+        self._late = 0
         self._poller = None
         if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
             self._poller = select.poll()
@@ -148,8 +152,9 @@ class SocketStream:
 
     def is_stale(self) -> bool:
         """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""
-        if self._pending is not None and self._pending():
-            return True
+        return bool(self._pending is not None and self._pending()) or self._is_readable()
+
+    def _is_readable(self) -> bool:
         if self._poller is not None:
             return bool(self._poller.poll(0))
         return bool(select.select([self._sock], [], [], 0)[0])
@@ -162,9 +167,14 @@ class SocketStream:
 
     def _wait_readable(self, until: float) -> None:
         # Looked at here: what is ready again and again would win against any timer.
-        if self._now() >= until:
+        if self._now() < until:
+            with suppress(TimedOut):
+                self._readiness.wait_readable(until)
+                return
+        # The process or the machine may have slept, and what has come meanwhile is not to be thrown away.
+        if self._late == LATE_PIECES or not self._is_readable():
             raise TimedOut("nothing more came in time")
-        self._readiness.wait_readable(until)
+        self._late += 1
 
     def _wait_writable(self, until: float) -> None:
         if self._now() >= until:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream.streams import LACKS, SocketStream
+from bridge.upstream.streams import LACKS, LATE_PIECES, SocketStream
 
 Pair = tuple[SocketStream, socket.socket]
 
@@ -104,16 +105,33 @@ class Ready:
 
 
 def test_what_is_ready_does_not_win_against_the_moment(engine: Engine, pair: Pair) -> None:
-    """However much lies ready to be read or can be written, no deadline is passed by it."""
+    """However much lies ready to be read or can be written, no deadline is passed by more than an answer."""
     stream, peer = pair
-    peer.sendall(b"abc")
+    peer.sendall(b"x" * 40)
     stream._readiness = Ready()  # type: ignore[assignment]
+    late = [stream.receive(1, engine.now()) for _ in range(LATE_PIECES)]
     with pytest.raises(TimedOut):
-        stream.receive(10, engine.now())
+        stream.receive(1, engine.now())
     fail(stream, *[BlockingIOError(errno.EAGAIN, "full")] * 3)
     with pytest.raises(TimedOut):
         stream.send_all(b"x", engine.now())
-    assert stream.receive(10, engine.now() + 5.0) == b"abc"
+    assert stream.receive(40, engine.now() + 5.0) == b"x" * (40 - len(late))
+
+
+def test_what_came_while_nobody_ran_is_read(engine: Engine, pair: Pair) -> None:
+    """An answer that has come while the process was stopped counts, though its time is over."""
+    stream, peer = pair
+    until = engine.now() + 0.1
+
+    def stop() -> None:
+        peer.sendall(b"answer")
+        time.sleep(0.3)
+
+    engine.call_soon(stop)
+    assert stream.receive(10, until) == b"answer"
+    assert engine.now() > until
+    with pytest.raises(TimedOut):
+        stream.receive(10, until)
 
 
 def test_receiving_ends_in_time(engine: Engine, pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -527,20 +528,29 @@ def test_endless_output_is_cut(desk: Desk) -> None:
     assert "far more" in desk.reason()
 
 
-def test_a_lack_of_threads_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be had there is no key, the event says why, and the next reload may work."""
+@pytest.mark.parametrize("lacking", ["thread", "process", "another reason"])
+def test_what_was_not_read_for_want_of_resources_is_read_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """Without a thread or a process there is no key, and an event says why; the next who asks has it."""
+    number = errno.EACCES if lacking == "another reason" else errno.EAGAIN
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(keys, "RERUN_S", 0.0)
-    with monkeypatch.context() as lacking:
-        lacking.setattr(desk.engine, "run_in_thread", refuse)
+    with monkeypatch.context() as scarce:
+        place: tuple[Any, str] = (
+            (desk.engine, "run_in_thread") if lacking == "thread" else (subprocess, "Popen")
+        )
+        scarce.setattr(*place, refuse)
         source = desk.source(command=f"echo {KEY}")
         assert source.get() is None
-    assert "OSError" in desk.reason()
-    source.reload()
-    assert revealed(source) == KEY
+    if lacking == "another reason":
+        assert os.strerror(number) in desk.reason()
+        assert source.get() is None
+    else:
+        assert "BlockingIOError" in desk.reason()
+        assert revealed(source) == KEY
 
 
 def test_reload_runs_the_command_again_but_not_in_a_loop(

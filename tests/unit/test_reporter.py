@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Begin, Claim, Exchange, Listing, Look, Prune, Record, Resume, Sweep
+from bridge.core.model import (
+    Begin,
+    Claim,
+    Exchange,
+    Listing,
+    Look,
+    Prune,
+    Record,
+    Recorded,
+    Resume,
+    Sweep,
+    Withdraw,
+)
 from bridge.core.redact import Secret
 from bridge.reports.answers import Answer
 from tests.world import (
@@ -431,6 +443,45 @@ def test_stop_tells_begun_from_never_begun(world: World) -> None:
     assert error(begun[0])["code"] == -32002
     assert (error(waiting[0])["code"], error(waiting[0])["retryable"]) == (-32032, True)
     assert error(bridge.ask(3))["code"] == -32032
+
+
+def test_who_joins_a_cancelled_report_is_answered_at_the_stop(world: World) -> None:
+    """A request that would begin anew after another one's cancel does not, once the process ends."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    world.run(1)
+    cancelled = bridge.report(2, name=("c",))
+    world.run(0.1)
+    bridge.service.cancel(("c",))
+    joined = bridge.report(2)
+    bridge.engine.call_soon(bridge.service.stop)
+    world.run(1)
+    assert error(cancelled[0])["code"] == -32800
+    assert (error(joined[0])["code"], error(joined[0])["outcome"]) == (-32032, "not_sent")
+    assert bridge.service.is_idle()
+
+
+def test_stop_of_a_report_that_another_bridge_has_taken_over(world: World, monkeypatch: Any) -> None:
+    """At the stop a beginning may be another bridge's by now: then it is left, and the answer is unknown."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER])
+    begins, ledger_call = [], bridge.ledger.call
+
+    def call(op: Any) -> Any:
+        if isinstance(op, Withdraw):
+            return Recorded("lost", None)
+        result = ledger_call(op)
+        if isinstance(op, Begin):
+            begins.append(op)
+            bridge.service.stop()
+        return result
+
+    monkeypatch.setattr(bridge.ledger, "call", call)
+    got = bridge.report(1)
+    world.run(5)
+    assert len(begins) == 1
+    assert (error(got[0])["code"], bridge.bugs) == (-32002, [])
 
 
 def test_verdict_after_the_stop_is_still_recorded(world: World) -> None:
