@@ -19,7 +19,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no account, no network
 	@$(BIN)/report-bridge demo
