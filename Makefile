@@ -19,7 +19,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generat
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no account, no network
 	@$(BIN)/report-bridge demo
@@ -47,9 +47,10 @@ clients-log: # beside the Python tests, so their words come at the end
 
 check-pythons: $(VENV)/.stamp ## what a Python can break, on every promised one that is found (see scripts/tools.py)
 	@$(BIN)/python scripts/tools.py
-	@for python in $$($(BIN)/python scripts/tools.py --pythons); do \
-		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && echo "check: Python $$version" && \
-		$(MAKE) --no-print-directory check-this-python VENV=$(VENV)/py$$version PYTHON=$$python || exit 1; done
+	@failed=; for python in $$($(BIN)/python scripts/tools.py --pythons); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); echo "check: Python $$version"; \
+		$(MAKE) --no-print-directory check-this-python VENV=$(VENV)/py$$version PYTHON=$$python || failed="$$failed $$version"; \
+		done; test -z "$$failed" || { echo "check: failed on Python$$failed" >&2; exit 1; }
 
 check-this-python: $(VENV)/.stamp
 	$(BIN)/report-bridge demo > $(VENV)/demo.log || { cat $(VENV)/demo.log; exit 1; }
