@@ -140,10 +140,10 @@ class SimStore(SqliteStore):
                 return [Swept((), ())]
         return super().transact(operations)
 
-    def ask(self, task: Task, method: str | None = None) -> Known:
+    def _ask(self, task: Task, method: str | None) -> Known:
         if self.disk is not None:
             self.disk.enter(self.process, False, self.busy_s)
-        return super().ask(task, method)
+        return super()._ask(task, method)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         if self.disk is not None:

@@ -360,8 +360,8 @@ def check_rest(world: World, process: Process) -> None:
         "unanswered": conversation.unanswered,
         "open reports": conversation._open_reports,
         "waiting for the ledger": len(process.app.methods._waiting),
-        "owed": process.app.ledger._outbox.owed,
-        "held": len(process.app.ledger._outbox._held),
+        "owed": process.app.ledger._failover.outbox.owed,
+        "held": len(process.app.ledger._failover.outbox.held),
         "backlog": process.output.backlog,
         "attempts": len(process.flying),
     }

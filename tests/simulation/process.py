@@ -14,7 +14,7 @@ from bridge.core.model import Exchange
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop
-from bridge.ledger.port import Store
+from bridge.ledger.sqlite import SqliteStore
 from bridge.ops.log import Log
 from bridge.settings import Settings
 from bridge.settings.table import TABLE
@@ -215,9 +215,18 @@ class SimApp(App):
     def _warm_up(self) -> None:
         self._client_now()
 
-    def _open_store(self, path: str | None, machine: str, instance: str) -> Store:
+    def _open_file(self, path: str | None, machine: str, instance: str) -> SqliteStore:
         SimStore.arriving = self.process
-        return _open(SimStore, path, self, machine, instance)  # type: ignore[return-value]
+        return SimStore.open(
+            path,
+            policy=self._policy,
+            machine=machine,
+            boot_clock=self.engine.now,
+            wall_clock=self.engine.wall,
+            instance=instance,
+            boot_id=self._boot_id,
+            random_bytes=self.engine.random_bytes,
+        )
 
     def send(self, method: str, key: Secret, task_id: int, **moments: Any) -> Exchange:
         process = self.process
@@ -229,21 +238,6 @@ class SimApp(App):
             raise
         process.end_attempt(attempt, exchange.failure)
         return exchange
-
-
-def _open(cls: type[SimStore], path: str | None, app: SimApp, machine: str, instance: str) -> SimStore:
-    store = cls.open(
-        path,
-        policy=app._policy,
-        machine=machine,
-        boot_clock=app.engine.now,
-        wall_clock=app.engine.wall,
-        instance=instance,
-        boot_id=lambda: app.process.host.boot_id,
-        random_bytes=app.engine.random_bytes,
-    )
-    assert isinstance(store, SimStore)
-    return store
 
 
 class SimServer(Server):
