@@ -148,4 +148,5 @@ def open_store(settings: Settings) -> Store:
         boot_clock=clock.now,
         wall_clock=clock.wall,
         busy_s=_BUSY_S,
+        trusts_clock=True,
     )

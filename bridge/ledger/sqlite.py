@@ -31,7 +31,7 @@ _IN_USE: Final = (
 
 
 class SqliteStore:
-    """A ledger in SQLite; fits `bridge.ledger.store.Store`. Made by `SqliteStore.open`.
+    """A ledger in SQLite; fits `bridge.ledger.port.Store`. Made by `SqliteStore.open`.
 
     Thread safety: none. One thread at a time, which need not be the one that opened it.
     """
@@ -60,6 +60,7 @@ class SqliteStore:
         self._boot_clock, self._wall_clock = clocks
         self._owners = owners
         self._is_alone = True
+        self._trusts_clock = False
         self._batch = SqliteBatch(connection, policy, owners)
         self._batch.durable = self.durable
         self._is_closed = False
@@ -90,6 +91,7 @@ class SqliteStore:
         wall_clock: Callable[[], float],
         busy_s: float = 2.0,
         private_directory: bool = False,
+        trusts_clock: bool = False,
         instance: str | None = None,
         boot_id: Callable[[], str | None] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
@@ -106,6 +108,7 @@ class SqliteStore:
             wall_clock: UNIX seconds.
             busy_s: seconds to wait for a lock of another process.
             private_directory: True if the file's directory is the program's own and may be repaired.
+            trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
             instance: the name of this bridge, if it has one already.
             boot_id: names this boot.
             random_bytes: chance, for names and secrets.
@@ -131,6 +134,7 @@ class SqliteStore:
         store = cls(connection, path, policy, (boot_clock, wall_clock), owners)
         store._is_alone = not any(mark in ("", owners.mark) for mark in neighbours)
         store._busy_s = busy_s
+        store._trusts_clock = trusts_clock
         if prepared is not None:
             store._identity = prepared.identity
             store.notices.extend(prepared.notices)
@@ -253,7 +257,7 @@ class SqliteStore:
             self.clock_offset_s, first_wall = map(float, known)
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
             (newest,) = execute(before, (first_wall,)).fetchone()
-            if newest is not None and first_wall - newest > _DAY_S:
+            if newest is not None and first_wall - newest > _DAY_S and not self._trusts_clock:
                 # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
                 self._batch.pruned_from = first_wall + _DAY_S
 
