@@ -51,17 +51,30 @@ def run(args: Any) -> int:
     log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
     for name, fields in settings.notices:
         log.event(name, **fields)
-    return Server(settings, log, scrubber).run()
+    on_terminal = os.isatty(0)
+    # Before the engine opens descriptors of its own, which would take the numbers of those that are closed.
+    return Server(settings, log, scrubber, take_descriptors(), on_terminal).run()
 
 
 class Server:
-    """One bridge process, from its first byte to its exit code."""
+    """One bridge process, from its first byte to its exit code.
 
-    def __init__(self, settings: Settings, log: Log, scrubber: Scrubber) -> None:
+    Args:
+        descriptors: private copies of standard input and output.
+        on_terminal: a person types.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        scrubber: Scrubber,
+        descriptors: tuple[int, int],
+        on_terminal: bool = False,
+    ) -> None:
         from bridge.server.conversation import Conversation
         from bridge.server.methods import WAITS
 
-        on_terminal = self.is_on_terminal()
         self._settings = settings
         self._log = log
         self._on_terminal = on_terminal
@@ -69,7 +82,9 @@ class Server:
         log.attach(engine)
         self._news = engine.waiter()
         """Where the main greenlet waits for room to read, and for the end."""
-        self._reader, self._outlet = self.open_streams(engine, self._news.wake, self._on_stdout_gone)
+        self._reader, self._outlet = self.open_streams(
+            engine, descriptors, self._news.wake, self._on_stdout_gone
+        )
         self._app = app = self.make_app(settings, log, scrubber, engine)
         if settings.ca_file is not None:
             app.load_client()
@@ -104,19 +119,19 @@ class Server:
 
     # --- the world: a simulation has another one ----------------------------------------------
 
-    def is_on_terminal(self) -> bool:
-        """True if a person types."""
-        return os.isatty(0)
-
     def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
         """Make the engine of this process."""
         return Engine(on_bug)
 
     def open_streams(
-        self, engine: Engine, on_room: Callable[[], object], on_lost: Callable[[int], object]
+        self,
+        engine: Engine,
+        descriptors: tuple[int, int],
+        on_room: Callable[[], object],
+        on_lost: Callable[[int], object],
     ) -> tuple[Reader, Outlet]:
-        """Take standard input and output."""
-        source, sink = take_descriptors()
+        """Read standard input and write standard output."""
+        source, sink = descriptors
         return Reader(engine, source), Outlet(sink, engine, on_room=on_room, on_lost=on_lost)
 
     def make_app(self, settings: Settings, log: Log, scrubber: Scrubber, engine: Engine) -> App:

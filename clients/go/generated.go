@@ -81,6 +81,7 @@ const (
 	LedgerStateNewer       LedgerState = "newer"
 	LedgerStateReplaced    LedgerState = "replaced"
 	LedgerStateUnreachable LedgerState = "unreachable"
+	LedgerStateOpening     LedgerState = "opening"
 )
 
 // Outcome: What became of a report. `accepted`: taken. `refused`: certainly refused. `unknown`: may

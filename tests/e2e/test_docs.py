@@ -84,7 +84,6 @@ NOT_RUN: Final = {
     ("docs/operations.md", "/var/log/report-bridge.log {"): "configuration of logrotate",
     ("docs/performance.md", "make bench"): "measures for minutes, and wants the machine for itself",
     ("docs/simulator.md", "report-bridge simulate ["): "a synopsis; its flags are looked up in the parser",
-    ("clients/go/README.md", "go mod edit"): "for a module of the reader's; clients/go/interop does the same",
     ("clients/python/README.md", "bridge = report_bridge"): "test_python_client.py does the same",
     (
         "docs/shipping.md",

@@ -246,10 +246,7 @@ class SimServer(Server):
     def __init__(self, process: Process, settings: Settings) -> None:
         self.process = process
         scrubber = Scrubber()
-        super().__init__(settings, SimLog(process, scrubber), scrubber)
-
-    def is_on_terminal(self) -> bool:
-        return False
+        super().__init__(settings, SimLog(process, scrubber), scrubber, (-1, -1))
 
     def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
         process = self.process
@@ -262,7 +259,7 @@ class SimServer(Server):
         process.engine = Engine(note, loop, process.host)
         return process.engine
 
-    def open_streams(self, engine: Engine, on_room: Any, on_lost: Any) -> Any:
+    def open_streams(self, engine: Engine, descriptors: Any, on_room: Any, on_lost: Any) -> Any:
         process = self.process
         process.input, process.output = Input(process), Output(process, on_room, on_lost)
         return process.input, process.output

@@ -12,6 +12,7 @@ from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume,
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
 from bridge.engine.virtual import VirtualLoop, VirtualTime
+from bridge.ledger.port import Unavailable
 from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
@@ -352,7 +353,7 @@ def test_resume_turns_pauses_and_wakes_those_who_wait(desk: Desk) -> None:
     assert desk.ledger.asked == [Resume("https://upstream.test", "key", "k" * 32)]
     assert desk.answers == [(1, {"resumed": []})]
     assert desk.lifecycle.resumed == 1
-    desk.ledger.results[Resume] = "out of order"
+    desk.ledger.results[Resume] = Unavailable("full", "The disk is full.")
     desk.call("bridge.resume")
     assert desk.answers[1][1]["code"] == -32031
 

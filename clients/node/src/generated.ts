@@ -21,7 +21,7 @@ export type LedgerKind = "memory" | "sqlite" | "postgresql";
  * the file is not safely ours. `replaced`: the file was taken away while it was open.
  * `unreachable`: the database server does not answer. Source: the last use of the ledger.
  */
-export type LedgerState = "ok" | "full" | "readonly" | "locked" | "unreadable" | "corrupt" | "foreign" | "newer" | "replaced" | "unreachable";
+export type LedgerState = "ok" | "full" | "readonly" | "locked" | "unreadable" | "corrupt" | "foreign" | "newer" | "replaced" | "unreachable" | "opening";
 
 /**
  * What became of a report. `accepted`: taken. `refused`: certainly refused. `unknown`: may have
