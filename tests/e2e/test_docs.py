@@ -90,7 +90,6 @@ NOT_RUN: Final = {
         "python3 -m venv",
     ): "installs from the package index; test_packages.py installs the packages",
     ("docs/shipping.md", "python3 -m pip install --target"): "as above",
-    ("clients/node/README.md", "pip install"): "installs from the package index",
 }
 """Blocks that are not executed: page and first words, and why."""
 
