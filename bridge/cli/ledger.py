@@ -80,12 +80,12 @@ def _open_end(settings: Settings, place: str, make: bool) -> End:
             raise UsageError(
                 "a password on the command line can be read by others: use a service or pass file"
             )
-        from bridge.ledger.postgres_copy import PostgresEnd
+        from bridge.ledger.copying import PostgresEnd
 
         return PostgresEnd(place, settings.ledger_password, make)
     if place == MEMORY or "://" in place:
         raise UsageError("a ledger to copy is a path or a postgresql:// URL")
-    from bridge.ledger.sqlite_copy import SqliteEnd
+    from bridge.ledger.copying import SqliteEnd
 
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 

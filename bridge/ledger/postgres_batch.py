@@ -214,8 +214,7 @@ class PostgresBatch(UnitOfWork):
 
     def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
         """A page of reports, newest first, and where the next page begins."""
-        statement, values = sql.select_listing(op, op.limit + 1)
-        rows = [sql.named_row(row) for row in self._ask(statement, values)]
+        rows = [sql.named_row(row) for row in self._ask(*sql.list_statement(op, op.limit + 1))]
         page = tuple(rows[: op.limit])
         return page, page[-1].seq if len(rows) > op.limit and page else None
 

@@ -204,10 +204,8 @@ WITH saved AS (
 SELECT demand(count(*), $2::bigint) FROM saved;
 
 -- name: listing
--- A page of reports, newest first; the terms are added by bridge.ledger.postgres_rows.
-SELECT {columns}, false, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE {terms} ORDER BY r.seq DESC LIMIT $1::bigint;
+-- A page of reports, newest first; which ones is added by bridge.ledger.postgres_rows.
+SELECT {columns}, false, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: size
 -- How large the ledger is; the number of reports is an estimate until it is counted.

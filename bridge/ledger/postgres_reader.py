@@ -20,16 +20,18 @@ from bridge.ledger.postgres_rows import (
     array,
     certain,
     dump,
+    list_statement,
     load,
     named_row,
     one_pause,
-    select_listing,
+    tell,
     text,
     whole,
 )
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.postgres_trouble import POOLED, explain, trouble
+from bridge.ledger.rows import Value
 from bridge.ledger.statistics import Found, NoLedger, Reader, Tally, move
 from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, UNREADABLE, LedgerTrouble
 
@@ -82,9 +84,13 @@ def _parse(script: str) -> dict[str, str]:
 
 
 _Q: Final[Mapping[str, str]] = _parse(load("postgres_reader.sql"))
-_OF_TASK: Final = "r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[])"
-_FIND_NEWEST: Final = QUERIES["listing"].replace("{terms}", f"{_OF_TASK} AND r.current")
-_FIND_OLDER: Final = QUERIES["listing"].replace("{terms}", f"{_OF_TASK} AND NOT r.current")
+_OF_TASK: Final = (
+    "FROM reports AS r JOIN accounts AS a ON a.id = r.account_id "
+    "WHERE r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[]) AND "
+)
+_FIND: Final = QUERIES["listing"].replace("{limit}", "$1")
+_FIND_NEWEST: Final = _FIND.replace("{rest}", f"{_OF_TASK} r.current")
+_FIND_OLDER: Final = _FIND.replace("{rest}", f"{_OF_TASK} NOT r.current")
 _OPEN_PAUSES: Final = f"SELECT * FROM ({QUERIES['all_pauses']}) AS a WHERE a.state <> 'closed'"
 
 
@@ -185,13 +191,13 @@ class PostgresReader(Reader):
             return found
 
     def ask(
-        self, statement: str, values: Sequence[str] = (), is_slow: bool = False
+        self, statement: str, values: Sequence[Value] = (), is_slow: bool = False
     ) -> list[list[str | None]]:
         """Run one statement that changes nothing."""
-        found = self._ask(statement, [value.encode() for value in values], COUNT_S if is_slow else QUICK_S)
+        found = self._ask(statement, tell(values), COUNT_S if is_slow else QUICK_S)
         return [list(map(text, row)) for row in found]
 
-    def tally(self, statement: str, values: Sequence[str]) -> Tally:
+    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
         tally: Tally = (Counter(), Counter(), Counter())
         for many, which, *told in self.ask(_TALLY.format(statement), values, True):
@@ -206,21 +212,9 @@ class PostgresReader(Reader):
 
     # --- lists -------------------------------------------------------------------------------
 
-    def count(self, listing: Listing, most: int | None = None) -> int:
-        """How many reports a listing has, whatever its limit."""
-        statement, values = select_listing(listing._replace(before_seq=None), 0)
-        part = statement[statement.index("FROM reports") : statement.rindex(" ORDER BY ")]
-        if most is None:
-            # The first value would be the limit; without one the server may count on several processors.
-            values[0], counted = None, f"SELECT count(*) {part} AND $1::bigint IS NULL"
-        else:
-            values[0] = str(most).encode()
-            counted = f"SELECT count(*) FROM (SELECT 1 {part} LIMIT $1::bigint) AS counted"
-        return int(certain(self._ask(counted, values, COUNT_S)[0][0]))
-
     def page(self, listing: Listing) -> tuple[Row, ...]:
         """The first reports of a listing, newest first."""
-        return _to_rows(self._ask(*select_listing(listing, listing.limit), LIST_S))
+        return _to_rows(self._ask(*list_statement(listing, listing.limit), LIST_S))
 
     def find(self, task_id: int, endpoint: str | None) -> Found:
         """The reports of a task id."""

@@ -10,8 +10,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import ACCEPTED, OUTCOMES, Listing, PauseState, Row
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode, from_pause, from_row, to_pause, to_row
+from bridge.core.model import Listing, PauseState, Row
+from bridge.ledger.rows import (
+    COLUMNS,
+    PAUSE_COLUMNS,
+    Value,
+    encode,
+    from_pause,
+    from_row,
+    select_listing,
+    to_pause,
+    to_row,
+)
 
 Values = Sequence[bytes | None]
 """One row as the server tells it: text in UTF-8, or None."""
@@ -170,38 +180,14 @@ def one_pause(values: Values) -> PauseState:
 
 # --- lists -----------------------------------------------------------------------------------
 
-_BY_TIME: Final = "FROM (SELECT seq FROM reports WHERE recorded_wall"
 
-
-def select_listing(listing: Listing, limit: int) -> tuple[str, list[bytes | None]]:
+def list_statement(listing: Listing, limit: int) -> tuple[str, list[bytes | None]]:
     """The statement and its values for one page of reports, newest first."""
-    terms = ["true"]
-    values: list[bytes | None] = [str(limit).encode()]
+    rest, values = select_listing(listing)
+    mark = f"${len(values) + 1}"
+    return QUERIES["listing"].replace("{rest}", rest).replace("{limit}", mark), tell([*values, limit])
 
-    def mark(value: str | float, kind: str) -> str:
-        values.append(str(value).encode())
-        return f"${len(values)}::{kind}"
 
-    if listing.endpoint is not None:
-        terms.append(f"a.endpoint = {mark(listing.endpoint, 'text')}")
-    if listing.before_seq is not None:
-        terms.append(f"r.seq < {mark(listing.before_seq, 'bigint')}")
-    if listing.since_wall is not None:
-        # Numbers are given before the commit, so they and time need not agree; an index finds where
-        # to stop. OFFSET 0 keeps the planner from walking the whole table in the order of numbers.
-        since = mark(repr(float(listing.since_wall)), "float8")
-        terms.append(f"r.seq >= (SELECT min(seq) {_BY_TIME} >= {since} OFFSET 0) AS s)")
-        terms.append(f"r.recorded_wall + 0 >= {since}")
-    if listing.until_wall is not None:
-        until = mark(repr(float(listing.until_wall)), "float8")
-        terms.append(f"r.seq <= (SELECT max(seq) {_BY_TIME} < {until} OFFSET 0) AS s)")
-        terms.append(f"r.recorded_wall + 0 < {until}")
-    if listing.outcome is not None:
-        outcome = listing.outcome if listing.outcome in OUTCOMES else ""
-        # Spelled out, since a parameter would not prove that the partial index holds every match.
-        terms.append(f"r.outcome = '{outcome}'")
-        if outcome != ACCEPTED:
-            terms.append("r.outcome <> 'accepted'")
-    if listing.method is not None:
-        terms.append(f"r.method = {mark(listing.method, 'text')}")
-    return QUERIES["listing"].replace("{terms}", " AND ".join(terms)), values
+def tell(values: Iterable[Value]) -> list[bytes | None]:
+    """Values as the server reads them."""
+    return [str(value).encode() for value in values]

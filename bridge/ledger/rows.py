@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import Facts, PauseKey, PauseState, Row, Task, Window
+from bridge.core.model import ACCEPTED, OUTCOMES, Facts, Listing, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON as it is stored: ASCII, compact. One encoder, because making one costs more than using it."""
@@ -25,6 +25,9 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
+
+Value = str | int | float
+"""What a statement is given."""
 
 _MEMO_SIZE: Final = 1024
 _memo: dict[tuple[Any, ...], str] = {}
@@ -111,3 +114,39 @@ def from_pause(state: PauseState) -> tuple[Any, ...]:
     """The columns of a pause."""
     (rule, subject), name, cause, streak, recent, *rest = state
     return (subject, rule, name, cause, streak, encode(recent) if recent else "[]", *rest)
+
+
+def select_listing(listing: Listing) -> tuple[str, list[Value]]:
+    """The rest of a statement that lists reports, for every store: all after the columns, but the order.
+
+    A value's place in the list is the number of its mark. Numbers of reports are given before the commit and
+    the clock may have jumped, so they and time need not agree; an index finds where to stop. What is added to
+    a column keeps an index from being used: left alone, a store walks the table until one report fits.
+    """
+    terms = ["a.id = r.account_id"]
+    values: list[Value] = []
+
+    def add(term: str, value: Value, kind: str) -> None:
+        values.append(value)
+        terms.append(term.format(f"CAST(${len(values)} AS {kind})"))
+
+    if listing.endpoint is not None:
+        add("a.endpoint = {}", listing.endpoint, "text")
+    if listing.before_seq is not None:
+        add("r.seq < {}", listing.before_seq, "bigint")
+    by_time = "FROM reports WHERE recorded_wall"
+    if listing.since_wall is not None:
+        since = f"r.seq >= (SELECT min(seq + 0) {by_time} >= {{0}}) AND r.recorded_wall + 0 >= {{0}}"
+        add(since, float(listing.since_wall), "float8")
+    if listing.until_wall is not None:
+        until = f"r.seq <= (SELECT max(seq + 0) {by_time} < {{0}}) AND r.recorded_wall + 0 < {{0}}"
+        add(until, float(listing.until_wall), "float8")
+    if listing.outcome is not None:
+        outcome = listing.outcome if listing.outcome in OUTCOMES else ""
+        # Spelled out, since a parameter would not prove that the partial index holds every match.
+        terms.append(f"r.outcome = '{outcome}'")
+        if outcome != ACCEPTED:
+            terms.append("r.outcome <> 'accepted'")
+    if listing.method is not None:
+        add("r.method = {}", listing.method, "text")
+    return f"FROM reports AS r CROSS JOIN accounts AS a WHERE {' AND '.join(terms)}", values

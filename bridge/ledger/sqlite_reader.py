@@ -17,7 +17,7 @@ from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
 from bridge.ledger import sqlite_driver as sqlite3
-from bridge.ledger.rows import PAUSE_COLUMNS, to_pause, to_row
+from bridge.ledger.rows import PAUSE_COLUMNS, Value, to_pause, to_row
 from bridge.ledger.statistics import Found, NoLedger, Reader, Rows, Tally, move
 from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
 
@@ -87,19 +87,17 @@ class SqliteReader(Reader):
         except sqlite3.Error as error:
             raise sqlite_file.translate(error, writing=False) from error
 
-    def ask(self, statement: str, values: Sequence[str] = (), is_slow: bool = False) -> Rows:
+    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
         with self._reading() as execute:
-            found: Rows = execute(
-                statement, {str(nth): value for nth, value in enumerate(values, 1)}
-            ).fetchall()
+            found: Rows = execute(statement, sql.named(values)).fetchall()
             return found
 
-    def tally(self, statement: str, values: Sequence[str]) -> Tally:
+    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Count the reports that a statement selects: a GROUP BY would sort a million rows three times."""
         tally: Tally = (Counter(), Counter(), Counter())
         with self._reading() as execute:
-            found = iter(execute(statement, _named(values)))
+            found = iter(execute(statement, sql.named(values)))
             while rows := list(islice(found, _CHUNK)):
                 hours, methods, outcomes, codes, causes, accounts, ages, latencies = zip(*rows, strict=True)
                 tally[0].update(zip(hours, methods, outcomes, codes, causes, strict=True))
@@ -109,21 +107,10 @@ class SqliteReader(Reader):
 
     # --- lists -------------------------------------------------------------------------------
 
-    def count(self, listing: Listing, most: int | None = None) -> int:
-        """How many reports a listing has, whatever its limit."""
-        statement, values = sql.select_listing(
-            listing._replace(before_seq=None), -1 if most is None else most
-        )
-        start, end = statement.index(" FROM "), statement.index(" ORDER BY ")
-        bounded = f"SELECT count(*) FROM (SELECT 1{statement[start:end]} LIMIT :limit)"
-        with self._reading() as execute:
-            return int(execute(bounded, values).fetchone()[0])
-
     def page(self, listing: Listing) -> tuple[Row, ...]:
         """The first reports of a listing, newest first."""
         with self._reading() as execute:
-            found = execute(*sql.select_listing(listing, listing.limit)).fetchall()
-        return tuple(to_row(values, values[-2], values[-1]) for values in found)
+            return sql.list_rows(execute, listing, listing.limit)
 
     def find(self, task_id: int, endpoint: str | None) -> Found:
         """The reports of a task id."""
@@ -193,10 +180,6 @@ class SqliteReader(Reader):
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""
         self._connection.close()
-
-
-def _named(values: Sequence[str]) -> dict[str, str]:
-    return {str(nth): value for nth, value in enumerate(values, 1)}
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.core.redact import Secret
 from bridge.ledger.port import EventRow
+from bridge.ledger.rows import Value, select_listing
 from bridge.ledger.trouble import LedgerTrouble
 
 MAX_AGE_S: Final = 600
@@ -128,21 +129,14 @@ class Reader(Protocol):
     """What the stores spell differently: how ``hour`` and ``age`` are cut to whole numbers, and how ``cause``
     and ``status`` are found in the detail."""
 
-    def ask(self, statement: str, values: Sequence[str] = (), is_slow: bool = False) -> Rows:
+    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing, in a transaction of its own."""
 
-    def tally(self, statement: str, values: Sequence[str]) -> Tally:
+    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Count the reports that a statement selects; its columns are those of `_REPORTS`."""
 
     def page(self, listing: Listing) -> tuple[Row, ...]:
         """The first reports of a listing, newest first, at most ``limit``."""
-
-    def count(self, listing: Listing, most: int | None = None) -> int:
-        """How many reports a listing has, whatever its limit.
-
-        Args:
-            most: count no further than this; None counts all.
-        """
 
     def find(self, task_id: int, endpoint: str | None) -> Found:
         """The reports of a task id."""
@@ -165,6 +159,17 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""
+
+    def count(self, listing: Listing, most: int | None = None) -> int:
+        """How many reports a listing has, whatever its limit.
+
+        Args:
+            most: count no further than this; None counts all.
+        """
+        rest, values = select_listing(listing._replace(before_seq=None))
+        if most is not None:
+            rest = f"FROM (SELECT 1 {rest} LIMIT {most:d}) AS counted"
+        return int(self.ask(f"SELECT count(*) {rest}", values, True)[0][0])
 
     def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
         """The reports of a listing, newest first, in pages of at most ``limit``; all of them."""

@@ -29,15 +29,13 @@ from bridge.core.model import (
 )
 from bridge.core.redact import Secret
 from bridge.ledger import postgres_schema, postgres_trouble
-from bridge.ledger.copying import STEP, NotCopied, copy
+from bridge.ledger.copying import STEP, NotCopied, PostgresEnd, SqliteEnd, copy
 from bridge.ledger.postgres import PostgresStore
-from bridge.ledger.postgres_copy import PostgresEnd
 from bridge.ledger.postgres_link import Link, connect
 from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.postgres_rows import QUERIES, array
 from bridge.ledger.postgres_schema import Migration, split_script
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.sqlite_copy import SqliteEnd
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 from tests.fleet import Ledger, Relay

@@ -28,9 +28,9 @@ from bridge.core.model import (
 )
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
+from bridge.ledger.copying import SqliteEnd
 from bridge.ledger.owners import Owners
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.sqlite_copy import SqliteEnd
 from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
