@@ -168,10 +168,10 @@ class App:
         self.engine.call_at(self.engine.now() + _WARM_UP_S, lambda: self.engine.spawn(self._warm_up))
 
     def _warm_up(self) -> None:
-        prepare("report.params")
         try:
+            prepare("report.params")
             self._client_now().warm_up()
-        except (OSError, ValueError):
+        except (OSError, ImportError, ValueError):
             # The first attempt will meet the same trouble and tell of it.
             return
         calm_collector()
@@ -192,7 +192,7 @@ class App:
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.lifecycle.Ports`."""
-        client = self._client or self._client_now()
+        client = self._client or self._client_or_lack()
         # It may have been forgotten among many keys, and an answer may repeat it.
         self._scrubber.learn(key)
         exchange = client.send(method, self._body(key, task_id), until=until, leave_by=leave_by, fresh=fresh)
@@ -251,6 +251,17 @@ class App:
                 for waiter in waiting:
                     waiter.wake()
         return self._client
+
+    def _client_or_lack(self) -> Client:
+        try:
+            return self._client_now()
+        except (OSError, ImportError) as error:
+            try:
+                os.close(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                # It was not to be had for want of descriptors, and will be when there are some.
+                raise NoResources("no descriptor to load the client with") from error
+            raise
 
     def _load_client(self) -> None:
         from bridge.upstream.client import Client, report_body

@@ -73,7 +73,7 @@ class Failover:
         now: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self._open_primary = open_primary
+        self._open_primary: Callable[[str], Store] = open_primary or open_memory
         self._open_memory = open_memory
         self._accounts = accounts
         self._name_instance = name_instance
@@ -107,11 +107,7 @@ class Failover:
 
     def _open(self) -> None:
         self.condition.instance = self._name_instance()
-        if self._open_primary is None:
-            self.condition.primary = self._open_memory(self.condition.instance)
-            self._accounts.settle(self.condition.primary.secret, self.condition.primary.clock_offset_s)
-            self.condition.view = View(self.condition.primary, self._accounts)
-        elif not self._open_again() and self.condition.view is None:
+        if not self._open_again() and self.condition.view is None:
             assert self.outbox.memory is not None  # accounts need a secret, and the service a timeline
 
     def _open_second(self) -> MemoryStore:
@@ -126,7 +122,6 @@ class Failover:
         return self._now() + self._accounts.offset_s - max(0.0, self._wall() - wall)
 
     def _open_again(self) -> bool:
-        assert self._open_primary is not None
         try:
             store = self._open_primary(self.condition.instance)
         except LedgerTrouble as trouble:

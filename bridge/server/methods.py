@@ -19,10 +19,12 @@ from bridge.engine import Engine
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.answers import rfc3339
 from bridge.reports.job import Report, Requester
+from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.reports.reporter import Reporter
-from bridge.rpc.dispatcher import PENDING, Method
+from bridge.reports.window import UNANCHORED_FIRST_S
+from bridge.rpc.dispatcher import PENDING, Failure, Method
 from bridge.rpc.schemas import Refused, check
 from bridge.server.conversation import Context, never_admitted
 
@@ -125,9 +127,17 @@ class Methods:
 
     def _report_as(self, name: str) -> Method:
         def report(context: Context, params: dict[str, Any]) -> Any:
-            given = _checked("report.params", params)
+            try:
+                given = _checked("report.params", params)
+            except OSError:
+                # What checks them is loaded when it is first needed, and this machine may lack a descriptor.
+                if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
+                    raise
+                self._waiting[context] = None
+                self._engine.spawn(self._try_again, report, context, params)
+                return PENDING
             key = self._given_key(given)
-            report = Report(
+            asked = Report(
                 name,
                 given["taskId"],
                 key,
@@ -136,13 +146,25 @@ class Methods:
                 given.get("languagePool"),
             )
             if key is not None and self._ledger.is_open:
-                self._submit(context, report)
+                self._submit(context, asked)
             else:
                 self._waiting[context] = None
-                self._engine.spawn(self._submit_later, context, report)
+                self._engine.spawn(self._submit_later, context, asked)
             return PENDING
 
         return report
+
+    def _try_again(self, report: Method, context: Context, params: dict[str, Any]) -> None:
+        """Call a method once more, unless who asked has been answered meanwhile."""
+        self._engine.sleep(SCARCE_S)
+        if context in self._waiting:
+            del self._waiting[context]
+            try:
+                report(context, params)
+            except BridgeError as error:
+                context.settle(Failure(error.code, error.message, error.data))
+            except Exception as bug:
+                context.fail(bug)
 
     def _submit(self, context: Context, report: Report) -> None:
         self._reporter.submit(report, Requester(context.answer, context.name, context.received_at))

@@ -748,10 +748,36 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
     assert scene.events[-1][1]["owed"] == 1
 
 
+def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
+    """A start without a descriptor for anything is over when there are some, in memory too."""
+    scene = Scene()
+    stores = [OSError(24, "Too many open files")] * 2
+
+    def open_scarce(name: str) -> Any:
+        if stores:
+            raise stores.pop()
+        return open_memory(scene.times, True, name)
+
+    failover = Failover(
+        None, open_scarce, Accounts(), name_instance=lambda: INSTANCE, require=False,
+        tell=lambda name, fields: scene.events.append((name, fields)), on_bug=scene.on_bug, retry_s=1.0,
+        now=lambda: scene.times.boot, wall=lambda: scene.times.wall,
+    )  # fmt: skip
+    failover.open()
+    assert not failover.condition.is_guarded
+    scene.times.move(1.5)
+    failover.tend()
+    assert failover.condition.is_guarded
+    assert failover.run([claim()])[0].status == "new"
+    assert scene.names == ["ledger_memory", "ledger_recovered"]
+    assert [type(error) for error in scene.bugs] == [OSError, OSError]
+    failover.close()
+
+
 def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     """An unexpected exception while opening leaves the service working in memory."""
     scene = Scene()
-    scene.failover._open_primary = lambda: 1 / 0  # type: ignore[assignment]
+    scene.failover._open_primary = lambda _: 1 / 0  # type: ignore[assignment,return-value]
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
     assert scene.failover.condition.trouble is not None
