@@ -290,7 +290,9 @@ def _delays(world: World, begin: float, end: float, process: Process) -> float:
         ):
             held += act.more["lasts_s"]
     # Opening the ledger in a crowd takes its time.
-    return float(held + 5 * world.plan.setup["opening_s"] + 10 * world.plan.setup["commit_s"])
+    opening_s: float = world.plan.setup["opening_s"]
+    commit_s: float = world.plan.setup["commit_s"]
+    return held + 5 * opening_s + 10 * commit_s
 
 
 def check_causes(world: World, story: Story) -> None:

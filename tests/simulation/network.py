@@ -154,6 +154,8 @@ class Network:
         dice = self.dice("connect", process.slot)
         fate = self._choose(dice, lambda fates: fates[0] in NOT_REACHED)
         takes_s = self._rtt_s * dice.between(0.8, 1.5)
+        if self._choose(dice, lambda fates: "slow" in fates):
+            takes_s += dice.between(0.0, 2.9)
         self.world.log("connect", process.name, fate)
         if fate == "lacking":
             raise NoResources("no descriptor")
