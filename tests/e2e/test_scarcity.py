@@ -1,18 +1,13 @@
-"""A machine that lacks descriptors while reports are asked for, and has them again."""
+"""A machine that lacks descriptors while reports are asked for, and has them again. Linux: prlimit."""
 
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from collections.abc import Callable
 
-import pytest
-
 from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit and /proc")
 
 
 def limit_descriptors(bridge: Talk, most: int) -> None:

@@ -764,7 +764,8 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
         now=lambda: scene.times.boot, wall=lambda: scene.times.wall,
     )  # fmt: skip
     failover.open()
-    assert not failover.condition.is_guarded
+    is_guarded = failover.condition.is_guarded
+    assert not is_guarded
     scene.times.move(1.5)
     failover.tend()
     assert failover.condition.is_guarded
