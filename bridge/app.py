@@ -320,6 +320,7 @@ class App:
             boot_clock=self.engine.now,
             wall_clock=self.engine.wall,
             instance=instance,
+            random_bytes=self.engine.random_bytes,
         )
 
     def _hint_at_proxy(self) -> None:

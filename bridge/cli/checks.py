@@ -21,7 +21,8 @@ from bridge.core.redact import Scrubber
 from bridge.core.resources import load_json
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
-from bridge.ledger.statistics import NoLedger, Reader, open_reader
+from bridge.ledger.reading import open_reader
+from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, describe
 

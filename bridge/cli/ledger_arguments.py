@@ -15,7 +15,8 @@ from bridge.core.exits import REFUSED, ConfigError, ExitError
 from bridge.core.model import OUTCOMES
 from bridge.core.text import escape
 from bridge.engine.clock import SystemClock
-from bridge.ledger.statistics import NoLedger, Reader, open_reader
+from bridge.ledger.reading import open_reader
+from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database, mask_password

@@ -242,7 +242,7 @@ class PostgresEnd(End):
         with translated():
             found = identify(self._link)
             if found.version < VERSION and make:
-                found = migrate(self._link)
+                found = migrate(self._link, os.urandom)
         if found.version == 0:
             raise trouble(READONLY)
         if found.is_newer:

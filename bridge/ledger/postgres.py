@@ -57,6 +57,7 @@ class PostgresStore:
         instance: str,
         busy_s: float,
         grace_s: float,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self.kind = "postgres"
         self.durable = True
@@ -70,7 +71,9 @@ class PostgresStore:
         """Longest wait for another bridge's lock."""
         self._wall_clock = clocks[1]
         neighbours = Neighbours(grace_s)
-        self._session = Session(url, password, instance, neighbours, clocks, self._tell_time, busy_s)
+        self._session = Session(
+            url, password, instance, neighbours, clocks, self._tell_time, busy_s, random_bytes
+        )
         self._batch = PostgresBatch(policy, instance, neighbours, self._wall_clock)
         self._is_careful = False
         self._is_committing = False
@@ -89,6 +92,7 @@ class PostgresStore:
         instance: str | None = None,
         busy_s: float = STATEMENT_S,
         grace_s: float = GRACE_S,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> PostgresStore:
         """Open a ledger, making its tables if they are missing.
 
@@ -103,14 +107,14 @@ class PostgresStore:
             instance: the name that this process had before, so that its rows stay its own.
             busy_s: seconds to wait for a lock of another bridge.
             grace_s: seconds that a neighbour without a session still counts as alive.
+            random_bytes: chance, for names and secrets.
 
         Raises:
             LedgerTrouble: it can be neither made nor read.
         """
         clocks = (boot_clock, wall_clock)
-        store = cls(
-            url, password, policy, clocks, instance or name_instance(None, os.urandom), busy_s, grace_s
-        )
+        name = instance or name_instance(None, random_bytes)
+        store = cls(url, password, policy, clocks, name, busy_s, grace_s, random_bytes)
         session = store._session
         session.open()
         store.durable = store._batch.durable = session.durable

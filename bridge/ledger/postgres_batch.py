@@ -15,7 +15,7 @@ from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.rows import to_pause, to_row
+from bridge.ledger.rows import to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 
 _Q: Final = sql.QUERIES
@@ -140,14 +140,9 @@ class PostgresBatch(UnitOfWork):
         wanted = {(self.account_ids[task.endpoint, task.account], task.task_id): task for task in tasks}
         for row in rows:
             values = sql.report_values(row)
-            entry = self._enter(values, wanted[values[1], values[2]])
+            entry = self.enter(values, wanted[values[1], values[2]])
             if entry.row.owner not in (None, self.instance):
                 self._judge(entry.row.owner or "", row[sql.WIDTH] == b"t")
-
-    def _enter(self, values: list[Any], task: Task) -> Entry:
-        row = to_row(values, task.endpoint, task.account)
-        entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
-        return entry
 
     def account_id(self, task: Task) -> int:
         """The number of an account; a new one was made before."""
@@ -202,7 +197,7 @@ class PostgresBatch(UnitOfWork):
             endpoint, account = sql.certain(row[-2]), sql.certain(row[-1])
             values = sql.report_values(row)
             self.account_ids[endpoint, account] = values[1]
-            entries.append(self._enter(values, Task(endpoint, account, values[2])))
+            entries.append(self.enter(values, Task(endpoint, account, values[2])))
         return entries
 
     def end_sweep(self) -> None:
@@ -212,11 +207,9 @@ class PostgresBatch(UnitOfWork):
         """The pauses of an endpoint that are not closed."""
         return [sql.one_pause(row[:-1]) for row in self._ask(_Q["open_pauses"], [endpoint.encode()])]
 
-    def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
-        """A page of reports, newest first, and where the next page begins."""
-        rows = [sql.named_row(row) for row in self._ask(*sql.list_statement(op, op.limit + 1))]
-        page = tuple(rows[: op.limit])
-        return page, page[-1].seq if len(rows) > op.limit and page else None
+    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first."""
+        return tuple(map(sql.named_row, self._ask(*sql.list_statement(op, limit))))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""

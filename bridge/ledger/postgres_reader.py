@@ -21,7 +21,7 @@ from bridge.ledger.postgres_rows import (
     certain,
     dump,
     list_statement,
-    load,
+    load_statements,
     named_row,
     one_pause,
     tell,
@@ -77,13 +77,7 @@ _TALLY: Final = """
 million groups and sort a million reports thrice."""
 
 
-def _parse(script: str) -> dict[str, str]:
-    """The statements of the script by name. The first line of each says what it is for."""
-    parts = (part.partition("\n") for part in script.split("-- name: ")[1:])
-    return {name.strip(): rest.partition("\n")[2].strip().rstrip(";") for name, _, rest in parts}
-
-
-_Q: Final[Mapping[str, str]] = _parse(load("postgres_reader.sql"))
+_Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
 _OF_TASK: Final = (
     "FROM reports AS r JOIN accounts AS a ON a.id = r.account_id "
     "WHERE r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[]) AND "

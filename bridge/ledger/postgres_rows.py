@@ -79,10 +79,10 @@ def load(name: str) -> str:
     return read(os.path.join(os.path.dirname(__file__), name)).decode("utf-8")
 
 
-def _parse(script: str) -> dict[str, str]:
-    """The statements of a script by name. The first line of each says what it is for."""
+def load_statements(script: str) -> dict[str, str]:
+    """The statements of a script beside this module by name. The first line of each says what it is for."""
     found: dict[str, str] = {}
-    for part in script.split("-- name: ")[1:]:
+    for part in load(script).split("-- name: ")[1:]:
         name, _, rest = part.partition("\n")
         _, _, statement = rest.partition("\n")
         for key, text in _PARTS.items():
@@ -91,7 +91,7 @@ def _parse(script: str) -> dict[str, str]:
     return found
 
 
-QUERIES: Final[Mapping[str, str]] = _parse(load("postgres_queries.sql"))
+QUERIES: Final[Mapping[str, str]] = load_statements("postgres_queries.sql")
 """Name -> statement."""
 
 

@@ -5,7 +5,7 @@ Never changes a schema that is not a ledger. Imported by the PostgreSQL ledger a
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge.ledger.postgres_link import Link, ServerRefused, Statement
@@ -62,8 +62,11 @@ def identify(link: Link) -> Found:
     return Found(int(certain(version)), int(certain(oldest)))
 
 
-def migrate(link: Link) -> Found:
+def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
     """Run the scripts that are missing, in one transaction, alone; what the database has then.
+
+    Args:
+        random_bytes: chance, for the secret of a new ledger.
 
     Raises:
         LedgerTrouble: it cannot be done; nothing was changed.
@@ -87,7 +90,7 @@ def migrate(link: Link) -> Found:
             values = [str(number).encode(), str(migration.oldest_writer).encode()]
             link.run([(QUERIES["add_version"], values)])
         if found.version == 0:
-            link.run([(QUERIES["add_secret"], [os.urandom(32).hex().encode()])])
+            link.run([(QUERIES["add_secret"], [random_bytes(32).hex().encode()])])
         link.run([(QUERIES["commit"], []), (QUERIES["unlock_migration"], [])])
         return identify(link)
     except ServerRefused as refusal:

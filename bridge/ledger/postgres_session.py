@@ -5,7 +5,6 @@ Knows sessions, locks of instances and clocks, and no report. Imported by `bridg
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +57,7 @@ class Session:
         clocks: of this host.
         tell_time: turns the server's time into the ledger's.
         busy_s: seconds to wait for a lock of another bridge.
+        random_bytes: chance, for the secret of a new ledger and the moment of a try.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Session:
         clocks: Clocks,
         tell_time: Times,
         busy_s: float,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self.secret = b""
         self.durable = True
@@ -84,6 +85,7 @@ class Session:
         self._neighbours = neighbours
         self._boot_clock, self._wall_clock = clocks
         self._tell_time = tell_time
+        self._random_bytes = random_bytes
         self._link: Link | None = None
         self._why_lost = trouble(UNREADABLE)
         self._lost_at = 0.0
@@ -104,7 +106,7 @@ class Session:
             with translated():
                 found, is_readonly = self._set_up(link)
                 if found.version < VERSION and not is_readonly:
-                    found = migrate(link)
+                    found = migrate(link, self._random_bytes)
                 if found.version == 0:
                     raise trouble(READONLY)
                 self.is_newer = found.is_newer
@@ -251,7 +253,7 @@ class Session:
             if self._come_back():
                 return BEAT_S
             # Not all at the same moment.
-            self._retry_at = time.monotonic() + self._retry_s * random.uniform(0.5, 1.0)
+            self._retry_at = time.monotonic() + self._retry_s * (0.5 + self._random_bytes(1)[0] / 512)
             self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
         return max(0.0, self._retry_at - time.monotonic())
 

@@ -141,12 +141,7 @@ class SqliteBatch(UnitOfWork):
             else:
                 found = self._execute(_FIND_MANY, (account_id, encode(list(numbers))))
             for values in found:
-                self._enter(values, numbers[values[2]])
-
-    def _enter(self, values: Sequence[Any], task: Task) -> Entry:
-        row = to_row(values, task.endpoint, task.account)
-        entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
-        return entry
+                self.enter(values, numbers[values[2]])
 
     def _find_account(self, task: Task) -> int | None:
         name = (task.endpoint, task.account)
@@ -196,11 +191,9 @@ class SqliteBatch(UnitOfWork):
         """The pauses of an endpoint that are not closed."""
         return [to_pause(values) for values in self._execute(OPEN_PAUSES, (endpoint,)).fetchall()]
 
-    def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
-        """A page of reports, newest first, and where the next page begins."""
-        rows = list_rows(self._execute, op, op.limit + 1)
-        page = rows[: op.limit]
-        return page, page[-1].seq if len(rows) > op.limit and page else None
+    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first."""
+        return list_rows(self._execute, op, limit)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -211,7 +204,7 @@ class SqliteBatch(UnitOfWork):
         self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (self.instance,)).fetchall()]
         dead = [owner for owner in self._listed if not self.is_alive(owner)]
         found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
-        return [self._enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
+        return [self.enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
 
     def _name_of(self, account_id: int) -> tuple[str, str]:
         names = self._names.get(account_id)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
-from bridge.core.redact import Secret
 from bridge.ledger.port import EventRow
 from bridge.ledger.rows import Value, select_listing
 from bridge.ledger.trouble import LedgerTrouble
@@ -288,33 +287,6 @@ def _decode(
 
 class NoLedger(Exception):
     """There is nothing to read. The text is a sentence for people."""
-
-
-def open_reader(ledger: str, boot_s: float, wall: float, password: Secret | None = None) -> Reader:
-    """Open the ledger of the settings for reading.
-
-    Args:
-        ledger: ``memory``, a ``postgresql://`` URL or a path.
-        boot_s: seconds since boot now, suspend included.
-        wall: UNIX seconds now.
-        password: for a server, one that the usual sources do not have.
-
-    Raises:
-        NoLedger: there is none, or none that can be read from outside.
-        LedgerTrouble: it is there and cannot be read.
-    """
-    if ledger == "memory":
-        raise NoLedger(
-            "The ledger is kept in memory, so only the running bridge can read it: "
-            "call bridge.listReports there, or name a file with --ledger."
-        )
-    if "://" in ledger:
-        from bridge.ledger.postgres_reader import PostgresReader
-
-        return PostgresReader.open(ledger, password, wall)
-    from bridge.ledger.sqlite_reader import SqliteReader
-
-    return SqliteReader.open(ledger, boot_s, wall)
 
 
 def move(state: PauseState, by_s: float) -> PauseState:

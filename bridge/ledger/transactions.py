@@ -370,7 +370,9 @@ def look(work: UnitOfWork, op: Look) -> Row | None:
 def listing(work: UnitOfWork, op: Listing) -> tuple[tuple[Row, ...], int | None]:
     """A page of reports, newest first, and where the next page begins."""
     work.flush()
-    return work.list_page(op)
+    rows = work.list_rows(op, op.limit + 1)
+    page = rows[: op.limit]
+    return page, page[-1].seq if len(rows) > op.limit and page else None
 
 
 def list_pauses(work: UnitOfWork, op: Pauses) -> tuple[PauseState, ...]:

@@ -29,7 +29,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import encode_told
+from bridge.ledger.rows import encode_told, to_row
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -131,9 +131,15 @@ class UnitOfWork(ABC):
     def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
         """The pauses of an endpoint that are not closed."""
 
+    def enter(self, values: Sequence[Any], task: Task) -> Entry:
+        """Take a report that was read: its columns, then its revision."""
+        row = to_row(values, task.endpoint, task.account)
+        entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
+        return entry
+
     @abstractmethod
-    def list_page(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
-        """A page of reports, newest first, and where the next page begins."""
+    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first, whatever its own limit."""
 
     @abstractmethod
     def events(self, seq: int) -> tuple[EventRow, ...]:

@@ -12,7 +12,8 @@ import pytest
 from bridge.core.model import Listing
 from bridge.ledger import postgres_reader
 from bridge.ledger.postgres_reader import PostgresReader
-from bridge.ledger.statistics import NoLedger, Reader, Span, open_reader
+from bridge.ledger.reading import open_reader
+from bridge.ledger.statistics import NoLedger, Reader, Span
 from bridge.ledger.trouble import LedgerTrouble
 from tests.ledgers import START, ServerLedger
 from tests.pgserver import PgServer

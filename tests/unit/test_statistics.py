@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from bridge.core.model import OUTCOMES, Listing
 from bridge.ledger.postgres_reader import PostgresReader
+from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite_reader import SqliteReader
-from bridge.ledger.statistics import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span, open_reader
+from bridge.ledger.statistics import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.reports.methods import methods
 from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, FileLedger, MadeLedger, make_of
