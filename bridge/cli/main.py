@@ -72,10 +72,19 @@ def _run(words: list[str]) -> int:
         raise UsageError(explain_unknown_command(first))
     from bridge.cli.flags import parse_arguments, read_plain_flags
 
+    if name == DEFAULT and not os.isatty(0):
+        from signal import SIGINT, signal
+
+        # A child leaves it to its parent, also before it serves. Then it is told, and the second one drains.
+        signal(SIGINT, _leave_to_parent)
     plain = read_plain_flags(words) if name == DEFAULT else None
     args = parse_arguments(name, words) if plain is None else plain
     code: int = import_module(COMMANDS[name].module).run(args)
     return code
+
+
+def _leave_to_parent(*_: object) -> None:
+    """Ignore a signal. Not as SIG_IGN, which would be handed on to children."""
 
 
 def overview() -> str:

@@ -202,6 +202,33 @@ def test_the_first_interrupt_of_a_child_is_ignored(talk: Start, simulator: Simul
     assert ended.stderr.count("sigint_ignored") == 1
 
 
+def test_an_interrupt_before_a_child_serves_is_left_to_the_parent(clean_environment: Path) -> None:
+    """Somebody who interrupts the parent while the bridge is still being loaded does not end the bridge."""
+    code = (
+        "import builtins, os, signal, sys\n"
+        "real = builtins.__import__\n"
+        "def load(name, *rest):\n"
+        "    if name == 'bridge.settings':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = load\n"
+        "sys.argv = ['report-bridge', 'serve', '--sandbox']\n"
+        "from bridge.cli.main import run\n"
+        "run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=b'{"jsonrpc":"2.0","id":1,"method":"bridge.info"}\n',
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT)},
+    )
+    assert json.loads(done.stdout)["result"]["sandbox"] is True
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_signal_ends_a_bridge_whose_client_does_not_read(talk: Start, clean_environment: Path) -> None:
     """Answers that nobody reads do not keep a stopped bridge alive."""
     source, sink = os.pipe()

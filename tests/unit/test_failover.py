@@ -49,6 +49,11 @@ UNGUARDED = sorted(set(SENTENCES) - READABLE)
 REFUSED = Ending("refused", 1, "key_refused")
 
 
+def fail_oddly(_: str) -> Any:
+    """Fail as nothing that is expected does."""
+    raise ZeroDivisionError
+
+
 class Scene:
     """A pair over a shaky store, with clocks that move by hand."""
 
@@ -751,11 +756,11 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
 def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
     """A start without a descriptor for anything is over when there are some, in memory too."""
     scene = Scene()
-    stores = [OSError(24, "Too many open files")] * 2
+    faults = [OSError(24, "Too many open files")] * 2
 
     def open_scarce(name: str) -> Any:
-        if stores:
-            raise stores.pop()
+        if faults:
+            raise faults.pop()
         return open_memory(scene.times, True, name)
 
     failover = Failover(
@@ -764,11 +769,10 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
         now=lambda: scene.times.boot, wall=lambda: scene.times.wall,
     )  # fmt: skip
     failover.open()
-    is_guarded = failover.condition.is_guarded
-    assert not is_guarded
+    guarded = [failover.condition.is_guarded]
     scene.times.move(1.5)
     failover.tend()
-    assert failover.condition.is_guarded
+    assert [*guarded, failover.condition.is_guarded] == [False, True]
     assert failover.run([claim()])[0].status == "new"
     assert scene.names == ["ledger_memory", "ledger_recovered"]
     assert [type(error) for error in scene.bugs] == [OSError, OSError]
@@ -778,7 +782,7 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
 def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     """An unexpected exception while opening leaves the service working in memory."""
     scene = Scene()
-    scene.failover._open_primary = lambda _: 1 / 0  # type: ignore[assignment,return-value]
+    scene.failover._open_primary = fail_oddly
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
     assert scene.failover.condition.trouble is not None
