@@ -49,8 +49,10 @@ def find_pythons() -> Mapping[str, str]:
 def _candidates(version: str) -> Iterator[Path]:
     for folder in os.get_exec_path():
         yield Path(folder, f"python{version}")
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"), reverse=True)
+    # Its folder is the one of the shims on the search path, wherever the home is.
+    shims = [Path(folder).parent for folder in os.get_exec_path() if Path(folder).name == "shims"]
+    for pyenv in (Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"), *shims):
+        yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"), reverse=True)
 
 
 def find_postgres() -> str | None:
