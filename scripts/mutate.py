@@ -36,21 +36,26 @@ from scripts.mutants import Mutant, apply, find_mutants
 ROOT = Path(__file__).resolve().parents[1]
 SUMMARY = ROOT / "docs" / "mutants.md"
 TARGET = 0.9
-_NAMES = ("service", "window", "recovery", "agenda", "pauses", "mutants_retry", "mutants_runway")
+_NAMES = ("reporter", "window", "recovery", "admission", "attempts", "pauses", "retry", "skew")
 _REPORTS = [f"tests/unit/test_{name}.py" for name in _NAMES]
+_LIVES = [*_REPORTS, "tests/contract/test_report_machine.py", "tests/contract/test_two_bridges.py"]
 _LEDGER = ["tests/contract/test_ledger_store.py", "tests/unit/test_recovery.py"]
-_LEDGER += ["tests/contract/test_ledger_batch.py", "tests/unit/test_mutants_ledger.py"]
+_LEDGER += ["tests/contract/test_ledger_batch.py", "tests/unit/test_ledger_moments.py"]
+_LEDGER += ["tests/contract/test_ledger_clocks.py"]
 PLAN = {
     "bridge/reports/verdict.py": ["tests/unit/test_verdict.py", "tests/contract/test_verdict_oracle.py"],
     "bridge/reports/window.py": _REPORTS,
     "bridge/reports/retry.py": _REPORTS,
     "bridge/reports/pauses.py": _REPORTS,
-    "bridge/reports/runway.py": _REPORTS,
-    "bridge/reports/tower.py": [*_REPORTS, "tests/contract/test_report_machine.py"],
-    "bridge/reports/service.py": [*_REPORTS, "tests/contract/test_report_machine.py"],
-    "bridge/ledger/sqlite_steps.py": _LEDGER,
-    "bridge/ledger/steps.py": _LEDGER,
-    "bridge/ledger/sqlite_rows.py": _LEDGER,
+    "bridge/reports/skew.py": _REPORTS,
+    "bridge/reports/admission.py": _REPORTS,
+    "bridge/reports/job.py": _LIVES,
+    "bridge/reports/lifecycle.py": _LIVES,
+    "bridge/reports/reporter.py": _LIVES,
+    "bridge/ledger/sqlite_batch.py": _LEDGER,
+    "bridge/ledger/transactions.py": _LEDGER,
+    "bridge/ledger/work.py": _LEDGER,
+    "bridge/ledger/rows.py": _LEDGER,
 }
 """Module -> the tests that must notice."""
 _OPTIONS = ["-x", "-q", "-k", "not postgres", "--tb=line", "-p", "no:cacheprovider", "--basetemp=scratch"]
