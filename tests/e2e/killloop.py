@@ -310,7 +310,10 @@ class KillLoop:
             nonlocal looked_at, is_empty
             if time.monotonic() - looked_at > 0.25:
                 looked_at = time.monotonic()
-                is_empty = self._select("SELECT count(*) FROM reports WHERE state <> 'done'")[0][0] == 0
+                # The first bridges may all have been killed before one of them had made the ledger.
+                is_made = self._select("SELECT count(*) FROM sqlite_master WHERE name = 'reports'")[0][0] == 1
+                open_ = "SELECT count(*) FROM reports WHERE state <> 'done'"
+                is_empty = is_made and self._select(open_)[0][0] == 0
             return is_empty and not any(bot.pending for bot in self._bots if bot is not None)
 
         self._loop(is_settled, time.monotonic() + patience_s)

@@ -82,6 +82,8 @@ BLOCKS: Final = read_blocks()
 NOT_RUN: Final = {
     ("docs/operations.md", "docker run"): "needs a container engine",
     ("docs/operations.md", "/var/log/report-bridge.log {"): "configuration of logrotate",
+    ("docs/ledger.md", "reports, methods -->"): "a drawing",
+    ("docs/simulation.md", "make simulate SEED"): "tests/simulation runs the same, and some take minutes",
     ("docs/performance.md", "make bench"): "measures for minutes, and wants the machine for itself",
     ("docs/simulator.md", "report-bridge simulate ["): "a synopsis; its flags are looked up in the parser",
     ("clients/python/README.md", "bridge = report_bridge"): "test_python_client.py does the same",

@@ -24,6 +24,7 @@ REGRESSIONS = {
 """Seeds that found a fault of the program, and which."""
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("first", range(1, SEEDS, PART))
 def test_every_rule_holds_in_every_world(first: int) -> None:
     """No seed breaks a rule of the contract."""
@@ -32,6 +33,7 @@ def test_every_rule_holds_in_every_world(first: int) -> None:
         assert result.broken == [], f"make simulate SEED={seed}"
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_what_was_found_stays_mended(seed: int) -> None:
     """A seed that once found a fault passes."""
@@ -59,6 +61,7 @@ def test_same_seed_gives_the_same_run() -> None:
         assert run_seeds(str(python), "2") == told, python
 
 
+@pytest.mark.timeout(900)
 def test_failing_run_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a planted fault a seed fails, and what is left of it fails still and has fewer faults and acts."""
     monkeypatch.setattr("bridge.reports.lifecycle.STALE_S", -1.0)
