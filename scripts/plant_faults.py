@@ -29,6 +29,8 @@ class Plant(NamedTuple):
     path: str
     old: str
     new: str
+    having: str = ""
+    """Only seeds with such a fault are run: others could not find it."""
 
 
 _R = REPORTS
@@ -74,7 +76,7 @@ PLANTS: Final = (
     Plant("a task may have three sends", "bridge/core/model.py", "MAX_SENDS: Final = 2", "MAX_SENDS: Final = 3"),
     Plant("F4: a second attempt may use a kept connection", _R + "lifecycle.py",
           "fresh=retrying or job.wants_fresh", "fresh=job.wants_fresh"),
-    Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self._pool.let_go()\n            raise", "pass\n            raise"),
+    Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self._pool.let_go()\n            raise", "pass\n            raise", "nat"),
     Plant("a Retry-After is not heeded", _R + "retry.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
     Plant("a lost request counts as never sent", "bridge/upstream/adapter.py", "        call.is_sent = True\n", ""),
     Plant("what was perhaps taken is forgotten by the next verdict", _R + "verdict.py",
@@ -98,15 +100,15 @@ PLANTS: Final = (
     Plant("a begun report is adopted as if nothing had left", LEDGER + "transactions.py",
           "perhaps=row.perhaps or was_sending,", "perhaps=row.perhaps,"),
     Plant("an adopted attempt is no send", LEDGER + "transactions.py",
-          "sends=min(row.sends + was_sending, MAX_SENDS),\n        perhaps", "sends=row.sends,\n        perhaps"),
+          "sends=min(row.sends + was_sending, MAX_SENDS),\n        perhaps", "sends=row.sends,\n        perhaps", "kill"),
     Plant("who owns a report is not looked at", LEDGER + "work.py",
           "entry.row.owner == self.instance else None", "entry.row.owner is not None else None"),
     Plant("a begun report of the dead ends as not sent", _R + "pauses.py",
-          'if row.perhaps or row.state == "sending":', "if False:"),
+          'if row.perhaps or row.state == "sending":', "if False:", "kill"),
     Plant("what was perhaps taken may end as not sent", LEDGER + "transactions.py",
-          "if ending.outcome == NOT_SENT and row.perhaps:\n        # What", "if False:\n        # What"),
+          "if ending.outcome == NOT_SENT and row.perhaps:\n        # What", "if False:\n        # What", "kill"),
     Plant("what another boot left keeps its window", LEDGER + "work.py",
-          "return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window", "return row.window"),
+          "return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window", "return row.window", "power"),
     Plant("a joined request is not told that it is one", _R + "reporter.py", "        requester.is_joined = True\n        self._seat", "        self._seat"),
     Plant("a begun report is cancelled", _R + "reporter.py",
           "begun = job.has_begun or job.is_theirs or job.is_sending", "begun = False"),
@@ -117,7 +119,7 @@ PLANTS: Final = (
     Plant("reports behind a full queue are forgotten", "bridge/server/conversation.py",
           "self._engine.call_soon(self._unpark)", "pass"),
     Plant("a report that another bridge has is never looked at again", _R + "lifecycle.py",
-          "job.pause(self._ledger.now() + WATCH_S)", "job.pause(self._ledger.now() + 1000.0)"),
+          "job.pause(self._ledger.now() + WATCH_S)", "job.pause(self._ledger.now() + 1000.0)", "kill"),
     # pauses
     Plant("pauses that end by themselves are not heeded", _R + "pauses.py",
           "elif state.ends_at is None or now < state.ends_at:", "elif state.ends_at is None:"),
@@ -127,7 +129,7 @@ PLANTS: Final = (
           "return PauseState(key, OPEN, ends_at=0.0)", "return PauseState(key)"),
     Plant("several reports probe at one time", _R + "pauses.py", "waiting = waiting or state\n", "pass\n"),
     Plant("F6: a pause keeps the times of a wrong clock", _R + "pauses.py",
-          "if rule is None or rule.max_s is None or state.ends_at is None:\n            return state", "if True:\n            return state"),
+          "if rule is None or rule.max_s is None or state.ends_at is None:\n            return state", "if True:\n            return state", "power"),
     Plant("a refusal of the key proves it", _R + "pauses.py",
           "if verdict.has_verdict and verdict.pause not in _DISPROVING:", "if verdict.has_verdict:"),
     Plant("twice as many refusals open a quality pause", _R + "pauses.py",
@@ -141,17 +143,17 @@ PLANTS: Final = (
     # the ledger's bad days
     Plant("R3: a queue of bridges counts as a foreign lock", LEDGER + "sqlite.py", "QUEUE: Final = 5", "QUEUE: Final = 1"),
     Plant("owed outcomes are not written at the end", LEDGER + "failover.py",
-          "        if self.condition.trouble is not None:\n            self._heal(self._busy_s)\n        while", "        while"),
+          "        if self.condition.trouble is not None:\n            self._heal(self._busy_s)\n        while", "        while", "disk"),
     Plant("what memory learnt about pauses is not told to the ledger", LEDGER + "outbox.py",
-          "answers = view.transact([*lessons, *truths])", "answers = [*[None] * len(lessons), *view.transact(truths)]"),
+          "answers = view.transact([*lessons, *truths])", "answers = [*[None] * len(lessons), *view.transact(truths)]", "disk"),
     Plant("what is committed in memory is called durable", LEDGER + "fallback.py",
           "answer = answer._replace(durable=told and self._condition.keeps)", "answer = answer._replace(durable=True)"),
     Plant("an owed outcome is dropped", LEDGER + "outbox.py",
           "            self.hold(task, before)\n            if after", "            if after"),
     Plant("a locked ledger is asked all the same", LEDGER + "failover.py",
-          "self.condition.is_readable = self.condition.primary is not None and trouble.kind not in SILENT", "self.condition.is_readable = True"),
+          "self.condition.is_readable = self.condition.primary is not None and trouble.kind not in SILENT", "self.condition.is_readable = True", "disk"),
     Plant("the end of trouble is not noticed", LEDGER + "failover.py",
-          "            if started_at >= self._retry_at:", "            if False:"),
+          "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
           "if isinstance(states, Unavailable | Failed):\n            raise", "if not isinstance(states, tuple):\n            raise"),
     Plant("the key is logged", "bridge/app.py",
@@ -182,17 +184,18 @@ def main() -> int:
                 missed += 1
                 continue
             path.write_text(text.replace(plant.old, plant.new, 1), encoding="utf-8")
-            found = find(copy, args.seeds, args.seconds)
+            found = find(copy, plant.having, args.seeds, args.seconds)
             path.write_text(text, encoding="utf-8")
             missed += found.startswith("not found")
             print(f"| {plant.name} | `{plant.path.removeprefix('bridge/')}` | {found} |", flush=True)
     return 1 if missed else 0
 
 
-def find(copy: Path, seeds: int, seconds: float) -> str:
+def find(copy: Path, having: str, seeds: int, seconds: float) -> str:
     """Run seeds until one fails; says which, and what was noticed."""
     began_at = time.monotonic()
     command = [sys.executable, "-m", "tests.simulation", "1", "--count", str(seeds), "--no-shrink"]
+    command += ["--having", having] if having else []
     environ = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=seconds)

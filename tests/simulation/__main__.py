@@ -23,6 +23,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument(
         "--each", action="store_true", help="print the hash of every seed's run and nothing else"
     )
+    parser.add_argument("--having", help="run only seeds with a fault of this kind, such as disk or power")
     parser.add_argument("--trace", action="store_true", help="print what happens, line by line")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     args = parser.parse_args(words)
@@ -30,7 +31,10 @@ def main(words: list[str] | None = None) -> int:
         return _share(args)
     began_at, virtual_s, failed = time.monotonic(), 0.0, 0
     for seed in range(args.seed, args.seed + args.count):
-        result = simulate(make_plan(seed, args.steps), keeps=args.trace)
+        plan = make_plan(seed, args.steps)
+        if args.having and all(fault.kind != args.having for fault in plan.faults):
+            continue
+        result = simulate(plan, keeps=args.trace)
         virtual_s += result.seconds
         if args.trace:
             print("\n".join(result.lines))

@@ -80,6 +80,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     process = request.process
     memory_only = world.plan.setup["ledger"] == "memory"
     known = [a for a in story.attempts if a.left_at is not None and a.left_at < at]
+    known = [a for a in known if a.began_at >= story.since or at < story.since]
     is_blind = any(warning["kind"] == "duplicates_unguarded" for warning in data.get("warnings", ()))
     if story.is_loose or memory_only or is_blind:
         # What other bridges did meanwhile could not be known, and an ending on record is told as it is.
@@ -89,6 +90,9 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     if answer.get("error", {}).get("code") in (-32800, -32032) and outcome == "not_sent":
         # It is about this request, which was let go before anybody looked for the task.
         known = known if data["attempts"] else []
+    elif answer.get("error", {}).get("code") == -32031:
+        # Refused because the ledger cannot tell what others did.
+        known = [a for a in known if a.process is process]
     elif request.batch is not None and outcome == "not_sent" and not data.get("attempts"):
         # It was refused at once, and told when the last of the batch was done.
         known = [a for a in known if a.began_at < (request.read_at or 0.0)]

@@ -80,6 +80,7 @@ class World:
         """True once no bridge is started again."""
         setup = plan.setup
         self._boots = 1
+        self._is_off = False
         self.host = Host(self.time, 1, setup["wall"])
         self.is_crowded = setup["slots"] > 1
         self.disk = Disk(self, os.path.join(scratch, "ledger"), setup["commit_s"], setup["opening_s"])
@@ -172,7 +173,7 @@ class World:
 
     def _start(self, slot: int) -> None:
         current = self._current.get(slot)
-        if self.is_over or (current is not None and current.is_alive):
+        if self.is_over or self._is_off or (current is not None and current.is_alive):
             return
         life = sum(process.slot == slot for process in self.processes) + 1
         self.log("start", slot, life)
@@ -278,16 +279,20 @@ class World:
 
     def _cut_power(self, off_s: float, wall: float) -> None:
         for process in self._current.values():
-            self._back_s[process.slot] = off_s
             process.kill()
-        self._boots += 1
-        self.time.call_in(max(0.0, off_s - 0.0001), lambda: self._boot(wall, off_s))
+        if not self._is_off:
+            self._is_off = True
+            self.time.call_in(off_s, lambda: self._boot(wall, off_s))
 
     def _boot(self, wall: float, off_s: float) -> None:
         before = self.host.off_s
+        self._is_off = False
+        self._boots += 1
         self.host = Host(self.time, self._boots, wall)
         self.history.note_boot(wall - before, off_s)
         self.log("boot", self._boots)
+        for slot in range(self.plan.setup["slots"]):
+            self._start(slot)
 
     def _spoil_disk(self, more: dict[str, Any]) -> None:
         disk, kind = self.disk, more["kind"]
