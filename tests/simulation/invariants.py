@@ -152,7 +152,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     if pause and pause["endsAt"]:
         wall = EPOCH + at + process.host.off_s
         left_s = _seconds(pause["endsAt"]) - wall
-        if left_s > _LONGEST_S[pause["scope"]] + 5.0 and not world.history.clock_was_set:
+        if left_s > _LONGEST_S.get(pause["scope"], 0.0) + 5.0 and not world.history.clock_was_set:
             world.break_rule(f"{told}, but no such pause may last that long")
 
 
