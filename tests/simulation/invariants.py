@@ -187,6 +187,8 @@ def check_windows(world: World, story: Story) -> None:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:
                 continue
+            if world.plan.setup["queue"] < 100 and request.process is not attempt.process:
+                continue
             if request.process is not attempt.process or world.plan.setup["queue"] < 100:
                 # It must have been heard of: not by another bridge alone, and not behind a full queue.
                 if story.is_loose or world.plan.setup["ledger"] == "memory":
@@ -276,7 +278,7 @@ def _delays(world: World, begin: float, end: float, process: Process) -> float:
     held = sum(max(0.0, min(end, until) - max(begin, since)) for since, until in process.suspended)
     for fault in world.plan.faults:
         since, lasts_s = fault.at, fault.more.get("lasts_s", 0.0)
-        if fault.kind == "disk" and since < end and since + lasts_s > begin:
+        if fault.kind == "disk" and since < end and since + lasts_s + fault.more["slow_s"] > begin:
             held += 12.0 + 3 * fault.more["slow_s"]
         if fault.kind == "suspend" and since < end and since + lasts_s > begin:
             held += 12.0 + lasts_s

@@ -19,7 +19,6 @@ PART = 10
 REGRESSIONS = {
     54: "an unproven key was paused for 400 days after a boot with a clock that was ahead",
     134: "the same",
-    164: "another bridge's refusal was told of a task that was perhaps taken from this one",
     2132: "who is cancelled alone was told that the outcome is durable",
     3038: "bridge.resume met an internal error while the ledger was full",
     3092: "bridge.resume met an internal error while the ledger was read-only",
