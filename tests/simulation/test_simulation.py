@@ -63,9 +63,10 @@ def test_same_seed_gives_the_same_run() -> None:
 
 def test_failing_run_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a planted fault a seed fails, and what is left of it fails still and has fewer faults and acts."""
-    monkeypatch.setattr("bridge.reports.lifecycle.STALE_S", -1.0)
-    plan = next(plan for plan in map(make_plan, range(1, 50)) if simulate(plan).broken)
-    whole = simulate(plan)
+    monkeypatch.setattr("bridge.reports.window.REPORTABLE_S", 80.0)
+    results = (simulate(make_plan(seed)) for seed in range(1, 100))
+    whole = next(result for result in results if result.broken)
+    plan = whole.plan
     small = shrink(whole, 60)
     assert small.broken
     assert len(small.plan.acts) < len(plan.acts)
