@@ -129,7 +129,7 @@ PLANTS: Final = (
           "return PauseState(key, OPEN, ends_at=0.0)", "return PauseState(key)"),
     Plant("several reports probe at one time", _R + "pauses.py", "waiting = waiting or state\n", "pass\n"),
     Plant("F6: a pause keeps the times of a wrong clock", _R + "pauses.py",
-          "if rule is None or rule.max_s is None or state.ends_at is None:\n            return state", "if True:\n            return state", "power"),
+          "told, state = state, self.mend_times(now, state)", "told = state", "power"),
     Plant("a refusal of the key proves it", _R + "pauses.py",
           "if verdict.has_verdict and verdict.pause not in _DISPROVING:", "if verdict.has_verdict:"),
     Plant("twice as many refusals open a quality pause", _R + "pauses.py",

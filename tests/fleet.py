@@ -168,9 +168,13 @@ class Ledger:
         """Rows of a statement."""
         return self.server.sql("SET search_path = report_bridge", statement, database=self.database)
 
+    def is_made(self) -> bool:
+        """Whether a bridge has made the tables."""
+        return bool(self.select("SELECT 1 WHERE to_regclass('events') IS NOT NULL"))
+
     def count(self, terms: str = "true") -> int:
         """How many reports there are of a kind; none if nobody has made the ledger yet."""
-        if not self.select("SELECT 1 WHERE to_regclass('events') IS NOT NULL"):
+        if not self.is_made():
             return 0
         return int(self.select(f"SELECT count(*) FROM reports WHERE {terms}")[0][0])
 

@@ -149,6 +149,9 @@ class PausePolicy:
         What was written in another boot may lie in the future of this one.
         """
         rule = self._rules.get(state.key.rule)
+        if rule is None and state.ends_at is not None:
+            # Single-flight pauses nobody: it is always due.
+            return state if state.ends_at <= now else state._replace(ends_at=now)
         if rule is None or rule.max_s is None or state.ends_at is None:
             return state
         opened_at = now if state.opened_at is None else min(state.opened_at, now)

@@ -311,9 +311,8 @@ class KillLoop:
             if time.monotonic() - looked_at > 0.25:
                 looked_at = time.monotonic()
                 # The first bridges may all have been killed before one of them had made the ledger.
-                is_made = self._select("SELECT count(*) FROM sqlite_master WHERE name = 'reports'")[0][0] == 1
                 open_ = "SELECT count(*) FROM reports WHERE state <> 'done'"
-                is_empty = is_made and self._select(open_)[0][0] == 0
+                is_empty = self._is_ledger_made() and self._select(open_)[0][0] == 0
             return is_empty and not any(bot.pending for bot in self._bots if bot is not None)
 
         self._loop(is_settled, time.monotonic() + patience_s)
@@ -403,6 +402,9 @@ class KillLoop:
             if found != [("ok",)]:
                 self._damaged += 1
                 self._note(f"seed {self._plan.seed}: DAMAGED: {found}")
+
+    def _is_ledger_made(self) -> bool:
+        return self._select("SELECT count(*) FROM sqlite_master WHERE name = 'reports'")[0][0] == 1
 
     def _select(self, statement: str) -> list[Any]:
         connection = sqlite3.connect(self._ledger, timeout=60.0)

@@ -86,6 +86,9 @@ class FleetLoop(KillLoop):
     def _check_file(self) -> None:
         """The server looks after its files itself."""
 
+    def _is_ledger_made(self) -> bool:
+        return self._fleet.is_made()
+
     def _select(self, statement: str) -> list[Any]:
         rows = self._fleet.select(statement.replace("perhaps", "perhaps::int"))
         return [tuple(_typed(value) for value in row) for row in rows]

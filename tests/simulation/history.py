@@ -319,3 +319,9 @@ class History:
 def is_guard_over(world: World) -> bool:
     """True if a machine was off for so long, or its clock says so, that tasks may be forgotten."""
     return any(at_s > 80000.0 for at_s in world.history.off_s)
+
+
+def outcome_of(answer: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The outcome that an answer tells, and its members."""
+    data = answer.get("result") or answer["error"].get("data") or {}
+    return data.get("outcome"), data

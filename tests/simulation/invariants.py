@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.model import DONE
 from tests.simulation.callers import Request
-from tests.simulation.history import Story, is_guard_over
+from tests.simulation.history import Story, is_guard_over, outcome_of
 from tests.simulation.pausing import NEVER
 from tests.simulation.plan import EPOCH
+from tests.simulation.rest import check_exits, check_records
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -66,15 +67,9 @@ def check_all(world: World) -> None:
                     history.check_secret("the ledger" + suffix, file.read())
 
 
-def _outcome(answer: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The outcome that an answer tells, and its members."""
-    data = answer.get("result") or answer["error"].get("data") or {}
-    return data.get("outcome"), data
-
-
 def check_truth(world: World, story: Story, request: Request, at: float, answer: dict[str, Any]) -> None:
     """An answer says nothing but what is so."""
-    outcome, data = _outcome(answer)
+    outcome, data = outcome_of(answer)
     if outcome is None:
         return
     process = request.process
@@ -152,7 +147,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     if pause and pause["endsAt"]:
         wall = EPOCH + at + process.host.off_s
         left_s = _seconds(pause["endsAt"]) - wall
-        if left_s > _LONGEST_S[pause["scope"]] + 5.0 and not world.history.clock_was_set:
+        if left_s > _LONGEST_S.get(pause["scope"], 0.0) + 5.0 and not world.history.clock_was_set:
             world.break_rule(f"{told}, but no such pause may last that long")
 
 
@@ -191,6 +186,8 @@ def check_windows(world: World, story: Story) -> None:
         for request in story.requests:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:
+                continue
+            if world.plan.setup["queue"] < 100 and request.process is not attempt.process:
                 continue
             if request.process is not attempt.process or world.plan.setup["queue"] < 100:
                 # It must have been heard of: not by another bridge alone, and not behind a full queue.
@@ -281,7 +278,7 @@ def _delays(world: World, begin: float, end: float, process: Process) -> float:
     held = sum(max(0.0, min(end, until) - max(begin, since)) for since, until in process.suspended)
     for fault in world.plan.faults:
         since, lasts_s = fault.at, fault.more.get("lasts_s", 0.0)
-        if fault.kind == "disk" and since < end and since + lasts_s > begin:
+        if fault.kind == "disk" and since < end and since + lasts_s + fault.more["slow_s"] > begin:
             held += 12.0 + 3 * fault.more["slow_s"]
         if fault.kind == "suspend" and since < end and since + lasts_s > begin:
             held += 12.0 + lasts_s
@@ -310,6 +307,7 @@ def check_causes(world: World, story: Story) -> None:
     if len(news) > len([a for a in story.attempts if a.is_accepted]):
         world.break_rule(f"{story}: more than one request is told that it caused the send: {news}")
     for request in story.requests:
+        check_own(world, story, request)
         if request.cancelled_at is None or request.batch is not None or not request.answers:
             continue
         let_go_at, process = request.cancelled_at, request.process
@@ -322,6 +320,18 @@ def check_causes(world: World, story: Story) -> None:
         is_heard = is_quick and world.plan.setup["queue"] > 100
         if is_heard and is_alone and later and later[0].began_at < answered_at:
             world.break_rule(f"{request} was let go at {let_go_at:.3f}, but {later[0]} followed: {answer}")
+
+
+def check_own(world: World, story: Story, request: Request) -> None:
+    """A refusal on record is not told to the one request whose own attempt was perhaps taken."""
+    others = [r for r in story.requests if r is not request and r.process is request.process]
+    if others or request.read_at is None or not request.answers:
+        return
+    at, answer = request.answers[0]
+    own = [a for a in story.attempts if a.process is request.process and request.read_at <= a.began_at < at]
+    outcome = outcome_of(answer)[0]
+    if outcome in ("refused", "not_sent") and any(a.is_perhaps for a in own):
+        world.break_rule(f"{request} caused {own} and was answered {outcome} at {at:.3f} ({answer})")
 
 
 def check_row(world: World, story: Story) -> None:
@@ -350,104 +360,3 @@ def check_row(world: World, story: Story) -> None:
         world.break_rule(
             f"{story} has {row.attempts} attempts on record, {story.crashes} crashes, but {made}"
         )
-
-
-def check_rest(world: World, process: Process) -> None:
-    """A while after the last fault nothing is left to do."""
-    reporter = process.app.reporter
-    lifecycle = reporter._lifecycle
-    conversation = process.server._conversation
-    left = {
-        "jobs": len(reporter._jobs),
-        "names": len(reporter._names),
-        "used slots": world.plan.setup["concurrency"] - lifecycle._slots._free,
-        "waiting for a slot": len(lifecycle._slots._waiting),
-        "waiting for another": len(lifecycle._flight._waiting),
-        "unanswered": conversation.unanswered,
-        "open reports": conversation._open_reports,
-        "waiting for the ledger": len(process.app.methods._waiting),
-        "owed": process.app.ledger._failover.outbox.owed,
-        "held": len(process.app.ledger._failover.outbox.held),
-        "backlog": process.output.backlog,
-        "attempts": len(process.flying),
-    }
-    for what, count in left.items():
-        if count:
-            world.break_rule(f"{process.name} is not at rest: {count} {what}")
-    status = process.app.ledger.status()
-    if not status["healthy"]:
-        world.break_rule(f"{process.name} is not at rest: the ledger is {status}")
-
-
-def check_records(world: World) -> None:
-    """Records, lists and status agree, in every bridge."""
-    records: dict[tuple[str, int], dict[str, Any]] = {}
-    for request in world.history.requests:
-        if not str(request.id).startswith("end-") or not request.answers:
-            continue
-        answer = request.answers[0][1]
-        if request.method == "bridge.getReport":
-            if "error" in answer:
-                kind = answer["error"]["data"]["kind"]
-                row = world.history.story(*request.story).row
-                if kind != "report_not_found" or (row is not None and world.plan.setup["ledger"] == "file"):
-                    world.break_rule(f"{request}: {answer}")
-                continue
-            # A bridge that could not open its ledger at first names accounts in its own way until it ends.
-            record = {name: value for name, value in answer["result"].items() if name != "account"}
-            known = records.setdefault(request.story, record)
-            if known != record:
-                world.break_rule(f"two records of one report: {known} and {record}")
-            row = world.history.story(*request.story).row
-            told = (record["outcome"], record["attempts"], record["method"])
-            is_told = row is None or told == (row.outcome, row.attempts, row.method)
-            if not is_told and not world.history.story(*request.story).is_loose:
-                world.break_rule(f"{record} is shown, but {row} was committed")
-    for request in world.history.requests:
-        if request.id == "end-list" and request.answers:
-            listed = request.answers[0][1]["result"]["reports"]
-            listed = [
-                {name: value for name, value in record.items() if name != "account"} for record in listed
-            ]
-            for record in records.values():
-                if record not in listed and world.plan.setup["ledger"] == "file":
-                    world.break_rule(f"{record} is not in the list of {request.process.name}")
-        if request.id == "end-status" and request.answers:
-            check_status(world, request)
-
-
-def check_status(world: World, request: Request) -> None:
-    """The status counts what was answered."""
-    status = request.answers[0][1]["result"]
-    process = request.process
-    if status["inFlight"] or status["queued"]:
-        world.break_rule(f"{process.name} is not at rest: {status}")
-    for pause in status["pauses"]:
-        if pause["state"] == "probing":
-            world.break_rule(f"{process.name}: a probe that never ends: {pause}")
-    news: dict[str, int] = {}
-    for other in world.history.requests:
-        if other.process is process and other.is_report:
-            for _, answer in other.answers:
-                outcome, data = _outcome(answer)
-                code = answer.get("error", {}).get("code")
-                if (
-                    outcome is not None
-                    and data.get("replayed") is False
-                    and code not in (-32011, -32800, -32032)
-                ):
-                    news[outcome] = news.get(outcome, 0) + 1
-    for outcome, count in news.items():
-        if status["outcomes"][outcome] < count:
-            world.break_rule(f"{process.name} has answered {news}, but counts {status['outcomes']}")
-
-
-def check_exits(world: World) -> None:
-    """Every bridge that was told to end has ended, and says how."""
-    for process in world.processes:
-        if process.is_alive:
-            world.break_rule(f"{process.name} never ended")
-        elif process.exit_code is None or (process.output.is_gone and process.exit_code in (0, 74, 75)):
-            continue
-        elif process.exit_code not in (0, 75):
-            world.break_rule(f"{process.name} ended with {process.exit_code}")

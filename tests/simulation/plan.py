@@ -173,7 +173,20 @@ def make_plan(seed: int, steps: int = STEPS) -> Plan:
         acts += _make_acts(dice, setup, tasks, moments, len(acts))
     acts.sort(key=lambda act: act.at)
     faults = _make_faults(dice, setup, moments, horizon)
+    if seed % 20 == 14:
+        faults = _make_board(dice, setup, horizon)
     return Plan(seed, setup, tasks, tuple(acts), tuple(sorted(faults, key=lambda fault: fault.at)))
+
+
+def _make_board(dice: Dice, setup: dict[str, Any], horizon: float) -> list[Fault]:
+    """A board without a clock battery: 400 days ahead at first, right after the next boot."""
+    setup.update(wall=400 * 86400.0, ledger="file", pauses=True)
+    fates = dice.pick((("e10", "e21"), ("e11", "401"), ("403",), ("e14", "404"), ("301",)))
+    at = horizon * dice.between(0.3, 0.6)
+    return [
+        Fault(0.0, "weather", {"lasts_s": at, "share": 1.0, "fates": fates}),
+        Fault(at, "power", {"off_s": dice.pick((0.5, 5.0, 50.0)), "wall": 0.0}),
+    ]
 
 
 def _make_task(dice: Dice, setup: dict[str, Any], number: int, horizon: float) -> TaskPlan:

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 300
 PART = 10
 REGRESSIONS = {
+    54: "an unproven key was paused for 400 days after a boot with a clock that was ahead",
+    134: "the same",
     2132: "who is cancelled alone was told that the outcome is durable",
     3038: "bridge.resume met an internal error while the ledger was full",
     3092: "bridge.resume met an internal error while the ledger was read-only",
@@ -64,9 +66,10 @@ def test_same_seed_gives_the_same_run() -> None:
 @pytest.mark.timeout(900)
 def test_failing_run_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a planted fault a seed fails, and what is left of it fails still and has fewer faults and acts."""
-    monkeypatch.setattr("bridge.reports.lifecycle.STALE_S", -1.0)
-    plan = next(plan for plan in map(make_plan, range(1, 50)) if simulate(plan).broken)
-    whole = simulate(plan)
+    monkeypatch.setattr("bridge.reports.window.REPORTABLE_S", 80.0)
+    results = (simulate(make_plan(seed)) for seed in range(1, 100))
+    whole = next(result for result in results if result.broken)
+    plan = whole.plan
     small = shrink(whole, 60)
     assert small.broken
     assert len(small.plan.acts) < len(plan.acts)

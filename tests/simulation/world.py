@@ -18,10 +18,11 @@ from bridge.engine.virtual import VirtualTime
 from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk
 from tests.simulation.history import History
-from tests.simulation.invariants import check_all, check_rest
+from tests.simulation.invariants import check_all
 from tests.simulation.network import Network
 from tests.simulation.plan import EPOCH, KEYS, Act, Fault, Plan
 from tests.simulation.process import Process
+from tests.simulation.rest import check_rest
 from tests.world import scratch_directory
 
 REST_S: Final = 82.0

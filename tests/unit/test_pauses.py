@@ -344,6 +344,17 @@ def test_resumed_key_is_unproven_again(world: World) -> None:
     assert len(world.upstream.calls) == 2
 
 
+def test_unproven_key_is_not_paused_by_a_wrong_clock() -> None:
+    """A probe for the key that ended without a verdict in a boot with a later clock holds nobody back."""
+    policy = PausePolicy("machine")
+    task = Task("https://upstream.test", "a" * 32, 1)
+    key = PauseKey(PROOF, task.account)
+    left = policy.release(1000.0 + 400 * 86400.0, PauseState(key, "probing", probe_owner="x", probe_task="y"))
+    gate, changed, _ = policy.gate(1000.0, task, IMAGE, "owner", {key: left}, Window(None, 1000.0))
+    assert gate.status == "begun"
+    assert [(state.key, state.state) for state in changed if state.state == "probing"] == [(key, "probing")]
+
+
 def test_without_pauses_nothing_is_held_back(world: World) -> None:
     """--no-pauses sends everything, proven or not."""
     bridge = Bridge(world, pauses=False)

@@ -778,3 +778,25 @@ def test_lost_write_is_not_called_durable(world: World, tmp_path: Path) -> None:
     assert kept is not None
     assert lost is not None
     assert (kept["durable"], lost["durable"]) == (True, False)
+
+
+def test_refusal_of_another_bridge_is_not_told_of_what_was_perhaps_taken(bridge: Bridge) -> None:
+    """Who lost an answer does not call the task refused because another bridge was refused meanwhile."""
+    bridge.world.upstream.fates = iter([LOST_ANSWER])
+    call = bridge.ledger.call
+
+    def lose(op: Any) -> Any:
+        if not isinstance(op, Record):
+            return call(op)
+        row = bridge.store.read(Look(op.task))
+        ended = row._replace(state="done", owner=None, outcome="refused", code=16, kind="no_such_captcha")
+        return Recorded("lost", ended)
+
+    bridge.ledger.call = lose  # type: ignore[method-assign]
+    told = error(bridge.ask(1))
+    assert (told["code"], told["outcome"], told["durable"], told["replayed"]) == (
+        -32002,
+        "unknown",
+        False,
+        False,
+    )
