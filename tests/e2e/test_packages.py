@@ -133,7 +133,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.timeout(600)
 def test_oldest_pip_installs_the_lock_and_both_packages(built: Path, place: Path, tmp_path: Path) -> None:
-    """The oldest pip that came with a Python takes the whole lock, installs what serves, and both packages do."""
+    """The oldest pip that came with a Python takes the whole lock, and what it installs serves."""
     python = make_environment(place, PYTHONS[OLDEST], f"pip=={OLDEST_PIP[OLDEST]}")
     install(python, *LOCKED, "--dry-run", "-r", ROOT / "requirements" / "dev.txt")
     (wheel,) = built.glob("*.whl")
