@@ -217,7 +217,7 @@ class Bridge:
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         is_server = path is not None and path.startswith("postgresql:")
         opens: Any = server_store(lambda: EPOCH + world.t).open if is_server else SqliteStore.open
-        self.store = opens(
+        self.store: SqliteStore | PostgresStore = opens(
             path,
             policy=self.policy,
             machine=machine,
