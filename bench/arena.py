@@ -132,6 +132,7 @@ class Arena:
         words: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "bridge"),
+        python: str = sys.executable,
         under: Sequence[str] = (),
     ) -> Server:
         """Start a bridge with `--concurrency` set to the load; the ledger is a fresh file.
@@ -139,7 +140,7 @@ class Arena:
         Args:
             under: a program with its arguments that runs the bridge, such as one that counts instructions.
         """
-        command = [*under, sys.executable, *program, *self.flags(url, load, ledger), *words]
+        command = [*under, python, *program, *self.flags(url, load, ledger), *words]
         return self._keep(Server(command, {**self.environ, **(environ or {})}, header=header))
 
     def flags(self, url: str, load: int, ledger: str | None = None) -> list[str]:

@@ -229,23 +229,41 @@ def measure_rows(bench: Bench) -> None:
 
 
 def measure_start(bench: Bench) -> None:
-    """Spawn to first answer, against importing `requests`."""
+    """Spawn to first answer, against importing `requests`; on every Python that `make check-pythons` left."""
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    others = {path.parts[-3].removeprefix("py"): str(path) for path in ROOT.glob(".venv/py3.*/bin/python")}
+    ratios = {
+        version: _start_ratios(bench, python) for version, python in {**others, mine: sys.executable}.items()
+    }
+    for version, (info, first) in sorted(ratios.items()):
+        bench.figures[f"start: bridge.info to import, Python {version}, ratio"] = info
+        bench.figures[f"start: first report to import, Python {version}, ratio"] = first
+    (
+        bench.figures["start: bridge.info to import, ratio"],
+        bench.figures["start: first report to import, ratio"],
+    ) = ratios[mine]
+    if others:
+        spreads = [max(each) / min(each) for each in zip(*ratios.values(), strict=True)]
+        bench.figures["start: worst Python to best"] = round(max(spreads), 3)
+
+
+def _start_ratios(bench: Bench, python: str) -> tuple[float, float]:
+    """Spawn to first `bridge.info` and to first report with a Python, each to its ``import requests``."""
     arena = bench.arena
     url = arena.upstream(0)
     plain: list[float] = []
     info: list[float] = []
     first: list[float] = []
-    python = [sys.executable, "-c", "import requests"]
     for turn in range(bench.extent.spawns + 1):
-        bench.say(f"start, round {turn}")
-        imported, _ = cpu_of_command(python, arena.environ)
+        bench.say(f"start, {python}, round {turn}")
+        imported, _ = cpu_of_command([python, "-c", "import requests"], arena.environ)
         began = time.perf_counter()
-        server = arena.bridge(url, 1)
+        server = arena.bridge(url, 1, python=python)
         server.ask("bridge.info")
         informed = time.perf_counter() - began
         server.close()
         began = time.perf_counter()
-        server = arena.bridge(url, 1)
+        server = arena.bridge(url, 1, python=python)
         server.say(make_request(1, next_task_range()))
         assert b'"result"' in server.hear()
         reported = time.perf_counter() - began
@@ -254,12 +272,32 @@ def measure_start(bench: Bench) -> None:
             plain.append(imported)
             info.append(informed)
             first.append(reported)
-    bench.arena.close_all()
-    bench.figures["start: import requests, ms"] = round(median(plain) * 1000, 1)
-    bench.figures["start: to bridge.info, ms"] = round(median(info) * 1000, 1)
-    bench.figures["start: to first report, ms"] = round(median(first) * 1000, 1)
-    bench.figures["start: bridge.info to import, ratio"] = round(_paired(info, plain), 3)
-    bench.figures["start: first report to import, ratio"] = round(_paired(first, plain), 3)
+    arena.close_all()
+    return round(_paired(info, plain), 3), round(_paired(first, plain), 3)
+
+
+CROWD: Final = 30
+"""Bridges that a supervisor starts at once."""
+
+
+def measure_crowd(bench: Bench) -> None:
+    """Many bridges started at once on one new ledger: until the last one has given its first answer."""
+    arena = bench.arena
+    url = arena.upstream(0)
+    slowest: list[float] = []
+    for turn in range(3):
+        bench.say(f"crowd, round {turn + 1}")
+        ledger = arena.path(".sqlite3")
+        task = next_task_range()
+        began = time.perf_counter()
+        servers = [arena.bridge(url, 8, ledger=ledger) for _ in range(CROWD)]
+        for server in servers:
+            server.say(make_request(1, task))
+        for server in servers:
+            assert b'"result"' in server.hear()
+        slowest.append(time.perf_counter() - began)
+        arena.close_all()
+    bench.figures[f"{CROWD} bridges started at once: slowest first answer, s"] = round(max(slowest), 2)
 
 
 def measure_end(bench: Bench) -> None:
@@ -346,6 +384,7 @@ def measure_instructions(bench: Bench) -> None:
 GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "main": measure_main,
     "start": measure_start,
+    "crowd": measure_crowd,
     "alone": measure_alone,
     "wide": measure_wide,
     "https": measure_tls,

@@ -129,6 +129,19 @@ TARGETS: Final = (
         _figure("start: bridge.info to import, ratio"),
     ),
     Target(
+        "the same, the worst Python to the best",
+        AT_MOST,
+        1.2,
+        _figure("start: worst Python to best"),
+    ),
+    Target(
+        "30 bridges started at once on one ledger: slowest first answer",
+        AT_MOST,
+        5,
+        _figure("30 bridges started at once: slowest first answer, s"),
+        "s",
+    ),
+    Target(
         "peak memory with 64 in flight", AT_MOST, 60, _figure(f"{MAIN}: peak MB, bridge"), "MB", wanted=45
     ),
     Target(
