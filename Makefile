@@ -27,6 +27,7 @@ demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no acco
 check: $(VENV)/.stamp ## everything, fast things first: format, lint, types, imports, generated files, tests, clients
 	@echo "check: takes about 6 minutes on two quiet cores"
 	@$(BIN)/python scripts/tools.py
+	@$(BIN)/python scripts/code_lines.py
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/python scripts/check_tree.py
