@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from bridge.core.model import Exchange, Task
@@ -216,7 +217,9 @@ class Bridge:
         self.engine = Engine(self.bugs.append, self.loop, _Clock(world.time, clock_fast_s))
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         is_server = path is not None and path.startswith("postgresql:")
-        opens: Any = server_store(lambda: EPOCH + world.t).open if is_server else SqliteStore.open
+        # Neighbours are judged by the clock of this machine, which does not move with the world's.
+        on_server = partial(server_store(lambda: EPOCH + world.t).open, grace_s=0.0)
+        opens: Any = on_server if is_server else SqliteStore.open
         self.store: SqliteStore | PostgresStore = opens(
             path,
             policy=self.policy,

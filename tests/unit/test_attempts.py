@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.core.model import DONE, Look, Row
@@ -194,6 +194,7 @@ def test_attempts_agree_in_every_interleaving(steps: list[Any], fates: list[Fate
 
 
 @settings(max_examples=40)
+@example([("report", None), ("wait", 0.0), ("stop", None)], [])
 @CASES
 def test_attempts_agree_in_every_interleaving_on_a_server(
     server: ServerLedger, steps: list[Any], fates: list[Fate]
