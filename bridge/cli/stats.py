@@ -44,14 +44,11 @@ _TAIL: Final = 31
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     ledger_arguments.add_span_flags(parser)
-    parser.add_argument("--by", choices=GROUPS, default="day", help="rows of the table (default day)")
+    parser.add_argument("--by", choices=GROUPS, default="day", metavar="WHAT", help="|".join(GROUPS))
     parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
     parser.add_argument(
-        "--tasks-per-day",
-        type=int,
-        metavar="N",
-        help="reCAPTCHA tasks you submit a day, to judge your report rate",
+        "--tasks-per-day", type=int, metavar="N", help="reCAPTCHA tasks you submit, to judge your rate"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object")
