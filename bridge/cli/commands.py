@@ -20,7 +20,7 @@ class Command(NamedTuple):
     summary: str
     """A few words for the overview, no full stop."""
     uses: str = ""
-    """Which settings it uses and takes the flags of: `bridge.cli.flags.settings_of` lists them; empty: none."""
+    """Which settings it uses and takes the flags of, as `bridge.cli.flags.settings_of` lists them."""
 
 
 COMMANDS: Final[Mapping[str, Command]] = {

@@ -31,7 +31,7 @@ class PlainArguments:
 
     def __init__(self, given: dict[str, str | bool | None]) -> None:
         self.given = given
-        self.stdio = True
+        self.json = False
 
 
 def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if name == "errors" and code is None:
         print_lines(_errors())
     elif name == "errors":
-        print_lines(_explain(code))
+        print_lines(explain(code))
     elif code is not None:
         raise UsageError("Only the topic errors takes a further word: a code.")
     elif name is None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     elif name in TOPICS:
         print_lines(_exit_codes() if name == "exit-codes" else _environment())
     else:
-        print_lines(_explain(name))
+        print_lines(explain(name))
     return 0
 
 
@@ -93,7 +93,15 @@ def _errors() -> list[str]:
     return lines
 
 
-def _explain(word: str) -> list[str]:
+def explain(word: str) -> list[str]:
+    """Return what an error means, what to do, and what lies behind it.
+
+    Args:
+        word: its code, kind, or name at the upstream.
+
+    Raises:
+        UsageError: there is no such error.
+    """
     found = [row for row in _rows() if word.lower() in _names(row)]
     if not found:
         known = [*COMMANDS, *TOPICS, *(name for row in _rows() for name in _names(row))]

@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 from bridge.cli import ledger_arguments
 from bridge.cli.ledger_arguments import NotPossible
-from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, warn
+from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
 from bridge.core.exits import UsageError
@@ -237,24 +237,13 @@ def _show(args: argparse.Namespace) -> None:
         record = {name: value for name, value in _record(row).items() if value is not None}
         told_more = {name: value for name, value in row.detail.items() if name not in record}
         lines += [""] if lines else []
-        for name, value in {**record, **told_more}.items():
-            lines += screen.wrap(_spell(value), " " * 18, f"{escape(name):<18}")
-        lines += ["", screen.paint("what happened", "bold")]
+        lines += [*screen.fields({**record, **told_more}), "", screen.paint("what happened", "bold")]
         for event in events:
-            told_of = [f"{name} {_spell(value)}" for name, value in event.data.items() if value is not None]
+            told_of = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
             at = show_time(event.at_wall, "%Y-%m-%d %H:%M:%S.%f")[:-3]
             first = f"{at}  {escape(event.name):<16}"
             lines += screen.wrap(", ".join(told_of), " " * 41, first) if told_of else [first.rstrip()]
     print_lines(lines)
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, list):
-        items = [_spell(item) for item in value]
-        return (" " if all(item.endswith(".") for item in items) else "; ").join(items)
-    if isinstance(value, dict):
-        return str(value.get("message") or json.dumps(value))
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _record(row: Row) -> dict[str, Any]:
