@@ -20,6 +20,7 @@ from bridge.core import exits
 from bridge.core.exits import UsageError
 from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.core.text import escape, escape_cell, plural, suggest
+from bridge.reports.answers import rfc3339
 from bridge.server.methods import show_record
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
@@ -223,8 +224,7 @@ def _show(args: argparse.Namespace) -> None:
                 **_record(row),
                 "detail": dict(row.detail),
                 "events": [
-                    {"at": show_time(e.at_wall, "%Y-%m-%dT%H:%M:%S.%fZ"), "event": e.name, **e.data}
-                    for e in events
+                    {"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events
                 ],
             }
             for row, events in stories
@@ -240,9 +240,8 @@ def _show(args: argparse.Namespace) -> None:
         lines += [*screen.fields({**record, **told_more}), "", screen.paint("what happened", "bold")]
         for event in events:
             told_of = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
-            at = show_time(event.at_wall, "%Y-%m-%d %H:%M:%S.%f")[:-3]
-            first = f"{at}  {escape(event.name):<16}"
-            lines += screen.wrap(", ".join(told_of), " " * 41, first) if told_of else [first.rstrip()]
+            first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
+            lines += screen.wrap(", ".join(told_of), " " * 42, first) if told_of else [first.rstrip()]
     print_lines(lines)
 
 
