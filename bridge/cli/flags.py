@@ -223,6 +223,6 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see `{parser.prog} --help`."
     if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
-        return f"{PROGRAM} {name} does not take {flag}: it does without that setting."
+        return f"{PROGRAM} {name} does not take {flag}: it has no use for that setting."
     nearest = suggest(flag, _known_flags(parser))
     return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."

@@ -164,15 +164,7 @@ def _cells(columns: list[str], rows: list[Row]) -> list[list[str]]:
 class _Lines:
     """Prints rows one after the other, in columns that stay where they are."""
 
-    _WIDTHS: Final = {
-        "recorded": 19,
-        "task": 16,
-        "method": 27,
-        "outcome": 8,
-        "code": 6,
-        "kind": 24,
-        "took": 8,
-    }
+    _WIDTHS: Final = {"recorded": 19, "task": 16, "method": 27, "outcome": 8, "code": 6, "kind": 24}
 
     def __init__(self, columns: list[str], is_json: bool) -> None:
         self._columns = columns
@@ -217,7 +209,7 @@ def _show(args: argparse.Namespace) -> None:
             raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
         stories = [(row, reader.events(row.seq)) for row in found.rows]
     if not found.is_whole:
-        warn("the server is too slow to look for older reports of this id, from when it was another task's")
+        warn("the server is too slow to look for older reports with this id (ids are used again)")
     if args.json:
         told = [
             {
