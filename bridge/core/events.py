@@ -136,7 +136,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "ledger_recovered": EventRow(
         WARNING,
-        "The ledger works again after {down_s} s; {owed} waiting outcomes were written.",
+        "The ledger works again after {down_s} s; {owed} owed outcomes were written.",
         {"down_s": "number", "owed": "integer", "state": "string", "sentence": "string"},
         "The first commit after `ledger_degraded`; as loud as that, so that both ends are seen.",
     ),

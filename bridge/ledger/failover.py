@@ -268,7 +268,7 @@ class Failover:
         self._told = None
         outbox = self.outbox
         outbox.rest()
-        sentence = f"The ledger works again; {outbox.written} waiting outcomes were written"
+        sentence = f"The ledger works again; {outbox.written} owed outcomes were written"
         sentence += f", {outbox.differing} were known otherwise." if outbox.differing else "."
         down_s = round(self._now() - self._down_at, 3)
         fields = {"state": "ok", "sentence": sentence, "down_s": down_s, "owed": outbox.written}
