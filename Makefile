@@ -98,6 +98,7 @@ interop: $(VENV)/.runtime ## have the Java library lsp4j talk to the bridge; nee
 
 dist: $(VENV)/.stamp ## build wheel and source archive into dist/, and the container image
 	@$(BIN)/python -m scripts.build_dist
+	@sh scripts/check_clients.sh --lint
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
@@ -125,7 +126,7 @@ $(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt
 	@touch $@
 
 $(VENV)/.stamp: $(VENV)/.runtime requirements/dev.txt
-	$(PIP) $(LOCKED) -r requirements/dev.txt
+	$(PIP) $(LOCKED) --no-compile -r requirements/dev.txt
 	$(PIP) check
 	@sh scripts/install_browser.sh
 	@touch $@
