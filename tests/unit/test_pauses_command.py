@@ -73,7 +73,7 @@ def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: MadeLedger)
     assert "key (key_does_not_exist)" in out
     _, out, _ = run("pauses", "list", *words)
     assert "the next report is tried" in out
-    assert "when a person acts" not in out
+    assert "never by itself" not in out
     code, out, _ = run("pauses", "resume", "--scope", "address", *words)
     assert (code, out) == (0, "There was no pause to resume.\n")
 
