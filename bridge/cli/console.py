@@ -51,6 +51,7 @@ class Console:
         self._scrubber = scrubber
         self._is_raw = is_raw
         self._edits = os.isatty(1)
+        self._readline: Any = None
         self._ids = count(1)
         self._typed: deque[bytes] = deque()
         self._is_stopped = False
@@ -75,7 +76,7 @@ class Console:
         self._is_stopped = True
         self._news.wake()
         with suppress(termios.error):
-            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(0, termios.TCSANOW, self._before)
 
     def render(self, payload: bytes) -> bytes:
         """Turn an answer into what a person reads."""
@@ -172,7 +173,7 @@ class Console:
     def _remember(self, line: str, for_good: bool) -> None:
         """Keep a line, to be brought back by the arrow keys; one that may hold a key is kept nowhere."""
         is_secret = "key" in line.lower() or self._scrubber.scrub(line) != line
-        if not self._edits or is_secret or (not for_good and hide_keys(line) != line):
+        if self._readline is None or is_secret or (not for_good and hide_keys(line) != line):
             return
         self._readline.add_history(line)
         if for_good and self._history_path is not None:

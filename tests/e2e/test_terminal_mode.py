@@ -28,14 +28,15 @@ _CONTROLS: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\a]")
 class Terminal:
     """A bridge whose stdin and stderr are a terminal, stdout too unless it is named."""
 
-    def __init__(self, home: Path, *words: str, stdout: int | None = None) -> None:
+    def __init__(self, home: Path, *words: str, stdout: int | None = None, modules: Path = ROOT) -> None:
         self.master, slave = pty.openpty()
         self.slave = os.dup(slave)
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bridge", *words],
             stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave, start_new_session=True,
-            env={"HOME": str(home), "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100", "LANG": "C"},
+            env={"HOME": str(home), "PYTHONPATH": f"{modules}:{ROOT}",
+                 "TERM": "xterm", "COLUMNS": "100", "LANG": "C"},
         )  # fmt: skip
         os.close(slave)
         self.shown = ""
@@ -195,6 +196,16 @@ def test_answers_may_go_into_a_file(terminal: Callable[..., Terminal], tmp_path:
         person.type("bridge.info\nquit\n")
         assert person.end() == 0
     assert json.loads((tmp_path / "out").read_bytes())["result"]["protocol"] == 1
+
+
+def test_a_python_without_readline_still_serves(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    """Where Python was built without it, lines are taken as the terminal gives them."""
+    (tmp_path / "readline.py").write_text("raise ImportError\n")
+    person = terminal("--sandbox", modules=tmp_path)
+    person.read_until("> ")
+    assert "accepted: task 5" in person.say("reportIncorrectImageCaptcha taskId=5")
+    person.type("quit\n")
+    assert person.end() == 0
 
 
 STRANGE = [
