@@ -302,6 +302,7 @@ def test_config_shows_values_and_origins(run: Run, monkeypatch: pytest.MonkeyPat
     assert rows["client_key"].split() == ["set", "environment", "ANTICAPTCHA_CLIENT_KEY"]
     assert rows["proxy"].split()[0] == "http://me:***@proxy:3128"
     assert "ignored. Did you mean REPORT_BRIDGE_QUEUE?" in out
+    assert "config.toml (not there, not needed)\n" in out
     assert KEY not in out
     assert "hush" not in out
     code, out, err = run("config", "--json")
