@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from bridge.cli.terminal import print_json, print_text
+from bridge.cli.terminal import OUTCOME_COLOURS, Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.resources import load_json
-from bridge.core.text import escape, suggest
+from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(response, indent=None)
     else:
-        print_text(render(response))
+        print_lines(render(response, Screen()))
     return exit_for(response)
 
 
@@ -57,13 +57,22 @@ def find_method(name: str) -> Method:
     return callable_ones[name]
 
 
-def parse_params(method: Method, words: Sequence[str]) -> dict[str, Any]:
+def members(method: Method) -> Mapping[str, Any]:
+    """Return the schemas of the params of a method, by name."""
+    found: Mapping[str, Any] = load_json(f"{method.params}.json").get("properties", {})
+    return found
+
+
+def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) -> dict[str, Any]:
     """Turn ``name=value`` words into params, each of the type its schema names.
+
+    Args:
+        takes_key: nobody else can see the words, as they were typed into the program.
 
     Raises:
         UsageError: a word is no pair, a name is no param, or a value has another type.
     """
-    properties: Mapping[str, Any] = load_json(f"{method.params}.json").get("properties", {})
+    properties = members(method)
     params: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -73,7 +82,7 @@ def parse_params(method: Method, words: Sequence[str]) -> dict[str, Any]:
             nearest = suggest(name, properties)
             known = ", ".join(properties) or "none"
             raise UsageError(f"{method.name} has no param of that name{nearest} Its params: {known}.")
-        if name == "clientKey":
+        if name == "clientKey" and not takes_key:
             raise UsageError(
                 "The key does not belong on a command line, which everybody on this machine can see; "
                 "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
@@ -109,25 +118,28 @@ def _parse_value(name: str, text: str, types: Sequence[str]) -> Any:
     return text
 
 
-def render(response: Mapping[str, Any]) -> str:
-    """Return an answer for people: a headline, then all of it, indented."""
+def render(response: Mapping[str, Any], screen: Screen) -> list[str]:
+    """Return the lines of an answer for people: a headline, what to do, then all of it."""
     error = response.get("error")
-    content = response.get("result") if error is None else error.get("data", {})
-    body = json.dumps(content, indent=2)
+    content = dict(response["result"] or {}) if error is None else dict(error.get("data", {}))
+    if "openrpc" in content:
+        return json.dumps(content, indent=2).split("\n")
+    head: list[str] = []
     if error is not None:
-        return f"{_headline(error)}\n{body}\n"
-    if isinstance(content, dict) and content.get("outcome") == "accepted" and "taskId" in content:
-        how = (
-            "known from before, nothing was sent" if content.get("replayed") else f"{content['elapsedMs']} ms"
-        )
-        return f"accepted: task {content['taskId']} ({how})\n{body}\n"
-    return f"{body}\n"
-
-
-def _headline(error: Mapping[str, Any]) -> str:
-    data = error.get("data", {})
-    outcome = data.get("outcome") or "failed"
-    sentence = data.get("sentence") or error["message"]
-    text = f"{outcome}: {escape(sentence)} ({data.get('kind', 'error')}, code {error['code']})"
-    row = upstream_row(error["code"], data.get("errorCode")) if error["code"] > 0 else wire_row(data["kind"])
-    return f"{text}\n{row.advice}" if row.advice and exit_for({"error": error}) != exits.DONE else text
+        outcome = content.pop("outcome", "failed")
+        sentence = content.pop("sentence", error["message"])
+        kind = content.pop("kind", "error")
+        head = screen.wrap(f"{outcome}: {sentence} ({kind}, code {error['code']})")
+        code = error["code"]
+        row = upstream_row(code, content.get("errorCode")) if code > 0 else wire_row(kind)
+        if row.advice and exit_for(response) != exits.DONE:
+            head += screen.wrap(row.advice)
+    elif content.get("outcome") == "accepted" and "elapsedMs" in content:
+        outcome = "accepted"
+        replayed = "known from before, nothing was sent"
+        how = replayed if content.get("replayed") else f"{content['elapsedMs']} ms"
+        head = [f"accepted: task {content['taskId']} ({how})"]
+    if head:
+        colour = OUTCOME_COLOURS.get(outcome, "bad")
+        head[0] = screen.paint(outcome, colour) + head[0].removeprefix(outcome)
+    return head + screen.fields(content)

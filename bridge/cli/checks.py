@@ -172,7 +172,7 @@ def check_guard() -> Iterator[Check]:
         yield Check("guard", OK, "stray prints and children cannot reach the wire")
     else:
         fix = "Run it from a normal shell; if it still fails, report it with `report-bridge version --json`."
-        yield Check("guard", FAILED, "the self-test of the descriptors did not succeed", fix)
+        yield Check("guard", FAILED, "a self-test failed: stray output might reach the wire", fix)
 
 
 # --- settings and key ------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def check_key(settings: Settings, scrubber: Scrubber) -> Iterator[Check]:
     from bridge.ops.keys import KeySource
 
     if settings.sandbox:
-        yield Check("key", OK, "the sandbox needs none")
+        yield Check("key", OK, "the sandbox needs no key")
         return
     events: dict[str, dict[str, Any]] = {}
 
@@ -203,11 +203,11 @@ def check_key(settings: Settings, scrubber: Scrubber) -> Iterator[Check]:
     try:
         key = KeySource(Engine(on_bug=lambda _: None), settings, scrubber, note).get()
     except ConfigError as error:
-        yield Check("key", FAILED, str(error), "Mend the source, or name another with --key-file.")
+        yield Check("key", FAILED, str(error), "Correct that, or name another file with --key-file.")
         return
     if "key_unreadable" in events:
         reason = events["key_unreadable"]["reason"]
-        yield Check("key", FAILED, f"the source gives no key: {reason}", "Mend the source of the key.")
+        yield Check("key", FAILED, f"the source gives no key: {reason}", "Correct that source.")
     elif key is None:
         fix = (
             "Put it into a file of mode 0600 and name that with --key-file, or send clientKey with each call."
@@ -258,7 +258,7 @@ def _check_place(path: str) -> Check:
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     if os.access(folder, os.W_OK | os.X_OK):
-        return Check("ledger", OK, f"none yet; the first report makes {path}")
+        return Check("ledger", OK, f"there is none yet; the first report makes {path}")
     return Check(
         "ledger", FAILED, f"{path} cannot be made", f"Allow {folder} to be written, or use --ledger."
     )
@@ -301,7 +301,7 @@ def _check_file(path: str, reader: Reader, full: bool) -> Iterator[Check]:
         else:
             yield Check("integrity", OK, "no damage was found")
     else:
-        yield Check("integrity", OK, f"not looked for in {size}; --full does, while bridges wait")
+        yield Check("integrity", OK, f"not looked for in {size}; --full looks, and bridges wait for it")
 
 
 def check_clock() -> Iterator[Check]:
@@ -343,7 +343,7 @@ def check_online(settings: Settings) -> Iterator[Check]:
     yield Check("upstream", OK, f"{settings.url} answers over {how} in {sight.elapsed_s * 1000:.0f} ms")
     if sight.date_wall is None:
         yield Check(
-            "skew", WARNING, "the upstream tells no time", "Ask again later, or look what --url names."
+            "skew", WARNING, "the upstream's answer has no date", "Ask again later, or look what --url names."
         )
         return
     # Its seconds are whole, and the answer was on its way for a while.

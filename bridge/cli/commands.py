@@ -20,7 +20,7 @@ class Command(NamedTuple):
     summary: str
     """A few words for the overview, no full stop."""
     uses: str = ""
-    """Which settings it uses and takes the flags of: ``all``, those of a ``call``, the ``ledger``, none."""
+    """Which settings it uses and takes the flags of, as `bridge.cli.flags.settings_of` lists them."""
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -32,7 +32,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "demo": Command("bridge.cli.demo", "try", "show the bridge at work against the simulator"),
     "history": Command("bridge.cli.history", "look", "list, show, export and prune reports", "ledger"),
     "stats": Command("bridge.cli.stats", "look", "count what became of reports, and why", "ledger"),
-    "pauses": Command("bridge.cli.pauses", "look", "show and end pauses", "call"),
+    "pauses": Command("bridge.cli.pauses", "look", "show and end pauses", "pauses"),
     "doctor": Command(
         "bridge.cli.doctor", "look", "check this installation, with a fix for each fault", "all"
     ),

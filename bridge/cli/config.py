@@ -6,6 +6,7 @@ import argparse
 import os
 
 from bridge.cli.terminal import Screen, print_json, print_lines
+from bridge.core.events import render_sentence
 from bridge.settings import describe, load
 
 HELP = "Print every setting with the value it would have and its origin. Secrets are masked."
@@ -30,12 +31,11 @@ def run(args: argparse.Namespace) -> int:
     lines = screen.table(("setting", "value", "origin"), table, left=3, drops=False)
     if screen.is_terminal and max(map(len, lines)) > screen.width:
         lines = [line for n, v, o in table for line in screen.wrap(f"{v}  ({o})", " " * 18, f"{n:<18}")]
-    lines += ["", *screen.wrap(f"configuration file: {settings.config_file or 'none'}")]
+    path = settings.config_file
+    place = "none" if path is None else path if os.path.exists(path) else f"{path} (not there, not needed)"
+    lines += ["", *screen.wrap(f"configuration file: {place}")]
     for event, fields in settings.notices:
-        if event == "setting_unknown":
-            lines += screen.wrap(f"warning: {fields['name']} is no setting and is ignored. {fields['hint']}")
-        else:
-            lines += screen.wrap(f"warning: the ledger is kept in memory only: {fields['reason']}.")
+        lines += screen.wrap(f"warning: {render_sentence(event, fields)}")
     print_lines(lines)
     return 0
 

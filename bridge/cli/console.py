@@ -1,47 +1,235 @@
-"""A person at the terminal: a short form to type, and answers that can be read.
+"""A person at the terminal: lines are edited, remembered and completed; answers read as those of `call`.
 
-Used only if stdin is a terminal; programs get the wire protocol and nothing else.
+Used only if stdin is a terminal; programs get the wire protocol and nothing else. A thread asks for the
+lines, one at a time: the next one once the last is answered, so that nothing is printed into what is typed.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+import termios
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
+from typing import Any, Final
+
+from bridge.cli import call
+from bridge.cli.terminal import Screen, print_lines, print_text
+from bridge.core.exits import UsageError
+from bridge.core.redact import Scrubber
+from bridge.core.text import hide_keys
+from bridge.engine import Engine
+from bridge.rpc.discovery import Method, methods
+
+_HELP: Final = ("help", "?")
+_QUIT: Final = ("quit", "exit")
+_KEPT: Final = 500
+"""Lines that are remembered from one time to the next."""
 
 
 class Console:
-    """Translates what is typed, and renders what is answered."""
+    """Reads what is typed, and renders what is answered. To the service it is the reader of its input.
 
-    def __init__(self) -> None:
+    Args:
+        source: the terminal; put back to where others expect it.
+        sink: where answers go, perhaps elsewhere: then people see on stderr what they type.
+        folder: where a file remembers lines; None: nowhere.
+        scrubber: knows the keys, which are never remembered.
+        is_raw: answers are printed as they are.
+    """
+
+    def __init__(
+        self, source: int, sink: int, folder: str | None, scrubber: Scrubber, is_raw: bool = False
+    ) -> None:
+        os.dup2(source, 0)
+        if os.isatty(sink):
+            os.dup2(sink, 1)
+        self._history_path = None if folder is None else os.path.join(folder, "typed-lines")
+        self._scrubber = scrubber
+        self._is_raw = is_raw
+        self._edits = os.isatty(1)
+        self._readline: Any = None
         self._ids = count(1)
+        self._typed: deque[bytes] = deque()
+        self._is_stopped = False
+        self._before = termios.tcgetattr(0)
 
-    def translate(self, line: bytes) -> bytes:
+    def start(self, engine: Engine) -> None:
+        """Begin; from now on `read` waits for a person."""
+        self._engine = engine
+        self._news = engine.waiter()
+        self._turns = engine.make_queue()
+        engine.start_thread(self._ask, "console")
+
+    def read(self) -> bytes:
+        """Let the person type, and return the message; none once the person, or the service, has ended."""
+        self._turns.put(None)
+        while not self._typed and not self._is_stopped:
+            self._news.wait()
+        return self._typed.popleft() if self._typed else b""
+
+    def stop(self) -> None:
+        """Read no more, and leave the terminal as it was found."""
+        self._is_stopped = True
+        self._news.wake()
+        with suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, self._before)
+
+    def render(self, payload: bytes) -> bytes:
+        """Turn an answer into what a person reads."""
+        if self._is_raw:
+            return payload
+        response = json.loads(payload)
+        lines: list[str] = []
+        for one in response if isinstance(response, list) else [response]:
+            lines += call.render(one, Screen())
+        return "\n".join(lines).encode(sys.stdout.encoding, "backslashreplace")
+
+    # --- in the thread ---------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        if self._edits:
+            self._prepare_editing()
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        message: bytes | None = None
+        while message != b"":
+            self._turns.get()
+            message = None
+            while message is None:
+                try:
+                    message = self._take(input("> " if self._edits else "").strip())
+                except (EOFError, OSError):
+                    print_text("\n" if self._edits else "")
+                    message = b""
+            self._engine.call_soon_from_thread(self._hand_over, message)
+
+    def _hand_over(self, message: bytes) -> None:
+        self._typed.append(message)
+        self._news.wake()
+
+    def _take(self, line: str) -> bytes | None:
+        """Return the message that a line stands for; empty: the person ends; None: it was dealt with."""
+        word, _, rest = line.partition(" ")
+        if not word or word in _HELP:
+            print_lines(_help(rest.strip()) if word else [])
+            return None
+        if word in _QUIT:
+            return b""
+        try:
+            message = self.translate(line)
+        except UsageError as error:
+            self._remember(line, for_good=False)
+            print_lines(Screen().wrap(str(error)))
+            return None
+        self._remember(line, for_good=True)
+        return message + b"\n"
+
+    def translate(self, line: str) -> bytes:
         """Turn ``method name=value ...`` into a request; leave JSON as it is.
 
-        A value that is JSON is taken as such, anything else is a string.
+        Raises:
+            UsageError: there is no such method or member, or a value is not of its type.
         """
-        text = line.strip()
-        if text[:1] in (b"{", b"["):
-            return line
-        method, *pairs = text.decode("utf-8", "replace").split()
-        params = {}
-        for pair in pairs:
-            name, equals, value = pair.partition("=")
-            params[name] = _value(value) if equals else True
-        request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method}
-        if params:
+        if line[:1] in ("{", "["):
+            return line.encode("utf-8", "surrogateescape")
+        name, *pairs = line.split()
+        method = call.find_method(name)
+        request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method.name}
+        if params := call.parse_params(method, pairs, takes_key=True):
             request["params"] = params
         return json.dumps(request).encode("ascii")
 
-    def render(self, payload: bytes) -> bytes:
-        """Indent an answer."""
-        return json.dumps(json.loads(payload), indent=2).encode("ascii")
+    # --- editing ---------------------------------------------------------------------------------
+
+    def _prepare_editing(self) -> None:
+        try:
+            import readline
+        except ImportError:  # a Python that was built without it: lines are taken as the terminal gives them
+            return
+        self._readline = readline
+        readline.set_auto_history(False)
+        readline.set_completer_delims(" ")
+        readline.set_completer(self._complete)
+        is_editline = "libedit" in (readline.__doc__ or "")
+        readline.parse_and_bind("bind ^I rl_complete" if is_editline else "tab: complete")
+        for line in self._load_history():
+            readline.add_history(line)
+
+    def _complete(self, text: str, state: int) -> str | None:
+        """Return the nth word that begins with a text; readline asks until there is none."""
+        before = self._readline.get_line_buffer()[: self._readline.get_begidx()].split()
+        return next((word for n, word in enumerate(complete(before, text)) if n == state), None)
+
+    def _load_history(self) -> list[str]:
+        if self._history_path is None:
+            return []
+        with suppress(OSError), open(self._history_path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()[-_KEPT:]
+        return []
+
+    def _remember(self, line: str, for_good: bool) -> None:
+        """Keep a line, to be brought back by the arrow keys; one that may hold a key is kept nowhere."""
+        is_secret = "key" in line.lower() or self._scrubber.scrub(line) != line
+        if self._readline is None or is_secret or (not for_good and hide_keys(line) != line):
+            return
+        self._readline.add_history(line)
+        if for_good and self._history_path is not None:
+            kept = [*self._load_history(), line][-_KEPT:]
+            with suppress(OSError):
+                os.makedirs(os.path.dirname(self._history_path), 0o700, exist_ok=True)
+                mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                with open(os.open(self._history_path, mode, 0o600), "w", encoding="utf-8") as file:
+                    file.writelines(f"{old}\n" for old in kept)
 
 
-def _value(text: str) -> object:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    # NaN and numbers beyond a float cannot be written as JSON again.
-    return value if value not in (float("inf"), float("-inf")) and value == value else text
+def complete(before: list[str], text: str) -> Iterator[str]:
+    """Yield what a word may become.
+
+    Args:
+        before: the words before it: none, and it is a method or a word of the terminal's own.
+        text: what is typed of it.
+    """
+    known = {method.name: method for method in methods() if method.result}
+    if not before or (before[0] in _HELP and len(before) == 1):
+        words = [f"{name} " for name in (*known, *(_HELP[:1] + _QUIT if not before else ()))]
+    elif before[0] in known:
+        given = [word.partition("=")[0] for word in before]
+        words = [f"{name}=" for name in call.members(known[before[0]]) if name not in given]
+    else:
+        words = []
+    return (word for word in words if word.startswith(text))
+
+
+def _help(about: str) -> list[str]:
+    screen = Screen()
+    known = {method.name: method for method in methods() if method.result}
+    if about in known:
+        return _explain(known[about], screen)
+    if about:
+        from bridge.cli.help import explain
+
+        try:
+            return explain(about)
+        except UsageError as error:
+            return screen.wrap(str(error))
+    lines = ["A line is a method with its params, or one JSON-RPC message:"]
+    lines += ["", "  reportIncorrectImageCaptcha taskId=123", "", "Methods:"]
+    for name, method in known.items():
+        lines += screen.wrap(method.summary, " " * 31, f"  {name:<28} ", always=True)
+    return [
+        *lines,
+        "",
+        "help METHOD lists its params, help 16 explains an error. Tab completes,",
+        "the arrow keys bring lines back. quit, exit or Ctrl-D ends.",
+    ]
+
+
+def _explain(method: Method, screen: Screen) -> list[str]:
+    lines = screen.wrap(method.summary, always=True)
+    for name, schema in call.members(method).items():
+        what: Any = schema.get("description", "").partition(" Source:")[0]
+        lines += screen.wrap(what, " " * 16, f"  {name:<13} ", always=True)
+    return lines

@@ -53,7 +53,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
     try:
         settings = load(args.given, os.environ)
     except ConfigError as error:
-        trouble = Check("settings", FAILED, str(error), "Mend the setting that the message names.")
+        trouble = Check("settings", FAILED, str(error), "Correct the setting that the message names.")
         steps.append(lambda: iter([trouble]))
     else:
         for secret in (settings.client_key, settings.ledger_password):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Namespace = argparse.Namespace
 
 _PREFIX = "setting_"
-_SERVES_ONLY = ("drain_s", "parent_watch", "metrics_file")
+_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
@@ -31,7 +31,7 @@ class PlainArguments:
 
     def __init__(self, given: dict[str, str | bool | None]) -> None:
         self.given = given
-        self.stdio = True
+        self.json = False
 
 
 def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
@@ -71,7 +71,12 @@ def parse_arguments(name: str, words: Sequence[str]) -> Any:
         UsageError: a word is not understood.
     """
     parser = make_parser(name)
-    args, strange = parser.parse_known_intermixed_args(words)
+    # A misspelt flag first: the parser would complain of its value, as a word that has no place.
+    flags = [word for word in words if word.startswith("--") and word != "--"]
+    known = _known_flags(parser)
+    strange = [word for word in flags if word.partition("=")[0] not in known]
+    if not strange:
+        args, strange = parser.parse_known_intermixed_args(words)
     if strange:
         raise UsageError(_explain_strange(name, parser, strange[0]))
     taken = vars(args)
@@ -89,23 +94,44 @@ def make_parser(name: str) -> ArgumentParser:
         """Says what is wrong in one sentence, without the values given."""
 
         def error(self, message: str) -> Any:
-            raise UsageError(f"{hide_keys(message)}; see `{self.prog} --help`.")
+            about, colon, what = message.partition(": ")
+            if "required" in about:
+                missing = next(action for action in self._actions if not action.option_strings)
+                message = f"{missing.metavar} is missing: {missing.help}"
+            elif about.startswith("argument ") and colon:
+                message = f"{about[9:]} {what.replace('expected one argument', 'takes a value')}"
+            end = " See" if message.endswith("?") else "; see"
+            raise UsageError(f"{hide_keys(message)}{end} `{self.prog} --help`.")
+
+        def _check_value(self, action: argparse.Action, value: Any) -> None:
+            if action.choices is not None and value not in action.choices:
+                near = suggest(str(value), action.choices, "; did you mean {}?").removesuffix(".")
+                raise argparse.ArgumentError(action, f"is one of {', '.join(action.choices)}{near}")
+
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        """Fits a screen: says nothing of --help, which was found, nor what the text below says better."""
+
+        def add_argument(self, action: argparse.Action) -> None:
+            if action.dest not in hidden:
+                super().add_argument(action)
 
     module = importlib.import_module(COMMANDS[name].module)
     rows = settings_of(name)
     epilog = [read_epilog(name)]
+    hidden = ("help", "action", "task", "places") if epilog[0].startswith("actions:") else ("help",)
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
-        epilog.insert(0, _fill(f"settings, explained by `{PROGRAM} help environment`:", names))
+        epilog.insert(0, _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  "))
     parser = Parser(
         prog=f"{PROGRAM} {name}",
         description=module.HELP,
         epilog="\n\n".join(filter(None, epilog)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: Formatter(prog, width=80, max_help_position=18),
         allow_abbrev=False,
     )
     module.configure(parser)
-    parser.description = _fill("", parser.description or "", "")
+    parser._positionals.title, parser._optionals.title = "words", "flags"
+    parser.description = _fill(parser.description or "")
     words = [spell_word(action) for action in parser._actions if not action.option_strings]
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
     for row in rows:
@@ -140,8 +166,8 @@ def settings_of(name: str) -> list[Setting]:
     """Return the settings whose flags a command takes."""
     uses = COMMANDS[name].uses
     names = [row.name for row in TABLE if row.flag is not None]
-    if uses == "ledger":
-        names = ["url", "ledger"]
+    if uses in ("ledger", "pauses"):
+        names = ["url", "ledger"] if uses == "ledger" else ["key_file", "key_command", "url", "ledger"]
     elif uses == "call":
         names = [name for name in names if ROWS[name].group != "wire" and name not in _SERVES_ONLY]
     return [ROWS[name] for name in names] if uses else []
@@ -162,11 +188,14 @@ def format_default(row: Setting) -> str:
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
 
 
-def _fill(title: str, text: str, indent: str = "  ") -> str:
+def _fill(text: str, indent: str = "") -> str:
     import textwrap
 
-    lines = textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-    return "\n".join([title, *lines] if title else lines)
+    return textwrap.fill(text, 78, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _known_flags(parser: ArgumentParser) -> list[str]:
+    return [text for action in parser._actions for text in action.option_strings]
 
 
 # --- mistakes --------------------------------------------------------------------------------
@@ -193,8 +222,7 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
         )
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see `{parser.prog} --help`."
-    known = [text for action in parser._actions for text in action.option_strings]
     if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
-        return f"{PROGRAM} {name} does not take {flag}: it does without that setting."
-    nearest = suggest(flag, known)
+        return f"{PROGRAM} {name} does not take {flag}: it has no use for that setting."
+    nearest = suggest(flag, _known_flags(parser))
     return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."

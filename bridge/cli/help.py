@@ -22,9 +22,9 @@ _WIDTH: Final = 80
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "topic", nargs="?", metavar="TOPIC", help="command, topic or code; default: the overview"
+        "topic", nargs="?", metavar="TOPIC", help="command, topic, or a code, kind or name of an error"
     )
-    parser.add_argument("code", nargs="?", metavar="CODE", help="errors: code, kind or the upstream's name")
+    parser.add_argument("code", nargs="?", metavar="CODE", help="of an error, after the topic errors")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     name, code = args.topic, args.code
     if name == "errors" and code is None:
         print_lines(_errors())
-    elif name == "errors" or (name is not None and code is None and name.removeprefix("-").isdigit()):
-        print_lines(_explain(code or name))
+    elif name == "errors":
+        print_lines(explain(code))
     elif code is not None:
         raise UsageError("Only the topic errors takes a further word: a code.")
     elif name is None:
@@ -45,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
     elif name in TOPICS:
         print_lines(_exit_codes() if name == "exit-codes" else _environment())
     else:
-        nearest = suggest(name, [*COMMANDS, *TOPICS])
-        raise UsageError(f"There is no such topic{nearest} Topics: {', '.join(TOPICS)}.")
+        print_lines(explain(name))
     return 0
 
 
@@ -94,12 +93,21 @@ def _errors() -> list[str]:
     return lines
 
 
-def _explain(word: str) -> list[str]:
+def explain(word: str) -> list[str]:
+    """Return what an error means, what to do, and what lies behind it.
+
+    Args:
+        word: its code, kind, or name at the upstream.
+
+    Raises:
+        UsageError: there is no such error.
+    """
     found = [row for row in _rows() if word.lower() in _names(row)]
     if not found:
-        known = [name for row in _rows() for name in _names(row)]
+        known = [*COMMANDS, *TOPICS, *(name for row in _rows() for name in _names(row))]
         raise UsageError(
-            f"There is no such error{suggest(word.lower(), known)} See `report-bridge help errors`."
+            f"There is no such command, topic or error code{suggest(word.lower(), known)} "
+            f"Topics: {', '.join(TOPICS)}."
         )
     return [line for row in found for line in (*_row(row), *_entry(" " * 10, row["cause"]))]
 

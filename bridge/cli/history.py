@@ -14,12 +14,13 @@ from typing import IO, Any, Final
 
 from bridge.cli import ledger_arguments
 from bridge.cli.ledger_arguments import NotPossible
-from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, warn
+from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
 from bridge.core.exits import UsageError
 from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.core.text import escape, escape_cell, plural, suggest
+from bridge.reports.answers import rfc3339
 from bridge.server.methods import show_record
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
@@ -163,15 +164,7 @@ def _cells(columns: list[str], rows: list[Row]) -> list[list[str]]:
 class _Lines:
     """Prints rows one after the other, in columns that stay where they are."""
 
-    _WIDTHS: Final = {
-        "recorded": 19,
-        "task": 16,
-        "method": 27,
-        "outcome": 8,
-        "code": 6,
-        "kind": 24,
-        "took": 8,
-    }
+    _WIDTHS: Final = {"recorded": 19, "task": 16, "method": 27, "outcome": 8, "code": 6, "kind": 24}
 
     def __init__(self, columns: list[str], is_json: bool) -> None:
         self._columns = columns
@@ -216,15 +209,14 @@ def _show(args: argparse.Namespace) -> None:
             raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
         stories = [(row, reader.events(row.seq)) for row in found.rows]
     if not found.is_whole:
-        warn("the server is too slow to look for older reports of this id, from when it was another task's")
+        warn("the server is too slow to look for older reports with this id (ids are used again)")
     if args.json:
         told = [
             {
                 **_record(row),
                 "detail": dict(row.detail),
                 "events": [
-                    {"at": show_time(e.at_wall, "%Y-%m-%dT%H:%M:%S.%fZ"), "event": e.name, **e.data}
-                    for e in events
+                    {"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events
                 ],
             }
             for row, events in stories
@@ -237,24 +229,12 @@ def _show(args: argparse.Namespace) -> None:
         record = {name: value for name, value in _record(row).items() if value is not None}
         told_more = {name: value for name, value in row.detail.items() if name not in record}
         lines += [""] if lines else []
-        for name, value in {**record, **told_more}.items():
-            lines += screen.wrap(_spell(value), " " * 18, f"{escape(name):<18}")
-        lines += ["", screen.paint("what happened", "bold")]
+        lines += [*screen.fields({**record, **told_more}), "", screen.paint("what happened", "bold")]
         for event in events:
-            told_of = [f"{name} {_spell(value)}" for name, value in event.data.items() if value is not None]
-            at = show_time(event.at_wall, "%Y-%m-%d %H:%M:%S.%f")[:-3]
-            first = f"{at}  {escape(event.name):<16}"
-            lines += screen.wrap(", ".join(told_of), " " * 41, first) if told_of else [first.rstrip()]
+            told_of = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
+            first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
+            lines += screen.wrap(", ".join(told_of), " " * 42, first) if told_of else [first.rstrip()]
     print_lines(lines)
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, list):
-        items = [_spell(item) for item in value]
-        return (" " if all(item.endswith(".") for item in items) else "; ").join(items)
-    if isinstance(value, dict):
-        return str(value.get("message") or json.dumps(value))
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _record(row: Row) -> dict[str, Any]:

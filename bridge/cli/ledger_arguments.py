@@ -39,8 +39,8 @@ class NotPossible(ExitError):
 
 def add_span_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--since`` and ``--until``."""
-    parser.add_argument("--since", metavar="TIME", help=f"recorded at or after: {times.HELP}")
-    parser.add_argument("--until", metavar="TIME", help="recorded before")
+    parser.add_argument("--since", metavar="TIME", help=f"from {times.HELP}")
+    parser.add_argument("--until", metavar="TIME", help="to, written the same way")
 
 
 def add_filter_flags(parser: argparse.ArgumentParser) -> None:

@@ -188,7 +188,7 @@ def _groups(summary: dict[str, Any]) -> str:
     table = _table([by, *(name.replace("_", " ").replace("error16", "error 16") for name in names)], rows)
     return (
         f'<section class="card"><h2>By {markup(by)}</h2>'
-        f"<details><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
+        f"<details open><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
     )
 
 

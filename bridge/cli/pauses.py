@@ -18,7 +18,7 @@ from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets, load
 
-HELP = "Show which pauses hold reports back, or turn them into a probe with the next report."
+HELP = "Show what holds reports back, or let the next report try whether it is over."
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
@@ -79,10 +79,10 @@ def _list(args: argparse.Namespace) -> None:
 def _ends(state: PauseState) -> str:
     left_s = 0.0 if state.ends_at is None else state.ends_at - time.time()
     if state.state == "probing":
-        return "a report is probing now"
+        return "one report is being tried"
     if state.ends_at is None:
-        return "when a person acts: pauses resume"
-    return f"in {show_length(left_s)}: the next report probes" if left_s > 0 else "the next report probes"
+        return "never by itself: run pauses resume"
+    return f"in {show_length(left_s)}, then one report is tried" if left_s > 0 else "the next report is tried"
 
 
 def _advice(cause: str) -> str:
@@ -122,6 +122,5 @@ def _resume(args: argparse.Namespace) -> None:
     if args.json:
         print_json(response["result"])
     else:
-        print_lines(
-            Screen().wrap(f"The next report probes: {scopes}." if resumed else "No pause was to be resumed.")
-        )
+        told = f"The next report is tried: {scopes}." if resumed else "There was no pause to resume."
+        print_lines(Screen().wrap(told))

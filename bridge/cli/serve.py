@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
 
     from bridge.app import App
+    from bridge.cli.console import Console
 
 HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
 SETTLE_S: Final = 2.0
@@ -37,6 +38,7 @@ LOG_S: Final = 1.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; the settings' flags are added by the caller."""
     parser.add_argument("--stdio", action="store_true", help="accepted and changes nothing")
+    parser.add_argument("--json", action="store_true", help="typed at a terminal: answers as they are")
 
 
 def run(args: Any) -> int:
@@ -51,9 +53,14 @@ def run(args: Any) -> int:
     log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
     for name, fields in settings.notices:
         log.event(name, **fields)
-    on_terminal = os.isatty(0)
     # Before the engine opens descriptors of its own, which would take the numbers of those that are closed.
-    return Server(settings, log, scrubber, take_descriptors(), on_terminal).run()
+    descriptors = take_descriptors()
+    console = None
+    if os.isatty(descriptors[0]):
+        from bridge.cli.console import Console
+
+        console = Console(*descriptors, settings.state_dir, scrubber, args.json)
+    return Server(settings, log, scrubber, descriptors, console).run()
 
 
 class Server:
@@ -61,7 +68,7 @@ class Server:
 
     Args:
         descriptors: private copies of standard input and output.
-        on_terminal: a person types.
+        console: a person types.
     """
 
     def __init__(
@@ -70,14 +77,14 @@ class Server:
         log: Log,
         scrubber: Scrubber,
         descriptors: tuple[int, int],
-        on_terminal: bool = False,
+        console: Console | None = None,
     ) -> None:
         from bridge.server.conversation import Conversation
         from bridge.server.methods import WAITS
 
         self._settings = settings
         self._log = log
-        self._on_terminal = on_terminal
+        self._console = console
         self._engine = engine = self.make_engine(lambda bug: self._app.note_bug(bug))
         log.attach(engine)
         self._news = engine.waiter()
@@ -88,12 +95,6 @@ class Server:
         self._app = app = self.make_app(settings, log, scrubber, engine)
         if settings.ca_file is not None:
             app.load_client()
-        people: dict[str, Any] = {}
-        if on_terminal:
-            from bridge.cli.console import Console
-
-            console = Console()
-            people = {"translate": console.translate, "render": console.render}
         self._conversation = conversation = Conversation(
             engine,
             Framer(settings.max_message),
@@ -107,10 +108,12 @@ class Server:
             cancel=app.methods.cancel,
             changed=self._news.wake,
             mark={"sandbox": True} if settings.sandbox else {},
-            **people,
+            render=None if console is None else console.render,
         )
         app.methods.framing = lambda: conversation.framer.framing
-        self._signals = Signals(engine, self._on_signal, lambda: log.event("sigint_ignored"), on_terminal)
+        self._signals = Signals(
+            engine, self._on_signal, lambda: log.event("sigint_ignored"), console is not None
+        )
         self._reason: str | None = None
         """Why nothing more is read."""
         self._is_stdout_gone = False
@@ -158,8 +161,9 @@ class Server:
             ledger=self._settings.ledger if "://" not in self._settings.ledger else "postgresql",
             sandbox=self._settings.sandbox,
         )
-        if self._on_terminal:
+        if self._console is not None:
             self._hint()
+            self._console.start(self._engine)
         self._read()
         undone = self._finish()
         self._app.close()
@@ -174,16 +178,17 @@ class Server:
         """Read and serve until there is a reason to stop."""
         conversation = self._conversation
         while self._reason is None:
-            if not conversation.has_room():
+            # A person is asked for the next line once the last one is answered.
+            if not (conversation.has_room() if self._console is None else self._is_answered()):
                 self._news.wait()
                 continue
-            data = self._reader.read()
+            data = (self._console or self._reader).read()
             if data:
                 self._has_input = True
                 conversation.feed(data)
             elif self._reason is None:
                 conversation.end()
-                if not self._has_input and not self._on_terminal:
+                if not self._has_input and self._console is None:
                     self._log.event("empty_input")
             if conversation.framer.saw_lone_bracket and not self._has_told_bracket:
                 self._has_told_bracket = True
@@ -194,7 +199,7 @@ class Server:
     def _stop_reading(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        self._reader.stop()
+        (self._console or self._reader).stop()
         self._news.wake()
 
     def _on_signal(self, number: int) -> None:
@@ -248,13 +253,16 @@ class Server:
     def _is_idle(self) -> bool:
         return not self._conversation.unanswered and self._app.reporter.is_idle()
 
+    def _is_answered(self) -> bool:
+        return not self._conversation.unanswered and not self._outlet.backlog
+
     def _is_signalled(self) -> bool:
         return self._signals.stopped_by is not None
 
     def _exit_code(self, undone: int) -> int:
         if self._is_stdout_gone:
             return exits.STDOUT_GONE
-        if self._signals.stopped_by == signal.SIGINT and not self._on_terminal:
+        if self._signals.stopped_by == signal.SIGINT and self._console is None:
             return exits.SIGINT
         return exits.UNDONE if undone else exits.DONE
 
@@ -262,6 +270,6 @@ class Server:
         hint = (
             "report-bridge: type a method with its params, such as\n"
             "  reportIncorrectImageCaptcha taskId=123\n"
-            "or one JSON-RPC message per line; end with Ctrl-D. `report-bridge --help` tells more.\n"
+            "or one JSON-RPC message per line. Tab completes; help tells more; end with Ctrl-D.\n"
         )
         os.write(2, hint.encode("ascii"))

@@ -76,7 +76,7 @@ def _check_reader(reader: PostgresReader, full: bool) -> Iterator[Check]:
 
 def _check_place(health: Mapping[str, Any]) -> Check:
     if health["mayCreate"]:
-        return Check("ledger", OK, f"none yet; the first report makes it in {health['path']}")
+        return Check("ledger", OK, f"there is none yet; the first report makes it in {health['path']}")
     return Check("ledger", FAILED, "there is none yet, and this role may not make it", _MIGRATE)
 
 
@@ -153,7 +153,7 @@ def _check_drift(health: Mapping[str, Any]) -> Check:
 def _check_integrity(reader: PostgresReader, full: bool) -> Check:
     damage = reader.check(full)
     if damage:
-        fix = "Mend it as its text says, or restore the database: " + "; ".join(damage)
+        fix = "Repair what is named, or restore the database: " + "; ".join(damage)
         return Check("integrity", FAILED, f"the ledger is damaged ({plural(len(damage), 'finding')})", fix)
     return Check(
         "integrity", OK, "no damage was found" if full else "no damage was found; --full reads every report"

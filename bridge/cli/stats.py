@@ -14,7 +14,16 @@ from bridge.cli.history import to_cell
 from bridge.cli.ledger_arguments import NotPossible
 from bridge.cli.risks import find_risks
 from bridge.cli.summary import FATES, GROUPS, STATES, WALL_S, summarise
-from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, share, warn
+from bridge.cli.terminal import (
+    OUTCOME_COLOURS,
+    Progress,
+    Screen,
+    print_json,
+    print_lines,
+    print_text,
+    share,
+    warn,
+)
 from bridge.cli.times import show_instant, show_time
 from bridge.core import exits
 from bridge.core.exits import UsageError
@@ -31,27 +40,17 @@ _TITLES: Final = {
     "not_sent": "not sent",
     "in_flight": "in flight",
 }
-_COLOURS: Final = {
-    "accepted": "blue",
-    "refused": "bad",
-    "unknown": "violet",
-    "not_sent": "warn",
-    "in_flight": "dim",
-}
 _TAIL: Final = 31
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     ledger_arguments.add_span_flags(parser)
-    parser.add_argument("--by", choices=GROUPS, default="day", help="rows of the table (default day)")
+    parser.add_argument("--by", choices=GROUPS, default="day", metavar="WHAT", help="|".join(GROUPS))
     parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
     parser.add_argument(
-        "--tasks-per-day",
-        type=int,
-        metavar="N",
-        help="reCAPTCHA tasks you submit a day, to judge your report rate",
+        "--tasks-per-day", type=int, metavar="N", help="reCAPTCHA tasks you submit, to judge your rate"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object")
@@ -177,7 +176,7 @@ def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
         line = f"{_TITLES[name]:<24}{count:>12,}{share(count, summary['reports']):>8}"
         if screen.has_bars:
             bar = screen.bar(count, summary["reports"], screen.width - 48)
-            line += "  " + screen.paint(bar, _COLOURS[name])
+            line += "  " + screen.paint(bar, OUTCOME_COLOURS[name])
         lines.append(line.rstrip())
     return lines
 

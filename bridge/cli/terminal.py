@@ -6,11 +6,12 @@ progress where there is no terminal. Foreign text is escaped first and coloured 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from bridge.core.text import escape
 
@@ -26,6 +27,13 @@ _COLOURS: Final = {
     "bold": "1",
     "blue": "34",
     "violet": "35",
+}
+OUTCOME_COLOURS: Final = {
+    "accepted": "blue",
+    "refused": "bad",
+    "unknown": "violet",
+    "not_sent": "warn",
+    "in_flight": "dim",
 }
 _OURS: Final = "".join(f"\x1b[{code}m|" for code in (*_COLOURS.values(), "0")).rstrip("|").split("|")
 
@@ -89,6 +97,22 @@ class Screen:
             break_on_hyphens=False,
         )
 
+    def fields(self, record: Mapping[str, Any]) -> list[str]:
+        """Write names and values one under the other: what is nested with dots, lists item by item."""
+        rows = list(_flatten(record))
+        width = max((len(name) for name, _ in rows), default=0) + 2
+        lines: list[str] = []
+        for name, value in rows:
+            first = f"{escape(name):<{width}}"
+            if isinstance(value, list) and value and isinstance(value[0], dict) and not _is_hint(value[0]):
+                lines += ["", *self.table(list(value[0]), [list(map(spell, row.values())) for row in value])]
+                continue
+            items = [f"- {spell(item)}" for item in value] if isinstance(value, list) else [spell(value)]
+            for item in items or ["-"]:
+                lines += self.wrap(item, " " * (width + 2 * isinstance(value, list)), first)
+                first = " " * width
+        return lines
+
     def table(
         self, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, drops: bool = True
     ) -> list[str]:
@@ -112,6 +136,29 @@ class Screen:
         if hidden:
             lines += [self.paint(line, "dim") for line in self.wrap(f"No room for: {', '.join(hidden)}.")]
         return lines
+
+
+def _flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, dict) and value and not _is_hint(value):
+            yield from ((f"{name}.{inner}", what) for inner, what in _flatten(value))
+        else:
+            yield name, value
+
+
+def _is_hint(value: Mapping[str, Any]) -> bool:
+    return value.keys() == {"kind", "message"}
+
+
+def spell(value: Any) -> str:
+    """Write one value for people; of what has a message, such as a hint, that."""
+    if isinstance(value, dict) and _is_hint(value):
+        return str(value["message"])
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == {}:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def display_width(text: str) -> int:
@@ -184,8 +231,6 @@ def print_lines(lines: Sequence[str]) -> None:
 
 def print_json(value: object, indent: int | None = 2) -> None:
     """Print a value as JSON on stdout."""
-    import json
-
     print_text(json.dumps(value, indent=indent) + "\n")
 
 

@@ -10,7 +10,7 @@ from bridge.core.exits import UsageError
 
 DAY_S: Final = 86_400.0
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
-HELP: Final = "2026-01-31, 2026-01-31T08:00Z, UNIX seconds, or how long ago: 30m, 24h, 7d"
+HELP: Final = "2026-01-31T08:00Z, UNIX seconds, or how long ago: 24h, 7d"
 
 
 def parse_time(text: str, now_wall: float, flag: str) -> float:

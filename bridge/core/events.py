@@ -93,7 +93,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "key_file_loose": EventRow(
         WARNING,
-        "The key file {path} can be read by others (mode {mode}); `chmod 600` it.",
+        "The key file {path} can be read by others (mode {mode}): run `chmod 600` on it.",
         {"path": "string", "mode": "string"},
         "Once per file and mode.",
     ),
@@ -124,7 +124,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "ledger_degraded": EventRow(
         WARNING,
-        "The ledger cannot be {operation}: {reason}. Reports go on and their outcomes are owed to it.",
+        "The ledger cannot be {operation}: {reason}. Reports go on; their outcomes are written later.",
         {
             "operation": "string",
             "reason": "string",
@@ -148,13 +148,13 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "ledger_modes_repaired": EventRow(
         WARNING,
-        "{path} could be read by others; its mode was {mode} and has been mended.",
+        "{path} could be read by others; its mode was {mode} and has been corrected.",
         {"path": "string", "mode": "string"},
         "Once per file, when the ledger is opened.",
     ),
     "ledger_directory_loose": EventRow(
         WARNING,
-        "The ledger's directory {path} can be written by others (mode {mode}); `chmod 700` it.",
+        "The ledger's directory {path} can be written by others (mode {mode}): run `chmod 700` on it.",
         {"path": "string", "mode": "string"},
         "Once, when the ledger is opened.",
     ),
@@ -220,13 +220,13 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "clock_skew": EventRow(
         WARNING,
-        "The local clock differs from the upstream's by {skew_s} s; ages are corrected, but mend the clock.",
+        "The local clock differs from the upstream's by {skew_s} s; ages are corrected; set the clock right.",
         {"skew_s": "number"},
         "The upstream's Date header differs by more than 2 s; once until it changes by more than 2 s.",
     ),
     "proxy_hint": EventRow(
         WARNING,
-        "Connecting failed and {variable} is set, which is ignored here; to use that proxy give --proxy.",
+        "Connecting failed. {variable} is set, but the bridge ignores it: name a proxy with --proxy.",
         {"variable": "string"},
         "Once, after a connect failure; proxy variables of the environment are never used.",
     ),
@@ -239,7 +239,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "pause_probing": EventRow(
         INFO,
-        "The pause ({scope}) is being probed with a report.",
+        "One report is tried, to see whether the pause ({scope}) is over.",
         _PAUSE,
         "The time of a pause is over or a person resumed it; the next report decides.",
     ),

@@ -157,21 +157,19 @@ def _explain(subject: str, error: Any) -> Refused:
     them to ASCII letters and digits (and a leading minus for error codes).
     """
     path, rule, definition = error.path[1:], error.rule, error.definition
-    where = ".".join(path) or subject
-    missing: list[str] = []
+    what = [".".join(path) or subject]
     if rule == "required":
-        missing = [member for member in definition["required"] if member not in error.value]
-    return Refused(
-        "".join(f"/{part}" for part in path), rule, f"{where} {_reason(rule, definition, missing)}."
-    )
+        what = [".".join((*path, member)) for member in definition["required"] if member not in error.value]
+    reason = _reason(rule, definition, len(what) > 1)
+    return Refused("".join(f"/{part}" for part in path), rule, f"{_join(what, 'and')} {reason}.")
 
 
-def _reason(rule: str, definition: Mapping[str, Any], missing: list[str]) -> str:
+def _reason(rule: str, definition: Mapping[str, Any], is_many: bool) -> str:
     own: Mapping[str, str] = definition.get("x-refusal", {})
     if rule in own:
         return own[rule]
     if rule == "required":
-        return f"must have {_join(missing, 'and')}"
+        return "are missing" if is_many else "is missing"
     if rule == "additionalProperties":
         return f"may have no other members than {_join(list(definition['properties']), 'and')}"
     limit = definition[rule]

@@ -109,7 +109,6 @@ class Conversation:
         waits: Names of the other methods that may wait; each of their calls gets a greenlet of its own.
         cancel: Lets go the requests of a comparable id.
         changed: Called whenever an answer was given.
-        translate: Turns what a person typed into a message; None on the wire.
         render: Turns an answer into what a person reads; None on the wire.
         mark: What the data of every error says besides.
     """
@@ -128,7 +127,6 @@ class Conversation:
         waits: Collection[str],
         cancel: Callable[[Any], object],
         changed: Callable[[], object],
-        translate: Callable[[bytes], bytes] | None = None,
         render: Callable[[bytes], bytes] | None = None,
         mark: Mapping[str, Any] = _NO_MARK,
     ) -> None:
@@ -143,7 +141,6 @@ class Conversation:
         self._waits = waits
         self._cancel = cancel
         self._changed = changed
-        self._translate = translate
         self._render = render
         self._mark = mark
         self._open = 0
@@ -202,9 +199,7 @@ class Conversation:
 
     def _take(self, text: bytes) -> None:
         try:
-            message = strict_json.parse(
-                text if self._translate is None else self._translate(text), self._max_depth
-            )
+            message = strict_json.parse(text, self._max_depth)
         except strict_json.NotJson:
             self._send(self._refusal(envelope.parse_error_response()))
             return

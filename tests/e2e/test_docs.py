@@ -77,6 +77,7 @@ def read_blocks() -> list[Block]:
     return blocks
 
 
+TUTORIAL: Final = "docs/tutorial.md"
 BLOCKS: Final = read_blocks()
 
 NOT_RUN: Final = {
@@ -352,10 +353,32 @@ def check_flags(text: str) -> None:
             assert used <= known, f"{command} does not know {used - known}"
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.page != TUTORIAL], ids=lambda block: block.name
+)
 def test_block_is_true(block: Block, folder: Path) -> None:
     """What a block shows is what happens."""
     CHECKS[block.kind](block, folder)
+
+
+def test_tutorial_can_be_followed(folder: Path) -> None:
+    """Its programs are saved and its commands run, in their order and in one folder, as printed.
+
+    What installs is one for one in other pages, where test_first_steps.py runs it.
+    """
+    home = folder.parent
+    (home / "report-bridge").symlink_to(ROOT)
+    (home / "bin" / "python3").symlink_to(sys.executable)
+    for block in BLOCKS:
+        if block.page == TUTORIAL and block.kind == "console":
+            run_console(block, folder)
+        elif block.page == TUTORIAL and block.kind == "python":
+            (folder / block.text.split()[1]).write_text(block.text)
+        elif block.page == TUTORIAL:
+            check_shell(block, folder)
+            others = [other.text for other in BLOCKS if other.page.endswith("README.md")]
+            for line in re.sub(r" +#.*", "", block.text).splitlines():
+                assert "doctor" in line or any(line in other for other in others), line
 
 
 def test_most_blocks_are_executed() -> None:
@@ -370,7 +393,8 @@ def test_most_blocks_are_executed() -> None:
 
 def test_every_sh_block_has_its_reason() -> None:
     """A shell block without compared output says here why."""
-    assert [block.name for block in BLOCKS if block.kind == "sh" and reason_not_run(block) is None] == []
+    sh = [block for block in BLOCKS if block.kind == "sh" and block.page != TUTORIAL]
+    assert [block.name for block in sh if reason_not_run(block) is None] == []
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import re
 import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -400,99 +398,3 @@ def test_a_gone_parent_is_noticed_though_the_pipe_stays_open(
         parent.kill()
         for pipe in (parent.stdin, parent.stdout, parent.stderr):
             pipe.close()
-
-
-# --- a person at the terminal ----------------------------------------------------------------
-
-
-class Terminal:
-    """A bridge whose stdin and stdout are a terminal."""
-
-    def __init__(self, home: Path, *words: str) -> None:
-        self.master, slave = pty.openpty()
-        attributes = termios.tcgetattr(slave)
-        attributes[3] &= ~termios.ECHO
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", *words], stdin=slave, stdout=slave, stderr=slave,
-            env={"HOME": str(home), "PYTHONPATH": str(ROOT)}, start_new_session=True,
-        )  # fmt: skip
-        os.close(slave)
-        self.shown = ""
-        self._seen = 0
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def read_until(self, text: str) -> None:
-        """Read until a text is shown, behind the one that was waited for before."""
-        until = time.monotonic() + PATIENCE_S
-        while (at := self.shown.find(text, self._seen)) < 0:
-            assert select.select([self.master], [], [], max(0.0, until - time.monotonic()))[0], self.shown
-            self.shown += os.read(self.master, 65536).decode().replace("\r", "")
-        self._seen = at + len(text)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-
-
-def test_a_person_gets_a_hint_a_short_form_and_pretty_answers(clean_environment: Path) -> None:
-    """On a terminal a hint is shown, the short form is taken, answers are indented, Ctrl-D ends."""
-    terminal = Terminal(clean_environment, "--sandbox")
-    try:
-        terminal.read_until("taskId=123")
-        terminal.type("reportIncorrectImageCaptcha taskId=123\n")
-        terminal.read_until('    "outcome": "accepted"')
-        terminal.type('{"jsonrpc":"2.0","id":"x","method":"bridge.info"}\n')
-        terminal.read_until('  "id": "x"')
-        terminal.type("nope\n")
-        terminal.read_until("-32601")
-        terminal.type("reportIncorrectImageCaptcha taskId=1e999 x\n")
-        terminal.read_until("-32602")
-        terminal.type("   \n\n[\n")
-        terminal.read_until("-32700")
-        terminal.type("bridge.info\n")
-        terminal.read_until('"protocol": 1')
-        terminal.type("\x04")
-        assert terminal.process.wait(PATIENCE_S) == 0
-    finally:
-        terminal.close()
-
-
-STRANGE = [
-    "=", "a=b=c", "x =", "{not json", "é\u2028", "bridge.info x=[1", "bridge.info =", "nope x=" + "[" * 3000,
-    *(
-        f"reportIncorrectImageCaptcha taskId={value}"
-        for value in ("", "NaN", "Infinity", "-1e999", '"\\ud800"', "[" * 90 + "]" * 90, "9" * 3000)
-    ),
-]  # fmt: skip
-
-
-def test_strange_typing_never_ends_the_program(clean_environment: Path) -> None:
-    """Whatever a person types is answered."""
-    terminal = Terminal(clean_environment, "--sandbox")
-    try:
-        for typed in STRANGE:
-            terminal.type(typed + "\n")
-            terminal.read_until('"error"')
-            terminal.read_until("\n}")
-        terminal.type("\x04")
-        assert terminal.process.wait(PATIENCE_S) == 0
-        assert "Traceback" not in terminal.shown
-    finally:
-        terminal.close()
-
-
-def test_an_interrupt_at_the_terminal_stops(clean_environment: Path) -> None:
-    """Ctrl-C is a person's wish to stop: at once if nothing runs, exit code 0."""
-    terminal = Terminal(clean_environment, "--sandbox")
-    try:
-        terminal.read_until("Ctrl-D")
-        terminal.type("bridge.info\n")
-        terminal.read_until("pid")
-        terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(PATIENCE_S) == 0
-    finally:
-        terminal.close()

@@ -60,6 +60,21 @@ OVERLAPS = """
 """
 
 
+# Rows of cards that are not as high as each other, or do not reach from one side to the other.
+HOLES = """
+(() => {
+  const frame = document.querySelector('.charts').getBoundingClientRect(), rows = new Map();
+  for (const card of document.querySelectorAll('.charts > *')) {
+    const box = card.getBoundingClientRect();
+    rows.set(box.top, [...(rows.get(box.top) ?? []), box]);
+  }
+  return [...rows.values()].filter(row => Math.abs(row[0].left - frame.left) > 1
+    || Math.abs(row.at(-1).right - frame.right) > 1
+    || row.some(box => Math.abs(box.bottom - row[0].bottom) > 1)).length;
+})()
+"""
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """One browser for all tests of this file."""
@@ -90,6 +105,7 @@ def test_the_page_is_readable(tab: Tab, pages: dict[str, Path], width: int, sche
     assert tab.ask(CONTRAST) >= 4.5
     assert tab.ask(SMALLEST) >= 9.0
     assert tab.ask(OVERLAPS) == []
+    assert tab.ask(HOLES) == 0
     assert tab.ask(BARS) >= 5
     background = tab.ask("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")

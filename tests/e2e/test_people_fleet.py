@@ -115,7 +115,7 @@ def test_a_pause_is_resumed(ledger: ServerLedger) -> None:
     assert "key (key_does_not_exist)" in ended.stdout
     is_due = "coalesce(ends_at <= extract(epoch FROM clock_timestamp()), false)"
     assert ledger.select(f"SELECT {is_due} FROM pauses ORDER BY rule") == [(True,), (False,)]
-    assert ": the next report probes" in run(ledger, "pauses", "list").stdout
+    assert "the next report is tried" in run(ledger, "pauses", "list").stdout
 
 
 def test_everything_works_beside_a_running_bridge(

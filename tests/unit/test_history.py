@@ -155,7 +155,7 @@ def test_a_limit_is_a_whole_number(run: Run, ledger: MadeLedger, text: str) -> N
     """What is none is told in words of the command line, without names from inside."""
     code, _, err = run("history", f"--limit={text}", "--ledger", str(ledger))
     assert code == 2
-    assert "--limit: takes a whole number from 1 on" in err
+    assert "--limit takes a whole number from 1 on" in err
     assert "_" not in err
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,6 +109,19 @@ def test_every_figure_is_there_once() -> None:
         ("ledger_durable",): 1,
         ("ledger_owed",): 7,
     }
+
+
+def test_the_checker_of_prometheus_accepts_it() -> None:
+    """Where promtool is installed it finds nothing to say, and it does find a name that is wrong."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        print("promtool is missing, so this was left out")
+        return
+    good = render(FIGURES, 1000.0, 1012.5)
+    for text, code in ((good, 0), (good.replace("replays_total", "replays"), 3)):
+        words = [promtool, "check", "metrics"]
+        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
 
 
 class Told:

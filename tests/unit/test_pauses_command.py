@@ -43,8 +43,8 @@ def test_list_says_why_and_until_when(run: Run, ledger: MadeLedger) -> None:
     code, out, err = run("pauses", "list", "--ledger", str(ledger))
     assert (code, err) == (0, "")
     assert "key_does_not_exist" in out
-    assert "when a person acts" in out
-    assert ": the next report probes" in out
+    assert "never by itself: run pauses resume" in out
+    assert ", then one report is tried" in out
     assert "Copy the key again" in out
     assert ACCOUNT not in out
 
@@ -72,10 +72,10 @@ def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: MadeLedger)
     assert code == 0
     assert "key (key_does_not_exist)" in out
     _, out, _ = run("pauses", "list", *words)
-    assert "the next report probes" in out
-    assert "when a person acts" not in out
+    assert "the next report is tried" in out
+    assert "never by itself" not in out
     code, out, _ = run("pauses", "resume", "--scope", "address", *words)
-    assert (code, out) == (0, "No pause was to be resumed.\n")
+    assert (code, out) == (0, "There was no pause to resume.\n")
 
 
 def test_resume_makes_no_ledger(run: Run, tmp_path: Path) -> None:

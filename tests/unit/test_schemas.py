@@ -38,7 +38,7 @@ def refusal(name: str, value: Any) -> Refused:
 @pytest.mark.parametrize(
     ("value", "pointer", "rule", "words"),
     [
-        ({}, "", "required", "must have taskId"),
+        ({}, "", "required", "taskId is missing"),
         ([], "", "type", "params must be an object"),
         (None, "", "type", "params must be an object"),
         ({"taskId": True}, "/taskId", "type", "must be an integer"),

@@ -135,3 +135,29 @@ def test_progress_ends_with_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_share_of_nothing_is_a_dash() -> None:
     """A share is a percentage."""
     assert (share(1, 8), share(1, 0)) == ("12.5%", "-")
+
+
+def test_fields_are_one_under_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is nested has dots, a list a line for each item, hints their sentences, records a table."""
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    record = {
+        "ok": True,
+        "limits": {"most": 5, "least": None},
+        "hints": [{"kind": "a", "message": "one two three four five six"}, {"kind": "b", "message": "x\x1b"}],
+        "codes": {},
+        "reports": [{"taskId": 1, "kind": "k"}, {"taskId": 22, "kind": None}],
+    }
+    assert Screen(Terminal()).fields(record) == [
+        "ok            yes",
+        "limits.most   5",
+        "limits.least  -",
+        "hints         - one two three four",
+        "                five six",
+        "              - x\\u001b",
+        "codes         -",
+        "",
+        "taskId  kind",
+        "1          k",
+        "22         -",
+    ]
