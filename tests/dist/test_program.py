@@ -35,9 +35,11 @@ def test_reports_where_nothing_is_set(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, moved)
     (tmp_path / "bot").mkdir()
     assert report([moved / "report-bridge"], tmp_path / "bot")["outcome"] == "accepted"
-    words = [moved / "report-bridge", "call", "reportIncorrectImageCaptcha", "taskId=123", "--json"]
-    ledger = ["--sandbox", "--ledger", "ledger.sqlite3"]
-    first, second = (json.loads(run([*words, *ledger], tmp_path / "bot"))["result"] for _ in range(2))
+    words = ["call", "reportIncorrectImageCaptcha", "taskId=123", "--json"]
+    words += ["--sandbox", "--ledger", "ledger.sqlite3"]
+    first, second = (
+        json.loads(run([moved / "report-bridge", *words], tmp_path / "bot"))["result"] for _ in range(2)
+    )
     assert (first["durable"], first["replayed"], second["replayed"]) == (True, False, True)
     history = run([moved / "report-bridge", "history", "list", "--ledger", "ledger.sqlite3"], tmp_path / "bot")
     assert b"accepted" in history
@@ -82,8 +84,8 @@ def test_a_key_command_finds_its_own_libraries(tmp_path: Path) -> None:
     for before in (None, "/some/folder"):
         environ = {"PATH": os.environ["PATH"]} | ({"LD_LIBRARY_PATH": before} if before else {})
         with Simulator() as simulator:
-            words = [PROGRAM, "--url", simulator.base_url, "--ledger", "memory", "--key-command", command]
-            assert b'"accepted"' in run(words, tmp_path, REPORT, environ)
+            words = ["--url", simulator.base_url, "--ledger", "memory", "--key-command", command]
+            assert b'"accepted"' in run([PROGRAM, *words], tmp_path, REPORT, environ)
         seen = dict(line.split("=", 1) for line in shown.read_text().splitlines() if "=" in line)
         assert seen.get("LD_LIBRARY_PATH") == before
         assert [name for name in seen if name.startswith("_PYI") or name.endswith("_ORIG")] == []
@@ -92,9 +94,10 @@ def test_a_key_command_finds_its_own_libraries(tmp_path: Path) -> None:
 def test_ledger_on_a_server(pg_server: PgServer, tmp_path: Path) -> None:
     """The driver of PostgreSQL is inside: the ledger of a fleet works."""
     ledger = pg_server.url(pg_server.make_database())
-    words = [PROGRAM, "call", "reportIncorrectImageCaptcha", "taskId=123", "--json", "--sandbox"]
+    words = ["call", "reportIncorrectImageCaptcha", "taskId=123", "--json", "--sandbox"]
+    environ = {"REPORT_BRIDGE_LEDGER": ledger}
     first, second = (
-        json.loads(run(words, tmp_path, environ={"REPORT_BRIDGE_LEDGER": ledger}))["result"] for _ in range(2)
+        json.loads(run([PROGRAM, *words], tmp_path, environ=environ))["result"] for _ in range(2)
     )
     assert (first["durable"], second["replayed"]) == (True, True)
 

@@ -114,7 +114,7 @@ def test_supervisord(bot: Bot) -> None:
     (bot.folder / "supervisord.conf").write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={bot.folder}/supervisord.log\npidfile={bot.folder}/pid\n{example}"
     )
-    words = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", bot.folder / "supervisord.conf"]
+    words: list[str | Path] = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", bot.folder / "supervisord.conf"]
     with subprocess.Popen(words, cwd=bot.folder, env=bot.environ, stdout=subprocess.DEVNULL) as supervisor:
         try:
             demand_orderly_life(bot, supervisor.terminate)

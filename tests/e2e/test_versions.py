@@ -29,7 +29,9 @@ def next_version(tmp_path: Path) -> Path:
     place = tmp_path / "next"
     shutil.copytree(ROOT / "bridge", place / "bridge", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "schemas", place / "bridge" / "schemas")
-    (place / "bridge" / "ledger" / "next.sql").write_text("CREATE TABLE what_comes_next (id INTEGER) STRICT;\n")
+    (place / "bridge" / "ledger" / "next.sql").write_text(
+        "CREATE TABLE what_comes_next (id INTEGER) STRICT;\n"
+    )
     with (place / "bridge" / "ledger" / "sqlite_file.py").open("a") as module:
         module.write(NEXT)
     return place
@@ -100,7 +102,9 @@ def test_older_version_reads_a_newer_ledger_and_says_so(
     assert (second["outcome"], second["durable"]) == ("accepted", False)
     assert old.call("bridge.status")["result"]["ledger"]["state"] == "newer"
     ended = old.close()
-    assert "newer version" in next(event["sentence"] for event in ended.events if event["event"] == "ledger_degraded")
+    assert "newer version" in next(
+        event["sentence"] for event in ended.events if event["event"] == "ledger_degraded"
+    )
     assert version_of(ledger) == VERSION + 1
     assert ledger.read_bytes() == before
     assert len(simulator.log()) == 2
@@ -109,7 +113,7 @@ def test_older_version_reads_a_newer_ledger_and_says_so(
 def test_two_versions_at_once_send_each_report_once(
     start: Start, ledger: Path, next_version: Path, simulator: Simulator
 ) -> None:
-    """An older bridge goes on while a next one brings its ledger up to date; neither loses or repeats a report."""
+    """An older bridge goes on while a next one brings its ledger up to date; no report is sent twice."""
     old = start()
     report(old, 1)
     new = start(next_version)
