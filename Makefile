@@ -98,6 +98,7 @@ interop: $(VENV)/.runtime ## have the Java library lsp4j talk to the bridge; nee
 
 dist: $(VENV)/.stamp ## build all packages into dist/, with the program without Python and the container image, and use them
 	@$(BIN)/python -m scripts.build_dist
+	@sh scripts/check_clients.sh --lint
 
 lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
@@ -126,7 +127,7 @@ $(VENV)/.runtime: pyproject.toml requirements/build.txt requirements/runtime.txt
 	@touch $@
 
 $(VENV)/.stamp: $(VENV)/.runtime requirements/dev.txt
-	$(PIP) $(LOCKED) -r requirements/dev.txt
+	$(PIP) $(LOCKED) --no-compile -r requirements/dev.txt
 	$(PIP) check
 	@sh scripts/install_browser.sh
 	@touch $@

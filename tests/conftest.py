@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.authority import Authority
 from tests.pgserver import PgServer, serve
 from tests.process import BridgeProcess
 from tests.shaky_store import close_all
@@ -69,6 +70,12 @@ def bridge_process(clean_environment: Path) -> Iterator[Callable[..., BridgeProc
             return stack.enter_context(BridgeProcess(*words, **kwargs))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that clients are told to trust."""
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="session")

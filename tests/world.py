@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.engine.virtual import VirtualLoop, VirtualTime
+from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
@@ -148,6 +149,16 @@ class _Clock:
         return EPOCH + self._time.t + self._fast_s
 
 
+def server_store(clock: Callable[[], float]) -> type[PostgresStore]:
+    """The real store on a real server, whose clock says what a test says."""
+
+    class ServerStore(PostgresStore):
+        def _tell_time(self, epoch: float) -> tuple[float, float]:
+            return clock(), clock()
+
+    return ServerStore
+
+
 class _Ledger:
     """A store whose commits take no time; fits `bridge.reports.lifecycle.LedgerPort`."""
 
@@ -179,7 +190,11 @@ class _Ledger:
 
 
 class Bridge:
-    """One bridge process, as far as reports go."""
+    """One bridge process, as far as reports go.
+
+    Args:
+        path: a ledger's file, or the address of a database; None: in memory.
+    """
 
     def __init__(
         self,
@@ -200,7 +215,9 @@ class Bridge:
         self.loop = VirtualLoop(world.time)
         self.engine = Engine(self.bugs.append, self.loop, _Clock(world.time, clock_fast_s))
         self.policy = PausePolicy(machine, "context", enabled=pauses)
-        self.store = SqliteStore.open(
+        is_server = path is not None and path.startswith("postgresql:")
+        opens: Any = server_store(lambda: EPOCH + world.t).open if is_server else SqliteStore.open
+        self.store: SqliteStore | PostgresStore = opens(
             path,
             policy=self.policy,
             machine=machine,

@@ -139,6 +139,7 @@ def open_store(settings: Settings) -> Store:
             boot_clock=clock.now,
             wall_clock=clock.wall,
             password=settings.ledger_password,
+            trusts_clock=True,
         )
     from bridge.ledger.sqlite import SqliteStore
 

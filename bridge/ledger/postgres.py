@@ -92,6 +92,7 @@ class PostgresStore:
         instance: str | None = None,
         busy_s: float = STATEMENT_S,
         grace_s: float = GRACE_S,
+        trusts_clock: bool = False,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> PostgresStore:
         """Open a ledger, making its tables if they are missing.
@@ -107,6 +108,7 @@ class PostgresStore:
             instance: the name that this process had before, so that its rows stay its own.
             busy_s: seconds to wait for a lock of another bridge.
             grace_s: seconds that a neighbour without a session still counts as alive.
+            trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
             random_bytes: chance, for names and secrets.
 
         Raises:
@@ -119,6 +121,8 @@ class PostgresStore:
         session.open()
         store.durable = store._batch.durable = session.durable
         store.secret, store.clock_offset_s = session.secret, session.clock_offset_s
+        if not trusts_clock:
+            store._batch.opened_at = boot_clock() + store.clock_offset_s
         return store
 
     @property

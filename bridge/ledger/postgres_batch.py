@@ -18,6 +18,7 @@ from bridge.ledger.postgres_neighbours import Neighbours
 from bridge.ledger.rows import to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 
+_DAY_S: Final = 86_400.0
 _Q: Final = sql.QUERIES
 
 
@@ -36,6 +37,8 @@ class PostgresBatch(UnitOfWork):
         """Accounts by name, for as long as this process lives: they are never deleted."""
         self.ask_server: Callable[[Sequence[Statement]], list[Rows]] = _not_open
         """Runs statements in the transaction that is open."""
+        self.opened_at = 0.0
+        """When this bridge came, on the timeline."""
         self._methods: dict[str, None] = {}
         self._neighbours = neighbours
         self._wall_clock = wall_clock
@@ -263,7 +266,9 @@ class PostgresBatch(UnitOfWork):
         self.flush()
         # The caller's clock may be wrong, which must not make anybody's history shorter.
         before = op.before_wall - (self._wall_clock() - self.wall)
-        values = [repr(before).encode(), repr(self.now - GUARD_S).encode(), str(op.limit).encode()]
+        times = (before, self.now - GUARD_S, self.opened_at, self.now - _DAY_S)
+        values = [repr(time).encode() for time in times]
+        values.insert(2, str(op.limit).encode())
         ((deleted,),) = self._ask(_Q["prune"], values)
         self.entries.clear()
         return int(sql.certain(deleted))

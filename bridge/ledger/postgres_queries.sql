@@ -156,11 +156,14 @@ FROM json_to_recordset($1::json) AS g (report bigint, nth integer, at_wall float
 SELECT at_wall, name, data FROM events WHERE report = $1::bigint ORDER BY nth;
 
 -- name: prune
--- Delete old reports with their events, in steps, past those that somebody works on.
+-- Delete old reports with their events, in steps, past those that somebody works on. Where nobody was for a
+-- day before $4, when this bridge came, the clock may be wrong: then nothing goes until $5 has passed that.
 WITH gone AS (
     DELETE FROM reports WHERE seq IN (
         SELECT seq FROM reports
         WHERE recorded_wall < $1::float8 AND state = 'done' AND finished_at < $2::float8
+          AND ($5::float8 > $4::float8 OR $4::float8 - 86400 <=
+               (SELECT max(recorded_wall) FROM reports WHERE recorded_wall < $4::float8))
         ORDER BY recorded_wall LIMIT $3::bigint
         FOR UPDATE SKIP LOCKED
     )

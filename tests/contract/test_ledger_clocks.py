@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.core.errors import pause_rules
 from bridge.core.model import (
     DONE,
     GUARD_S,
@@ -27,8 +28,11 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
+from bridge.ledger.postgres_neighbours import GRACE_S
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
+from tests.ledgers import BACKENDS, make_of
+from tests.world import server_store
 
 ENDPOINT = "https://upstream.test"
 ACCOUNT = "a" * 32
@@ -37,61 +41,80 @@ DAY = 86_400.0
 TRUE_START = 1_800_000_000.0
 WINDOW_S = 60.0
 TAKEN = Ending("accepted", 0, "accepted")
+REFUSED = Ending("refused", 1, "key_refused")
 UNSENT = Ending(NOT_SENT, -32001, "upstream_unreachable")
 GOOD = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
 NO_DNS = Verdict(NOT_SENT, -32001, "upstream_unreachable", "dns", "again", False, False, False, False)
 TASK = Task(ENDPOINT, ACCOUNT, 7)
 
 
+_BOOTS = itertools.count()
+"""No boot has the name of another one."""
+
+
 class Machine:
     """One machine with a true time that nobody there knows, and boots with wrong clocks."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: str, pauses: bool = False) -> None:
+        self.place = place
+        self.pauses = pauses
+        self.is_server = self.place.startswith("postgresql:")
         self.true = TRUE_START
         self.booted_at = self.true
         self.wrong_s = 0.0
-        self.boots = 0
-        self.store: SqliteStore | None = None
+        self.store: Any = None
 
-    def boot(self, wrong_s: float, crash: bool = True) -> SqliteStore:
+    def boot(self, wrong_s: float) -> Any:
         """Start again: nothing is alive any more, and the clock says what it says."""
         if self.store is not None:
-            self.store._owners.release()
+            if not self.is_server:
+                self.store._owners.release()
             self.store.close()
-        self.boots += 1
         self.booted_at, self.wrong_s = self.true, wrong_s
-        self.store = SqliteStore.open(
-            str(self.path),
-            policy=PausePolicy("machine", enabled=False),
-            machine="machine",
-            boot_clock=lambda: self.true - self.booted_at,
-            wall_clock=lambda: self.true + self.wrong_s,
-            boot_id=lambda: f"boot {self.boots}",
-        )
+        told: dict[str, Any] = {
+            "policy": PausePolicy("machine", enabled=self.pauses),
+            "machine": "machine",
+            "boot_clock": lambda: self.true - self.booted_at,
+            "wall_clock": lambda: self.true + self.wrong_s,
+        }
+        if self.is_server:
+            # The server has no boots of ours: what is wrong is its own clock.
+            told |= {"wall_clock": lambda: self.true, "grace_s": 0.0}
+            self.store = server_store(lambda: self.true + self.wrong_s).open(self.place, **told)
+        else:
+            boot = f"boot {next(_BOOTS)}"
+            self.store = SqliteStore.open(self.place, boot_id=lambda: boot, **told)
+        self.true += GRACE_S + 0.1
         return self.store
 
     def claim(self, age_s: float | None = 0.0, begin: bool = True) -> Any:
         """Ask for the task, that was completed so many seconds ago by true time."""
-        assert self.store is not None
-        now = self.true - self.booted_at + self.store.clock_offset_s
+        now = self.now
         window = Window(None, now) if age_s is None else Window(now + WINDOW_S - age_s, None)
         return self.do(Claim(TASK, IMAGE, window, Facts(), begin))
 
     def do(self, op: Any) -> Any:
-        assert self.store is not None
         return self.store.transact([op])[0]
+
+    @property
+    def now(self) -> float:
+        """The ledger's time."""
+        return self.true - self.booted_at + float(self.store.clock_offset_s)
 
     def row(self) -> Any:
         return self.do(Look(TASK))
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Any:
+def place_of(kind: str, request: pytest.FixtureRequest) -> str:
+    """A new ledger of a kind: its file, or its address."""
+    return str(make_of(kind, request)())
+
+
+@pytest.fixture(params=BACKENDS)
+def machine(request: pytest.FixtureRequest) -> Any:
     """A machine that boots with the right time first."""
-    made = Machine(tmp_path / "ledger.db")
+    made = Machine(place_of(request.param, request))
     yield made
-    assert made.store is not None
     made.store.close()
 
 
@@ -161,17 +184,28 @@ STEPS = st.sampled_from(["claim", "claim", "begin", "fail", "take", "settle", "s
 BOOTS = st.lists(st.builds(Boot, CLOCKS, st.lists(STEPS, max_size=8).map(tuple)), min_size=1, max_size=4)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(BOOTS)
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 120), ("postgres", 40)])
 def test_no_attempt_after_the_window_by_any_clock_that_can_be_known(
-    tmp_path_factory: pytest.TempPathFactory, boots: list[Boot]
+    request: pytest.FixtureRequest, kind: str, examples: int
 ) -> None:
     """Over boots with any clocks, no attempt begins long after the window of the first request."""
-    machine = Machine(tmp_path_factory.mktemp("clocks") / "ledger.db")
+    ledger = make_of(kind, request)()
+
+    @settings(max_examples=examples)
+    @given(BOOTS)
+    def try_all(boots: list[Boot]) -> None:
+        ledger.select("DELETE FROM events")
+        ledger.select("DELETE FROM reports")
+        live_through(Machine(str(ledger)), boots)
+
+    try_all()
+
+
+def live_through(machine: Machine, boots: list[Boot]) -> None:
+    """Live through the boots; what must not happen is asserted at every step."""
     asked_at: float | None = None
     for wrong_s, steps in boots:
         store = machine.boot(wrong_s)
-        machine.true += 5.0
         for step in steps:
             gate = None
             if step == "claim":
@@ -204,5 +238,54 @@ def test_no_attempt_after_the_window_by_any_clock_that_can_be_known(
     machine.do(Sweep(ENDPOINT, frozenset()))
     row = machine.row()
     assert row is None or row.state == DONE, "every report gets its outcome"
-    assert machine.store is not None
     machine.store.close()
+
+
+BANS = st.sampled_from(["key_refused", "address_blocked", "key_balance"])
+PAUSING = st.lists(
+    st.tuples(CLOCKS, st.lists(BANS | st.sampled_from(["s20", "s90", "s4000"]), max_size=6)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 60), ("postgres", 30)])
+def test_no_pause_outlasts_its_rule_by_any_clock(
+    request: pytest.FixtureRequest, kind: str, examples: int
+) -> None:
+    """Whatever clocks opened a pause, in the next boot it ends within the longest time of its rule."""
+    ledger = make_of(kind, request)()
+
+    @settings(max_examples=examples)
+    @given(PAUSING)
+    def try_all(boots: list[tuple[float, list[str]]]) -> None:
+        for table in ("events", "reports", "pauses"):
+            ledger.select(f"DELETE FROM {table}")
+        machine = Machine(str(ledger), pauses=True)
+        number = 0
+        for wrong_s, steps in [*boots, (0.0, ["key_refused"])]:
+            machine.boot(wrong_s)
+            for step in steps:
+                if step.startswith("s"):
+                    machine.true += float(step[1:])
+                    continue
+                number += 1
+                task = Task(ENDPOINT, ACCOUNT, number)
+                window = Window(machine.now + WINDOW_S, None)
+                gate = machine.do(Claim(task, IMAGE, window, Facts(), True)).gate
+                if gate.status == "begun":
+                    machine.do(Record(task, refusal(step), machine.now, 5, REFUSED))
+                    continue
+                machine.do(Settle(task, UNSENT))
+                if gate.status == "paused" and gate.until is not None:
+                    rule = pause_rules()[gate.pause.key.rule]
+                    assert rule.max_s is not None
+                    assert gate.until - machine.now <= rule.max_s
+        machine.store.close()
+
+    try_all()
+
+
+def refusal(rule: str) -> Verdict:
+    """A verdict of the upstream that feeds a pause."""
+    return Verdict("refused", 1, rule, rule, "done", False, True, True, True, rule)

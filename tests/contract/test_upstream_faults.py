@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from bridge import __version__
 from bridge.core.model import Exchange
@@ -26,6 +25,7 @@ from bridge.engine import Engine, NoResources
 from bridge.reports.verdict import judge
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.streams import SocketStream
+from tests.authority import Authority
 from tests.faultserver import (
     ACCEPTED,
     FaultServer,
@@ -700,36 +700,6 @@ def test_address_that_swallows_everything_leaves_time_for_the_next(
 
 
 # --- TLS --------------------------------------------------------------------------------------------
-
-
-class Authority:
-    """A throw-away certificate authority that clients may be told to trust."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ca = trustme.CA()
-        self.ca_file = str(folder / "ca.pem")
-        self._ca.cert_pem.write_to_path(self.ca_file)
-
-    def serve(self, name: str, **validity: Any) -> ssl.SSLContext:
-        """Make the context of a server with a certificate for the name."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(name, **validity).configure_cert(context)
-        return context
-
-    def serve_self_signed(self) -> ssl.SSLContext:
-        """Make the context of a server that vouches for itself."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        path = self._folder / "self.pem"
-        path.write_bytes(self._ca.private_key_pem.bytes() + self._ca.cert_pem.bytes())
-        context.load_cert_chain(path)
-        return context
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that the client trusts."""
-    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")

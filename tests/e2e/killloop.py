@@ -404,7 +404,7 @@ class KillLoop:
                 self._note(f"seed {self._plan.seed}: DAMAGED: {found}")
 
     def _is_ledger_made(self) -> bool:
-        return self._select("SELECT count(*) FROM sqlite_master WHERE name = 'reports'")[0][0] == 1
+        return self._select("SELECT 1 FROM sqlite_master WHERE name = 'reports'") != []
 
     def _select(self, statement: str) -> list[Any]:
         connection = sqlite3.connect(self._ledger, timeout=60.0)

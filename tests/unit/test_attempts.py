@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.model import DONE, Look, Row
+from tests.ledgers import ServerLedger
+from tests.pgserver import PgServer
 from tests.world import (
     IMAGE,
     KEY,
@@ -27,6 +29,12 @@ from tests.world import (
     http,
     scratch_directory,
 )
+
+
+@pytest.fixture(scope="module")
+def server(pg_server: PgServer) -> ServerLedger:
+    """A ledger on a server."""
+    return ServerLedger(pg_server)
 
 
 @pytest.fixture
@@ -136,30 +144,31 @@ STEPS = st.one_of(
 )
 
 
-@given(st.lists(STEPS, max_size=12), st.lists(st.sampled_from(FATES), max_size=12))
-def test_attempts_agree_in_every_interleaving(steps: list[Any], fates: list[Fate]) -> None:
-    """Answers, record, events and upstream count the same; a crash may leave one more on record only."""
-    with tempfile.TemporaryDirectory(dir=scratch_directory()) as folder:
-        world, kills, answers = World(), 0, []
-        path = os.path.join(folder, "ledger")
-        world.upstream.fates = iter(fates)
-        bridge = Bridge(world, path, holds=(KEY,))
-        for step, told in steps:
-            if step == "report":
-                when = {} if told is None else {"completed_at": bridge.engine.wall() - told}
-                answers.append(bridge.report(1, IMAGE, name=("r",), **when))
-            elif step == "cancel":
-                bridge.service.cancel(("r",))
-            elif step == "wait":
-                world.run(told)
-            else:
-                if step == "stop":
-                    bridge.service.stop()
-                    world.run(0.01)
-                bridge.crash()
-                kills += 1
-                bridge = Bridge(world, path, holds=(KEY,))
-        world.run(200)
+CASES = given(st.lists(STEPS, max_size=12), st.lists(st.sampled_from(FATES), max_size=12))
+
+
+def live_through(path: str, steps: list[Any], fates: list[Fate]) -> None:
+    """Live through the steps, and ask whether everybody counted the same attempts."""
+    world, kills, answers = World(), 0, []
+    world.upstream.fates = iter(fates)
+    bridge = Bridge(world, path, holds=(KEY,))
+    for step, told in steps:
+        if step == "report":
+            when = {} if told is None else {"completed_at": bridge.engine.wall() - told}
+            answers.append(bridge.report(1, IMAGE, name=("r",), **when))
+        elif step == "cancel":
+            bridge.service.cancel(("r",))
+        elif step == "wait":
+            world.run(told)
+        else:
+            if step == "stop":
+                bridge.service.stop()
+                world.run(0.01)
+            bridge.crash()
+            kills += 1
+            bridge = Bridge(world, path, holds=(KEY,))
+    world.run(200)
+    try:
         made = sum(fate is not None for fate in world.upstream.attempts) - world.upstream.refused_resources
         if bridge.store.read(Look(bridge.task(1))) is None:
             assert made == 0
@@ -173,3 +182,22 @@ def test_attempts_agree_in_every_interleaving(steps: list[Any], fates: list[Fate
             attempts = (answer.result or answer.data)["attempts"]
             assert attempts <= record.attempts
         assert bridge.bugs == []
+    finally:
+        bridge.crash()
+
+
+@CASES
+def test_attempts_agree_in_every_interleaving(steps: list[Any], fates: list[Fate]) -> None:
+    """Answers, record, events and upstream count the same; a crash may leave one more on record only."""
+    with tempfile.TemporaryDirectory(dir=scratch_directory()) as folder:
+        live_through(os.path.join(folder, "ledger"), steps, fates)
+
+
+@settings(max_examples=40)
+@CASES
+def test_attempts_agree_in_every_interleaving_on_a_server(
+    server: ServerLedger, steps: list[Any], fates: list[Fate]
+) -> None:
+    """The same holds with PostgreSQL."""
+    server.select("TRUNCATE accounts, reports, events, pauses")
+    live_through(server.url, steps, fates)

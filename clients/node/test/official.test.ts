@@ -64,7 +64,7 @@ class Vendor {
       return { taskId: (this.#lastId += 1) };
     }
     if (request.url === "/getTaskResult") {
-      if (Math.random() < 0.5) return { status: "processing" };
+      if (Math.random() < 0.1) return { status: "processing" };
       const solution = { text: `text of ${taskId}`, gRecaptchaResponse: `token of ${taskId}` };
       return { status: "ready", solution, cost: "0.00070", endTime: Math.floor(Date.now() / 1000) };
     }

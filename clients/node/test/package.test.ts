@@ -87,7 +87,7 @@ for (const [resolution, module, type] of [
     mkdirSync(project);
     writeFileSync(join(project, "package.json"), JSON.stringify({ type }));
     writeFileSync(join(project, "bot.ts"), TYPED);
-    const flags = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--target", "es2022", "--lib", "es2022,esnext.disposable"];
+    const flags = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--skipDefaultLibCheck", "--target", "es2022", "--lib", "es2022,esnext.disposable"];
     run(process.execPath, [TSC, ...flags, "--module", module, "--moduleResolution", resolution, "--typeRoots", TYPES, "--types", "node", "bot.ts"], project);
   });
 }
