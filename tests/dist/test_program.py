@@ -95,10 +95,8 @@ def test_ledger_on_a_server(pg_server: PgServer, tmp_path: Path) -> None:
     """The driver of PostgreSQL is inside: the ledger of a fleet works."""
     ledger = pg_server.url(pg_server.make_database())
     words = ["call", "reportIncorrectImageCaptcha", "taskId=123", "--json", "--sandbox"]
-    environ = {"REPORT_BRIDGE_LEDGER": ledger}
-    first, second = (
-        json.loads(run([PROGRAM, *words], tmp_path, environ=environ))["result"] for _ in range(2)
-    )
+    words += ["--ledger", ledger]
+    first, second = (json.loads(run([PROGRAM, *words], tmp_path))["result"] for _ in range(2))
     assert (first["durable"], second["replayed"]) == (True, True)
 
 
