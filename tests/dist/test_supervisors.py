@@ -142,7 +142,7 @@ def pm2(bot: Bot) -> Iterator[Callable[..., bytes]]:
 
 def test_pm2(bot: Bot, pm2: Callable[..., bytes]) -> None:
     """PM2 restarts a killed bot, and its stop lets the bot close the bridge."""
-    (bot.folder / "ecosystem.config.cjs").write_text(bot.example("PM2", "js"))
+    (bot.folder / "ecosystem.config.cjs").write_text(bot.example("PM2", "cjs"))
     pm2("start", bot.folder / "ecosystem.config.cjs")
     demand_orderly_life(bot, lambda: pm2("stop", "bot"))
     (described,) = json.loads(pm2("jlist"))
