@@ -57,6 +57,9 @@ LIBRARIES = (
     Library(r"lib(stdc\+\+|gcc_s)", "GCC runtime", "GPL-3.0-or-later WITH GCC-exception-3.1", "libgcc-s1", ("GPL-3",)),
     Library(r"libz\.", "zlib", "Zlib", "zlib1g", (), rb"(?:de|in)flate (1\.[0-9.]+) Copyright"),
     Library(r"libffi", "libffi", "MIT", "libffi8"),
+    # Some Pythons have these two inside, others beside.
+    Library(r"libexpat", "Expat", "MIT", "libexpat1"),
+    Library(r"libmpdec", "libmpdec", "BSD-2-Clause", "libmpdec3"),
 )
 # fmt: on
 
