@@ -97,7 +97,7 @@ mutate: $(VENV)/.stamp ## change the core decisions one by one and see whether t
 interop: $(VENV)/.runtime ## have the Java library lsp4j talk to the bridge; needs a JDK, Maven and its repository
 	@sh tests/interop/lsp4j/run.sh $(CURDIR)/$(BIN)/python $(CURDIR)/$(VENV)/lsp4j
 
-dist: $(VENV)/.stamp ## build wheel and source archive into dist/, and the container image
+dist: $(VENV)/.stamp ## build all packages into dist/, with the program without Python and the container image, and use them
 	@$(BIN)/python -m scripts.build_dist
 	@sh scripts/check_clients.sh --lint
 
@@ -105,6 +105,7 @@ lock: ## resolve the requirements again (needs uv and the network)
 	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(UV_COMPILE) pyproject.toml --extra fleet requirements/dev.in -c requirements/build.txt -c requirements/runtime.txt -o requirements/dev.txt
+	$(UV_COMPILE) pyproject.toml --extra fleet requirements/program.in -c requirements/build.txt -c requirements/dev.txt -o requirements/program.txt
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Builds wheel and source archive, and a container image where an engine is.
+"""Builds all that is handed on, and a container image where an engine is; then uses it as a stranger would.
 
 Run by `make dist`. Two builds of the same commit by the same Python give the same bytes: times come from
 SOURCE_DATE_EPOCH, else from the last commit, and members are sorted.
@@ -7,18 +7,18 @@ SOURCE_DATE_EPOCH, else from the last commit, and members are sorted.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from scripts.build_program import build_program, hash_file
 from scripts.dist_clients import build_clients
 
 ROOT = Path(__file__).resolve().parent.parent
 _ENGINES = ("docker", "podman")
-_IMAGE = "report-bridge"
+IMAGE = "report-bridge"
 
 
 def build_packages(target: Path, epoch: int) -> list[Path]:
@@ -64,8 +64,8 @@ def build_image() -> None:
     if engine is None:
         print(f"container image: not built, since no engine answers ({', '.join(_ENGINES)})")
         return
-    subprocess.run([engine, "build", "-f", "Containerfile", "-t", _IMAGE, "."], cwd=ROOT, check=True)
-    print(f"container image: {_IMAGE}, built by {engine}")
+    subprocess.run([engine, "build", "-f", "Containerfile", "-t", IMAGE, "."], cwd=ROOT, check=True)
+    print(f"container image: {IMAGE}, built by {engine}")
 
 
 def main() -> int:
@@ -76,13 +76,20 @@ def main() -> int:
     target = ROOT / "dist"
     shutil.rmtree(target, ignore_errors=True)
     epoch = find_epoch()
-    for path in [*build_packages(target, epoch), *build_clients(target, epoch)]:
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        print(f"{digest}  dist/{path.name}  {len(data):,} bytes")
+    packages = build_packages(target, epoch)
+    (wheel,) = (path for path in packages if path.suffix == ".whl")
+    built = [*packages, *build_clients(target, epoch), *build_program(wheel, target, epoch)]
+    sums = [f"{hash_file(path)}  {path.name}\n" for path in built]
+    (target / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    for path, line in zip(built, sums, strict=True):
+        print(f"{line.rstrip()}  {path.stat().st_size:,} bytes")
     if not args.no_image:
         build_image()
-    return 0
+    if not (target / "program").exists():
+        return 0
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/dist"], cwd=ROOT, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

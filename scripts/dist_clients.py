@@ -7,6 +7,7 @@ same sources give the same bytes. Without npm its part is left out and named.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ _NODE_SOURCES = (
     "scripts",
     "src",
 )
+PLATFORMS = ("linux-x64",)
+"""Where the program without Python is handed out for; see `scripts/build_program.py`."""
 _EPOCH = 1_577_836_800  # 2020-01-01, as hatchling does without a time
 
 
@@ -80,8 +83,19 @@ def pack_node(target: Path) -> Path:
             else:
                 shutil.copy(folder / source, copy / source)
         (copy / "node_modules").symlink_to(folder / "node_modules")
+        name_programs(copy / "package.json")
         _run_npm(["pack", "--pack-destination", str(target.resolve())], copy)
     return target / f"anticaptcha-report-bridge-{__version__}.tgz"
+
+
+def name_programs(package: Path) -> None:
+    """Name the packages of the program, one for each platform, as optional: npm takes the one that fits.
+
+    Not in the sources: the lock file could not name packages of the same build.
+    """
+    facts = json.loads(package.read_text(encoding="utf-8"))
+    facts["optionalDependencies"] = {f"{facts['name']}-{platform}": __version__ for platform in PLATFORMS}
+    package.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _run_npm(words: list[str], folder: Path) -> None:

@@ -93,6 +93,7 @@ NOT_RUN: Final = {
         "python3 -m venv",
     ): "installs from the package index; test_packages.py installs the packages",
     ("docs/shipping.md", "python3 -m pip install --target"): "as above",
+    ("docs/shipping.md", "npm install"): "tests/dist/test_bots.py installs the same tarballs",
 }
 """Blocks that are not executed: page and first words, and why."""
 
@@ -296,11 +297,18 @@ def check_shell(block: Block, _folder: Path) -> None:
 
 
 def check_ini(block: Block, _folder: Path) -> None:
-    """Parse a unit of systemd, in which a name may come twice."""
+    """Parse a unit of systemd, in which a name may come twice, or a program of supervisord."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(block.text)
-    assert "ExecStart" in parser["Service"]
+    (section,) = parser.sections()
+    assert {"Service": "ExecStart", "program:bot": "command"}[section] in parser[section]
+
+
+def check_example(block: Block, _folder: Path) -> None:
+    """An example for another program: `make dist` reads or runs it, by its language."""
+    suite = (ROOT / "tests" / "dist" / "test_supervisors.py").read_text(encoding="utf-8")
+    assert f'"{block.language}")' in suite
 
 
 def check_names(block: Block, _folder: Path) -> None:
@@ -331,6 +339,8 @@ CHECKS: Final[dict[str, Callable[[Block, Path], None]]] = {
     "python": run_python,
     "sh": check_shell,
     "ini": check_ini,
+    "cjs": check_example,
+    "yaml": check_example,
     "js": check_names,
     "ts": check_names,
     "go": check_names,

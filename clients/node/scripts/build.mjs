@@ -8,10 +8,16 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
 
 rmSync(`${root}/dist`, { recursive: true, force: true });
-for (const [project, folder, type] of [
-  ["tsconfig.json", "esm", "module"],
-  ["tsconfig.cjs.json", "cjs", "commonjs"],
+for (const [project, folder, type, here] of [
+  [
+    "tsconfig.json",
+    "esm",
+    "module",
+    'import { createRequire } from "node:module";\nexport const requireHere = createRequire(import.meta.url);',
+  ],
+  ["tsconfig.cjs.json", "cjs", "commonjs", "exports.requireHere = require;"],
 ]) {
   execFileSync(process.execPath, [tsc, "-p", project], { cwd: root, stdio: "inherit" });
   writeFileSync(`${root}/dist/${folder}/package.json`, `${JSON.stringify({ type })}\n`);
+  writeFileSync(`${root}/dist/${folder}/here.js`, `${here}\n`);
 }

@@ -1,13 +1,18 @@
 /** Finds the bridge's program and turns options into its arguments and environment. Starts nothing. */
 
+import { spawnSync } from "node:child_process";
 import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 
 import { BridgeNotFoundError, INSTALL } from "./errors.js";
+import { requireHere } from "./here.js";
 
 /** What to start, and with which settings. Settings left out are the bridge's own defaults. */
 export interface CommandOptions {
-  /** The program; default: the variable REPORT_BRIDGE_BIN, else `report-bridge` on PATH. */
+  /**
+   * The program; default: that of the package for this platform, else the variable REPORT_BRIDGE_BIN, else
+   * `report-bridge` on PATH, else a Python there that has it.
+   */
   readonly path?: string;
   /** Arguments that come before all others, such as `["--concurrency", "8"]`. */
   readonly args?: readonly string[];
@@ -32,6 +37,12 @@ export interface Command {
 }
 
 const IS_WINDOWS = process.platform === "win32";
+/** An optional dependency: its main module is the path of a program that needs no Python. */
+const PLATFORM_PACKAGE = `anticaptcha-report-bridge-${process.platform}-${process.arch}`;
+/** Asks a Python whether it has the program. -P (3.11) keeps files beside the bot from being taken for it. */
+const ASK_PYTHON = ["-P", "-c", "import importlib.metadata; importlib.metadata.version('anticaptcha-report-bridge')"];
+const RUN_PYTHON = ["-P", "-m", "bridge"];
+const ASK_PYTHON_MS = 5_000;
 
 /** Throws BridgeNotFoundError, or TypeError if the options contradict each other. */
 export function buildCommand(options: CommandOptions): Command {
@@ -57,7 +68,8 @@ export function buildCommand(options: CommandOptions): Command {
   if (options.url !== undefined) args.push("--url", options.url);
   if (options.ledger !== undefined && !ledgerIsUrl) args.push("--ledger", options.ledger);
   if (options.keyFile !== undefined) args.push("--key-file", options.keyFile);
-  return { file: findProgram(options.path, env), args, env };
+  const program = findProgram(options.path, env);
+  return { file: program.file, args: [...program.args, ...args], env };
 }
 
 /** Says why a file that is there could not be started, and what to do. */
@@ -83,20 +95,55 @@ function readInterpreter(file: string): string | null {
   return /^#![ \t]*([^\s]+)/.exec(start.toString("latin1"))?.[1] ?? null;
 }
 
-function findProgram(path: string | undefined, env: NodeJS.ProcessEnv): string {
+/** A place that was named and is wrong is an error: the next one is not tried. */
+function findProgram(path: string | undefined, env: NodeJS.ProcessEnv): Pick<Command, "file" | "args"> {
   const tried: string[] = [];
-  const fromVariable = env["REPORT_BRIDGE_BIN"];
-  const [source, name] =
-    path !== undefined
-      ? ["option path", path]
-      : fromVariable !== undefined && fromVariable !== ""
-        ? ["REPORT_BRIDGE_BIN", fromVariable]
-        : ["PATH", "report-bridge"];
-  for (const candidate of listCandidates(name, env)) {
-    tried.push(`${candidate} (${source})`);
-    if (isProgram(candidate)) return candidate;
+  const search = (name: string, source: string, suits = isProgram): string | null => {
+    const candidates = listCandidates(name, env);
+    if (candidates.length === 0) tried.push(`${name} (${source} is empty)`);
+    for (const candidate of candidates) {
+      if (suits(candidate)) return candidate;
+      tried.push(`${candidate} (${source})`);
+    }
+    return null;
+  };
+  const variable = env["REPORT_BRIDGE_BIN"];
+  let file: string | null;
+  if (path !== undefined) file = search(path, "option path");
+  else {
+    file = findPlatformProgram(tried);
+    if (file === null && variable !== undefined && variable !== "") file = search(variable, "REPORT_BRIDGE_BIN");
+    else if (file === null) {
+      file = search("report-bridge", "PATH");
+      if (file === null) return { file: findPython(search, env, tried), args: RUN_PYTHON };
+    }
   }
-  if (tried.length === 0) tried.push(`${name} (PATH is empty)`);
+  if (file === null) throw new BridgeNotFoundError(tried);
+  return { file, args: [] };
+}
+
+function findPlatformProgram(tried: string[]): string | null {
+  try {
+    const file = requireHere(PLATFORM_PACKAGE);
+    if (typeof file === "string" && isProgram(file)) return file;
+    tried.push(`${String(file)} (package ${PLATFORM_PACKAGE})`);
+  } catch {
+    tried.push(`package ${PLATFORM_PACKAGE} (not installed)`);
+  }
+  return null;
+}
+
+function findPython(
+  search: (name: string, source: string, suits: (file: string) => boolean) => string | null,
+  env: NodeJS.ProcessEnv,
+  tried: string[],
+): string {
+  const has = (file: string): boolean =>
+    isProgram(file) && spawnSync(file, ASK_PYTHON, { env, stdio: "ignore", timeout: ASK_PYTHON_MS }).status === 0;
+  for (const name of ["python3", "python"]) {
+    const file = search(name, "PATH, with the Python package anticaptcha-report-bridge", has);
+    if (file !== null) return file;
+  }
   throw new BridgeNotFoundError(tried);
 }
 

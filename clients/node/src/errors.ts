@@ -127,8 +127,9 @@ export class CallAbortedError extends UnansweredError {
   readonly code = "ABORT_ERR";
 }
 
-/** The one command that mends a program or a Python that is missing. */
+/** What mends a program or a Python that is missing. */
 export const INSTALL =
+  "On Linux x64 npm installs it without Python: anticaptcha-report-bridge-linux-x64-*.tgz, beside this package.\n" +
   "To install it with Python 3.11 or newer: " +
   "python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl\n" +
   "Then set the option path, or the variable REPORT_BRIDGE_BIN, to report-bridge/bin/report-bridge.";

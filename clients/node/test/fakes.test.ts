@@ -244,10 +244,16 @@ test("lists the places it looked at when there is no bridge", async () => {
   const option = await start("/nowhere/bridge", {});
   assert.match(option.message, /\/nowhere\/bridge \(option path\)/);
   const variable = await start(undefined, { REPORT_BRIDGE_BIN: "/nowhere/too" });
-  assert.deepEqual(variable.tried, ["/nowhere/too (REPORT_BRIDGE_BIN)"]);
-  const search = await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: "/nowhere:/nothing" });
-  assert.deepEqual(search.tried, ["/nowhere/report-bridge (PATH)", "/nothing/report-bridge (PATH)"]);
-  assert.match(search.message, /\n {2}\/nothing\/report-bridge \(PATH\)\n.*Python 3.11 or newer: python3 -m venv/);
+  const platform = `anticaptcha-report-bridge-${process.platform}-${process.arch}`;
+  assert.deepEqual(variable.tried, [`package ${platform} (not installed)`, "/nowhere/too (REPORT_BRIDGE_BIN)"]);
+  const search = await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: "/nowhere" });
+  assert.deepEqual(search.tried, [
+    `package ${platform} (not installed)`,
+    "/nowhere/report-bridge (PATH)",
+    "/nowhere/python3 (PATH, with the Python package anticaptcha-report-bridge)",
+    "/nowhere/python (PATH, with the Python package anticaptcha-report-bridge)",
+  ]);
+  assert.match(search.message, /\n {2}\/nowhere\/report-bridge \(PATH\)\n[^]*Python 3.11 or newer: python3 -m venv/);
   const folder = mkdtempSync(join(tmpdir(), "bridge-"));
   writeFileSync(join(folder, "report-bridge"), "#!/bin/sh\nexit 3\n");
   await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });
