@@ -14,6 +14,9 @@ from bridge.engine.core import Engine, Timer, Waiter
 _END: Final[list[tuple[Any, Callable[[Any], object]]]] = []
 
 
+_AFTER_A_BUG_S: Final = 1.0
+
+
 class Work(Protocol):
     """What the thread does. Called by one thread at a time."""
 
@@ -95,7 +98,7 @@ class Worker:
         self._flush()
         self._is_closed = True
         if not self._has_thread:
-            self._work.close()
+            self._close()
             return True
         self._queue.put(_END)
         self._closed = self._engine.waiter()
@@ -124,7 +127,7 @@ class Worker:
         """Without a thread: do what is due, and again when more is."""
         self._tending.cancel()
         if not self._has_thread and not self._is_closed:
-            wait_s = self._work.tend()
+            wait_s = self._tend()
             if wait_s is not None:
                 self._tending = self._engine.call_at(self._engine.now() + wait_s, self._tend_here)
 
@@ -149,7 +152,7 @@ class Worker:
             self._work.open()
             soon(self._note_open)
         while True:
-            wait_s = self._work.tend()
+            wait_s = self._tend()
             try:
                 group = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
             except Empty:
@@ -167,8 +170,24 @@ class Worker:
                 soon(self._hand_back, group, results, self._engine.now())
             if ends:
                 break
-        self._work.close()
+        self._close()
         soon(self._note_closed)
+
+    # --- in either -----------------------------------------------------------------------------
+
+    def _tend(self) -> float | None:
+        """Do what is due; a bug in it must not end what others wait for."""
+        try:
+            return self._work.tend()
+        except Exception as bug:
+            self._engine.call_soon_from_thread(self._engine.on_bug, bug)
+            return _AFTER_A_BUG_S
+
+    def _close(self) -> None:
+        try:
+            self._work.close()
+        except Exception as bug:
+            self._engine.call_soon_from_thread(self._engine.on_bug, bug)
 
     def _note_closed(self) -> None:
         if self._closed is not None:

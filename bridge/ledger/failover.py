@@ -26,7 +26,7 @@ from bridge.ledger.outbox import Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
 from bridge.ledger.transactions import READS
 from bridge.ledger.translation import Accounts, View
-from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble
+from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
 
 REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
 """Kinds after which the open store is of no more use, whatever happens to its path."""
@@ -126,6 +126,9 @@ class Failover:
             store = self._open_primary(self.condition.instance)
         except LedgerTrouble as trouble:
             self._degrade(trouble)
+            return False
+        except OSError as error:
+            self._degrade(from_os_error(error))
             return False
         except Exception as error:
             self._on_bug(error)

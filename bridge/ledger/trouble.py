@@ -34,6 +34,7 @@ SENTENCES: Final[Mapping[str, str]] = {
 }
 """Kind -> what it means and what to do. Total: every kind has its sentence."""
 
+_NO_DESCRIPTOR: Final = "The ledger cannot be opened: no descriptor is left, raise the limit of open files."
 _ERRNOS: Final[Mapping[int, str]] = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
@@ -66,4 +67,6 @@ class LedgerTrouble(Exception):
 
 def from_os_error(error: OSError) -> LedgerTrouble:
     """Translate an error of the file system; the caller chains it as the cause."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return LedgerTrouble(UNREADABLE, _NO_DESCRIPTOR)
     return LedgerTrouble(_ERRNOS.get(error.errno or 0, UNREADABLE))

@@ -57,11 +57,16 @@ class Recovery:
         while not self.is_stopped:
             swept = self._ledger.call(Sweep(self._endpoint, frozenset(self.keys)))
             if isinstance(swept, Swept):
-                for row in swept.adopted:
-                    self._take_over(row)
+                self._go_on(swept.adopted)
                 for row in swept.settled:
                     self._observer.tell_abandoned(row)
             self._engine.sleep(SWEEP_S)
+
+    def _go_on(self, rows: tuple[Row, ...]) -> None:
+        """Take reports over; who has stopped meanwhile leaves them to the next bridge."""
+        if not self.is_stopped:
+            for row in rows:
+                self._take_over(row)
 
     def _prune(self) -> None:
         """Delete reports that are older than anybody may ask for, in small steps."""

@@ -54,10 +54,13 @@ def newcomer(tmp_path: Path) -> dict[str, str]:
         "npm_config_userconfig": old / ".npmrc",
         "GOCACHE": old / ".cache" / "go-build",
     }
+    # What the checks of the clients have compiled is not compiled again, and what is not imported not at all.
+    quick = {"PIP_NO_COMPILE": "1", **({"GOFLAGS": "-race"} if shutil.which("cc") else {})}
     own = {"HOME": home, "PATH": os.pathsep.join([str(home / "bin"), *folders]), "EDITOR": "editor"}
     return {
         **{name: str(value) for name, value in shared.items()},
         **ENVIRON,
+        **quick,
         **{k: str(v) for k, v in own.items()},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ from bridge.ledger.failover import MAX_RETRY_S, PROBE_BUSY_S, Failover
 from bridge.ledger.outbox import CHUNK
 from bridge.ledger.port import Failed, Restore, Unavailable
 from bridge.ledger.translation import Accounts
-from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
+from bridge.ledger.trouble import READABLE, SENTENCES, UNREADABLE, LedgerTrouble
 from tests.shaky_store import (
     ENDPOINT,
     OK,
@@ -775,7 +776,7 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
     assert [*guarded, failover.condition.is_guarded] == [False, True]
     assert failover.run([claim()])[0].status == "new"
     assert scene.names == ["ledger_memory", "ledger_recovered"]
-    assert [type(error) for error in scene.bugs] == [OSError, OSError]
+    assert [type(error) for error in scene.bugs] == [OSError], "only that memory itself could not be had"
     failover.close()
 
 
@@ -1169,3 +1170,22 @@ def run_all(world: World, failover: Failover, steps: Sequence[tuple[int, str]]) 
             assert in_file is not None
             assert (in_file.state, in_file.outcome) == (result.row.state, result.row.outcome)
             assert ending is None or says(world.file, number, ending)
+
+
+def test_lack_of_descriptors_is_trouble_and_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that no descriptor is left for is opened when there is one again, and the cause is named."""
+    scene = Scene(at_start=UNREADABLE)
+
+    def fail(_: str) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(scene.failover, "_open_primary", fail)
+    scene.times.move(MAX_RETRY_S)
+    scene.failover.tend()
+    trouble = scene.failover.condition.trouble
+    assert trouble is not None
+    assert "no descriptor is left" in trouble.sentence
+    monkeypatch.undo()
+    scene.heal()
+    assert scene.failover.condition.trouble is None
+    assert scene.bugs == []

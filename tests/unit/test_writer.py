@@ -228,3 +228,19 @@ def test_ledger_may_be_left_closed_for_a_while() -> None:
     assert scene.close()
     unused = Scene()
     assert unused.close()
+
+
+def test_no_bug_in_what_is_done_unasked_ends_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug while the ledger is looked after or closed is told; what others ask is done all the same."""
+    scene = Scene()
+
+    def break_down(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(scene.ledger._failover, "tend", break_down)
+    monkeypatch.setattr(scene.ledger._failover, "close", break_down)
+    answers: list[Any] = []
+    scene.ledger.post(claim(1), answers.append)
+    assert scene.close()
+    assert [answer.status for answer in answers] == ["new"]
+    assert {type(bug) for bug in scene.bugs} == {ZeroDivisionError}
