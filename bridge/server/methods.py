@@ -11,8 +11,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 from bridge import __version__
+from bridge.core.counting import Operation
 from bridge.core.errors import BridgeError
-from bridge.core.model import ACCEPTED, Listing, Look, Operation, Pauses, PauseState, Resume, Row, Task
+from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
 from bridge.engine import Engine
