@@ -7,7 +7,7 @@ SELECT count(set_config(name, value, true)) FROM json_each_text($1::json) AS giv
 
 -- name: may_read
 -- Nothing; refused if the role may not read what the commands read.
-SELECT 1 FROM accounts, reports, events, pauses, tallies, figures WHERE false;
+SELECT 1 FROM accounts, reports, events, pauses WHERE false;
 
 -- name: database
 -- What the database is, and whether a ledger could be made in it.

@@ -115,6 +115,11 @@ def find_subject(task_type: str) -> str | None:
     return next((row.subject for row in methods().values() if name in row.task_types), None)
 
 
+def queue_names(setting: str | None) -> tuple[str, ...]:
+    """The names in the setting ``account_queues``."""
+    return tuple(filter(None, map(str.strip, (setting or "").split(","))))
+
+
 def sum_day(tallies: Iterable[Tally], now: float) -> dict[str, Counts]:
     """The last 24 hours by subject; of the oldest hour, which is half over, the part that is not."""
     found: dict[str, Counts] = {}

@@ -380,7 +380,9 @@ def test_a_ledger_of_version_1_is_brought_on_and_older_bridges_go_on(
         older.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
         open_store().transact([claim(1)])
     allow = functools.partial(server.sql, database=ledger.database)
-    allow("GRANT USAGE ON SCHEMA report_bridge TO onlooker", "GRANT SELECT ON report_bridge.reports TO onlooker")
+    allow(
+        "GRANT USAGE ON SCHEMA report_bridge TO onlooker", "GRANT SELECT ON report_bridge.reports TO onlooker"
+    )
     before = [["1"]]
     assert ledger.select("SELECT version FROM versions") == before
     store = open_store()

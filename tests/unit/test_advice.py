@@ -1,9 +1,10 @@
-"""Tests of the advice: what is counted, what is said of it, and how seldom that misleads; days are generated."""
+"""Tests of the advice: what is counted, what is said of it, and how seldom it misleads on generated days."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -57,11 +58,13 @@ def live(
 
 
 def ended(
-    method: str = "reportIncorrectRecaptcha", outcome: str = "accepted", code: int = 0, **more: object
+    method: str = "reportIncorrectRecaptcha", outcome: str = "accepted", code: int = 0, **more: Any
 ) -> Row:
     """A report that has ended."""
-    row = Row(1, TASK._replace(task_id=5), method, "done", outcome, None, 1, 1, False, Window(None, T0), Facts(),
-              code, more.pop("kind", outcome), {}, T0, T0, 9)  # type: ignore[arg-type]  # fmt: skip
+    whose, window = TASK._replace(task_id=5), Window(None, T0)
+    row = Row(
+        1, whose, method, "done", outcome, None, 1, 1, False, window, Facts(), code, outcome, {}, T0, T0, 9
+    )
     return row._replace(**more)
 
 
@@ -80,7 +83,7 @@ def ended(
     ],
 )
 def test_a_report_counts_as_what_the_upstream_saw(row: Row, counts: Counts) -> None:
-    """Complaints that may have been taken count as complaints, error 16 as refused, closed windows as late."""
+    """What may have been taken counts as a complaint, error 16 as refused, a closed window as late."""
     assert tally(row, T0 + 1.0) == ("recaptcha", T0 - 59.0, counts)
 
 
@@ -113,7 +116,7 @@ def test_a_task_type_has_a_subject(name: str, subject: str | None) -> None:
 
 @given(st.lists(st.floats(0.0, 2.0 * DAY_S), max_size=40), st.floats(DAY_S, 2.0 * DAY_S))
 def test_a_day_has_what_the_last_24_hours_had(times: list[float], now: float) -> None:
-    """Sums lie between what came after the oldest hour and what came since it began, and none is in the future."""
+    """Sums lie between what came after the oldest hour and what came since it began."""
     books = Books()
     for at in times:
         books.count(T0 + at, tasks=1)
@@ -124,7 +127,7 @@ def test_a_day_has_what_the_last_24_hours_had(times: list[float], now: float) ->
 
 
 def test_a_day_loses_an_old_hour_little_by_little() -> None:
-    """At the edge of an hour nothing jumps: of the oldest hour counts what is not a day old, with its cost."""
+    """At the edge of an hour nothing jumps: of the oldest hour counts the part that is not a day old."""
     books = Books()
     books.count(T0 + 60.0, tasks=60, costed=60, cost=6.0)
     sums = [sum_day(books.known(T0 + DAY_S + s).tallies, T0 + DAY_S + s) for s in (0.0, 900.0, 3599.0)]
@@ -166,8 +169,8 @@ def test_the_chance_is_one(wrong: int, right: int, wrong_before: int, right_befo
 
 
 def test_steady_accounts_are_left_alone() -> None:
-    """Of 1,000 accounts that report 8 to 12 % of their tasks for a day, looked at with every report, none is told
-    of a jump but one at most, and none of a share that is far off."""
+    """Of 1,000 accounts that report 8 to 12 % of their tasks for a day, looked at with every report, one at
+    most is told of a jump, and none of a share that is far off."""
     misled = high = 0
     for number in range(1000):
         chance = random.Random(number)
@@ -190,8 +193,7 @@ def test_a_jump_is_told_within_20_reports(a_day: int, seed: int) -> None:
     books = Books()
     start = T0 + chance.uniform(0.0, HOUR_S)
     day = DAY_S if a_day < 5000 else 2 * HOUR_S
-    for now in live(books, start, a_day, 0.1, chance, day):
-        pass
+    *_, now = live(books, start, a_day, 0.1, chance, day)
     assert "rate_jump" not in books.say(now)
     for _, now in zip(range(20), live(books, start + day, a_day, 1.0, chance, 9.0 * DAY_S), strict=False):
         books.prune(now)
@@ -308,7 +310,7 @@ def figured(volume: int, hours: int = 24, queue: str = "") -> list[Figure]:
 
 
 def test_figures_of_all_queues_are_an_upper_bound() -> None:
-    """They prove that there are few tasks, and how high the share is at least; they are called what they are."""
+    """They prove that there are few tasks, and how high the share is at least, and are said to be a bound."""
     books = Books()
     books.figures = figured(3)
     books.count(T0, wrong=40, sent=40)
@@ -361,15 +363,16 @@ def test_noted_tasks_are_more_exact_than_an_upper_bound() -> None:
 _COUNTS = st.fixed_dictionaries(
     {name: st.integers(0, 300) for name in ("tasks", "wrong", "sent", "refused", "late")}
 )
+_SUBJECTS = st.sampled_from(["recaptcha", "image", "hcaptcha"])
+_STORIES = st.lists(st.tuples(st.floats(0.0, 1.2 * DAY_S), _SUBJECTS, _COUNTS))
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.floats(0.0, 1.2 * DAY_S), st.sampled_from(["recaptcha", "image", "hcaptcha"]), _COUNTS)),
-       st.randoms(use_true_random=False))  # fmt: skip
+@given(_STORIES, st.randoms(use_true_random=False))
 def test_the_order_of_counting_does_not_matter(
     story: list[tuple[float, str, dict[str, int]]], chance: random.Random
 ) -> None:
-    """Any bridges that counted the same, in any order and in any grouping, are told the same; nothing fails."""
+    """Bridges that counted the same, in any order and any grouping, say the same; nothing fails."""
     one, other = Books(), Books()
     for at, subject, counts in story:
         one.count(T0 + at, subject, **counts)
