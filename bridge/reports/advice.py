@@ -236,6 +236,7 @@ def _find_figured(counts: Counts, known: Tallied, now: float, queues: Sequence[s
     rows = [
         Stretch(one.at, one.tasks, sum(h.counts.wrong for h in hours if 0.0 <= h.at - one.at < HOUR_S))
         for one in figures
+        if one.tasks
     ]
     day = Stretch(now - DAY_S, tasks, counts.wrong)
     source = "are in the account's own statistics"

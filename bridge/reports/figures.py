@@ -21,6 +21,8 @@ LOOK_S: Final = 60.0
 """How often it is looked whether an account may be asked about."""
 JITTER: Final = 0.1
 """The part of an hour by which calls are put off by chance, so that bridges do not ask together."""
+_FAR_S: Final = 1e12
+"""Times beyond are none."""
 _UNREADABLE: Final = "the answer could not be understood"
 
 Ask = Callable[[Secret, int, str], Exchange]
@@ -54,7 +56,6 @@ class AccountFigures:
         self._queues = queues or ("",)
         self._scrub = scrub
         self._next_at: dict[str, float] = {}
-        self._turns: dict[str, int] = {}
         self.asked_wall: float | None = None
         """When the upstream was asked last, UNIX time."""
         self.failure: str | None = None
@@ -81,9 +82,9 @@ class AccountFigures:
         self._next_at[account] = self._ledger.now() + HOUR_S * (1.0 + JITTER * self._engine.chance())
         if not is_ours:
             return
-        # One call an hour: several queues take turns.
-        turn = self._turns[account] = self._turns.get(account, -1) + 1
-        queue = self._queues[turn % len(self._queues)]
+        # One call an hour: of several queues the one that was asked about longest ago.
+        asked = {figure.queue: figure.at for one in known for figure in one.figures if not figure.tasks}
+        queue = min(self._queues, key=lambda name: asked.get(name, 0.0))
         self.asked_wall = self._engine.wall()
         try:
             exchange = self._ask_upstream(key, int(self.asked_wall) - DAY_S, queue)
@@ -96,7 +97,8 @@ class AccountFigures:
             self.failure = self._scrub(found)
         else:
             self.failure = None
-            self._ledger.call(Learn(task, queue, found))
+            # An hour without tasks at the end shows when it was asked, also if there were none at all.
+            self._ledger.call(Learn(task, queue, (*found, Figure(queue, self._ledger.now() - HOUR_S, 0))))
 
 
 def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Figure, ...] | str:
@@ -111,9 +113,9 @@ def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Fig
         answer: dict[str, Any] = json.loads(exchange.body)
         if int(answer["errorId"]):
             return f"the upstream refused ({str(answer.get('errorCode'))[:64]})"
-        return tuple(
-            Figure(queue, float(hour["dateFrom"]) + to_timeline, max(0, int(float(hour["volume"]))))
-            for hour in answer["data"][:48]
-        )
+        hours = [
+            (float(hour["dateFrom"]) + to_timeline, int(float(hour["volume"]))) for hour in answer["data"]
+        ]
+        return tuple(Figure(queue, at, tasks) for at, tasks in hours[-48:] if tasks > 0 and abs(at) < _FAR_S)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return _UNREADABLE
