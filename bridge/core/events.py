@@ -252,8 +252,8 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     # --- advice ---
     "advice": EventRow(
         WARNING,
-        "Advice for account {account} ({kind}): {message}",
-        {"account": "string", "kind": "string", "message": "string"},
+        "Advice for account {account} ({kind}): {sentence}",
+        {"account": "string", "kind": "string", "sentence": "string"},
         "Why reports may be worth nothing; at most once an hour for each kind and account.",
     ),
     # --- the wire ---

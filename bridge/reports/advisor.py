@@ -75,6 +75,7 @@ class Advisor:
         self._queues = queues
         self._noted: dict[tuple[str | None, str], Counts] = {}
         self._default: Secret | None = None
+        self._has_committed = False
         self._stale: dict[str, None] = {}
         self._is_due = False
         self._read_at: dict[str, float] = {}
@@ -89,7 +90,9 @@ class Advisor:
         if subject is None:
             return 0
         if not self._noted:
-            self._engine.call_at(self._engine.now() + NOTE_S, partial(self._engine.spawn, self._commit))
+            # The first time at once, so that the default key is known from then on.
+            wait_s = NOTE_S if self._has_committed else 0.0
+            self._engine.call_at(self._engine.now() + wait_s, partial(self._engine.spawn, self._commit))
         name = (None if key is None else key.reveal(), subject)
         counts = Counts(count) if cost is None else Counts(count, count, cost)
         known = self._noted.get(name)
@@ -101,17 +104,20 @@ class Advisor:
         self._ledger.wait_until_open()
         if any(text is None for text, _ in self._noted):
             self._default = self._default_key()
+        self._has_committed = True
         self.flush()
+        # What has no key is nobody's.
+        self._noted.clear()
 
     def flush(self) -> None:
-        """Hand what was noted to the ledger. What has no key, or comes before the ledger is open, is lost."""
-        noted, self._noted = self._noted, {}
+        """Hand what was noted to the ledger, as far as that is open and the key is known."""
         default = None if self._default is None else self._default.reveal()
-        for (text, subject), counts in noted.items():
-            text = default if text is None else text
-            if text is not None and self._ledger.is_open:
-                task = Task(self._endpoint, self._ledger.account(text), 0)
+        for (text, subject), counts in tuple(self._noted.items()):
+            whose = default if text is None else text
+            if whose is not None and self._ledger.is_open:
+                task = Task(self._endpoint, self._ledger.account(whose), 0)
                 self._ledger.post(Note(task, subject, self._ledger.now(), counts))
+                del self._noted[text, subject]
 
     # --- advice ------------------------------------------------------------------------------
 
@@ -140,6 +146,7 @@ class Advisor:
             self._read_at.clear()
             self._known.clear()
         self._read_at[account] = self._engine.now()
+        self.flush()
         self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
 
     def _take(self, account: str, found: Any) -> None:
@@ -147,7 +154,7 @@ class Advisor:
             self._known[account] = self.judge(found)
             for advice in self._known[account]:
                 if self._is_news("event", advice):
-                    self._emit("advice", **advice._asdict())
+                    self._emit("advice", account=account[:8], kind=advice.kind, sentence=advice.message)
 
     def judge(self, found: Sequence[Tallied]) -> tuple[Advice, ...]:
         """What is to be said of some accounts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.counting import Counts, Note, Tallied, Tallies, Tally
+from bridge.core.counting import Counts, Note, Tallied, Tallies, Tally, add
 from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
@@ -391,7 +391,10 @@ def test_notes_are_counted_and_committed_together(desk: Desk) -> None:
     assert desk.answers[0][1] == {"noted": 1}
     assert desk.answers[1][1] == {"noted": 3}
     desk.time.run(1.5)
-    found = {(op.task.account[0], op.subject): op.counts for op in notes(desk)}
+    found: dict[tuple[str, str], Counts] = {}
+    for op in notes(desk):
+        key = (op.task.account[0], op.subject)
+        found[key] = add(found.get(key, Counts()), op.counts)
     assert found == {
         ("k", "recaptcha"): Counts(tasks=1000, costed=1000, cost=500.0),
         ("o", "image"): Counts(tasks=3000),
