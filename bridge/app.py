@@ -18,6 +18,9 @@ from bridge.ops.log import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
 from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
+from bridge.reports.advice import queue_names
+from bridge.reports.advisor import Advisor
+from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from bridge.ledger.port import Store
     from bridge.ledger.sqlite import SqliteStore
     from bridge.ops.metrics_file import MetricsFile
+    from bridge.reports.figures import AccountFigures
     from bridge.simulator import Simulator
     from bridge.upstream.client import Client
 
@@ -101,10 +105,14 @@ class App:
             on_error=self._note_ledger_bug,
             boot_id=boot_id,
         )
+        self._figures: AccountFigures | None = None
+        self._queues = queue_names(settings.account_queues)
+        self.advisor = Advisor(engine, self.ledger, self.emit, self.endpoint, self.keys.get, self._queues)
         self.reporter = Reporter(
             engine,
             self.ledger,
             self,
+            self.advisor,
             endpoint=self.endpoint,
             scope=self._policy.scope,
             concurrency=settings.concurrency,
@@ -116,6 +124,7 @@ class App:
             engine,
             self.reporter,
             self.ledger,
+            self.advisor,
             self._policy,
             self.keys,
             scrubber,
@@ -124,6 +133,7 @@ class App:
             limits=_limits(settings),
             figures=self.metrics.figures,
             dropped_lines=lambda: log.dropped,
+            account_figures=self._show_figures,
         )
         self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
 
@@ -138,6 +148,38 @@ class App:
         key = self.keys.get()
         if key is not None:
             self.reporter.hold(key)
+        if self.settings.account_figures:
+            from bridge.reports.figures import AccountFigures
+
+            self._figures = AccountFigures(
+                self.engine,
+                self.ledger,
+                self.endpoint,
+                self._ask_figures,
+                self.reporter.keys,
+                self._queues,
+                self.scrub,
+            )
+            self._figures.run()
+
+    def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
+        """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
+        from bridge.upstream.client import spending_body
+
+        client = self._client or self._client_or_lack()
+        self._scrubber.learn(key)
+        until = self.engine.now() + self.settings.timeout_s
+        body = spending_body(key, date, queue)
+        return client.send("getSpendingStats", body, until=until, leave_by=until, fresh=True)
+
+    def _show_figures(self) -> dict[str, Any]:
+        """The status's member about the account's own figures, if they are asked for."""
+        if not self.settings.account_figures:
+            return {}
+        asked, failure = None, None
+        if self._figures is not None and self._figures.asked_wall is not None:
+            asked, failure = rfc3339(self._figures.asked_wall), self._figures.failure
+        return {"accountFigures": {"askedAt": asked, "failure": failure}}
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""
@@ -180,6 +222,9 @@ class App:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._metrics_file is not None:
             self._metrics_file.close()
+        if self._figures is not None:
+            self._figures.is_stopped = True
+        self.advisor.flush()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:
             self._client.close()

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import (  # noqa: E402  (the path must be set first)
+    generate_advice,
     generate_errors,
     generate_go,
     generate_openrpc,
@@ -26,6 +27,7 @@ from scripts import (  # noqa: E402  (the path must be set first)
 from scripts.generate_model import load_model  # noqa: E402  (as above)
 
 TARGETS: Mapping[str, Callable[[], str]] = {
+    "docs/advice.md": generate_advice.render,
     "docs/errors.md": generate_errors.render,
     "docs/operations.md": generate_operations.render,
     "docs/settings.md": generate_settings.render,

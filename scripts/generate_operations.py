@@ -84,6 +84,7 @@ _SAMPLE: Final[Mapping[str, object]] = {
     "replays": 0,
     "droppedLogLines": 0,
     "pauses": [{"scope": "key", "cause": "x", "state": "open"}],
+    "advice": [{"kind": "few_tasks"}],
     "ledger": {"durable": True, "healthy": True, "owed": 0},
 }
 

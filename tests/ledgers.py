@@ -112,6 +112,16 @@ def add_pause(
     connection.close()
 
 
+def transact(ledger: MadeLedger, *operations: Any) -> None:
+    """Do something to a ledger as a bridge does."""
+    options: dict[str, Any] = {"policy": PausePolicy("test"), "machine": "test"}
+    options |= {"boot_clock": SystemClock.now, "wall_clock": SystemClock.wall}
+    opens: Any = PostgresStore.open if isinstance(ledger, ServerLedger) else SqliteStore.open
+    store = opens(str(ledger), **options)
+    store.transact(operations)
+    store.close()
+
+
 # --- of either kind --------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from bridge.engine import Engine, NoResources
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
+from bridge.reports.advisor import Advisor
 from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
@@ -172,8 +173,13 @@ class _Ledger:
     def instance(self) -> str:
         return self._bridge.store.instance
 
-    def post(self, op: Any) -> None:
-        self._bridge.engine.spawn(self.call, op)
+    is_open = True
+
+    def wait_until_open(self) -> None:
+        """It always is."""
+
+    def post(self, op: Any, done: Callable[[Any], object] = lambda _: None) -> None:
+        self._bridge.engine.spawn(lambda: done(self.call(op)))
 
     def call(self, op: Any) -> Any:
         bridge = self._bridge
@@ -233,6 +239,7 @@ class Bridge:
             self.engine,
             self.ledger,
             self,
+            Advisor(self.engine, self.ledger, self.emit, ENDPOINT, lambda: None),
             endpoint=ENDPOINT,
             scope=self.policy.scope,
             concurrency=concurrency,

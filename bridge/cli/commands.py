@@ -53,5 +53,6 @@ TOPICS: Final[Mapping[str, str]] = {
     "environment": "every setting with its flag, variable and file key",
     "errors": "every error code, what it means and what to do; `help 16` has one",
     "exit-codes": "what the exit code says",
+    "report": "the vendor's rules about reports, and what the bridge does about each",
 }
 """Topics of ``report-bridge help``."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from bridge.cli import checks, server_checks
+from bridge.cli.advice import check_advice
 from bridge.cli.checks import FAILED, OK, WARNING, Check, Checker
 from bridge.cli.terminal import Progress, Screen, print_json, print_lines
 from bridge.core import exits
@@ -64,6 +65,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
             lambda: checks.check_settings(settings),
             lambda: checks.check_key(settings, scrubber),
             lambda: check_ledger(settings, args.full),
+            lambda: check_advice(settings),
         ]
         if args.online and not settings.sandbox:
             steps.append(lambda: checks.check_online(settings))

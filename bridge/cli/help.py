@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
         make_parser(name).print_help(sys.stdout)
     elif name in TOPICS:
-        print_lines(_exit_codes() if name == "exit-codes" else _environment())
+        print_lines({"exit-codes": _exit_codes, "report": _rules}.get(name, _environment)())
     else:
         print_lines(explain(name))
     return 0
@@ -53,6 +53,15 @@ def _exit_codes() -> list[str]:
     lines = ["Exit codes. While serving, upstream trouble is an answer, never an exit code.", ""]
     for code, meaning in EXITS.items():
         lines += _entry(f"{code:>5}  ", meaning)
+    return lines
+
+
+def _rules() -> list[str]:
+    from bridge.reports.rules import RULES
+
+    lines = ["What the vendor says about reports, and what the bridge does about it."]
+    for rule in RULES:
+        lines += ["", *_entry("  ", rule.says), *_entry("      ", rule.told.replace("`", ""))]
     return lines
 
 

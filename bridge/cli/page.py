@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import drawing
+from bridge.cli.advice import spell_claim
 from bridge.cli.drawing import markup
 from bridge.cli.summary import FATES, STATES, WALL_S
 from bridge.cli.terminal import share
@@ -34,14 +35,14 @@ def render_page(summary: dict[str, Any], made_wall: float) -> str:
     """Return the page.
 
     Args:
-        summary: of `bridge.cli.summary.summarise`, with its warnings.
+        summary: of `bridge.cli.summary.summarise`, with its advice.
         made_wall: UNIX seconds now.
     """
     if summary["reports"]:
         first, last = _show_time(summary["first"]), _show_time(summary["last"])
         span = f"{plural(summary['reports'], 'report')}, recorded {first} to {last} UTC"
         charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
-        content = _totals(summary) + _warnings(summary)
+        content = _totals(summary) + _advice(summary)
         content += f'<div class="charts">{"".join(chart(summary) for chart in charts)}</div>'
     else:
         span = "No report fits."
@@ -78,11 +79,19 @@ def _totals(summary: dict[str, Any]) -> str:
     return f'<dl class="totals">{"".join(cards)}</dl>'
 
 
-def _warnings(summary: dict[str, Any]) -> str:
-    if not summary["warnings"]:
+def _advice(summary: dict[str, Any]) -> str:
+    advice = [f"{found['account']}: {found['message']}" for found in summary["advice"]]
+    claims = [f"{spell_claim(claim)}." for claim in summary["claims"]]
+    return _list("advice", "Advice, from the last 24 hours", advice) + _list(
+        "claims", "At stake in the last 24 hours: claims, not refunds", claims
+    )
+
+
+def _list(name: str, title: str, lines: list[str]) -> str:
+    if not lines:
         return ""
-    items = "".join(f"<li>{markup(warning['message'])}</li>" for warning in summary["warnings"])
-    return f'<h2 id="warnings">Warnings</h2><ul class="warnings" aria-labelledby="warnings">{items}</ul>'
+    items = "".join(f"<li>{markup(line)}</li>" for line in lines)
+    return f'<h2 id="{name}">{title}</h2><ul class="advice" aria-labelledby="{name}">{items}</ul>'
 
 
 # --- charts ----------------------------------------------------------------------------------

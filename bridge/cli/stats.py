@@ -10,9 +10,9 @@ import time
 from typing import Any, Final
 
 from bridge.cli import ledger_arguments
+from bridge.cli.advice import read_advice, spell_claim
 from bridge.cli.history import to_cell
 from bridge.cli.ledger_arguments import NotPossible
-from bridge.cli.risks import find_risks
 from bridge.cli.summary import FATES, GROUPS, STATES, WALL_S, summarise
 from bridge.cli.terminal import (
     OUTCOME_COLOURS,
@@ -26,12 +26,11 @@ from bridge.cli.terminal import (
 )
 from bridge.cli.times import show_instant, show_time
 from bridge.core import exits
-from bridge.core.exits import UsageError
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.statistics import Reader, Span
 
-HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, risks. Times are UTC."
+HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, advice. Times are UTC."
 
 _TITLES: Final = {
     "accepted": "accepted by the API",
@@ -49,9 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=GROUPS, default="day", metavar="WHAT", help="|".join(GROUPS))
     parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
-    parser.add_argument(
-        "--tasks-per-day", type=int, metavar="N", help="reCAPTCHA tasks you submit, to judge your rate"
-    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object")
     form.add_argument("--csv", action="store_true", help="print the table as CSV")
@@ -62,8 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print and return 0."""
     since, until = ledger_arguments.read_span(args)
-    if args.tasks_per_day is not None and args.tasks_per_day < 0:
-        raise UsageError("--tasks-per-day takes a whole number that is not negative.")
     summary = _read(args, since, until)
     if args.html is not None or args.open:
         return _write_page(args, summary)
@@ -85,6 +79,7 @@ def _read(args: argparse.Namespace, since: float | None, until: float | None) ->
         span = Span(since, until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), progress.tell)
         summary = summarise(figures, args.by)
+        summary |= read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
             hours = [cell.hour for cell in figures.cells]
             listing = Listing(endpoint, since, until, None, args.method, 1)
@@ -93,7 +88,6 @@ def _read(args: argparse.Namespace, since: float | None, until: float | None) ->
     progress.end()
     summary["since"] = show_instant(since)
     summary["until"] = show_instant(until)
-    summary["warnings"] = find_risks(summary, figures, args.tasks_per_day)
     return summary
 
 
@@ -157,13 +151,24 @@ def render(summary: dict[str, Any], screen: Screen) -> list[str]:
     lines += _latency(summary["latency"], screen)
     lines += _pauses(summary["pauses"], screen)
     lines += _groups(summary, screen)
-    if summary["warnings"]:
-        lines += ["", screen.paint("Warnings", "bold")]
-        for warning in summary["warnings"]:
-            lines += screen.wrap(warning["message"], "  ", "! ", always=True)
+    lines += advice_lines(summary, screen)
     lines.append("")
     for note in summary["notes"]:
         lines += screen.wrap(note, always=True)
+    return lines
+
+
+def advice_lines(summary: dict[str, Any], screen: Screen) -> list[str]:
+    """What the last day advises, and what is claimed."""
+    lines = []
+    if summary["advice"]:
+        lines += ["", screen.paint("Advice, from the last 24 hours", "bold")]
+        for advice in summary["advice"]:
+            lines += screen.wrap(advice["message"], "  ", f"! {advice['account']}: ", always=True)
+    if summary["claims"]:
+        lines += ["", screen.paint("At stake in the last 24 hours: claims, not refunds", "bold")]
+        for claim in summary["claims"]:
+            lines += screen.wrap(spell_claim(claim), "  ", always=True)
     return lines
 
 

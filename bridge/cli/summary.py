@@ -1,4 +1,4 @@
-"""From counts to what a person wants to know: totals, reasons, ages against the wall, latencies, warnings.
+"""From counts to what a person wants to know: totals, reasons, ages against the wall, latencies.
 
 Pure: figures in, JSON-ready values out. What is not recorded is left out and named, never guessed.
 """
@@ -34,7 +34,7 @@ HONEST: Final = (
 
 
 def summarise(figures: Figures, by: str) -> dict[str, Any]:
-    """Work out everything but the warnings.
+    """Work out everything but the advice.
 
     Args:
         by: one of `GROUPS`.

@@ -238,13 +238,17 @@ def hint(kind: str, **numbers: int | str) -> dict[str, str]:
     return {"kind": kind, "message": _table().hints[kind].format(**numbers)}
 
 
-def warning(kind: str) -> dict[str, str]:
+def warning(kind: str, **places: int | str) -> dict[str, str]:
     """Make the wire form of a warning.
 
+    Args:
+        kind: row of the table's section ``warnings``.
+        places: values for the sentence's places, as for `hint`.
+
     Raises:
-        KeyError: unknown kind.
+        KeyError: unknown kind, or a place without a value.
     """
-    return {"kind": kind, "message": _table().warnings[kind]}
+    return {"kind": kind, "message": _table().warnings[kind].format(**places)}
 
 
 def rule(kind: str) -> dict[str, str]:

@@ -249,6 +249,13 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         _PAUSE,
         "A verdict showed that the cause is gone; as loud as the opening, so that both ends are seen.",
     ),
+    # --- advice ---
+    "advice": EventRow(
+        WARNING,
+        "Advice for account {account} ({kind}): {sentence}",
+        {"account": "string", "kind": "string", "sentence": "string"},
+        "Why reports may be worth nothing; at most once an hour for each kind and account.",
+    ),
     # --- the wire ---
     "lone_bracket": EventRow(
         WARNING,

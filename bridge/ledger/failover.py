@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import Note, Operation
 from bridge.core.model import (
     Begun,
     Claimed,
     Narrow,
-    Operation,
     Prune,
     Recorded,
     Swept,
@@ -271,11 +271,19 @@ class Failover:
         self._told = None
         outbox = self.outbox
         outbox.rest()
+        self._add_notes(outbox.take_notes())
         sentence = f"The ledger works again; {outbox.written} owed outcomes were written"
         sentence += f", {outbox.differing} were known otherwise." if outbox.differing else "."
         down_s = round(self._now() - self._down_at, 3)
         fields = {"state": "ok", "sentence": sentence, "down_s": down_s, "owed": outbox.written}
         self._tell("ledger_recovered", fields)
+
+    def _add_notes(self, notes: Sequence[Note]) -> None:
+        """Count the tasks that were noted meanwhile; if that fails they are kept."""
+        if notes:
+            for note, answer in zip(notes, self.run(notes), strict=True):
+                if isinstance(answer, Failed):
+                    self.outbox.hold_note(note)
 
     def _pay(self, tasks: Sequence[Task]) -> None:
         """Bring reports to the ledger."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from bridge.core.counting import Consult, Learn, Note, Operation, Tallies
 from bridge.core.model import (
     GUARD_S,
     NOT_SENT,
@@ -20,7 +21,6 @@ from bridge.core.model import (
     Listing,
     Look,
     Narrow,
-    Operation,
     Pauses,
     Prune,
     Recorded,
@@ -75,6 +75,12 @@ class Fallback:
                 return Swept((), ())
             if isinstance(op, Prune):
                 return 0
+            if isinstance(op, Note):
+                return self._outbox.hold_note(op)
+            if isinstance(op, Consult | Learn):
+                return False
+            if isinstance(op, Tallies):
+                return self._question(lambda view: view.read(op)) or ()
             if isinstance(op, Pauses):
                 self._outbox.take_over(op.endpoint, self._question(lambda view: view.read(op)) or ())
                 return self._outbox.memory.read(op)

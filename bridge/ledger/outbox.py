@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.model import DONE, Listing, Look, Narrow, Operation, PauseKey, PauseState, Row, Task
+from bridge.core.counting import HOUR_S, Note, Operation, add
+from bridge.core.model import DONE, Listing, Look, Narrow, PauseKey, PauseState, Row, Task
 from bridge.ledger.port import Forget, MemoryStore, Restore, Restored, Teach
 from bridge.ledger.translation import View
 
@@ -38,6 +39,7 @@ class Outbox:
         self._stuck: set[Task] = set()
         self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
         """The pauses as they were taken over from the ledger."""
+        self._notes: dict[tuple[Task, str, int], Note] = {}
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
@@ -122,6 +124,18 @@ class Outbox:
         self.held.pop(task, None)
         self._unwritten.pop(task, None)
         self.memory.transact([Forget(task)])
+
+    def hold_note(self, note: Note) -> None:
+        """Keep a count of tasks until the ledger can add it, together with those of the same hour."""
+        key = (note.task, note.subject, int(note.at // HOUR_S))
+        held = self._notes.get(key)
+        self._notes[key] = note if held is None else held._replace(counts=add(held.counts, note.counts))
+
+    def take_notes(self) -> list[Note]:
+        """The notes that were kept; they are not kept any more."""
+        notes = list(self._notes.values())
+        self._notes.clear()
+        return notes
 
     # --- to the ledger -----------------------------------------------------------------------
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from bridge.core.counting import Counts, Operation, Tallies
 from bridge.core.model import (
     Ending,
     Gate,
     Listing,
     Look,
-    Operation,
     PauseEvent,
     PauseKey,
     Pauses,
@@ -83,6 +83,10 @@ class Policy(Protocol):
 
     def settle_dead(self, row: Row) -> Ending:
         """The ending of a report that nobody resumed inside its window."""
+
+    @property
+    def tally(self) -> Callable[[Row, float], tuple[str, float, Counts] | None]:
+        """What a report that has ended now adds to the counts: of which subject, and for which time."""
 
 
 class EventRow(NamedTuple):
@@ -205,7 +209,7 @@ class Store(Protocol):
             One result for each operation, as `bridge.core.model` documents it.
         """
 
-    def read(self, operation: Look | Listing | Pauses) -> Any:
+    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
 
     def ask(self, task: Task, method: str | None = None) -> Known:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bridge.core.model import Listing, Look, Operation, Pauses, Task
+from bridge.core.counting import Operation, Tallies
+from bridge.core.model import Listing, Look, Pauses, Task
 from bridge.core.redact import Secret
 from bridge.ledger.owners import name_instance
 from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
@@ -212,7 +213,7 @@ class PostgresStore:
         batch.commit()
         return results
 
-    def read(self, operation: Look | Listing | Pauses) -> Any:
+    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         return self._read_all([operation])[0]
 

@@ -7,19 +7,24 @@ undoes the batch. What was not read in advance is asked for when it is needed, a
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note, Tallied
 from bridge.core.model import CLOSED, GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.rows import to_pause
+from bridge.ledger.rows import TALLY_COLUMNS, group_tallied, to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 
 _DAY_S: Final = 86_400.0
 _Q: Final = sql.QUERIES
+_COUNTING: Final = (Note, Consult, Learn)
+SHARDS: Final = 16
+"""Rows in which the bridges of one account count at one time: so many commits do not wait for each other."""
 
 
 class PostgresBatch(UnitOfWork):
@@ -43,6 +48,7 @@ class PostgresBatch(UnitOfWork):
         self._neighbours = neighbours
         self._wall_clock = wall_clock
         self._me = instance.encode()
+        self._shard = zlib.crc32(self._me) % SHARDS
         super().__init__(policy, instance)
         self.is_alive = self._is_alive
 
@@ -70,7 +76,7 @@ class PostgresBatch(UnitOfWork):
         for op in operations:
             kind = type(op)
             task = op.row.task if kind is Restore else getattr(op, "task", None)
-            if task is None:
+            if task is None or kind in _COUNTING:
                 continue
             if kind is Claim:
                 self._methods[op.method] = None
@@ -107,8 +113,8 @@ class PostgresBatch(UnitOfWork):
         """The statements that make and find the accounts that a batch may add a report to."""
         names: dict[tuple[str, str], None] = {}
         for op in operations:
-            if isinstance(op, Claim | Restore):
-                task = op.task if isinstance(op, Claim) else op.row.task
+            if isinstance(op, Claim | Restore | Note | Consult | Learn):
+                task = op.row.task if isinstance(op, Restore) else op.task
                 if (task.endpoint, task.account) not in self.account_ids:
                     names[task.endpoint, task.account] = None
         values = pairs(names)
@@ -187,6 +193,26 @@ class PostgresBatch(UnitOfWork):
         self._alive[instance] = self._neighbours.is_alive(instance, is_free)
         return self._alive[instance]
 
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of those with most reports."""
+        which = "account" if account is not None else "most"
+        values = [endpoint.encode(), (account or str(int((self.now - DAY_S) // HOUR_S))).encode()]
+        statements = [(_Q[f"tallies_of_{which}"], values), (_Q[f"figures_of_{which}"], values)]
+        tallies, figures = (
+            [[sql.certain(value) for value in row] for row in rows] for rows in self.ask_server(statements)
+        )
+        return group_tallied(tallies, figures)
+
+    def fetch_figures(self, task: Task) -> tuple[float, str] | None:
+        """When an account's figures were asked for, and what they were, as JSON."""
+        rows = self._ask(_Q["lock_figures"], [str(self.account_id(task)).encode()])
+        return (float(sql.certain(rows[0][0])), sql.certain(rows[0][1])) if rows else None
+
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Store them."""
+        values = [str(self.account_id(task)).encode(), repr(asked_at).encode(), told.encode()]
+        self._ask(_Q["save_figures"], values)
+
     def left(self) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
         owners = [
@@ -247,6 +273,17 @@ class PostgresBatch(UnitOfWork):
                 for seq, nth, at, name, data in self.told
             ]
             statements.append((_Q["add_events"], [sql.dump(told)]))
+        if self.counted:
+            rows = [
+                {**dict(zip(TALLY_COLUMNS, (*key, *counts), strict=True)), "shard": self._shard}
+                for key, counts in sorted(self.counted.items())
+            ]
+            statements.append((_Q["add_tallies"], [sql.dump(rows)]))
+            if aged := self.aged():
+                for width, kept_s in KEPT_S.items():
+                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+                    values = [str(n).encode() for n in (width, *bounds)]
+                    statements.append((_Q["drop_tallies"], [*values, sql.array(aged)]))
         return statements
 
     def write(self) -> None:

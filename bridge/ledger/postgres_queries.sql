@@ -151,6 +151,43 @@ INSERT INTO events (report, nth, at_wall, name, data)
 SELECT report, nth, at_wall, name, data
 FROM json_to_recordset($1::json) AS g (report bigint, nth integer, at_wall float8, name text, data json);
 
+-- name: add_tallies
+-- Add to what is counted; everybody adds in the same order.
+INSERT INTO tallies ({tally_stored})
+SELECT {tally_stored} FROM json_to_recordset($1::json) AS g ({tally_typed})
+ORDER BY width_s, account_id, subject, number
+ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_added};
+
+-- name: drop_tallies
+-- Counts of one width that are too old, or of a clock that was ahead.
+DELETE FROM tallies
+WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT BETWEEN $2::bigint AND $3::bigint;
+
+-- name: tallies_of_account
+-- What was counted of one account.
+{tallies_of_account};
+
+-- name: tallies_of_most
+-- What was counted of the accounts with most reports.
+{tallies_of_most};
+
+-- name: figures_of_account
+-- What the upstream's statistics told of one account.
+{figures_of_account};
+
+-- name: figures_of_most
+-- What they told of the accounts with most reports.
+{figures_of_most};
+
+-- name: lock_figures
+-- When an account's figures were asked for, and what they were; nobody else changes them meanwhile.
+SELECT asked_at, told FROM figures WHERE account_id = $1::integer FOR UPDATE;
+
+-- name: save_figures
+-- Keep when they were asked for, and what they are.
+INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, $2::float8, $3::json)
+ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told;
+
 -- name: events
 -- The story of one report.
 SELECT at_wall, name, data FROM events WHERE report = $1::bigint ORDER BY nth;
@@ -237,7 +274,7 @@ UNION ALL
 SELECT 'index ' || wanted || ' is missing'
 FROM unnest(ARRAY['reports_pkey', 'reports_identity', 'reports_live', 'reports_by_time', 'reports_by_trouble',
                   'reports_retired', 'events_of_pauses',
-                  'events_pkey', 'pauses_pkey', 'accounts_endpoint_account_key']) AS wanted
+                  'events_pkey', 'pauses_pkey', 'tallies_pkey', 'figures_pkey', 'accounts_endpoint_account_key']) AS wanted
 WHERE to_regclass('report_bridge.' || wanted) IS NULL
 LIMIT 10;
 

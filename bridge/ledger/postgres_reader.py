@@ -236,6 +236,10 @@ class PostgresReader(Reader):
         ]
         return tuple(sorted(found, key=lambda pause: (pause[0], pause[1].key)))
 
+    def shift_s(self, wall: float) -> float | None:
+        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
+        return None if self._identify().version < 2 else self._measure()[0]
+
     # --- health ------------------------------------------------------------------------------
 
     def health(self) -> Mapping[str, Any]:

@@ -28,12 +28,13 @@ FROM (
     SELECT nth, mth, privilege || ' on ' || name
     FROM (VALUES (1, 'accounts', 'SELECT, INSERT'), (2, 'reports', 'SELECT, INSERT, UPDATE, DELETE'),
                  (3, 'events', 'SELECT, INSERT'), (4, 'pauses', 'SELECT, INSERT, UPDATE'),
-                 (5, 'meta', 'SELECT'), (6, 'versions', 'SELECT')) AS wanted (nth, name, privileges)
+                 (5, 'tallies', 'SELECT, INSERT, UPDATE, DELETE'), (6, 'figures', 'SELECT, INSERT, UPDATE'),
+                 (7, 'meta', 'SELECT'), (8, 'versions', 'SELECT')) AS wanted (nth, name, privileges)
     CROSS JOIN unnest(string_to_array(privileges, ', ')) WITH ORDINALITY AS each (privilege, mth)
     JOIN pg_class AS c ON c.relname = name AND c.relnamespace = to_regnamespace('report_bridge')
     WHERE NOT has_table_privilege(c.oid, privilege)
     UNION ALL
-    SELECT 7, 0, 'USAGE on ' || relname FROM pg_class
+    SELECT 9, 0, 'USAGE on ' || relname FROM pg_class
     WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'report_numbers' AND relkind = 'S'
       AND NOT has_sequence_privilege(oid, 'USAGE')
 ) AS lacking

@@ -10,10 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import HOUR_S, Counts
 from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger.rows import (
     COLUMNS,
+    FIGURES,
     PAUSE_COLUMNS,
+    TALLIED,
+    TALLY_COLUMNS,
     Value,
     encode,
     from_pause,
@@ -22,6 +26,7 @@ from bridge.ledger.rows import (
     to_pause,
     to_row,
 )
+from bridge.ledger.work import MOST_TALLIED
 
 Values = Sequence[bytes | None]
 """One row as the server tells it: text in UTF-8, or None."""
@@ -53,6 +58,12 @@ def _typed(types: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in types.items())
 
 
+_OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
+_OF_MOST: Final = (
+    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
+    f"WHERE endpoint = $1::text AND width_s = {HOUR_S} AND number >= $2::bigint "
+    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
+)
 _PARTS: Final = {
     "columns": ", ".join(f"r.{name}" for name in _TYPES),
     "stored": ", ".join(_TYPES),
@@ -68,6 +79,16 @@ _PARTS: Final = {
     ),
     "is_prober_free": "CASE WHEN p.probe_owner <> $3::text THEN "
     "pg_try_advisory_xact_lock_shared(hashtextextended(p.probe_owner, 0)) ELSE false END",
+    "tallies_of_account": TALLIED.format(_OF_ACCOUNT),
+    "tallies_of_most": TALLIED.format(_OF_MOST),
+    "figures_of_account": FIGURES.format(_OF_ACCOUNT),
+    "figures_of_most": FIGURES.format(_OF_MOST),
+    "tally_stored": ", ".join((*TALLY_COLUMNS, "shard")),
+    "tally_typed": ", ".join(
+        f"{name} {'text' if name == 'subject' else 'float8' if name == 'cost' else 'bigint'}"
+        for name in (*TALLY_COLUMNS, "shard")
+    ),
+    "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
 }
 """What statements have in common, by the name in braces."""
 

@@ -24,7 +24,7 @@ class Migration(NamedTuple):
     versions go on while others are replaced; older ones read only."""
 
 
-MIGRATIONS: Final = (Migration("postgres.sql", 1),)
+MIGRATIONS: Final = (Migration("postgres.sql", 1), Migration("postgres_2.sql", 1))
 """The n-th makes version n of version n-1."""
 VERSION: Final = len(MIGRATIONS)
 MIGRATE_S: Final = 600.0

@@ -6,9 +6,10 @@ Pure. Times on the timeline are written as the store has them. Imported by the t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import Counts, Figure, Tallied, Tally
 from bridge.core.model import ACCEPTED, OUTCOMES, Facts, Listing, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -25,6 +26,20 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
+TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
+TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
+"""Columns of a tally; those of the counts are named like them."""
+_SUMS: Final = ", ".join(f"sum(t.{name})" for name in Counts._fields)
+TALLIED: Final = f"""
+    SELECT a.endpoint, a.account, t.width_s, t.subject, t.number, {_SUMS}
+    FROM tallies AS t JOIN accounts AS a ON a.id = t.account_id {{}}
+    GROUP BY a.endpoint, a.account, t.width_s, t.subject, t.number
+"""
+"""Reads tallies: endpoint, account, and what `to_tally` takes."""
+FIGURES: Final = (
+    "SELECT a.endpoint, a.account, f.told FROM figures AS f JOIN accounts AS a ON a.id = f.account_id {}"
+)
+"""Reads figures: endpoint, account, and what `to_figures` takes."""
 
 Value = str | int | float
 """What a statement is given."""
@@ -114,6 +129,30 @@ def from_pause(state: PauseState) -> tuple[Any, ...]:
     """The columns of a pause."""
     (rule, subject), name, cause, streak, recent, *rest = state
     return (subject, rule, name, cause, streak, encode(recent) if recent else "[]", *rest)
+
+
+def to_tally(values: Sequence[Any], shift_s: float = 0.0) -> Tally:
+    """Make a tally of its columns, numbers perhaps as texts."""
+    width, subject, number, tasks, costed, cost, *rest = values
+    counts = Counts(int(tasks), int(costed), float(cost), *map(int, rest))
+    return Tally(subject, int(width), int(number) * float(width) + shift_s, counts)
+
+
+def to_figures(told: str, shift_s: float = 0.0) -> tuple[Figure, ...]:
+    """Make figures of what is stored: queue -> hours, each with its beginning and its tasks."""
+    found = json.loads(told).items()
+    return tuple(Figure(queue, at + shift_s, tasks) for queue, hours in found for at, tasks in hours)
+
+
+def group_tallied(
+    tallies: Iterable[Sequence[Any]], figures: Iterable[Sequence[Any]], shift_s: float = 0.0
+) -> tuple[Tallied, ...]:
+    """Put what `TALLIED` and `FIGURES` read together, for each account."""
+    known = {(endpoint, account): to_figures(told, shift_s) for endpoint, account, told in figures}
+    rows: dict[tuple[str, str], list[Tally]] = {name: [] for name in known}
+    for endpoint, account, *values in tallies:
+        rows.setdefault((endpoint, account), []).append(to_tally(values, shift_s))
+    return tuple(Tallied(Task(*name, 0), tuple(found), known.get(name, ())) for name, found in rows.items())
 
 
 def select_listing(listing: Listing) -> tuple[str, list[Value]]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from bridge.core.model import Listing, Look, Operation, Pauses, Task
+from bridge.core.counting import Operation, Tallies
+from bridge.core.model import Listing, Look, Pauses, Task
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners, name_instance
@@ -280,7 +281,7 @@ class SqliteStore:
         self.trouble = None
         return results
 
-    def read(self, operation: Look | Listing | Pauses) -> Any:
+    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         if type(operation) not in READS:
             raise KeyError(type(operation))

@@ -10,21 +10,26 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied
 from bridge.core.model import GUARD_S, Listing, PauseState, Prune, Row, Task
 from bridge.ledger.port import EventRow, Forget, Policy
 from bridge.ledger.rows import (
     COLUMNS,
+    FIGURES,
     PAUSE_COLUMNS,
+    TALLIED,
+    TALLY_COLUMNS,
     Value,
     encode,
     from_pause,
     from_row,
+    group_tallied,
     select_listing,
     to_pause,
     to_row,
 )
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import Entry, UnitOfWork
+from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -85,7 +90,23 @@ _UPDATE_ENDED: Final = _update(_ENDED)
 _UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
 _ADD_REPORTS: Final = _per_size(f"INSERT INTO reports ({_COLUMNS}) VALUES ", len(COLUMNS))
 _ADD_EVENTS: Final = _per_size("INSERT INTO events (report, nth, at_wall, name, data) VALUES ", 5)
+_ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in Counts._fields)
+_ADD_TALLIES: Final = _per_size(
+    f"INSERT INTO tallies ({', '.join(TALLY_COLUMNS)}) VALUES ",
+    len(TALLY_COLUMNS),
+    f" ON CONFLICT DO UPDATE SET {_ADDED}",
+)
 """Number of rows -> the statement that writes so many."""
+_DROP_TALLIES: Final = (
+    "DELETE FROM tallies WHERE width_s = ? AND account_id = ? AND number NOT BETWEEN ? AND ?"
+)
+_OF_ACCOUNT: Final = "WHERE a.endpoint = ? AND a.account = ?"
+_OF_MOST: Final = (
+    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
+    f"WHERE endpoint = ? AND width_s = {HOUR_S} AND number >= ? "
+    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
+)
+_SAVE_FIGURES: Final = "INSERT OR REPLACE INTO figures (account_id, asked_at, told) VALUES (?, ?, ?)"
 _find_pauses: dict[int, str] = {}
 
 
@@ -199,6 +220,24 @@ class SqliteBatch(UnitOfWork):
         """What happened to one report, in order."""
         return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._execute(EVENTS, (seq,)))
 
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of those with most reports."""
+        which: str = _OF_ACCOUNT
+        values: _Values = (endpoint, account)
+        if account is None:
+            which, values = _OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S))
+        return group_tallied(*(self._execute(text.format(which), values) for text in (TALLIED, FIGURES)))
+
+    def fetch_figures(self, task: Task) -> tuple[float, str] | None:
+        """When an account's figures were asked for, and what they were, as JSON."""
+        statement = "SELECT asked_at, told FROM figures WHERE account_id = ?"
+        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).fetchone()
+        return found
+
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Store them."""
+        self._execute(_SAVE_FIGURES, (self.account_id(task), asked_at, told))
+
     def left(self) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
         self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (self.instance,)).fetchall()]
@@ -247,6 +286,12 @@ class SqliteBatch(UnitOfWork):
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
         self._write_rows(_ADD_REPORTS, added)
         self._write_rows(_ADD_EVENTS, self.told)
+        if self.counted:
+            self._write_rows(_ADD_TALLIES, [(*key, *counts) for key, counts in self.counted.items()])
+            for number in self.aged():
+                for width, kept_s in KEPT_S.items():
+                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+                    self._execute(_DROP_TALLIES, (width, number, *bounds))
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 

@@ -26,7 +26,7 @@ from bridge.ledger.trouble import (
 APPLICATION_ID: Final = 0x52_42_4C_31
 """``RBL1`` in the header of the file: a ledger of this program."""
 
-MIGRATIONS: Final = ("sqlite.sql",)
+MIGRATIONS: Final = ("sqlite.sql", "sqlite_2.sql")
 """Scripts beside this module; the n-th makes version n of version n-1."""
 VERSION: Final = len(MIGRATIONS)
 

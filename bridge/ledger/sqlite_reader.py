@@ -132,11 +132,19 @@ class SqliteReader(Reader):
             f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
             "ORDER BY endpoint, rule, subject"
         )
+        shift_s = self._to_wall()
+        return tuple((endpoint, move(to_pause(values), shift_s)) for *values, endpoint in found)
+
+    def _to_wall(self) -> float:
         known = self.ask("SELECT offset_s FROM boots WHERE boot_id = $1", (files.boot_id() or "",))
         boot_s, wall = self._clocks
         # Before this boot's first bridge there is no timeline yet; it will begin at the wall clock.
-        shift_s = wall - boot_s - float(known[0][0]) if known else 0.0
-        return tuple((endpoint, move(to_pause(values), shift_s)) for *values, endpoint in found)
+        return wall - boot_s - float(known[0][0]) if known else 0.0
+
+    def shift_s(self, wall: float) -> float | None:
+        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
+        has_counts = self.ask("SELECT count(*) FROM sqlite_master WHERE name = 'tallies'")[0][0]
+        return self._to_wall() if has_counts else None
 
     # --- health ------------------------------------------------------------------------------
 

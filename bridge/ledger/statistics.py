@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
+from bridge.core.counting import Tallied
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.ledger.port import EventRow
-from bridge.ledger.rows import Value, select_listing
+from bridge.ledger.rows import FIGURES, TALLIED, Value, group_tallied, select_listing
 from bridge.ledger.trouble import LedgerTrouble
 
 MAX_AGE_S: Final = 600
@@ -142,6 +143,25 @@ class Reader(Protocol):
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
+
+    def shift_s(self, wall: float) -> float | None:
+        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger.
+
+        Args:
+            wall: UNIX seconds now.
+        """
+
+    def tallied(self, wall: float) -> tuple[Tallied, ...]:
+        """What was counted of every account in the last day, times as UNIX seconds.
+
+        Args:
+            wall: UNIX seconds now.
+        """
+        shift_s = self.shift_s(wall)
+        if shift_s is None:
+            return ()
+        tallies, figures = (self.ask(text.format(""), (), True) for text in (TALLIED, FIGURES))
+        return group_tallied(tallies, figures, shift_s)
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the ledger: kind, path, sizes, versions, number of reports."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import Tallies
 from bridge.core.model import (
     DONE,
     MAX_ATTEMPTS,
@@ -87,6 +88,7 @@ def _claim_new(work: UnitOfWork, op: Claim) -> Claimed:
         gate = Gate("late")
     elif ending is not None:
         entry = _add_row(work, op, DONE, None, ending)
+        work.count_ended(entry.row)
         work.tell(entry, "refused_locally", _tell_ending(ending))
         return Claimed("refused", entry.row, durable=work.durable)
     elif begin:
@@ -300,7 +302,7 @@ def _end(work: UnitOfWork, row: Row, ending: Ending) -> Row:
     if ending.outcome == NOT_SENT and row.perhaps:
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row)
-    return row._replace(
+    after = row._replace(
         state=DONE,
         owner=None,
         outcome=ending.outcome,
@@ -309,6 +311,8 @@ def _end(work: UnitOfWork, row: Row, ending: Ending) -> Row:
         detail=ending.detail,
         finished_wall=work.wall,
     )
+    work.count_ended(after)
+    return after
 
 
 def narrow(work: UnitOfWork, op: Narrow) -> None:
@@ -407,5 +411,5 @@ TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     Pauses: list_pauses,
 }
 """Operation -> what it does."""
-READS: Final = frozenset({Look, Listing, Pauses})
+READS: Final = frozenset({Look, Listing, Pauses, Tallies})
 """Operations that change nothing."""

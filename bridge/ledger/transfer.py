@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, Heed, Task
+from bridge.ledger.counts import TABLE as COUNTING
 from bridge.ledger.port import Known, Restore, Restored, Teach
 from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt
@@ -56,6 +57,8 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             return Restored(True, row)
         work.change(entry, after)
         entry.finished_at = op.finished_at
+    if entry.row.state == DONE:
+        work.count_ended(entry.row)
     for at_wall, name, data in op.events:
         entry.number += 1
         work.told.append((entry.row.seq, entry.number, at_wall, name, encode_told(name, data)))
@@ -90,6 +93,7 @@ def ask(work: UnitOfWork, task: Task, method: str | None) -> Known:
 
 OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     **TABLE,
+    **COUNTING,
     Heed: heed,
     Teach: teach,
     Restore: restore,

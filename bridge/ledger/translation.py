@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
+from bridge.core.counting import Figure, Note, Tallies, Tally
 from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
 from bridge.ledger.port import Known, Restore, Store
 
@@ -84,7 +85,7 @@ class View:
             return self.store.transact(operations)
         return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
 
-    def read(self, operation: Look | Listing | Pauses) -> Any:
+    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
         """As `Store.read`."""
         return self._tell(self.store.read(self._say(operation)))
 
@@ -131,7 +132,7 @@ def translate(value: Any, name: Name, shift_s: float) -> Any:
         return _translate_pause(value, name, shift_s)
     if kind is Sweep:
         return value._replace(accounts=frozenset(map(name, value.accounts)))
-    if kind is Resume:
+    if kind is Resume or kind is Tallies:
         return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):
         return value
@@ -141,6 +142,8 @@ def translate(value: Any, name: Name, shift_s: float) -> Any:
     moved: Any = kind(*parts)
     if kind is Record:
         return moved._replace(began_at=moved.began_at + shift_s)
+    if kind is Tally or kind is Figure or kind is Note:
+        return moved._replace(at=moved.at + shift_s)
     if kind is Gate:
         return moved._replace(until=_move(moved.until, shift_s))
     if kind is Restore or kind is Known:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core.counting import HOUR_S, KEPT_S, Counts, Tallied, add
 from bridge.core.model import (
     CLOSED,
     DONE,
@@ -35,6 +36,8 @@ _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
 _MOST_REMEMBERED: Final = 10_000
 """Own reports and subjects of pauses remembered between transactions; a guess that bounds memory."""
+MOST_TALLIED: Final = 50
+"""Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
 _FOREVER: Final = float("inf")
 
 
@@ -79,6 +82,7 @@ class UnitOfWork(ABC):
         self.seen: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
         self._own: dict[Task, Entry] = {}
         self._subjects: dict[tuple[PauseKey, ...], tuple[str, ...]] = {}
+        self._hours: dict[int, int] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -95,6 +99,8 @@ class UnitOfWork(ABC):
         self.told: list[tuple[int, int, float, str, str]] = []
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
+        self.counted: dict[tuple[int, int, str, int], Counts] = {}
+        """By the columns of `bridge.ledger.rows.TALLY_KEY`: what is to be added."""
 
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
@@ -136,6 +142,18 @@ class UnitOfWork(ABC):
         row = to_row(values, task.endpoint, task.account)
         entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
         return entry
+
+    @abstractmethod
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
+
+    @abstractmethod
+    def fetch_figures(self, task: Task) -> tuple[float, str] | None:
+        """When an account's figures were asked for, and what they were, as JSON."""
+
+    @abstractmethod
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Store them."""
 
     @abstractmethod
     def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
@@ -264,6 +282,31 @@ class UnitOfWork(ABC):
         for name, state in events:
             data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
             self.tell(entry, name, data)
+
+    # --- counts ------------------------------------------------------------------------------
+
+    def count_ended(self, row: Row) -> None:
+        """Count a report that ends now."""
+        counted = self.policy.tally(row, self.now)
+        if counted is not None:
+            self.count(row.task, *counted)
+
+    def count(self, task: Task, subject: str, at: float, counts: Counts) -> None:
+        """Add to what is counted of an account."""
+        number = self.account_id(task)
+        for width in KEPT_S:
+            key = (width, number, subject, int(at // width))
+            known = self.counted.get(key)
+            self.counted[key] = counts if known is None else add(known, counts)
+
+    def aged(self) -> list[int]:
+        """Accounts that begin an hour of counts, so that old ones can go; each once an hour."""
+        hour = int(self.now // HOUR_S)
+        begun = list({key[1]: None for key in self.counted if self._hours.get(key[1]) != hour})
+        if len(self._hours) > _MOST_REMEMBERED:
+            self._hours.clear()
+        self._hours.update(dict.fromkeys(begun, hour))
+        return begun
 
     # --- time --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from bridge.core.model import Operation
+from bridge.core.counting import Operation
 from bridge.engine import Engine
 from bridge.engine.worker import Worker
 from bridge.ledger import files

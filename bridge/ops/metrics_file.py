@@ -115,6 +115,11 @@ def _families(figures: Mapping[str, Any], started: float, written: float) -> Ite
     dropped = figures["droppedLogLines"]
     yield _family("log_lines_dropped_total", "counter", "Log lines that nobody read.", [({}, dropped)])
     yield _family("pauses", "gauge", "Pauses that are not closed.", _count_pauses(figures["pauses"]))
+    advice: dict[str, int] = {}
+    for one in figures["advice"]:
+        advice[one["kind"]] = advice.get(one["kind"], 0) + 1
+    counted = [({"kind": kind}, count) for kind, count in sorted(advice.items())]
+    yield _family("advice", "gauge", "Accounts whose reports may be worth nothing, by kind.", counted)
     yield _family("ledger_healthy", "gauge", "1 if the ledger works.", [({}, int(ledger["healthy"]))])
     yield _family(
         "ledger_durable", "gauge", "1 if outcomes outlive the process.", [({}, int(ledger["durable"]))]

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+from bridge.core.counting import Operation
 from bridge.core.model import (
     DONE,
     NOT_SENT,
@@ -39,7 +40,6 @@ from bridge.core.model import (
     Ending,
     Exchange,
     Gate,
-    Operation,
     PauseEvent,
     Record,
     Recorded,

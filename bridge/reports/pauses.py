@@ -29,6 +29,7 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
+from bridge.reports.advice import tally
 from bridge.reports.window import ends_at, starts_by
 
 PROOF: Final = "proof"
@@ -60,6 +61,8 @@ class PausePolicy:
         self.context = context
         self.enabled = enabled
         self._rules: Mapping[str, PauseRule] = pause_rules()
+        self.tally = tally
+        """What a report that has ended adds to the counts."""
         self._known: dict[tuple[str, str], tuple[PauseKey, ...]] = {}
 
     # --- which pauses concern an attempt -----------------------------------------------------

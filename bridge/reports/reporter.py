@@ -6,7 +6,7 @@ for the same task wait for its ending together. Imported by the app and `bridge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from bridge.core.errors import BridgeError
@@ -15,6 +15,7 @@ from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports import answers, methods
 from bridge.reports import window as windows
+from bridge.reports.advisor import Advisor
 from bridge.reports.answers import Answer
 from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
 from bridge.reports.lifecycle import LedgerPort, Lifecycle, Ports
@@ -41,6 +42,7 @@ class Reporter:
         engine: Engine,
         ledger: LedgerPort,
         ports: Ports,
+        advisor: Advisor,
         *,
         endpoint: str,
         scope: Callable[[Any], str],
@@ -52,6 +54,7 @@ class Reporter:
         self._engine = engine
         self._ledger = ledger
         self._ports = ports
+        self._advisor = advisor
         self._endpoint = endpoint
         self._sandbox = sandbox
         self._observer = Observer(engine, ledger.now, ports.emit, scope, recovers)
@@ -87,6 +90,7 @@ class Reporter:
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
         self._recovery.keys.setdefault(task.account, report.key)
+        self._advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
@@ -210,6 +214,9 @@ class Reporter:
             self._restart(job)
         can_start = self._ledger.now() <= windows.starts_by(job.window, job.has_begun)
         is_conflict = ending.kind == "task_conflict"
+        if is_news:
+            self._advisor.touch(job.task.account)
+        self._advise(job)
         for requester in tuple(job.requesters):
             if not is_news and not is_conflict:
                 requester.is_joined = True
@@ -228,6 +235,13 @@ class Reporter:
                 replayed=not is_news,
                 durable=job.durable,
             )
+
+    def _advise(self, job: Job) -> None:
+        """Let one of those who get an answer hear what is new about their account."""
+        for requester in job.requesters:
+            if requester.name is not None:
+                requester.warnings = (*requester.warnings, *self._advisor.warnings(job.task.account))
+                return
 
     def _forget(self, job: Job) -> None:
         if self._jobs.get(job.task) is job:
@@ -297,6 +311,11 @@ class Reporter:
     def start(self) -> None:
         """Begin to look for reports that dead bridges left behind, and for old ones."""
         self._recovery.start()
+
+    @property
+    def keys(self) -> Mapping[str, Secret]:
+        """The keys that are known, by account."""
+        return self._recovery.keys
 
     def hold(self, key: Secret) -> None:
         """Make a key known, so that open reports of its account can be resumed."""

@@ -72,6 +72,12 @@ _OTHERS: Final = (
         "bridge.resume.params",
         "ledger_unavailable",
     ),
+    _bridge(
+        "bridge.noteTasks",
+        "Count solved tasks, so that advice has figures: the vendor ignores reports of an account with "
+        "fewer than 100 reCAPTCHA tasks in 24 h, or whose share of reported tasks jumps.",
+        "bridge.noteTasks.params",
+    ),
     Method(
         "$/cancelRequest",
         "Cancel the requests with an id that have not begun; begun ones end as they end.",

@@ -11,12 +11,14 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 from bridge import __version__
+from bridge.core.counting import Operation, Tallies
 from bridge.core.errors import BridgeError
-from bridge.core.model import ACCEPTED, Listing, Look, Operation, Pauses, PauseState, Resume, Row, Task
+from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.ledger.port import Failed, Unavailable
+from bridge.reports.advisor import Advisor
 from bridge.reports.answers import rfc3339
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
@@ -74,6 +76,7 @@ class Methods:
 
     Args:
         figures: The members of the status that are counted elsewhere.
+        account_figures: Its member about the account's own figures, if they are asked for.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Methods:
         engine: Engine,
         reporter: Reporter,
         ledger: Ledger,
+        advisor: Advisor,
         policy: PausePolicy,
         keys: Keys,
         scrubber: Scrubber,
@@ -90,10 +94,13 @@ class Methods:
         limits: Mapping[str, Any],
         figures: Callable[[], dict[str, Any]],
         dropped_lines: Callable[[], int],
+        account_figures: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._engine = engine
         self._reporter = reporter
         self._ledger = ledger
+        self._advisor = advisor
+        self._account_figures = account_figures
         self._policy = policy
         self._keys = keys
         self._scrubber = scrubber
@@ -107,6 +114,7 @@ class Methods:
         self._waiting: dict[Context, None] = {}
         """Reports that wait for the key or for the ledger to open."""
         self._pauses: list[dict[str, Any]] = []
+        self._advice: list[dict[str, Any]] = []
         self.framing: Callable[[], str] = lambda: "line"
         self.reports: Final = frozenset(report_methods())
         """Names of the methods that report."""
@@ -121,6 +129,7 @@ class Methods:
             "bridge.getReport": self._get_report,
             "bridge.listReports": self._list_reports,
             "bridge.resume": self._resume,
+            "bridge.noteTasks": self._note_tasks,
         }
 
     # --- reports -----------------------------------------------------------------------------
@@ -227,15 +236,23 @@ class Methods:
         return self.read_status()
 
     def read_status(self) -> dict[str, Any]:
-        """The result of ``bridge.status``; waits a moment for the ledger to tell the pauses."""
+        """The result of ``bridge.status``; waits a moment for the ledger to tell pauses and counts."""
+        self._advisor.flush()
+        found: list[Any] = []
         waiter = self._engine.waiter()
-        self._ledger.post(Pauses(self._endpoint), waiter.wake)
+        self._ledger.post(Pauses(self._endpoint), found.append)
+        self._ledger.post(Tallies(self._endpoint, None), waiter.wake)
         try:
-            states = waiter.wait(self._engine.now() + STATUS_PATIENCE_S)
+            found.append(waiter.wait(self._engine.now() + STATUS_PATIENCE_S))
         except TimeoutError:
-            states = None
-        if states is not None and not isinstance(states, Unavailable | Failed):
-            self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
+            pass
+        else:
+            states, tallied = found
+            # Anything but a plain tuple says why the ledger does not tell.
+            if type(states) is tuple:
+                self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
+            if type(tallied) is tuple:
+                self._advice = [advice._asdict() for advice in self._advisor.judge(tallied)]
         sending, waiting = self._reporter.counts()
         return self._marked(
             {
@@ -246,6 +263,8 @@ class Methods:
                 "queued": waiting,
                 "droppedLogLines": self._dropped_lines(),
                 "pauses": self._pauses,
+                "advice": self._advice,
+                **self._account_figures(),
                 "ledger": dict(self._ledger.status()),
             }
         )
@@ -260,6 +279,12 @@ class Methods:
             raise BridgeError("ledger_unavailable")
         self._reporter.resume_waiting()
         return self._marked({"resumed": [self._show_pause(state) for state in states]})
+
+    def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
+        given = _checked("bridge.noteTasks.params", params)
+        key = self._given_key(given)
+        noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
+        return self._marked({"noted": noted})
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
         to_wall = self._engine.wall() - self._ledger.now()

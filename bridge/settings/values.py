@@ -38,6 +38,8 @@ class Settings:
     max_depth: int
     drain_s: float
     pauses: bool
+    account_figures: bool
+    account_queues: str | None
     parent_watch: bool
     proxy: str | None
     ca_file: str | None

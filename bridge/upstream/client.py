@@ -202,6 +202,16 @@ def report_body(key: Secret, task_id: int) -> bytes:
     return b'{"clientKey":%b,"taskId":%d}' % (encode_basestring_ascii(key.reveal()).encode("ascii"), task_id)
 
 
+def spending_body(key: Secret, date: int, queue: str) -> bytes:
+    """Spell the body of getSpendingStats: the hour from which it tells, and one queue or all."""
+    spelled = b',"queue":%b' % encode_basestring_ascii(queue).encode("ascii") if queue else b""
+    return b'{"clientKey":%b,"date":%d%b}' % (
+        encode_basestring_ascii(key.reveal()).encode("ascii"),
+        date,
+        spelled,
+    )
+
+
 def _check_base_url(url: str) -> str:
     try:
         parts = urlsplit(url)

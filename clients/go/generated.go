@@ -9,6 +9,19 @@ import (
 	"time"
 )
 
+// AdviceKind: Which advice; a row of errors.json, section `warnings`.
+type AdviceKind string
+
+// The values of AdviceKind.
+const (
+	AdviceKindFewTasks     AdviceKind = "few_tasks"
+	AdviceKindRateJump     AdviceKind = "rate_jump"
+	AdviceKindRateHigh     AdviceKind = "rate_high"
+	AdviceKindManyRefused  AdviceKind = "many_refused"
+	AdviceKindOftenLate    AdviceKind = "often_late"
+	AdviceKindTasksUnknown AdviceKind = "tasks_unknown"
+)
+
 // Framing: How messages are told apart on this connection. `line`: one message per line. `header`:
 // Content-Length headers. Source: the first bytes of the input.
 type Framing string
@@ -198,11 +211,30 @@ const (
 	WarningKindIgnoredByVendor     WarningKind = "ignored_by_vendor"
 	WarningKindWithdrawnByVendor   WarningKind = "withdrawn_by_vendor"
 	WarningKindDuplicatesUnguarded WarningKind = "duplicates_unguarded"
+	WarningKindFewTasks            WarningKind = "few_tasks"
+	WarningKindRateJump            WarningKind = "rate_jump"
+	WarningKindRateHigh            WarningKind = "rate_high"
+	WarningKindManyRefused         WarningKind = "many_refused"
+	WarningKindOftenLate           WarningKind = "often_late"
+	WarningKindTasksUnknown        WarningKind = "tasks_unknown"
 )
 
 // OpenRpcDocument: Result of rpc.discover: an OpenRPC 1.4 document. Its shape is defined by the
 // OpenRPC meta-schema, so it is left open here. Source: schemas/openrpc.json.
 type OpenRpcDocument = map[string]any
+
+// AccountFigures: The last call for the account's own figures; only with `--account-figures`.
+// Source: the bridge.
+type AccountFigures struct {
+	// When it was made; null while none was. Source: the bridge's clock.
+	AskedAt *time.Time `json:"askedAt"`
+
+	// Why it told nothing, in words for people; null if it did. Source: the upstream.
+	Failure *string `json:"failure"`
+}
+
+// String shows what pointers point to, and times as RFC 3339.
+func (v AccountFigures) String() string { return show(v) }
 
 // ActivePause: A pause as bridge.status and bridge.resume show it.
 type ActivePause struct {
@@ -235,6 +267,19 @@ type ActivePause struct {
 
 // String shows what pointers point to, and times as RFC 3339.
 func (v ActivePause) String() string { return show(v) }
+
+// Advice: One thing to change about the reports of an account.
+type Advice struct {
+	// Which advice; a row of errors.json, section `warnings`.
+	Kind AdviceKind `json:"kind"`
+
+	// Whose reports. Source: the ledger.
+	Account string `json:"account"`
+
+	// One sentence for people with the figures, the vendor's rule and what to change; may be reworded
+	// in a later version. Source: the bridge.
+	Message string `json:"message"`
+}
 
 // BridgeInfo: Result of bridge.info: who answers, and within which limits.
 type BridgeInfo struct {
@@ -295,6 +340,13 @@ type BridgeStatus struct {
 
 	// Pauses that are not closed. Source: the ledger.
 	Pauses []ActivePause `json:"pauses"`
+
+	// Why reports of an account may be worth nothing, over the last 24 hours; of the 50 accounts with
+	// most reports. Source: what the ledger has counted.
+	Advice []Advice `json:"advice"`
+
+	// The last call for the account's own figures; only with `--account-figures`. Source: the bridge.
+	AccountFigures *AccountFigures `json:"accountFigures,omitempty"`
 
 	// How the ledger is doing. Source: the ledger.
 	Ledger LedgerHealth `json:"ledger"`
@@ -451,6 +503,38 @@ func (v ListReportsResult) String() string { return show(v) }
 
 // NoParams: Params of a method that takes none: leave `params` out, or give an empty object.
 type NoParams struct{}
+
+// NoteTasksParams: Params of bridge.noteTasks. Nothing of it is sent to the upstream.
+type NoteTasksParams struct {
+	// Name of the type of the tasks that were solved, as given to createTask. Source: the caller.
+	TaskType string `json:"taskType"`
+
+	// How many were solved; 1 if it is left out. Source: the caller.
+	Count int64 `json:"count,omitempty"`
+
+	// What they cost together, in the currency of the account. Source: `cost` of getTaskResult,
+	// summed.
+	Cost *float64 `json:"cost,omitempty"`
+
+	// Account key of the tasks; the key of the settings if it is left out. Source: the caller.
+	ClientKey string `json:"clientKey,omitempty"`
+}
+
+// Format shows the value with the key masked, whatever the verb.
+func (v NoteTasksParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
+// LogValue keeps the key out of log/slog.
+func (v NoteTasksParams) LogValue() slog.Value { return slog.StringValue(show(v)) }
+
+// NoteTasksResult: Result of bridge.noteTasks.
+type NoteTasksResult struct {
+	// Tasks taken note of: `count`, or 0 if no report method is about the type. They are in the ledger
+	// a second later, for the account of the key if there is one. Source: the bridge.
+	Noted int64 `json:"noted"`
+
+	// Present and true if this bridge runs in the sandbox. Source: the settings.
+	Sandbox bool `json:"sandbox,omitempty"`
+}
 
 // OutcomeCounts: How many reports ended how since the start, replays not counted. Source: the
 // bridge.
@@ -734,6 +818,7 @@ const (
 	MethodBridgeGetReport             = "bridge.getReport"
 	MethodBridgeListReports           = "bridge.listReports"
 	MethodBridgeResume                = "bridge.resume"
+	MethodBridgeNoteTasks             = "bridge.noteTasks"
 	MethodCancelRequest               = "$/cancelRequest"
 )
 

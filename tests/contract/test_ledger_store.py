@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.core.counting import Counts
 from bridge.core.model import (
     ACCEPTED,
     DONE,
@@ -154,6 +155,9 @@ class Policy:
 
     def is_late(self, now: float, window: Window, retrying: bool) -> bool:
         return now > self.ends_at(window, retrying) - 2.0
+
+    def tally(self, row: Row, now: float) -> tuple[str, float, Counts]:
+        return row.method, now, Counts(sent=1, late=int(row.outcome == NOT_SENT))
 
     def settle_dead(self, row: Row) -> Ending:
         return LOST_TRACK if row.perhaps or row.state == SENDING else CLOSED_WINDOW

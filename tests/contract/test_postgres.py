@@ -359,20 +359,45 @@ def test_ten_bridges_of_two_versions_start_at_once(
     start_ten()
     before = open_store()
     monkeypatch.setattr(postgres_schema, "load", lambda name: "CREATE TABLE extra (x integer);\n")
-    monkeypatch.setattr(postgres_schema, "MIGRATIONS", (*postgres_schema.MIGRATIONS, Migration("two.sql", 1)))
-    monkeypatch.setattr(postgres_schema, "VERSION", 2)
-    monkeypatch.setattr("bridge.ledger.postgres_session.VERSION", 2)
+    monkeypatch.setattr(
+        postgres_schema, "MIGRATIONS", (*postgres_schema.MIGRATIONS, Migration("three.sql", 1))
+    )
+    monkeypatch.setattr(postgres_schema, "VERSION", 3)
+    monkeypatch.setattr("bridge.ledger.postgres_session.VERSION", 3)
     start_ten()
     assert troubles == []
-    assert ledger.select("SELECT version FROM versions ORDER BY version") == [["1"], ["2"]]
+    assert ledger.select("SELECT version FROM versions ORDER BY version") == [["1"], ["2"], ["3"]]
     assert before.transact([claim()])[0].status == "new", "the older version goes on"
+
+
+def test_a_ledger_of_version_1_is_brought_on_and_older_bridges_go_on(
+    open_store: Open, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting begins with the newer version; who could only read reports can only read counts."""
+    server = ledger.server
+    server.sql("DROP ROLE IF EXISTS onlooker", "CREATE ROLE onlooker LOGIN")
+    with monkeypatch.context() as older:
+        older.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        open_store().transact([claim(1)])
+    allow = functools.partial(server.sql, database=ledger.database)
+    allow(
+        "GRANT USAGE ON SCHEMA report_bridge TO onlooker", "GRANT SELECT ON report_bridge.reports TO onlooker"
+    )
+    before = [["1"]]
+    assert ledger.select("SELECT version FROM versions") == before
+    store = open_store()
+    assert ledger.select("SELECT version, oldest_writer FROM versions ORDER BY 1") == [["1", "1"], ["2", "1"]]
+    store.transact([claim(2), record(2)])
+    assert ledger.select("SELECT sum(sent) FROM tallies WHERE width_s = 3600") == [["1"]]
+    may = "SELECT has_table_privilege('onlooker', 'tallies', p) FROM unnest(ARRAY['SELECT', 'INSERT']) AS p"
+    assert ledger.select(may) == [["t"], ["f"]]
 
 
 def test_ledger_of_a_newer_version_is_read_only(open_store: Open, ledger: Ledger) -> None:
     """What a newer version has changed for good is read, also by those who were there before."""
     before = open_store()
     before.transact([claim(1), record(1)])
-    ledger.select("INSERT INTO versions VALUES (2, 2)")
+    ledger.select("INSERT INTO versions VALUES (3, 3)")
     store = open_store()
     assert store.trouble is not None
     assert store.trouble.kind == "newer"

@@ -115,11 +115,15 @@ def no_right_to_write(ledger: Ledger, _relay: Relay) -> Iterator[None]:
 @contextmanager
 def no_right_at_all(ledger: Ledger, _relay: Relay) -> Iterator[None]:
     """Somebody takes every right of the role."""
-    ledger.select(f"REVOKE ALL ON reports, events, pauses, accounts, meta, versions FROM {ROLE}")
+    ledger.select(
+        f"REVOKE ALL ON reports, events, pauses, accounts, tallies, figures, meta, versions FROM {ROLE}"
+    )
     try:
         yield
     finally:
-        ledger.select(f"GRANT ALL ON reports, events, pauses, accounts, meta, versions TO {ROLE}")
+        ledger.select(
+            f"GRANT ALL ON reports, events, pauses, accounts, tallies, figures, meta, versions TO {ROLE}"
+        )
 
 
 @contextmanager

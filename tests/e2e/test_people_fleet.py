@@ -31,7 +31,10 @@ READING = (
     ("stats",),
 )
 CHANGING = (("history", "prune"), ("pauses", "resume"))
-TO_READ = ("USAGE ON SCHEMA report_bridge", "SELECT ON accounts, reports, events, pauses, versions")
+TO_READ = (
+    "USAGE ON SCHEMA report_bridge",
+    "SELECT ON accounts, reports, events, pauses, tallies, figures, versions",
+)
 """What docs/fleet.md says that reading needs."""
 
 
@@ -187,9 +190,9 @@ def test_a_wrong_password_is_a_sentence(ledger: ServerLedger) -> None:
 
 def test_a_newer_ledger_is_a_sentence(ledger: ServerLedger) -> None:
     """What a newer version has changed for good is not read as if it were ours."""
-    ledger.select("INSERT INTO versions VALUES (2, 1)")
+    ledger.select("INSERT INTO versions VALUES (3, 1)")
     assert run(ledger, "stats").returncode == 0
-    ledger.select("INSERT INTO versions VALUES (3, 3)")
+    ledger.select("INSERT INTO versions VALUES (4, 4)")
     for words in (*READING, *CHANGING):
         assert "newer version" in sentence(run(ledger, *words))
 

@@ -68,6 +68,9 @@ class Caller:
         if self._is_closed:
             return
         if act.kind == "report":
+            note = {"taskType": more["params"].get("taskType") or "RecaptchaV2TaskProxyless", "cost": 0.001}
+            note |= {name: more["params"][name] for name in ("clientKey",) if name in more["params"]}
+            self._send({"jsonrpc": "2.0", "method": "bridge.noteTasks", "params": note}, [])
             request = self._make(more, None)
             self._send(_message(request, more), [request])
         elif act.kind == "batch":

@@ -74,6 +74,19 @@ def check_records(world: World) -> None:
                     world.break_rule(f"{record} is not in the list of {request.process.name}")
         if request.id == "end-status" and request.answers:
             check_status(world, request)
+    if world.plan.setup["ledger"] == "file":
+        check_advice(world)
+
+
+def check_advice(world: World) -> None:
+    """Every bridge of a ledger tells the same advice; how it names accounts may be its own."""
+    told: dict[str, list[tuple[str, str]]] = {}
+    for request in world.history.requests:
+        if request.id == "end-status" and request.answers:
+            advice = request.answers[0][1]["result"]["advice"]
+            told[request.process.name] = sorted((one["kind"], one["message"]) for one in advice)
+    if len({repr(advice) for advice in told.values()}) > 1:
+        world.break_rule(f"the bridges advise differently: {told}")
 
 
 def check_status(world: World, request: Request) -> None:

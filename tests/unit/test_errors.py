@@ -104,7 +104,7 @@ def test_a_wire_row_is_one_the_wire_may_carry() -> None:
 
 
 def test_hints_and_warnings_are_told_by_kind() -> None:
-    """A hint takes its numbers, a warning has none, and an unknown kind is a mistake."""
+    """A hint takes its numbers, most warnings have none, and an unknown kind is a mistake."""
     assert "61" in errors.hint("too_old", seconds=61)["message"]
     assert errors.warning("ignored_by_vendor")["kind"] == "ignored_by_vendor"
     with pytest.raises(KeyError):
@@ -115,9 +115,13 @@ def test_hints_and_warnings_are_told_by_kind() -> None:
         errors.warning("none_such")
 
 
-def test_no_warning_has_a_place_to_fill() -> None:
-    """Warnings are fixed sentences."""
-    assert not [row for row in load_json("errors.json")["warnings"] if "{" in row["message"]]
+def test_only_advice_has_places_to_fill() -> None:
+    """Other warnings are fixed sentences; a place without a figure is a mistake."""
+    places = [row["kind"] for row in load_json("errors.json")["warnings"] if "{" in row["message"]]
+    assert places == ["few_tasks", "rate_jump", "rate_high", "many_refused", "often_late", "tasks_unknown"]
+    assert "12 of 30" in errors.warning("many_refused", refused=12, sent=30)["message"]
+    with pytest.raises(KeyError):
+        errors.warning("many_refused", refused=12)
 
 
 def test_an_error_carries_its_row() -> None:

@@ -32,6 +32,7 @@ FIGURES: dict[str, Any] = {
         {"scope": "address", "cause": None, "state": "probing"},
         {"scope": "address", "cause": None, "state": "probing"},
     ],
+    "advice": [{"kind": "few_tasks"}, {"kind": "rate_high"}, {"kind": "few_tasks"}],
     "ledger": {"durable": True, "healthy": False, "owed": 7},
 }
 
@@ -105,6 +106,8 @@ def test_every_figure_is_there_once() -> None:
         ("log_lines_dropped_total",): 6,
         ("pauses", "key", 'od\\"d\\\\cause\\n\\\\xfc', "open"): 1,
         ("pauses", "address", "", "probing"): 2,
+        ("advice", "few_tasks"): 2,
+        ("advice", "rate_high"): 1,
         ("ledger_healthy",): 0,
         ("ledger_durable",): 1,
         ("ledger_owed",): 7,

@@ -111,7 +111,7 @@ def test_a_wrong_password_fails(find: Find, ledger: ServerLedger, monkeypatch: p
 
 def test_a_newer_ledger_fails(find: Find, ledger: ServerLedger) -> None:
     """A ledger of a newer version is told apart from a broken one."""
-    ledger.select("INSERT INTO versions VALUES (2, 2)")
+    ledger.select("INSERT INTO versions VALUES (3, 3)")
     found = find(ledger)
     assert statuses(found) == {"ledger": "failed"}
     assert "newer version" in found["ledger"]["message"]
@@ -121,7 +121,7 @@ def test_an_older_ledger_is_a_warning(
     find: Find, ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bridge will bring it up to date; who may is told."""
-    monkeypatch.setattr(postgres_schema, "VERSION", 2)
+    monkeypatch.setattr(postgres_schema, "VERSION", 3)
     found = find(ledger)
     assert statuses(found) == {"schema": "warning"}
     assert "ledger migrate" in found["schema"]["fix"]
@@ -132,12 +132,17 @@ def test_missing_rights_are_listed(find: Find, ledger: ServerLedger) -> None:
     url, role = ledger.make_role("guest"), f"guest_{ledger.database}"
     assert find(url)["rights"]["message"].startswith("the role lacks USAGE on the schema, SELECT on accounts")
     ledger.grant(role, "USAGE ON SCHEMA report_bridge", "SELECT ON ALL TABLES IN SCHEMA report_bridge")
-    ledger.grant(role, "INSERT ON accounts, reports, events, pauses")
+    ledger.grant(role, "INSERT ON accounts, reports, events, pauses, tallies, figures")
     found = find(url)
     assert statuses(found) == {"ledger": "failed", "rights": "failed"}
-    lacking = "UPDATE on reports, DELETE on reports, UPDATE on pauses, USAGE on report_numbers"
+    lacking = "UPDATE on reports, DELETE on reports, UPDATE on pauses, UPDATE on tallies, DELETE on tallies, "
+    lacking += "UPDATE on figures, USAGE on report_numbers"
     assert found["rights"]["message"] == f"the role lacks {lacking}"
-    ledger.grant(role, "UPDATE, DELETE ON reports, pauses", "USAGE ON ALL SEQUENCES IN SCHEMA report_bridge")
+    ledger.grant(
+        role,
+        "UPDATE, DELETE ON reports, pauses, tallies, figures",
+        "USAGE ON ALL SEQUENCES IN SCHEMA report_bridge",
+    )
     assert statuses(find(url)) == {}
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from bridge.core.counting import Counts, Note, Tallied, Tallies, Tally, add
 from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.port import Unavailable
+from bridge.reports.advisor import Advisor
 from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
@@ -74,6 +76,7 @@ class Ledger:
         self.is_open = False
         self.is_silent = False
         self.asked: list[Any] = []
+        self.posted: list[Any] = []
         self.results: dict[type, Any] = {}
 
     def open(self) -> None:
@@ -92,7 +95,8 @@ class Ledger:
         self.asked.append(op)
         return self.results.get(type(op))
 
-    def post(self, op: Any, done: Any = None) -> None:
+    def post(self, op: Any, done: Any = lambda _: None) -> None:
+        self.posted.append(op)
         if not self.is_silent:
             self._engine.call_soon(done, self.results.get(type(op)))
 
@@ -138,10 +142,12 @@ class Desk:
         self.lifecycle = Lifecycle()
         self.ledger = Ledger(self.engine)
         self.keys = Keys(self.engine)
+        self.emitted: list[Any] = []
         self.methods = Methods(
             self.engine,
             self.lifecycle,  # type: ignore[arg-type]  # of which it needs these methods
             self.ledger,
+            Advisor(self.engine, self.ledger, self.emitted.append, "https://upstream.test", self.keys.get),
             PausePolicy("machine", "context"),
             self.keys,
             Scrubber(),
@@ -366,3 +372,73 @@ def test_results_of_the_sandbox_say_so(method: str) -> None:
     desk.ledger.results = {Look: row(Task("e", "a1", 9), None), Resume: ()}
     desk.call(method, {"taskId": 9} if method == "bridge.getReport" else None)
     assert desk.answers[0][1]["sandbox"] is True
+
+
+# --- solved tasks ----------------------------------------------------------------------------
+
+
+def notes(desk: Desk) -> list[Note]:
+    """The notes that the ledger was handed."""
+    return [op for op in desk.ledger.posted if isinstance(op, Note)]
+
+
+def test_notes_are_counted_and_committed_together(desk: Desk) -> None:
+    """Any number of calls becomes one operation for each account and subject a second later."""
+    other = "o" * 32
+    for _ in range(1000):
+        desk.call("bridge.noteTasks", {"taskType": "RecaptchaV2TaskProxyless", "cost": 0.5})
+        desk.call("bridge.noteTasks", {"taskType": "imagetotexttask", "count": 3, "clientKey": other})
+    assert desk.answers[0][1] == {"noted": 1}
+    assert desk.answers[1][1] == {"noted": 3}
+    desk.time.run(1.5)
+    found: dict[tuple[str, str], Counts] = {}
+    for op in notes(desk):
+        key = (op.task.account[0], op.subject)
+        found[key] = add(found.get(key, Counts()), op.counts)
+    assert found == {
+        ("k", "recaptcha"): Counts(tasks=1000, costed=1000, cost=500.0),
+        ("o", "image"): Counts(tasks=3000),
+    }
+    assert len(notes(desk)) <= 4
+
+
+def test_a_note_of_a_type_that_nobody_reports_counts_nothing(desk: Desk) -> None:
+    """The answer says so, and the ledger hears nothing."""
+    desk.call("bridge.noteTasks", {"taskType": "TurnstileTaskProxyless"})
+    assert desk.answers[0][1] == {"noted": 0}
+    desk.time.run(1.5)
+    assert notes(desk) == []
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "1"])
+def test_a_note_is_checked(desk: Desk, count: Any) -> None:
+    """A count that is none is refused like any other params."""
+    desk.call("bridge.noteTasks", {"taskType": "ImageToTextTask", "count": count})
+    assert desk.answers[0][1]["code"] == -32602
+
+
+def test_notes_wait_for_the_ledger_and_the_key() -> None:
+    """What is noted before either is there is not lost."""
+    desk = Desk()
+    desk.keys.is_pending = True
+    desk.call("bridge.noteTasks", {"taskType": "ImageToTextTask"})
+    desk.time.run(1.5)
+    desk.ledger.open()
+    desk.time.run(1.5)
+    assert notes(desk) == []
+    desk.keys.come()
+    desk.time.run(1.5)
+    assert [op.counts for op in notes(desk)] == [Counts(tasks=1)]
+
+
+def test_the_status_has_the_advice_of_the_ledger(desk: Desk) -> None:
+    """What the ledger has counted is judged when it is asked for, also right after other bridges counted."""
+    whose = Task("https://upstream.test", "a1b2c3d4" * 4, 0)
+    row = Tally("recaptcha", 3600, 0.0, Counts(sent=30, wrong=30, refused=10))
+    desk.ledger.results |= {Pauses: (), Tallies: (Tallied(whose, (row,)),)}
+    desk.call("bridge.status")
+    advice = desk.answers[0][1]["advice"]
+    assert [(one["kind"], one["account"]) for one in advice] == [
+        ("tasks_unknown", "a1b2c3d4"),
+        ("many_refused", "a1b2c3d4"),
+    ]

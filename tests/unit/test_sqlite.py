@@ -118,7 +118,7 @@ def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
     store = opener()
     health = store.health()
     assert health["synchronous"] == 2
-    assert (health["path"], health["trouble"], health["schema_version"]) == (str(path), None, 1)
+    assert (health["path"], health["trouble"], health["schema_version"]) == (str(path), None, 2)
     assert sqlite_file.get(store._connection, "application_id") == sqlite_file.APPLICATION_ID
     assert sqlite_file.get(store._connection, "foreign_keys") == 1
     assert sqlite_file.get(store._connection, "trusted_schema") == 0

@@ -1,4 +1,4 @@
-"""Tests of `bridge.cli.stats`, its summary, its warnings and its page: what the figures are made to say."""
+"""Tests of `bridge.cli.stats`, its summary, its advice and its page: what the figures are made to say."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from bridge.cli import main, page
 from bridge.cli.drawing import nice_ceiling, short
-from bridge.cli.risks import find_risks
 from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.cli.terminal import Screen
+from bridge.core.counting import Counts, Note
 from bridge.core.errors import rows
-from bridge.ledger.statistics import Age, Cause, Cell, Figures, Latency, Pause
-from tests.ledgers import BACKENDS, START, MadeLedger, make_of
+from bridge.core.model import Task
+from bridge.engine import SystemClock
+from bridge.ledger.statistics import Cause, Cell, Figures, Latency, Pause
+from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, MadeLedger, make_of, transact
 
 Run = Callable[..., tuple[int, str, str]]
 HOUR = int(START // 3600)
@@ -64,11 +66,6 @@ def figures_of(cells: dict[Cell, int], **more: Any) -> Figures:
     return Figures(Counter(cells), *(Counter(more.get(name, {})) for name in empty))
 
 
-def kinds(figures: Figures, tasks_a_day: int | None = None) -> list[str]:
-    """The kinds of the warnings."""
-    return [risk["kind"] for risk in find_risks(summarise(figures, "day"), figures, tasks_a_day)]
-
-
 def test_json_has_every_total(run: Run, ledger: MadeLedger) -> None:
     """Counts, reasons, ages and latencies are numbers that fit each other."""
     code, out, _ = run("stats", "--json", "--ledger", str(ledger))
@@ -80,7 +77,7 @@ def test_json_has_every_total(run: Run, ledger: MadeLedger) -> None:
     assert told["notSent"][1]["causes"] == {"<b>": 1}
     assert (told["ages"]["known"], told["ages"]["unknown"], told["ages"]["past60"]) == (16, 13, 6)
     assert (told["latency"]["p50Ms"], told["latency"]["p95Ms"]) == (100, 900)
-    assert {warning["kind"] for warning in told["warnings"]} == {"late", "error_16"}
+    assert (told["advice"], told["claims"]) == ([], [])
 
 
 @pytest.mark.parametrize("by", GROUPS)
@@ -108,7 +105,10 @@ def test_plain_text_has_no_control_characters_and_no_bars(run: Run, ledger: Made
 
 def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: MadeLedger, run: Run) -> None:
     """Bars appear at 100 columns and not at 40, and no line is wider than the terminal."""
-    summary = summarise(figures_of({Cell(HOUR, IMAGE, "accepted", 0): 5}), "day") | {"warnings": []}
+    summary = summarise(figures_of({Cell(HOUR, IMAGE, "accepted", 0): 5}), "day") | {
+        "advice": [],
+        "claims": [],
+    }
     screen = Screen(io.StringIO())
     screen.is_terminal = screen.is_unicode = screen.has_bars = True
     screen.width = 100
@@ -178,37 +178,47 @@ class TagReader(HTMLParser):
             assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("tasks", [0, 99])
-def test_few_tasks_are_a_warning(tasks: int) -> None:
-    """Below 100 reCAPTCHA tasks a day the vendor does not count, and the user learns it."""
-    cells = {Cell(HOUR, TOKEN, "accepted", 0): 5}
-    assert kinds(figures_of(cells), tasks) == ["few_tasks"]
+WHOSE = Task(ENDPOINT, ACCOUNT, 0)
 
 
-def test_the_report_rate_is_judged_only_against_told_tasks() -> None:
-    """13 reports on 100 tasks are too many, 12 are not, and without a count nothing is claimed."""
-    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 13}), 100) == ["high_rate"]
-    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 12}), 100) == []
-    assert kinds(figures_of({Cell(HOUR, TOKEN, "accepted", 0): 13})) == []
+def note_a_day(ledger: MadeLedger) -> None:
+    """Let an account have 72 tokens in the last day, a third of them reported, and images without a cost."""
+    now = SystemClock.wall()
+    notes = [Note(WHOSE, "recaptcha", now - 3600.0 * hour, Counts(3, 3, 0.006, 1, 1)) for hour in range(24)]
+    notes.append(Note(WHOSE, "image", now, Counts(50, wrong=1, sent=1)))
+    transact(ledger, *notes)
 
 
-def test_a_jump_is_a_warning() -> None:
-    """Three times the usual day warns, and a steady rate does not."""
-    steady = {Cell(HOUR + 24 * day, TOKEN, "accepted", 0): 20 for day in range(6)}
-    assert kinds(figures_of(steady)) == []
-    assert kinds(figures_of({**steady, Cell(HOUR + 24 * 6, TOKEN, "accepted", 0): 60})) == ["jump"]
+def test_advice_and_claims_of_the_last_day_are_told(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
+    """Every form has the advice with its account, and claims where the cost is known, not refunds."""
+    note_a_day(ledger)
+    told = json.loads(run("stats", "--json", "--ledger", str(ledger))[1])
+    assert [(one["kind"], one["account"]) for one in told["advice"]] == [("few_tasks", ACCOUNT[:8])]
+    image, token = told["claims"]
+    assert (image["subject"], image["complaints"], image["claimed"]) == ("image", 1, None)
+    assert token["costOfTask"] == pytest.approx(0.002)
+    assert token["claimed"] == pytest.approx(0.002 * token["complaints"])
+    path = tmp_path / "page.html"
+    for words in ((), ("--html", str(path))):
+        text = " ".join(run("stats", "--ledger", str(ledger), *words)[1].split())
+        text = " ".join(path.read_text().split()) if words else text
+        assert "fewer than 100 the vendor counts no report" in text
+        assert "claims, not refunds" in text
+        assert "claimed at 0.00200 a task" in text
+        assert "pass cost to bridge.noteTasks" in text
+    other = json.loads(run("stats", "--json", "--account", "ffff", "--ledger", str(ledger))[1])
+    assert (other["advice"], other["claims"]) == ([], [])
 
 
-def test_hcaptcha_reports_are_a_warning() -> None:
-    """The vendor withdrew the tasks, and the user learns it."""
-    assert kinds(figures_of({Cell(HOUR, "reportIncorrectHcaptcha", "accepted", 0): 1})) == ["withdrawn"]
-
-
-def test_ages_that_nobody_told_are_a_warning() -> None:
-    """Many reports without completedAt are said, with what to pass."""
-    cells = {Cell(HOUR, IMAGE, "accepted", 0): 40}
-    ages = {Age("a", IMAGE, "accepted", "", None): 40}
-    assert kinds(figures_of(cells, ages=ages)) == ["age_unknown"]
+def test_doctor_tells_advice(run: Run, ledger: MadeLedger) -> None:
+    """What makes reports worthless is a warning of the doctor, and nothing is one, too."""
+    before = json.loads(run("doctor", "--json", "--ledger", str(ledger))[1])["checks"]
+    assert [check["status"] for check in before if check["name"] == "advice"] == ["ok"]
+    note_a_day(ledger)
+    after = json.loads(run("doctor", "--json", "--ledger", str(ledger))[1])["checks"]
+    told = [check for check in after if check["name"] == "advice"]
+    assert [check["status"] for check in told] == ["warning"]
+    assert ACCOUNT[:8] in told[0]["message"]
 
 
 @pytest.mark.parametrize("row", [row for row in rows("wire") if row.code], ids=lambda row: row.kind)
@@ -255,7 +265,7 @@ def test_pauses_and_causes_are_listed() -> None:
     summary = summarise(figures, "day")
     assert [(row["rule"], row["openings"]) for row in summary["pauses"]] == [("quality", 3)]
     assert summary["refused"][0]["causes"] == {"HTTP 403": 3}
-    assert "HTTP 403: 3" in page.render_page(summary | {"warnings": []}, START)
+    assert "HTTP 403: 3" in page.render_page(summary | {"advice": [], "claims": []}, START)
 
 
 def test_the_page_is_opened_in_the_browser(

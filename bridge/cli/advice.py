@@ -1,0 +1,72 @@
+"""What the counts of the last day advise, and what is claimed: for ``stats``, its page and ``doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bridge.cli.checks import OK, WARNING, Check
+from bridge.engine.clock import SystemClock
+from bridge.ledger.reading import open_reader
+from bridge.ledger.statistics import NoLedger, Reader
+from bridge.ledger.trouble import LedgerTrouble
+from bridge.reports.advice import advise, queue_names, sum_day
+from bridge.settings import Settings
+
+
+def read_advice(
+    reader: Reader, settings: Settings, endpoint: str | None, account: str = ""
+) -> dict[str, Any]:
+    """The members ``advice`` and ``claims`` of the figures, over the last 24 hours.
+
+    Args:
+        endpoint: None is any.
+        account: the first hex digits of an account.
+    """
+    now, queues = SystemClock.wall(), queue_names(settings.account_queues)
+    advice: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
+    for known in reader.tallied(now):
+        if endpoint not in (None, known.task.endpoint) or not known.task.account.startswith(account):
+            continue
+        advice += [found._asdict() for found in advise(known, now, queues)]
+        for subject, counts in sorted(sum_day(known.tallies, now).items()):
+            if counts.wrong:
+                price = counts.cost / counts.costed if counts.costed else None
+                claims.append(
+                    {
+                        "account": known.task.account[:8],
+                        "subject": subject,
+                        "complaints": counts.wrong,
+                        "costOfTask": price,
+                        "claimed": None if price is None else price * counts.wrong,
+                    }
+                )
+    return {"advice": advice, "claims": claims}
+
+
+def spell_claim(claim: dict[str, Any]) -> str:
+    """A claim in words: what was complained about may come back, and nobody tells whether it does."""
+    count, subject = claim["complaints"], claim["subject"]
+    told = f"{count:,} {subject} complaint{'' if count == 1 else 's'} of account {claim['account']}"
+    if claim["claimed"] is None:
+        return f"{told}; the cost of a task is not known: pass cost to bridge.noteTasks"
+    return f"{told}, {claim['claimed']:.4f} claimed at {claim['costOfTask']:.5f} a task"
+
+
+def check_advice(settings: Settings) -> Iterator[Check]:
+    """Whether reports count for anything, as far as the ledger knows."""
+    try:
+        clocks = (SystemClock.now(), SystemClock.wall())
+        reader = open_reader(settings.ledger, *clocks, settings.ledger_password)
+        try:
+            found = read_advice(reader, settings, None)["advice"]
+        finally:
+            reader.close()
+    except (NoLedger, LedgerTrouble):
+        return  # the check of the ledger says so
+    for advice in found:
+        message = f"account {advice['account']}, {advice['kind']}: {advice['message']}"
+        yield Check("advice", WARNING, message, "docs/advice.md has the vendor's rules.")
+    if not found:
+        yield Check("advice", OK, "nothing in the last 24 h makes reports worthless, as far as is known")

@@ -1,0 +1,179 @@
+"""Takes notes of solved tasks, and has advice at hand when an answer is given. Decides nothing about sending.
+
+Notes are counted here for a moment and go to the ledger together; what is advised comes from the ledger, so
+that every bridge of it says the same. Imported by the app, the reporter and `bridge.server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Operation, Tallied, Tallies, add
+from bridge.core.model import Task
+from bridge.core.redact import Secret
+from bridge.engine import Engine
+from bridge.reports.advice import Advice, advise, find_subject
+from bridge.reports.observer import Emit
+
+NOTE_S: Final = 1.0
+"""How long notes are counted before they are committed together."""
+REFRESH_S: Final = 0.25
+"""How long after the end of a report an account is looked at again, at the earliest."""
+OLD_S: Final = 60.0
+"""An account that was not looked at for so long is looked at before its report is answered."""
+MOST_AT_ONCE: Final = 8
+"""Accounts looked at in one `REFRESH_S`, so that it takes a few hundredths of a processor at most."""
+AGAIN_S: Final = {"tasks_unknown": DAY_S}
+"""Kind -> how long it is not told again to the same account; an hour for the others."""
+_MOST_REMEMBERED: Final = 10_000
+
+
+class LedgerPort(Protocol):
+    """What is asked of the ledger; see `bridge.ledger.writer.Ledger`."""
+
+    @property
+    def is_open(self) -> bool:
+        """True once accounts and time are known."""
+
+    def wait_until_open(self) -> None:
+        """Wait for that."""
+
+    def post(self, op: Operation, done: Callable[[Any], object] = ...) -> None:
+        """Do something soon; `done` gets the result, or something else if the ledger cannot do it."""
+
+    def account(self, key_text: str) -> str:
+        """The account of a client key."""
+
+    def now(self) -> float:
+        """Seconds on the ledger's timeline."""
+
+
+class Advisor:
+    """Counts notes, and knows what is to be said of each account.
+
+    Args:
+        default_key: the key of calls that name none; may wait.
+        queues: names of the reCAPTCHA queues in an account's own figures.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: LedgerPort,
+        emit: Emit,
+        endpoint: str,
+        default_key: Callable[[], Secret | None],
+        queues: Sequence[str] = (),
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._emit = emit
+        self._endpoint = endpoint
+        self._default_key = default_key
+        self._queues = queues
+        self._noted: dict[tuple[str | None, str], Counts] = {}
+        self._default: Secret | None = None
+        self._has_committed = False
+        self._stale: dict[str, None] = {}
+        self._is_due = False
+        self._read_at: dict[str, float] = {}
+        self._known: dict[str, tuple[Advice, ...]] = {}
+        self._told_at: dict[tuple[str, str, str], float] = {}
+
+    # --- notes -------------------------------------------------------------------------------
+
+    def note(self, key: Secret | None, task_type: str, count: int, cost: float | None) -> int:
+        """Take note of solved tasks; returns how many, which is 0 if no method is about their type."""
+        subject = find_subject(task_type)
+        if subject is None:
+            return 0
+        if not self._noted:
+            # The first time at once, so that the default key is known from then on.
+            wait_s = NOTE_S if self._has_committed else 0.0
+            self._engine.call_at(self._engine.now() + wait_s, partial(self._engine.spawn, self._commit))
+        name = (None if key is None else key.reveal(), subject)
+        counts = Counts(count) if cost is None else Counts(count, count, cost)
+        known = self._noted.get(name)
+        self._noted[name] = counts if known is None else add(known, counts)
+        return count
+
+    def _commit(self) -> None:
+        """Commit what was noted, once the ledger is open and the default key is known."""
+        self._ledger.wait_until_open()
+        if any(text is None for text, _ in self._noted):
+            self._default = self._default_key()
+        self._has_committed = True
+        self.flush()
+        # What has no key is nobody's.
+        self._noted.clear()
+
+    def flush(self) -> None:
+        """Hand what was noted to the ledger, as far as that is open and the key is known."""
+        default = None if self._default is None else self._default.reveal()
+        for (text, subject), counts in tuple(self._noted.items()):
+            whose = default if text is None else text
+            if whose is not None and self._ledger.is_open:
+                task = Task(self._endpoint, self._ledger.account(whose), 0)
+                self._ledger.post(Note(task, subject, self._ledger.now(), counts))
+                del self._noted[text, subject]
+
+    # --- advice ------------------------------------------------------------------------------
+
+    def expect(self, account: str) -> None:
+        """A report of an account begins: its answer may have to tell something."""
+        if self._engine.now() - self._read_at.get(account, -OLD_S) >= OLD_S:
+            self._read(account)
+
+    def touch(self, account: str) -> None:
+        """A report of an account has ended."""
+        self._stale[account] = None
+        if not self._is_due:
+            self._is_due = True
+            self._engine.call_at(self._engine.now() + REFRESH_S, self._refresh)
+
+    def _refresh(self) -> None:
+        self._is_due = False
+        for account in tuple(self._stale)[:MOST_AT_ONCE]:
+            del self._stale[account]
+            self._read(account)
+        if self._stale:
+            self.touch(next(iter(self._stale)))
+
+    def _read(self, account: str) -> None:
+        if len(self._read_at) >= _MOST_REMEMBERED:
+            self._read_at.clear()
+            self._known.clear()
+        self._read_at[account] = self._engine.now()
+        self.flush()
+        self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
+
+    def _take(self, account: str, found: Any) -> None:
+        if isinstance(found, tuple) and all(isinstance(known, Tallied) for known in found):
+            self._known[account] = self.judge(found)
+            for advice in self._known[account]:
+                if self._is_news("event", advice):
+                    self._emit("advice", account=account[:8], kind=advice.kind, sentence=advice.message)
+
+    def judge(self, found: Sequence[Tallied]) -> tuple[Advice, ...]:
+        """What is to be said of some accounts."""
+        now = self._ledger.now()
+        return tuple(advice for known in found for advice in advise(known, now, self._queues))
+
+    def warnings(self, account: str) -> tuple[dict[str, str], ...]:
+        """What an answer about an account has to tell, that no answer has told lately."""
+        return tuple(
+            {"kind": advice.kind, "message": advice.message}
+            for advice in self._known.get(account, ())
+            if self._is_news("answer", advice)
+        )
+
+    def _is_news(self, reader: str, advice: Advice) -> bool:
+        key, now = (reader, advice.account, advice.kind), self._engine.now()
+        if now - self._told_at.get(key, -DAY_S) < AGAIN_S.get(advice.kind, HOUR_S):
+            return False
+        if len(self._told_at) >= _MOST_REMEMBERED:
+            self._told_at.clear()
+        self._told_at[key] = now
+        return True
