@@ -206,6 +206,11 @@ def test_counts_are_translated(backend: Backend, store: AnyStore) -> None:
         backend.clock.now // FINE_S * FINE_S - 3_000.0
     }
     assert view.read(Tallies(ENDPOINT, None))[0].task.account == name
+    [inside] = read(store, None)
+    assert {row.at for row in inside.tallies if row.width_s == FINE_S} == {
+        backend.clock.now // FINE_S * FINE_S
+    }
+    assert inside.figures == (Figure("A", backend.clock.now, 2),)
 
 
 # --- versions --------------------------------------------------------------------------------

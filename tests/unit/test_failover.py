@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bridge.core.counting import HOUR_S, Counts, Note, Tallies
 from bridge.core.model import (
     DONE,
     NOT_SENT,
@@ -198,6 +199,25 @@ def test_claim_in_trouble_is_sent_and_owed(kind: str) -> None:
     assert scene.failover.outbox.owed == 0
     assert scene.events[-1][0] == "ledger_recovered"
     assert scene.events[-1][1]["owed"] == 1
+
+
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_tasks_noted_in_trouble_are_counted_later_and_reports_once(kind: str) -> None:
+    """Notes are kept by the hour and added when the ledger works again, as are reports that ended."""
+    scene = Scene()
+    scene.do(claim(2))
+    scene.fail(kind)
+    scene.open_fails = kind
+    whose, at = claim().task._replace(task_id=0), 7_300.0
+    scene.failover.run([Note(whose, "image", at, Counts(tasks=1)) for _ in range(50)])
+    scene.do(Note(whose, "image", at + 3_600.0, Counts(tasks=1)))
+    scene.failover.run([claim(), record()])
+    assert type(scene.do(Tallies(whose.endpoint, whose.account))) is tuple
+    scene.heal()
+    [known] = scene.do(Tallies(whose.endpoint, whose.account))
+    hours = [row.counts for row in known.tallies if row.width_s == HOUR_S]
+    assert sorted(counts.tasks for counts in hours if counts.tasks) == [1, 50]
+    assert sum(counts.sent for counts in hours) == 1
 
 
 @pytest.mark.parametrize("kind", sorted(READABLE))
