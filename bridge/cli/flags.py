@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Namespace = argparse.Namespace
 
 _PREFIX = "setting_"
-_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file")
+_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 

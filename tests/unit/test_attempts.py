@@ -200,5 +200,5 @@ def test_attempts_agree_in_every_interleaving_on_a_server(
     server: ServerLedger, steps: list[Any], fates: list[Fate]
 ) -> None:
     """The same holds with PostgreSQL."""
-    server.select("TRUNCATE accounts, reports, events, pauses, tallies CASCADE")
+    server.select("TRUNCATE accounts, reports, events, pauses, tallies, figures CASCADE")
     live_through(server.url, steps, fates)
