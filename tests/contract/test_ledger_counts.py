@@ -92,7 +92,7 @@ def test_tasks_are_counted_by_account_subject_and_time(backend: Backend, store: 
 def test_the_end_of_a_report_is_counted_in_its_own_commit(backend: Backend, store: AnyStore) -> None:
     """Each way to end counts once: by an attempt, without one, and at once when claimed; a replay, a conflict
     and an attempt that is not the last do not count."""
-    ends = [
+    ends: list[list[Any]] = [
         [claim(task(1)), record(GOOD, TAKEN, task(1))],
         [claim(task(2), begin=False), Settle(task(2), CLOSED_WINDOW)],
         [claim(task(3), refusal=Ending("not_sent", -32012, "wrong_method"))],

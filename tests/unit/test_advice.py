@@ -174,7 +174,8 @@ def test_steady_accounts_are_left_alone() -> None:
     misled = high = 0
     for number in range(1000):
         chance = random.Random(number)
-        books, kinds = Books(), set()
+        books = Books()
+        kinds: set[str] = set()
         for now in live(
             books, T0, chance.choice((150, 150, 400, 1000)), chance.uniform(0.08, 0.12), chance, DAY_S
         ):
@@ -268,7 +269,7 @@ def test_a_high_share_is_told_with_the_rule_of_its_subject() -> None:
         ({"sent": 20, "wrong": 20, "tasks": 200}, set()),
     ],
 )
-def test_a_kind_is_told_from_its_threshold_on(counts: dict[str, float], kinds: set[str]) -> None:
+def test_a_kind_is_told_from_its_threshold_on(counts: dict[str, Any], kinds: set[str]) -> None:
     """One report less and nothing is said."""
     books = Books()
     books.count(T0, **counts)

@@ -11,6 +11,7 @@ from bridge.core.counting import DAY_S, HOUR_S, Counts, Note
 from bridge.core.model import Task
 from bridge.core.redact import Secret
 from bridge.reports import advisor
+from bridge.reports.advice import Advice
 from tests.world import ENDPOINT, KEY, Bridge, World
 from tests.world import RECAPTCHA as TOKEN
 
@@ -78,9 +79,7 @@ def test_advice_never_changes_what_is_sent(world: World, monkeypatch: pytest.Mon
     for says in (True, False):
         other = World()
         bridge = Bridge(other)
-        found = tuple(
-            advisor.Advice(kind, "a1b2c3d4", "m") for kind in ("few_tasks", "rate_jump", "many_refused")
-        )
+        found = tuple(Advice(kind, "a1b2c3d4", "m") for kind in ("few_tasks", "rate_jump", "many_refused"))
         monkeypatch.setattr(advisor, "advise", lambda *_, found=found, says=says: found if says else ())
         for number in range(1, 30):
             bridge.report(number, TOKEN, name=number)

@@ -20,7 +20,7 @@ def http(status: int, body: str) -> Exchange:
     return Exchange(None, True, status, {}, body.encode(), elapsed_s=0.1)
 
 
-def told(*hours: tuple[float, Any], error_id: int = 0) -> Exchange:
+def told(*hours: tuple[Any, Any], error_id: int = 0) -> Exchange:
     """An answer of the upstream's statistics."""
     data = [{"dateFrom": at, "dateTill": 0, "volume": volume, "money": "0.1"} for at, volume in hours]
     return http(200, json.dumps({"errorId": error_id, "errorCode": "ERROR_X", "data": data}))
