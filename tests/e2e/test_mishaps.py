@@ -219,7 +219,7 @@ def test_a_clock_that_is_seventy_seconds_fast(upstream: Simulator, start_bots: S
     assert 60.0 < really_late.data["ageSeconds"] < 110.0
     skews = [event for event in bot.close().events if event["event"] == "clock_skew"]
     assert len(skews) == 1
-    assert "mend the clock" in skews[0]["message"]
+    assert "set the clock right" in skews[0]["message"]
 
 
 def test_a_block_of_hours_is_probed_ever_more_rarely() -> None:
