@@ -14,6 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := --quiet install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
+# What a process has compiled the next one need not compile again, whatever the shell is set to.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo check check-tests check-clients check-pythons check-this-python clients-log coverage fix gen bench \
 	fuzz simulate soak mutate interop dist lock clean python-is-there
 .DEFAULT_GOAL := help

@@ -256,12 +256,14 @@ def _is_too_much(data: bytes) -> bool:
 class Message(Answer):
     """An answer as the strict parser tells of it."""
 
-    __slots__ = ("_fields", "is_whole")
+    __slots__ = ("_fields", "is_followed", "is_whole")
 
     def __init__(self) -> None:
         super().__init__()
         self._fields: dict[str, str] = {}
         self.is_whole = False
+        self.is_followed = False
+        """True if another message came behind it, which nobody asked for."""
 
     def settle(self, data: bytes) -> bool:
         """Conclude what is told of the answer; False if another reader must look at the bytes.
@@ -284,10 +286,16 @@ class Message(Answer):
             is_clean = len(data) == head_end + 4 + len(self.body)
         connection = fields.get("connection")
         is_left = connection is not None and "close" in connection.lower()
-        self.may_stay = is_clean and not is_left and data[7:8] == b"1"
+        self.may_stay = is_clean and not (is_left or self.is_followed) and data[7:8] == b"1"
         return True
 
     # --- called by the parser; what is raised here makes it refuse the answer -----------------
+
+    def on_message_begin(self) -> None:
+        """Read one message and no more."""
+        if self.is_whole:
+            self.is_followed = True
+            raise ValueError("another message behind the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header line."""
