@@ -28,7 +28,7 @@ demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no acco
 	@$(BIN)/report-bridge demo
 
 check: $(VENV)/.stamp ## everything, fast things first: format, lint, types, imports, generated files, tests, clients
-	@echo "check: takes about 6 minutes on two quiet cores"
+	@echo "check: takes about 10 minutes on two cores, less where something is compiled already"
 	@$(BIN)/python scripts/tools.py
 	@$(BIN)/python scripts/code_lines.py
 	$(BIN)/ruff format --check --quiet .

@@ -42,8 +42,8 @@ SANDBOX_KEY: Final = "sandbox0sandbox0sandbox0sandbox0"
 """Stands in for a key in the sandbox, which asks for none."""
 _HEAD_START_S: Final = 0.005
 """How long requests are read before the ledger is opened, unless one of them needs it."""
-_WARM_UP_S: Final = 0.3
-"""By then a caller that asks something at once has its answer, and was not slowed down by imports."""
+_WARM_UP_S: Final = 3.0
+"""By then a caller that asks at once has its answer, also where many bridges start together."""
 _NO_DRIVER: Final = (
     "The ledger on PostgreSQL needs the driver psycopg; "
     "install it, in the project's folder, with: pip install '.[fleet]'."
