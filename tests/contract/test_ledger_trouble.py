@@ -80,7 +80,10 @@ class Ledger:
             self.engine.sleep(0.01)
 
     def wait_healthy(self) -> None:
-        self.wait(lambda status: status["healthy"] and not status["owed"])
+        """Wait until the ledger is well, and has said so if it had said that it was not."""
+        self.wait(
+            lambda status: status["healthy"] and not status["owed"] and self.states[-1:] in ([], ["ok"])
+        )
 
     @property
     def states(self) -> list[str]:
