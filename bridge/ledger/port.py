@@ -101,7 +101,8 @@ class EventRow(NamedTuple):
 class Restore(NamedTuple):
     """Bring a report to what is true, as another store knows it. Result: `Restored`.
 
-    Takes effect on a report that is unknown, ours, left by the dead, or known as not sent.
+    Takes effect on a report that is unknown, ours, left by the dead, or known as not sent; and on one that
+    another bridge waits to send, if the upstream has decided on it, or may have.
     """
 
     row: Row

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, Heed, Task
+from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, Heed, Task
 from bridge.ledger.counts import TABLE as COUNTING
 from bridge.ledger.port import Known, Restore, Restored, Teach
 from bridge.ledger.rows import encode_told
@@ -30,10 +30,14 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
         row = entry.row
         is_ours = row.owner == work.instance
         if row.owner is not None and not is_ours:
-            if work.is_alive(row.owner):
+            if not work.is_alive(row.owner):
+                adopt(work, entry)
+                row = entry.row
+            elif row.state == SENDING or truth.state != DONE or truth.outcome == NOT_SENT:
                 return Restored(False, row)
-            adopt(work, entry)
-            row = entry.row
+            else:
+                # Nothing of it is under way there, and the upstream must not be asked again.
+                work.release_probes(row)
         if row.state == DONE and row.outcome != NOT_SENT:
             return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)
         attempts, sends = row.attempts, row.sends

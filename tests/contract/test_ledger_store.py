@@ -52,7 +52,7 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.port import Store
+from bridge.ledger.port import Restore, Store
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
@@ -748,6 +748,31 @@ def test_living_neighbour_keeps_its_rows(shared: Backend, neighbour: Callable[[]
     assert not store.ask(task(2)).is_free
     shared.clock.advance(1e6)
     assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("ending", "begin", "agrees"),
+    [(TAKEN, False, True), (LOST_TRACK, False, True), (TAKEN, True, False), (CLOSED_WINDOW, False, False)],
+    ids=["taken", "perhaps taken", "begun there", "not sent"],
+)
+def test_what_the_upstream_decided_ends_what_a_neighbour_only_waits_to_send(
+    shared: Backend, ending: Ending, begin: bool, agrees: bool
+) -> None:
+    """An owed outcome ends a living neighbour's report that is not under way, so it is not sent once more."""
+    waiting, owing = shared.open(), shared.open()
+    row = one(waiting, claim(begin=begin)).row
+    truth = row._replace(
+        state=DONE, owner=None, outcome=ending.outcome, code=ending.code, kind=ending.kind, attempts=1,
+        finished_wall=row.recorded_wall,
+    )  # fmt: skip
+    restored = one(owing, Restore(truth, row.window.until))
+    assert restored.agrees is agrees
+    if agrees:
+        assert one(waiting, Begin(task())).gate.status == "lost"
+        known = one(waiting, claim())
+        assert (known.status, known.row.outcome, known.row.owner) == ("known", ending.outcome, None)
+    elif not begin:
+        assert one(waiting, Begin(task())).gate.status == "begun"
 
 
 def test_killed_neighbour_is_adopted_by_a_claim(shared: Backend, neighbour: Callable[[], str]) -> None:
