@@ -137,10 +137,19 @@ class World:
         self.time.run(seconds)
 
 
-class _Clock:
-    """The clocks of one bridge in a world."""
+def raise_bug(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
 
-    def __init__(self, time: VirtualTime, fast_s: float) -> None:
+
+class Clock:
+    """The clocks of one bridge in a world.
+
+    Args:
+        fast_s: how far its wall clock is ahead.
+    """
+
+    def __init__(self, time: VirtualTime, fast_s: float = 0.0) -> None:
         self._time = time
         self._fast_s = fast_s
 
@@ -220,7 +229,7 @@ class Bridge:
         self.answers: list[tuple[float, int, Answer]] = []
         self.bugs: list[BaseException] = []
         self.loop = VirtualLoop(world.time)
-        self.engine = Engine(self.bugs.append, self.loop, _Clock(world.time, clock_fast_s))
+        self.engine = Engine(self.bugs.append, self.loop, Clock(world.time, clock_fast_s))
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         is_server = path is not None and path.startswith("postgresql:")
         # Neighbours are judged by the clock of this machine, which does not move with the world's.

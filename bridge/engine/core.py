@@ -72,11 +72,6 @@ class Waiter:
         finally:
             timer.call = None
 
-    @property
-    def is_waiting(self) -> bool:
-        """True while a greenlet waits here that nothing has woken yet."""
-        return self._sleeper is not None
-
     def wake(self, value: Any = None) -> bool:
         """Let the greenlet go on soon; False if none waits."""
         sleeper = self._sleeper

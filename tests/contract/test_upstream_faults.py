@@ -37,6 +37,7 @@ from tests.faultserver import (
     spell_answer,
 )
 from tests.oddheads import ODD, spell
+from tests.world import raise_bug
 
 KEY = Secret("canary-0123456789abcdef-canary")
 METHOD = "reportIncorrectRecaptcha"
@@ -48,12 +49,7 @@ AT_MOST_S = 2.0
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """The engine that runs in the test's own greenlet."""
-    return Engine(on_bug=raise_bug)
-
-
-def raise_bug(bug: BaseException) -> None:
-    """Let no exception be lost."""
-    raise bug
+    return Engine(raise_bug)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.engine import Engine, NoResources, TimedOut
 from bridge.upstream.streams import LACKS, LATE_PIECES, SocketStream
+from tests.world import raise_bug
 
 Pair = tuple[SocketStream, socket.socket]
 
@@ -20,11 +21,7 @@ Pair = tuple[SocketStream, socket.socket]
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """The engine that runs in the test's own greenlet."""
-
-    def raise_bug(bug: BaseException) -> None:
-        raise bug
-
-    return Engine(on_bug=raise_bug)
+    return Engine(raise_bug)
 
 
 @pytest.fixture

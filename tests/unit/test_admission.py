@@ -13,6 +13,7 @@ from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.reports.admission import SingleFlight, Slots
 from bridge.reports.job import Cancelled, Interrupted, Job
+from tests.world import Clock, raise_bug
 
 NUMBERS = count(1)
 
@@ -26,20 +27,7 @@ def time() -> VirtualTime:
 @pytest.fixture
 def engine(time: VirtualTime) -> Engine:
     """An engine in that time; a bug ends the test."""
-
-    def fail(bug: BaseException) -> None:
-        raise bug
-
-    loop = VirtualLoop(time)
-
-    class Clock:
-        @staticmethod
-        def now() -> float:
-            return time.t
-
-        wall = now
-
-    return Engine(fail, loop, Clock())
+    return Engine(raise_bug, VirtualLoop(time), Clock(time))
 
 
 def make_job(engine: Engine, until: float = 60.0) -> Job:

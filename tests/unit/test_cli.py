@@ -17,28 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bridge
-from bridge.cli import call, main
+from bridge.cli import call
 from bridge.cli.commands import COMMANDS, TOPICS
 from bridge.cli.flags import make_parser, parse_arguments, read_plain_flags, settings_of, shown_flag
 from bridge.core import exits
 from bridge.core.exits import EXITS, ConfigError, UsageError, exit_for
 from bridge.settings.table import TABLE
+from tests.unit.conftest import Run
 
 KEY = "0123456789abcdef0123456789abcdef"
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from bridge.upstream import client as module
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.connecting import Connect, Unreached, make_tls_context
 from bridge.upstream.streams import LACKS
+from tests.world import raise_bug
 
 KEY = Secret("canary-0123456789abcdef-canary")
 
@@ -25,11 +26,6 @@ def make(url: str = "https://upstream.test", **settings: Any) -> Client:
     """Make a client with settings that matter little."""
     defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 1.0, "pool_size": 1}
     return Client(Engine(raise_bug, VirtualLoop(VirtualTime())), url, **(defaults | settings))
-
-
-def raise_bug(bug: BaseException) -> None:
-    """Let no exception be lost."""
-    raise bug
 
 
 @pytest.mark.parametrize(

@@ -16,27 +16,10 @@ from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation, never_admitted
 from bridge.wire.framing import Framer
+from tests.world import Clock, raise_bug
 
 RULES = {row["kind"]: row["message"] for row in load_json("errors.json")["rules"]}
 CANARY = "CANARY"
-
-
-def fail(bug: BaseException) -> None:
-    """Let no bug of a greenlet pass."""
-    raise bug
-
-
-class Clock:
-    """A clock of virtual time."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        self._time = time
-
-    def now(self) -> float:
-        return self._time.t
-
-    def wall(self) -> float:
-        return self._time.t
 
 
 class Sink:
@@ -56,7 +39,7 @@ class Desk:
 
     def __init__(self, queue: int = 3, **kwargs: Any) -> None:
         self.time = VirtualTime()
-        self.engine = Engine(fail, VirtualLoop(self.time), Clock(self.time))
+        self.engine = Engine(raise_bug, VirtualLoop(self.time), Clock(self.time))
         self.sink = Sink()
         self.reports: list[Context] = []
         self.cancelled: list[Any] = []

@@ -11,26 +11,14 @@ from typing import Any
 
 import pytest
 
-from bridge.cli import checks, main
+from bridge.cli import checks
 from bridge.ledger import sqlite_file
 from bridge.upstream.probe import Sight
 from tests.ledgers import make_ledger, open_file
+from tests.unit.conftest import Run
 
 KEY = "0123456789abcdef0123456789abcdef"
-Run = Callable[..., tuple[int, str, str]]
 Find = Callable[..., dict[str, list[dict[str, Any]]]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 @pytest.fixture

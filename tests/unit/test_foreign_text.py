@@ -7,35 +7,20 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from bridge.cli import main
 from bridge.core.text import is_unsafe
 from bridge.ledger.statistics import NoLedger
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
+from tests.unit.conftest import Run
 
 BAD = "=x\x1b[2J\x1b]0;t\x07\x9b\r\n\t\x7f\u2028\u2029\u202e\u2066\u200f"
 """Clears a screen, sets a title, breaks lines and turns the reading direction; a formula, too."""
 HARMLESS = {"\n"}
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 @pytest.fixture(params=BACKENDS)

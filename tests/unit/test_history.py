@@ -17,24 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import history, main
+from bridge.cli import history
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 from tests.process import PATIENCE_S, ROOT
+from tests.unit.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 DAY = 86_400.0
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 def talk_on_terminal(words: list[str], columns: int) -> list[str]:

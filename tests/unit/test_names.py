@@ -12,22 +12,10 @@ import pytest
 from bridge.engine import Engine, NoResources, TimedOut
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.upstream.names import MAX_ADDRESSES, NAME_KEPT_S, Address, Names, Place
+from tests.world import Clock
 
 V4: list[Address] = [(socket.AF_INET, (f"192.0.2.{number}", 443)) for number in range(1, 9)]
 V6: list[Address] = [(socket.AF_INET6, (f"2001:db8::{number}", 443, 0, 0)) for number in range(1, 9)]
-
-
-class Clock:
-    """The clock of a virtual time."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        self._time = time
-
-    def now(self) -> float:
-        return self._time.t
-
-    def wall(self) -> float:
-        return self._time.t
 
 
 class World:

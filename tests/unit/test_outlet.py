@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,29 +13,6 @@ import pytest
 from bridge.engine import Engine, Outlet, outlet
 
 PATIENCE_S = 60.0
-
-
-def fail(bug: BaseException) -> None:
-    """Let no bug of a greenlet pass."""
-    raise bug
-
-
-@pytest.fixture
-def engine() -> Engine:
-    """The engine of this thread."""
-    return Engine(fail)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe; tests may close an end early."""
-    reader, writer = os.pipe()
-    yield reader, writer
-    for end in (reader, writer):
-        try:
-            os.close(end)
-        except OSError:
-            continue
 
 
 @pytest.fixture(params=["poll", "select"])

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bridge.cli import main
 from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, MadeLedger, make_of
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
+from tests.unit.conftest import Run
 
 
 @pytest.fixture(params=BACKENDS)

@@ -22,28 +22,10 @@ from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call
 from bridge.server.conversation import Context
 from bridge.server.methods import STATUS_PATIENCE_S, WAITS, Methods
-from tests.world import EPOCH
+from tests.world import EPOCH, Clock, raise_bug
 
 KEY = "k" * 32
 IMAGE = "reportIncorrectImageCaptcha"
-
-
-def fail(bug: BaseException) -> None:
-    """Let no bug of a greenlet pass."""
-    raise bug
-
-
-class Clock:
-    """A clock of virtual time."""
-
-    def __init__(self, time: VirtualTime) -> None:
-        self._time = time
-
-    def now(self) -> float:
-        return self._time.t
-
-    def wall(self) -> float:
-        return EPOCH + self._time.t
 
 
 class Lifecycle:
@@ -138,7 +120,7 @@ class Desk:
 
     def __init__(self, sandbox: bool = False) -> None:
         self.time = VirtualTime()
-        self.engine = Engine(fail, VirtualLoop(self.time), Clock(self.time))
+        self.engine = Engine(raise_bug, VirtualLoop(self.time), Clock(self.time))
         self.lifecycle = Lifecycle()
         self.ledger = Ledger(self.engine)
         self.keys = Keys(self.engine)

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cli import main, page
+from bridge.cli import page
 from bridge.cli.drawing import nice_ceiling, short
 from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
@@ -26,23 +25,11 @@ from bridge.core.model import Task
 from bridge.engine import SystemClock
 from bridge.ledger.statistics import Cause, Cell, Figures, Latency, Pause
 from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, MadeLedger, make_of, transact
+from tests.unit.conftest import Run
 
-Run = Callable[..., tuple[int, str, str]]
 HOUR = int(START // 3600)
 IMAGE = "reportIncorrectImageCaptcha"
 TOKEN = "reportIncorrectRecaptcha"
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
 
 
 @pytest.fixture(params=BACKENDS)

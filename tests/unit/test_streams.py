@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,29 +20,6 @@ from bridge.wire.streams import CHUNK_BYTES, Reader
 
 PATIENCE_S = 60
 """How long a test waits for another thread before it fails; a loaded machine needs some of it."""
-
-
-def fail(bug: BaseException) -> None:
-    """Let no bug of a greenlet pass."""
-    raise bug
-
-
-@pytest.fixture
-def engine() -> Engine:
-    """The engine of this thread."""
-    return Engine(fail)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe; tests may close an end early by moving it into a file object."""
-    reader, writer = os.pipe()
-    yield reader, writer
-    for end in (reader, writer):
-        try:
-            os.close(end)
-        except OSError:
-            continue
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:

@@ -6,32 +6,18 @@ import ast
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bridge.cli import completion, main, man, snippet
+from bridge.cli import completion, man, snippet
 from bridge.cli.commands import COMMANDS
 from bridge.cli.flags import settings_of, shown_flag
 from bridge.cli.parsers import Command, read_commands
 from bridge.core.exits import EXITS
 from bridge.settings.table import TABLE
 from tests.process import ROOT
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the program in this process and return exit code, stdout and stderr."""
-
-    def run_words(*words: str) -> tuple[int, str, str]:
-        code = main.main(words)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_words
+from tests.unit.conftest import Run
 
 
 @pytest.fixture(scope="module")
