@@ -21,6 +21,17 @@ PATIENCE_S = 60.0
 """How long a test waits for what should come at once: long, since the machine may be busy."""
 
 
+def block_signals() -> None:
+    """Do as a parent that has blocked signals: what it starts inherits its mask."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD])
+
+
+def ignore_signals() -> None:
+    """Do as a parent that ignores the end of its children, and being asked to end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class Ended(NamedTuple):
     """How the process ended."""
 

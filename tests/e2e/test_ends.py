@@ -18,7 +18,7 @@ import pytest
 
 from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
-from tests.process import PATIENCE_S, ROOT, Ended
+from tests.process import PATIENCE_S, ROOT, Ended, block_signals, ignore_signals
 
 Start = Callable[..., Talk]
 WITH_KEY = {"ANTICAPTCHA_CLIENT_KEY": KEY}
@@ -241,17 +241,6 @@ def test_a_signal_ends_a_bridge_whose_client_does_not_read(talk: Start, clean_en
     assert ended.code in (0, 75)
     demand_quiet(ended)
     os.close(source)
-
-
-def block_signals() -> None:
-    """What a parent does that hands its mask down."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD])
-
-
-def ignore_signals() -> None:
-    """What a parent does that does not want to hear of its children, or to end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -16,8 +16,8 @@ import pytest
 
 from bridge.ops import process
 from bridge.ops.signals import PARENT_LOOK_S
+from tests.process import PATIENCE_S, block_signals, ignore_signals
 
-PATIENCE_S = 60
 PROGRAM = """
 import sys
 from bridge.engine import Engine
@@ -85,19 +85,8 @@ def start(stack: contextlib.ExitStack, *words: str, **kwargs: Any) -> Program:
     return program
 
 
-def block() -> None:
-    """What a parent does that has blocked signals."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD])
-
-
-def ignore() -> None:
-    """What a parent does that ignores the end of its children, and being asked to end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("handed_down", [None, block, ignore])
+@pytest.mark.parametrize("handed_down", [None, block_signals, ignore_signals])
 def test_what_a_parent_hands_down_does_not_disable_it(
     programs: contextlib.ExitStack, number: int, handed_down: Any
 ) -> None:
@@ -109,7 +98,7 @@ def test_what_a_parent_hands_down_does_not_disable_it(
     assert program.wait() == 128 + number
 
 
-@pytest.mark.parametrize("handed_down", [block, ignore])
+@pytest.mark.parametrize("handed_down", [block_signals, ignore_signals])
 def test_children_inherit_nothing_of_it(programs: contextlib.ExitStack, handed_down: Any) -> None:
     """Signals are neither blocked nor ignored in the process and what it starts; a SIGHUP of nohup is."""
     program = start(programs, preexec_fn=handed_down)
