@@ -16,6 +16,7 @@ from bridge.core.model import Exchange, Pauses, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.reports.lifecycle import LedgerPort
+from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0
 """How often it is looked whether an account may be asked about."""
@@ -23,6 +24,8 @@ JITTER: Final = 0.1
 """The part of an hour by which calls are put off by chance, so that bridges do not ask together."""
 _FAR_S: Final = 1e12
 """Times beyond are none."""
+_MOST: Final = 10**9
+"""Tasks an hour beyond are none; no account solves so many, and sums of absurd numbers have no end."""
 _UNREADABLE: Final = "the answer could not be understood"
 
 Ask = Callable[[Secret, int, str], Exchange]
@@ -94,7 +97,7 @@ class AccountFigures:
         to_timeline = self._ledger.now() - self._engine.wall()
         found = read_answer(exchange, queue, to_timeline)
         if isinstance(found, str):
-            self.failure = self._scrub(found)
+            self.failure = clean_text(found, self._scrub)
         else:
             self.failure = None
             # An hour without tasks at the end shows when it was asked, also if there were none at all.
@@ -112,10 +115,12 @@ def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Fig
     try:
         answer: dict[str, Any] = json.loads(exchange.body)
         if int(answer["errorId"]):
-            return f"the upstream refused ({str(answer.get('errorCode'))[:64]})"
+            return f"the upstream refused ({answer.get('errorCode')})"
         hours = [
             (float(hour["dateFrom"]) + to_timeline, int(float(hour["volume"]))) for hour in answer["data"]
         ]
-        return tuple(Figure(queue, at, tasks) for at, tasks in hours[-48:] if tasks > 0 and abs(at) < _FAR_S)
+        return tuple(
+            Figure(queue, at, tasks) for at, tasks in hours[-48:] if 0 < tasks <= _MOST and abs(at) < _FAR_S
+        )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return _UNREADABLE

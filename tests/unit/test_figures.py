@@ -177,3 +177,30 @@ def test_the_key_is_not_told(bridge: Bridge) -> None:
     bridge.world.run(200.0)
     assert desk.calls
     assert KEY.reveal() not in (desk.figures.failure or "")
+
+
+@pytest.mark.parametrize("before", range(0, 80, 7))
+def test_no_part_of_the_key_is_told(bridge: Bridge, before: int) -> None:
+    """Wherever a long failure repeats the key, no half of it is left at the end of what is told."""
+    answer = {"errorId": 1, "errorCode": "x" * before + KEY.reveal()}
+    desk = Desk(bridge, answer=http(200, json.dumps(answer)))
+    bridge.world.run(200.0)
+    assert KEY.reveal()[:8] not in (desk.figures.failure or KEY.reveal())
+
+
+def test_a_failure_can_be_written_anywhere(bridge: Bridge) -> None:
+    """What could steer a terminal, or be no text at all, is told as an escape."""
+    desk = Desk(bridge, answer=http(200, json.dumps({"errorId": 1, "errorCode": "\ud800\x1b[2J"})))
+    bridge.world.run(200.0)
+    assert (desk.figures.failure or "").endswith("(\\ud800\\u001b[2J)")
+
+
+@pytest.mark.parametrize("volume", ["1e308", 10**308, 10**15, 2**63])
+def test_more_tasks_than_there_can_be_are_none(bridge: Bridge, volume: Any) -> None:
+    """An absurd number of tasks is not kept, and hinders neither advice nor the status."""
+    at = EPOCH + bridge.world.t - HOUR_S
+    desk = Desk(bridge, ("A",), told((at, volume), (at - HOUR_S, volume)))
+    bridge.world.run(200.0)
+    assert desk.calls
+    assert desk.known() == []
+    assert bridge.ask(2, RECAPTCHA).result is not None
