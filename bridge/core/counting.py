@@ -74,7 +74,10 @@ class Note(NamedTuple):
 
 
 class Consult(NamedTuple):
-    """Take the right to ask for an account's figures now. Result: True if nobody took it for so long."""
+    """Take the right to ask for an account's figures now.
+
+    Result: True if nobody took it for so long, and nothing is paused.
+    """
 
     task: Task
     every_s: float

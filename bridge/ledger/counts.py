@@ -20,7 +20,10 @@ def note(work: UnitOfWork, op: Note) -> None:
 
 
 def consult(work: UnitOfWork, op: Consult) -> bool:
-    """Take the right to ask for an account's figures, unless somebody took it a short while ago."""
+    """Take the right to ask for an account's figures, unless somebody took it lately or anything is paused."""
+    work.flush()
+    if work.open_pauses(op.task.endpoint):
+        return False
     asked_at, told = work.fetch_figures(op.task) or (None, "{}")
     if asked_at is not None and 0.0 <= work.now - asked_at < op.every_s:
         return False

@@ -205,7 +205,11 @@ class PostgresBatch(UnitOfWork):
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        rows = self._ask(_Q["lock_figures"], [str(self.account_id(task)).encode()])
+        values = [str(self.account_id(task)).encode()]
+        rows = self._ask(_Q["lock_figures"], values)
+        if not rows:
+            self._ask(_Q["make_figures"], values)
+            rows = self._ask(_Q["lock_figures"], values)
         return (float(sql.certain(rows[0][0])), sql.certain(rows[0][1])) if rows else None
 
     def save_figures(self, task: Task, asked_at: float, told: str) -> None:

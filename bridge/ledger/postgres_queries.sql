@@ -183,6 +183,10 @@ WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT 
 -- When an account's figures were asked for, and what they were; nobody else changes them meanwhile.
 SELECT asked_at, told FROM figures WHERE account_id = $1::integer FOR UPDATE;
 
+-- name: make_figures
+-- A row that can be locked, so that the first ones to ask at the same moment wait for each other, too.
+INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}') ON CONFLICT DO NOTHING;
+
 -- name: save_figures
 -- Keep when they were asked for, and what they are.
 INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, $2::float8, $3::json)

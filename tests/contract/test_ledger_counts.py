@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bridge.core.counting import (
     Tallied,
     Tallies,
 )
-from bridge.core.model import REFUSED, Claim, Ending, Facts, Settle, Sweep, Task, Window
+from bridge.core.model import REFUSED, Claim, Ending, Facts, Pauses, Settle, Sweep, Task, Window
 from bridge.ledger import sqlite_driver, sqlite_file
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.translation import Accounts, View
@@ -32,6 +33,7 @@ from tests.contract.test_ledger_store import (
     GOOD,
     IMAGE,
     NO_DNS,
+    SIXTEEN,
     TAKEN,
     AnyStore,
     Backend,
@@ -179,6 +181,33 @@ def test_one_bridge_at_a_time_asks_for_figures(shared: Backend) -> None:
     assert one(second, Consult(WHOSE._replace(account="b" * 32), 3600.0)) is True
     shared.clock.advance(3_600.0)
     assert [one(second, Consult(WHOSE, 3600.0)), one(first, Consult(WHOSE, 3600.0))] == [True, False]
+
+
+def test_bridges_that_ask_at_the_same_moment_get_one_right(shared: Backend) -> None:
+    """Also the very first time one of two transactions beside each other gets the right, the other none."""
+    stores = [shared.open(), shared.open()]
+    for number, each in enumerate(stores, 1):
+        each.transact([claim(task(number)), record(GOOD, TAKEN, task(number))])
+    found: list[Any] = []
+    late = threading.Thread(target=lambda: found.append(one(stores[1], Consult(WHOSE, 3600.0))))
+
+    def hold(statement: str) -> None:
+        if statement.startswith("COMMIT") and not late.is_alive():
+            late.start()
+            late.join(0.3)
+
+    stores[0].on_statement(hold)
+    found.append(one(stores[0], Consult(WHOSE, 3600.0)))
+    late.join()
+    assert sorted(found) == [False, True]
+
+
+def test_the_right_to_ask_is_not_given_beside_a_pause(shared: Backend) -> None:
+    """A pause that another bridge has opened meanwhile counts; once nothing is paused the right is given."""
+    first, second = shared.open(), shared.open()
+    first.transact([claim(task(1)), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"), task(1))])
+    assert second.read(Pauses(ENDPOINT)) != ()
+    assert one(second, Consult(WHOSE, 3600.0)) is False
 
 
 def test_figures_replace_older_ones_of_their_queue(store: AnyStore) -> None:
