@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import termios
 from collections import deque
@@ -22,6 +23,7 @@ from bridge.core.exits import UsageError
 from bridge.core.redact import Scrubber
 from bridge.core.text import hide_keys
 from bridge.engine import Engine
+from bridge.reports.advice import find_subject
 from bridge.rpc.discovery import Method, methods
 
 _HELP: Final = ("help", "?")
@@ -172,8 +174,9 @@ class Console:
 
     def _remember(self, line: str, for_good: bool) -> None:
         """Keep a line, to be brought back by the arrow keys; one that may hold a key is kept nowhere."""
-        is_secret = "key" in line.lower() or self._scrubber.scrub(line) != line
-        if self._readline is None or is_secret or (not for_good and hide_keys(line) != line):
+        if self._readline is None or may_hold_key(line) or self._scrubber.scrub(line) != line:
+            return
+        if not line.isprintable():  # no text, or it would be more than one line in the file
             return
         self._readline.add_history(line)
         if for_good and self._history_path is not None:
@@ -183,6 +186,20 @@ class Console:
                 mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 with open(os.open(self._history_path, mode, 0o600), "w", encoding="utf-8") as file:
                     file.writelines(f"{old}\n" for old in kept)
+
+
+def may_hold_key(line: str) -> bool:
+    """True if a line may hold a key that nobody has learnt yet, escaped or in the place of another value.
+
+    Numbers as long as a task id and names of task types, which look like keys, are none.
+    """
+    if "key" in line.lower() or "\\" in line:
+        return True
+    words = re.findall("[0-9A-Za-z]{16,}", line)
+    return any(
+        hide_keys(word) != word and not re.fullmatch("[0-9]{16,18}", word) and find_subject(word) is None
+        for word in words
+    )
 
 
 def complete(before: list[str], text: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ def note(work: UnitOfWork, op: Note) -> None:
 
 
 def consult(work: UnitOfWork, op: Consult) -> bool:
-    """Take the right to ask for an account's figures, unless somebody took it lately or anything is paused."""
+    """Take the right to ask for an account's figures, unless somebody did lately or anything is paused."""
     work.flush()
     if work.open_pauses(op.task.endpoint):
         return False

@@ -51,7 +51,7 @@ class Terminal:
         until = time.monotonic() + PATIENCE_S
         while (at := self.shown.find(text, self._seen)) < 0:
             assert select.select([self.master], [], [], max(0.0, until - time.monotonic()))[0], self.shown
-            self.shown += _CONTROLS.sub("", os.read(self.master, 65536).decode())
+            self.shown += _CONTROLS.sub("", os.read(self.master, 65536).decode(errors="replace"))
         between = self.shown[self._seen : at]
         self._seen = at + len(text)
         return between
@@ -180,6 +180,43 @@ def test_lines_are_edited_and_remembered_but_no_key(
     second.read_until("accepted: task 192")
 
 
+ESCAPED: Final = "".join(f"\\u{ord(char):04x}" for char in KEY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'{{"id":1,"method":"bridge.resume","params":{{"client\\u004bey":"{KEY}"}}}}',
+        f'{{"id":1,"method":"bridge.noteTasks","params":{{"taskType":"{KEY}"}}}}',
+        f'{{"id":1,"method":"bridge.noteTasks","params":{{"taskType":"{ESCAPED}"}}}}',
+        f"bridge.noteTasks taskType={KEY}",
+        f"bridge.noteTasks taskType=a-{KEY}",
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_remembered(
+    person: Terminal, clean_environment: Path, line: str
+) -> None:
+    """A key that nobody has learnt, escaped or as another value, is not in the file of typed lines."""
+    person.say("bridge.info")
+    person.say(line)
+    person.type("quit\n")
+    assert person.end() == 0
+    assert next(clean_environment.rglob("typed-lines")).read_text() == "bridge.info\n"
+
+
+def test_long_words_that_are_no_keys_are_remembered(person: Terminal, clean_environment: Path) -> None:
+    """Task ids of any length and task types are what people type most, and are kept."""
+    lines = [
+        "reportIncorrectImageCaptcha taskId=9007199254740991",
+        "bridge.noteTasks taskType=RecaptchaV2EnterpriseTaskProxyless count=3",
+    ]
+    for line in lines:
+        person.say(line)
+    person.type("quit\n")
+    assert person.end() == 0
+    assert next(clean_environment.rglob("typed-lines")).read_text().splitlines() == lines
+
+
 def test_the_raw_form_is_one_message_a_line(terminal: Callable[..., Terminal]) -> None:
     """With --json the answers are the messages that a program would get."""
     raw = terminal("--sandbox", "--json")
@@ -226,6 +263,31 @@ def test_strange_typing_never_ends_the_program(person: Terminal) -> None:
     person.type("\x04")
     assert person.end() == 0
     assert "Traceback" not in person.shown
+
+
+def test_bytes_that_are_no_text_are_answered_and_lose_nothing(
+    person: Terminal, clean_environment: Path
+) -> None:
+    """A line in another encoding does not end the thread that reads, nor empty what is remembered."""
+    person.say("bridge.info")
+    foreign = (
+        b'{"x":"\xff"}',
+        b"bridge.info \xff=1",
+        b"bridge.noteTasks taskType=\xff",
+        b"\xff",
+        b"help \xff",
+    )
+    for typed in foreign:
+        os.write(person.master, typed + b"\n")
+        person.read_until("\n")
+        person.read_until("> ")
+    person.say("bridge.status")
+    person.type("quit\n")
+    assert person.end() == 0
+    assert "Traceback" not in person.shown
+    kept = next(clean_environment.rglob("typed-lines")).read_text()
+    assert kept.startswith("bridge.info\n")
+    assert kept.endswith("bridge.status\n")
 
 
 def test_an_interrupt_at_the_terminal_stops(person: Terminal) -> None:
