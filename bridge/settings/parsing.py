@@ -16,7 +16,7 @@ TRUE_WORDS: Final = frozenset({"1", "true", "on", "yes"})
 FALSE_WORDS: Final = frozenset({"0", "false", "off", "no"})
 
 _DIGITS: Final = frozenset("0123456789")
-_HEX: Final = frozenset("0123456789abcdefABCDEF")
+HEX: Final = frozenset("0123456789abcdefABCDEF")
 _HOST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -193,7 +193,7 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, int | None, s
         host, bracket, after = location.partition("]")
         host = (host + bracket).lower()
         colon, port = after[:1], after[1:]
-        is_good = bool(bracket) and _HEX.union(":.").issuperset(host[1:-1]) and ":" in host
+        is_good = bool(bracket) and HEX.union(":.").issuperset(host[1:-1]) and ":" in host
     else:
         host, colon, port = location.partition(":")
         host = host.lower()

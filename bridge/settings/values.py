@@ -12,7 +12,7 @@ from typing import Any
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Secret
 from bridge.core.text import hide_keys
-from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
+from bridge.settings.parsing import HEX, PARSERS, BadValue, has_password, mask_password
 from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
 from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting
 
@@ -206,6 +206,13 @@ def _check_together(values: Mapping[str, Any], origins: Mapping[str, str]) -> No
         raise ConfigError(
             f"The setting require_ledger ({origins['require_ledger']}) asks for a lasting ledger, but "
             f"the ledger is memory ({origins.get('ledger', 'default')}); name a file with --ledger."
+        )
+    # Queues have names of words; what is named here goes to the upstream, and into the ledger as it is.
+    words = (values["account_queues"] or "").replace(",", " ").split()
+    if any(len(word) == 32 and HEX.issuperset(word) for word in words):
+        raise ConfigError(
+            f"The setting account_queues ({origins['account_queues']}) holds what looks like a client key; "
+            "name the queues as the account's statistics show them."
         )
     ca_file = values["ca_file"]
     if ca_file is not None and not (os.path.isfile(ca_file) and os.access(ca_file, os.R_OK)):

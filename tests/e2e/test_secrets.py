@@ -247,6 +247,8 @@ def test_the_key_in_headers_of_the_wire_is_not_repeated(clean_environment: Path)
         (["call", IMAGE, f"taskId={PLAIN}"], {}),
         (["call", PLAIN], {}),
         (["config", f"--queue={PLAIN}"], {}),
+        (["--account-queues", PLAIN], {}),
+        (["config", f"--account-queues=Recaptcha Proxyless, {PLAIN.upper()}"], {}),
         ([], {"REPORT_BRIDGE_TIMEOUT": PLAIN}),
         ([], {"REPORT_BRIDGE_URL": f"https://u:{PLAIN}@h"}),
         ([], {"REPORT_BRIDGE_PAUSES": PLAIN}),
@@ -299,3 +301,16 @@ def test_the_key_of_a_wrong_account_stays_hidden(talk: Start, simulator: Simulat
     demand_absent([PLAIN, NASTY], "stderr", ended.stderr.encode())
     for name, content in files_below(home, [key_file]).items():
         demand_absent([PLAIN, NASTY], name, content)
+
+
+def test_the_memory_of_the_doctor_is_not_dumped(clean_environment: Path) -> None:
+    """Like the service it forbids that before it reads the key."""
+    command, seen = clean_environment / "command", clean_environment / "seen"
+    command.write_text(f"#!/bin/sh\ngrep core /proc/$PPID/limits > {seen}\necho {PLAIN}\n")
+    command.chmod(0o755)
+    subprocess.run(
+        [sys.executable, "-m", "bridge", "doctor", "--key-command", str(command)],
+        capture_output=True, timeout=PATIENCE_S, check=True,
+        env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert re.split(r"\s{2,}", seen.read_text())[1:3] == ["1", "1"]
