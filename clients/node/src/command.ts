@@ -138,8 +138,10 @@ function findPython(
   env: NodeJS.ProcessEnv,
   tried: string[],
 ): string {
+  // It may be anybody's: what is secret is for the bridge only.
+  const asked = { ...env, ANTICAPTCHA_CLIENT_KEY: undefined, REPORT_BRIDGE_LEDGER_PASSWORD: undefined };
   const has = (file: string): boolean =>
-    isProgram(file) && spawnSync(file, ASK_PYTHON, { env, stdio: "ignore", timeout: ASK_PYTHON_MS }).status === 0;
+    isProgram(file) && spawnSync(file, ASK_PYTHON, { env: asked, stdio: "ignore", timeout: ASK_PYTHON_MS }).status === 0;
   for (const name of ["python3", "python"]) {
     const file = search(name, "PATH, with the Python package anticaptcha-report-bridge", has);
     if (file !== null) return file;

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { before, test } from "node:test";
@@ -75,10 +75,12 @@ for (const kind of ["mjs", "cjs"] as const) {
   });
 }
 
-test("a Python without the package is none", () => {
+test("a Python without the package is none, and is not told the key", () => {
   mkdirSync(path, { recursive: true });
-  writeFileSync(join(path, "python3"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
-  assert.match(find("mjs"), /python3 \(PATH, with the Python package/);
+  writeFileSync(join(path, "python3"), '#!/bin/sh\nset > "$0.seen"\nexit 1\n', { mode: 0o755 });
+  const secrets = { ANTICAPTCHA_CLIENT_KEY: "a-secret", REPORT_BRIDGE_LEDGER_PASSWORD: "a-secret" };
+  assert.match(find("mjs", secrets), /python3 \(PATH, with the Python package/);
+  assert.doesNotMatch(readFileSync(join(path, "python3.seen"), "utf8"), /a-secret/);
 });
 
 test("the command of the package is the program: arguments, streams and exit code", () => {
