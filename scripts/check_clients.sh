@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks the Node and Go clients against the real bridge, side by side. A tool that is missing is named,
 # and what needs it left out; where CI is set that is an error, so that nothing is skipped unseen.
-# With --setup it only installs what the checks need; with --lint it looks at the Go client as other systems
+# With --setup it only installs and compiles what the checks need; with --lint it looks at the Go client as other systems
 # and a linter see it, which compiles the standard library again for each of them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -32,6 +32,10 @@ check_node() {
 set_up_go() {
     go mod download
     (cd interop && go mod download)
+    if [ "${1:-}" = --setup ]; then
+        go test $race -run '^$' ./... >/dev/null
+        (cd interop && go test $race -run '^$' ./... >/dev/null)
+    fi
 }
 
 # The zip of `make dist` in the hands of somebody with an empty module.
@@ -87,7 +91,7 @@ if command -v go >/dev/null 2>&1; then
         missing "a C compiler" "the race detector of the Go client"
         race=
     fi
-    (cd clients/go && set_up_go)
+    (cd clients/go && set_up_go "${1:-}")
     if [ "${1:-}" != --setup ]; then
         (cd clients/go && check_go) || go_status=$?
     fi

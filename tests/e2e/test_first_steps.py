@@ -31,6 +31,8 @@ SAYS: Final = {
     "clients/go/README.md": (("go",), "\naccepted\n"),
 }
 """What a page needs, and what is printed in the end."""
+INSTALL: Final = "python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install "
+"""The line of every page that installs the program; the folder comes behind it."""
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def newcomer(tmp_path: Path) -> dict[str, str]:
     old = Path(ENVIRON.get("HOME", "/nonexistent"))
     shared = {
         "PIP_CACHE_DIR": old / ".cache" / "pip",
+        "UV_CACHE_DIR": old / ".cache" / "uv",
         "npm_config_cache": old / ".npm",
         "npm_config_userconfig": old / ".npmrc",
         "GOCACHE": old / ".cache" / "go-build",
@@ -113,6 +116,11 @@ def test_readmes_and_snippets_can_be_followed(newcomer: dict[str, str], tmp_path
                 script += named[2] + "\n"
             elif block.page == page and block.kind == "sh":
                 script += block.text
+        installing = re.findall(rf"^{re.escape(INSTALL)}(\S+).*\n", script, re.MULTILINE)
+        assert installing == ["." if page == "README.md" else "~/report-bridge"]
+        if page != "README.md":
+            # Installed already, from the same folder.
+            script = re.sub(rf"^{re.escape(INSTALL)}.*\n", "", script, flags=re.MULTILINE)
         assert words in run(script, folder, newcomer)
         built |= set(re.findall(r"^\(cd .*$", script.replace("~", str(home)), re.MULTILINE))
     again = [line for block in BLOCKS if block.page == "README.md" for line in block.text.splitlines()]

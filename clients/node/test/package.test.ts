@@ -9,8 +9,8 @@ import { before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const PACKAGE = fileURLToPath(new URL("../../..", import.meta.url));
-const TSC = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-const TYPES = dirname(dirname(createRequire(import.meta.url).resolve("@types/node/package.json")));
+const find = (name: string): string => dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
+const TYPES = dirname(find("@types/node"));
 const folder = mkdtempSync(join(tmpdir(), "package-"));
 
 function run(file: string, args: readonly string[], cwd = folder): string {
@@ -76,11 +76,11 @@ for (const [name, line] of [
   });
 }
 
-for (const [resolution, module, type] of [
-  ["nodenext", "nodenext", "module"],
-  ["nodenext", "nodenext", "commonjs"],
-  ["node10", "commonjs", "commonjs"],
-  ["bundler", "esnext", "module"],
+for (const [resolution, module, type, compiler] of [
+  ["nodenext", "nodenext", "module", "typescript"],
+  ["nodenext", "nodenext", "commonjs", "typescript"],
+  ["node10", "commonjs", "commonjs", "typescript-5"], // the last one that knows it
+  ["bundler", "esnext", "module", "typescript"],
 ] as const) {
   test(`strict TypeScript takes the types (${resolution}, ${type})`, () => {
     const project = join(folder, `${resolution}-${type}`);
@@ -88,6 +88,6 @@ for (const [resolution, module, type] of [
     writeFileSync(join(project, "package.json"), JSON.stringify({ type }));
     writeFileSync(join(project, "bot.ts"), TYPED);
     const flags = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--skipDefaultLibCheck", "--target", "es2022", "--lib", "es2022,esnext.disposable"];
-    run(process.execPath, [TSC, ...flags, "--module", module, "--moduleResolution", resolution, "--typeRoots", TYPES, "--types", "node", "bot.ts"], project);
+    run(process.execPath, [join(find(compiler), "bin/tsc"), ...flags, "--module", module, "--moduleResolution", resolution, "--typeRoots", TYPES, "--types", "node", "bot.ts"], project);
   });
 }
