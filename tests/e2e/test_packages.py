@@ -28,7 +28,7 @@ OLDEST, *OTHERS = [*PYTHONS] if len(PYTHONS) > 1 else [*PYTHONS] * 2
 OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "25.2"}
 """What `ensurepip` of the first release of each Python holds."""
 NEWEST_PIP: Final = "26.3"
-"""The newest one that this was tried with; what is published later shall not decide whether a check passes."""
+"""The newest one that this was tried with: what is published later must not decide what a check says."""
 LOCKED: Final = ("--no-deps", "--require-hashes", "--no-build-isolation")
 PIP_S: Final = 400
 """How long an installation may take; most of it is the network."""
