@@ -18,9 +18,12 @@ from tests.fleet import IMAGE, Fleet, Ledger, prove
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import BridgeProcess
 
-STOP_S = 4.0
+STOP_S = 40.0
+"""After that no task is submitted, whatever has been told."""
 KILL_AT_S = 1.0
 PROMOTE_AFTER_S = 1.0
+ENOUGH = 20
+"""So many durable answers by the new server end the test."""
 
 
 class Pair:
@@ -79,8 +82,6 @@ class FailoverLoop(KillLoop):
         super().__init__(folder, plan, note)
         self._pair = pair
         self._fleet = Ledger(pair.primary)
-        self.durable_after = 0
-        """Reports that were told durable after the standby had taken over."""
         self.over_at = float("inf")
         self.sends: list[int] = []
         """How often each task was delivered whole."""
@@ -94,10 +95,19 @@ class FailoverLoop(KillLoop):
             if call["reason"] != "unread" and call["status"] not in NO_SEND:
                 per_task[call["taskId"]] = per_task.get(call["taskId"], 0) + 1
         self.sends = list(per_task.values())
-        for bot in self._retired:
-            for one in bot.told:
-                self.durable_after += one.at > self.over_at and bool(one.data.get("durable"))
         return tally
+
+    @property
+    def durable_after(self) -> int:
+        """Reports that were told durable after the standby had taken over."""
+        bots = {bot for bot in (*self._retired, *self._bots) if bot is not None}
+        return sum(
+            one.at > self.over_at and bool(one.data.get("durable")) for bot in bots for one in bot.told
+        )
+
+    @property
+    def _is_over(self) -> bool:
+        return self.durable_after > ENOUGH or time.monotonic() > self._plan.stop_by
 
     def _fail_over(self) -> None:
         if not any(bot.told for bot in self._bots if bot is not None):
@@ -160,8 +170,8 @@ def test_standby_takes_over_under_load(pair: Pair, tmp_path: Path) -> None:
     plan = Plan(
         seed,
         bridges=4,
-        tasks=300,
-        kills=10,
+        tasks=3000,
+        kills=100,
         kill_every_s=1.0,
         window_s=(8.0, 12.0),
         timeout_s=1.0,
@@ -176,7 +186,7 @@ def test_standby_takes_over_under_load(pair: Pair, tmp_path: Path) -> None:
     assert tally.tasks >= 50
     assert tally.accepted > 0
     assert tally.degraded >= 1, "the death of the server was noticed"
-    assert loop.durable_after > 10
+    assert loop.durable_after > ENOUGH
     assert max(loop.sends) <= 2
     assert tally.unguarded == 0
     assert PASSWORD not in loop.stderr()
