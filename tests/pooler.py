@@ -77,25 +77,28 @@ class Pooler:
                     self._is_free.wait_for(lambda: bool(self._free))
                     session = self._free.pop()
                 try:
-                    self._run(client, session, kind, body, name)
+                    last = self._run(client, session, kind, body, name)
                 finally:
                     with self._is_free:
                         self._free.append(session)
                         self._is_free.notify()
+                # Not before: who is answered and asks again finds the session that was used last.
+                client.sendall(last)
 
     def _run(
         self, client: socket.socket, session: socket.socket, kind: bytes, body: bytes, name: bytes
-    ) -> None:
-        """Pass on one transaction."""
+    ) -> bytes:
+        """Pass on one transaction, but for its last answer, which is returned."""
         while True:
             if kind == b"X":
                 raise EOFError
             session.sendall(_frame(kind, self._rename(kind, body, name)))
             if kind in b"SQ":
                 *answer, end = self._receive_answer(session)
-                client.sendall(b"".join([*answer, end]))
+                answer.append(end)
                 if end.endswith(b"I"):
-                    return
+                    return b"".join(answer)
+                client.sendall(b"".join(answer))
             kind, body = _receive_message(client)
 
     def _rename(self, kind: bytes, body: bytes, name: bytes) -> bytes:

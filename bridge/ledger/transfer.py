@@ -40,15 +40,20 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
                 work.release_probes(row)
         if row.state == DONE and row.outcome != NOT_SENT:
             return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)
-        attempts, sends = row.attempts, row.sends
+        attempts, sends, perhaps = truth.attempts, truth.sends, truth.perhaps
         if not is_ours:
-            attempts += truth.attempts - op.since[0]
-            sends += truth.sends - op.since[1]
+            attempts = max(attempts, row.attempts + attempts - op.since[0])
+            sends = max(sends, row.sends + sends - op.since[1])
+            perhaps = perhaps or row.perhaps
+        elif row.state == SENDING and attempts < row.attempts:
+            # It was committed and nobody was told, so no attempt has followed.
+            work.release_probes(row)
+            work.tell(entry, "withdrawn", {"attempt": row.attempts})
         after = truth._replace(
             seq=row.seq,
-            attempts=min(max(attempts, truth.attempts), MAX_ATTEMPTS),
-            sends=min(max(sends, truth.sends), MAX_SENDS),
-            perhaps=row.perhaps or truth.perhaps,
+            attempts=min(attempts, MAX_ATTEMPTS),
+            sends=min(sends, MAX_SENDS),
+            perhaps=perhaps,
             window=merge_windows(row.window, truth.window),
             recorded_wall=row.recorded_wall,
         )

@@ -775,6 +775,18 @@ def test_what_the_upstream_decided_ends_what_a_neighbour_only_waits_to_send(
         assert one(waiting, Begin(task())).gate.status == "begun"
 
 
+def test_a_beginning_that_nobody_was_told_of_is_taken_back(store: AnyStore) -> None:
+    """What its own bridge knows of a report is the truth: a commit told as failed began no attempt."""
+    row = one(store, claim()).row
+    truth = row._replace(
+        state=DONE, owner=None, outcome=NOT_SENT, code=-32031, kind="ledger_unavailable", attempts=0,
+        finished_wall=row.recorded_wall,
+    )  # fmt: skip
+    restored = one(store, Restore(truth, row.window.until))
+    assert (restored.agrees, restored.row.attempts, restored.row.outcome) == (True, 0, NOT_SENT)
+    assert names(store, row.seq) == ["claimed", "begun", "withdrawn"]
+
+
 def test_killed_neighbour_is_adopted_by_a_claim(shared: Backend, neighbour: Callable[[], str]) -> None:
     """What it had begun counts as a send that may have been taken; what it had not is as new."""
     dead = neighbour()

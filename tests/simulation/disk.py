@@ -126,7 +126,11 @@ class SimStore(SqliteStore):
             if is_write:
                 if disk.world.is_crowded:
                     disk.touch()
-                disk.leave(process)
+                try:
+                    disk.leave(process)
+                except LedgerTrouble:
+                    process.world.history.note_doubt(self, operations)
+                    raise
         finally:
             disk.release(process)
         return results

@@ -48,6 +48,8 @@ class Story:
         """True if an attempt was begun that the ledger's file, and so other bridges, did not know of."""
         self.crashes = 0
         """Lives that ended between the commit of a beginning and the end of its attempt."""
+        self.doubts = 0
+        """Beginnings that were committed, and told to have failed: on record until they are taken back."""
         self.begun_by: Process | None = None
         self.finals: list[tuple[float, Process]] = []
         """When an ending that forbids any other attempt was committed to the file."""
@@ -243,6 +245,13 @@ class History:
             if names is not None and account in names:
                 return names[account]
         raise AssertionError(f"an account of no key: {account}")
+
+    def note_doubt(self, store: SimStore, operations: Any) -> None:
+        """A store has committed operations and tells that they failed."""
+        for operation in operations:
+            if isinstance(operation, Begin) or (isinstance(operation, Claim) and operation.begin):
+                task = operation.task
+                self.story(self._key_of(store, task.account), task.task_id).doubts += 1
 
     def note_commit(self, process: Process, store: SimStore, operations: Any, results: Any) -> None:
         """A store has committed operations."""

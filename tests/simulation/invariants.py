@@ -119,7 +119,9 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
             world.break_rule(f"{told}, but nothing was ever lost: {story.attempts}")
     if "attempts" in data:
         made = len([a for a in story.attempts if a.began_at <= at and a.failure != "NoResources"])
-        if data["attempts"] > made + story.crashes and not story.is_loose:
+        # Whose ledger falls silent tells what it last saw of another bridge's report.
+        seen = story.doubts if outcome == "unknown" and data.get("replayed") else 0
+        if data["attempts"] > made + story.crashes + seen and not story.is_loose:
             world.break_rule(f"{told}, but {made} attempts were made")
         own = [
             a

@@ -19,6 +19,7 @@ PART = 10
 REGRESSIONS = {
     54: "an unproven key was paused for 400 days after a boot with a clock that was ahead",
     134: "the same",
+    616: "a beginning whose commit had happened, and was told to have failed, was counted as an attempt",
     1170: "what was owed as accepted was dropped for a report that another bridge had claimed and not begun",
     2132: "who is cancelled alone was told that the outcome is durable",
     3038: "bridge.resume met an internal error while the ledger was full",
