@@ -94,7 +94,7 @@ def main() -> int:
     sys.setprofile(_profile)
     code = serve()
     sys.setprofile(None)
-    threading.setprofile(None)  # type: ignore[arg-type]
+    threading.setprofile(None)
     import json
 
     top = sorted(_PLACES.items(), key=lambda item: -item[1])[:100]

@@ -6,23 +6,47 @@ fresh_connection.py URL KEY CA_FILE
 from __future__ import annotations
 
 import sys
+import threading
 
-from orders import Send, serve
+from orders import Send, serve  # type: ignore[import-not-found]  # beside this file
 
 from bridge.core.redact import Secret
-from bridge.upstream.client import Client
+from bridge.engine import Engine
+from bridge.upstream.client import Client, report_body
+
+PATIENCE_S = 20.0
+
+
+class Desk(threading.local):
+    """An engine and a client for each thread: an engine belongs to the one that made it."""
+
+    def __init__(self, url: str, ca_file: str) -> None:
+        self.engine = Engine(_fail)
+        # A pool that keeps nothing makes every report pay for its connection.
+        self.client = Client(
+            self.engine, url, ca_file=ca_file, proxy=None, connect_timeout_s=5.0, pool_size=0
+        )
+
+
+def _fail(bug: BaseException) -> None:
+    raise bug
 
 
 def main() -> None:
-    """A pool that keeps nothing makes every report pay for its connection."""
+    """Serve orders."""
     url, key, ca_file = sys.argv[1:4]
-    client = Client(url, ca_file=ca_file, proxy=None, connect_timeout_s=5.0, pool_size=0)
     secret = Secret(key)
+    desk = Desk(url, ca_file)
 
     def make_send() -> Send:
         def send(task_id: int) -> bool:
-            exchange = client.send(
-                "reportIncorrectImageCaptcha", secret, task_id, deadline_s=20.0, connect_by_s=20.0
+            until = desk.engine.now() + PATIENCE_S
+            exchange = desk.client.send(
+                "reportIncorrectImageCaptcha",
+                report_body(secret, task_id),
+                until=until,
+                leave_by=until,
+                fresh=True,
             )
             return b'"errorId":0' in exchange.body.replace(b" ", b"")
 

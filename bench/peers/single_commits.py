@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bridge.cli.main import main
-from bridge.ledger import journal
+from bridge.ledger import writer
 
-journal.MAX_BATCH = 1  # type: ignore[misc]  # what is measured is the lack of it
+writer.MAX_BATCH = 1  # type: ignore[misc]  # what is measured is the lack of it
 sys.exit(main())
