@@ -19,19 +19,15 @@ import pytest
 from scripts import build_program
 from scripts.build_dist import build_packages
 from scripts.tools import find_pythons
+from tests.environments import LOCKED, install, install_locked, make_empty
 from tests.process import ROOT
 
-ENVIRON: Final = dict(os.environ)
-"""As it was before the tests took it away: installing may need a proxy, a certificate and pip's cache."""
 PYTHONS: Final = find_pythons()
 OLDEST, *OTHERS = [*PYTHONS] if len(PYTHONS) > 1 else [*PYTHONS] * 2
 OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "25.2"}
 """What `ensurepip` of the first release of each Python holds."""
 NEWEST_PIP: Final = "26.3"
 """The newest one that this was tried with: what is published later must not decide what a check says."""
-LOCKED: Final = ("--no-deps", "--require-hashes", "--no-build-isolation")
-PIP_S: Final = 400
-"""How long an installation may take; most of it is the network."""
 EPOCH: Final = 1_700_000_000
 INFO: Final = b'{"jsonrpc":"2.0","id":1,"method":"bridge.info"}\n'
 REQUEST: Final = b'{"jsonrpc":"2.0","id":1,"method":"reportIncorrectImageCaptcha","params":{"taskId":123}}\n'
@@ -77,34 +73,16 @@ def make_environment(place: Path, python: str, pip: str, locked: Sequence[str]) 
         pip: the version of pip.
         locked: the locked files.
     """
-    subprocess.run([python, "-m", "venv", "--without-pip", place], check=True, env=ENVIRON, timeout=PIP_S)
-    there = place / "bin" / "python"
+    there = make_empty(place, python)
     run_pip(Path(sys.executable), "--python", there, "install", "--no-compile", f"pip=={pip}")
     run_pip(there, "install", *LOCKED, "-r", ROOT / "requirements" / "installer.txt")
-    for name in locked:
-        file = ROOT / "requirements" / f"{name}.txt"
-        uv = (there.with_name("uv"), "--quiet", "--system-certs", "pip", "install", "--python", there)
-        run_installer(*uv, *LOCKED, "-r", file)
+    install_locked(there.with_name("uv"), there, locked)
     return there
 
 
 def run_pip(python: Path, *words: str | Path) -> None:
     """Have an environment's own pip do something."""
-    run_installer(python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *words)
-
-
-def run_installer(*words: str | Path) -> None:
-    """Install something; a failure shows what was said."""
-    done = subprocess.run(
-        words,
-        env=ENVIRON,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PIP_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    install(python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", *words)
 
 
 def demand_quick_start(python: Path) -> None:
