@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
 
+from greenlet import GreenletExit, getcurrent, greenlet
+
 from bridge import app as bridge_app
 from bridge.cli import serve as bridge_serve
 from bridge.engine.virtual import VirtualTime
 from tests.simulation.callers import Caller
-from tests.simulation.disk import Disk
+from tests.simulation.disk import Disk, SimStore
 from tests.simulation.history import History
 from tests.simulation.invariants import check_all
 from tests.simulation.network import Network
@@ -165,6 +167,16 @@ class World:
             process.loop.has_world = False
             for store in process.stores:
                 store.die()
+        # What waits is never collected, since nobody can look into its stack: so it is ended.
+        here = getcurrent()
+        for waiting in gc.get_objects():
+            if isinstance(waiting, greenlet) and waiting.parent is self.time.driver:
+                waiting.parent = here
+                waiting.throw(GreenletExit)
+        self.time.driver.parent = here
+        self.time.driver.throw(GreenletExit)
+        if "arriving" in vars(SimStore):
+            del SimStore.arriving
 
     def digest(self) -> str:
         """Hash of everything that happened."""
