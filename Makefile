@@ -9,12 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Twice the cores of the smallest machine: half of the time of these tests is waiting for a window to end.
 JOBS ?= 4
-# pip brings uv, which does the rest in a fifth of the time.
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-UV := VIRTUAL_ENV=$(VENV) $(BIN)/uv --quiet --system-certs pip
+# pip brings uv, which does the rest in a fifth of the time. Both install into this environment, whichever one the caller's
+# variables name; uv wants a cache, and does without where the home folder cannot be written.
+PIP := PIP_USER=0 $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+NO_CACHE = $(shell cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uv}"; \
+	{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || echo --no-cache)
+UV = UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --system-certs $(NO_CACHE) pip
 # What is locked is complete: no dependency is looked up, so what is published later changes nothing.
 LOCKED := install --no-deps --require-hashes --no-build-isolation
-UV_COMPILE := $(UV) compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+UV_COMPILE = $(UV) compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 # What a process has compiled the next one need not compile again, whatever the shell is set to.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no account, no network
+demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no account, and once it is set up no network
 	@$(BIN)/report-bridge demo
 
 check: ## everything, fast things first: format, lint, imports, generated files, then types, tests and clients at once
@@ -125,7 +128,8 @@ clean: ## remove everything that was made
 # --- the environment ---
 
 python-is-there:
-	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; install it or say PYTHON=/path/to/python3." >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: Python 3.11 or newer is needed$(if $(PYTHON), (not $(PYTHON))); install it or say PYTHON=/path/to/python3." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make environments; install its venv package (Debian: python3-venv)." >&2; exit 1; }
 
 # Sources without a wheel are built without isolation, so that the build tools are locked by hash too.

@@ -217,6 +217,37 @@ def test_locked_files_are_installed_as_they_are() -> None:
     assert LOCKED == build_program.LOCKED
 
 
+@pytest.mark.parametrize("named", ["UV_PYTHON=/nowhere/python", "UV_CACHE_DIR=/dev/null/cache"])
+def test_set_up_keeps_to_its_own_environment(tmp_path: Path, named: str) -> None:
+    """Another Python that a variable names is left alone; a cache that cannot be made is done without."""
+    makefile = tmp_path / "Makefile"
+    makefile.write_text("include Makefile\n.PHONY: ask\nask:\n\t$(UV) check\n", encoding="utf-8")
+    name, _, value = named.partition("=")
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, "-f", makefile, "ask", f"VENV={sys.prefix}"],
+        env={"PATH": os.defpath, "HOME": str(tmp_path), name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_python_that_is_too_old_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """What was named as Python and is none from 3.11 on is called so, not blamed for a missing package."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, "python-is-there", f"PYTHON={python}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"Python 3.11 or newer is needed (not {python})" in done.stderr
+
+
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
 def test_what_the_checks_lack_is_named(tmp_path: Path, ci: str, code: int) -> None:
     """Where there is one Python and no other tool, the check says so, and with CI set it fails."""
