@@ -14,7 +14,9 @@ JOBS ?= 4
 PIP := PIP_USER=0 $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 NO_CACHE = $(shell cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uv}"; \
 	{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || echo --no-cache)
-UV = UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --system-certs $(NO_CACHE) pip
+# An index that pip was told of is uv's too. The shell asks for it, so that make prints no password.
+INDEX := "$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}}"
+UV = UV_DEFAULT_INDEX=$(INDEX) UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --system-certs $(NO_CACHE) pip
 # What is locked is complete: no dependency is looked up, so what is published later changes nothing.
 LOCKED := install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE = $(UV) compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

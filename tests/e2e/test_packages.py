@@ -217,20 +217,40 @@ def test_locked_files_are_installed_as_they_are() -> None:
     assert LOCKED == build_program.LOCKED
 
 
-@pytest.mark.parametrize("named", ["UV_PYTHON=/nowhere/python", "UV_CACHE_DIR=/dev/null/cache"])
-def test_set_up_keeps_to_its_own_environment(tmp_path: Path, named: str) -> None:
-    """Another Python that a variable names is left alone; a cache that cannot be made is done without."""
-    makefile = tmp_path / "Makefile"
-    makefile.write_text("include Makefile\n.PHONY: ask\nask:\n\t$(UV) check\n", encoding="utf-8")
-    name, _, value = named.partition("=")
-    done = subprocess.run(
+def ask_make(folder: Path, question: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one line of shell with the variables of the Makefile, in the environment of these tests."""
+    makefile = folder / "Makefile"
+    makefile.write_text(f"include Makefile\n.PHONY: ask\nask:\n\t{question}\n", encoding="utf-8")
+    return subprocess.run(
         ["make", "-s", "-C", ROOT, "-f", makefile, "ask", f"VENV={sys.prefix}"],
-        env={"PATH": os.defpath, "HOME": str(tmp_path), name: value},
+        env={"PATH": os.defpath, "HOME": str(folder), **env},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("named", ["UV_PYTHON=/nowhere/python", "UV_CACHE_DIR=/dev/null/cache"])
+def test_set_up_keeps_to_its_own_environment(tmp_path: Path, named: str) -> None:
+    """Another Python that a variable names is left alone; a cache that cannot be made is done without."""
+    name, _, value = named.partition("=")
+    done = ask_make(tmp_path, "$(UV) check", **{name: value})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("way", ["variable", "file"])
+def test_set_up_asks_the_index_that_pip_was_told_of(tmp_path: Path, way: str) -> None:
+    """Who has only a mirror, and told pip of it by variable or file, gets everything from there."""
+    mirror = "http://127.0.0.1:9/simple"
+    env = {"UV_HTTP_RETRIES": "0"}
+    if way == "variable":
+        env["PIP_INDEX_URL"] = mirror
+    else:
+        (tmp_path / ".pip").mkdir()
+        (tmp_path / ".pip" / "pip.conf").write_text(f"[global]\nindex-url = {mirror}\n", encoding="utf-8")
+    done = ask_make(tmp_path, "$(UV) install --dry-run --no-cache --no-deps --reinstall idna", **env)
+    assert done.returncode != 0
+    assert f"{mirror}/idna/" in done.stderr
 
 
 def test_a_python_that_is_too_old_is_refused_before_anything_is_made(tmp_path: Path) -> None:
