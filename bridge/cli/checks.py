@@ -30,7 +30,7 @@ OK: Final = "ok"
 WARNING: Final = "warning"
 FAILED: Final = "failed"
 
-PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema")
+PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools")
 _PINNED: Final = {"jsonrpcserver": "5.0.9"}
 QUICK_BYTES: Final = 16 * 1024 * 1024
 """Ledgers up to this size are looked through for damage; 30 ms a MiB were measured."""

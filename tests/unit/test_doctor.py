@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,15 @@ def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is not there is named."""
     monkeypatch.setattr(checks, "PACKAGES", ("requests", "no_such_package"))
     assert [check.status for check in checks.check_python()] == ["ok", "failed"]
+
+
+def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None:
+    """Doctor asks for all dependencies but those that only some machines have."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"] if ";" not in line}
+    assert set(checks.PACKAGES) == needed
 
 
 def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
