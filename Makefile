@@ -21,6 +21,14 @@ UV = UV_DEFAULT_INDEX=$(INDEX) UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --syste
 LOCKED := install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE = $(UV) compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
+# An environment that was moved, damaged, or is of another Python than the one that is asked for is made again.
+ifeq ($(MAKELEVEL),0)
+TELL := -c 'import sys; print(sys.version_info[:2])'
+ASKED := $(if $(filter command line,$(origin PYTHON)),$(PYTHON),$(BIN)/python)
+_ := $(shell test ! -e $(VENV)/.runtime || { $(BIN)/report-bridge --version >/dev/null 2>&1 && \
+	is=$$($(BIN)/python $(TELL)) && test "$$($(ASKED) $(TELL) 2>/dev/null || echo "$$is")" = "$$is"; } || rm -f $(VENV)/.runtime)
+endif
+
 # What a process has compiled the next one need not compile again, whatever the shell is set to.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -58,7 +58,16 @@ PLAN = {
     "bridge/ledger/rows.py": _LEDGER,
 }
 """Module -> the tests that must notice."""
-_OPTIONS = ["-x", "-q", "-k", "not postgres and not any_clock", "--tb=line", "-p", "no:cacheprovider", "--basetemp=scratch"]
+_OPTIONS = [
+    "-x",
+    "-q",
+    "-k",
+    "not postgres and not any_clock",
+    "--tb=line",
+    "-p",
+    "no:cacheprovider",
+    "--basetemp=scratch",
+]
 _OPTIONS += ["-p", "pytest_timeout", "--timeout=10", "-p", "_hypothesis_pytestplugin"]
 _PLAIN = (str, int, float, bytes, tuple, frozenset, dict, list, type(None))
 

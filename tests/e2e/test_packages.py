@@ -259,13 +259,47 @@ def test_a_python_that_is_too_old_is_refused_before_anything_is_made(tmp_path: P
     python.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     python.chmod(0o755)
     done = subprocess.run(
-        ["make", "-s", "-C", ROOT, "python-is-there", f"PYTHON={python}"],
+        ["make", "-s", "-C", ROOT, "python-is-there", f"PYTHON={python}", f"VENV={tmp_path}"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
     assert f"Python 3.11 or newer is needed (not {python})" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "asked", "stays"),
+    [
+        ("exit 0", "", True),
+        ("exit 127", "", False),
+        ("exit 0", "(3, 12)", False),
+        ("exit 0", "(3, 11)", True),
+    ],
+    ids=["sound", "moved", "another Python", "the same Python"],
+)
+def test_an_environment_that_does_not_fit_is_made_again(
+    tmp_path: Path, command: str, asked: str, stays: bool
+) -> None:
+    """One that was moved, or is of another Python than the one that is asked for, does not count as made."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".runtime").touch()
+    for name, line in (
+        ("report-bridge", command),
+        ("python", "echo '(3, 11)'"),
+        ("asked", f"echo '{asked}'"),
+    ):
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        file.chmod(0o755)
+    words = [f"PYTHON={tmp_path}/bin/asked"] if asked else []
+    subprocess.run(
+        ["make", "-s", "-C", ROOT, "help", f"VENV={tmp_path}", *words],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        check=True,
+    )
+    assert (tmp_path / ".runtime").exists() == stays
 
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
