@@ -393,7 +393,7 @@ def test_a_damaged_file_is_left_alone_until_it_is_moved_away(
     ledger.rename(ledger.with_name("damaged.db"))
     wait_until_healthy(bridge)
     assert outcomes(ledger) == {10: ("accepted", 1), 11: ("accepted", 1)}
-    check_story(bridge.close().stderr, "corrupt", "move its file away")
+    check_story(bridge.close().stderr, "corrupt", "move a damaged one away")
 
 
 def make_directory(ledger: Path) -> None:
