@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,14 @@ class Backend:
             store.leave()
         else:
             store._owners.release()
+
+    def wait_until_dead(self, instance: str) -> None:
+        """Wait until a killed process is seen as dead: a server notices it a little later."""
+        store = self.open()
+        until = time.monotonic() + 10.0
+        while store.is_alive(instance):
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
     def is_gone(self, instance: str) -> bool:
         """True if nothing is left of a dead instance beside the ledger."""
@@ -733,6 +742,7 @@ def neighbour(shared: Backend) -> Iterator[Callable[[], str]]:
         def kill() -> str:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
+            shared.wait_until_dead(instance)
             return instance
 
         try:
