@@ -257,8 +257,7 @@ def test_a_parent_cannot_disable_signals(
     bridge.send(IMAGE, {"taskId": 1})
     wait_for(lambda: simulator.counters()["inFlight"] == 1)
     bridge.signal(number)
-    told = bridge.read_error("stopping")
-    assert "requests still to be answered: 1." in told
+    bridge.read_error("requests still to be answered: 1.")
     bridge.signal(number)
     assert bridge.wait().code == 128 + number
 

@@ -332,6 +332,42 @@ def test_resume_of_an_account_leaves_the_others(world: World, ledger: str) -> No
     assert sorted(state.key.rule for state in resumed) == ["key_balance", "method_withdrawn"]
 
 
+def tell_late(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, late_s: float) -> None:
+    """Let what becomes of the next claim come back only so long after its commit."""
+    call, waits = bridge.ledger.call, [late_s]
+
+    def answer(op: Any) -> Any:
+        result = call(op)
+        if isinstance(op, Claim) and waits:
+            bridge.engine.sleep(waits.pop())
+        return result
+
+    monkeypatch.setattr(bridge.ledger, "call", answer)
+
+
+@pytest.mark.parametrize(("late_s", "names"), [(2.4, ["begun"]), (2.6, ["begun", "withdrawn", "begun"])])
+def test_a_beginning_that_is_told_late_is_not_used(
+    world: World, monkeypatch: pytest.MonkeyPatch, late_s: float, names: list[str]
+) -> None:
+    """Neighbours may have taken over what was begun long ago: it is taken back, and begun anew."""
+    bridge = Bridge(world)
+    tell_late(bridge, monkeypatch, late_s)
+    assert bridge.ask(1).result is not None
+    assert [name for name, _ in story(bridge, 1)][:-1] == ["claimed", *names, "settled"]  # then the proof
+    assert (row(bridge, 1).attempts, len(world.upstream.attempts)) == (1, 1)
+
+
+def test_a_beginning_that_is_told_when_the_window_is_over_is_not_used(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less than two seconds left after the commit nothing is sent, and no attempt is counted."""
+    bridge = Bridge(world)
+    tell_late(bridge, monkeypatch, 1.5)
+    answer = bridge.ask(1, completed_at=bridge.engine.wall() - 57.0)
+    assert (answer.code, answer.data["outcome"], answer.data["attempts"]) == (-32010, "not_sent", 0)
+    assert (row(bridge, 1).attempts, world.upstream.attempts) == (0, [])
+
+
 def story(bridge: Bridge, task_id: int) -> list[tuple[str, Any]]:
     """What is told of a task's report."""
     return [(event.name, event.data) for event in bridge.store.events(row(bridge, task_id).seq)]
