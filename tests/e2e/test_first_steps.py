@@ -19,10 +19,9 @@ import pytest
 from bridge.cli.snippet import render_snippet
 from tests.e2e.talk import KEY
 from tests.e2e.test_docs import BLOCKS
+from tests.environments import ENVIRON
 from tests.process import ROOT
 
-ENVIRON: Final = dict(os.environ)
-"""As it was before the tests took it away: installing may need a proxy, a certificate and a cache."""
 LEFT_OUT: Final = shutil.ignore_patterns(".*", "node_modules", "dist", "__pycache__", "*.sqlite3")
 INSTALL_S: Final = 280
 SAYS: Final = {
