@@ -40,20 +40,21 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
                 work.release_probes(row)
         if row.state == DONE and row.outcome != NOT_SENT:
             return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)
-        attempts, sends, perhaps = truth.attempts, truth.sends, truth.perhaps
+        attempts, sends = row.attempts, row.sends
         if not is_ours:
-            attempts = max(attempts, row.attempts + attempts - op.since[0])
-            sends = max(sends, row.sends + sends - op.since[1])
-            perhaps = perhaps or row.perhaps
-        elif row.state == SENDING and attempts < row.attempts:
+            attempts += truth.attempts - op.since[0]
+            sends += truth.sends - op.since[1]
+        elif row.state == SENDING and truth.attempts < attempts:
             # It was committed and nobody was told, so no attempt has followed.
             work.release_probes(row)
-            work.tell(entry, "withdrawn", {"attempt": row.attempts})
+            work.tell(entry, "withdrawn", {"attempt": attempts})
+            attempts -= 1
+        # Whatever else the ledger counts is kept, also what we were not told of: it may have been taken.
         after = truth._replace(
             seq=row.seq,
-            attempts=min(attempts, MAX_ATTEMPTS),
-            sends=min(sends, MAX_SENDS),
-            perhaps=perhaps,
+            attempts=min(max(attempts, truth.attempts), MAX_ATTEMPTS),
+            sends=min(max(sends, truth.sends), MAX_SENDS),
+            perhaps=row.perhaps or truth.perhaps,
             window=merge_windows(row.window, truth.window),
             recorded_wall=row.recorded_wall,
         )

@@ -797,6 +797,22 @@ def test_a_beginning_that_nobody_was_told_of_is_taken_back(store: AnyStore) -> N
     assert names(store, row.seq) == ["claimed", "begun", "withdrawn"]
 
 
+def test_a_takeover_that_nobody_was_told_of_is_not_forgotten(
+    shared: Backend, neighbour: Callable[[], str]
+) -> None:
+    """What a dead neighbour had perhaps delivered stays so, whatever its new owner tells of the task."""
+    neighbour()
+    store = shared.open()
+    row = one(store, claim(task(1), begin=False)).row
+    assert (row.owner, row.perhaps, row.sends) == (store.instance, True, 1)
+    truth = row._replace(
+        state=DONE, owner=None, outcome=NOT_SENT, code=-32010, kind="window_closed", attempts=0, sends=0,
+        perhaps=False, finished_wall=row.recorded_wall,
+    )  # fmt: skip
+    restored = one(store, Restore(truth, row.window.until))
+    assert (restored.row.outcome, restored.row.perhaps, restored.row.sends) == (UNKNOWN, True, 1)
+
+
 def test_killed_neighbour_is_adopted_by_a_claim(shared: Backend, neighbour: Callable[[], str]) -> None:
     """What it had begun counts as a send that may have been taken; what it had not is as new."""
     dead = neighbour()
