@@ -86,10 +86,11 @@ fi
 
 go_status=0
 if command -v go >/dev/null 2>&1; then
-    race=-race
+    # Not inlined, the standard library is compiled in three quarters of the time.
+    race='-race -gcflags=all=-l'
     if ! command -v cc >/dev/null 2>&1; then
         missing "a C compiler" "the race detector of the Go client"
-        race=
+        race=-gcflags=all=-l
     fi
     (cd clients/go && set_up_go "${1:-}")
     if [ "${1:-}" != --setup ]; then

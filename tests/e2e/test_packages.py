@@ -28,6 +28,7 @@ OLDEST_PIP: Final = {"3.11": "22.3", "3.12": "23.2.1", "3.13": "24.2", "3.14": "
 """What `ensurepip` of the first release of each Python holds."""
 NEWEST_PIP: Final = "26.3"
 """The newest one that this was tried with: what is published later must not decide what a check says."""
+UV: Final = Path(sys.executable).with_name("uv")
 EPOCH: Final = 1_700_000_000
 INFO: Final = b'{"jsonrpc":"2.0","id":1,"method":"bridge.info"}\n'
 REQUEST: Final = b'{"jsonrpc":"2.0","id":1,"method":"reportIncorrectImageCaptcha","params":{"taskId":123}}\n'
@@ -94,7 +95,7 @@ def demand_quick_start(python: Path) -> None:
         [python.parent / "report-bridge", "--ledger", "memory"],
         [python, "-c", "import requests"],
     )
-    tries = [[cpu_of(words, python.parent) for words in commands] for _ in range(10)]
+    tries = [[cpu_of(words, python.parent) for words in commands] for _ in range(6)]
     first_answer, measure = map(min, zip(*tries, strict=True))
     assert first_answer <= measure, tries
 
@@ -140,11 +141,16 @@ def test_oldest_pip_installs_the_lock_and_both_packages(built: Path, place: Path
 def test_wheel_serves_and_starts_quickly_on_every_other_python(
     version: str, built: Path, place: Path, tmp_path: Path
 ) -> None:
-    """With the newest pip and nothing but what is locked, the wheel serves, and starts within its budget."""
-    python = make_environment(place, PYTHONS[version], NEWEST_PIP, ["build", "runtime"])
+    """With nothing but what is locked the wheel serves and starts in time; one by the newest pip."""
     (wheel,) = built.glob("*.whl")
-    run_pip(python, "install", "--no-deps", wheel)
-    run([python, "-m", "pip", "check"], tmp_path)
+    if version == OTHERS[-1]:
+        python = make_environment(place, PYTHONS[version], NEWEST_PIP, ["build", "runtime"])
+        run_pip(python, "install", "--no-deps", wheel)
+        run([python, "-m", "pip", "check"], tmp_path)
+    else:
+        python = make_empty(place, PYTHONS[version])
+        install_locked(UV, python, ["runtime"])
+        install(UV, "--quiet", "pip", "install", "--python", python, "--no-deps", wheel)
     demand_service([python.parent / "report-bridge"], tmp_path / "wheel")
     demand_quick_start(python)
 

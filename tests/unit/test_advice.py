@@ -23,17 +23,19 @@ class Books:
     """Counts as a ledger keeps them, for one account."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, int, int], Counts] = {}
+        self.rows: dict[tuple[str, int, int], Tally] = {}
         self.figures: list[Figure] = []
 
     def count(self, at: float, subject: str = "recaptcha", **counts: float) -> None:
+        more = Counts(**counts)  # type: ignore[arg-type]
         for width in KEPT_S:
             key = (subject, width, int(at // width))
-            self.rows[key] = add(self.rows.get(key, Counts()), Counts(**counts))  # type: ignore[arg-type]
+            before = self.rows.get(key)
+            after = more if before is None else add(before.counts, more)
+            self.rows[key] = Tally(subject, width, key[2] * float(width), after)
 
     def known(self, now: float) -> Tallied:
-        rows = (Tally(subject, width, n * float(width), c) for (subject, width, n), c in self.rows.items())
-        kept = tuple(row for row in rows if row.at + row.width_s > now - KEPT_S[row.width_s])
+        kept = tuple(row for row in self.rows.values() if row.at + row.width_s > now - KEPT_S[row.width_s])
         return Tallied(TASK, kept, tuple(self.figures))
 
     def say(self, now: float, queues: tuple[str, ...] = ()) -> dict[str, str]:
