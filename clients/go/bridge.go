@@ -24,6 +24,7 @@ type Bridge struct {
 	restart  *RestartPolicy
 	patience patience
 	log      *logbook
+	notes    notes
 	stop     context.Context // done from the first Close on
 	stopNow  context.CancelFunc
 	finished chan struct{} // no child is left, and none will be started
@@ -64,6 +65,7 @@ func start(ctx context.Context, options Options, wait patience) (*Bridge, error)
 		policy := options.Restart.withDefaults()
 		b.restart = &policy
 	}
+	b.notes.send = b.sendNote
 	b.stop, b.stopNow = context.WithCancel(context.Background())
 	c, err := b.launchChild(ctx)
 	if err != nil {
@@ -223,6 +225,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 		return nilError(callee{})
 	}
 	b.set(func() { b.isClosed = true })
+	b.notes.flush()
 	b.stopNow()
 	b.mu.Lock()
 	c := b.latest

@@ -83,6 +83,7 @@ func ask[Result any](ctx context.Context, b *Bridge, call callee, params any) (*
 	ctx, cancel := withDeadline(ctx, b.timeout)
 	defer cancel()
 	b.log.learn(call.key)
+	b.notes.flush()
 	id := b.log.nextID()
 	for {
 		c, err := b.acquire(ctx, call)

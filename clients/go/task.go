@@ -3,7 +3,6 @@ package reportbridge
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -31,24 +30,32 @@ type TaskNote struct {
 }
 
 // NoteTasks notes solved tasks: call it for each, reported or not. Nothing is sent to the upstream, and
-// nothing comes back; the error says that the note is wrong or did not reach the bridge.
+// nothing comes back; the error says that the note is wrong or that there is no bridge that takes it. The notes of
+// a second go to the bridge as one, before the next call at the latest.
 func (b *Bridge) NoteTasks(note TaskNote) error {
 	call, err := checkNote(b, note)
 	if err != nil {
 		return err
 	}
 	b.log.learn(note.ClientKey)
-	data, err := encodeRequest(nil, methodNoteTasks, note)
-	if err != nil {
-		return fmt.Errorf("report-bridge: %s: %w", methodNoteTasks, err)
-	}
 	b.mu.Lock()
 	c := b.current
 	b.mu.Unlock()
-	if c == nil || !c.out.addNote(&frame{data: append(data, '\n')}) {
+	if c == nil || !c.out.isOpen() {
 		return (&DownError{Reason: "no bridge takes notes", ExitCode: -1}).about(call, "", nil)
 	}
+	b.notes.add(note)
 	return nil
+}
+
+// sendNote hands a note to the child that there is; one that is lost makes a figure less exact, no more.
+func (b *Bridge) sendNote(note TaskNote) {
+	b.mu.Lock()
+	c := b.current
+	b.mu.Unlock()
+	if data, err := encodeRequest(nil, methodNoteTasks, note); err == nil && c != nil {
+		c.out.addNote(&frame{data: append(data, '\n')})
+	}
 }
 
 // NoteTasksAnswered is NoteTasks as a request: it returns when the bridge has answered.

@@ -21,6 +21,7 @@ import type {
   Warning,
 } from "./generated.js";
 import { checkNames } from "./names.js";
+import { Notes } from "./notes.js";
 import { readNumber, tidyParams } from "./params.js";
 import { Task, type TaskFacts } from "./task.js";
 import { notify, Watch } from "./watch.js";
@@ -98,6 +99,7 @@ const CALL_OPTIONS: Readonly<Record<keyof CallOptions, true>> = { timeoutMs: tru
 export class Bridge implements AsyncDisposable {
   readonly #options: BridgeOptions;
   readonly #watch: Watch;
+  readonly #notes: Notes;
   #connection: Connection;
   #deaths = 0;
   #protocolErrors = 0;
@@ -107,6 +109,9 @@ export class Bridge implements AsyncDisposable {
     this.#options = options;
     this.#watch = new Watch(options);
     this.#connection = this.#connect(0, 1);
+    this.#notes = new Notes((note) => {
+      this.#aliveConnection().channel.notify(NOTE_TASKS, tidyParams(note) ?? {});
+    });
   }
 
   /**
@@ -151,7 +156,8 @@ export class Bridge implements AsyncDisposable {
 
   /**
    * Tells how many tasks were solved: call it for each, reported or not. Nothing is sent to the vendor, and
-   * nothing comes back, unless `answered` asks for it. Notes that a dead bridge had are lost.
+   * nothing comes back, unless `answered` asks for it. The notes of a second go to the bridge as one, before the
+   * next call at the latest. Those that a dead bridge had are lost.
    */
   noteTasks(note: TaskNote): void;
   noteTasks(note: TaskNote, options: CallOptions & { readonly answered: true }): Promise<void>;
@@ -163,7 +169,7 @@ export class Bridge implements AsyncDisposable {
     }
     const params = { taskType, count, cost: readNumber("cost", note.cost), clientKey };
     if (options === undefined) {
-      if (this.#closing === null) this.#aliveConnection().channel.notify(NOTE_TASKS, tidyParams(params) ?? {});
+      if (this.#closing === null) this.#notes.add(params);
       return;
     }
     const { answered, ...rest } = options;
@@ -258,6 +264,7 @@ export class Bridge implements AsyncDisposable {
       throw new BridgeDownError("the bridge was closed", { method, taskId, written: false }, this.#connection.evidence);
     }
     try {
+      this.#notes.flush();
       const result = await this.#aliveConnection().channel.request(method, tidy, { ...options, timeoutMs });
       this.#watch.look(result);
       return result;
@@ -306,6 +313,7 @@ export class Bridge implements AsyncDisposable {
     // The child and its timers do not keep Node alive; this does, until the child is gone.
     const hold = setInterval(() => undefined, 2 ** 30);
     try {
+      if (!this.#connection.isDown) this.#notes.flush();
       await this.#connection.end();
     } finally {
       clearInterval(hold);

@@ -97,6 +97,7 @@ function onRequest(request: Request): void {
     return;
   }
   seen.push(request);
+  if (behaviour === "tells") process.stderr.write(`${JSON.stringify(request.params)}\n`);
   if (request.method === "bridge.noteTasks" && request.id !== undefined) out(`${answer(request.id, {})}\n`);
   if (behaviour === "advises" && request.method === "bridge.status") {
     out(`${answer(request.id, { pauses: [{ ...pause, scope: "key" }], advice: [advice, { ...advice, kind: "rate_high" }] })}\n`);

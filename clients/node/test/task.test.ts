@@ -90,6 +90,35 @@ test("noteTasks is a notification, or a request if its answer is wanted", async 
   }
 });
 
+test("the notes of a second go together, one for each type, account and knowledge of the cost", async () => {
+  await using bridge = await startFake("echo");
+  const taskType = "ImageToTextTask";
+  for (const cost of [1, 0.25, 0.5, undefined, undefined]) bridge.noteTasks({ taskType, cost });
+  bridge.noteTasks({ taskType, count: 3, clientKey: KEY });
+  bridge.noteTasks({ taskType, count: 1_000_000, clientKey: KEY }); // together they were more than a note may say
+  const noted = [
+    ["bridge.noteTasks", { taskType, cost: 1 }, false],
+    ["bridge.noteTasks", { taskType, cost: 0.75, count: 2 }, false],
+    ["bridge.noteTasks", { taskType, count: 2 }, false],
+    ["bridge.noteTasks", { taskType, count: 3, clientKey: KEY }, false],
+    ["bridge.noteTasks", { taskType, count: 1_000_000, clientKey: KEY }, false],
+  ];
+  assert.deepEqual(await messages(bridge), noted);
+  bridge.noteTasks({ taskType, count: 7 });
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  bridge.noteTasks({ taskType, count: 8 });
+  const [before, after] = (await messages(bridge)).slice(noted.length);
+  assert.deepEqual([before?.[1], after?.[1]], [{ taskType, count: 7 }, { taskType, count: 8 }]);
+});
+
+test("what was noted last is sent before the bridge is closed", async () => {
+  const told: string[] = [];
+  const bridge = await startFake("tells", { onStderr: (line) => told.push(line) });
+  for (let count = 0; count < 5; count += 1) bridge.noteTasks({ taskType: "A" });
+  await bridge.close();
+  assert.deepEqual(told, ['{"taskType":"A"}', '{"taskType":"A","count":4}']);
+});
+
 test("notes keep no memory while the bridge does not read, and start no other once it is closed", async () => {
   const bridge = await startFake("reads-no-more", { closeTimeoutMs: 100, restart: true });
   const before = process.memoryUsage().heapUsed;
