@@ -25,7 +25,13 @@ from bridge.ledger import sqlite_driver
 
 BUDGET_S: Final = 285.0
 """A quick run begins no further group after the time this leaves; the promise is five minutes."""
-_LONGEST_S: Final[dict[str, float]] = {"main": 70.0, "rows": 60.0, "instructions": 45.0, "matrix": 30.0}
+_LONGEST_S: Final[dict[str, float]] = {
+    "main": 70.0,
+    "rows": 60.0,
+    "instructions": 60.0,
+    "figures": 160.0,
+    "matrix": 30.0,
+}
 _USUAL_S: Final = 20.0
 PAGE: Final = ROOT / "docs" / "performance.md"
 MARKS: Final = ("<!-- bench:begin -->", "<!-- bench:end -->")

@@ -134,14 +134,18 @@ class Arena:
         program: Sequence[str] = ("-m", "bridge"),
         python: str = sys.executable,
         under: Sequence[str] = (),
+        request: Callable[[int, int], bytes] | None = None,
     ) -> Server:
         """Start a bridge with `--concurrency` set to the load; the ledger is a fresh file.
 
         Args:
             under: a program with its arguments that runs the bridge, such as one that counts instructions.
+            request: makes the message of an id and a task id; default: a report.
         """
         command = [*under, python, *program, *self.flags(url, load, ledger), *words]
-        return self._keep(Server(command, {**self.environ, **(environ or {})}, header=header))
+        return self._keep(
+            Server(command, {**self.environ, **(environ or {})}, header=header, request=request)
+        )
 
     def flags(self, url: str, load: int, ledger: str | None = None) -> list[str]:
         """Return the flags of a bridge under load."""

@@ -328,6 +328,14 @@ def make_request(name: int, task_id: int) -> bytes:
     )
 
 
+def make_note(name: int, _task_id: int) -> bytes:
+    """Make the request that notes one solved task."""
+    return (
+        b'{"jsonrpc":"2.0","id":%d,"method":"bridge.noteTasks",'
+        b'"params":{"taskType":"RecaptchaV2TaskProxyless","cost":0.001}}' % name
+    )
+
+
 def end(process: subprocess.Popen[Any]) -> None:
     """Close the input of a process, give it a moment, then kill it."""
     for pipe in (process.stdin,):

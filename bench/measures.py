@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from bench.arena import INSTALLED, PEERS, ROOT, Arena, Missing
-from bench.load import Contestant, Sample, cpu_of_command, make_request, next_task_range, peak_kib
+from bench.load import Contestant, Sample, cpu_of_command, make_note, make_request, next_task_range, peak_kib
 
 BASE: Final = "requests.Session"
 """The contestant that most ratios are to."""
@@ -360,25 +360,75 @@ def measure_fleet(bench: Bench) -> None:
 
 
 def measure_instructions(bench: Bench) -> None:
-    """Instructions that a report takes in user space: a long run minus a short one."""
+    """Instructions that a report takes in user space, and a note of solved tasks."""
+    report = _count_instructions(bench, "reports", make_request, 40)
+    note = _count_instructions(bench, "notes", make_note, 1000)
+    bench.figures["instructions a report, thousands"] = round(report / 1000)
+    bench.figures["instructions a note, thousands"] = round(note / 1000)
+    bench.figures["a note to a report, instructions"] = round(note / report, 3)
+
+
+def _count_instructions(bench: Bench, name: str, request: Callable[[int, int], bytes], few: int) -> float:
+    """What one message costs: a long run minus one of `few`, which must last until all is loaded."""
     arena = bench.arena
     counter = shutil.which("valgrind")
     if counter is None:
         raise Missing("valgrind is not here")
     url = arena.upstream(0)
     counts: dict[int, int] = {}
-    for reports in (40, 240):
-        bench.say(f"instructions of {reports} reports")
+    for count in (few, 6 * few):
+        bench.say(f"instructions of {count} {name}")
         notes = arena.path(".callgrind")
         under = [counter, "-q", "--tool=callgrind", f"--callgrind-out-file={notes}"]
         # As many in flight as there is room for: otherwise the count depends on who wakes when.
-        server = arena.bridge(url, 8, under=under)
-        server.run_count(8, reports)
+        server = arena.bridge(url, 8, under=under, request=request)
+        server.run_count(8, count)
         server.finish()
         with open(notes, encoding="ascii", errors="replace") as file:
-            counts[reports] = next(int(line.split()[1]) for line in file if line.startswith("totals:"))
+            counts[count] = next(int(line.split()[1]) for line in file if line.startswith("totals:"))
     arena.close_all()
-    bench.figures["instructions a report, thousands"] = round((counts[240] - counts[40]) / 200 / 1000)
+    (few, less), (many, more) = counts.items()
+    return (more - less) / (many - few)
+
+
+def measure_notes(bench: Bench) -> None:
+    """Notes of solved tasks, one a message: how many a second, and what they leave in memory and file."""
+    arena = bench.arena
+    url = arena.upstream(0)
+    bench.say("notes of solved tasks")
+    ledger = arena.path(".sqlite3")
+    server = arena.bridge(url, 64, ledger=ledger, request=make_note)
+    server.run(64, 5.0)  # until all is loaded that a first report would need
+    before, size = peak_kib(server.process.pid), _size(ledger)
+    sample = server.run(64, 10.0)
+    bench.figures["notes a second"] = round(sample.per_second)
+    bench.figures["notes: failed"] = sample.failed
+    bench.figures["notes: memory grown in 10 s, MB"] = round(
+        (peak_kib(server.process.pid) - before) / 1024, 1
+    )
+    bench.figures["notes: file grown in 10 s, KiB"] = (_size(ledger) - size) // 1024
+    arena.close_all()
+
+
+def _size(path: str) -> int:
+    return sum(os.path.getsize(path + end) for end in ("", "-wal") if os.path.exists(path + end))
+
+
+def measure_figures(bench: Bench) -> None:
+    """A report's latency beside the call for the account's figures, which comes in the second minute."""
+    arena = bench.arena
+    url = arena.upstream(20)
+    p99: dict[bool, float] = {}
+    for is_asked in (False, True):
+        bench.say(f"account figures: {'with' if is_asked else 'without'}")
+        server = arena.bridge(url, 64, words=["--account-figures"] if is_asked else [])
+        server.run(64, 57.0)
+        p99[is_asked] = server.run(64, 12.0).p99_ms
+        asked = server.ask("bridge.status")["result"].get("accountFigures")
+        arena.close_all()
+        if is_asked:
+            bench.figures["account figures: were asked for"] = int(bool(asked and asked.get("askedAt")))
+    bench.figures["account figures: p99 beside the call to p99 without"] = round(p99[True] / p99[False], 2)
 
 
 GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
@@ -393,8 +443,10 @@ GROUPS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "end": measure_end,
     "stream": measure_stream,
     "instructions": measure_instructions,
+    "notes": measure_notes,
     "fleet": measure_fleet,
     "rows": measure_rows,
+    "figures": measure_figures,
     "matrix": measure_matrix,
 }
 """In the order of their weight: what does not fit into the time is left out from the end."""

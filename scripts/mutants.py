@@ -83,6 +83,18 @@ def find_mutants(source: str) -> Iterator[Mutant]:
             yield Mutant(index, variant, line, places.get(node, "module"), f"{text[:90]}  =>  {label}")
 
 
+def find_functions(source: str) -> set[str]:
+    """Places whose code can be exchanged in a loaded module: functions that nothing is wrapped around."""
+    tree = ast.parse(source)
+    places = _find_places(tree)
+    return {
+        f"{places[node]}.{node.name}" if node in places else node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and all(isinstance(one, ast.Name) and one.id == "property" for one in node.decorator_list)
+    }
+
+
 def apply(source: str, mutant: Mutant) -> ast.Module:
     """Make the mutant's tree."""
     tree = ast.parse(source)

@@ -83,7 +83,6 @@ class Job:
     """
 
     __slots__ = (
-        "_engine",
         "_offset_s",
         "_waiter",
         "_woken",
@@ -122,10 +121,8 @@ class Job:
         window: Window,
         facts: Facts,
     ) -> None:
-        self._engine = engine
         self._offset_s = offset_s
         self._waiter = engine.waiter()
-        self._woken = False
         self.task = task
         self.method = method
         self.key = key

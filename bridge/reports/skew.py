@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
+
+from bridge.reports.verdict import parse_http_date
 
 TOLERATED_S: Final = 2.0
 """Clocks that differ by less are taken as equal: a Date header has whole seconds."""
+
+_read_date: Final = lru_cache(maxsize=1)(parse_http_date)
+"""All answers of one second have the same header."""
 
 
 class ClockSkew:
@@ -17,26 +23,19 @@ class ClockSkew:
     def __init__(self) -> None:
         self._offset_s: float | None = None
         self._told_s = 0.0
-        self._date = ""
-        self._upstream = 0.0
 
-    def learn(self, date: str, now: float, wall: float, lasted_s: float = 0.0) -> bool:
+    def learn(self, date: str, now: float, wall: float, lasted_s: float) -> bool:
         """Take note of a Date header; True if the difference is worth telling and was not told yet.
 
         Args:
             lasted_s: seconds from the request to here. The header may be as old, if this process was stopped
                 since it was written: then what is known already is believed as far as it can be true.
         """
-        if date != self._date:  # all answers of one second say the same
-            from email.utils import parsedate_to_datetime  # slow to load, and the start needs none of it
-
-            try:
-                self._upstream = parsedate_to_datetime(date).timestamp()
-            except (ValueError, TypeError, OverflowError, IndexError):
-                return False
-            self._date = date
+        upstream = _read_date(date)
+        if upstream is None:
+            return False
         # A header names the second that has begun; its middle is the best guess.
-        skew_s = wall - self._upstream - 0.5
+        skew_s = wall - upstream - 0.5
         if lasted_s > TOLERATED_S:
             known_s = self.skew_s(now, wall) or 0.0
             skew_s = min(max(known_s, skew_s - lasted_s), skew_s)

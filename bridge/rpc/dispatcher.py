@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
-from inspect import Parameter, Signature
+from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -155,9 +155,18 @@ class Dispatcher:
         return guarded
 
 
-_ANYTHING: Final = Signature(
+class _Anything(Signature):
+    """The signature of what takes any arguments: there is nothing to find out by binding them."""
+
+    def bind(self, *_args: Any, **_kwargs: Any) -> BoundArguments:
+        """Bind nothing; the library wants to know whether it fails."""
+        return _NOTHING
+
+
+_ANYTHING: Final = _Anything(
     [Parameter("arguments", Parameter.VAR_POSITIONAL), Parameter("params", Parameter.VAR_KEYWORD)]
 )
+_NOTHING: Final = Signature().bind()
 _LONGEST_MISSPELT: Final = 64
 """Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""
 _ARRAY: Final = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Ending, Facts, Task, Verdict, Window
+from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
@@ -46,6 +46,30 @@ def test_budget_ends_the_attempts(attempts: int, sends: int, is_allowed: bool) -
     """Four attempts or two sends are the last ones."""
     at = next_attempt_at(make_job(attempts=attempts, sends=sends), AGAIN, NOW, 0.5)
     assert (at is not None) == is_allowed
+
+
+def test_what_the_ledger_knows_of_a_report_goes_on_counting() -> None:
+    """A report that is taken over has its sends and facts behind it; what only began is no attempt yet."""
+    job, facts = make_job(Window(1055.0, None), attempts=0), Facts(completed_at=990.0, task_type="A")
+    whose = (job.task, job.method)
+    row = Row(1, *whose, "sending", None, "me", 3, 1, True, FAR, facts, None, None, {}, 0.0, None, None)
+    job.adopt(row)
+    assert (job.attempts, job.sends, job.perhaps, job.is_begun) == (2, 1, True, True)
+    assert (job.window, job.facts) == (Window(1055.0, None), facts)
+    job.adopt(row._replace(state="waiting", sends=2))
+    assert (job.attempts, job.is_begun, next_attempt_at(job, AGAIN, NOW, 0.0)) == (3, False, None)
+
+
+def test_a_window_is_narrowed_and_never_widened() -> None:
+    """Whoever knows of an earlier end is heard, and told whether that was news."""
+    job = make_job()
+    assert [job.narrow(Window(until, None)) for until in (1070.0, 1060.0, 1050.0, 1050.0)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert job.window == Window(1050.0, None)
 
 
 def test_final_verdict_has_no_next_attempt() -> None:

@@ -20,6 +20,7 @@ UPSTREAM = 1_800_000_000.0
         (70.0, 3.0, 70.0, 70.0),
         (80.0, 10.7, 70.0, 70.0),
         (70.0, 0.2, None, 70.0),
+        (70.0, 2.0, None, 70.0),
         (3.0, 1.9, None, 3.0),
     ],
 )
@@ -29,7 +30,54 @@ def test_a_header_that_may_be_old_proves_no_more_than_it_can(
     """A stop between the upstream's writing and our reading is not taken for a clock that is ahead."""
     skew, wall = ClockSkew(), UPSTREAM + 0.5 + ahead_s
     if known_s is not None:
-        skew.learn(formatdate(UPSTREAM - 100.0, usegmt=True), 0.0, UPSTREAM - 99.5 + known_s)
+        skew.learn(formatdate(UPSTREAM - 100.0, usegmt=True), 0.0, UPSTREAM - 99.5 + known_s, 0.1)
     at = 0.0 if known_s is None else 100.0 + ahead_s - known_s
     skew.learn(formatdate(UPSTREAM, usegmt=True), at, wall, lasted_s)
     assert skew.skew_s(at, wall) == pytest.approx(expected)
+
+
+def date(seconds: float) -> str:
+    """A Date header of so many seconds after the upstream's beginning."""
+    return formatdate(UPSTREAM + seconds, usegmt=True)
+
+
+def test_before_the_first_header_nothing_is_known() -> None:
+    """Then the local clock is believed, and a task of the future was completed just now."""
+    skew = ClockSkew()
+    assert skew.skew_s(5.0, UPSTREAM) is None
+    assert skew.age_s(None, 5.0, UPSTREAM) is None
+    assert skew.age_s(UPSTREAM - 7.0, 5.0, UPSTREAM) == 7.0
+    assert skew.age_s(UPSTREAM + 7.0, 5.0, UPSTREAM) == 0.0
+
+
+@pytest.mark.parametrize(("ahead_s", "age_s"), [(2.0, 9.0), (-2.0, 5.0), (2.5, 7.0), (-2.5, 7.0)])
+def test_a_difference_beyond_two_seconds_is_corrected(ahead_s: float, age_s: float) -> None:
+    """Within two seconds a header proves nothing: then the age is what the local clock says."""
+    skew, wall = ClockSkew(), UPSTREAM + 0.5 + ahead_s
+    skew.learn(date(0), 100.0, wall, 0.1)
+    assert skew.age_s(wall - age_s if abs(ahead_s) <= 2.0 else UPSTREAM + 0.5 - 7.0, 100.0, wall) == age_s
+
+
+def test_a_difference_is_told_once_until_it_changes() -> None:
+    """A difference worth telling is told; the same again, or one that is small, is not."""
+    skew = ClockSkew()
+    told = [
+        skew.learn(date(n), float(n), UPSTREAM + n + 0.5 + ahead_s, 0.1)
+        for n, ahead_s in enumerate([0.0, 2.0, 2.5, 4.0, 4.5, 4.6, 1.0, 4.5, 9.0, 2.0, -9.0, -9.0])
+    ]
+    assert told == [False, False, True, False, False, True, False, False, True, False, True, False]
+    assert ClockSkew().learn(date(0), 0.0, UPSTREAM + 0.5 - 2.5, 0.1) is True
+
+
+def test_a_header_that_is_none_changes_nothing() -> None:
+    """What cannot be read is not learnt, and the one before is still known as itself."""
+    skew = ClockSkew()
+    for text in ("", "soon", "Thu, 99 Foo 2026 00:00:00 GMT"):
+        assert skew.learn(text, 0.0, UPSTREAM, 0.1) is False
+        assert skew.skew_s(0.0, UPSTREAM) is None
+    assert skew.learn(date(0), 0.0, UPSTREAM + 10.5, 0.1) is True
+    assert skew.learn("soon", 5.0, UPSTREAM + 99.0, 0.1) is False
+    assert skew.skew_s(5.0, UPSTREAM + 15.5) == 10.0
+    # The same header, read later: the clock has not moved since, the answer has waited.
+    assert skew.learn(date(0), 1.0, UPSTREAM + 11.5, 1.0) is False
+    assert skew.skew_s(1.0, UPSTREAM + 11.5) == 11.0
