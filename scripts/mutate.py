@@ -69,7 +69,7 @@ _OPTIONS = [
     "no:cacheprovider",
     "--basetemp=scratch",
 ]
-_OPTIONS += ["-p", "pytest_timeout", "--timeout=10", "-p", "_hypothesis_pytestplugin"]
+_OPTIONS += ["-p", "pytest_timeout", "--timeout=30", "-p", "_hypothesis_pytestplugin"]
 _PLAIN = (str, int, float, bytes, tuple, frozenset, dict, list, type(None))
 
 

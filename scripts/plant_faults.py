@@ -62,9 +62,7 @@ PLANTS: Final = (
           "UNANCHORED_FIRST_S: Final = 55.0", "UNANCHORED_FIRST_S: Final = 70.0"),
     Plant("without a time a retry may start for 50 s", _R + "window.py",
           "UNANCHORED_RETRY_S: Final = 30.0", "UNANCHORED_RETRY_S: Final = 50.0"),
-    Plant("of two windows the later counts in a bridge", _R + "window.py", "return min(one, other)", "return max(one, other)"),
-    Plant("of two windows the later counts in the ledger", LEDGER + "work.py",
-          "return min(one, other)", "return max(one, other)"),
+    Plant("of two windows the later counts", "bridge/core/model.py", "return min(one, other)", "return max(one, other)"),
     Plant("a waiting report sleeps through the end of its window", _R + "job.py",
           "at = ends_at if until is None else min(until, ends_at)", "at = ends_at if until is None else until"),
     Plant("a joined request does not narrow the window", _R + "job.py", "        self.window = merged\n", ""),
@@ -108,7 +106,7 @@ PLANTS: Final = (
     Plant("what was perhaps taken may end as not sent", LEDGER + "transactions.py",
           "if ending.outcome == NOT_SENT and row.perhaps:\n        # What", "if False:\n        # What", "kill"),
     Plant("what another boot left keeps its window", LEDGER + "work.py",
-          "return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window", "return row.window", "power"),
+          "return row.window.narrowed_by(Window(self.now, None)) if is_astray else row.window", "return row.window", "power"),
     Plant("a joined request is not told that it is one", _R + "reporter.py", "        requester.is_joined = True\n        self._seat", "        self._seat"),
     Plant("a begun report is cancelled", _R + "reporter.py",
           "begun = job.has_begun or job.is_theirs or job.is_sending", "begun = False"),
@@ -156,8 +154,7 @@ PLANTS: Final = (
           "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
           "if isinstance(states, Unavailable | Failed):\n            raise", "if not isinstance(states, tuple):\n            raise"),
-    Plant("the key is logged", "bridge/app.py",
-          "self._scrubber.learn(key)\n", "self.log.event(\"key_loaded\", source=repr(self._body(key, task_id))); self._scrubber._keys = ()\n"),
+    Plant("what the upstream repeats of the key is told", "bridge/app.py", "return self._scrubber.scrub(text)", "return text"),
 )  # fmt: skip
 
 

@@ -67,6 +67,16 @@ class Window(NamedTuple):
     since: float | None
     """The first receipt of a request that did not tell ``completedAt``. None if all told it."""
 
+    def narrowed_by(self, other: Window) -> Window:
+        """The earliest ends that either of the two knows."""
+        return Window(_earliest(self.until, other.until), _earliest(self.since, other.since))
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
 
 class Facts(NamedTuple):
     """What the caller told about a task; kept for hints, recovery and statistics."""

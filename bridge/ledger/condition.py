@@ -12,7 +12,6 @@ from bridge.core.model import DONE, NOT_SENT, QUEUED, SENDING, WAITING, Narrow, 
 from bridge.ledger.port import Known, Store, Unavailable
 from bridge.ledger.translation import View
 from bridge.ledger.trouble import LedgerTrouble
-from bridge.ledger.work import merge_windows
 
 MAX_RECENT: Final = 4_096
 """Finished reports remembered in case the ledger becomes unreadable; about 4 MB."""
@@ -111,7 +110,7 @@ class Condition:
         for rows in (self.live, self._recent):
             row = rows.get(op.task)
             if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
-                rows[op.task] = row._replace(window=merge_windows(row.window, op.window))
+                rows[op.task] = row._replace(window=row.window.narrowed_by(op.window))
 
     def find_truth(self, task: Task, known: Known | None) -> tuple[Row | None, float | None]:
         """A report as the ledger has it or last told it, and when it was finished."""

@@ -45,7 +45,7 @@ from bridge.core.model import (
     Window,
     Withdraw,
 )
-from bridge.ledger.work import Entry, UnitOfWork, is_probe, merge_facts, merge_windows
+from bridge.ledger.work import Entry, UnitOfWork, is_probe, merge_facts
 
 Events = tuple[PauseEvent, ...]
 
@@ -133,7 +133,7 @@ def _claim_again(work: UnitOfWork, op: Claim, entry: Entry) -> Claimed:
     row = entry.row
     row = row._replace(
         method=op.method,
-        window=merge_windows(work.window_of(row), op.window),
+        window=work.window_of(row).narrowed_by(op.window),
         facts=merge_facts(row.facts, op.facts),
     )
     if op.refusal is not None and not work.is_late(row):
@@ -165,7 +165,7 @@ def _continue(work: UnitOfWork, status: str, op: Claim, entry: Entry) -> Claimed
 def _narrow(work: UnitOfWork, entry: Entry, window: Window, facts: Facts | None = None) -> None:
     """Tell a report the earlier window end that another request knows."""
     row = entry.row
-    merged = merge_windows(row.window, window)
+    merged = row.window.narrowed_by(window)
     if merged != row.window:
         work.change(
             entry,
@@ -184,7 +184,7 @@ def adopt(work: UnitOfWork, entry: Entry, window: Window | None = None, facts: F
         state=WAITING if was_sending else row.state,
         sends=min(row.sends + was_sending, MAX_SENDS),
         perhaps=row.perhaps or was_sending,
-        window=merge_windows(old, window) if window else old,
+        window=old.narrowed_by(window) if window else old,
         facts=merge_facts(row.facts, facts) if facts else row.facts,
     )
     work.change(entry, after)

@@ -14,7 +14,7 @@ from bridge.ledger.counts import TABLE as COUNTING
 from bridge.ledger.port import Known, Restore, Restored, Teach
 from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt
-from bridge.ledger.work import UnitOfWork, is_stricter, merge_windows
+from bridge.ledger.work import UnitOfWork, is_stricter
 
 
 def restore(work: UnitOfWork, op: Restore) -> Restored:
@@ -55,7 +55,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             attempts=min(max(attempts, truth.attempts), MAX_ATTEMPTS),
             sends=min(max(sends, truth.sends), MAX_SENDS),
             perhaps=row.perhaps or truth.perhaps,
-            window=merge_windows(row.window, truth.window),
+            window=row.window.narrowed_by(truth.window),
             recorded_wall=row.recorded_wall,
         )
         if after.outcome == NOT_SENT and after.perhaps:

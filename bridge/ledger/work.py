@@ -337,7 +337,7 @@ class UnitOfWork(ABC):
         if not is_astray and row.owner is not None:
             is_other_boot = row.owner[:BOOT_DIGITS] != self.instance[:BOOT_DIGITS]
             is_astray = is_other_boot and not 0.0 <= self.wall - row.recorded_wall <= WINDOW_S
-        return merge_windows(row.window, Window(self.now, None)) if is_astray else row.window
+        return row.window.narrowed_by(Window(self.now, None)) if is_astray else row.window
 
     def is_late(self, row: Row) -> bool:
         """True if no attempt of a report may start any more."""
@@ -395,11 +395,6 @@ class UnitOfWork(ABC):
         self.save(row.task.endpoint, (*released, *probes))
 
 
-def merge_windows(old: Window, new: Window) -> Window:
-    """The earliest end and the earliest receipt that any request about a task told."""
-    return Window(_earliest(old.until, new.until), _earliest(old.since, new.since))
-
-
 def merge_facts(old: Facts, new: Facts) -> Facts:
     """What the newest request told, completed by what earlier ones told."""
     timed = old if new.completed_at is None else new
@@ -409,12 +404,6 @@ def merge_facts(old: Facts, new: Facts) -> Facts:
         new.language_pool or old.language_pool,
         timed.age_s,
     )
-
-
-def _earliest(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
 
 
 def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:

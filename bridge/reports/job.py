@@ -166,7 +166,7 @@ class Job:
         self.attempts = row.attempts - self.is_begun
         self.sends = row.sends
         self.perhaps = row.perhaps
-        self.window = windows.merge_windows(row.window, self.window)
+        self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
 
     # --- waiting -----------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Job:
 
     def narrow(self, window: Window) -> bool:
         """Take note that its window may end earlier; False if it does not."""
-        merged = windows.merge_windows(self.window, window)
+        merged = self.window.narrowed_by(window)
         if merged == self.window:
             return False
         self.window = merged

@@ -247,7 +247,7 @@ class Lifecycle:
                 if is_ours:
                     self._orphaned(row)
                 raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
-            job.window = windows.merge_windows(row.window, job.window)
+            job.window = row.window.narrowed_by(job.window)
             self._watch(job)
 
     def _begin(self, job: Job) -> Gate:

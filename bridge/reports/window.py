@@ -38,11 +38,6 @@ def open_window(now: float, age_s: float | None) -> Window:
     return Window(now + REPORTABLE_S - max(0.0, age_s), None)
 
 
-def merge_windows(one: Window, other: Window) -> Window:
-    """Keep the earliest ends known."""
-    return Window(_earliest(one.until, other.until), _earliest(one.since, other.since))
-
-
 def ends_at(window: Window, retrying: bool) -> float:
     """When a report that still waits is answered, because nothing can be sent any more."""
     ends = float("inf") if window.until is None else window.until
@@ -72,9 +67,3 @@ def backoff_s(attempts: int, chance: float) -> float:
         chance: A random number from 0 to 1.
     """
     return chance * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempts - 1))
-
-
-def _earliest(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)

@@ -54,8 +54,8 @@ def test_merging_never_lengthens(
 ) -> None:
     """A merged window ends no later than either of its parts."""
     one, other = Window(a, b), Window(c, d)
-    merged = windows.merge_windows(one, other)
-    assert merged == windows.merge_windows(other, one)
+    merged = one.narrowed_by(other)
+    assert merged == other.narrowed_by(one)
     assert windows.ends_at(merged, retrying) == min(
         windows.ends_at(one, retrying), windows.ends_at(other, retrying)
     )
