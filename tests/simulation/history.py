@@ -186,6 +186,9 @@ class History:
                 self.world.break_rule(
                     f"{process.name} is without its ledger, though that works: {piece.decode()[:300]}"
                 )
+            disk = self.world.disk
+            if b'"state":"lost"' in piece and not (disk.state or disk.slow_s or disk.holder):
+                self.world.break_rule(f"{process.name} gives up what it owes, though the ledger works")
         if b'"event":"internal_error"' in piece:
             self.world.break_rule(f"{process.name} logs {piece.decode()[:400]}")
 
