@@ -32,6 +32,8 @@ class Disk:
         self._opening_s = opening_s
         self.state = ""
         self.slow_s = 0.0
+        self.well_since = 0.0
+        """When its last trouble ended."""
         self.holder: Process | None = None
         """Who has the lock that writing needs."""
 

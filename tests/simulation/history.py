@@ -7,7 +7,7 @@ rule is suspended (a ledger that could not be read, a machine that was off for a
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.model import (
     DONE,
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from tests.simulation.disk import SimStore
     from tests.simulation.process import Process
     from tests.simulation.world import World
+
+
+NOTICED_S: Final = 45.0
+"""How long a bridge may be without a ledger that works again: it tries at least every 30 s."""
 
 
 class Story:
@@ -168,6 +172,8 @@ class History:
             if not fits:
                 world.break_rule(f"{process.name}: an answer to nobody: {member}")
                 continue
+            if member.get("result", {}).get("durable") is False:
+                self._check_health(process, put_at, member)
             request = min(fits, key=lambda request: len(request.answers))
             request.answers.append((put_at, member))
             batches.add(request.batch)
@@ -175,6 +181,12 @@ class History:
                 world.break_rule(f"{request}: answered {member} in the wrong form")
         if isinstance(said, list) and len(batches) > 1:
             world.break_rule(f"{process.name}: one answer to several batches")
+
+    def _check_health(self, process: Process, at: float, member: dict[str, Any]) -> None:
+        """A ledger that works again is used again."""
+        disk, plan = self.world.disk, self.world.plan
+        if plan.setup["ledger"] == "file" and not disk.state and at - disk.well_since > NOTICED_S:
+            self.world.break_rule(f"{process.name} is without its ledger for too long: {member}")
 
     def note_line(self, process: Process, piece: bytes) -> None:
         """A bridge logs."""

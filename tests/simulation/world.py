@@ -318,7 +318,7 @@ class World:
         self.time.call_in(more["lasts_s"], self._mend_disk)
 
     def _mend_disk(self) -> None:
-        self.disk.state, self.disk.slow_s = "", 0.0
+        self.disk.state, self.disk.slow_s, self.disk.well_since = "", 0.0, self.time.t
 
     def _mend(self) -> None:
         """The end of all faults; everybody who is dead is started again."""
