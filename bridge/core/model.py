@@ -23,15 +23,15 @@ SENDING: Final = "sending"
 WAITING: Final = "waiting"
 DONE: Final = "done"
 
-TRANSITIONS: Final[Mapping[str, Mapping[str | None, str]]] = {
-    # event -> {state before: state after}; None is "no row". The ledger's guarded UPDATEs follow it.
-    "claimed": {None: QUEUED, DONE: QUEUED},
-    "begun": {QUEUED: SENDING, WAITING: SENDING},
-    "deferred": {SENDING: WAITING},
-    "settled": {QUEUED: DONE, WAITING: DONE, SENDING: DONE},
-    "refused_locally": {None: DONE, DONE: DONE},
-    "adopted": {QUEUED: QUEUED, WAITING: WAITING, SENDING: WAITING},
-    "withdrawn": {SENDING: WAITING},
+TRANSITIONS: Final[Mapping[str, Mapping[str | None, tuple[str, ...]]]] = {
+    # event -> {state before: states after}; None is "no row".
+    "claimed": {None: (QUEUED,), DONE: (QUEUED,)},
+    "begun": {QUEUED: (SENDING,), WAITING: (SENDING,)},
+    "deferred": {SENDING: (WAITING,)},
+    "settled": {QUEUED: (DONE,), WAITING: (DONE,), SENDING: (DONE,)},
+    "refused_locally": {None: (DONE,), DONE: (DONE,)},
+    "adopted": {QUEUED: (QUEUED,), WAITING: (WAITING,), SENDING: (WAITING,)},
+    "withdrawn": {SENDING: (QUEUED, WAITING)},
 }
 """What may happen to a report: ``queued`` (intent committed, never begun), ``sending`` (an attempt
 has begun), ``waiting`` (between two attempts), ``done`` (it has an outcome)."""

@@ -6,7 +6,7 @@ Every change follows `bridge.core.model.TRANSITIONS`. No SQL, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.counting import Tallies
@@ -48,11 +48,6 @@ from bridge.core.model import (
 from bridge.ledger.work import Entry, UnitOfWork, is_probe, merge_facts
 
 Events = tuple[PauseEvent, ...]
-
-
-def run(work: UnitOfWork, operations: Sequence[Any]) -> list[Any]:
-    """Run operations in order; what they change is kept until it is written."""
-    return [TABLE[type(op)](work, op) for op in operations]
 
 
 # --- claim -------------------------------------------------------------------------------

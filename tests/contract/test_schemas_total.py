@@ -151,7 +151,8 @@ def test_lists_agree_with_their_tables() -> None:
     error = load_json("report.error.json")["properties"]
     ledger = load_json("bridge.status.result.json")["properties"]["ledger"]["properties"]
     reports = [entry["name"] for entry in load_json("methods.json")["methods"]]
-    states = {state for change in TRANSITIONS.values() for state in (*change, *change.values()) if state}
+    changes = [change for changes in TRANSITIONS.values() for change in changes.items()]
+    states = {state for before, after in changes for state in (before, *after) if state}
     assert DEFINITIONS["hint"]["properties"]["kind"]["enum"] == [row["kind"] for row in table["hints"]]
     assert DEFINITIONS["warning"]["properties"]["kind"]["enum"] == [row["kind"] for row in table["warnings"]]
     keywords = sorted({*RULES, "additionalProperties"})
