@@ -13,9 +13,16 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
+
+MOST_AT_ONCE: Final = 100_000
+"""Calls in one moment after which it is certain that it never ends."""
+
+
+class StandsStill(RuntimeError):
+    """Something calls itself again and again in one moment."""
 
 
 class VirtualTime:
@@ -29,6 +36,7 @@ class VirtualTime:
         self._heap: list[tuple[float, int, VirtualLoop | None, Callable[[], object]]] = []
         self._order = count()
         self._ends_at = 0.0
+        self._calls = 0
         self._main: Any = None
         self.driver = greenlet(self._drive)
 
@@ -41,29 +49,41 @@ class VirtualTime:
         heappush(self._heap, (self.t + max(seconds, 0.0), next(self._order), loop, call))
 
     def run(self, seconds: float = 0.0) -> None:
-        """Let time pass; what is due at its end is done too. Must not be called by what runs in it."""
+        """Let time pass; what is due at its end is done too. Must not be called by what runs in it.
+
+        Raises:
+            StandsStill: it does not pass.
+        """
         self._ends_at = self.t + seconds
         self._main = getcurrent()
         self.driver.switch()
 
+    def count_call(self) -> None:
+        """Something was called; too often in one moment, and nothing more is."""
+        self._calls += 1
+        if self._calls > MOST_AT_ONCE:
+            self._main.throw(StandsStill(f"{self._calls} calls at {self.t:.6f} s"))
+
     def _drive(self) -> None:
+        ready = self._ready
         while True:
-            ready = self._ready
-            while ready:
+            self.count_call()
+            if ready:
                 loop, call, arguments = ready.popleft()
                 if loop is None:
                     call(*arguments)
                 elif loop.is_alive:
                     loop.run(call, arguments)
-            if self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
+            elif self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
                 at, _, loop, later = heappop(self._heap)
-                self.t = max(self.t, at)
+                if at > self.t:
+                    self.t, self._calls = at, 0
                 if loop is None:
                     later()
                 elif loop.is_alive:
                     loop.run(later, ())
             else:
-                self.t = max(self.t, self._ends_at)
+                self.t, self._calls = max(self.t, self._ends_at), 0
                 self._main.switch()
 
 
@@ -177,6 +197,7 @@ class VirtualQueue:
                 self._loop.time.call_in(timeout, lambda: self._wake(wait), self._loop)
             self._loop.switch()
         if not self._items:
+            self._loop.time.count_call()
             raise Empty
         return self._items.popleft()
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final
@@ -16,7 +16,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from bridge import app as bridge_app
 from bridge.cli import serve as bridge_serve
-from bridge.engine.virtual import VirtualTime
+from bridge.engine.virtual import StandsStill, VirtualTime
 from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk, SimStore
 from tests.simulation.history import History
@@ -144,6 +144,16 @@ class World:
         for fault in plan.faults:
             later(fault.at, lambda fault=fault: self._break(fault))  # type: ignore[misc]
         ends = [fault.at + fault.more.get("off_s", 0.0) for fault in plan.faults]
+        try:
+            self._let_pass(ends)
+        except StandsStill as told:
+            self.break_rule(f"a bridge works for ever and gets nowhere: {told}")
+        else:
+            check_all(self)
+
+    def _let_pass(self, ends: Sequence[float]) -> None:
+        """All that the plan has, then peace, questions, and the end of input."""
+        plan = self.plan
         self.time.run(max([plan.setup["horizon"], *(act.at for act in plan.acts), *ends]) + 0.5)
         self._mend()
         self.time.run(REST_S)
@@ -159,7 +169,6 @@ class World:
                 process.stopped_at = self.now
                 process.input.end()
         self.time.run(8.0)
-        check_all(self)
 
     def close(self) -> None:
         """Let go of everything."""

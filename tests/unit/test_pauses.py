@@ -16,6 +16,7 @@ from bridge.core.model import (
     Exchange,
     Facts,
     Gate,
+    PauseEvent,
     PauseKey,
     Pauses,
     PauseState,
@@ -27,7 +28,7 @@ from bridge.core.model import (
 )
 from bridge.core.redact import Secret
 from bridge.reports.answers import Answer
-from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.reports.pauses import PROOF, PausePolicy, is_transport_probe
 from tests.world import (
     ENDPOINT,
     IMAGE,
@@ -721,3 +722,59 @@ def test_good_verdict_proves_a_key_of_which_nothing_is_kept(rules: Rules) -> Non
     rules.states.clear()
     assert rules.learn(GOOD, 1.0) == ["pause_closed proof"]
     assert rules.states == {rules.key(PROOF): PauseState(rules.key(PROOF))}
+
+
+# --- times that a wrong clock left ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "opened_at", "ends_at", "mended"),
+    [
+        ("key_balance", 900.0, 1500.0, None),
+        ("key_balance", 1000.0, 4600.0, None),
+        ("key_balance", 1100.0, 1700.0, (1000.0, 1600.0)),
+        ("key_balance", 900.0, 90_000.0, (900.0, 4600.0)),
+        ("key_balance", 1100.0, 1050.0, (1000.0, 1000.0)),
+        ("key_balance", 1100.0, 1000.0, (1000.0, 1000.0)),
+        ("key_balance", None, 1500.0, None),
+        ("key_balance", None, 9000.0, (1000.0, 4600.0)),
+        ("key_refused", 1100.0, None, None),
+        (PROOF, None, 999.0, None),
+        (PROOF, None, 1000.0, None),
+        (PROOF, None, 1001.0, (None, 1000.0)),
+    ],
+)
+def test_times_of_a_wrong_clock_are_mended(
+    rule: str, opened_at: float | None, ends_at: float | None, mended: tuple[float | None, float] | None
+) -> None:
+    """A pause opened by now and lasts no longer than its rule allows; one that is right is left alone."""
+    policy = PausePolicy("m")
+    state = PauseState(PauseKey(rule, "a"), OPEN, opened_at=opened_at, ends_at=ends_at)
+    found = policy.mend_times(1000.0, state)
+    if mended is None:
+        assert found is state
+    else:
+        assert (found.opened_at, found.ends_at) == mended
+        assert found == state._replace(opened_at=found.opened_at, ends_at=found.ends_at)
+
+
+def test_what_was_mended_is_stored() -> None:
+    """Whoever asks whether an attempt may begin writes the right times down."""
+    policy, task = PausePolicy("m"), Task(ENDPOINT, "a" * 32, 7)
+    key = next(key for key in policy.keys(task, "reportIncorrectRecaptcha") if key.rule == "key_balance")
+    state = PauseState(key, OPEN, opened_at=5000.0, ends_at=5600.0)
+    gate, changed, _ = policy.gate(
+        1000.0, task, "reportIncorrectRecaptcha", "o", {key: state}, Window(None, 1000.0)
+    )
+    assert (gate.status, gate.until) == ("paused", 1600.0)
+    assert changed == (state._replace(opened_at=1000.0, ends_at=1600.0),)
+
+
+def test_only_a_probe_of_the_transport_wants_a_new_connection() -> None:
+    """Other probes, and other news of the transport, leave connections alone."""
+    told = {
+        (name, rule): is_transport_probe(PauseEvent(name, PauseState(PauseKey(rule, "m"))))
+        for name in ("pause_probing", "pause_closed")
+        for rule in ("transport", "quality")
+    }
+    assert [which for which, is_probe in told.items() if is_probe] == [("pause_probing", "transport")]
