@@ -129,6 +129,8 @@ def render(response: Mapping[str, Any], screen: Screen) -> list[str]:
         outcome = content.pop("outcome", "failed")
         sentence = content.pop("sentence", error["message"])
         kind = content.pop("kind", "error")
+        if content.get("pointer") == "":
+            del content["pointer"]  # the params as a whole: what is missing is in the sentence
         head = screen.wrap(f"{outcome}: {sentence} ({kind}, code {error['code']})")
         code = error["code"]
         row = upstream_row(code, content.get("errorCode")) if code > 0 else wire_row(kind)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from bridge.cli.call import render
 from bridge.cli.terminal import Progress, Screen, display_width, print_text, share, warn
 
 
@@ -161,3 +162,12 @@ def test_fields_are_one_under_the_other(monkeypatch: pytest.MonkeyPatch) -> None
         "1          k",
         "22         -",
     ]
+
+
+@pytest.mark.parametrize(("pointer", "is_shown"), [("", False), ("/taskId", True)])
+def test_an_error_about_all_params_has_no_empty_pointer(pointer: str, is_shown: bool) -> None:
+    """Its sentence says what is missing; there is no line without anything in it."""
+    data = {"kind": "invalid_params", "sentence": "taskId is missing.", "pointer": pointer}
+    lines = render({"error": {"code": -32602, "message": "Bad.", "data": data}}, Screen(io.StringIO()))
+    assert "failed: taskId is missing. (invalid_params, code -32602)" in lines
+    assert any(line.startswith("pointer") for line in lines) == is_shown
