@@ -525,17 +525,15 @@ def test_a_first_attempt_begins_until_its_own_window_is_over(backend: Backend, s
 
 def test_what_one_transaction_did_is_seen_in_it(backend: Backend, store: AnyStore) -> None:
     """Questions and changes of many rows know of what came before them in the same commit."""
-    refused = Ending(REFUSED, 16, "no_such_captcha")
-    *_, (rows, _), pauses = store.transact(
-        [claim(), record(SIXTEEN, refused), Listing(ENDPOINT), Pauses(ENDPOINT)]
-    )
-    assert [row.outcome for row in rows] == [REFUSED]
+    refused, other = Ending(REFUSED, 16, "no_such_captcha"), task(account="b" * 32)
+    *_, pauses = store.transact([claim(), record(SIXTEEN, refused), Pauses(ENDPOINT)])
     assert [state.state for state in pauses] == [OPEN]
-    backend.clock.advance(61)
+    _, (rows, _) = store.transact([claim(task(8)), Listing(ENDPOINT)])
+    assert [row.task.task_id for row in rows] == [8, 7]
     *_, resumed = store.transact(
-        [claim(task(8)), record(SIXTEEN, refused, task(8)), Resume(ENDPOINT, None, None)]
+        [claim(other), record(SIXTEEN, refused, other), Resume(ENDPOINT, None, other.account)]
     )
-    assert [state.ends_at for state in resumed] == [backend.clock.now]
+    assert [(state.key.subject, state.ends_at) for state in resumed] == [(other.account, backend.clock.now)]
 
 
 def test_what_is_not_ours_is_lost(store: AnyStore) -> None:
@@ -599,6 +597,17 @@ def test_probe_that_says_nothing_is_released(backend: Backend, store: AnyStore, 
     one(store, operation)
     assert [state.state for state in store.read(Pauses(ENDPOINT))] == [OPEN]
     assert one(store, claim(task(9))).gate.status == "begun"
+
+
+def test_a_probe_is_released_by_its_own_report_alone(backend: Backend, store: AnyStore) -> None:
+    """An attempt that began before the pause and says nothing leaves another one's probe as it is."""
+    store.transact([claim(task(9)), claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
+    backend.clock.advance(61)
+    assert one(store, claim(task(8))).gate.status == "begun"
+    probing = store.read(Pauses(ENDPOINT))
+    assert [state.state for state in probing] == [PROBING]
+    one(store, record(NO_DNS, None, task(9)))
+    assert store.read(Pauses(ENDPOINT)) == probing
 
 
 def test_resume_makes_a_pause_due(store: AnyStore) -> None:
