@@ -378,17 +378,16 @@ def _count_instructions(bench: Bench, name: str, request: Callable[[int, int], b
     counts: dict[int, int] = {}
     for count in (few, 6 * few):
         bench.say(f"instructions of {count} {name}")
-        notes = arena.path(".callgrind")
-        under = [counter, "-q", "--tool=callgrind", f"--callgrind-out-file={notes}"]
+        told = arena.path(".callgrind")
+        under = [counter, "-q", "--tool=callgrind", f"--callgrind-out-file={told}"]
         # As many in flight as there is room for: otherwise the count depends on who wakes when.
         server = arena.bridge(url, 8, under=under, request=request)
         server.run_count(8, count)
         server.finish()
-        with open(notes, encoding="ascii", errors="replace") as file:
+        with open(told, encoding="ascii", errors="replace") as file:
             counts[count] = next(int(line.split()[1]) for line in file if line.startswith("totals:"))
     arena.close_all()
-    (few, less), (many, more) = counts.items()
-    return (more - less) / (many - few)
+    return (counts[6 * few] - counts[few]) / (5 * few)
 
 
 def measure_notes(bench: Bench) -> None:
