@@ -15,6 +15,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
+from bridge.cli.commands import REINSTALL
 from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
@@ -62,10 +63,7 @@ def check_python() -> Iterator[Check]:
     ]
     if missing or strange:
         what = ", ".join([*(f"{name} is missing" for name in missing), *strange])
-        fix = (
-            "Install anticaptcha-report-bridge again, in an environment of its own (pipx, or python -m venv)."
-        )
-        yield Check("packages", FAILED, what, fix)
+        yield Check("packages", FAILED, what, REINSTALL)
     else:
         shown = [name if (v := _version_of(name)) is None else f"{name} {v}" for name in PACKAGES]
         yield Check("packages", OK, ", ".join(shown))

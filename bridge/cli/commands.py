@@ -10,6 +10,10 @@ from typing import Final, NamedTuple
 
 PROGRAM: Final = "report-bridge"
 DEFAULT: Final = "serve"
+REINSTALL: Final = (
+    "Install anticaptcha-report-bridge again, in an environment of its own (pipx, or python -m venv)."
+)
+"""What to do about an installation that lacks something."""
 
 
 class Command(NamedTuple):

@@ -203,6 +203,8 @@ def _known_flags(parser: ArgumentParser) -> list[str]:
 
 def explain_unknown_command(word: str) -> str:
     """Return the sentence about a first word that is no command."""
+    if word.isascii() and word.lower().startswith(("report", "bridge.", "rpc.")):
+        return f"Methods are called by `{PROGRAM} call METHOD`; see `{PROGRAM} call --help`."
     if not word.isascii() or not word.replace("-", "").isalpha() or len(word) > 24:
         return f"The first word is no command; see `{PROGRAM} --help`."
     nearest = suggest(word, COMMANDS, f"; did you mean `{PROGRAM} {{}}`?")
@@ -223,6 +225,6 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see `{parser.prog} --help`."
     if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
-        return f"{PROGRAM} {name} does not take {flag}: it has no use for that setting."
+        return f"{name} does not take {flag}: it has no use for that setting."
     nearest = suggest(flag, _known_flags(parser))
     return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from bridge.cli.commands import COMMANDS, DEFAULT, GROUPS, PROGRAM, TOPICS
+from bridge.cli.commands import COMMANDS, DEFAULT, GROUPS, PROGRAM, REINSTALL, TOPICS
 from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
 
@@ -36,6 +36,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:
         # argparse has printed help; `exit` of other kinds is not used in this program.
         return _flush_stdout(exits.DONE) if not leaving.code else exits.INTERNAL
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        return _say(f"The Python package {package} is missing. {REINSTALL}", exits.CONFIG)
     except Exception as error:
         return _say(_explain_internal(error), exits.INTERNAL)
 
@@ -105,7 +108,7 @@ def overview() -> str:
         "",
         "Examples:",
         "  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox",
-        "  report-bridge --key-file ~/.config/anticaptcha.key < requests.jsonl",
+        "  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl",
         """  echo '{"jsonrpc":"2.0","id":1,"method":"bridge.info"}' | report-bridge""",
         "",
     ]

@@ -47,6 +47,15 @@ def write_config(home: Path, text: str) -> Path:
     return path
 
 
+def test_an_installation_that_lacks_a_package_says_so(clean_environment: Path, tmp_path: Path) -> None:
+    """A package that is missing is named, with what to do about it; it is no fault of the program."""
+    (tmp_path / "gevent.py").write_text("raise ModuleNotFoundError(name='gevent')\n")
+    done = run(clean_environment, environ={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.startswith(b"report-bridge: The Python package gevent is missing. Install ")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_flags_beat_environment_beats_file_beats_default(clean_environment: Path) -> None:
     """Each source counts where no better one has a say."""
     home = clean_environment

@@ -126,6 +126,8 @@ def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
         (["call", "bridge.info", "x=1"], "none"),
         (["schema", "report.param"], "report.params"),
         (["help", "error"], "errors"),
+        (["report", "--help"], "report-bridge call METHOD"),
+        (["reportIncorrectImageCaptcha", "taskId=1"], "report-bridge call METHOD"),
         (["x" * 50], "no command"),
         (["\u00e4"], "no command"),
         (["serve", "--" + "x" * 50], "not known"),
