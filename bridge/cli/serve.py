@@ -234,6 +234,7 @@ class Server:
         self._wait_for(self._is_idle, now() + self._settings.drain_s)
         undone = reporter.stop()
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
+        reporter.give_up()
         undone += self._app.methods.give_up()
         undone += self._conversation.drop_parked(never_admitted("shutting_down"))
         self._outlet.drain(now() + LAST_WRITE_S)

@@ -168,6 +168,9 @@ class Job:
         self.perhaps = row.perhaps
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
+        if self.has_begun and isinstance(self.interruption, Cancelled):
+            # It was begun in an earlier life, which nobody here knew when it was cancelled: it ends as it ends.
+            self.interruption = None
 
     # --- waiting -----------------------------------------------------------------------------
 

@@ -239,7 +239,7 @@ class Lifecycle:
                 return claimed.gate
             job.attempts = row.attempts
             if status == "known":
-                raise Settled(answers.row_ending(row), is_news=False)
+                raise self._told_elsewhere(job, row)
             if status == "refused":
                 raise Settled(answers.row_ending(row), is_news=True)
             if status == "conflict":
@@ -377,11 +377,15 @@ class Lifecycle:
         row = recorded.row
         if row is None or row.state != DONE:
             raise Lost
+        raise self._told_elsewhere(job, row)
+
+    def _told_elsewhere(self, job: Job, row: Row) -> Settled:
+        """The ending on record, which another bridge has committed or an earlier request."""
         if job.perhaps and row.outcome in (REFUSED, NOT_SENT):
             # They could not know of each other: what they were refused may be what was taken from us.
             job.durable = False
-            raise Settled(answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
-        raise Settled(answers.row_ending(row), is_news=False)
+            return Settled(answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
+        return Settled(answers.row_ending(row), is_news=False)
 
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
         """End a report whose window is over, that was cancelled, or whose process ends."""

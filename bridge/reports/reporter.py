@@ -331,8 +331,17 @@ class Reporter:
         still_open = tuple(self._jobs.values())
         for job in still_open:
             if job.is_sending:
-                job.durable = False
-                self._answer(job, answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
+                self._abandon(job)
             elif not job.is_closing:
                 job.interrupt(Draining())
         return len(still_open)
+
+    def give_up(self) -> None:
+        """Answer what is open even now, because the ledger does not tell: nobody knows what it commits."""
+        for job in tuple(self._jobs.values()):
+            self._abandon(job)
+
+    def _abandon(self, job: Job) -> None:
+        """Answer a report that is left to recovery."""
+        job.durable = False
+        self._answer(job, answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)

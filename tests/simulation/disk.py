@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _LOOK_S = 0.03
+_BRIEFLY_S = 1.0
+"""How long somebody may have the lock before that is a trouble."""
 _SWEEPS_ASKED = 10
 """In a quiet world every so manyth sweep is asked."""
 
@@ -36,6 +38,7 @@ class Disk:
         """When its last trouble ended."""
         self.holder: Process | None = None
         """Who has the lock that writing needs."""
+        self._held_since = 0.0
 
     def enter(self, process: Process, writing: bool, busy_s: float) -> None:
         """Begin a transaction.
@@ -59,6 +62,7 @@ class Disk:
             loop.sleep(_LOOK_S)
             waited_s += _LOOK_S
         self.holder = process
+        self._held_since = self.world.now
         if self.slow_s:
             loop.sleep(self.slow_s)
 
@@ -73,6 +77,14 @@ class Disk:
         """Let go of the lock."""
         if self.holder is process:
             self.holder = None
+            if self.world.now - self._held_since > _BRIEFLY_S:
+                self.well_since = self.world.now
+
+    @property
+    def is_well(self) -> bool:
+        """True if nothing is wrong with it, and nobody has had the lock for long."""
+        is_held = self.holder is not None and self.world.now - self._held_since > _BRIEFLY_S
+        return not (self.state or self.slow_s or is_held)
 
     def touch(self) -> None:
         """Show when the ledger was changed, by the clock of this world."""

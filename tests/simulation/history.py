@@ -27,7 +27,7 @@ from bridge.ledger.port import Restore, Restored, Teach
 from bridge.ledger.translation import hash_account
 from tests.simulation.callers import Request
 from tests.simulation.network import Attempt
-from tests.simulation.pausing import Pausing
+from tests.simulation.pausing import NEVER, Pausing
 from tests.simulation.plan import KEYS
 
 if TYPE_CHECKING:
@@ -55,9 +55,13 @@ class Story:
         self.doubts = 0
         """Beginnings that were committed, and told to have failed: on record until they are taken back."""
         self.begun_by: Process | None = None
+        self.beginnings: list[tuple[float, float]] = []
+        """From when to when a beginning stood in the file of which nobody else knows whether it was made."""
         self.finals: list[tuple[float, Process]] = []
         """When an ending that forbids any other attempt was committed to the file."""
         self.claims: list[tuple[float, Process]] = []
+        self.settled_at = 0.0
+        """When an ending was last committed, to a file or in memory; who asks after that begins anew."""
         self.since = 0.0
         """Since when what happens to the task concerns each other."""
         self.row: Row | None = None
@@ -138,10 +142,10 @@ class History:
                 )
 
     def _same_job(self, story: Story, earlier: Attempt) -> bool:
-        """True if nobody was answered about the task since an attempt."""
-        return not any(
-            at >= (earlier.ended_at or 0.0) for request in story.requests for at, _ in request.answers
-        ) and not any(request.cancelled_at is not None for request in story.requests)
+        """True if the report had no ending since an attempt, and nobody who asked for it was let go."""
+        return story.settled_at < (earlier.ended_at or 0.0) and not any(
+            request.cancelled_at is not None for request in story.requests
+        )
 
     def _is_forgotten(self, story: Story, process: Process) -> bool:
         """True if the bridge cannot know what was before: its memory was its ledger."""
@@ -185,7 +189,7 @@ class History:
     def _check_health(self, process: Process, at: float, member: dict[str, Any]) -> None:
         """A ledger that works again is used again."""
         disk, plan = self.world.disk, self.world.plan
-        if plan.setup["ledger"] == "file" and not disk.state and at - disk.well_since > NOTICED_S:
+        if plan.setup["ledger"] == "file" and disk.is_well and at - disk.well_since > NOTICED_S:
             self.world.break_rule(f"{process.name} is without its ledger for too long: {member}")
 
     def note_line(self, process: Process, piece: bytes) -> None:
@@ -214,7 +218,7 @@ class History:
         """A bridge has ended, or was killed."""
         for story in self.stories.values():
             if story.begun_by is process:
-                story.begun_by = None
+                self._end_beginning(story)
                 story.crashes += 1
         self.pausing.end(process)
         for attempt in process.flying.values():
@@ -246,8 +250,19 @@ class History:
                 continue
             is_dead = other.reused and other.left_at is not None and not other.got_byte
             is_older = attempt.connected_at < other.ended_at <= attempt.began_at - 0.001
-            if is_dead and is_older and other.failure in ("reset", "timeout", "cut"):
+            failed = is_dead and is_older and other.failure in ("reset", "timeout", "cut")
+            if failed and not self._was_used(attempt, other.ended_at):
                 self.world.break_rule(f"{attempt} uses a connection as old as one that failed: {other}")
+
+    def _was_used(self, attempt: Attempt, at: float) -> bool:
+        """True if a connection was at work at a moment, and has shown since that it lives."""
+        return any(
+            other.process is attempt.process
+            and other.connected_at == attempt.connected_at
+            and other.got_byte
+            and other.began_at <= at < (other.ended_at or at)
+            for other in self.world.network.attempts
+        )
 
     # --- what is committed -------------------------------------------------------------------
 
@@ -311,6 +326,7 @@ class History:
             if result.gate is not None and result.gate.status == "begun":
                 story.begun_by = process
                 if is_truth:
+                    story.beginnings.append((self.world.now, NEVER))
                     self.pausing.begin(process, story)
                 else:
                     story.is_loose = True
@@ -318,7 +334,9 @@ class History:
         if result.status == "lost":
             return
         if story.begun_by is process and is_truth:
-            story.begun_by = None
+            self._end_beginning(story)
+        if operation.ending is not None:
+            story.settled_at = self.world.now
         self.pausing.leave(story)
         if isinstance(operation, Record):
             self.pausing.learn(process, story, is_truth)
@@ -334,9 +352,14 @@ class History:
         else:
             self.open.add(story)
 
+    def _end_beginning(self, story: Story) -> None:
+        story.begun_by = None
+        if story.beginnings:
+            story.beginnings[-1] = (story.beginnings[-1][0], self.world.now)
+
     def _lose(self, story: Story, row: Row) -> None:
         self._set_row(story, row)
-        story.begun_by = None
+        self._end_beginning(story)
         self.pausing.leave(story)
 
 

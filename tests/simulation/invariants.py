@@ -121,6 +121,8 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
         made = len([a for a in story.attempts if a.began_at <= at and a.failure != "NoResources"])
         # Whose ledger falls silent tells what it last saw of another bridge's report.
         seen = story.doubts if outcome == "unknown" and data.get("replayed") else 0
+        # So does who waits for another bridge that has begun, and never says how it went.
+        seen += outcome == "unknown" and any(begin <= at <= end for begin, end in story.beginnings)
         if data["attempts"] > made + story.crashes + seen and not story.is_loose:
             world.break_rule(f"{told}, but {made} attempts were made")
         own = [
@@ -184,7 +186,11 @@ def check_windows(world: World, story: Story) -> None:
     for attempt in story.attempts:
         if attempt.left_at is None:
             continue
-        retrying = any(a.began_at < attempt.began_at and a.failure != "NoResources" for a in story.attempts)
+        before = [a for a in story.attempts if a.began_at < attempt.began_at and a.failure != "NoResources"]
+        if story.is_loose:
+            # A bridge may not have known of another one's.
+            before = [a for a in before if a.process is attempt.process]
+        retrying = bool(before)
         for request in story.requests:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:

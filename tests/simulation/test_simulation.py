@@ -25,8 +25,12 @@ REGRESSIONS = {
     616: "a beginning whose commit had happened, and was told to have failed, was counted as an attempt",
     1170: "what was owed as accepted was dropped for a report that another bridge had claimed and not begun",
     2132: "who is cancelled alone was told that the outcome is durable",
+    2317: "a refusal on record was told to the one whose own attempt was perhaps taken",
+    3031: "a cancel made a report that was begun in an earlier life not_sent",
     3038: "bridge.resume met an internal error while the ledger was full",
     3092: "bridge.resume met an internal error while the ledger was read-only",
+    3501: "after SIGTERM a report whose claim waited for a lock was never answered",
+    4456: "the same",
 }
 """Seeds that found a fault of the program, and which."""
 
