@@ -357,6 +357,8 @@ class Sweep(NamedTuple):
     endpoint: str
     accounts: frozenset[str]
     """Accounts whose key this bridge holds."""
+    ours: frozenset[Task] | None = None
+    """The reports of this bridge that it knows of; what else it owns is taken up, too. None: it knows all."""
 
 
 class Swept(NamedTuple):

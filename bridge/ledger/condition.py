@@ -14,7 +14,7 @@ from bridge.ledger.translation import View
 from bridge.ledger.trouble import LedgerTrouble
 
 MAX_RECENT: Final = 4_096
-"""Finished reports remembered in case the ledger becomes unreadable; about 4 MB."""
+"""Reports, finished or of other bridges, remembered in case the ledger becomes unreadable; about 4 MB."""
 
 
 class Condition:
@@ -98,12 +98,11 @@ class Condition:
             self.live[task] = row
             return
         self.live.pop(task, None)
-        if row.state == DONE:
-            recent = self._recent
-            recent.pop(task, None)
-            recent[task] = row
-            if len(recent) > MAX_RECENT:
-                del recent[next(iter(recent))]
+        recent = self._recent
+        recent.pop(task, None)
+        recent[task] = row
+        if len(recent) > MAX_RECENT:
+            del recent[next(iter(recent))]
 
     def follow_narrow(self, op: Narrow) -> None:
         """Remember that a window ends earlier."""
@@ -127,5 +126,5 @@ class Condition:
             return row, known.finished_at
         recent = self._recent.get(task) if known is None else None
         if recent is None or recent.finished_wall is None:
-            return None, None
+            return recent, None
         return recent, self._finished_at(recent.finished_wall)

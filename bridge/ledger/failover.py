@@ -17,6 +17,7 @@ from bridge.core.model import (
     Narrow,
     Prune,
     Recorded,
+    Sweep,
     Swept,
     Task,
 )
@@ -86,6 +87,8 @@ class Failover:
         self._fallback = Fallback(self.condition, self.outbox, require, on_bug, wall)
         # Trouble and its end.
         self._has_opened = False
+        self._may_own_more = False
+        """True after a sweep that failed, and may have been committed: nobody knows what it took over."""
         self._sick: LedgerTrouble | None = None
         self._busy_s = 0.0
         self._retry_s = self._delay_s = retry_s
@@ -356,11 +359,18 @@ class Failover:
             for place in reads:
                 results[place] = self._guard(view.read, operations[place])
         except LedgerTrouble as trouble:
+            self._may_own_more = self._may_own_more or any(type(op) is Sweep for op in operations)
             self._degrade(trouble)
+
+    def _name_ours(self, batch: Sequence[Operation]) -> list[Operation]:
+        """Let a sweep take up what is ours and nobody here knows of."""
+        asked = [task for op in batch if (task := getattr(op, "task", None)) is not None]
+        ours = frozenset([*self.condition.live, *self.outbox.held, *asked])
+        return [op._replace(ours=ours) if type(op) is Sweep else op for op in batch]
 
     def _write(self, view: View, batch: Sequence[Operation], places: list[int], results: list[Any]) -> None:
         try:
-            answers = view.transact(batch)
+            answers = view.transact(self._name_ours(batch) if self._may_own_more else batch)
         except LedgerTrouble:
             raise
         except Exception as error:
@@ -380,6 +390,7 @@ class Failover:
                 if answer.row is not None:
                     self.condition.follow(answer.row)
             elif kind is Swept:
+                self._may_own_more = False
                 for row in answer.adopted:
                     self.condition.follow(row)
             elif type(op) is Narrow:

@@ -217,13 +217,15 @@ class PostgresBatch(UnitOfWork):
         values = [str(self.account_id(task)).encode(), repr(asked_at).encode(), told.encode()]
         self._ask(_Q["save_figures"], values)
 
-    def left(self) -> Sequence[Entry]:
+    def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
         owners = [
             (sql.certain(owner), is_free == b"t")
-            for owner, is_free in self._ask(_Q["find_owners"], [self._me])
+            for owner, is_free in self._ask(_Q["find_owners"], [b"" if own else self._me])
         ]
-        dead = [owner for owner, is_free in owners if not self._judge(owner, is_free)]
+        dead = [
+            owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
+        ]
         rows = self._ask(_Q["take_left"], [sql.array(dead)]) if dead else []
         entries = []
         for row in rows:

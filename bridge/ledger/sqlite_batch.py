@@ -238,10 +238,11 @@ class SqliteBatch(UnitOfWork):
         """Store them."""
         self._execute(_SAVE_FIGURES, (self.account_id(task), asked_at, told))
 
-    def left(self) -> Sequence[Entry]:
+    def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
-        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (self.instance,)).fetchall()]
-        dead = [owner for owner in self._listed if not self.is_alive(owner)]
+        but = "" if own else self.instance
+        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (but,)).fetchall()]
+        dead = [owner for owner in self._listed if owner == self.instance or not self.is_alive(owner)]
         found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
         return [self.enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
 

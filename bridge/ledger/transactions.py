@@ -325,8 +325,10 @@ def sweep(work: UnitOfWork, op: Sweep) -> Swept:
     adopted: list[Row] = []
     settled: list[Row] = []
     work.flush()
-    for entry in work.left():
+    for entry in work.left(own=op.ours is not None):
         row = entry.row
+        if op.ours is not None and row.owner == work.instance and row.task in op.ours:
+            continue
         if row.task.endpoint == op.endpoint and row.task.account in op.accounts:
             adopt(work, entry)
             adopted.append(entry.row)

@@ -131,7 +131,8 @@ def translate(value: Any, name: Name, shift_s: float) -> Any:
     if kind is PauseState:
         return _translate_pause(value, name, shift_s)
     if kind is Sweep:
-        return value._replace(accounts=frozenset(map(name, value.accounts)))
+        ours = None if value.ours is None else frozenset(translate(tuple(value.ours), name, shift_s))
+        return value._replace(accounts=frozenset(map(name, value.accounts)), ours=ours)
     if kind is Resume or kind is Tallies:
         return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):

@@ -126,8 +126,12 @@ class UnitOfWork(ABC):
         """The number of a new report."""
 
     @abstractmethod
-    def left(self) -> Sequence[Entry]:
-        """The reports of dead instances, taken so that nobody else takes them; they are in `entries` too."""
+    def left(self, own: bool) -> Sequence[Entry]:
+        """The reports of dead instances, taken so that nobody else takes them; they are in `entries` too.
+
+        Args:
+            own: those of this instance, too.
+        """
 
     @abstractmethod
     def end_sweep(self) -> None:

@@ -169,7 +169,7 @@ class Job:
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
         if self.has_begun and isinstance(self.interruption, Cancelled):
-            # It was begun in an earlier life, which nobody here knew when it was cancelled: it ends as it ends.
+            # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 
     # --- waiting -----------------------------------------------------------------------------

@@ -928,6 +928,18 @@ def test_late_owner_is_fenced_off(shared: Backend) -> None:
     assert one(second, record(GOOD, TAKEN)).status == "ok"
 
 
+def test_what_is_ours_and_nobody_knows_of_is_taken_up(shared: Backend) -> None:
+    """A sweep that is told what its bridge knows takes up the rest of its own reports, of no other's."""
+    first, second = shared.open(), shared.open()
+    first.transact([claim(), claim(task(8))])
+    one(second, claim(task(9)))
+    everybody = frozenset({ACCOUNT})
+    assert one(first, Sweep(ENDPOINT, everybody)) == ((), ())
+    (adopted,) = one(first, Sweep(ENDPOINT, everybody, frozenset({task(8)}))).adopted
+    assert (adopted.task, adopted.owner) == (task(), first.instance)
+    assert one(first, Sweep(ENDPOINT, everybody, frozenset({task(), task(8)}))) == ((), ())
+
+
 def test_probe_of_the_dead_is_released(shared: Backend) -> None:
     """A pause probed by a dead instance is due again, for any report and at once."""
     first, second = shared.open(), shared.open()

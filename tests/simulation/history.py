@@ -151,7 +151,7 @@ class History:
         """True if the bridge cannot know what was before: its memory was its ledger."""
         if self.world.plan.setup["ledger"] == "file":
             return False
-        return not any(attempt.process is process for attempt in story.attempts[:-1])
+        return not any(a.process is process and a.failure != "NoResources" for a in story.attempts[:-1])
 
     def note_answer(self, process: Process, piece: bytes, put_at: float) -> None:
         """A client reads what a bridge wrote a while ago."""

@@ -195,9 +195,12 @@ def check_windows(world: World, story: Story) -> None:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:
                 continue
-            if world.plan.setup["queue"] < 100 and request.process is not attempt.process:
+            is_crowded = world.plan.setup["queue"] < 100
+            first = next((r for r in story.requests if r.process is attempt.process), None)
+            if is_crowded and request is not first:
+                # It may not have been admitted yet.
                 continue
-            if request.process is not attempt.process or world.plan.setup["queue"] < 100:
+            if request.process is not attempt.process or is_crowded:
                 # It must have been heard of: not by another bridge alone, and not behind a full queue.
                 if story.is_loose or world.plan.setup["ledger"] == "memory":
                     continue
@@ -288,8 +291,9 @@ def _delays(world: World, begin: float, end: float, process: Process) -> float:
         since, lasts_s = fault.at, fault.more.get("lasts_s", 0.0)
         if fault.kind == "disk" and since < end and since + lasts_s + fault.more["slow_s"] > begin:
             held += 12.0 + 3 * fault.more["slow_s"]
-        if fault.kind == "suspend" and since < end and since + lasts_s > begin:
-            held += 12.0 + lasts_s
+    # Who is suspended may have the lock of the ledger.
+    asleep = [span for other in world.processes for span in other.suspended]
+    held += sum(12.0 + until - since for since, until in asleep if since < end and until > begin)
     for act in world.plan.acts:
         if (
             act.kind == "unread"

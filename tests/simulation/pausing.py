@@ -29,6 +29,8 @@ class Pause:
         self.rule = rule
         self.ends_at = ends_at
         self.probe: Story | None = None
+        self.prober: Process | None = None
+        """Who began it."""
 
 
 # rule -> (seconds at first, what it is about)
@@ -90,8 +92,8 @@ class Pausing:
             for story in [story for story, owner in flight.items() if owner is process]:
                 del flight[story]
         for pause in self._pauses.values():
-            if pause.probe is not None and any(a.process is process for a in pause.probe.attempts[-1:]):
-                pause.probe = None
+            if pause.prober is process:
+                pause.probe = pause.prober = None
 
     def boot(self) -> None:
         """By the clock of another boot a pause may end otherwise."""
@@ -150,7 +152,7 @@ class Pausing:
                     f"{story} begins in {process.name} beside {pause.probe}, which probes {rule}"
                 )
             else:
-                pause.probe = story
+                pause.probe, pause.prober = story, process
 
     def learn(self, process: Process, story: Story, is_truth: bool) -> None:
         """The end of an attempt is committed: what it teaches about pauses and the key."""

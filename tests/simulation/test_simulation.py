@@ -31,6 +31,7 @@ REGRESSIONS = {
     3092: "bridge.resume met an internal error while the ledger was read-only",
     3501: "after SIGTERM a report whose claim waited for a lock was never answered",
     4456: "the same",
+    5125: "a report taken over in a sweep whose commit was told to have failed was left for ever",
 }
 """Seeds that found a fault of the program, and which."""
 

@@ -588,6 +588,19 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
     assert scene.failover.tend() is None
 
 
+def test_after_a_sweep_that_may_have_been_committed_it_looks_for_its_own() -> None:
+    """The next sweep that works takes up what is ours and unknown; those after it do not look."""
+    scene = Scene()
+    known = scene.do(claim(1)).row.task
+    scene.fail("unreadable")
+    scene.do(Sweep(ENDPOINT, frozenset()))
+    scene.heal()
+    scene.failover.run([Sweep(ENDPOINT, frozenset()), claim(2)])
+    scene.do(Sweep(ENDPOINT, frozenset()))
+    sweeps = [op.ours for commit in scene.store.commits for op in commit if isinstance(op, Sweep)]
+    assert sweeps[-2:] == [frozenset({known, known._replace(task_id=2)}), None]
+
+
 # --- files that come and go ----------------------------------------------------------------------
 
 
