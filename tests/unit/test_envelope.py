@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.strict_json import NotAcceptable, Number, dump, parse
@@ -159,11 +159,13 @@ def test_number_ids_are_one_id_exactly_if_they_are_one_number(one: str, other: s
         assert (hash(keys[0]) == hash(keys[1])) or keys[0] != keys[1]
 
 
-@given(tokens, st.integers(1, 30))
+wholes = st.from_regex(r"\A-?[1-9][0-9]{0,20}([eE][+-]?[0-9]{1,3})?\Z")
+
+
+@given(wholes, st.integers(1, 30))
 def test_shifting_point_and_exponent_keeps_the_id(token: str, zeros: int) -> None:
     """A number written with more zeros and a smaller exponent is the same id."""
     mantissa, _, exponent = token.lower().partition("e")
-    assume("." not in mantissa and mantissa.lstrip("-") != "0")
     other = f"{mantissa}{'0' * zeros}.{'0' * zeros}e{int(exponent or 0) - zeros}"
     assert id_key(Number(token)) == id_key(parse(other.encode(), 1)) == id_key(parse(token.encode(), 1))
 
