@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
-from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
+from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine, TimedOut
 from bridge.reports import window as windows
@@ -102,6 +102,7 @@ class Job:
         "key",
         "last",
         "last_status",
+        "made",
         "method",
         "perhaps",
         "requesters",
@@ -131,6 +132,8 @@ class Job:
         self.requesters: list[Requester] = []
         self.attempts = 0
         """Attempts that were made in the task's life."""
+        self.made = 0
+        """Those that this job has made."""
         self.sends = 0
         self.perhaps = False
         self.last: Verdict | None = None
@@ -160,12 +163,21 @@ class Job:
         """True once an attempt was made, in this life or an earlier one, or is being made."""
         return self.attempts > 0
 
+    @property
+    def is_spent(self) -> bool:
+        """True if nothing more may be sent for the task, whatever a ledger says that does not know of all."""
+        return self.attempts >= MAX_ATTEMPTS or self.sends >= MAX_SENDS
+
     def adopt(self, row: Row) -> None:
-        """Take over what the ledger knows; a beginning is counted when the attempt is made."""
+        """Take over what the ledger knows; a beginning is counted when the attempt is made.
+
+        What this job knows better stays: it may have sent while the ledger was silent, and then have lost the
+        report to another bridge.
+        """
         self.is_begun = row.state == "sending"
-        self.attempts = row.attempts - self.is_begun
-        self.sends = row.sends
-        self.perhaps = row.perhaps
+        self.attempts = max(row.attempts - self.is_begun, self.made)
+        self.sends = max(row.sends, self.sends)
+        self.perhaps = row.perhaps or self.perhaps
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
         if self.has_begun and isinstance(self.interruption, Cancelled):

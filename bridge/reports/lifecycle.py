@@ -180,7 +180,7 @@ class Lifecycle:
                 if gate is None:
                     self._slots.take(job)
                     gate = self._begin(job)
-                if gate.status == "begun":
+                if gate.status == "begun" and not job.is_spent:
                     ending, again_at = self._attempt(job)
                     if ending is not None:
                         return ending
@@ -300,6 +300,7 @@ class Lifecycle:
         if self._engine.now() - committed_at > STALE_S:
             return self._withdraw(job, None), None
         job.attempts += 1
+        job.made += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
         boot = self._engine.now()
@@ -314,6 +315,7 @@ class Lifecycle:
             )
         except NoResources:
             job.attempts -= 1
+            job.made -= 1
             job.is_begun = True
             return self._withdraw(job, None), now + SCARCE_S
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, UNKNOWN, Ending, Verdict
+from bridge.core.model import REFUSED, UNKNOWN, Ending, Verdict
 from bridge.reports import window as windows
 from bridge.reports.answers import local_ending
 from bridge.reports.job import Job
@@ -17,7 +17,7 @@ def next_attempt_at(job: Job, verdict: Verdict, now: float, chance: float) -> fl
         now: The end of the attempt, on the timeline.
         chance: A random number from 0 to 1, for the jitter.
     """
-    if verdict.next == "done" or job.attempts >= MAX_ATTEMPTS or job.sends >= MAX_SENDS:
+    if verdict.next == "done" or job.is_spent:
         return None
     at = now + windows.backoff_s(job.attempts, chance)
     if verdict.retry_after_s is not None:

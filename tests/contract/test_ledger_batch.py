@@ -24,6 +24,7 @@ from bridge.core.model import (
     Sweep,
     Window,
 )
+from bridge.ledger.port import Forget
 from bridge.ledger.sqlite import SqliteStore
 from tests.contract.test_ledger_store import (
     ACCOUNT,
@@ -113,6 +114,20 @@ def test_a_report_that_was_not_sent_may_begin_anew_in_its_batch(store: AnyStore)
     assert (settled.status, again.status, again.gate.status) == ("ok", "again", "begun")
     row = one(store, Look(task()))
     assert (row.state, row.outcome) == ("sending", None)
+
+
+def test_a_report_that_is_dropped_is_new_to_the_rest_of_its_batch_and_later() -> None:
+    """Of a report that another store has nothing is left, whatever the batch did to it before."""
+    memory = Backend("memory", None)
+    store = memory.open()
+    seq = store.transact([claim(), claim(task(8)), Forget(task(9))])[0].row.seq
+    narrowed = Narrow(task(), Window(4_050.0, None))
+    assert store.transact([narrowed, Forget(task()), Look(task()), Look(task(8))])[2] is None
+    assert store.events(seq) == ()
+    assert one(store, Look(task(8))).state == "sending"
+    assert one(store, claim()).status == "new"
+    assert store.transact([Forget(task()), claim(), Look(task())])[1].status == "new"
+    memory.close()
 
 
 @pytest.mark.parametrize("ending", [TAKEN, None], ids=["final", "deferred"])

@@ -296,6 +296,48 @@ def names(store: Store, seq: int) -> list[str]:
 # --- claim -----------------------------------------------------------------------------------
 
 
+def test_bridges_number_their_reports_apart(shared: Backend) -> None:
+    """What another bridge has claimed meanwhile has a number of its own."""
+    first, second = shared.open(), shared.open()
+    claimed = [one(store, claim(task(n))) for n, store in enumerate((first, second, first, second), 1)]
+    assert [answer.status for answer in claimed] == ["new"] * 4
+    assert len({answer.row.seq for answer in claimed}) == 4
+
+
+def test_tasks_asked_for_together_are_told_apart(shared: Backend) -> None:
+    """Each gets the newest report of its own account, as a bridge sees them that remembers nothing."""
+    first, other = shared.open(), "b" * 32
+    soon = Window(shared.clock.now + GUARD_S + 60.0, None)
+    first.transact([claim(task(1)), record(GOOD, TAKEN, task(1)), claim(task(2)), claim(task(4, other))])
+    shared.clock.advance(GUARD_S + 1)
+    first.transact([claim(task(1), window=soon), claim(task(5, other), window=soon)])
+    asked = [task(1), task(2), task(3), task(1, other), task(4, other), task(5, other)]
+    rows = shared.open().transact([Look(which) for which in asked])
+    assert [row and (row.task, row.state, row.seq) for row in rows] == [
+        (task(1), SENDING, 4),
+        (task(2), SENDING, 2),
+        None,
+        None,
+        (task(4, other), SENDING, 3),
+        (task(5, other), SENDING, 5),
+    ]
+
+
+def test_a_second_claim_is_written_whole(shared: Backend) -> None:
+    """Method, window and what was told of the task are those of the newest claim, for other bridges too."""
+    first = shared.open()
+    cancelled = Ending(NOT_SENT, -32800, "request_cancelled")
+    first.transact([claim(window=WINDOW, begin=False), Settle(task(), cancelled)])
+    told = Facts(3_990.5, "ImageToTextTask", "en", 9.5)
+    one(first, claim(method="reportIncorrectRecaptcha", window=Window(4_040.0, 4_001.0), facts=told))
+    row = one(shared.open(), Look(task()))
+    assert (row.method, row.window, row.facts) == (
+        "reportIncorrectRecaptcha",
+        Window(4_040.0, 4_001.0),
+        told,
+    )
+
+
 def test_first_claim_begins_in_the_same_commit(store: AnyStore) -> None:
     """A new task is ours, its first attempt has begun, and both are in its story."""
     facts = Facts(3_990.5, "ImageToTextTask", "en", 9.5)
@@ -701,6 +743,19 @@ def test_prune_deletes_what_is_old_and_done(backend: Backend, store: AnyStore) -
     assert rows == (guarding, live)
     assert store.events(1) == ()
     assert names(store, live.seq) == ["claimed", "begun"]
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite"], indirect=True)
+def test_prune_keeps_what_guards_its_task_by_either_clock(backend: Backend, store: AnyStore) -> None:
+    """A day must have passed by both clocks of the machine; a server has one for all."""
+    store.transact([claim(), record(GOOD, TAKEN)])
+    later = GUARD_S + 9.0
+    backend.clock.wall += later
+    assert one(store, Prune(backend.clock.wall)) == 0
+    backend.clock.boot, backend.clock.wall = backend.clock.boot + later, backend.clock.wall - later
+    assert one(store, Prune(backend.clock.wall + later)) == 0
+    backend.clock.wall += later
+    assert one(store, Prune(backend.clock.wall)) == 1
 
 
 def test_health_and_check(store: AnyStore) -> None:

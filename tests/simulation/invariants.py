@@ -222,7 +222,7 @@ def window_end(world: World, request: Request, at: float, retrying: bool) -> flo
         return None
     for _, answer in request.answers:
         code = answer.get("error", {}).get("code")
-        if code in (-32011, -32012, -32013, -32020, -32031, -32032, -32602, -32603):
+        if code in (-32800, -32011, -32012, -32013, -32020, -32031, -32032, -32602, -32603):
             return None
     backward = sum(
         max(0.0, -forward) for boot, forward in world.history.boots if request.read_at < boot <= at
