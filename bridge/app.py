@@ -224,7 +224,7 @@ class App:
             self._metrics_file.close()
         if self._figures is not None:
             self._figures.is_stopped = True
-        self.advisor.flush()
+        self.advisor.finish()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:
             self._client.close()

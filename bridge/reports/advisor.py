@@ -20,7 +20,11 @@ from bridge.reports.observer import Emit
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
 REFRESH_S: Final = 0.25
-"""How long after the end of a report an account is looked at again, at the earliest."""
+"""How long after the end of a report an account is looked at again if no other report begins."""
+LOOKS: Final = 20
+"""So often an account is looked at when a report begins, so that its answer tells what has changed."""
+LOOKS_A_S: Final = 20.0
+"""How often in a second from then on: it takes less than a hundredth of a processor."""
 OLD_S: Final = 60.0
 """An account that was not looked at for so long is looked at before its report is answered."""
 MOST_AT_ONCE: Final = 8
@@ -78,6 +82,7 @@ class Advisor:
         self._has_committed = False
         self._stale: dict[str, None] = {}
         self._is_due = False
+        self._looks, self._looked_at = float(LOOKS), engine.now()
         self._read_at: dict[str, float] = {}
         self._known: dict[str, tuple[Advice, ...]] = {}
         self._told_at: dict[tuple[str, str, str], float] = {}
@@ -122,9 +127,23 @@ class Advisor:
     # --- advice ------------------------------------------------------------------------------
 
     def expect(self, account: str) -> None:
-        """A report of an account begins: its answer may have to tell something."""
-        if self._engine.now() - self._read_at.get(account, -OLD_S) >= OLD_S:
+        """A report of an account begins: its answer may have to tell something.
+
+        What is read here comes back before the answer, since the ledger keeps the order.
+        """
+        now = self._engine.now()
+        is_old = now - self._read_at.get(account, -OLD_S) >= OLD_S
+        if is_old or (account in self._stale and self._may_look(now)):
+            self._stale.pop(account, None)
             self._read(account)
+
+    def _may_look(self, now: float) -> bool:
+        self._looks = min(LOOKS, self._looks + (now - self._looked_at) * LOOKS_A_S)
+        self._looked_at = now
+        if self._looks < 1.0:
+            return False
+        self._looks -= 1.0
+        return True
 
     def touch(self, account: str) -> None:
         """A report of an account has ended."""
@@ -132,6 +151,13 @@ class Advisor:
         if not self._is_due:
             self._is_due = True
             self._engine.call_at(self._engine.now() + REFRESH_S, self._refresh)
+
+    def finish(self) -> None:
+        """Commit the last notes, and look at what has changed: at the end it is told as events still."""
+        self.flush()
+        for account in self._stale:
+            self._read(account)
+        self._stale.clear()
 
     def _refresh(self) -> None:
         self._is_due = False

@@ -30,10 +30,11 @@ def bridge(world: World) -> Bridge:
     return Bridge(world)
 
 
-def report(bridge: Bridge, method: str = TOKEN, wait_s: float = 1.0) -> list[str]:
+def report(bridge: Bridge, method: str = TOKEN, wait_s: float = 1.0, age_s: float | None = None) -> list[str]:
     """Report a fresh task; the kinds of what its answer warns of."""
     number = next(_ids)
-    bridge.report(number, method, name=number)
+    completed_at = None if age_s is None else bridge.engine.wall() - age_s
+    bridge.report(number, method, name=number, completed_at=completed_at)
     bridge.world.run(wait_s)
     answer = bridge.answers[-1][2]
     told = (answer.result or answer.data).get("warnings", ())
@@ -51,6 +52,26 @@ def test_advice_is_told_once_an_hour(bridge: Bridge) -> None:
     bridge.world.run(60.0)
     assert [report(bridge), report(bridge)] == [["rate_high"], []]
     assert [fields["kind"] for name, fields in bridge.events if name == "advice"] == ["rate_high"] * 2
+
+
+def test_what_changes_is_told_by_the_next_answer_however_quickly_it_comes(bridge: Bridge) -> None:
+    """A caller who asks again at once hears of what its last report has brought about."""
+    kinds: list[str] = []
+    asked = 0
+    while not kinds and asked < 20:
+        kinds = report(bridge, wait_s=0.002, age_s=70.0)
+        asked += 1
+    assert (kinds, asked) == (["often_late"], 6)
+
+
+def test_what_changes_last_of_all_is_an_event_still(bridge: Bridge) -> None:
+    """At the end of input what nobody has been told of is logged."""
+    for _ in range(5):
+        report(bridge, wait_s=0.002, age_s=70.0)
+    assert [name for name, _ in bridge.events if name == "advice"] == []
+    bridge.service._advisor.finish()
+    bridge.world.run(0.01)
+    assert [fields["kind"] for name, fields in bridge.events if name == "advice"] == ["often_late"]
 
 
 def test_that_tasks_are_unknown_is_told_once_a_day(bridge: Bridge) -> None:
