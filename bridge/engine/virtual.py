@@ -20,6 +20,9 @@ from greenlet import getcurrent, greenlet
 MOST_AT_ONCE: Final = 100_000
 """Calls in one moment after which it is certain that it never ends."""
 
+LEAST_S: Final = 1e-6
+"""The shortest wait."""
+
 
 class StandsStill(RuntimeError):
     """Something calls itself again and again in one moment."""
@@ -194,7 +197,8 @@ class VirtualQueue:
             wait = self._waits
             self._taker = getcurrent()
             if timeout is not None:
-                self._loop.time.call_in(timeout, lambda: self._wake(wait), self._loop)
+                # Clocks count from other beginnings: a rounding error of one would be no time in another.
+                self._loop.time.call_in(max(timeout, LEAST_S), lambda: self._wake(wait), self._loop)
             self._loop.switch()
         if not self._items:
             self._loop.time.count_call()
