@@ -232,7 +232,7 @@ class Server:
 
         now, reporter = self._engine.now, self._app.reporter
         self._wait_for(self._is_idle, now() + self._settings.drain_s)
-        undone = reporter.stop()
+        undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
         reporter.give_up()
         undone += self._app.methods.give_up()

@@ -67,7 +67,8 @@ def claim(work: UnitOfWork, op: Claim) -> Claimed:
             return _claim_again(work, op, entry)
         return Claimed("known" if row.method == op.method else "conflict", row, durable=work.durable)
     if row.method != op.method or op.refusal is not None:
-        return Claimed("conflict", row, durable=work.durable)
+        _narrow(work, entry, op.window)
+        return Claimed("conflict", entry.row, durable=work.durable)
     if row.owner is None or work.is_alive(row.owner):
         _narrow(work, entry, op.window, op.facts)
         return Claimed("elsewhere", entry.row, durable=work.durable)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import floor
 from time import gmtime, strftime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bridge.core.errors import wire_row
 from bridge.core.model import ACCEPTED, MAX_ATTEMPTS, NOT_SENT, UNKNOWN, Ending, PauseState, Row
+
+
+ROUNDING_S: Final = 1e-6
+"""More than a time of today is off as a number of seconds, so that a whole millisecond stays one."""
 
 
 class Answer(NamedTuple):
@@ -104,6 +109,6 @@ def show_pause(state: PauseState, scope: str, show: Callable[[float], str]) -> d
 
 
 def rfc3339(wall: float) -> str:
-    """UNIX seconds as RFC 3339 in UTC with milliseconds."""
-    whole, part = divmod(round(wall * 1000), 1000)
+    """UNIX seconds as RFC 3339 in UTC with the milliseconds that have passed."""
+    whole, part = divmod(floor((wall + ROUNDING_S) * 1000), 1000)
     return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{part:03d}Z"

@@ -142,6 +142,8 @@ class Lifecycle:
         self._flight = SingleFlight(engine)
         self.is_stopped = False
         """True once nothing is tried again, because the process ends."""
+        self.leaves_all = False
+        """True if then nobody can be answered: what was never begun is left to recovery, too."""
 
     def ask_again(self) -> None:
         """Let all that wait for another report's attempt ask again: a pause may have changed."""
@@ -247,6 +249,7 @@ class Lifecycle:
                 self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
                 if is_ours:
                     self._orphaned(row)
+                job.durable = job.durable and row.outcome is not None
                 raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
             job.window = row.window.narrowed_by(job.window)
             self._watch(job)
@@ -399,7 +402,7 @@ class Lifecycle:
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
         """End a report whose window is over, that was cancelled, or whose process ends."""
         unknown = answers.local_ending("outcome_unknown", UNKNOWN)
-        if job.is_theirs or (isinstance(interruption, Draining) and job.has_begun):
+        if job.is_theirs or (isinstance(interruption, Draining) and (job.has_begun or self.leaves_all)):
             if job.is_begun:
                 with suppress(Lost):
                     self._withdraw(job, None)

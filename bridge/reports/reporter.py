@@ -96,6 +96,7 @@ class Reporter:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
             self._start(self._make_job(task, report.method, report.key, window, facts), [requester], refusal)
         elif job.method != report.method or refusal is not None:
+            self._narrow(job, window)
             self._engine.spawn(self._refuse_beside, job, report, requester, refusal)
         else:
             self._join(job, requester, window)
@@ -114,6 +115,10 @@ class Reporter:
     def _join(self, job: Job, requester: Requester, window: Window) -> None:
         requester.is_joined = True
         self._seat(job, requester)
+        self._narrow(job, window)
+
+    def _narrow(self, job: Job, window: Window) -> None:
+        """The earliest window end that is known of a task holds, whoever told it."""
         if job.narrow(window):
             self._ledger.post(Narrow(job.task, job.window))
 
@@ -322,13 +327,17 @@ class Reporter:
         """Make a key known, so that open reports of its account can be resumed."""
         self._recovery.keys.setdefault(self._ledger.account(key.reveal()), key)
 
-    def stop(self) -> int:
+    def stop(self, can_answer: bool = True) -> int:
         """Give up what is still open: never begun ends not_sent, begun is left to recovery.
+
+        Args:
+            can_answer: False if nobody can be told; then all is left to recovery.
 
         Returns:
             The number of reports that were open.
         """
         self._lifecycle.is_stopped = self._recovery.is_stopped = True
+        self._lifecycle.leaves_all = not can_answer
         still_open = tuple(self._jobs.values())
         for job in still_open:
             if job.is_sending:

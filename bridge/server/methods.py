@@ -19,7 +19,7 @@ from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import rfc3339
+from bridge.reports.answers import ROUNDING_S, rfc3339
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import methods as report_methods
@@ -318,11 +318,12 @@ class Methods:
 
     def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.listReports.params", params)
-        cursor = given.get("cursor")
+        cursor, since = given.get("cursor"), given.get("since")
         found = self._ledger.call(
             Listing(
                 self._endpoint,
-                since_wall=given.get("since"),
+                # A time that was shown includes what was recorded in its millisecond.
+                since_wall=None if since is None else since - ROUNDING_S,
                 outcome=given.get("outcome"),
                 method=given.get("method"),
                 limit=given.get("limit", 100),

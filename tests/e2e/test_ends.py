@@ -330,6 +330,25 @@ def test_stdout_gone_is_exit_code_74(talk: Start, simulator: Simulator) -> None:
     assert after.call("bridge.getReport", {"taskId": 1})["result"]["outcome"] == "accepted"
 
 
+def test_what_nobody_can_be_told_of_is_left_to_the_next_bridge(talk: Start, simulator: Simulator) -> None:
+    """A report that waits when its reader is gone and the signal comes is sent by who comes next."""
+    simulator.add_fault("latency", seconds=5.0, count=1)
+    source, sink = os.pipe()
+    words = ("--url", simulator.base_url, "--concurrency", "1", "--drain", "0.2")
+    bridge = talk(*words, stdout=sink, environ=WITH_KEY)
+    os.close(sink)
+    bridge.send(IMAGE, {"taskId": 1})
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    bridge.send(IMAGE, {"taskId": 2})
+    os.close(source)
+    bridge.send("bridge.info")
+    bridge.read_error("stdout_gone")
+    bridge.signal(signal.SIGTERM)
+    assert bridge.wait().code == 74
+    after = talk("--url", simulator.base_url, environ=WITH_KEY)
+    wait_for(lambda: after.call("bridge.getReport", {"taskId": 2})["result"]["outcome"] == "accepted")
+
+
 def test_stdout_gone_while_much_waits_to_be_written(talk: Start) -> None:
     """A reader that goes away with a full pipe ends the bridge, too."""
     source, sink = os.pipe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from bridge.simulator import Simulator
@@ -390,6 +391,8 @@ def test_records_are_found_and_listed_page_by_page(talk: Start, simulator: Simul
     assert ids(outcome="refused", method=RECAPTCHA) == []
     assert len(ids(since=before - 1)) == 9
     assert ids(since=time.time() + 5) == []
+    for report in bridge.call("bridge.listReports")["result"]["reports"]:
+        assert report["taskId"] in ids(since=datetime.fromisoformat(report["recordedAt"]).timestamp())
     assert ids(limit=1) == [78]
     for bad in ({"limit": 0}, {"limit": 1001}, {"outcome": "fine"}, {"method": "x"}, {"cursor": "junk"},
                 {"since": "now"}, {"cursor": "9" * 400}, {"cursor": "-1"}, {"cursor": ""}):  # fmt: skip

@@ -691,6 +691,28 @@ def test_retryable_says_whether_an_attempt_could_start(
         assert (data["code"], data["retryable"]) == (-32001, retryable)
 
 
+@pytest.mark.parametrize("method", [IMAGE, RECAPTCHA])
+def test_a_window_that_a_refused_request_knows_holds_for_later_ones(bridge: Bridge, method: str) -> None:
+    """Who is refused beside a report in flight may know the task's age; nothing is sent after that."""
+    bridge.world.upstream.fates = answered(http(429, retry_after="300"))
+    bridge.report(1)
+    bridge.world.run(0.01)
+    beside = error(bridge.ask(1, method, completed_at=bridge.engine.wall() - 100))
+    bridge.world.run(1.0)
+    assert (beside["code"], beside["outcome"]) == (-32011, None)
+    assert error(bridge.ask(1))["code"] == -32010
+    assert len(bridge.world.upstream.attempts) == 1
+
+
+def test_beside_a_report_of_another_bridge_nothing_is_called_durable(world: World, tmp_path: Path) -> None:
+    """What has no outcome yet has none that is committed."""
+    first, second = Bridge(world, str(tmp_path / "ledger")), Bridge(world, str(tmp_path / "ledger"))
+    first.report(1)
+    world.run(0.01)
+    data = error(second.ask(1, RECAPTCHA))
+    assert (data["code"], data["outcome"], data["durable"]) == (-32011, None, False)
+
+
 @pytest.mark.parametrize(
     "fate", [http(429, retry_after="120"), Exchange("certificate", False, elapsed_s=0.1)], ids=["429", "tls"]
 )
