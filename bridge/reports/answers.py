@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from bridge.core.errors import wire_row
 from bridge.core.model import ACCEPTED, MAX_ATTEMPTS, NOT_SENT, UNKNOWN, Ending, PauseState, Row
 
-
 ROUNDING_S: Final = 1e-6
 """More than a time of today is off as a number of seconds, so that a whole millisecond stays one."""
 
