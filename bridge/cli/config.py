@@ -7,6 +7,7 @@ import os
 
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.events import render_sentence
+from bridge.core.text import hide_keys
 from bridge.settings import describe, load
 
 HELP = "Print every setting with the value it would have and its origin. Secrets are masked."
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print and return 0; a configuration that cannot be used ends as it does for the service."""
     settings = load(args.given, os.environ)
-    rows = describe(settings)
+    rows = [(name, _hide(name, value), origin) for name, value, origin in describe(settings)]
     if args.json:
         values = {name: {"value": value, "origin": origin} for name, value, origin in rows}
         notices = [{"event": name, **fields} for name, fields in settings.notices]
@@ -38,6 +39,12 @@ def run(args: argparse.Namespace) -> int:
         lines += screen.wrap(f"warning: {render_sentence(event, fields)}")
     print_lines(lines)
     return 0
+
+
+def _hide(name: str, value: object) -> object:
+    """What is no file may be the key itself, given in the place of one."""
+    is_strange = name == "key_file" and isinstance(value, str) and not os.path.exists(value)
+    return hide_keys(str(value)) if is_strange else value
 
 
 def _show(value: object) -> str:

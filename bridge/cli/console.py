@@ -14,6 +14,7 @@ import termios
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from io import StringIO
 from itertools import count
 from typing import Any, Final
 
@@ -47,7 +48,9 @@ class Console:
         self, source: int, sink: int, folder: str | None, scrubber: Scrubber, is_raw: bool = False
     ) -> None:
         os.dup2(source, 0)
-        if os.isatty(sink):
+        self._elsewhere = None if os.isatty(sink) else StringIO()
+        """What the answers go to if that is no terminal: nothing that could show a colour."""
+        if self._elsewhere is None:
             os.dup2(sink, 1)
         self._history_path = None if folder is None else os.path.join(folder, "typed-lines")
         self._scrubber = scrubber
@@ -87,7 +90,7 @@ class Console:
         response = json.loads(payload)
         lines: list[str] = []
         for one in response if isinstance(response, list) else [response]:
-            lines += call.render(one, Screen())
+            lines += call.render(one, Screen(self._elsewhere))
         return "\n".join(lines).encode(sys.stdout.encoding, "backslashreplace")
 
     # --- in the thread ---------------------------------------------------------------------------

@@ -641,7 +641,7 @@ type ReportErrorData struct {
 	// Source: the upstream.
 	ErrorDescription *string `json:"errorDescription,omitempty"`
 
-	// HTTP status of the last answer that was no verdict. Source: the upstream.
+	// HTTP status of the last answer, if it was no verdict or not 2xx. Source: the upstream.
 	HTTPStatus int64 `json:"httpStatus,omitempty"`
 
 	// With outcome `unknown`: what probably happened. Source: the bridge.

@@ -235,6 +235,18 @@ def test_answers_may_go_into_a_file(terminal: Callable[..., Terminal], tmp_path:
     assert json.loads((tmp_path / "out").read_bytes())["result"]["protocol"] == 1
 
 
+def test_what_goes_into_a_file_has_no_colours(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    """Answers that a person reads later are plain text, whatever the terminal can show."""
+    with (tmp_path / "out").open("wb") as file:
+        person = terminal("--sandbox", stdout=file.fileno())
+        person.read_until("> ")
+        person.type("reportIncorrectImageCaptcha taskId=5\nquit\n")
+        assert person.end() == 0
+    text = (tmp_path / "out").read_text("ascii")
+    assert "accepted: task 5" in text
+    assert "\x1b" not in text
+
+
 def test_a_python_without_readline_still_serves(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     """Where Python was built without it, lines are taken as the terminal gives them."""
     (tmp_path / "readline.py").write_text("raise ImportError\n")

@@ -171,6 +171,15 @@ def test_a_key_on_the_command_line_is_never_repeated(run: Run, words: Sequence[s
     assert KEY not in out + err
 
 
+def test_a_key_in_the_place_of_its_file_is_not_shown(run: Run, tmp_path: Path) -> None:
+    """`config` shows the path of a key file, but not what is no file and may be the key."""
+    code, out, _ = run("config", "--key-file", KEY)
+    assert (code, KEY in out, "***" in out) == (0, False, True)
+    file = tmp_path / "a1b2c3d4e5f6a7b8c9d0"
+    file.touch()
+    assert str(file) in run("config", "--key-file", str(file))[1]
+
+
 def test_flags_that_would_take_the_key_are_explained(run: Run) -> None:
     """Who tries --key learns why there is none and what to use."""
     _, _, err = run("--key", KEY)

@@ -428,7 +428,7 @@ export interface ReportErrorData {
    * Source: the upstream.
    */
   errorDescription?: string;
-  /** HTTP status of the last answer that was no verdict. Source: the upstream. */
+  /** HTTP status of the last answer, if it was no verdict or not 2xx. Source: the upstream. */
   httpStatus?: number;
   /** With outcome `unknown`: what probably happened. Source: the bridge. */
   likely?: "accepted";
