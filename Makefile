@@ -10,13 +10,13 @@ BIN := $(VENV)/bin
 # Twice the cores of the smallest machine: half of the time of these tests is waiting for a window to end.
 JOBS ?= 4
 # pip brings uv, which does the rest in a fifth of the time. Both install into this environment, whichever one the caller's
-# variables name; uv wants a cache, and does without where the home folder cannot be written.
-PIP := PIP_USER=0 $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# variables and files name; uv wants a cache, and does without where the home folder cannot be written.
+PIP := PIP_USER=0 PIP_TARGET= PIP_PREFIX= $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 NO_CACHE = $(shell cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uv}"; \
 	{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || echo --no-cache)
 # An index that pip was told of is uv's too. The shell asks for it, so that make prints no password.
 INDEX := "$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}}"
-UV = UV_DEFAULT_INDEX=$(INDEX) UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --system-certs $(NO_CACHE) pip
+UV = UV_NO_CONFIG=1 UV_DEFAULT_INDEX=$(INDEX) UV_PYTHON=$(BIN)/python $(BIN)/uv --quiet --system-certs $(NO_CACHE) pip
 # What is locked is complete: no dependency is looked up, so what is published later changes nothing.
 LOCKED := install --no-deps --require-hashes --no-build-isolation
 UV_COMPILE = $(UV) compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

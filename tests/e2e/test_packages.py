@@ -244,6 +244,18 @@ def test_set_up_keeps_to_its_own_environment(tmp_path: Path, named: str) -> None
     assert done.returncode == 0, done.stderr
 
 
+def test_set_up_is_not_led_elsewhere(tmp_path: Path) -> None:
+    """Whoever installs into a folder of their own by pip, or holds uv to a version, gets the same set-up."""
+    file = tmp_path / ".config" / "uv" / "uv.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('required-version = "==0.0.1"\n', encoding="utf-8")
+    told = ask_make(
+        tmp_path, "$(PIP) config list; $(UV) check", PIP_TARGET="/elsewhere", PIP_PREFIX="/elsewhere"
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "elsewhere" not in told.stdout
+
+
 @pytest.mark.parametrize("way", ["variable", "file"])
 def test_set_up_asks_the_index_that_pip_was_told_of(tmp_path: Path, way: str) -> None:
     """Who has only a mirror, and told pip of it by variable or file, gets everything from there."""
