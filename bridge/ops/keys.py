@@ -26,7 +26,7 @@ COMMAND_TIMEOUT_S: Final = 10.0
 _LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What the system says if it has no process, descriptor or memory to spare for a command."""
 RERUN_S: Final = 30.0
-"""Least time between two runs of a key command, so that refusals do not become a loop of runs."""
+"""How long a key command rests that was run after a refusal and told no other key: no loop of runs."""
 PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
 """How long `KeySource.get` waits for what is being read; a pipe that nobody writes to never ends."""
 _READ_BYTES: Final = 8192
@@ -137,7 +137,7 @@ class KeySource:
         self._told_fault = ""
         self._began_at: float | None = None
         """When reading began, on the boot clock; None while nothing is being read."""
-        self._ran_at = float("-inf")
+        self._rests_until = float("-inf")
         self._is_owed = False
         """True if no thread, process or descriptor could be had to read it: the next who asks tries again."""
         self._waiting: list[Waiter] = []
@@ -170,18 +170,18 @@ class KeySource:
     def reload(self) -> None:
         """Read the source again in the background, since the upstream does not know the key (errorId 1).
 
-        A command runs at most every 30 s. A key that does not change stays in use.
+        A command that tells the same key again rests for 30 s. A key that does not change stays in use.
         """
-        is_due = self._signature is not None or (
-            self._command is not None and self._engine.now() - self._ran_at >= RERUN_S
-        )
+        now = self._engine.now()
+        is_due = self._signature is not None or (self._command is not None and now >= self._rests_until)
         if is_due and self._began_at is None:
+            self._rests_until = now + RERUN_S
             self._begin()
 
     # --- reading -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._began_at = self._ran_at = self._engine.now()
+        self._began_at = self._engine.now()
         self._is_owed = False
         self._engine.spawn(self._read)
 
@@ -233,6 +233,7 @@ class KeySource:
         if before is None:
             self._emit("key_loaded", source=self._origin)
         elif before != key:
+            self._rests_until = float("-inf")
             self._emit("key_reloaded", source=self._origin)
 
     def _complain(self, fault: str) -> None:

@@ -88,6 +88,7 @@ class Job:
         "_woken",
         "attempts",
         "began_at",
+        "closed_until",
         "durable",
         "facts",
         "guarded",
@@ -153,6 +154,8 @@ class Job:
         self.is_theirs = False
         """True while another bridge has it: what that did with it is not known here."""
         self.is_answered = False
+        self.closed_until = float("-inf")
+        """Until when trying again cannot help, as far as is known."""
         self.wants_fresh = False
         """True if the next attempt is to open a new connection."""
         self.durable = True

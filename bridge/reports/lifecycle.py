@@ -31,6 +31,7 @@ from bridge.core.counting import Operation
 from bridge.core.model import (
     DONE,
     NOT_SENT,
+    OPEN,
     REFUSED,
     UNKNOWN,
     Begin,
@@ -332,6 +333,8 @@ class Lifecycle:
         job.sends += verdict.is_send
         if verdict.http_status is not None:
             job.last_status = verdict.http_status
+        wait_s = float("inf") if verdict.next == "done" else verdict.retry_after_s or 0.0
+        job.closed_until = now + wait_s
         latency_ms = round(exchange.elapsed_s * 1000)
         self._observer.tell_attempt(job, verdict, latency_ms)
         if verdict.error_id == 1:
@@ -372,6 +375,10 @@ class Lifecycle:
             return ending
         job.durable = recorded.durable
         self._observer.tell_pauses(recorded.events)
+        for _, state in recorded.events:
+            if state.state == OPEN:
+                ends_at = float("inf") if state.ends_at is None else state.ends_at
+                job.closed_until = max(job.closed_until, ends_at)
         if type(op) is Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (ending is not None and ending.code == 0):

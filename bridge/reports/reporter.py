@@ -212,7 +212,8 @@ class Reporter:
         job.is_answered = True
         if ending.kind == "request_cancelled":
             self._restart(job)
-        can_start = self._ledger.now() <= windows.starts_by(job.window, job.has_begun)
+        soonest = max(self._ledger.now(), job.closed_until)
+        can_start = soonest <= windows.starts_by(job.window, job.has_begun)
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(job.task.account)

@@ -33,7 +33,7 @@ REGRESSIONS = {
     4456: "the same",
     5125: "a report taken over in a sweep whose commit was told to have failed was left for ever",
     7266: "a ledger that fell silent made forget that another bridge had the report",
-    8498: "who had sent twice while the ledger was silent sent again once it spoke of another bridge's report",
+    8498: "who had sent twice while the ledger was silent sent again after another bridge's report was seen",
 }
 """Seeds that found a fault of the program, and which."""
 

@@ -32,6 +32,7 @@ from tests.world import (
     LOST_REQUEST,
     RECAPTCHA,
     STALLED,
+    TAKEN,
     UNREACHED,
     Bridge,
     Fate,
@@ -679,12 +680,38 @@ def test_ledger_that_fails_at_the_begin_ends_the_report(world: World) -> None:
     assert [attempt.task_id for _, attempt in world.upstream.attempts] == [1]
 
 
-def test_retryable_says_whether_an_attempt_could_start(bridge: Bridge) -> None:
-    """After a refusal for a moment it is worth trying again, until the window is nearly over."""
-    bridge.world.upstream.fates = answered(http(429, retry_after="120"), http(429, retry_after="120"))
-    assert error(bridge.ask(1))["retryable"] is True
-    late = error(bridge.ask(2, completed_at=bridge.engine.wall() - 57.95))
-    assert (late["code"], late["retryable"]) == (-32001, False)
+def test_retryable_says_whether_an_attempt_could_start(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only the bridge's own back-off does not fit trying again can help, while an attempt may start."""
+    monkeypatch.setattr(bridge.engine, "chance", lambda: 1.0)
+    bridge.world.upstream.fates = iter([UNREACHED, UNREACHED])
+    for age_s, retryable in ((57.8, True), (57.98, False)):
+        data = error(bridge.ask(round(age_s), completed_at=bridge.engine.wall() - age_s))
+        assert (data["code"], data["retryable"]) == (-32001, retryable)
+
+
+@pytest.mark.parametrize(
+    "fate", [http(429, retry_after="120"), Exchange("certificate", False, elapsed_s=0.1)], ids=["429", "tls"]
+)
+def test_where_trying_again_cannot_help_nobody_is_told_to(bridge: Bridge, fate: Exchange) -> None:
+    """A wait that is longer than the window, and what is final at once, are not retryable."""
+    bridge.world.upstream.fates = answered(fate)
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"], data["retryable"]) == (-32001, "not_sent", False)
+
+
+def test_a_pause_that_outlasts_the_window_makes_its_report_not_worth_repeating(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose refusal opens the pause is not told to try again before that ends."""
+    bridge = Bridge(world)
+    refused = Fate(False, http(429))
+    world.upstream.fates = iter([refused, TAKEN, refused, TAKEN, refused])
+    assert all(bridge.ask(n).result for n in (1, 2))
+    monkeypatch.setattr(bridge.engine, "chance", lambda: 1.0)
+    data = error(bridge.ask(3, completed_at=bridge.engine.wall() - 57.8))
+    assert (data["code"], data["attempts"], data["retryable"]) == (-32001, 1, False)
 
 
 @pytest.mark.parametrize(
