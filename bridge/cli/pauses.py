@@ -33,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ACTION",
         help="list (default) or resume",
     )
-    parser.add_argument("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}")
+    parser.add_argument(
+        "--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
