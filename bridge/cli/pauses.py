@@ -55,7 +55,7 @@ def _list(args: argparse.Namespace) -> None:
     with reading(args) as (settings, reader):
         endpoint = chosen_endpoint(settings)
         found = [
-            (place, state)
+            (place, policy.mend_times(time.time(), state))
             for place, state in reader.pauses()
             if state.key.rule != PROOF and endpoint in (None, place)
         ]

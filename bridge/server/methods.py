@@ -287,7 +287,10 @@ class Methods:
         return self._marked({"noted": noted})
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        to_wall = self._engine.wall() - self._ledger.now()
+        now = self._ledger.now()
+        to_wall = self._engine.wall() - now
+        # What a wrong clock wrote stays in the ledger until a report meets it.
+        state = self._policy.mend_times(now, state)
 
         def show(at: float | None) -> str | None:
             return None if at is None else rfc3339(at + to_wall)

@@ -287,6 +287,19 @@ def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
 # --- questions -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("asked", [Pauses, Resume])
+def test_a_pause_of_a_wrong_clock_is_shown_mended(desk: Desk, asked: type) -> None:
+    """What was opened in the future is shown as opened now, and ends by its own length from now."""
+    opened_at = desk.ledger.now() + 400 * 86_400.0
+    key = PauseKey("key_balance", "a" * 32)
+    pause = PauseState(key, "open", "zero_balance", opened_at=opened_at, ends_at=opened_at + 600.0)
+    desk.ledger.results[asked] = (pause,)
+    desk.call("bridge.status" if asked is Pauses else "bridge.resume")
+    [(_, told)] = desk.answers
+    [shown] = told["pauses" if asked is Pauses else "resumed"]
+    assert (shown["openedAt"], shown["endsAt"]) == ("2027-01-15T08:00:00.000Z", "2027-01-15T08:10:00.000Z")
+
+
 def test_status_tells_what_was_known_last_if_the_ledger_is_silent(desk: Desk) -> None:
     """Pauses come from the ledger, single-flight left out; without an answer soon, from the last one."""
     pause = PauseState(PauseKey("method_unknown", IMAGE), "open", "http_not_found", opened_at=900.0)
