@@ -33,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ACTION",
         help="list (default) or resume",
     )
-    parser.add_argument("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}")
+    parser.add_argument(
+        "--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -53,7 +55,7 @@ def _list(args: argparse.Namespace) -> None:
     with reading(args) as (settings, reader):
         endpoint = chosen_endpoint(settings)
         found = [
-            (place, state)
+            (place, policy.mend_times(time.time(), state))
             for place, state in reader.pauses()
             if state.key.rule != PROOF and endpoint in (None, place)
         ]

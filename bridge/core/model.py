@@ -394,6 +394,7 @@ class Resume(NamedTuple):
     endpoint: str
     scope: str | None
     account: str | None
+    """Only pauses that belong to it; those of a method, or of a machine whatever the key, belong to none."""
 
 
 class Heed(NamedTuple):

@@ -348,17 +348,13 @@ def resume(work: UnitOfWork, op: Resume) -> tuple[PauseState, ...]:
     changed: list[PauseState] = []
     work.flush()
     for state in work.open_pauses(op.endpoint):
-        if op.account is None or _concerns(work, state, Task(op.endpoint, op.account, 0)):
+        # If a subject names an account, it is one of its parts.
+        if op.account is None or op.account in state.key.subject.split("/"):
             after = work.policy.resume(work.now, state, op.scope)
             if after is not None:
                 changed.append(after)
     work.save(op.endpoint, changed)
     return tuple(changed)
-
-
-def _concerns(work: UnitOfWork, state: PauseState, task: Task) -> bool:
-    # If a subject names a method, it is one of its parts.
-    return any(state.key in work.policy.keys(task, part) for part in state.key.subject.split("/"))
 
 
 # --- questions ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from bridge.reports.advisor import Advisor
 from bridge.reports.answers import ROUNDING_S, rfc3339
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
+from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.reports.reporter import Reporter
@@ -176,6 +177,12 @@ class Methods:
                 context.fail(bug)
 
     def _submit(self, context: Context, report: Report) -> None:
+        task_type = report.task_type
+        if task_type is not None and fit(report.method, task_type) == UNKNOWN_TYPE:
+            # It is kept and shown, and nobody else has looked at what it says.
+            if report.key is not None:
+                self._scrubber.learn(report.key)
+            report = report._replace(task_type=self._scrubber.scrub(task_type))
         self._reporter.submit(report, Requester(context.answer, context.name, context.received_at))
 
     def _submit_later(self, context: Context, report: Report) -> None:
@@ -287,7 +294,10 @@ class Methods:
         return self._marked({"noted": noted})
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        to_wall = self._engine.wall() - self._ledger.now()
+        now = self._ledger.now()
+        to_wall = self._engine.wall() - now
+        # What a wrong clock wrote stays in the ledger until a report meets it.
+        state = self._policy.mend_times(now, state)
 
         def show(at: float | None) -> str | None:
             return None if at is None else rfc3339(at + to_wall)

@@ -124,9 +124,17 @@ class Call:
         return self._verdict
 
     def say(self, error_id: int, code: str | None, description: str | None) -> bytes:
-        """Return an error verdict that stands in for the rules, and note it in the log."""
+        """Return an error verdict that stands in for the rules, and note it in the log.
+
+        Args:
+            error_id: any number.
+            code: None is the usual code of the id.
+            description: None is the usual description.
+        """
         self.entry.error_id = error_id
         self.entry.reason = "fault"
+        if code is None:
+            code = self._state.model.code_of(error_id, self.method)
         return replies.error_body(error_id, code, description)
 
     def date(self, skew_s: float = 0.0) -> str:

@@ -141,7 +141,7 @@ def _make_effect(number: int, only_first: bool) -> Effect | None:
         return Effect(None, {}, only_first, situation)
     given: Mapping[str, Any] = {}
     if 0 < number < FAULTS_AT:
-        fault, given = "error", {"errorId": number, "errorCode": replies.error_code(number)}
+        fault, given = "error", {"errorId": number, "errorCode": None}
     elif number - FAULTS_AT in _NUMBERED:
         fault = _NUMBERED[number - FAULTS_AT]
     elif 200 <= number - STATUSES_AT <= 599:

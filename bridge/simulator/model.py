@@ -283,13 +283,15 @@ class Model:
         return ""
 
     def _refuse(self, error_id: int, reason: str, method: str = "") -> Judgement:
-        code = None
-        if error_id == NO_TASK:
-            spelling = self.settings.spelling
-            if spelling == "BY_METHOD":
-                spelling = METHODS[method].spelling
-            code = replies.OTHER_SPELLING if spelling == "CAPTCHA" else None
-        return Judgement(error_id, reason, replies.error_body(error_id, code))
+        return Judgement(error_id, reason, replies.error_body(error_id, self.code_of(error_id, method)))
+
+    def code_of(self, error_id: int, method: str) -> str:
+        """Return the code of an error id; error 16 is spelled as the setting says, or the method's page."""
+        spelling = self.settings.spelling
+        if spelling == "BY_METHOD" and method in METHODS:
+            spelling = METHODS[method].spelling
+        is_other = error_id == NO_TASK and spelling == "CAPTCHA"
+        return replies.OTHER_SPELLING if is_other else replies.error_code(error_id)
 
     # --- figures -----------------------------------------------------------------------------
 

@@ -91,14 +91,14 @@ def error_code(error_id: int) -> str:
     return known[0] if known else f"ERROR_SIMULATED_{error_id}".replace("-", "MINUS_")
 
 
-def error_body(error_id: int, code: str | None = None, description: str | None = None) -> bytes:
+def error_body(error_id: int, code: str, description: str | None = None) -> bytes:
     """Return an error verdict as JSON."""
     known = ERRORS.get(error_id)
     if description is None:
         description = known[1] if known else "An error that is in no published list."
     verdict = {
         "errorId": error_id,
-        "errorCode": error_code(error_id) if code is None else code,
+        "errorCode": code,
         "errorDescription": description,
     }
     return json.dumps(verdict, separators=(",", ":")).encode()

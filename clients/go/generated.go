@@ -778,7 +778,8 @@ type ResumeParams struct {
 	// Only pauses of this scope; default: all. Source: the caller.
 	Scope PauseScope `json:"scope,omitempty"`
 
-	// Only pauses of this account; default: every account's. Source: the caller.
+	// Only pauses that belong to this account: not those of a method, or of this machine whatever the
+	// key; default: all. Source: the caller.
 	ClientKey string `json:"clientKey,omitempty"`
 }
 

@@ -158,8 +158,10 @@ def test_no_fault_brings_the_key_to_light(
     assert not log_file.exists()
 
 
-def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulator) -> None:
-    """A key in a name, a method, a broken message or another param comes back nowhere but as an id."""
+def test_the_key_in_wrong_places_is_not_repeated(
+    talk: Start, simulator: Simulator, clean_environment: Path
+) -> None:
+    """A key in a name, a method, a broken message or a param is kept nowhere, and told as an id only."""
     bridge = talk(
         "--url", simulator.base_url, "--log-level", "debug", environ={"ANTICAPTCHA_CLIENT_KEY": PLAIN}
     )
@@ -177,7 +179,12 @@ def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulat
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"languagePool":{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"completedAt":{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"taskType":{long_key}}}}}',
+        f'{envelope}"method":"{IMAGE}","params":{{"taskId":3,"clientKey":{key},"taskType":{key}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":2,"taskType":{key}}}}}',
+        f'{envelope}"method":"{IMAGE}","params":{{"taskId":4,"taskType":"key={PLAIN.upper()}"}}}}',
+        f'{envelope}"method":"{IMAGE}","params":{{"taskId":5,"taskType":"{PLAIN.encode().hex()}"}}}}',
+        f'{envelope}"method":"bridge.noteTasks","params":{{"taskType":{key},"clientKey":{key}}}}}',
+        f'{envelope}"method":"bridge.noteTasks","params":{{"taskType":"{PLAIN}"}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{json.dumps(NASTY * 9)}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{json.dumps(NASTY + chr(233))}}}}}',
         f'{envelope}"method":"{IMAGE}","params":{{"taskId":1,"clientKey":{key},"clientKey":{key}}}}}',
@@ -207,6 +214,10 @@ def test_the_key_in_wrong_places_is_not_repeated(talk: Start, simulator: Simulat
     assert echoed["id"] == NASTY
     ended = bridge.close()
     demand_absent([NASTY, PLAIN], "stderr", ended.stderr.encode())
+    kept = files_below(clean_environment, [])
+    assert any(b"key=***" in content for name, content in kept.items() if "ledger" in name)
+    for name, content in kept.items():
+        demand_absent([NASTY, PLAIN], name, content)
 
 
 def test_the_key_in_headers_of_the_wire_is_not_repeated(clean_environment: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_json_tells_times_as_the_wire_does(run: Run, ledger: MadeLedger) -> None
     assert first["account"] == ACCOUNT[:8]
     assert first["openedAt"].startswith(time.strftime("%Y-%m-%dT", time.gmtime()))
     assert (second["scope"], second["manual"]) == ("method", False)
+
+
+def test_a_pause_of_a_wrong_clock_is_shown_mended(run: Run, ledger: MadeLedger) -> None:
+    """What was opened in the future ends by its own length from now, in the table as in JSON."""
+    before = int(time.time())
+    ahead = before + 400 * 86_400.0
+    ledger.add_pause("key_balance", ACCOUNT, "zero_balance", ahead, ahead + 600)
+    words = ("pauses", "list", "--ledger", str(ledger))
+    shown = json.loads(run(*words, "--json")[1])["pauses"]
+    (pause,) = [pause for pause in shown if pause["cause"] == "zero_balance"]
+    opened, ends = (datetime.fromisoformat(pause[name]).timestamp() for name in ("openedAt", "endsAt"))
+    assert before <= opened <= time.time()
+    assert ends - opened == pytest.approx(600, abs=0.01)
+    assert "in 400 d" not in run(*words)[1]
 
 
 def test_another_upstream_has_no_pause(run: Run, ledger: MadeLedger) -> None:

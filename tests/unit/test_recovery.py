@@ -317,19 +317,25 @@ def test_pause_holds_at_its_own_endpoint_only(world: World, ledger: str) -> None
     assert story.data["endsAt"] == pytest.approx(bridge.ledger.now() + 600, abs=1)
 
 
-def test_resume_of_an_account_leaves_the_others(world: World, ledger: str) -> None:
-    """Resuming one account's pauses is about that account, and about what all accounts share."""
+@pytest.mark.parametrize(("met", "rule"), [(14, "method_withdrawn"), (21, "address_blocked")])
+def test_resume_of_an_account_leaves_the_others(world: World, ledger: str, met: int, rule: str) -> None:
+    """Resuming one account's pauses is about that account alone, not about what all accounts share."""
     bridge = Bridge(world, ledger)
-    for number, key, met in ((1, KEY, 10), (2, OTHER_KEY, 10), (3, KEY, 14)):
-        if met == 14:
-            assert bridge.store.transact([Resume(ENDPOINT, "key", bridge.task(0).account)])[0] != ()
-        world.upstream.fates = iter([Fate(False, verdict(met))])
+
+    def resume(account: str | None, scope: str | None = None) -> list[str]:
+        (resumed,) = bridge.store.transact([Resume(ENDPOINT, scope, account)])
+        return [state.key.rule for state in resumed]
+
+    account, other = bridge.task(0).account, bridge.task(0, OTHER_KEY).account
+    for number, key in ((1, KEY), (2, OTHER_KEY)):
+        world.upstream.fates = iter([Fate(False, verdict(10))])
         bridge.ask(number, key=key)
-    account = bridge.task(0).account
-    resumed = bridge.store.transact([Resume(ENDPOINT, None, account)])[0]
-    assert [state.key.rule for state in resumed] == ["method_withdrawn"]
-    resumed = bridge.store.transact([Resume(ENDPOINT, None, bridge.task(0, OTHER_KEY).account)])[0]
-    assert sorted(state.key.rule for state in resumed) == ["key_balance", "method_withdrawn"]
+    assert resume(account, "key") == ["key_balance"]
+    world.upstream.fates = iter([Fate(False, verdict(met))])
+    bridge.ask(3)
+    assert resume(account) == []
+    assert resume(other) == ["key_balance"]
+    assert sorted(resume(None)) == sorted(["key_balance", rule])
 
 
 def tell_late(bridge: Bridge, monkeypatch: pytest.MonkeyPatch, late_s: float) -> None:
@@ -437,7 +443,7 @@ def test_what_is_buried_is_ended_at_the_end_of_its_window(world: World, ledger: 
 
 
 def test_pause_of_account_and_method_is_resumed_by_account(world: World, ledger: str) -> None:
-    """A pause about two things concerns whoever has the one, whatever the other is."""
+    """A pause about an account and a method belongs to the account, whatever the method is."""
     bridge = Bridge(world, ledger)
     bridge.ask(999)
     world.upstream.wrong.update(range(1, 11))

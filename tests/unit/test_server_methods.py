@@ -124,6 +124,7 @@ class Desk:
         self.lifecycle = Lifecycle()
         self.ledger = Ledger(self.engine)
         self.keys = Keys(self.engine)
+        self.scrubber = Scrubber()
         self.emitted: list[Any] = []
         self.methods = Methods(
             self.engine,
@@ -132,7 +133,7 @@ class Desk:
             Advisor(self.engine, self.ledger, self.emitted.append, "https://upstream.test", self.keys.get),
             PausePolicy("machine", "context"),
             self.keys,
-            Scrubber(),
+            self.scrubber,
             endpoint="https://upstream.test",
             sandbox=sandbox,
             limits={"queue": 3},
@@ -211,6 +212,39 @@ def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
     assert desk.answers == [("me", {"code": 16, "message": "no", "data": {"kind": "no_such_captcha"}})]
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("ImageToTextTask", "ImageToTextTask"),
+        ("TurnstileTask", "TurnstileTask"),
+        ("NewTask", "NewTask"),
+        ("x" * 16, "***"),
+        (f"New{'X' * 16}Task", "New***Task"),
+        (f"for={KEY}", "for=***"),
+    ],
+)
+@pytest.mark.parametrize("given", ["x" * 16, None])
+def test_a_task_type_that_holds_a_key_is_kept_without_it(
+    desk: Desk, told: str, kept: str, given: str | None
+) -> None:
+    """Keys of the request, of earlier ones and of the settings are cut out of a type before it is kept."""
+    desk.scrubber.learn(Secret(KEY), keep=True)
+    desk.call(IMAGE, {"taskId": 1, "clientKey": "x" * 16})
+    desk.call(IMAGE, {"taskId": 2, "taskType": told, "clientKey": given})
+    assert desk.lifecycle.submitted[1][0].task_type == kept
+
+
+def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> None:
+    """However many keys came meanwhile, the request's own is known when its type is kept."""
+    desk = Desk()
+    desk.call(IMAGE, {"taskId": 1, "clientKey": "z" * 16, "taskType": "z" * 16})
+    for number in range(1200):
+        desk.call("bridge.noteTasks", {"taskType": "TurnstileTask", "clientKey": f"{number:016}"})
+    desk.ledger.open()
+    desk.time.run()
+    assert desk.lifecycle.submitted[0][0].task_type == "***"
+
+
 def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> None:
     """What need not wait goes on in the reader's own."""
     desk.call(IMAGE, {"taskId": 1, "clientKey": KEY})
@@ -285,6 +319,19 @@ def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
 
 
 # --- questions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [Pauses, Resume])
+def test_a_pause_of_a_wrong_clock_is_shown_mended(desk: Desk, asked: type) -> None:
+    """What was opened in the future is shown as opened now, and ends by its own length from now."""
+    opened_at = desk.ledger.now() + 400 * 86_400.0
+    key = PauseKey("key_balance", "a" * 32)
+    pause = PauseState(key, "open", "zero_balance", opened_at=opened_at, ends_at=opened_at + 600.0)
+    desk.ledger.results[asked] = (pause,)
+    desk.call("bridge.status" if asked is Pauses else "bridge.resume")
+    [(_, told)] = desk.answers
+    [shown] = told["pauses" if asked is Pauses else "resumed"]
+    assert (shown["openedAt"], shown["endsAt"]) == ("2027-01-15T08:00:00.000Z", "2027-01-15T08:10:00.000Z")
 
 
 def test_status_tells_what_was_known_last_if_the_ledger_is_silent(desk: Desk) -> None:

@@ -281,6 +281,27 @@ def test_situations_meet_their_rule(number: int, method: str, reason: str) -> No
     assert ("CAPTCHA_ID" in spelled) is (number == 8 or (number == 3 and "Recaptcha" in method))
 
 
+@pytest.mark.parametrize("number", [16, 5016, 3153])
+@pytest.mark.parametrize(
+    ("method", "spelling"),
+    [
+        (IMAGE, "CAPCHA"),
+        ("reportIncorrectRecaptcha", "CAPTCHA"),
+        ("reportCorrectRecaptcha", "CAPTCHA"),
+        ("reportIncorrectHcaptcha", "CAPCHA"),
+        ("getSpendingStats", "CAPCHA"),
+    ],
+)
+def test_magic_sixteen_is_spelled_by_the_method(number: int, method: str, spelling: str) -> None:
+    """A magic error 16 has the spelling of the method's page, unless the setting chooses one for all."""
+    chosen = "CAPTCHA" if spelling == "CAPCHA" else "CAPCHA"
+    for setting, expected in ((None, spelling), (chosen, chosen)):
+        desk = Desk({"settings": {"spelling": setting}} if setting else {})
+        desk.report(9_000_000_000_000_000 + number, method)
+        told = json.loads(desk.sent.partition(b"\r\n\r\n")[2])
+        assert (told["errorId"], told["errorCode"]) == (16, f"ERROR_NO_SUCH_{expected}_ID")
+
+
 def test_magic_can_be_switched_off() -> None:
     """Without the setting a magic id is an ordinary one."""
     desk = Desk({"settings": {"magic": False}})

@@ -538,7 +538,10 @@ export interface ReportResult {
 export interface ResumeParams {
   /** Only pauses of this scope; default: all. Source: the caller. */
   scope?: PauseScope;
-  /** Only pauses of this account; default: every account's. Source: the caller. */
+  /**
+   * Only pauses that belong to this account: not those of a method, or of this machine whatever the
+   * key; default: all. Source: the caller.
+   */
   clientKey?: string;
 }
 
