@@ -98,9 +98,12 @@ class Condition:
             self.live[task] = row
             return
         self.live.pop(task, None)
+        self._remember(row)
+
+    def _remember(self, row: Row) -> None:
         recent = self._recent
-        recent.pop(task, None)
-        recent[task] = row
+        recent.pop(row.task, None)
+        recent[row.task] = row
         if len(recent) > MAX_RECENT:
             del recent[next(iter(recent))]
 
@@ -122,6 +125,8 @@ class Condition:
                 # It was committed and nobody was told, so no attempt has followed.
                 attempts = row.attempts - 1
                 row = row._replace(state=WAITING if attempts else QUEUED, attempts=attempts)
+            elif row.owner != self.instance:
+                self._remember(row)
             assert known is not None
             return row, known.finished_at
         recent = self._recent.get(task) if known is None else None

@@ -34,6 +34,7 @@ REGRESSIONS = {
     5125: "a report taken over in a sweep whose commit was told to have failed was left for ever",
     7266: "a ledger that fell silent made forget that another bridge had the report",
     8498: "who had sent twice while the ledger was silent sent again after another bridge's report was seen",
+    11876: "what a full ledger had told of another bridge's report was forgotten when it could not be read",
 }
 """Seeds that found a fault of the program, and which."""
 

@@ -741,6 +741,24 @@ def test_reading_shows_what_is_owed() -> None:
     assert {row.task.task_id for row in rows} == {1, 3}
 
 
+@pytest.mark.parametrize("told_in", ["good days", "bad days"])
+def test_what_was_told_of_others_holds_when_the_ledger_falls_silent(told_in: str) -> None:
+    """A report that another bridge has, or has ended, is not sent by who has heard of it, however that was."""
+    scene = Scene()
+    other = open_memory(scene.times)
+    scene.store.store.believe(lambda instance: True)
+    mine, scene.store.store._batch.instance = scene.store.store._batch.instance, other.instance
+    scene.store.store.transact([claim(1), record(1), claim(2)])
+    scene.store.store._batch.instance = mine
+    if told_in == "bad days":
+        scene.fail("full")
+    assert [scene.do(claim(n)).status for n in (1, 2)] == ["known", "elsewhere"]
+    scene.fail("unreadable")
+    answers = [scene.do(claim(n)) for n in (1, 2, 3)]
+    assert [answer.status for answer in answers] == ["known", "elsewhere", "new"]
+    assert scene.do(Begin(task(2))).gate.status == "lost"
+
+
 def test_reading_trouble_in_good_days_is_noticed() -> None:
     """A ledger that fails to read is in trouble, and the question is answered from memory."""
     scene = Scene()
