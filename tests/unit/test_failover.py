@@ -743,7 +743,7 @@ def test_reading_shows_what_is_owed() -> None:
 
 @pytest.mark.parametrize("told_in", ["good days", "bad days"])
 def test_what_was_told_of_others_holds_when_the_ledger_falls_silent(told_in: str) -> None:
-    """A report that another bridge has, or has ended, is not sent by who has heard of it, however that was."""
+    """A report that another bridge has, or has ended, is not sent by who has heard of it."""
     scene = Scene()
     other = open_memory(scene.times)
     scene.store.store.believe(lambda instance: True)
