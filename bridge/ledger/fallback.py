@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bridge.core.counting import Consult, Learn, Note, Operation, Tallies
 from bridge.core.model import (
+    DONE,
     GUARD_S,
     NOT_SENT,
     Begin,
@@ -103,6 +104,11 @@ class Fallback:
         known = self._question(lambda view: view.ask(task, method))
         if known is not None:
             outbox.take_over(task.endpoint, known.pauses)
+            theirs = known.row
+            if is_held and isinstance(op, Claim) and _is_empty(before) and theirs is not None:
+                # While nobody could be asked it was told off; now the ledger says what others did with it.
+                if theirs.owner != self._condition.instance and not known.is_free and not _is_empty(theirs):
+                    return self._answer_of_others(op, theirs)
         if not is_held:
             before, finished_at = self._condition.find_truth(task, known)
             if before is not None and before.owner not in (None, self._condition.instance):
@@ -125,11 +131,14 @@ class Fallback:
         return answer
 
     def _answer_of_others(self, op: Any, row: Row) -> Any:
-        """The answer about a report that another bridge has."""
+        """The answer about a report that another bridge has, or had."""
         durable = self._condition.keeps
         if isinstance(op, Claim):
-            status = "elsewhere" if row.method == op.method and op.refusal is None else "conflict"
-            return Claimed(status, row, durable=durable)
+            is_done = row.state == DONE
+            fits = row.method == op.method and (is_done or op.refusal is None)
+            return Claimed(
+                ("known" if is_done else "elsewhere") if fits else "conflict", row, durable=durable
+            )
         if isinstance(op, Begin):
             return Begun(Gate("lost"), row, durable=durable)
         if isinstance(op, Look):
@@ -167,3 +176,8 @@ class Fallback:
     def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
         listed, cursor = self._question(lambda view: view.read(op)) or ((), None)
         return self._outbox.overlay(op, listed), cursor
+
+
+def _is_empty(row: Row | None) -> bool:
+    """True if a report has ended and nothing was ever tried."""
+    return row is not None and row.outcome == NOT_SENT and not row.attempts

@@ -376,7 +376,7 @@ class Lifecycle:
         if not isinstance(recorded, Recorded):
             job.durable = False
             return ending
-        job.durable = recorded.durable
+        job.durable = recorded.durable and recorded.status != "lost"
         self._observer.tell_pauses(recorded.events)
         for _, state in recorded.events:
             if state.state == OPEN:

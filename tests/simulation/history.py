@@ -71,7 +71,6 @@ class Story:
         """The guard of a day is over by the clock: the task begins anew."""
         self.since = at
         self.finals.clear()
-        self.claims.clear()
 
     def __repr__(self) -> str:
         return f"task {self.task_id} of key {self.key[:1]}"
@@ -307,6 +306,7 @@ class History:
                 story = self.story(self._key_of(store, task.account), task.task_id)
                 if is_truth and in_file:
                     self._lose(story, result.row)
+                    self.pausing.release(story)
                     story.claims.append((self.world.now, process))
             elif kind in (Claim, Begin, Record, Settle, Withdraw):
                 story = self.story(self._key_of(store, operation.task.account), operation.task.task_id)

@@ -35,6 +35,8 @@ REGRESSIONS = {
     7266: "a ledger that fell silent made forget that another bridge had the report",
     8498: "who had sent twice while the ledger was silent sent again after another bridge's report was seen",
     11876: "what a full ledger had told of another bridge's report was forgotten when it could not be read",
+    12837: "who was told off while the ledger was silent hid from later callers what another bridge had sent",
+    12906: "an outcome that lost against another bridge's report was called durable",
 }
 """Seeds that found a fault of the program, and which."""
 

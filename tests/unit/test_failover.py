@@ -759,6 +759,22 @@ def test_what_was_told_of_others_holds_when_the_ledger_falls_silent(told_in: str
     assert scene.do(Begin(task(2))).gate.status == "lost"
 
 
+def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_read() -> None:
+    """A refusal that was kept in memory hides neither what another bridge has under way nor what it ended."""
+    scene = Scene()
+    scene.fail("unreadable")
+    late = Ending("not_sent", -32010, "window_closed")
+    scene.failover.run([claim(n)._replace(begin=False, refusal=late) for n in (1, 2, 3)])
+    other = open_memory(scene.times)
+    scene.store.store.believe(lambda instance: True)
+    mine, scene.store.store._batch.instance = scene.store.store._batch.instance, other.instance
+    scene.store.store.transact([claim(1), record(1), claim(2)])
+    scene.store.store._batch.instance = mine
+    scene.fail("readonly")
+    scene.failover.condition.is_readable = True
+    assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]
+
+
 def test_reading_trouble_in_good_days_is_noticed() -> None:
     """A ledger that fails to read is in trouble, and the question is answered from memory."""
     scene = Scene()
