@@ -33,7 +33,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.condition import Condition
 from bridge.ledger.outbox import Outbox
-from bridge.ledger.port import Failed
+from bridge.ledger.port import Failed, Known
 from bridge.ledger.translation import View
 
 DEAD: Final = ""
@@ -104,11 +104,9 @@ class Fallback:
         known = self._question(lambda view: view.ask(task, method))
         if known is not None:
             outbox.take_over(task.endpoint, known.pauses)
-            theirs = known.row
-            if is_held and isinstance(op, Claim) and _is_empty(before) and theirs is not None:
+            if is_held and isinstance(op, Claim) and _is_empty(before) and self._knows_more(known):
                 # While nobody could be asked it was told off; now the ledger says what others did with it.
-                if theirs.owner != self._condition.instance and not known.is_free and not _is_empty(theirs):
-                    return self._answer_of_others(op, theirs)
+                return self._answer_of_others(op, known.row)
         if not is_held:
             before, finished_at = self._condition.find_truth(task, known)
             if before is not None and before.owner not in (None, self._condition.instance):
@@ -129,6 +127,13 @@ class Fallback:
             if not isinstance(answer, Recorded):
                 answer = answer._replace(guarded=self._condition.is_guarded)
         return answer
+
+    def _knows_more(self, known: Known) -> bool:
+        """True if another bridge has, or had, a report and did something with it."""
+        row = known.row
+        if row is None or row.owner == self._condition.instance or known.is_free:
+            return False
+        return not _is_empty(row)
 
     def _answer_of_others(self, op: Any, row: Row) -> Any:
         """The answer about a report that another bridge has, or had."""
