@@ -171,6 +171,41 @@ def test_living_owner_is_waited_for(world: World, ledger: str) -> None:
     assert len(world.upstream.calls) == 1
 
 
+def test_waiting_for_a_neighbour_takes_no_slot(world: World, ledger: str) -> None:
+    """A bridge that may make one attempt at a time makes it while it waits for another one's."""
+    first, second = Bridge(world, ledger), Bridge(world, ledger, concurrency=1)
+    assert first.ask(1).result is not None
+    world.upstream.fates = iter([FOREVER_TAKEN])
+    first.report(2)
+    world.run(0.05)
+    waiting = second.report(2)
+    world.run(0.5)
+    assert second.ask(3, within=1.0).result is not None
+    assert waiting == []
+
+
+def test_waiting_for_the_proof_of_a_key_takes_no_slot(world: World, ledger: str) -> None:
+    """Reports of another account go on meanwhile."""
+    bridge = Bridge(world, ledger, concurrency=2)
+    world.upstream.fates = iter([FOREVER])
+    bridge.report(1)
+    world.run(0.05)
+    waiting = bridge.report(2)
+    world.run(0.5)
+    assert bridge.ask(3, key=OTHER_KEY, within=1.0).result is not None
+    assert waiting == []
+
+
+def test_what_a_request_takes_over_is_told(world: World, ledger: str) -> None:
+    """Who asks for what a dead bridge left has it taken up, and the log says so."""
+    leave(world, ledger, FOREVER)
+    second = Bridge(world, ledger)
+    world.run(0.5)
+    second.report(1)
+    world.run(0.2)
+    assert [fields["state"] for name, fields in second.events if name == "report_resumed"] == ["sending"]
+
+
 def test_owner_that_never_settles_is_unknown(world: World, ledger: str) -> None:
     """At the end of the window the waiting request is told that nothing is known."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)

@@ -691,6 +691,14 @@ def test_retryable_says_whether_an_attempt_could_start(
         assert (data["code"], data["retryable"]) == (-32001, retryable)
 
 
+def test_how_long_an_attempt_took_is_told_in_milliseconds(bridge: Bridge) -> None:
+    """The log has what the exchange measured."""
+    bridge.world.upstream.fates = answered(verdict(0)._replace(elapsed_s=2.0))
+    bridge.ask(1)
+    told = [fields["latency_ms"] for name, fields in bridge.events if name == "attempt_done"]
+    assert told[-1] == 2000
+
+
 @pytest.mark.parametrize("method", [IMAGE, RECAPTCHA])
 def test_a_window_that_a_refused_request_knows_holds_for_later_ones(bridge: Bridge, method: str) -> None:
     """Who is refused beside a report in flight may know the task's age; nothing is sent after that."""
