@@ -66,7 +66,7 @@ _OPTIONS = [
     "-x",
     "-q",
     "-k",
-    "not postgres and not any_clock",
+    "not postgres and not any_clock and not on_a_server",
     "--tb=line",
     "-p",
     "no:cacheprovider",
