@@ -240,6 +240,8 @@ def test_cancel_of_a_waiting_request_leaves_the_owner_alone(world: World, ledger
     world.run(1)
     second.service.cancel("w")
     assert data(got[0])["outcome"] == "unknown"
+    world.run(0.3)
+    assert second.service.is_idle(), "nobody waits for it any more"
     world.run(6)
     assert owner[0].result is not None
     assert second.service.is_idle()

@@ -23,6 +23,7 @@ from bridge.core.model import (
 )
 from bridge.core.redact import Secret
 from bridge.reports.answers import Answer
+from bridge.reports.job import Report, Requester
 from tests.world import (
     ENDPOINT,
     EPOCH,
@@ -691,6 +692,79 @@ def test_retryable_says_whether_an_attempt_could_start(
         assert (data["code"], data["retryable"]) == (-32001, retryable)
 
 
+def test_a_fault_of_the_program_is_told_to_all_who_wait(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody gets the reference of the log, nothing stays behind, and the task can be asked for again."""
+
+    def break_down(*_: Any) -> Any:
+        bridge.engine.sleep(0.1)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bridge.service._lifecycle, "live", break_down)
+        both = [bridge.report(1, name=name) for name in ("a", "b")]
+        bridge.world.run(1.0)
+    told = {"code": -32603, "kind": "internal_error", "reference": "reference"}
+    assert [error(answers[0]) for answers in both] == [told, told]
+    assert (bridge.service.counts(), bridge.service._names) == ((0, 0), {})
+    assert bridge.ask(1).result is not None
+
+
+def test_time_is_counted_from_the_receipt(bridge: Bridge) -> None:
+    """What a request waited before it was taken counts for its window and in its answer."""
+    answers: list[Answer] = []
+    world = bridge.world
+    bridge.service.submit(Report(IMAGE, 1, KEY), Requester(answers.append, None, world.t - 1.5))
+    world.run(0.05)
+    row = bridge.store.read(Look(bridge.task(1)))
+    assert row.window.since == pytest.approx(bridge.ledger.now() - 1.55)
+    world.run(1.0)
+    assert answers[0].result is not None
+    assert answers[0].result["elapsedMs"] == 1600
+
+
+def test_without_a_key_nothing_is_asked_of_the_ledger(bridge: Bridge) -> None:
+    """Such a request is refused at once, with all members that an error has, and the log tells of it."""
+    bridge.events.clear()
+    data = error(bridge.ask(1, key=None))
+    assert (data["code"], data["attempts"], data["durable"], data["retryable"]) == (-32020, 0, False, False)
+    assert "warnings" not in data
+    assert [(name, fields["kind"]) for name, fields in bridge.events] == [("report_settled", "key_missing")]
+
+
+def test_who_comes_too_late_for_a_bridge_may_try_the_next(bridge: Bridge) -> None:
+    """After the stop a request is refused, retryable while an attempt may still begin."""
+    bridge.service.stop()
+    told = [error(bridge.ask(1, completed_at=bridge.engine.wall() - age_s)) for age_s in (50, 58.5)]
+    assert [data["retryable"] for data in told] == [True, False]
+    assert [data["outcome"] for data in told] == ["not_sent", "not_sent"]
+
+
+def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> None:
+    """A stop without anybody to answer ends nothing that was never begun."""
+    bridge = Bridge(world, str(tmp_path / "ledger"), concurrency=1)
+    prove(bridge)
+    world.upstream.fates = iter([STALLED])
+    for number in (1, 2):
+        bridge.report(number)
+    world.run(0.05)
+    bridge.service.stop(can_answer=False)
+    world.run(1.0)
+    assert bridge.store.read(Look(bridge.task(2))).state == "queued"
+
+
+def test_beside_a_report_whose_ledger_is_silent_its_method_is_told(bridge: Bridge) -> None:
+    """Another method conflicts with what is in flight, whether or not the ledger can be asked."""
+    bridge.world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    bridge.world.run(0.05)
+    bridge.trouble = object()
+    data = error(bridge.ask(1, RECAPTCHA))
+    assert (data["code"], data["outcome"], data["durable"]) == (-32011, None, False)
+    assert IMAGE in data["hints"][0]["message"]
+
+
 def test_how_long_an_attempt_took_is_told_in_milliseconds(bridge: Bridge) -> None:
     """The log has what the exchange measured."""
     bridge.world.upstream.fates = answered(verdict(0)._replace(elapsed_s=2.0))
@@ -707,7 +781,7 @@ def test_a_window_that_a_refused_request_knows_holds_for_later_ones(bridge: Brid
     bridge.world.run(0.01)
     beside = error(bridge.ask(1, method, completed_at=bridge.engine.wall() - 100))
     bridge.world.run(1.0)
-    assert (beside["code"], beside["outcome"]) == (-32011, None)
+    assert (beside["code"], beside["outcome"], beside["durable"]) == (-32011, None, False)
     assert error(bridge.ask(1))["code"] == -32010
     assert len(bridge.world.upstream.attempts) == 1
 
