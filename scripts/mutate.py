@@ -36,7 +36,7 @@ from scripts.mutants import Mutant, apply, find_functions, find_mutants
 ROOT = Path(__file__).resolve().parents[1]
 SUMMARY = ROOT / "docs" / "mutants.md"
 TARGET = 0.9
-_NAMES = ("reporter", "window", "recovery", "admission", "attempts", "pauses", "retry", "skew")
+_NAMES = ("reporter", "window", "recovery", "admission", "attempts", "pauses", "retry", "skew", "job")
 _REPORTS = [f"tests/unit/test_{name}.py" for name in _NAMES]
 _LIVES = [
     *_REPORTS,
@@ -50,7 +50,7 @@ _LIVES += [f"{_WORLDS}test_what_was_found_stays_mended"]
 _LEDGER = ["tests/contract/test_ledger_store.py", "tests/unit/test_recovery.py"]
 _LEDGER += ["tests/contract/test_ledger_batch.py", "tests/unit/test_ledger_moments.py"]
 _LEDGER += ["tests/contract/test_ledger_clocks.py", "tests/contract/test_ledger_counts.py"]
-_LEDGER += ["tests/unit/test_rows.py"]
+_LEDGER += ["tests/unit/test_rows.py", "tests/unit/test_work.py", "tests/unit/test_sqlite_batch.py"]
 PLAN = {
     "bridge/reports/verdict.py": ["tests/unit/test_verdict.py", "tests/contract/test_verdict_oracle.py"],
     "bridge/reports/window.py": _REPORTS,

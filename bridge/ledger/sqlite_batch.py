@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _Values = tuple[Any, ...]
 _MOST_ACCOUNTS: Final = 10_000
 """Accounts remembered by number; a guess that bounds memory."""
-_DAY_S: Final = 86_400.0
 
 _COLUMNS: Final = ", ".join(COLUMNS)
 _FOUND: Final = f"{_COLUMNS}, (SELECT coalesce(max(nth), 0) FROM events WHERE report = seq)"

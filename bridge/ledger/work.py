@@ -71,14 +71,16 @@ class UnitOfWork(ABC):
 
     is_alive: Callable[[str], bool]
     """True if an instance still runs, or nobody can know."""
+    durable: bool
+    """True if what is committed survives the end of this process."""
+    now: float
+    """The time of this transaction on the timeline."""
+    wall: float
+    """The same as UNIX time."""
 
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
         self.instance = instance
-        self.durable = False
-        self.now = 0.0
-        """The time of this transaction on the timeline."""
-        self.wall = 0.0
         self.seen: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
         self._own: dict[Task, Entry] = {}
         self._subjects: dict[tuple[PauseKey, ...], tuple[str, ...]] = {}

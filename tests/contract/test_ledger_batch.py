@@ -9,17 +9,21 @@ import pytest
 
 from bridge.core.model import (
     GUARD_S,
+    NOT_SENT,
     OPEN,
     REFUSED,
     WAITING,
     Begin,
     Ending,
+    Gate,
     Heed,
     Look,
     Narrow,
     Operation,
+    PauseEvent,
     PauseKey,
     PauseState,
+    Prune,
     Settle,
     Sweep,
     Window,
@@ -31,6 +35,7 @@ from tests.contract.test_ledger_store import (
     CLOSED_WINDOW,
     ENDPOINT,
     GOOD,
+    NO_DNS,
     RESET,
     SIXTEEN,
     TAKEN,
@@ -107,6 +112,19 @@ def test_a_new_report_may_go_on_in_its_batch(store: AnyStore) -> None:
     assert names(store, row.seq) == ["claimed", "begun", "deferred", "begun", "settled"]
 
 
+def test_what_is_told_of_a_report_that_may_not_begin_is_in_its_story(
+    backend: Backend, store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause that closes while another one holds is told at each try, and then the story goes on."""
+    seq = one(store, claim(begin=False)).row.seq
+    closed = PauseEvent("pause_closed", PauseState(PauseKey("account", ACCOUNT)))
+    with monkeypatch.context() as patch:
+        patch.setattr(backend.policy, "gate", lambda *_: (Gate("paused", closed.state), (), (closed,)))
+        assert [one(store, Begin(task())).gate.status for _ in range(2)] == ["paused", "paused"]
+    assert store.transact([Begin(task()), record(GOOD, TAKEN)])[1].status == "ok"
+    assert names(store, seq) == ["claimed", "pause_closed", "pause_closed", "begun", "settled"]
+
+
 def test_a_report_that_was_not_sent_may_begin_anew_in_its_batch(store: AnyStore) -> None:
     """Ended unsent and claimed again in one batch, a report is ours and begun."""
     one(store, claim(window=WINDOW, begin=False))
@@ -114,6 +132,24 @@ def test_a_report_that_was_not_sent_may_begin_anew_in_its_batch(store: AnyStore)
     assert (settled.status, again.status, again.gate.status) == ("ok", "again", "begun")
     row = one(store, Look(task()))
     assert (row.state, row.outcome) == ("sending", None)
+
+
+def test_what_a_batch_takes_up_again_is_not_pruned_in_it(backend: Backend, store: AnyStore) -> None:
+    """Pruning meets what came before it: an id that has come back loses its old report only."""
+    unsent = Ending(NOT_SENT, -32001, "upstream_unreachable")
+    store.transact([claim(), record(GOOD, TAKEN), claim(task(8)), record(NO_DNS, unsent, task(8))])
+    backend.clock.advance(GUARD_S + 1)
+    window = Window(backend.clock.now + 60.0, None)
+    batch: list[Operation] = [
+        claim(window=window),
+        claim(task(8), window=window),
+        Prune(backend.clock.wall),
+        Look(task()),
+    ]
+    back, _, pruned, known = store.transact(batch)
+    assert (back.status, pruned) == ("new", 2)
+    assert known == back.row == one(store, Look(task()))
+    assert names(store, known.seq) == ["claimed", "begun"]
 
 
 def test_a_report_that_is_dropped_is_new_to_the_rest_of_its_batch_and_later() -> None:

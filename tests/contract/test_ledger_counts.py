@@ -167,9 +167,11 @@ def test_the_accounts_with_most_reports_come_first(backend: Backend, store: AnyS
         for task_id in (1, 2)[: 1 + (number >= 20)]:
             claims += [Claim(whose._replace(task_id=task_id), IMAGE, Window(5_000.0, None), Facts(), False)]
             claims += [Settle(whose._replace(task_id=task_id), CLOSED_WINDOW)]
-    store.transact(claims)
+    elsewhere = WHOSE._replace(endpoint="https://elsewhere.test")
+    store.transact([*claims, Note(elsewhere, IMAGE, 4_000.0, Counts(sent=9))])
     found = read(store, None)
     assert len(found) == 50
+    assert {known.task.endpoint for known in found} == {ENDPOINT}
     assert sum(int(known.task.account, 16) >= 20 for known in found) == 40
 
 

@@ -748,14 +748,14 @@ def test_prune_deletes_what_is_old_and_done(backend: Backend, store: AnyStore) -
 @pytest.mark.parametrize("backend", ["memory", "sqlite"], indirect=True)
 def test_prune_keeps_what_guards_its_task_by_either_clock(backend: Backend, store: AnyStore) -> None:
     """A day must have passed by both clocks of the machine; a server has one for all."""
+    clock = backend.clock
     store.transact([claim(), record(GOOD, TAKEN)])
-    later = GUARD_S + 9.0
-    backend.clock.wall += later
-    assert one(store, Prune(backend.clock.wall)) == 0
-    backend.clock.boot, backend.clock.wall = backend.clock.boot + later, backend.clock.wall - later
-    assert one(store, Prune(backend.clock.wall + later)) == 0
-    backend.clock.wall += later
-    assert one(store, Prune(backend.clock.wall)) == 1
+    clock.boot, clock.wall = clock.boot + GUARD_S, clock.wall + GUARD_S + 9.0
+    assert one(store, Prune(clock.wall)) == 0
+    clock.boot, clock.wall = clock.boot + 9.0, clock.wall - 9.0
+    assert one(store, Prune(clock.wall)) == 0
+    clock.wall += 9.0
+    assert one(store, Prune(clock.wall)) == 1
 
 
 def test_health_and_check(store: AnyStore) -> None:

@@ -1,0 +1,340 @@
+"""What a batch of operations knows, decides by the clocks, and remembers for the next batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.core.counting import HOUR_S, Counts
+from bridge.core.model import (
+    CLOSED,
+    DONE,
+    GUARD_S,
+    NOT_SENT,
+    OPEN,
+    PROBING,
+    WAITING,
+    Ending,
+    Facts,
+    Heed,
+    Look,
+    PauseKey,
+    Pauses,
+    PauseState,
+    Row,
+    Window,
+)
+from bridge.ledger import work as module
+from bridge.ledger.rows import to_row
+from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
+from tests.contract.test_ledger_store import (
+    ACCOUNT,
+    ENDPOINT,
+    IMAGE,
+    NO_DNS,
+    RESET,
+    SIXTEEN,
+    WINDOW,
+    Backend,
+    Policy,
+    claim,
+    one,
+    record,
+    task,
+)
+
+NOW, WALL = 5_000.0, 9_000.0
+OTHER_BOOT = "f" * 24
+
+
+@pytest.fixture
+def store() -> Iterator[SqliteStore]:
+    """A ledger in memory."""
+    backend = Backend("memory", None)
+    opened = backend.open()
+    assert isinstance(opened, SqliteStore)
+    yield opened
+    backend.close()
+
+
+@pytest.fixture
+def work(store: SqliteStore) -> UnitOfWork:
+    """A unit of work at a moment that a test may move."""
+    batch = store._batch
+    batch.now, batch.wall = NOW, WALL
+    return batch
+
+
+def make_row(window: Window = WINDOW, owner: str | None = None, age_s: float = 0.0, attempts: int = 1) -> Row:
+    """A report that was left, recorded so many seconds ago by the wall clock."""
+    columns = (1, 1, 7, IMAGE, WAITING, None, owner, attempts, 0, False, *window, *Facts(), None, None, None)
+    return to_row([*columns, WALL - age_s, None, None], ENDPOINT, ACCOUNT)
+
+
+# --- time ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("until_s", "since_s", "is_trusted"),
+    [
+        (62.0, None, True),
+        (62.5, None, False),
+        (62.5, -1.0, False),
+        (None, 2.0, True),
+        (None, 2.5, False),
+        (62.0, 2.5, False),
+        (None, -900.0, True),
+    ],
+)
+@pytest.mark.parametrize("is_other_boot", [False, True])
+def test_a_window_of_the_future_is_over(
+    work: UnitOfWork, until_s: float | None, since_s: float | None, is_trusted: bool, is_other_boot: bool
+) -> None:
+    """What no request up to now can have opened, give or take two seconds, was written by a wrong clock."""
+    window = Window(until_s and NOW + until_s, since_s and NOW + since_s)
+    left = make_row(window, OTHER_BOOT if is_other_boot else work.instance)
+    assert work.window_of(left) == (window if is_trusted else Window(NOW, window.since))
+
+
+@pytest.mark.parametrize(
+    ("age_s", "is_trusted"), [(-0.5, False), (0.0, True), (0.5, True), (60.0, True), (60.5, False)]
+)
+def test_a_window_of_another_boot_is_over_by_the_wall_clock_too(
+    work: UnitOfWork, age_s: float, is_trusted: bool
+) -> None:
+    """A minute after it was recorded nothing is sent; within a boot and of what is done one clock counts."""
+    sibling = work.instance[:8] + "f" * 16
+    for owner, is_kept in ((OTHER_BOOT, is_trusted), (sibling, True), (None, True)):
+        kept = work.window_of(make_row(Window(NOW + 30.0, None), owner, age_s))
+        assert kept == Window(NOW + 30.0 if is_kept else NOW, None), owner
+
+
+def test_another_attempt_is_late_sooner_than_the_first(work: UnitOfWork) -> None:
+    """Whether an attempt would be the first is told to the policy, which has a limit for each."""
+
+    class Impatient(Policy):
+        def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+            return retrying
+
+    work.policy = Impatient()
+    assert [work.is_late(make_row(attempts=attempts)) for attempts in (0, 1, 2)] == [False, True, True]
+
+
+def make_done(by_timeline_s: float, by_wall_s: float) -> Entry:
+    """A report that was finished so many seconds ago."""
+    row = make_row()._replace(state=DONE, outcome=NOT_SENT, finished_wall=WALL - by_wall_s)
+    return Entry(row, 1, NOW - by_timeline_s, 2, row)
+
+
+@pytest.mark.parametrize(
+    ("by_timeline_s", "by_wall_s", "is_guarded"),
+    [
+        (GUARD_S, GUARD_S, True),
+        (GUARD_S + 0.5, GUARD_S + 0.5, False),
+        (GUARD_S + 0.5, GUARD_S, True),
+        (GUARD_S, GUARD_S + 0.5, True),
+        (0.0, GUARD_S + 0.5, True),
+        (GUARD_S + 0.5, 0.5, True),
+        (-0.5, GUARD_S + 0.5, False),
+        (GUARD_S + 0.5, -0.5, False),
+        (-0.5, GUARD_S, True),
+    ],
+)
+def test_a_task_is_guarded_for_a_day(
+    work: UnitOfWork, by_timeline_s: float, by_wall_s: float, is_guarded: bool
+) -> None:
+    """A day must have passed by each clock that was not set back."""
+    assert work.guards(make_done(by_timeline_s, by_wall_s)) is is_guarded
+    assert not work.changed
+
+
+def test_a_task_that_ends_in_the_future_is_guarded_from_now_on(work: UnitOfWork) -> None:
+    """If both clocks were set back the day begins again, once, and that is written down."""
+    entry = make_done(-9e6, -9e6)
+    assert work.guards(entry)
+    assert (entry.finished_at, entry.row.finished_wall) == (NOW, WALL)
+    assert list(work.changed.values()) == [entry]
+    work.now, work.wall = NOW + GUARD_S, WALL + GUARD_S
+    assert work.guards(entry)
+    work.now, work.wall = work.now + 0.5, work.wall + 0.5
+    assert not work.guards(entry)
+
+
+# --- facts and pauses ------------------------------------------------------------------------
+
+OLD = Facts(100.0, "ImageToTextTask", "en", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("new", "merged"),
+    [
+        (Facts(), OLD),
+        (Facts(200.0, None, None, 7.0), Facts(200.0, "ImageToTextTask", "en", 7.0)),
+        (Facts(None, "RecaptchaV2Task", None, 9.0), Facts(100.0, "RecaptchaV2Task", "en", 5.0)),
+        (Facts(None, None, "rn", None), Facts(100.0, "ImageToTextTask", "rn", 5.0)),
+    ],
+)
+def test_facts_complete_each_other(new: Facts, merged: Facts) -> None:
+    """The newest request is believed, earlier ones say what it leaves out; time and age stay together."""
+    assert merge_facts(OLD, new) == merged
+
+
+def pause(state: str, ends_at: float | None = None) -> PauseState:
+    """A pause that ends then; None: never by itself."""
+    return PauseState(PauseKey("account", ACCOUNT), state, ends_at=ends_at)
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "is_more"),
+    [
+        (pause(OPEN, 5.0), None, True),
+        (pause(OPEN, 5.0), pause(CLOSED), True),
+        (pause(OPEN, 6.0), pause(OPEN, 5.0), True),
+        (pause(OPEN, 5.0), pause(OPEN, 5.0), False),
+        (pause(OPEN, 5.0), pause(PROBING, 6.0), False),
+        (pause(OPEN), pause(OPEN, 5.0), True),
+        (pause(OPEN, 5.0), pause(OPEN), False),
+        (pause(CLOSED), None, False),
+        (pause(CLOSED), pause(CLOSED), False),
+        (pause(CLOSED), pause(OPEN, 5.0), False),
+    ],
+)
+def test_of_two_pauses_the_later_end_is_stricter(
+    known: PauseState, other: PauseState | None, is_more: bool
+) -> None:
+    """One that only a person ends is stricter than any, and a closed one than none."""
+    assert is_stricter(known, other) is is_more
+
+
+def test_only_pauses_that_concern_an_attempt_are_told_and_released(store: SqliteStore) -> None:
+    """What another rule says about the same subject, and whose probe that is, is left alone."""
+    store.believe(lambda instance: instance == store.instance)
+    ours, other = (
+        PauseState(PauseKey(rule, ACCOUNT), PROBING, ends_at=9e9, probe_owner="dead", probe_task="x/1")
+        for rule in ("account", "other")
+    )
+    one(store, Heed(ENDPOINT, (ours, other)))
+    assert [(state.key, state.state) for state in store.ask(task(), IMAGE).pauses] == [(ours.key, OPEN)]
+    assert one(store, claim()).gate.status == "begun"
+    probing = {state.key: state.probe_owner for state in store.read(Pauses(ENDPOINT))}
+    assert probing == {ours.key: store.instance, other.key: "dead"}
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "is_released"), [(7, PROBING, True), (8, PROBING, False), (7, OPEN, False)]
+)
+def test_a_report_releases_what_it_probes_and_nothing_else(
+    work: UnitOfWork, number: int, state: str, is_released: bool
+) -> None:
+    """The end of a report without an attempt changes no pause that another report probes, or nobody."""
+    kept = pause(state, 9e9)._replace(probe_owner=work.instance, probe_task=f"{ACCOUNT}/{number}")
+    work.save(ENDPOINT, [kept])
+    work.release_probes(make_row(owner=work.instance))
+    after = work.pauses_of(ENDPOINT, ACCOUNT)[kept.key]
+    assert after == (work.policy.release(NOW, kept) if is_released else kept)
+
+
+# --- what is read, and remembered ------------------------------------------------------------
+
+
+def count_reads(store: SqliteStore, operations: Sequence[Any]) -> tuple[int, int]:
+    """How many statements of a batch look for reports, and for pauses."""
+    statements: list[str] = []
+    store.on_statement(statements.append)
+    store.transact(operations)
+    store.on_statement(None)
+    reports, pauses = (sum(f"FROM {table} WHERE" in text for text in statements) for table in TABLES)
+    return reports, pauses
+
+
+TABLES = ("reports", "pauses")
+
+
+def test_a_batch_reads_at_once(store: SqliteStore) -> None:
+    """However many tasks it claims: their reports in one statement, pauses in one if any is to begin."""
+    one(store, claim(task(99)))
+    assert count_reads(store, [claim(task(n)) for n in range(1, 9)]) == (1, 1)
+    assert count_reads(store, [claim(task(n), begin=False) for n in range(11, 19)]) == (1, 0)
+
+
+def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
+    """Both say what the store has, which the next write demands, down to the number of the last event."""
+    store.transact([claim(task(8, "b" * 32)), claim(task(9)), claim()])
+    remembered = store._batch._own[task()]
+    assert store.read(Look(task())) == remembered.row == remembered.read
+    read = store._batch.entries[task()]
+    for name in Entry.__slots__:
+        assert getattr(read, name) == getattr(remembered, name), name
+    assert remembered.was == len(store.events(remembered.row.seq)) == 2
+
+
+def test_our_own_reports_are_remembered_but_not_too_many(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under way here is not read again, until there is more of it than fits."""
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
+    for number in (1, 2, 3):
+        one(store, claim(task(number)))
+    assert count_reads(store, [record(RESET, None, task(number)) for number in (1, 2, 3)])[0] == 0
+    one(store, claim(task(4)))
+    assert count_reads(store, [record(RESET, None, task(4))])[0] == 0
+    assert count_reads(store, [record(RESET, None, task(1))])[0] == 1
+
+
+def test_what_has_ended_here_is_told_as_others_left_it(tmp_path: Path) -> None:
+    """A report is not remembered once it has ended: another bridge may have tried it again."""
+    shared = Backend("sqlite", str(tmp_path / "ledger.db"))
+    first, second = shared.open(), shared.open()
+    one(first, claim(window=WINDOW))
+    assert one(first, record(NO_DNS, Ending(NOT_SENT, -32001, "upstream_unreachable"))).status == "ok"
+    assert one(second, claim(window=WINDOW)).status == "again"
+    told = one(first, record(RESET, None))
+    assert (told.status, told.row.owner) == ("lost", second.instance)
+    shared.close()
+
+
+def test_pauses_are_remembered_but_not_too_many(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was last read or written of them is there for who stands in for this store; the oldest go."""
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 3)
+    accounts = [letter * 32 for letter in "bcd"]
+    for account in accounts[:2]:
+        one(store, claim(task(1, account)))
+    one(store, record(SIXTEEN, None, task(1, accounts[1])))
+    assert set(store.seen) == {(ENDPOINT, subject) for subject in (*accounts[:2], IMAGE)}
+    [known] = store.seen[ENDPOINT, accounts[1]].values()
+    assert known.state == OPEN
+    one(store, claim(task(1, accounts[2])))
+    assert set(store.seen) == {(ENDPOINT, subject) for subject in (*accounts[1:], IMAGE)}
+
+
+def test_subjects_are_remembered_but_not_too_many(work: UnitOfWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kinds of attempts are about is worked out once, until there are more of them than fit."""
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
+    sizes = []
+    for letter in "bcd":
+        work.states(task(1, letter * 32), IMAGE)
+        sizes.append(len(work._subjects))
+    assert sizes == [1, 2, 1]
+
+
+def test_an_account_begins_each_hour_of_counts_once(
+    work: UnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old counts are looked for when an hour begins, or when there are too many accounts to remember."""
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
+    numbers = [work.account_id(task(1, letter * 32)) for letter in "bcd"]
+
+    def count(letter: str) -> None:
+        work.count(task(1, letter * 32), "image", work.now, Counts(tasks=1))
+
+    count("b")
+    count("c")
+    assert [work.aged() for _ in range(3)] == [numbers[:2], [], []]
+    work.now += HOUR_S
+    assert work.aged() == numbers[:2]
+    count("d")
+    assert [work.aged() for _ in range(3)] == [numbers[2:], [], numbers]
