@@ -1,19 +1,43 @@
-"""A report being made, before anything has happened to it."""
+"""A report being made, on its own: what it is at first, and what it learns."""
 
 from __future__ import annotations
 
-from bridge.core.model import Facts, Task, Window
+import pytest
+
+from bridge.core.model import Facts, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.reports.job import Job
+from bridge.reports.job import Cancelled, Draining, Interrupted, Job
+
+IMAGE = "reportIncorrectImageCaptcha"
+
+
+def make_job() -> Job:
+    """A job that nothing has happened to."""
+    engine = Engine(print, VirtualLoop(VirtualTime()))
+    task = Task("https://upstream.test", "a" * 32, 7)
+    return Job(engine, 0.0, task, IMAGE, Secret("k" * 32), Window(9.0, None), Facts())
 
 
 def test_a_new_job_has_done_nothing_and_lacks_nothing() -> None:
     """Until a ledger or the upstream says otherwise nothing was begun or sent, and no warning is due."""
-    engine = Engine(print, VirtualLoop(VirtualTime()))
-    task = Task("https://upstream.test", "a" * 32, 7)
-    job = Job(engine, 0.0, task, "reportIncorrectImageCaptcha", Secret("k" * 32), Window(9.0, None), Facts())
+    job = make_job()
     assert (job.attempts, job.made, job.sends) == (0, 0, 0)
     assert [job.is_begun, job.has_begun, job.is_spent, job.wants_fresh] == [False] * 4
     assert [job.durable, job.guarded] == [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("interruption", "attempts", "is_ended"),
+    [(Cancelled(), 0, True), (Cancelled(), 1, False), (Draining(), 1, True)],
+)
+def test_a_cancel_comes_too_late_for_what_was_begun_before(
+    interruption: Interrupted, attempts: int, is_ended: bool
+) -> None:
+    """A report that was begun in an earlier life is not taken back; it stops with the process."""
+    job = make_job()
+    job.interrupt(interruption)
+    known = (job.window, job.facts, None, None)
+    job.adopt(Row(1, job.task, IMAGE, "waiting", None, "me", attempts, 0, False, *known, {}, 0.0, None, None))
+    assert job.interruption is (interruption if is_ended else None)
