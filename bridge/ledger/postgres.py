@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bridge.core.counting import Operation, Tallies
 from bridge.core.model import Listing, Look, Pauses, Task
@@ -28,6 +28,7 @@ from bridge.ledger.transactions import READS
 from bridge.ledger.transfer import OPERATIONS, ask
 from bridge.ledger.trouble import FOREIGN, NEWER, UNREADABLE, LedgerTrouble
 
+_Result = TypeVar("_Result")
 _Q: Final = QUERIES
 MOST_TRIES: Final = 20
 """How often a batch that lost a race is tried again at least, before the ledger counts as locked."""
@@ -143,8 +144,7 @@ class PostgresStore:
 
     def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
-        with self._reading([]) as batch:
-            return batch.is_alive(instance)
+        return self._read([], lambda batch: batch.is_alive(instance))
 
     def tend(self) -> float | None:
         """Show that this bridge lives, or try to come back; seconds until it is time again."""
@@ -221,30 +221,37 @@ class PostgresStore:
         for operation in operations:
             if type(operation) not in READS:
                 raise KeyError(type(operation))
-        with self._reading(operations) as batch:
-            return [OPERATIONS[type(operation)](batch, operation) for operation in operations]
+        return self._read(
+            operations,
+            lambda batch: [OPERATIONS[type(operation)](batch, operation) for operation in operations],
+        )
 
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method; needs no right to write."""
-        with self._reading([Look(task)]) as batch:
-            return ask(batch, task, method)
+        return self._read([Look(task)], lambda batch: ask(batch, task, method))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        with self._reading([]) as batch:
-            return batch.events(seq)
+        return self._read([], lambda batch: batch.events(seq))
 
-    @contextmanager
-    def _reading(self, operations: Sequence[Any]) -> Iterator[PostgresBatch]:
+    def _read(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
+        """Find something out in a transaction; in a new session, if the server has dropped this one."""
         with translated():
-            link, batch = self._session.wait_for_link(), self._batch
-            with self._transaction(link):
-                reads = batch.plan(operations, is_careful=False, is_reading=True)
-                _, *answers = self._run([(_Q["begin_reading"], []), *reads])
-                self._set_time(link, answers[0])
-                batch.take(answers)
-                yield batch
-                self._run([(_Q["commit"], [])])
+            try:
+                return self._read_once(operations, find)
+            except LinkLost:
+                return self._read_once(operations, find)
+
+    def _read_once(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
+        link, batch = self._session.wait_for_link(), self._batch
+        with self._transaction(link):
+            reads = batch.plan(operations, is_careful=False, is_reading=True)
+            _, *answers = self._run([(_Q["begin_reading"], []), *reads])
+            self._set_time(link, answers[0])
+            batch.take(answers)
+            found = find(batch)
+            self._run([(_Q["commit"], [])])
+        return found
 
     @contextmanager
     def _transaction(self, link: Link) -> Iterator[None]:

@@ -119,6 +119,17 @@ def test_batch_costs_two_round_trips(open_store: Open, size: int) -> None:
     assert store.round_trips - before == 4
 
 
+def test_a_dropped_session_is_made_anew_to_read(ledger: Ledger, open_store: Open) -> None:
+    """Whoever only looks after a restart of the server gets an answer, not a fault."""
+    store = open_store()
+    store.transact([claim(1), record(1)])
+    ledger.server.drop_connections(ledger.database)
+    row = store.read(Look(claim(1).task))
+    assert row is not None
+    ledger.server.drop_connections(ledger.database)
+    assert store.ask(row.task).row == row
+
+
 def test_wrong_key_is_tried_by_one(open_store: Open) -> None:
     """Of eight stores that begin at once for an unproven key, one may send, again and again."""
     stores = [open_store() for _ in range(8)]
