@@ -26,7 +26,8 @@ COMMAND_TIMEOUT_S: Final = 10.0
 _LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What the system says if it has no process, descriptor or memory to spare for a command."""
 RERUN_S: Final = 30.0
-"""How long a key command rests that was run after a refusal and told no other key: no loop of runs."""
+"""How long a key command rests that was run after a refusal: a command that tells another wrong key each time
+must not make as many refused calls."""
 PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
 """How long `KeySource.get` waits for what is being read; a pipe that nobody writes to never ends."""
 _READ_BYTES: Final = 8192
@@ -138,6 +139,7 @@ class KeySource:
         self._began_at: float | None = None
         """When reading began, on the boot clock; None while nothing is being read."""
         self._rests_until = float("-inf")
+        self._will_reload = False
         self._is_owed = False
         """True if no thread, process or descriptor could be had to read it: the next who asks tries again."""
         self._waiting: list[Waiter] = []
@@ -170,13 +172,21 @@ class KeySource:
     def reload(self) -> None:
         """Read the source again in the background, since the upstream does not know the key (errorId 1).
 
-        A command that tells the same key again rests for 30 s. A key that does not change stays in use.
+        A command that was run for that less than 30 s ago is run when they are over. A key that does not
+        change stays in use.
         """
         now = self._engine.now()
-        is_due = self._signature is not None or (self._command is not None and now >= self._rests_until)
-        if is_due and self._began_at is None:
+        if self._command is not None and now < self._rests_until:
+            if not self._will_reload:
+                self._will_reload = True
+                self._engine.call_at(self._rests_until, self._reload_late)
+        elif (self._signature is not None or self._command is not None) and self._began_at is None:
             self._rests_until = now + RERUN_S
             self._begin()
+
+    def _reload_late(self) -> None:
+        self._will_reload = False
+        self.reload()
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -233,7 +243,6 @@ class KeySource:
         if before is None:
             self._emit("key_loaded", source=self._origin)
         elif before != key:
-            self._rests_until = float("-inf")
             self._emit("key_reloaded", source=self._origin)
 
     def _complain(self, fault: str) -> None:
