@@ -145,10 +145,6 @@ class Lifecycle:
         self.leaves_all = False
         """True if then nobody can be answered: what was never begun is left to recovery, too."""
 
-    def ask_again(self) -> None:
-        """Let all that wait for another report's attempt ask again: a pause may have changed."""
-        self._flight.wake(everyone=True)
-
     def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
         """The life of one report, whatever ends it.
 

@@ -48,8 +48,8 @@ class Reporter:
         scope: Callable[[Any], str],
         concurrency: int,
         timeout_s: float,
-        sandbox: bool = False,
-        recovers: bool = False,
+        sandbox: bool,
+        recovers: bool,
     ) -> None:
         self._engine = engine
         self._ledger = ledger
@@ -83,9 +83,7 @@ class Reporter:
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._lifecycle.is_stopped:
             ending = refusal or answers.local_ending("shutting_down")
-            self._respond(
-                requester, report.task_id, ending, can_start=now <= windows.starts_by(window, False)
-            )
+            self._respond(requester, report.task_id, ending, now <= windows.starts_by(window, False))
             self._observer.tell_refused(report, ending)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -132,7 +130,8 @@ class Reporter:
             return
         stored = row.method if isinstance(row, Row) else job.method
         ending = self._observer.conflict(stored, outcome, refusal)
-        self._respond(requester, report.task_id, ending, job.attempts, outcome is not None and job.durable)
+        durable = outcome is not None and job.durable
+        self._respond(requester, report.task_id, ending, False, job.attempts, durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -141,8 +140,6 @@ class Reporter:
             leaving = [
                 r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)
             ]
-            if not leaving:
-                continue
             for requester in leaving:
                 requester.is_cancelled = True
             everybody = len(leaving) == len(job.requesters)
@@ -160,13 +157,12 @@ class Reporter:
         ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
         for requester in leaving:
             self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts)
-        if not begun and job.requesters and all(r.is_joined for r in job.requesters):
+            self._respond(requester, job.task.task_id, ending, self._can_start(job), job.attempts)
+        if not begun and job.requesters:
             job.requesters[0].is_joined = False
 
     def resume_waiting(self) -> None:
         """Ask again for every report that waits for a pause: a pause may have changed."""
-        self._lifecycle.ask_again()
         for job in self._jobs.values():
             if job.is_paused:
                 job.wake()
@@ -217,8 +213,7 @@ class Reporter:
         job.is_answered = True
         if ending.kind == "request_cancelled":
             self._restart(job)
-        soonest = max(self._ledger.now(), job.closed_until)
-        can_start = soonest <= windows.starts_by(job.window, job.has_begun)
+        can_start = self._can_start(job)
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(job.task.account)
@@ -228,7 +223,7 @@ class Reporter:
                 requester.is_joined = True
             self._unseat(job, requester)
             self._respond(
-                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
+                requester, job.task.task_id, ending, can_start, job.attempts, job.durable, job.guarded
             )
         if not is_conflict:
             self._observer.tell(
@@ -246,8 +241,12 @@ class Reporter:
         """Let one of those who get an answer hear what is new about their account."""
         for requester in job.requesters:
             if requester.name is not None:
+                # Who comes next is told nothing: it is no news then.
                 requester.warnings = (*requester.warnings, *self._advisor.warnings(job.task.account))
-                return
+
+    def _can_start(self, job: Job) -> bool:
+        soonest = max(self._ledger.now(), job.closed_until)
+        return soonest <= windows.starts_by(job.window, job.has_begun)
 
     def _forget(self, job: Job) -> None:
         if self._jobs.get(job.task) is job:
@@ -255,7 +254,6 @@ class Reporter:
 
     def _answer_bug(self, job: Job, error: BridgeError) -> None:
         self._forget(job)
-        job.is_answered = True
         for requester in tuple(job.requesters):
             self._unseat(job, requester)
             requester.respond(Answer(None, error.code, error.message, error.data))
@@ -268,7 +266,8 @@ class Reporter:
         for requester in staying:
             self._unseat(job, requester)
             if self._lifecycle.is_stopped:
-                self._respond(requester, job.task.task_id, answers.local_ending("shutting_down"))
+                ending = answers.local_ending("shutting_down")
+                self._respond(requester, job.task.task_id, ending, self._can_start(job))
         if self._lifecycle.is_stopped:
             return
         staying[0].is_joined = False
@@ -279,10 +278,10 @@ class Reporter:
         requester: Requester,
         task_id: int,
         ending: Ending,
+        can_start: bool,
         attempts: int = 0,
         durable: bool = False,
         guarded: bool = True,
-        can_start: bool = True,
     ) -> None:
         warnings = requester.warnings if guarded else (*requester.warnings, self._observer.unguarded)
         requester.respond(
@@ -292,7 +291,7 @@ class Reporter:
                 attempts=attempts,
                 replayed=requester.is_joined,
                 durable=durable,
-                elapsed_ms=max(0, round((self._engine.now() - requester.received_at) * 1000)),
+                elapsed_ms=round((self._engine.now() - requester.received_at) * 1000),
                 retryable=can_start,
                 warnings=warnings,
                 sandbox=self._sandbox,

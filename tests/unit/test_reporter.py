@@ -31,6 +31,7 @@ from tests.world import (
     KEY,
     LOST_ANSWER,
     LOST_REQUEST,
+    OTHER_KEY,
     RECAPTCHA,
     STALLED,
     TAKEN,
@@ -442,7 +443,7 @@ def test_stop_tells_begun_from_never_begun(world: World) -> None:
     world.run(1)
     assert bridge.service.stop() == 2
     world.run(0.1)
-    assert error(begun[0])["code"] == -32002
+    assert (error(begun[0])["code"], error(begun[0])["replayed"]) == (-32002, False)
     assert (error(waiting[0])["code"], error(waiting[0])["retryable"]) == (-32032, True)
     assert error(bridge.ask(3))["code"] == -32032
 
@@ -489,12 +490,13 @@ def test_stop_of_a_report_that_another_bridge_has_taken_over(world: World, monke
 def test_verdict_after_the_stop_is_still_recorded(world: World) -> None:
     """An answer that comes after the process gave up is kept in the ledger."""
     bridge = Bridge(world, pauses=False)
-    bridge.report(1)
+    got = bridge.report(1)
     world.run(0.01)
     bridge.service.stop()
     world.run(1)
     row = bridge.store.read(Look(bridge.task(1)))
     assert row.outcome == "accepted"
+    assert [name for name, _ in bridge.events].count("report_settled") == len(got) == 1
 
 
 def test_clock_skew_is_learnt_and_corrects_ages(world: World) -> None:
@@ -718,7 +720,7 @@ def test_time_is_counted_from_the_receipt(bridge: Bridge) -> None:
     bridge.service.submit(Report(IMAGE, 1, KEY), Requester(answers.append, None, world.t - 1.5))
     world.run(0.05)
     row = bridge.store.read(Look(bridge.task(1)))
-    assert row.window.since == pytest.approx(bridge.ledger.now() - 1.55)
+    assert row.window.since == pytest.approx(bridge.ledger.now() - 1.55, rel=0, abs=0.01)
     world.run(1.0)
     assert answers[0].result is not None
     assert answers[0].result["elapsedMs"] == 1600
@@ -736,9 +738,9 @@ def test_without_a_key_nothing_is_asked_of_the_ledger(bridge: Bridge) -> None:
 def test_who_comes_too_late_for_a_bridge_may_try_the_next(bridge: Bridge) -> None:
     """After the stop a request is refused, retryable while an attempt may still begin."""
     bridge.service.stop()
-    told = [error(bridge.ask(1, completed_at=bridge.engine.wall() - age_s)) for age_s in (50, 58.5)]
-    assert [data["retryable"] for data in told] == [True, False]
-    assert [data["outcome"] for data in told] == ["not_sent", "not_sent"]
+    told = [error(bridge.report(1, completed_at=bridge.engine.wall() - age_s)[0]) for age_s in (50, 58, 58.5)]
+    assert [data["retryable"] for data in told] == [True, True, False]
+    assert {data["outcome"] for data in told} == {"not_sent"}
 
 
 def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> None:
@@ -931,3 +933,142 @@ def test_refusal_of_another_bridge_is_not_told_of_what_was_perhaps_taken(bridge:
         False,
         False,
     )
+
+
+@pytest.mark.parametrize(("age_s", "retryable"), [(57.5, True), (57.6, False)])
+def test_the_last_moment_to_start_is_worth_trying(world: World, age_s: float, retryable: bool) -> None:
+    """Whose attempt ends exactly two seconds before the window does may try again, a moment later not."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.fates = iter([Fate(False, UNREACHED.answer, 0.5)])
+    got = bridge.report(1, completed_at=bridge.engine.wall() - age_s)
+    world.run(0.5)
+    assert (error(got[0])["code"], error(got[0])["retryable"]) == (-32001, retryable)
+
+
+def test_what_was_taken_up_and_waits_is_left_at_the_stop(world: World, tmp_path: Path) -> None:
+    """A report that a dead bridge had begun is not ended as never sent, though this bridge sent nothing."""
+    path = str(tmp_path / "ledger")
+    dead = Bridge(world, path, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER, STALLED])
+    dead.report(1)
+    world.run(0.2)
+    bridge = Bridge(world, path, concurrency=1, pauses=False, holds=(KEY,))
+    bridge.report(2)
+    world.run(0.1)
+    dead.crash()
+    world.run(2.0)
+    assert bridge.service.counts() == (1, 1)
+    bridge.service.stop()
+    world.run(1.0)
+    row = bridge.store.read(Look(bridge.task(1)))
+    assert (row.outcome, row.perhaps) == (None, True)
+
+
+def test_who_watches_another_bridge_goes_on_with_the_sweep_that_took_its_report(
+    world: World, tmp_path: Path
+) -> None:
+    """The look that finds a dead bridge's report does not let those wait who asked for it."""
+    path = str(tmp_path / "ledger")
+    dead = Bridge(world, path, concurrency=1, pauses=False)
+    prove(dead)
+    bridge = Bridge(world, path, pauses=False, holds=(KEY,))
+    swept_at = world.t
+    world.upstream.fates = iter([STALLED])
+    dead.report(1)
+    dead.report(2)
+    world.run(0.75)
+    got = bridge.report(2)
+    world.run(0.23)
+    dead.crash()
+    world.run(0.2)
+    assert [round(at - swept_at, 2) for at, attempt in world.upstream.attempts if attempt.task_id == 2] == [
+        1.0
+    ]
+    assert got[0].result is not None
+
+
+def test_keys_are_known_by_account(bridge: Bridge) -> None:
+    """Whose report was asked for, or who was named at the start, is known; nobody else."""
+    bridge.service.hold(OTHER_KEY)
+    accounts = {bridge.task(1, key).account: key for key in (KEY, OTHER_KEY)}
+    assert bridge.service.keys == accounts
+
+
+def test_who_stays_after_a_cancel_causes_the_send(bridge: Bridge) -> None:
+    """Of those who came while a cancel was being committed the first one's report is sent, for all."""
+    cancelled = bridge.report(1, name="cancelled")
+    bridge.service.cancel("cancelled")
+    staying = [bridge.report(1, name=name) for name in ("a", "b")]
+    assert cancelled == []
+    bridge.world.run(1)
+    assert (error(cancelled[0])["code"], error(cancelled[0])["durable"]) == (-32800, False)
+    assert [got[0].result and got[0].result["replayed"] for got in staying] == [False, True]
+    assert len(bridge.world.upstream.attempts) == 1
+
+
+def test_of_those_who_stay_the_first_one_causes_the_send(world: World) -> None:
+    """Who asked first is no replay once the one before is gone."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    got = {name: bridge.report(2, name=name) for name in ("a", "b", "c")}
+    world.run(1)
+    bridge.service.cancel("a")
+    assert (error(got["a"][0])["retryable"], error(got["a"][0])["attempts"]) == (True, 0)
+    world.run(30)
+    assert [got[name][0].result and got[name][0].result["replayed"] for name in ("b", "c")] == [False, True]
+
+
+def test_cancel_of_two_requests_of_one_name_sends_nothing(world: World) -> None:
+    """An id that was given twice takes both requests back, and their report with them."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    got = [bridge.report(2, name="same") for _ in range(2)]
+    world.run(1)
+    bridge.service.cancel("same")
+    world.run(30)
+    assert [error(answers[0])["code"] for answers in got] == [-32800, -32800]
+    assert {attempt.task_id for _, attempt in world.upstream.attempts} == {1}
+
+
+def test_a_cancelled_look_at_another_bridges_report_ends_quietly(world: World, tmp_path: Path) -> None:
+    """Who no longer wants to know is answered, and nothing is told of a report that goes on elsewhere."""
+    path = str(tmp_path / "ledger")
+    first, second = Bridge(world, path), Bridge(world, path)
+    world.upstream.fates = iter([STALLED])
+    first.report(1)
+    world.run(0.1)
+    got = second.report(1, name="one")
+    world.run(0.1)
+    second.service.cancel("one")
+    world.run(1.0)
+    assert (error(got[0])["code"], error(got[0])["outcome"]) == (-32800, "unknown")
+    assert (second.service.is_idle(), second.events) == (True, [])
+
+
+def test_another_method_beside_a_cancel_is_taken(world: World) -> None:
+    """What is not sent is no conflict, though its cancellation is being committed."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([Fate(True, None, 1.0)])
+    bridge.report(1)
+    bridge.report(2, name="two")
+    world.run(0.5)
+    bridge.service.cancel("two")
+    other = bridge.report(2, RECAPTCHA)
+    world.run(3.0)
+    assert other[0].result is not None
+    assert [attempt.method for _, attempt in world.upstream.attempts] == [IMAGE, RECAPTCHA]
+
+
+def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_path: Path) -> None:
+    """Another method is told that there is no outcome, and none that is committed."""
+    bridge = Bridge(world, str(tmp_path / "ledger"))
+    first = bridge.report(1)
+    world.run(0.01)
+    beside = bridge.report(1, RECAPTCHA)
+    world.run(0.5)
+    late = error(bridge.ask(1, RECAPTCHA))
+    assert first[0].result is not None
+    assert (error(beside[0])["outcome"], error(beside[0])["durable"]) == (None, False)
+    assert (late["outcome"], late["durable"]) == ("accepted", True)
