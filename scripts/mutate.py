@@ -36,7 +36,18 @@ from scripts.mutants import Mutant, apply, find_functions, find_mutants
 ROOT = Path(__file__).resolve().parents[1]
 SUMMARY = ROOT / "docs" / "mutants.md"
 TARGET = 0.9
-_NAMES = ("reporter", "window", "recovery", "admission", "attempts", "pauses", "retry", "skew", "job")
+_NAMES = (
+    "reporter",
+    "lifecycle",
+    "window",
+    "recovery",
+    "admission",
+    "attempts",
+    "pauses",
+    "retry",
+    "skew",
+    "job",
+)
 _REPORTS = [f"tests/unit/test_{name}.py" for name in _NAMES]
 _LIVES = [
     *_REPORTS,

@@ -223,8 +223,6 @@ class Gate(NamedTuple):
     pause: PauseState | None = None
     until: float | None = None
     """Earliest time to ask again on the ledger's timeline; None: when another attempt ends."""
-    proving: bool = False
-    """True with ``busy`` if the key is unproven: wait to the window's end, refuse never."""
 
 
 # --- rows and operations of the ledger -------------------------------------------------------

@@ -8,7 +8,7 @@ Must not know what is in a ledger. Imported by the ledger's SQLite modules and `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 
@@ -46,9 +46,6 @@ class Connection(Protocol):
 
     def execute(self, statement: str, values: Any = ..., /) -> Any:
         """Run one statement; returns its cursor."""
-
-    def executemany(self, statement: str, values: Sequence[Any], /) -> Any:
-        """Run one statement with each of several values."""
 
     def set_trace_callback(self, callback: Callable[[str], Any] | None, /) -> None:
         """Call back with the text of every statement."""

@@ -96,7 +96,6 @@ class Job:
         "interruption",
         "is_answered",
         "is_begun",
-        "is_closing",
         "is_paused",
         "is_sending",
         "is_theirs",
@@ -147,8 +146,6 @@ class Job:
         self.is_begun = False
         """True while the beginning of an attempt is committed that was not made yet."""
         self.is_sending = False
-        self.is_closing = False
-        """True while its ending is being committed."""
         self.is_paused = False
         """True while it waits for the end of a pause."""
         self.is_theirs = False

@@ -205,7 +205,6 @@ class Lifecycle:
         """Another bridge has the report: look again soon."""
         self._slots.give_back(job)
         job.is_theirs = True
-        job.is_begun = False
         job.pause(self._ledger.now() + WATCH_S)
 
     def _claim(self, job: Job, refusal: Ending | None) -> Gate | None:
@@ -258,7 +257,6 @@ class Lifecycle:
             raise Settled(
                 self._settle(job, known_ending(job, answers.local_ending("ledger_unavailable"))), is_news=True
             )
-        job.durable = job.durable and begun.durable
         job.guarded = job.guarded and begun.guarded
         if begun.row is not None and begun.gate.status != "lost":
             job.adopt(begun.row)
@@ -298,9 +296,9 @@ class Lifecycle:
         if now > windows.starts_by(job.window, retrying):
             raise WindowOver
         if self._engine.now() - committed_at > STALE_S:
-            return self._withdraw(job, None), None
+            self._withdraw(job, None)
+            return None, None
         job.attempts += 1
-        job.made += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
         boot = self._engine.now()
@@ -315,12 +313,12 @@ class Lifecycle:
             )
         except NoResources:
             job.attempts -= 1
-            job.made -= 1
-            job.is_begun = True
-            return self._withdraw(job, None), now + SCARCE_S
+            self._withdraw(job, None)
+            return None, now + SCARCE_S
         finally:
             job.is_sending = False
             self._slots.give_back(job)
+        job.made += 1
         return self._judge(job, exchange)
 
     def _judge(self, job: Job, exchange: Exchange) -> tuple[Ending | None, float | None]:
@@ -341,37 +339,33 @@ class Lifecycle:
         chance = 0.0 if verdict.next == "done" else self._engine.chance()
         again_at = None if self.is_stopped else next_attempt_at(job, verdict, now, chance)
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        return self._commit(
-            job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending
-        ), again_at
+        self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending)
+        return ending, again_at
 
     def _settle(self, job: Job, ending: Ending) -> Ending:
-        """Commit an ending without an attempt."""
+        """Commit an ending without an attempt, and return it."""
         if job.is_begun:
-            return self._withdraw(job, ending) or ending
-        return self._commit(job, Settle(job.task, ending), ending) or ending
+            self._withdraw(job, ending)
+        else:
+            self._commit(job, Settle(job.task, ending), ending)
+        return ending
 
-    def _withdraw(self, job: Job, ending: Ending | None) -> Ending | None:
+    def _withdraw(self, job: Job, ending: Ending | None) -> None:
         """Take back a beginning that no attempt followed, and commit the ending if there is one."""
         job.is_begun = False
-        return self._commit(job, Withdraw(job.task, ending), ending)
+        self._commit(job, Withdraw(job.task, ending), ending)
 
-    def _commit(self, job: Job, op: Record | Settle | Withdraw, ending: Ending | None) -> Ending | None:
+    def _commit(self, job: Job, op: Record | Settle | Withdraw, ending: Ending | None) -> None:
         """Commit what became of the report.
-
-        Returns:
-            The ending that was given.
 
         Raises:
             Settled: another bridge has taken the report over and ended it: that ending is the truth.
             Lost: another bridge has taken it over and is at it.
         """
-        job.is_closing = ending is not None
         recorded = self._ledger.call(op)
-        job.is_closing = False
         if not isinstance(recorded, Recorded):
             job.durable = False
-            return ending
+            return
         job.durable = recorded.durable and recorded.status != "lost"
         self._observer.tell_pauses(recorded.events)
         for _, state in recorded.events:
@@ -381,7 +375,7 @@ class Lifecycle:
         if type(op) is Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (ending is not None and ending.code == 0):
-            return ending
+            return
         row = recorded.row
         if row is None or row.state != DONE:
             raise Lost

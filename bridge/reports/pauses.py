@@ -141,7 +141,7 @@ class PausePolicy:
         if paused is not None:
             return Gate("paused", pause=paused, until=paused.ends_at), *closed
         if waiting is not None:
-            return Gate("busy", pause=waiting, proving=waiting.key.rule == PROOF), *closed
+            return Gate("busy", pause=waiting), *closed
         probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
         events = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
         return Gate("begun"), (*closed[0], *probing), (*closed[1], *events)

@@ -83,7 +83,7 @@ class Reporter:
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._lifecycle.is_stopped:
             ending = refusal or answers.local_ending("shutting_down")
-            self._respond(requester, report.task_id, ending, now <= windows.starts_by(window, False))
+            self._respond(requester, report.task_id, ending)
             self._observer.tell_refused(report, ending)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -131,7 +131,7 @@ class Reporter:
         stored = row.method if isinstance(row, Row) else job.method
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
-        self._respond(requester, report.task_id, ending, False, job.attempts, durable)
+        self._respond(requester, report.task_id, ending, job.attempts, durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -144,8 +144,7 @@ class Reporter:
                 requester.is_cancelled = True
             everybody = len(leaving) == len(job.requesters)
             if not begun and everybody and not all(r.is_joined for r in leaving):
-                if not job.is_closing:
-                    job.interrupt(Cancelled())
+                job.interrupt(Cancelled())
                 continue
             self._leave(job, leaving, begun)
             if job.is_theirs and not job.requesters:
@@ -157,7 +156,7 @@ class Reporter:
         ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
         for requester in leaving:
             self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, self._can_start(job), job.attempts)
+            self._respond(requester, job.task.task_id, ending, job.attempts, can_start=self._can_start(job))
         if not begun and job.requesters:
             job.requesters[0].is_joined = False
 
@@ -223,7 +222,7 @@ class Reporter:
                 requester.is_joined = True
             self._unseat(job, requester)
             self._respond(
-                requester, job.task.task_id, ending, can_start, job.attempts, job.durable, job.guarded
+                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
             )
         if not is_conflict:
             self._observer.tell(
@@ -267,7 +266,7 @@ class Reporter:
             self._unseat(job, requester)
             if self._lifecycle.is_stopped:
                 ending = answers.local_ending("shutting_down")
-                self._respond(requester, job.task.task_id, ending, self._can_start(job))
+                self._respond(requester, job.task.task_id, ending, can_start=self._can_start(job))
         if self._lifecycle.is_stopped:
             return
         staying[0].is_joined = False
@@ -278,10 +277,10 @@ class Reporter:
         requester: Requester,
         task_id: int,
         ending: Ending,
-        can_start: bool,
         attempts: int = 0,
         durable: bool = False,
         guarded: bool = True,
+        can_start: bool = True,
     ) -> None:
         warnings = requester.warnings if guarded else (*requester.warnings, self._observer.unguarded)
         requester.respond(
@@ -341,7 +340,7 @@ class Reporter:
         for job in still_open:
             if job.is_sending:
                 self._abandon(job)
-            elif not job.is_closing:
+            else:
                 job.interrupt(Draining())
         return len(still_open)
 

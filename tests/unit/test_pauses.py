@@ -501,7 +501,7 @@ def test_unproven_key_lets_one_report_go(rules: Rules) -> None:
     assert rules.gate(0.0) == (Gate("begun"), [])
     proof = rules.state(PROOF)
     assert (proof.state, proof.probe_owner, proof.probe_task) == (PROBING, "me", f"{'a' * 32}/1")
-    assert rules.gate(0.0, number=2) == (Gate("busy", proof, proving=True), [])
+    assert rules.gate(0.0, number=2) == (Gate("busy", proof), [])
     assert rules.gate(0.0, owner="other")[0].status == "busy"
     assert rules.gate(0.0)[0].status == "begun", "the probe itself may go on"
 
@@ -584,7 +584,7 @@ def test_nothing_is_probed_while_something_else_holds_the_report(rules: Rules) -
     rules.put("address_rate", PROBING, probe_owner="x", probe_task="y")
     rules.put("key_balance", PROBING, probe_owner="x", probe_task="y")
     gate = rules.gate(6.0)[0]
-    assert (gate.status, gate.pause, gate.proving) == ("busy", rules.state("key_balance"), False)
+    assert (gate.status, gate.pause) == ("busy", rules.state("key_balance"))
     assert rules.state("transport").state == OPEN
 
 
