@@ -175,7 +175,7 @@ def test_a_report_lost_at_its_begin_is_the_other_bridges(world: World, ending: s
 
 @pytest.mark.parametrize("ended", [True, False], ids=["refused there", "under way there"])
 def test_what_was_taken_stays_accepted(world: World, ended: bool) -> None:
-    """An acceptance is told even if another bridge has taken the report over meanwhile, but not as durable."""
+    """An acceptance is told even if another bridge has taken the report over, but not as durable."""
     bridge = Bridge(world, pauses=False)
 
     def lose(op: Record, found: Recorded) -> Recorded:
@@ -341,7 +341,7 @@ def test_an_end_that_another_bridge_was_faster_with_is_unknown(world: World) -> 
 
 @pytest.mark.parametrize("fate", [http(429, retry_after="7"), LOST_ANSWER.answer], ids=["429", "lost"])
 def test_what_has_begun_is_left_at_the_stop(world: World, ledger: str, fate: Exchange) -> None:
-    """Between two attempts a stop leaves the report to the next bridge, and tells nothing that is not known."""
+    """Between two attempts a stop leaves the report to the next bridge, and tells what is known."""
     bridge = Bridge(world, ledger, pauses=False)
     world.upstream.fates = iter([Fate(False, fate)])
     bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
