@@ -1,4 +1,7 @@
-"""The commands for people as real processes on a ledger on a server: what they read, change, and refuse."""
+"""The commands for people on a ledger on a server: what they read, change, and refuse.
+
+Every command runs as a process of its own here; where all of them are refused for one reason, in this one.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cli.main import main
 from tests.ledgers import ACCOUNT, ENDPOINT, START, ServerLedger
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import PATIENCE_S, ROOT, BridgeProcess
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SECRET = "canary-5ecret"
 HIDE = """
@@ -49,6 +55,20 @@ def run(ledger: object, *words: str, **environ: str) -> subprocess.CompletedProc
         timeout=PATIENCE_S,
         check=False,
     )
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process, which saves its start."""
+
+    def run_words(ledger: object, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patched:
+            for name, value in {"REPORT_BRIDGE_LEDGER": str(ledger), **environ}.items():
+                patched.setenv(name, value)
+            code = main(words)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run_words
 
 
 def sentence(ended: subprocess.CompletedProcess[str]) -> str:
@@ -145,7 +165,7 @@ def test_everything_works_beside_a_running_bridge(
 
 @pytest.mark.parametrize("way", ["REPORT_BRIDGE_LEDGER_PASSWORD", "PGPASSWORD", "PGPASSFILE", "url"])
 def test_the_password_comes_from_where_a_bridge_has_it(
-    ledger: ServerLedger, tmp_path: Path, way: str
+    ledger: ServerLedger, tmp_path: Path, way: str, run_here: Run
 ) -> None:
     """The bridge's variable, libpq's, a pass file and an address that is no flag all let a reader in."""
     url, environ = ledger.server.url(ledger.database, tcp=True), {way: PASSWORD}
@@ -159,7 +179,7 @@ def test_the_password_comes_from_where_a_bridge_has_it(
     # Every command asks in the same place, so all of them are tried in one way only.
     commands = (*READING, *CHANGING, ("history", "path"), ("doctor",), ("history", "show", "77"))
     for words in commands if way == "url" else (("stats",), ("doctor",)):
-        ended = run(url, *words, **environ)
+        ended = run_here(url, *words, **environ)
         assert ended.returncode == (1 if "77" in words else 0), ended.stderr
         assert PASSWORD not in ended.stdout + ended.stderr
 
@@ -168,17 +188,19 @@ def test_the_password_comes_from_where_a_bridge_has_it(
 
 
 @pytest.mark.parametrize("words", [*READING, *CHANGING], ids=" ".join)
-def test_a_server_that_is_away_is_a_sentence(words: tuple[str, ...]) -> None:
+def test_a_server_that_is_away_is_a_sentence(words: tuple[str, ...], run_here: Run) -> None:
     """Nobody listens: one line, and nothing of the address in it."""
-    ended = run(f"postgresql://bridge:{SECRET}@127.0.0.1:1/x", *words)
+    ended = run_here(f"postgresql://bridge:{SECRET}@127.0.0.1:1/x", *words)
     assert "does not answer" in sentence(ended)
 
 
 @pytest.mark.parametrize("words", [*READING, *CHANGING], ids=" ".join)
-def test_a_database_without_tables_is_a_sentence(words: tuple[str, ...], pg_server: PgServer) -> None:
+def test_a_database_without_tables_is_a_sentence(
+    words: tuple[str, ...], pg_server: PgServer, run_here: Run
+) -> None:
     """There is no ledger yet, and none is made by looking for one."""
     ledger = ServerLedger(pg_server, is_made=False)
-    assert "ledger migrate" in sentence(run(ledger, *words))
+    assert "ledger migrate" in sentence(run_here(ledger, *words))
     assert ledger.select("SELECT to_regnamespace('report_bridge') IS NULL") == [(True,)]
 
 
@@ -190,46 +212,46 @@ def test_a_wrong_password_is_a_sentence(ledger: ServerLedger) -> None:
     assert "asks for a password" in sentence(run(url, "stats"))
 
 
-def test_a_newer_ledger_is_a_sentence(ledger: ServerLedger) -> None:
+def test_a_newer_ledger_is_a_sentence(ledger: ServerLedger, run_here: Run) -> None:
     """What a newer version has changed for good is not read as if it were ours."""
     ledger.select("INSERT INTO versions VALUES (3, 1)")
-    assert run(ledger, "stats").returncode == 0
+    assert run_here(ledger, "stats").returncode == 0
     ledger.select("INSERT INTO versions VALUES (4, 4)")
     for words in (*READING, *CHANGING):
-        assert "newer version" in sentence(run(ledger, *words))
+        assert "newer version" in sentence(run_here(ledger, *words))
 
 
-def test_a_role_that_may_only_read_reads(ledger: ServerLedger) -> None:
+def test_a_role_that_may_only_read_reads(ledger: ServerLedger, run_here: Run) -> None:
     """What the fleet page says is enough to read, not to change, and the key of the hash stays unread."""
     page = (ROOT / "docs" / "fleet.md").read_text()
     assert all(f"`{words}`" in page for words in TO_READ)
     url = ledger.make_role("reader", *TO_READ)
     before = ledger.select("SELECT * FROM pauses"), ledger.select("SELECT count(*) FROM reports")
     for words in READING:
-        ended = run(url, *words)
+        ended = run_here(url, *words)
         assert (ended.returncode, ended.stderr) == (0, "")
     for words in CHANGING:
-        assert "lacks a privilege" in sentence(run(url, *words))
+        assert "lacks a privilege" in sentence(run_here(url, *words))
     assert (ledger.select("SELECT * FROM pauses"), ledger.select("SELECT count(*) FROM reports")) == before
-    assert run(url, "doctor").returncode == 1
+    assert run_here(url, "doctor").returncode == 1
 
 
 @pytest.mark.parametrize("missing", range(6))
-def test_a_role_that_may_not_read_is_a_sentence(ledger: ServerLedger, missing: int) -> None:
+def test_a_role_that_may_not_read_is_a_sentence(ledger: ServerLedger, missing: int, run_here: Run) -> None:
     """Each privilege that is left out is missed at once, whatever the command goes on to read."""
     tables = ["accounts", "reports", "events", "pauses", "versions"]
     grants = [TO_READ[0], *(f"SELECT ON {table}" for table in tables)]
     url = ledger.make_role("guest", *(grants[:missing] + grants[missing + 1 :]))
-    assert "lacks a privilege" in sentence(run(url, "pauses", "list"))
+    assert "lacks a privilege" in sentence(run_here(url, "pauses", "list"))
 
 
-def test_a_server_that_takes_no_writes_is_read(ledger: ServerLedger) -> None:
+def test_a_server_that_takes_no_writes_is_read(ledger: ServerLedger, run_here: Run) -> None:
     """A standby, or what is set to read-only, is read; a change says why it cannot be."""
     ledger.server.sql(f"ALTER DATABASE {ledger.database} SET default_transaction_read_only = on")
     for words in READING:
-        assert run(ledger, *words).returncode == 0
+        assert run_here(ledger, *words).returncode == 0
     for words in CHANGING:
-        assert "takes no writes" in sentence(run(ledger, *words))
+        assert "takes no writes" in sentence(run_here(ledger, *words))
 
 
 def test_a_schema_of_somebody_else_is_a_sentence(pg_server: PgServer) -> None:
