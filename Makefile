@@ -58,7 +58,9 @@ check: ## everything, fast things first: format, lint, imports, generated files,
 check-types: $(VENV)/.stamp
 	$(BIN)/mypy
 
+# Collected once before, so that not every worker compiles all tests for itself.
 check-tests: $(VENV)/.stamp
+	@$(BIN)/pytest -q --collect-only tests > $(VENV)/collect.log || { cat $(VENV)/collect.log; exit 1; }
 	$(BIN)/pytest -q -n $(JOBS) tests
 
 check-clients: $(VENV)/.runtime ## the Node and Go clients; without their tools they are named and left out, with CI set that is an error
