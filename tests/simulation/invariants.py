@@ -195,6 +195,10 @@ def check_windows(world: World, story: Story) -> None:
             end = window_end(world, request, attempt.left_at, retrying)
             if end is None or request.read_at is None or request.read_at > attempt.began_at - 0.01:
                 continue
+            if is_guard_over(world) and any(
+                request.read_at < at < attempt.began_at for at, _ in world.history.boots
+            ):
+                continue
             is_crowded = world.plan.setup["queue"] < 100
             first = next((r for r in story.requests if r.process is attempt.process), None)
             if is_crowded and request is not first:
