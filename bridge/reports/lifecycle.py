@@ -230,7 +230,7 @@ class Lifecycle:
             # A sweep may have taken it over for us in the moment before.
             is_ours = row.state != DONE and row.owner == self._ledger.instance
             if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
-                if status == "adopted":
+                if status in ("adopted", "elsewhere"):
                     self._observer.tell("report_resumed", job, state=row.state)
                 job.adopt(row)
                 job.is_theirs = False

@@ -14,7 +14,6 @@ from tests.world import (
     LOST_ANSWER,
     LOST_REQUEST,
     NO_RESOURCES,
-    OTHER_KEY,
     STALLED,
     TAKEN,
     UNREACHED,
@@ -79,17 +78,6 @@ def change_results(bridge: Bridge, kind: type, change: Callable[[Any, Any], Any]
 
 
 # --- another bridge's report -----------------------------------------------------------------
-
-
-def test_a_look_at_another_bridges_report_holds_no_slot(world: World, ledger: str) -> None:
-    """With one slot, what is ours is sent beside what is only watched."""
-    first, second = Bridge(world, ledger, pauses=False), Bridge(world, ledger, concurrency=1, pauses=False)
-    world.upstream.fates = iter([STALLED])
-    first.report(1)
-    world.run(0.1)
-    second.report(1)
-    world.run(0.1)
-    assert result(second.ask(2, within=1.0))["attempts"] == 1
 
 
 def test_the_ending_of_another_bridge_is_told_soon(world: World, ledger: str) -> None:
@@ -218,16 +206,6 @@ def test_attempts_of_our_own_are_kept_though_another_bridge_counted_none(world: 
 
 
 # --- slots and single flight -----------------------------------------------------------------
-
-
-def test_who_waits_for_the_proof_of_a_key_holds_no_slot(world: World) -> None:
-    """While a key is being proven, the slots are free for other keys."""
-    bridge = Bridge(world, concurrency=2)
-    world.upstream.fates = iter([STALLED])
-    bridge.report(1)
-    bridge.report(2)
-    world.run(0.1)
-    assert result(bridge.ask(3, key=OTHER_KEY, within=1.0))["attempts"] == 1
 
 
 def test_who_waits_for_a_pause_holds_no_slot(world: World) -> None:

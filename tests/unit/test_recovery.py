@@ -206,6 +206,15 @@ def test_what_a_request_takes_over_is_told(world: World, ledger: str) -> None:
     assert [fields["state"] for name, fields in second.events if name == "report_resumed"] == ["sending"]
 
 
+def test_what_a_sweep_takes_over_for_a_request_is_told(world: World, ledger: str) -> None:
+    """A look for what dead bridges left that comes just before the request is told once, as any other."""
+    leave(world, ledger, FOREVER)
+    neighbour = Bridge(world, ledger, holds=(KEY,))
+    neighbour.report(1)
+    world.run(1.5)
+    assert [fields["state"] for name, fields in neighbour.events if name == "report_resumed"] == ["waiting"]
+
+
 def test_owner_that_never_settles_is_unknown(world: World, ledger: str) -> None:
     """At the end of the window the waiting request is told that nothing is known."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)
