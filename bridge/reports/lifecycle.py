@@ -352,7 +352,6 @@ class Lifecycle:
 
     def _withdraw(self, job: Job, ending: Ending | None) -> None:
         """Take back a beginning that no attempt followed, and commit the ending if there is one."""
-        job.is_begun = False
         self._commit(job, Withdraw(job.task, ending), ending)
 
     def _commit(self, job: Job, op: Record | Settle | Withdraw, ending: Ending | None) -> None:

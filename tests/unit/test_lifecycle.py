@@ -181,8 +181,8 @@ def test_what_was_taken_stays_accepted(world: World, ended: bool) -> None:
 
 def test_attempts_of_our_own_are_kept_though_another_bridge_counted_none(world: World) -> None:
     """What this bridge has sent counts for it, whatever the row says that it gets back."""
-    bridge = Bridge(world, pauses=False)
-    world.upstream.fates = iter([LOST_REQUEST])
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([LOST_REQUEST, STALLED])
     lost: list[bool] = []
 
     def lose(op: Record, found: Recorded) -> Recorded:
@@ -199,9 +199,11 @@ def test_attempts_of_our_own_are_kept_though_another_bridge_counted_none(world: 
     change_results(bridge, Record, lose)
     change_results(bridge, Claim, give_back)
     got = bridge.report(1)
-    world.run(0.2)
+    bridge.report(2)
+    world.run(0.5)
+    assert bridge.service.counts() == (1, 1), "it waits for the slot of the other one"
     bridge.service.stop()
-    world.run(1.0)
+    world.run(0.1)
     assert (error(got[0])["code"], error(got[0])["attempts"]) == (-32002, 1)
 
 
@@ -215,7 +217,7 @@ def test_who_waits_for_a_pause_holds_no_slot(world: World) -> None:
     world.upstream.fates = iter([UNREACHED] * 5)
     bridge.ask(1)
     bridge.report(2)
-    world.run(0.1)
+    world.run(1.0)
     began = world.t
     assert error(bridge.ask(3, completed_at=bridge.engine.wall() - 55))["code"] == -32021
     assert world.t - began < 0.2
@@ -293,6 +295,14 @@ def test_the_ledger_is_told_when_an_attempt_began(world: World) -> None:
     began_at = bridge.ledger.now()
     bridge.ask(1)
     assert [op.began_at for op in asked(bridge, Record)] == [pytest.approx(began_at, rel=0, abs=0.01)]
+
+
+def test_what_is_final_is_not_worth_repeating_where_nothing_pauses(world: World) -> None:
+    """A certificate that nobody trusts is not trusted a moment later, with pauses or without."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.fates = iter([Fate(False, Exchange("certificate", False))])
+    data = error(bridge.ask(1))
+    assert (data["code"], data["attempts"], data["retryable"]) == (-32001, 1, False)
 
 
 # --- ends ------------------------------------------------------------------------------------
