@@ -82,8 +82,10 @@ class Reporter:
         window = windows.open_window(received_at if age_s is None else now, age_s)
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._lifecycle.is_stopped:
-            ending = refusal or answers.local_ending("shutting_down")
-            self._respond(requester, report.task_id, ending)
+            # Without a look at the ledger nothing more can be said of the task than that.
+            ending = answers.local_ending("shutting_down") if report.key or not refusal else refusal
+            can_start = now <= windows.starts_by(window, False)
+            self._respond(requester, report.task_id, ending, can_start=can_start)
             self._observer.tell_refused(report, ending)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
@@ -124,11 +126,11 @@ class Reporter:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
         row = self._ledger.call(Look(job.task))
-        outcome = row.outcome if isinstance(row, Row) else None
-        if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT):
+        stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
+        is_left = self._lifecycle.is_stopped and job.has_begun
+        if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
             self.submit(report, requester)
             return
-        stored = row.method if isinstance(row, Row) else job.method
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
         self._respond(requester, report.task_id, ending, job.attempts, durable)

@@ -740,7 +740,7 @@ def test_who_comes_too_late_for_a_bridge_may_try_the_next(bridge: Bridge) -> Non
     bridge.service.stop()
     told = [error(bridge.report(1, completed_at=bridge.engine.wall() - age_s)[0]) for age_s in (50, 58, 58.5)]
     assert [data["retryable"] for data in told] == [True, True, False]
-    assert {data["outcome"] for data in told} == {"not_sent"}
+    assert {(data["code"], data["outcome"]) for data in told} == {(-32032, "not_sent")}
 
 
 def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> None:
@@ -1072,3 +1072,25 @@ def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_p
     assert first[0].result is not None
     assert (error(beside[0])["outcome"], error(beside[0])["durable"]) == (None, False)
     assert (late["outcome"], late["durable"]) == ("accepted", True)
+
+
+def test_beside_a_report_that_the_stop_leaves_nothing_is_called_not_sent(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is refused beside a report in flight, and told after the stop, is told of that one: it was sent."""
+    call = bridge.ledger.call
+
+    def look_slowly(op: Any) -> Any:
+        if isinstance(op, Look):
+            bridge.engine.sleep(1.0)
+        return call(op)
+
+    monkeypatch.setattr(bridge.ledger, "call", look_slowly)
+    bridge.world.upstream.fates = iter([STALLED])
+    bridge.report(1)
+    bridge.world.run(0.1)
+    beside = bridge.report(1, completed_at=bridge.engine.wall() - 100)
+    bridge.world.run(0.1)
+    bridge.service.stop()
+    bridge.world.run(2.0)
+    assert (error(beside[0])["code"], error(beside[0])["outcome"]) == (-32011, None)
