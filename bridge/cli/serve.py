@@ -228,15 +228,13 @@ class Server:
 
     def _stop(self) -> int:
         """A signal: some seconds for what is running, then give up the rest."""
-        from bridge.server.conversation import never_admitted
-
         now, reporter = self._engine.now, self._app.reporter
         self._wait_for(self._is_idle, now() + self._settings.drain_s)
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
         reporter.give_up()
         undone += self._app.methods.give_up()
-        undone += self._conversation.drop_parked(never_admitted("shutting_down"))
+        undone += self._conversation.give_up()
         self._outlet.drain(now() + LAST_WRITE_S)
         return undone
 

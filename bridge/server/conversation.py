@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.core import strict_json
-from bridge.core.errors import wire_row
+from bridge.core.errors import BridgeError, wire_row
 from bridge.engine import Engine
 from bridge.reports.answers import Answer
 from bridge.rpc import envelope
@@ -146,6 +146,8 @@ class Conversation:
         self._open = 0
         self._open_reports = 0
         self._parked: deque[Context] = deque()
+        self._waiting: dict[Context, None] = {}
+        """What is served in a greenlet of its own."""
         self._is_unparking = False
         self.is_over = False
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
@@ -175,11 +177,19 @@ class Conversation:
         if not self.is_over:
             self._take_all(self.framer.end())
 
-    def drop_parked(self, failure: Failure) -> int:
-        """Answer everything that was read but never admitted; returns how many those were."""
+    def give_up(self) -> int:
+        """Answer at the end what was read and has no answer, reports that were admitted left out.
+
+        Returns:
+            How many reports those were.
+        """
         dropped = len(self._parked)
         while self._parked:
-            self._settle_parked(self._parked.popleft(), failure)
+            self._settle_parked(self._parked.popleft(), never_admitted("shutting_down"))
+        unavailable = BridgeError("ledger_unavailable")
+        while self._waiting:
+            context, _ = self._waiting.popitem()
+            context.settle(Failure(unavailable.code, unavailable.message, unavailable.data))
         return dropped
 
     def _settle_parked(self, context: Context, failure: Failure) -> None:
@@ -260,16 +270,23 @@ class Conversation:
         method = context.call.method
         self._count(1, method in self._reports)
         if method in self._waits:
-            self._engine.spawn(self._dispatch, context)
+            self._waiting[context] = None
+            self._engine.spawn(self._serve_alone, context)
         else:
-            self._dispatch(context)
+            outcome = self._dispatch(context)
+            if outcome is not PENDING:
+                context.settle(outcome)
 
-    def _dispatch(self, context: Context) -> None:
+    def _serve_alone(self, context: Context) -> None:
+        outcome = self._dispatch(context)
+        if context in self._waiting:
+            del self._waiting[context]
+            context.settle(outcome)
+
+    def _dispatch(self, context: Context) -> Any:
         call = context.call
         params = call.params if call.params is None else strict_json.plain(call.params)
-        outcome = self._dispatcher.dispatch(call.method, params, context)
-        if outcome is not PENDING:
-            context.settle(outcome)
+        return self._dispatcher.dispatch(call.method, params, context)
 
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)

@@ -14,7 +14,7 @@ from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.reports.answers import Answer
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.server import conversation
-from bridge.server.conversation import Context, Conversation, never_admitted
+from bridge.server.conversation import Context, Conversation
 from bridge.wire.framing import Framer
 from tests.world import Clock, raise_bug
 
@@ -274,12 +274,24 @@ def test_what_waits_for_room_can_be_cancelled_and_given_up() -> None:
     desk.time.run()
     assert [context.call.id for context in desk.reports] == [1, 3]
     desk.answers()
-    assert desk.talk.drop_parked(never_admitted("shutting_down")) == 1
+    assert desk.talk.give_up() == 1
     [(id, code, data)] = desk.errors()
     assert (id, code) == (4, -32032)
     assert data["outcome"] == "not_sent"
     assert data["retryable"] is True
     assert desk.talk.unanswered == 1
+
+
+def test_a_question_that_still_waits_at_the_end_is_answered_once() -> None:
+    """What the ledger has not told by then is not known; what it tells later is told to nobody."""
+    desk = Desk()
+    desk.feed(b'[{"jsonrpc":"2.0","method":"wait","id":1},{"jsonrpc":"2.0","method":"tell","id":2}]\n')
+    assert (desk.talk.give_up(), desk.talk.unanswered) == (0, 0)
+    [[waited, told]] = desk.answers()
+    assert (waited["error"]["code"], waited["error"]["data"]) == (-32031, {"kind": "ledger_unavailable"})
+    assert told["result"] == {"told": {}}
+    desk.time.run(2.0)
+    assert desk.answers() == []
 
 
 def test_many_that_wait_for_room_may_all_be_answered_at_once() -> None:
