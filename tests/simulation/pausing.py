@@ -157,9 +157,14 @@ class Pausing:
     def learn(self, process: Process, story: Story, is_truth: bool) -> None:
         """The end of an attempt is committed: what it teaches about pauses and the key."""
         attempts = [attempt for attempt in story.attempts if attempt.process is process]
-        if not attempts or not is_truth or not self._world.plan.setup["pauses"]:
+        if not attempts or not self._world.plan.setup["pauses"]:
             return
         attempt = attempts[-1]
+        if not is_truth:
+            # What is learnt beside a silent ledger is told to it afterwards: a streak may have been broken.
+            self._streaks[("quality", self._about("quality", process, story, attempt.method))] = 0
+            self._streaks[("transport", str(process.machine))] = 0
+            return
         met = attempt.meaning
         if met is not None and met.kind == "verdict" and met.number not in _DISPROVING:
             self._proven.add(story.key)
