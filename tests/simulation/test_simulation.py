@@ -37,6 +37,8 @@ REGRESSIONS = {
     11876: "what a full ledger had told of another bridge's report was forgotten when it could not be read",
     12837: "who was told off while the ledger was silent hid from later callers what another bridge had sent",
     12906: "an outcome that lost against another bridge's report was called durable",
+    18063: "a list that waited for a lock was never answered when the process ended",
+    18757: "who was read after the stop was told not_sent of a task that had been sent",
 }
 """Seeds that found a fault of the program, and which."""
 
