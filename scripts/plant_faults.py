@@ -43,11 +43,11 @@ PLANTS: Final = (
     Plant("R1: a cancel behind a committed beginning is not heeded", _R + "lifecycle.py",
           "if job.interruption is not None:\n            raise job.interruption\n        retrying", "retrying"),
     Plant("R1: a beginning without an attempt is settled, not taken back", _R + "lifecycle.py",
-          "if job.is_begun:\n            return self._withdraw(job, ending) or ending", "if False:\n            pass"),
+          "if job.is_begun:\n            self._withdraw(job, ending)\n        else:", "if True:"),
     Plant("R1: what is withdrawn stays counted", LEDGER + "transactions.py",
           "attempts = row.attempts - 1\n        row = row._replace(state=WAITING", "attempts = row.attempts\n        row = row._replace(state=WAITING"),
     Plant("an attempt that lacked a descriptor is counted", _R + "lifecycle.py",
-          "            job.attempts -= 1\n            job.made -= 1\n", ""),
+          "            job.attempts -= 1\n", ""),
     Plant("an attempt whose beginning was slow is made all the same", _R + "lifecycle.py",
           "if self._engine.now() - committed_at > STALE_S:", "if False:"),
     # windows
