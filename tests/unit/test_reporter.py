@@ -1002,7 +1002,8 @@ def test_who_stays_after_a_cancel_causes_the_send(bridge: Bridge) -> None:
     assert cancelled == []
     bridge.world.run(1)
     assert (error(cancelled[0])["code"], error(cancelled[0])["durable"]) == (-32800, False)
-    assert [got[0].result and got[0].result["replayed"] for got in staying] == [False, True]
+    results = [got[0].result for got in staying]
+    assert [result and result["replayed"] for result in results] == [False, True]
     assert len(bridge.world.upstream.attempts) == 1
 
 
@@ -1016,7 +1017,8 @@ def test_of_those_who_stay_the_first_one_causes_the_send(world: World) -> None:
     bridge.service.cancel("a")
     assert (error(got["a"][0])["retryable"], error(got["a"][0])["attempts"]) == (True, 0)
     world.run(30)
-    assert [got[name][0].result and got[name][0].result["replayed"] for name in ("b", "c")] == [False, True]
+    results = [got[name][0].result for name in ("b", "c")]
+    assert [result and result["replayed"] for result in results] == [False, True]
 
 
 def test_cancel_of_two_requests_of_one_name_sends_nothing(world: World) -> None:
