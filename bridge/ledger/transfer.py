@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, Heed, Task
+from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, Heed, Narrow, Task
 from bridge.ledger.counts import TABLE as COUNTING
 from bridge.ledger.port import Known, Restore, Restored, Teach
 from bridge.ledger.rows import encode_told
-from bridge.ledger.transactions import TABLE, adopt
+from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork, is_stricter
 
 
@@ -34,7 +34,8 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
                 adopt(work, entry)
                 row = entry.row
             elif row.state == SENDING or truth.state != DONE or truth.outcome == NOT_SENT:
-                return Restored(False, row)
+                narrow(work, Narrow(truth.task, truth.window))
+                return Restored(False, entry.row)
             else:
                 # Nothing of it is under way there, and the upstream must not be asked again.
                 work.release_probes(row)

@@ -894,6 +894,20 @@ def test_what_the_upstream_decided_ends_what_a_neighbour_only_waits_to_send(
         assert one(waiting, Begin(task())).gate.status == "begun"
 
 
+@pytest.mark.parametrize("begin", [False, True])
+def test_an_earlier_end_that_is_owed_holds_for_a_neighbours_report(shared: Backend, begin: bool) -> None:
+    """Who was told that a task's minute is over tells it to the bridge that has the report."""
+    having, owing = shared.open(), shared.open()
+    row = one(having, claim(begin=begin)).row
+    earlier = Window(row.window.until - 20.0, None)
+    truth = row._replace(
+        state=DONE, owner=None, outcome=NOT_SENT, code=-32010, kind="window_closed", attempts=0, sends=0,
+        window=earlier, finished_wall=row.recorded_wall,
+    )  # fmt: skip
+    assert one(owing, Restore(truth, earlier.until)).agrees is False
+    assert one(having, Look(task())).window == earlier
+
+
 def test_a_beginning_that_nobody_was_told_of_is_taken_back(store: AnyStore) -> None:
     """What its own bridge knows of a report is the truth: a commit told as failed began no attempt."""
     row = one(store, claim()).row

@@ -39,6 +39,8 @@ REGRESSIONS = {
     12906: "an outcome that lost against another bridge's report was called durable",
     18063: "a list that waited for a lock was never answered when the process ended",
     18757: "who was read after the stop was told not_sent of a task that had been sent",
+    20586: "a window's end that was told beside a locked ledger did not reach the bridge that had the report",
+    21086: "the same",
 }
 """Seeds that found a fault of the program, and which."""
 

@@ -743,6 +743,18 @@ def test_who_comes_too_late_for_a_bridge_may_try_the_next(bridge: Bridge) -> Non
     assert {(data["code"], data["outcome"]) for data in told} == {(-32032, "not_sent")}
 
 
+@pytest.mark.parametrize(("waited_s", "retryable"), [(54.0, True), (56.0, False)])
+def test_without_a_time_the_receipt_counts_for_who_comes_too_late(
+    bridge: Bridge, waited_s: float, retryable: bool
+) -> None:
+    """A first attempt may begin 55 s after the request was read, in whatever bridge."""
+    bridge.service.stop()
+    answers: list[Answer] = []
+    received_at = bridge.world.t - waited_s
+    bridge.service.submit(Report(IMAGE, 1, KEY), Requester(answers.append, None, received_at))
+    assert (error(answers[0])["code"], error(answers[0])["retryable"]) == (-32032, retryable)
+
+
 def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> None:
     """A stop without anybody to answer ends nothing that was never begun."""
     bridge = Bridge(world, str(tmp_path / "ledger"), concurrency=1)
@@ -1074,6 +1086,27 @@ def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_p
     assert first[0].result is not None
     assert (error(beside[0])["outcome"], error(beside[0])["durable"]) == (None, False)
     assert (late["outcome"], late["durable"]) == ("accepted", True)
+
+
+def test_another_method_is_taken_once_the_report_beside_it_was_not_sent(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds that the report in flight has ended as never sent is no conflict, though it had begun."""
+    call = bridge.ledger.call
+
+    def look_slowly(op: Any) -> Any:
+        if isinstance(op, Look):
+            bridge.engine.sleep(1.0)
+        return call(op)
+
+    monkeypatch.setattr(bridge.ledger, "call", look_slowly)
+    bridge.world.upstream.fates = answered(http(429, retry_after="300"))
+    first = bridge.report(1)
+    bridge.world.run(0.05)
+    other = bridge.report(1, RECAPTCHA)
+    bridge.world.run(2.0)
+    assert error(first[0])["outcome"] == "not_sent"
+    assert other[0].result is not None
 
 
 def test_beside_a_report_that_the_stop_leaves_nothing_is_called_not_sent(
