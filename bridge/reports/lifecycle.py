@@ -236,7 +236,7 @@ class Lifecycle:
                 job.is_theirs = False
                 return claimed.gate
             job.attempts = row.attempts
-            if status == "known":
+            if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
                 raise self._told_elsewhere(job, row)
             if status == "refused":
                 raise Settled(answers.row_ending(row), is_news=True)
@@ -382,8 +382,7 @@ class Lifecycle:
 
     def _told_elsewhere(self, job: Job, row: Row) -> Settled:
         """The ending on record, which another bridge has committed or an earlier request."""
-        if job.perhaps and row.outcome in (REFUSED, NOT_SENT):
-            # They could not know of each other: what they were refused may be what was taken from us.
+        if _is_in_doubt(job, row):
             job.durable = False
             return Settled(answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
         return Settled(answers.row_ending(row), is_news=False)
@@ -408,3 +407,8 @@ class Lifecycle:
             return self._settle(job, ending), True
         except Lost:
             return unknown, False
+
+
+def _is_in_doubt(job: Job, row: Row) -> bool:
+    """True if what another one was refused, not knowing of this job, may be what was taken from it."""
+    return job.perhaps and row.outcome in (REFUSED, NOT_SENT)

@@ -197,7 +197,10 @@ class History:
         self.check_secret(process.name, piece)
         if b'"event":"ledger_degraded"' in piece or b'"event":"ledger_memory"' in piece:
             plan = self.world.plan
-            if plan.setup["ledger"] == "file" and not any(f.kind in ("disk", "suspend") for f in plan.faults):
+            # Where opening is slow, those who start together wait for each other longer than a bridge waits.
+            is_slow = plan.setup["slots"] * plan.setup["opening_s"] > 2.0
+            is_hindered = is_slow or any(f.kind in ("disk", "suspend") for f in plan.faults)
+            if plan.setup["ledger"] == "file" and not is_hindered:
                 self.world.break_rule(
                     f"{process.name} is without its ledger, though that works: {piece.decode()[:300]}"
                 )

@@ -333,7 +333,8 @@ def check_causes(world: World, story: Story) -> None:
         answered_at, answer = request.answers[0]
         is_quick = request.read_at is not None and request.read_at <= let_go_at < answered_at
         is_alone = not others and not earlier and not story.crashes and not process.suspended
-        is_heard = is_quick and world.plan.setup["queue"] > 100
+        is_reading = process.stopped_at is None or process.stopped_at > let_go_at
+        is_heard = is_quick and is_reading and world.plan.setup["queue"] > 100
         if is_heard and is_alone and later and later[0].began_at < answered_at:
             world.break_rule(f"{request} was let go at {let_go_at:.3f}, but {later[0]} followed: {answer}")
 

@@ -41,6 +41,7 @@ REGRESSIONS = {
     18757: "who was read after the stop was told not_sent of a task that had been sent",
     20586: "a window's end that was told beside a locked ledger did not reach the bridge that had the report",
     21086: "the same",
+    25409: "a refusal of another method hid that a request's own report was perhaps taken",
 }
 """Seeds that found a fault of the program, and which."""
 

@@ -14,6 +14,7 @@ from tests.world import (
     LOST_ANSWER,
     LOST_REQUEST,
     NO_RESOURCES,
+    RECAPTCHA,
     STALLED,
     TAKEN,
     UNREACHED,
@@ -177,6 +178,30 @@ def test_what_was_taken_stays_accepted(world: World, ended: bool) -> None:
     change_results(bridge, Record, lose)
     got = result(bridge.ask(1))
     assert (got["outcome"], got["durable"], got["attempts"]) == ("accepted", False, 1)
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("refused", -32002), ("accepted", -32011), (None, -32011)])
+def test_another_method_elsewhere_does_not_hide_what_was_perhaps_taken(
+    world: World, outcome: str | None, code: int
+) -> None:
+    """Who lost an answer is not told of a conflict with what was refused since its own was perhaps taken."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER])
+    theirs: list[Row] = []
+
+    def lose(op: Record, found: Recorded) -> Recorded:
+        state = "waiting" if outcome is None else "done"
+        owner = "other" if outcome is None else None
+        theirs.append(row(bridge)._replace(method=RECAPTCHA, state=state, outcome=outcome, owner=owner))
+        return Recorded("lost", theirs[0]._replace(state="waiting", outcome=None, owner="other"))
+
+    def meet(op: Claim, found: Any) -> Any:
+        return found._replace(status="conflict", row=theirs[0], gate=None) if theirs else found
+
+    change_results(bridge, Record, lose)
+    change_results(bridge, Claim, meet)
+    data = error(bridge.ask(1))
+    assert (data["code"], data["outcome"]) == (code, "unknown" if outcome == "refused" else outcome)
 
 
 def test_attempts_of_our_own_are_kept_though_another_bridge_counted_none(world: World) -> None:
