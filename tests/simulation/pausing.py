@@ -100,6 +100,7 @@ class Pausing:
         for name in [name for name, pause in self._pauses.items() if pause.ends_at != NEVER]:
             del self._pauses[name]
         self._streaks.clear()
+        self._rates.clear()
 
     def resume(self) -> None:
         """All may be probed, because somebody said so or nobody here knows better."""
