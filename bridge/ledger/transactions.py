@@ -228,7 +228,7 @@ def record(work: UnitOfWork, op: Record) -> Recorded:
     """Commit what an attempt met, and the ending if it is final."""
     entry = work.ours(op.task)
     if entry is None:
-        return Recorded("lost", work.row_of(op.task), durable=work.durable)
+        return _lost(work, op.task)
     row, verdict = entry.row, op.verdict
     states, released = work.states(row.task, row.method)
     changed, events = work.policy.learn(
@@ -264,7 +264,7 @@ def settle(work: UnitOfWork, op: Settle) -> Recorded:
     """End our own report without an attempt."""
     entry = work.ours(op.task)
     if entry is None:
-        return Recorded("lost", work.row_of(op.task), durable=work.durable)
+        return _lost(work, op.task)
     if entry.row.attempts:
         work.release_probes(entry.row)
     _finish(work, entry, entry.row, op.ending, {})
@@ -275,7 +275,7 @@ def withdraw(work: UnitOfWork, op: Withdraw) -> Recorded:
     """Take back a beginning that no attempt followed."""
     entry = work.ours(op.task)
     if entry is None:
-        return Recorded("lost", work.row_of(op.task), durable=work.durable)
+        return _lost(work, op.task)
     row = entry.row
     if row.state == SENDING:
         work.release_probes(row)
@@ -286,6 +286,14 @@ def withdraw(work: UnitOfWork, op: Withdraw) -> Recorded:
     if op.ending is not None:
         _finish(work, entry, row, op.ending, {})
     return Recorded("ok", entry.row, durable=work.durable)
+
+
+def _lost(work: UnitOfWork, task: Task) -> Recorded:
+    """Answer who no longer has a report; what it probed beside a silent ledger is let go."""
+    work.flush()
+    probes = [state for state in work.open_pauses(task.endpoint) if is_probe(state, work.instance, task)]
+    work.save(task.endpoint, [work.policy.release(work.now, state) for state in probes])
+    return Recorded("lost", work.row_of(task), durable=work.durable)
 
 
 def _finish(work: UnitOfWork, entry: Entry, row: Row, ending: Ending, data: Mapping[str, Any]) -> None:

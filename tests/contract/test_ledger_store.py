@@ -54,7 +54,7 @@ from bridge.core.model import (
     Window,
     Withdraw,
 )
-from bridge.ledger.port import Restore, Store
+from bridge.ledger.port import Restore, Store, Teach
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
@@ -639,6 +639,26 @@ def test_probe_that_says_nothing_is_released(backend: Backend, store: AnyStore, 
     one(store, operation)
     assert [state.state for state in store.read(Pauses(ENDPOINT))] == [OPEN]
     assert one(store, claim(task(9))).gate.status == "begun"
+
+
+@pytest.mark.parametrize("end", ["recorded", "settled", "withdrawn"])
+def test_a_probe_ends_though_another_bridge_has_its_report(shared: Backend, end: str) -> None:
+    """What was begun beside a silent ledger, and taught to it, probes no more if it is lost there."""
+    having, probing = shared.open(), shared.open()
+    one(having, claim())
+    state = PauseState(
+        PauseKey("account", ACCOUNT), PROBING, "no_such_captcha", opened_at=1.0, ends_at=2.0,
+        probe_owner=probing.instance, probe_task=f"{ACCOUNT}/{task().task_id}",
+    )  # fmt: skip
+    one(probing, Teach(ENDPOINT, ((None, state),)))
+    assert [state.state for state in having.read(Pauses(ENDPOINT))] == [PROBING]
+    operation: Any = record(NO_DNS, None)
+    if end == "settled":
+        operation = Settle(task(), LOST_TRACK)
+    if end == "withdrawn":
+        operation = Withdraw(task(), None)
+    assert one(probing, operation).status == "lost"
+    assert [state.state for state in having.read(Pauses(ENDPOINT))] == [OPEN]
 
 
 def test_a_probe_is_released_by_its_own_report_alone(backend: Backend, store: AnyStore) -> None:
