@@ -152,11 +152,11 @@ class PausePolicy:
         What was written in another boot may lie in the future of this one.
         """
         rule = self._rules.get(state.key.rule)
-        if rule is None and state.ends_at is not None:
-            # Single-flight pauses nobody: it is always due.
-            return state if state.ends_at <= now else state._replace(ends_at=now)
-        if rule is None or rule.max_s is None or state.ends_at is None:
+        if state.ends_at is None:
             return state
+        if rule is None or rule.max_s is None:
+            # Single-flight pauses nobody, and what waits for a person has an end once that has resumed it: both are due.
+            return state if state.ends_at <= now else state._replace(ends_at=now)
         opened_at = now if state.opened_at is None else min(state.opened_at, now)
         length_s = state.ends_at - (opened_at if state.opened_at is None else state.opened_at)
         ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(length_s, 0.0))

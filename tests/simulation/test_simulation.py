@@ -42,6 +42,7 @@ REGRESSIONS = {
     20586: "a window's end that was told beside a locked ledger did not reach the bridge that had the report",
     21086: "the same",
     25409: "a refusal of another method hid that a request's own report was perhaps taken",
+    30735: "what a person had resumed was paused for 400 days after a boot with the right clock",
     30860: "a pause was probed for ever by a report that another bridge had ended",
 }
 """Seeds that found a fault of the program, and which."""

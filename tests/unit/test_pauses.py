@@ -739,6 +739,8 @@ def test_good_verdict_proves_a_key_of_which_nothing_is_kept(rules: Rules) -> Non
         ("key_balance", None, 1500.0, None),
         ("key_balance", None, 9000.0, (1000.0, 4600.0)),
         ("key_refused", 1100.0, None, None),
+        ("key_refused", 900.0, 1000.0, None),
+        ("key_refused", 900.0, 90_000.0, (900.0, 1000.0)),
         (PROOF, None, 999.0, None),
         (PROOF, None, 1000.0, None),
         (PROOF, None, 1001.0, (None, 1000.0)),
