@@ -155,7 +155,7 @@ class PausePolicy:
         if state.ends_at is None:
             return state
         if rule is None or rule.max_s is None:
-            # Single-flight pauses nobody, and what waits for a person has an end once that has resumed it: both are due.
+            # Due in any case: single-flight pauses nobody, and what waits for a person ends when resumed.
             return state if state.ends_at <= now else state._replace(ends_at=now)
         opened_at = now if state.opened_at is None else min(state.opened_at, now)
         length_s = state.ends_at - (opened_at if state.opened_at is None else state.opened_at)
