@@ -91,7 +91,7 @@ class History:
         self.off_s: list[float] = []
         """For how long machines were off, by their clocks."""
         self.boots: list[tuple[float, float]] = []
-        """When a machine booted, and by how much its wall clock went forward then."""
+        """When a machine booted, and by how much its time went forward then, at least."""
 
     def story(self, key: str, task_id: int) -> Story:
         """The story of a task."""
@@ -234,13 +234,13 @@ class History:
         """A wall clock was set."""
         self.clock_was_set = True
 
-    def note_boot(self, forward_s: float, off_s: float) -> None:
+    def note_boot(self, forward_s: float, least_s: float, off_s: float) -> None:
         """A machine boots; pauses that end by the clock may end otherwise now."""
         self.off_s.append(off_s + max(0.0, forward_s))
         if is_guard_over(self.world):
             for story in self.stories.values():
                 story.forget(self.world.now)
-        self.boots.append((self.world.now, forward_s))
+        self.boots.append((self.world.now, least_s))
         self.pausing.boot()
 
     def note_left(self, attempt: Attempt) -> None:

@@ -41,6 +41,8 @@ class Host:
         self.boot_id = f"boot-{number}"
         self.off_s = off_s
         """How far the wall clock is ahead of the truth."""
+        self.first_off_s = off_s
+        """How far it was when the machine booted, which the ledger's timeline follows."""
 
     def now(self) -> float:
         return self._time.t - self._booted_at + 17.0
@@ -307,11 +309,11 @@ class World:
             self.time.call_in(off_s, lambda: self._boot(wall, off_s))
 
     def _boot(self, wall: float, off_s: float) -> None:
-        before = self.host.off_s
+        before = self.host
         self._is_off = False
         self._boots += 1
         self.host = Host(self.time, self._boots, wall)
-        self.history.note_boot(wall - before, off_s)
+        self.history.note_boot(wall - before.off_s, wall - max(before.off_s, before.first_off_s), off_s)
         self.log("boot", self._boots)
         for slot in range(self.plan.setup["slots"]):
             self._start(slot)
