@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import stat
 import string
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def piped() -> Iterator[tuple[int, int]]:
     yield ends
     for end in ends:
         os.close(end)
+
+
+def read_until(engine: Engine, reader: int, is_enough: Callable[[bytes], bool]) -> bytes:
+    """Read a pipe that the engine of this thread fills, which must not be waited for."""
+    os.set_blocking(reader, False)
+    received = b""
+    while not is_enough(received):
+        with contextlib.suppress(BlockingIOError):
+            received += os.read(reader, 65536)
+        engine.sleep(0.001)
+    return received
 
 
 def test_every_event_is_a_complete_row() -> None:
@@ -156,10 +168,7 @@ def test_a_log_that_nobody_reads_never_blocks(
         engine.sleep(0)
     assert log.dropped > 1000
     lost = log.dropped
-    received = b""
-    while b"log_dropped" not in received or not received.endswith(b"\n"):
-        received += os.read(reader, 65536)
-        engine.sleep(0.001)
+    received = read_until(engine, reader, lambda got: b"log_dropped" in got and got.endswith(b"\n"))
     lines = [json.loads(line) for line in received.splitlines()]
     assert [line["count"] for line in lines if line["event"] == "log_dropped"] == [lost]
     assert len(lines) == 2000 - lost + 1
@@ -174,10 +183,8 @@ def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(piped: tup
     began = time.monotonic()
     log.close(0.05)
     assert 0.05 <= time.monotonic() - began < 30
-    received = b""
-    while not received.endswith(b"\n"):  # the pipe is closed with the test, and nobody may still wait for it
-        received += os.read(piped[0], 65536)
-        engine.sleep(0.001)
+    # The pipe is closed with the test, and nobody may still wait for it.
+    read_until(engine, piped[0], lambda got: got.endswith(b"\n"))
 
 
 def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> None:
@@ -190,10 +197,7 @@ def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> No
     log.event("unheard_of", filler="y" * 300_000)
     engine = Engine(fail)
     log.attach(engine)
-    received = b""
-    while not received.endswith(b"\n"):
-        received += os.read(reader, 65536)
-        engine.sleep(0.001)
+    received = read_until(engine, reader, lambda got: got.endswith(b"\n"))
     assert json.loads(received)["filler"] == "y" * 300_000
     log.close(10)
 
