@@ -88,9 +88,10 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     elif answer.get("error", {}).get("code") == -32031:
         # Refused because the ledger cannot tell what others did.
         known = [a for a in known if a.process is process]
-    elif request.batch is not None and outcome == "not_sent" and not data.get("attempts"):
-        # It was refused at once, and told when the last of the batch was done.
-        known = [a for a in known if a.began_at < (request.read_at or 0.0)]
+    elif request.batch is not None and outcome == "not_sent":
+        # It had ended before, and was told when the last of the batch was done.
+        earlier = [a for a in known if a.began_at < (request.read_at or 0.0)]
+        known = sorted(known, key=lambda a: a.began_at)[: max(len(earlier), data.get("attempts", 0))]
     if outcome == "accepted":
         if not any(a.is_accepted and a.taken_at is not None and a.taken_at <= at for a in story.attempts):
             world.break_rule(f"{told}, but the upstream never said so")
