@@ -650,15 +650,28 @@ def test_a_probe_ends_though_another_bridge_has_its_report(shared: Backend, end:
         PauseKey("account", ACCOUNT), PROBING, "no_such_captcha", opened_at=1.0, ends_at=2.0,
         probe_owner=probing.instance, probe_task=f"{ACCOUNT}/{task().task_id}",
     )  # fmt: skip
-    one(probing, Teach(ENDPOINT, ((None, state),)))
-    assert [state.state for state in having.read(Pauses(ENDPOINT))] == [PROBING]
+    theirs = state._replace(key=PauseKey("method", "m"), probe_owner=having.instance)
     operation: Any = record(NO_DNS, None)
     if end == "settled":
         operation = Settle(task(), LOST_TRACK)
     if end == "withdrawn":
         operation = Withdraw(task(), None)
-    assert one(probing, operation).status == "lost"
-    assert [state.state for state in having.read(Pauses(ENDPOINT))] == [OPEN]
+    _, lost = probing.transact([Teach(ENDPOINT, ((None, state), (None, theirs))), operation])
+    assert lost.status == "lost"
+    after = {known.key: known.state for known in having.read(Pauses(ENDPOINT))}
+    assert after == {state.key: OPEN, theirs.key: PROBING}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_conflict_narrows_the_window_of_the_report_in_flight(store: AnyStore, refused: bool) -> None:
+    """Whoever knows that a task's minute ends earlier is heard, though another report has it."""
+    row = one(store, claim()).row
+    assert row.window.until is not None
+    earlier = Window(row.window.until - 20.0, None)
+    method = row.method if refused else "reportCorrectRecaptcha"
+    asked = Claim(task(), method, earlier, Facts(), False, CLOSED_WINDOW if refused else None)
+    assert one(store, asked).status == "conflict"
+    assert one(store, Look(task())).window == earlier
 
 
 def test_a_probe_is_released_by_its_own_report_alone(backend: Backend, store: AnyStore) -> None:
