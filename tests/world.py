@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from bridge.core.model import Exchange, Task
+from bridge.core.model import Exchange, Look, Row, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.engine.virtual import VirtualLoop, VirtualTime
@@ -332,6 +332,19 @@ class Bridge:
 
     def task(self, task_id: int, key: Secret = KEY) -> Task:
         return Task(ENDPOINT, self.ledger.account(key.reveal()), task_id)
+
+
+def error(answer: Answer) -> dict[str, Any]:
+    """The code and the data of an error."""
+    assert answer.result is None
+    return {"code": answer.code, **answer.data}
+
+
+def row(bridge: Bridge, task_id: int = 1) -> Row:
+    """A report as the ledger has it."""
+    found = bridge.store.read(Look(bridge.task(task_id)))
+    assert isinstance(found, Row)
+    return found
 
 
 def scratch_directory() -> str | None:

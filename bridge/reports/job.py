@@ -144,7 +144,7 @@ class Job:
         """What is to end it at its next waiting point."""
         self.has_slot = False
         self.is_begun = False
-        """True while the beginning of an attempt is committed that was not made yet."""
+        """True if a beginning was committed that no attempt has followed; it may have been taken back."""
         self.is_sending = False
         self.is_paused = False
         """True while it waits for the end of a pause."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridge.core.model import DONE, Look, Row
+from bridge.core.model import DONE, Look
 from tests.ledgers import ServerLedger
 from tests.pgserver import PgServer
 from tests.world import (
@@ -26,7 +26,9 @@ from tests.world import (
     Bridge,
     Fate,
     World,
+    error,
     http,
+    row,
     scratch_directory,
 )
 
@@ -44,19 +46,6 @@ def ledger() -> Iterator[str]:
         yield os.path.join(folder, "ledger")
 
 
-def data(answer: Any) -> dict[str, Any]:
-    """What the data of an error say, with its code."""
-    assert answer.result is None
-    return {"code": answer.code, **answer.data}
-
-
-def row(bridge: Bridge, task_id: int) -> Row:
-    """A report as the ledger has it."""
-    found = bridge.store.read(Look(bridge.task(task_id)))
-    assert isinstance(found, Row)
-    return found
-
-
 def test_cancel_behind_a_beginning_takes_it_back(ledger: str) -> None:
     """Five cancels between the commit and the attempt leave the task as it was; then it is reported."""
     world = World()
@@ -65,7 +54,7 @@ def test_cancel_behind_a_beginning_takes_it_back(ledger: str) -> None:
         got = bridge.report(555, name=("r",))
         bridge.service.cancel(("r",))
         world.run(0.5)
-        assert [(data(answer)["code"], data(answer)["attempts"]) for answer in got] == [(-32800, 0)]
+        assert [(error(answer)["code"], error(answer)["attempts"]) for answer in got] == [(-32800, 0)]
         assert row(bridge, 555).attempts == 0
     result = bridge.ask(555).result
     assert result is not None
@@ -78,13 +67,13 @@ def test_window_that_only_the_ledger_knows_is_over_is_told_as_such(ledger: str) 
     bridge = Bridge(world, ledger)
     bridge.ask(1)
     world.upstream.fates = iter([UNREACHED])
-    first = data(bridge.ask(7, completed_at=bridge.engine.wall() - 57.9))
+    first = error(bridge.ask(7, completed_at=bridge.engine.wall() - 57.9))
     assert (first["code"], first["attempts"]) == (-32001, 1)
     world.run(3)
     for asked in (bridge, Bridge(world, ledger), bridge, bridge, bridge):
-        late = data(asked.ask(7))
+        late = error(asked.ask(7))
         assert (late["code"], late["attempts"], row(bridge, 7).attempts) == (-32010, 1, 1)
-    late = data(bridge.ask(7, completed_at=bridge.engine.wall() - 1))
+    late = error(bridge.ask(7, completed_at=bridge.engine.wall() - 1))
     assert late["code"] == -32010
     assert late["ageSeconds"] > 60
 
@@ -103,7 +92,7 @@ def test_lack_of_resources_is_no_attempt(ledger: str) -> None:
     assert got[0].result is not None
     assert got[0].result["attempts"] == row(bridge, 2).attempts == 1
     world.upstream.fates = iter([NO_RESOURCES] * 300)
-    late = data(bridge.ask(3, completed_at=bridge.engine.wall()))
+    late = error(bridge.ask(3, completed_at=bridge.engine.wall()))
     assert (late["code"], late["attempts"], row(bridge, 3).attempts) == (-32010, 0, 0)
     assert all(name != "pause_opened" for name, _ in bridge.events)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.model import Begin, Begun, Claim, Exchange, Gate, Look, Record, Recorded, Row, Settle
+from bridge.core.model import Begin, Begun, Claim, Exchange, Gate, Record, Recorded, Row, Settle
 from bridge.reports.answers import Answer
 from tests.world import (
     LOST_ANSWER,
@@ -21,7 +21,9 @@ from tests.world import (
     Bridge,
     Fate,
     World,
+    error,
     http,
+    row,
     verdict,
 )
 
@@ -38,23 +40,10 @@ def ledger(tmp_path: Path) -> str:
     return str(tmp_path / "ledger")
 
 
-def error(answer: Answer) -> dict[str, Any]:
-    """The code and the data of an error."""
-    assert answer.result is None
-    return {"code": answer.code, **answer.data}
-
-
 def result(answer: Answer) -> Any:
     """The result of a report that was taken."""
     assert answer.result is not None, answer
     return answer.result
-
-
-def row(bridge: Bridge, task_id: int = 1) -> Row:
-    """A report as the ledger has it."""
-    found = bridge.store.read(Look(bridge.task(task_id)))
-    assert isinstance(found, Row)
-    return found
 
 
 def sent(world: World, task_id: int) -> list[float]:

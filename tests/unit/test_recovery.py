@@ -16,11 +16,9 @@ from bridge.core.model import (
     Ending,
     Exchange,
     Facts,
-    Look,
     Pauses,
     Record,
     Resume,
-    Row,
     Settle,
     Sweep,
     Window,
@@ -37,7 +35,9 @@ from tests.world import (
     Bridge,
     Fate,
     World,
+    error,
     http,
+    row,
     scratch_directory,
     verdict,
 )
@@ -57,19 +57,6 @@ def ledger() -> Iterator[str]:
     """The path of a ledger file that does not exist yet."""
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as directory:
         yield f"{directory}/ledger.sqlite3"
-
-
-def row(bridge: Bridge, task_id: int) -> Row:
-    """The ledger's row of a task."""
-    found = bridge.store.read(Look(bridge.task(task_id)))
-    assert isinstance(found, Row)
-    return found
-
-
-def data(answer: Any) -> dict[str, Any]:
-    """The code and the data of an error."""
-    assert answer.result is None
-    return {"code": answer.code, **answer.data}
 
 
 def leave(world: World, ledger: str, fate: Fate, **options: Any) -> Bridge:
@@ -221,7 +208,7 @@ def test_owner_that_never_settles_is_unknown(world: World, ledger: str) -> None:
     world.upstream.fates = iter([FOREVER])
     first.report(1)
     world.run(0.1)
-    answer = data(second.ask(1, completed_at=second.engine.wall() - 40))
+    answer = error(second.ask(1, completed_at=second.engine.wall() - 40))
     assert (answer["code"], answer["outcome"]) == (-32002, "unknown")
     assert world.t < 1022
 
@@ -248,7 +235,7 @@ def test_cancel_of_a_waiting_request_leaves_the_owner_alone(world: World, ledger
     got = second.report(1, name="w")
     world.run(1)
     second.service.cancel("w")
-    assert data(got[0])["outcome"] == "unknown"
+    assert error(got[0])["outcome"] == "unknown"
     world.run(0.3)
     assert second.service.is_idle(), "nobody waits for it any more"
     world.run(6)
@@ -262,16 +249,16 @@ def test_conflict_across_bridges(world: World, ledger: str) -> None:
     world.upstream.fates = iter([Fate(True, None, 2.0)])
     first.report(1)
     world.run(0.1)
-    assert data(second.ask(1, RECAPTCHA))["outcome"] is None
+    assert error(second.ask(1, RECAPTCHA))["outcome"] is None
     world.run(3)
-    assert data(second.ask(1, RECAPTCHA))["outcome"] == "accepted"
+    assert error(second.ask(1, RECAPTCHA))["outcome"] == "accepted"
 
 
 def test_not_sent_of_a_neighbour_is_tried_again(world: World, ledger: str) -> None:
     """A report that a neighbour could not send can be sent here."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)
     world.upstream.fates = iter([Fate(False, http(429, retry_after="120"))])
-    assert data(first.ask(1))["outcome"] == "not_sent"
+    assert error(first.ask(1))["outcome"] == "not_sent"
     assert second.ask(1).result is not None
 
 
@@ -284,7 +271,7 @@ def test_stop_leaves_begun_reports_to_recovery(world: World, ledger: str) -> Non
     bridge.service.stop()
     world.run(0.1)
     bridge.crash()
-    assert data(begun[0])["outcome"] == "unknown"
+    assert error(begun[0])["outcome"] == "unknown"
     neighbour = Bridge(world, ledger, holds=(KEY,))
     world.run(3)
     assert row(neighbour, 1).outcome == "accepted"
@@ -310,7 +297,7 @@ def test_what_a_sweep_took_over_is_flown_whatever_is_asked_meanwhile(world: Worl
     # The sweep has been submitted and adopts the report; this claim comes right behind it.
     got = neighbour.report(1, RECAPTCHA)
     world.run(3)
-    assert data(got[0])["code"] == -32011
+    assert error(got[0])["code"] == -32011
     assert row(neighbour, 1).outcome == "accepted"
 
 
@@ -322,7 +309,7 @@ def test_refused_request_never_takes_a_report_over(world: World, ledger: str) ->
     first.report(1)
     world.run(0.1)
     refused = second.ask(1, task_type="RecaptchaV2Task")
-    assert data(refused)["code"] == -32011
+    assert error(refused)["code"] == -32011
     world.run(10)
     assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1
 
@@ -502,7 +489,7 @@ def test_pause_of_account_and_method_is_resumed_by_account(world: World, ledger:
 def test_local_refusal_counts_no_attempt(world: World, ledger: str) -> None:
     """What is refused here has no attempts, on record and in the answer."""
     bridge = Bridge(world, ledger)
-    assert data(bridge.ask(1, completed_at=bridge.engine.wall() - 90))["attempts"] == 0
+    assert error(bridge.ask(1, completed_at=bridge.engine.wall() - 90))["attempts"] == 0
     assert (row(bridge, 1).attempts, row(bridge, 1).sends) == (0, 0)
 
 
@@ -580,6 +567,6 @@ def test_request_that_would_be_refused_beside_a_report_in_flight_conflicts(world
     world.run(0.1)
     for bridge in (second, first):
         for told in ({"completed_at": bridge.engine.wall() - 59}, {"task_type": "RecaptchaV2Task"}):
-            answer = data(bridge.ask(1, **told))
+            answer = error(bridge.ask(1, **told))
             assert (answer["code"], answer["outcome"], answer["replayed"]) == (-32011, None, False)
     assert len(world.upstream.attempts) == 1

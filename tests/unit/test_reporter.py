@@ -39,6 +39,7 @@ from tests.world import (
     Bridge,
     Fate,
     World,
+    error,
     http,
     verdict,
 )
@@ -68,12 +69,6 @@ def prove(bridge: Bridge, key: Secret = KEY) -> None:
 def answered(*exchanges: Exchange) -> Any:
     """Fates that end in these exchanges, one after the other."""
     return iter(Fate(False, exchange) for exchange in exchanges)
-
-
-def error(answer: Answer) -> dict[str, Any]:
-    """The code and the data of an error."""
-    assert answer.result is None
-    return {"code": answer.code, **answer.data}
 
 
 def test_first_report_is_accepted(bridge: Bridge) -> None:
@@ -1088,18 +1083,21 @@ def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_p
     assert (late["outcome"], late["durable"]) == ("accepted", True)
 
 
-def test_another_method_is_taken_once_the_report_beside_it_was_not_sent(
-    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who finds that the report in flight has ended as never sent is no conflict, though it had begun."""
+def look_slowly(bridge: Bridge) -> None:
+    """Let a look at the ledger take a second."""
     call = bridge.ledger.call
 
-    def look_slowly(op: Any) -> Any:
+    def called(op: Any) -> Any:
         if isinstance(op, Look):
             bridge.engine.sleep(1.0)
         return call(op)
 
-    monkeypatch.setattr(bridge.ledger, "call", look_slowly)
+    bridge.ledger.call = called  # type: ignore[method-assign]
+
+
+def test_another_method_is_taken_once_the_report_beside_it_was_not_sent(bridge: Bridge) -> None:
+    """Who finds that the report in flight has ended as never sent is no conflict, though it had begun."""
+    look_slowly(bridge)
     bridge.world.upstream.fates = answered(http(429, retry_after="300"))
     first = bridge.report(1)
     bridge.world.run(0.05)
@@ -1109,18 +1107,9 @@ def test_another_method_is_taken_once_the_report_beside_it_was_not_sent(
     assert other[0].result is not None
 
 
-def test_beside_a_report_that_the_stop_leaves_nothing_is_called_not_sent(
-    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beside_a_report_that_the_stop_leaves_nothing_is_called_not_sent(bridge: Bridge) -> None:
     """Who is refused beside a report in flight, and told after the stop, is told of that one: it was sent."""
-    call = bridge.ledger.call
-
-    def look_slowly(op: Any) -> Any:
-        if isinstance(op, Look):
-            bridge.engine.sleep(1.0)
-        return call(op)
-
-    monkeypatch.setattr(bridge.ledger, "call", look_slowly)
+    look_slowly(bridge)
     bridge.world.upstream.fates = iter([STALLED])
     bridge.report(1)
     bridge.world.run(0.1)
