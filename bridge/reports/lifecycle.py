@@ -339,7 +339,7 @@ class Lifecycle:
         chance = 0.0 if verdict.next == "done" else self._engine.chance()
         again_at = None if self.is_stopped else next_attempt_at(job, verdict, now, chance)
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending), ending)
+        self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending))
         return ending, again_at
 
     def _settle(self, job: Job, ending: Ending) -> Ending:
@@ -347,14 +347,14 @@ class Lifecycle:
         if job.is_begun:
             self._withdraw(job, ending)
         else:
-            self._commit(job, Settle(job.task, ending), ending)
+            self._commit(job, Settle(job.task, ending))
         return ending
 
     def _withdraw(self, job: Job, ending: Ending | None) -> None:
         """Take back a beginning that no attempt followed, and commit the ending if there is one."""
-        self._commit(job, Withdraw(job.task, ending), ending)
+        self._commit(job, Withdraw(job.task, ending))
 
-    def _commit(self, job: Job, op: Record | Settle | Withdraw, ending: Ending | None) -> None:
+    def _commit(self, job: Job, op: Record | Settle | Withdraw) -> None:
         """Commit what became of the report.
 
         Raises:
@@ -373,7 +373,7 @@ class Lifecycle:
                 job.closed_until = max(job.closed_until, ends_at)
         if type(op) is Record:
             self._flight.wake(everyone=bool(recorded.events))
-        if recorded.status != "lost" or (ending is not None and ending.code == 0):
+        if recorded.status != "lost" or (op.ending is not None and op.ending.code == 0):
             return
         row = recorded.row
         if row is None or row.state != DONE:
