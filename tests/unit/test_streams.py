@@ -100,13 +100,12 @@ def test_a_non_blocking_descriptor_is_waited_for(
         if false_alarms:
             false_alarms.pop()
         else:
+            os.write(sink, b"late")
             wait()
 
     monkeypatch.setattr(
         reader, "_readiness", type("Hasty", (), {"wait_readable": staticmethod(wait_in_vain)})
     )
-    timer = threading.Timer(0.01, lambda: os.write(sink, b"late"))
-    timer.start()
     assert reader.read() == b"late"
     assert not false_alarms
     assert not os.get_blocking(source)
