@@ -290,9 +290,7 @@ def withdraw(work: UnitOfWork, op: Withdraw) -> Recorded:
 
 def _lost(work: UnitOfWork, task: Task) -> Recorded:
     """Answer who no longer has a report; what it probed beside a silent ledger is let go."""
-    work.flush()
-    probes = [state for state in work.open_pauses(task.endpoint) if is_probe(state, work.instance, task)]
-    work.save(task.endpoint, [work.policy.release(work.now, state) for state in probes])
+    work.release_all_probes(task, work.instance)
     return Recorded("lost", work.row_of(task), durable=work.durable)
 
 

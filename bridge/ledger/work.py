@@ -394,11 +394,21 @@ class UnitOfWork(ABC):
 
     def release_probes(self, row: Row) -> None:
         """Let go of the pauses that a report was probing for its owner."""
+        if row.owner != self.instance:
+            # They may be about the other one's machine.
+            self.release_all_probes(row.task, row.owner)
+            return
         states, released = self.states(row.task, row.method)
         probes = [
             self.policy.release(self.now, s) for s in states.values() if is_probe(s, row.owner, row.task)
         ]
         self.save(row.task.endpoint, (*released, *probes))
+
+    def release_all_probes(self, task: Task, owner: str | None) -> None:
+        """Let go of whatever a report was probing for an owner, be it about another machine."""
+        self.flush()
+        probes = [state for state in self.open_pauses(task.endpoint) if is_probe(state, owner, task)]
+        self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
 
 
 def merge_facts(old: Facts, new: Facts) -> Facts:

@@ -1068,6 +1068,21 @@ def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
     assert one(second, Begin(adopted.task)).gate.status == "begun"
 
 
+@pytest.mark.parametrize("accounts", [{ACCOUNT}, set()], ids=["taken_over", "ended"])
+def test_what_the_dead_probed_about_its_machine_is_released(shared: Backend, accounts: set[str]) -> None:
+    """A pause that concerns none of the finder's own reports does not stay probed by a report that ended."""
+    first, second = shared.open(), shared.open()
+    state = PauseState(
+        PauseKey("transport", "its machine"), PROBING, "dns", opened_at=1.0, ends_at=2.0,
+        probe_owner=first.instance, probe_task=f"{ACCOUNT}/{task().task_id}",
+    )  # fmt: skip
+    first.transact([Teach(ENDPOINT, ((None, state),)), claim()])
+    shared.leave(first)
+    shared.clock.advance(61)
+    one(second, Sweep(ENDPOINT, frozenset(accounts)))
+    assert [known.state for known in second.read(Pauses(ENDPOINT))] == [OPEN]
+
+
 def test_two_stores_never_both_win(shared: Backend) -> None:
     """Of two bridges that claim the same tasks at once, exactly one gets each."""
     stores = shared.open(busy_s=30.0), shared.open(busy_s=30.0)

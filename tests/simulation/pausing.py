@@ -85,6 +85,8 @@ class Pausing:
         self._pauses: dict[tuple[str, str], Pause] = {}
         self._rates: dict[int, list[tuple[float, Story]]] = {}
         self._streaks: dict[tuple[str, str], int] = {}
+        self._unsure: dict[tuple[str, str], float] = {}
+        """Streaks that are perhaps longer than is known here, and when they began here."""
 
     def end(self, process: Process) -> None:
         """A bridge has ended: what it had in flight holds nobody back."""
@@ -99,6 +101,7 @@ class Pausing:
         """By the clock of another boot a pause may end otherwise."""
         for name in [name for name, pause in self._pauses.items() if pause.ends_at != NEVER]:
             del self._pauses[name]
+        self._unsure.update(dict.fromkeys(self._streaks, NEVER))
         self._streaks.clear()
         self._rates.clear()
 
@@ -162,9 +165,11 @@ class Pausing:
             return
         attempt = attempts[-1]
         if not is_truth:
-            # What is learnt beside a silent ledger is told to it afterwards: a streak may have been broken.
-            self._streaks[("quality", self._about("quality", process, story, attempt.method))] = 0
-            self._streaks[("transport", str(process.machine))] = 0
+            # What is learnt beside a silent ledger is told to it afterwards: streaks may have been
+            # broken, or be longer than is known here.
+            for rule in ("quality", "transport"):
+                name = (rule, self._about(rule, process, story, attempt.method))
+                self._streaks[name], self._unsure[name] = 0, NEVER
             return
         met = attempt.meaning
         if met is not None and met.kind == "verdict" and met.number not in _DISPROVING:
@@ -223,7 +228,13 @@ class Pausing:
                 if silent:
                     self._pauses[name] = Pause("transport", self._world.now + 5.0)
             return
-        self._streaks[name] = self._streaks.get(name, 0) + 1 if silent else 0
+        if not silent:
+            self._streaks[name] = 0
+            self._unsure.pop(name, None)
+            return
+        self._streaks[name] = self._streaks.get(name, 0) + 1
+        if name in self._unsure:
+            self._unsure[name] = min(self._unsure[name], self._world.now)
         if self._streaks[name] >= 5:
-            self._pauses[name] = Pause("transport", self._world.now + 5.0)
+            self._pauses[name] = Pause("transport", self._unsure.pop(name, self._world.now) + 5.0)
             self._streaks[name] = 0
