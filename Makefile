@@ -2,9 +2,12 @@
 # The environment lives in .venv and is made again when a requirements file changes; those of other Pythons
 # lie inside it.
 
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+# Looked for once, when it is needed: the shims of version managers take their time.
+ifeq ($(origin PYTHON),undefined)
+PYTHON = $(eval PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	if command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
-	then command -v $$p; break; fi; done)
+	then command -v $$p; break; fi; done))$(PYTHON)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 # Twice the cores of the smallest machine: half of the time of these tests is waiting for a window to end.
