@@ -78,8 +78,11 @@ class Reporter:
         requester.warnings = methods.find_warnings(report.method, report.task_type)
         age_s = self._observer.age_s(report.completed_at)
         now = self._ledger.now()
-        received_at = now - (self._engine.now() - requester.received_at)
-        window = windows.open_window(received_at if age_s is None else now, age_s)
+        waited_s = self._engine.now() - requester.received_at
+        if age_s is not None:
+            # It was completed before it was told, whatever was done to the clock since.
+            age_s = max(age_s, waited_s)
+        window = windows.open_window(now - waited_s if age_s is None else now, age_s)
         refusal = self._observer.refuse(report, window)
         if report.key is None or self._lifecycle.is_stopped:
             # Without a look at the ledger nothing more can be said of the task than that.

@@ -750,6 +750,21 @@ def test_without_a_time_the_receipt_counts_for_who_comes_too_late(
     assert (error(answers[0])["code"], error(answers[0])["retryable"]) == (-32032, retryable)
 
 
+@pytest.mark.parametrize(("waited_s", "ending"), [(20.0, "accepted"), (61.0, "not_sent")])
+def test_a_clock_that_is_set_back_gives_a_request_no_more_time(
+    bridge: Bridge, waited_s: float, ending: str
+) -> None:
+    """Who was read, and held up while the clock was set back, tells of a task that is as old at least."""
+    completed_at = bridge.engine.wall() + 3000.0
+    until = bridge.ledger.now() + 60.0 - waited_s
+    held_up = Requester(lambda answer: None, None, bridge.world.t - waited_s)
+    bridge.service.submit(Report(IMAGE, 1, KEY, completed_at), held_up)
+    bridge.world.run(1.0)
+    row = bridge.store.read(Look(bridge.task(1)))
+    assert (row.outcome, row.window.until) == (ending, pytest.approx(until, abs=0.01))
+    assert len(bridge.world.upstream.calls) == (ending == "accepted")
+
+
 def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> None:
     """A stop without anybody to answer ends nothing that was never begun."""
     bridge = Bridge(world, str(tmp_path / "ledger"), concurrency=1)
