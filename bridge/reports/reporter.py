@@ -213,6 +213,7 @@ class Reporter:
         """Answer everybody who waits for the report, once."""
         self._forget(job)
         if job.is_answered:
+            self._restart(job)
             return
         job.is_answered = True
         if ending.kind == "request_cancelled":
@@ -263,7 +264,7 @@ class Reporter:
             requester.respond(Answer(None, error.code, error.message, error.data))
 
     def _restart(self, job: Job) -> None:
-        """Requesters who came while the cancellation of others was being committed begin anew."""
+        """Requesters who came while the cancellation of others took effect begin anew."""
         staying = [requester for requester in job.requesters if not requester.is_cancelled]
         if not staying:
             return

@@ -230,7 +230,11 @@ class Pausing:
             return
         if not silent:
             self._streaks[name] = 0
-            self._unsure.pop(name, None)
+            if attempt.meaning is None:
+                # It may count all the same: of an answer that broke off, not every byte makes a status.
+                self._unsure[name] = NEVER
+            else:
+                self._unsure.pop(name, None)
             return
         self._streaks[name] = self._streaks.get(name, 0) + 1
         if name in self._unsure:

@@ -44,6 +44,7 @@ REGRESSIONS = {
     25409: "a refusal of another method hid that a request's own report was perhaps taken",
     30735: "what a person had resumed was paused for 400 days after a boot with the right clock",
     30860: "a pause was probed for ever by a report that another bridge had ended",
+    49016: "who asked behind a cancel of all who waited for another bridge's report was never answered",
     76873: "a clock that was set back while a request was held up gave its task a new minute",
     71375: "a pause whose prober had died stayed probed when another machine took its report over",
 }

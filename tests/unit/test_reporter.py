@@ -1071,6 +1071,24 @@ def test_a_cancelled_look_at_another_bridges_report_ends_quietly(world: World, t
     assert (second.service.is_idle(), second.events) == (True, [])
 
 
+def test_who_asks_right_behind_such_a_cancel_is_answered(world: World, tmp_path: Path) -> None:
+    """A request that comes in the same moment looks at the other bridge's report anew."""
+    path = str(tmp_path / "ledger")
+    first, second = Bridge(world, path), Bridge(world, path)
+    world.upstream.fates = iter([STALLED])
+    owner = first.report(1)
+    world.run(0.1)
+    second.report(1, name="one")
+    world.run(0.1)
+    second.service.cancel("one")
+    got = second.report(1, name="two")
+    world.run(60.0)
+    assert owner[0].result is not None
+    assert got[0].result is not None
+    assert got[0].result["replayed"]
+    assert second.service.is_idle()
+
+
 def test_another_method_beside_a_cancel_is_taken(world: World) -> None:
     """What is not sent is no conflict, though its cancellation is being committed."""
     bridge = Bridge(world, concurrency=1, pauses=False)
