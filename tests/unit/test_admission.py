@@ -11,7 +11,7 @@ from bridge.core.model import Facts, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.reports.admission import SingleFlight, Slots
+from bridge.reports.admission import POLL_S, SingleFlight, Slots
 from bridge.reports.job import Cancelled, Interrupted, Job
 from tests.world import Clock, raise_bug
 
@@ -127,3 +127,27 @@ def test_everybody_is_woken_when_a_pause_has_changed(engine: Engine, time: Virtu
     flight.wake(everyone=True)
     time.run()
     assert order == [jobs[1], jobs[0]]
+
+
+def test_those_who_wait_are_asked_one_after_another(engine: Engine, time: VirtualTime) -> None:
+    """Without a word each of them asks in its turn, though who asked before does not wait any more."""
+    flight, order = SingleFlight(engine), list[Job]()
+    jobs = [make_job(engine, until) for until in (40.0, 50.0, 60.0)]
+    start(engine, flight.wait, jobs, order)
+    for asked in (1, 2, 3):
+        time.run(POLL_S + 0.01)
+        assert order == jobs[:asked]
+
+
+def test_who_was_given_a_slot_keeps_no_other_from_the_next(engine: Engine, time: VirtualTime) -> None:
+    """Whose turn has come does not wait any more, even before it goes on."""
+    slots, order = Slots(2), list[Job]()
+    first, second, waiting, newcomer = (make_job(engine) for _ in range(4))
+    assert slots.take_free(first)
+    assert slots.take_free(second)
+    start(engine, slots.take, [waiting], order)
+    time.run()
+    slots.give_back(first)
+    slots.give_back(second)
+    assert slots.take_free(newcomer)
+    assert waiting.has_slot
