@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.model import DONE
+from tests.e2e.killjudge import Ask, Told, judge_task
 from tests.simulation.callers import Request
 from tests.simulation.history import Story, is_guard_over, outcome_of
 from tests.simulation.pausing import NEVER
@@ -27,6 +28,8 @@ SLACK_S: Final = 0.3
 """How late an answer may be in a world whose disk works, turns of the loop and commits included."""
 SKEW_S: Final = 2.6
 """How wrong a clock may be unnoticed: 2 s are tolerated, and a Date header has whole seconds."""
+_LET_GO: Final = (-32800, -32031, -32032)
+"""Who was answered so was let go before anybody looked: it says nothing of the task."""
 _LONGEST_S: Final = {
     "key": 3600.0,
     "address": 86400.0,
@@ -47,6 +50,7 @@ def check_all(world: World) -> None:
                 check_truth(world, story, request, at, answer)
         check_row(world, story)
         check_causes(world, story)
+        check_as_kill_loops_do(world, story)
     for request in history.requests:
         check_answered(world, request)
     check_records(world)
@@ -67,6 +71,12 @@ def check_all(world: World) -> None:
                     history.check_secret("the ledger" + suffix, file.read())
 
 
+def is_unguarded(answer: dict[str, Any]) -> bool:
+    """True if it says that what other bridges did could not be known."""
+    warnings = outcome_of(answer)[1].get("warnings", ())
+    return any(warning["kind"] == "duplicates_unguarded" for warning in warnings)
+
+
 def check_truth(world: World, story: Story, request: Request, at: float, answer: dict[str, Any]) -> None:
     """An answer says nothing but what is so."""
     outcome, data = outcome_of(answer)
@@ -76,8 +86,7 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
     memory_only = world.plan.setup["ledger"] == "memory"
     known = [a for a in story.attempts if a.left_at is not None and a.left_at < at]
     known = [a for a in known if a.began_at >= story.since or at < story.since]
-    is_blind = any(warning["kind"] == "duplicates_unguarded" for warning in data.get("warnings", ()))
-    if story.is_loose or memory_only or is_blind:
+    if story.is_loose or memory_only or is_unguarded(answer):
         # What other bridges did meanwhile could not be known, and an ending on record is told as it is.
         is_stored = data.get("replayed") or answer.get("error", {}).get("code") == -32011
         known = [a for a in known if a.process is process and not is_stored]
@@ -350,6 +359,43 @@ def check_own(world: World, story: Story, request: Request) -> None:
     outcome = outcome_of(answer)[0]
     if outcome in ("refused", "not_sent") and any(a.is_perhaps for a in own):
         world.break_rule(f"{request} caused {own} and was answered {outcome} at {at:.3f} ({answer})")
+
+
+def check_as_kill_loops_do(world: World, story: Story) -> None:
+    """What the loops that kill bridges demand of a task holds here, wherever bridges know of each other."""
+    is_apart = story.is_loose or world.plan.setup["ledger"] == "memory"
+    if is_apart or world.history.clock_was_set or world.history.boots or is_guard_over(world):
+        return
+    calls = [
+        {
+            "at": a.left_at if a.taken_at is None else a.taken_at,
+            "taken": a.taken_at is not None,
+            "reason": None if a.has_arrived else "unread",
+            "status": a.meaning.number if a.meaning is not None and a.meaning.kind == "status" else 200,
+        }
+        for a in story.attempts
+        if a.left_at is not None
+    ]
+    answers = [
+        Told(Ask(story.task_id, request.method, request.read_at or 0.0), at, answer)
+        for request in story.requests
+        if request.batch is None  # others are answered when the last one of a batch is
+        for at, answer in request.answers
+        if outcome_of(answer)[0] is not None
+        and answer.get("error", {}).get("code") not in _LET_GO
+        and not is_unguarded(answer)
+    ]
+    row = story.row and (
+        story.task_id,
+        story.row.method,
+        story.row.state,
+        story.row.outcome,
+        story.row.attempts,
+        story.row.sends,
+        story.row.perhaps,
+    )
+    for kind, words in judge_task(row, calls, answers):
+        world.break_rule(f"{story}: {kind}: {words}")
 
 
 def check_row(world: World, story: Story) -> None:
