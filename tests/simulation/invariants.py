@@ -28,8 +28,8 @@ SLACK_S: Final = 0.3
 """How late an answer may be in a world whose disk works, turns of the loop and commits included."""
 SKEW_S: Final = 2.6
 """How wrong a clock may be unnoticed: 2 s are tolerated, and a Date header has whole seconds."""
-_LET_GO: Final = (-32800, -32031, -32032)
-"""Who was answered so was let go before anybody looked: it says nothing of the task."""
+_UNSEEN: Final = (-32800, -32031, -32032)
+"""Such an answer says nothing of the task: nobody has looked for it, or could."""
 _LONGEST_S: Final = {
     "key": 3600.0,
     "address": 86400.0,
@@ -382,7 +382,7 @@ def check_as_kill_loops_do(world: World, story: Story) -> None:
         if request.batch is None  # others are answered when the last one of a batch is
         for at, answer in request.answers
         if outcome_of(answer)[0] is not None
-        and answer.get("error", {}).get("code") not in _LET_GO
+        and answer.get("error", {}).get("code") not in _UNSEEN
         and not is_unguarded(answer)
     ]
     row = story.row and (

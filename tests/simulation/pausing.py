@@ -86,7 +86,10 @@ class Pausing:
         self._rates: dict[int, list[tuple[float, Story]]] = {}
         self._streaks: dict[tuple[str, str], int] = {}
         self._unsure: dict[tuple[str, str], float] = {}
-        """Streaks that are perhaps longer than is known here, and when they began here."""
+        """Streaks of silence that are perhaps longer than is known here, and when they began here.
+
+        No run is long enough for the end of any other pause to matter.
+        """
 
     def end(self, process: Process) -> None:
         """A bridge has ended: what it had in flight holds nobody back."""
@@ -167,9 +170,9 @@ class Pausing:
         if not is_truth:
             # What is learnt beside a silent ledger is told to it afterwards: streaks may have been
             # broken, or be longer than is known here.
-            for rule in ("quality", "transport"):
-                name = (rule, self._about(rule, process, story, attempt.method))
-                self._streaks[name], self._unsure[name] = 0, NEVER
+            self._streaks[("quality", self._about("quality", process, story, attempt.method))] = 0
+            name = ("transport", str(process.machine))
+            self._streaks[name], self._unsure[name] = 0, NEVER
             return
         met = attempt.meaning
         if met is not None and met.kind == "verdict" and met.number not in _DISPROVING:
