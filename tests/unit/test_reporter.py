@@ -41,6 +41,7 @@ from tests.world import (
     World,
     error,
     http,
+    row,
     verdict,
 )
 
@@ -489,8 +490,7 @@ def test_verdict_after_the_stop_is_still_recorded(world: World) -> None:
     world.run(0.01)
     bridge.service.stop()
     world.run(1)
-    row = bridge.store.read(Look(bridge.task(1)))
-    assert row.outcome == "accepted"
+    assert row(bridge).outcome == "accepted"
     assert [name for name, _ in bridge.events].count("report_settled") == len(got) == 1
 
 
@@ -534,7 +534,7 @@ def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
     bridge.ask(10)
     world.run(3_700)
     rows, _ = bridge.store.read(Listing(ENDPOINT))
-    assert [row.task.task_id for row in rows] == [10]
+    assert [found.task.task_id for found in rows] == [10]
 
 
 class Watched(Bridge):
@@ -714,8 +714,7 @@ def test_time_is_counted_from_the_receipt(bridge: Bridge) -> None:
     world = bridge.world
     bridge.service.submit(Report(IMAGE, 1, KEY), Requester(answers.append, None, world.t - 1.5))
     world.run(0.05)
-    row = bridge.store.read(Look(bridge.task(1)))
-    assert row.window.since == pytest.approx(bridge.ledger.now() - 1.55, rel=0, abs=0.01)
+    assert row(bridge).window.since == pytest.approx(bridge.ledger.now() - 1.55, rel=0, abs=0.01)
     world.run(1.0)
     assert answers[0].result is not None
     assert answers[0].result["elapsedMs"] == 1600
@@ -760,8 +759,9 @@ def test_a_clock_that_is_set_back_gives_a_request_no_more_time(
     held_up = Requester(lambda answer: None, None, bridge.world.t - waited_s)
     bridge.service.submit(Report(IMAGE, 1, KEY, completed_at), held_up)
     bridge.world.run(1.0)
-    row = bridge.store.read(Look(bridge.task(1)))
-    assert (row.outcome, row.window.until) == (ending, pytest.approx(until, abs=0.01))
+    stored = row(bridge)
+    assert stored.outcome == ending
+    assert stored.window.until == pytest.approx(until, rel=0, abs=0.01)
     assert len(bridge.world.upstream.calls) == (ending == "accepted")
 
 
@@ -775,7 +775,7 @@ def test_what_nobody_can_be_told_of_stays_open(world: World, tmp_path: Path) -> 
     world.run(0.05)
     bridge.service.stop(can_answer=False)
     world.run(1.0)
-    assert bridge.store.read(Look(bridge.task(2))).state == "queued"
+    assert row(bridge, 2).state == "queued"
 
 
 def test_beside_a_report_whose_ledger_is_silent_its_method_is_told(bridge: Bridge) -> None:
@@ -943,8 +943,8 @@ def test_refusal_of_another_bridge_is_not_told_of_what_was_perhaps_taken(bridge:
     def lose(op: Any) -> Any:
         if not isinstance(op, Record):
             return call(op)
-        row = bridge.store.read(Look(op.task))
-        ended = row._replace(state="done", owner=None, outcome="refused", code=16, kind="no_such_captcha")
+        stored = row(bridge, op.task.task_id)
+        ended = stored._replace(state="done", owner=None, outcome="refused", code=16, kind="no_such_captcha")
         return Recorded("lost", ended)
 
     bridge.ledger.call = lose  # type: ignore[method-assign]
@@ -982,8 +982,8 @@ def test_what_was_taken_up_and_waits_is_left_at_the_stop(world: World, tmp_path:
     assert bridge.service.counts() == (1, 1)
     bridge.service.stop()
     world.run(1.0)
-    row = bridge.store.read(Look(bridge.task(1)))
-    assert (row.outcome, row.perhaps) == (None, True)
+    stored = row(bridge)
+    assert (stored.outcome, stored.perhaps) == (None, True)
 
 
 def test_who_watches_another_bridge_goes_on_with_the_sweep_that_took_its_report(
