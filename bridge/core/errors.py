@@ -7,6 +7,7 @@ Must not know reports, wire or upstream. Imported by every layer; the table is r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from bridge.core.resources import load_json
@@ -89,16 +90,9 @@ class _Table(NamedTuple):
     rules: Mapping[str, str]
 
 
-_loaded: list[_Table] = []
-
-
+@cache
 def _table() -> _Table:
-    if not _loaded:
-        _loaded.append(_build(load_json(TABLE)))
-    return _loaded[0]
-
-
-def _build(source: Mapping[str, Any]) -> _Table:
+    source = load_json(TABLE)
     rows = {entry["kind"]: _make_row(section, entry) for section in SECTIONS for entry in source[section]}
     return _Table(
         rows,

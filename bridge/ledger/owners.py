@@ -48,6 +48,7 @@ class Owners:
         self.mark = ""
         """Which file this instance has open; others can read it as long as the lock is held."""
         self._folder = None if path is None else path + ".owners"
+        self._own_path = self._path(instance)
         self._descriptor: int | None = None
 
     def hold(self) -> None:
@@ -98,7 +99,7 @@ class Owners:
         descriptor, self._descriptor = self._descriptor, None
         try:
             if _fcntl is not None and self._is_in_place(descriptor):
-                os.unlink(self._path(self.instance))
+                os.unlink(self._own_path)
         except OSError:
             pass  # The lock goes with the descriptor; the file is swept up by others.
         finally:
@@ -116,9 +117,8 @@ class Owners:
                 os.chmod(folder, 0o700)
 
     def _take(self) -> int:
-        path = self._path(self.instance)
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
+            descriptor = os.open(self._own_path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
             try:
                 if _fcntl is not None:
                     # A sweeper may hold it for the moment in which it takes the new file for a dead one.
@@ -134,7 +134,7 @@ class Owners:
 
     def _is_in_place(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path(self.instance)))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._own_path))
         except OSError:
             return False
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import Counts, Figure, Tallied, Tally
+from bridge.core.counting import KEPT_S, Counts, Figure, Tallied, Tally
 from bridge.core.model import ACCEPTED, OUTCOMES, Facts, Listing, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -30,9 +30,11 @@ TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
 TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
 """Columns of a tally; those of the counts are named like them."""
 _SUMS: Final = ", ".join(f"sum(t.{name})" for name in Counts._fields)
+# Named, since the primary key begins with them: else all accounts are read for one.
+_WIDTHS: Final = ", ".join(map(str, KEPT_S))
 TALLIED: Final = f"""
     SELECT a.endpoint, a.account, t.width_s, t.subject, t.number, {_SUMS}
-    FROM tallies AS t JOIN accounts AS a ON a.id = t.account_id {{}}
+    FROM tallies AS t JOIN accounts AS a ON a.id = t.account_id AND t.width_s IN ({_WIDTHS}) {{}}
     GROUP BY a.endpoint, a.account, t.width_s, t.subject, t.number
 """
 """Reads tallies: endpoint, account, and what `to_tally` takes."""

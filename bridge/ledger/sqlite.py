@@ -7,8 +7,7 @@ The door to it: opening, transactions, and the health of the file. What the oper
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from bridge.core.counting import Operation, Tallies
@@ -245,10 +244,13 @@ class SqliteStore:
         known = execute(ask, values).fetchone()
         name = execute("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'machine'").fetchone()
         if self.trouble is None and (known is None or name != (machine,)):
+
+            def join() -> None:
+                execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
+                execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (machine,))
+
             try:
-                with self._transaction("BEGIN IMMEDIATE"):
-                    execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
-                    execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (machine,))
+                self._in_transaction("BEGIN IMMEDIATE", join)
             except LedgerTrouble as trouble:
                 if not trouble.is_readable:
                     raise
@@ -270,7 +272,7 @@ class SqliteStore:
         Raises:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
-        if all(type(operation) in READS for operation in operations):
+        if READS.issuperset(map(type, operations)):
             return self._in_queue(lambda: self._run(operations, "BEGIN"))
         self._check_writable()
         try:
@@ -292,24 +294,24 @@ class SqliteStore:
         return self._in_queue(lambda: self._ask(task, method))
 
     def _ask(self, task: Task, method: str | None) -> Known:
-        with self._transaction("BEGIN"):
-            return ask(self._batch, task, method)
+        return self._in_transaction("BEGIN", lambda: ask(self._batch, task, method))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        with self._transaction("BEGIN"):
-            return self._batch.events(seq)
+        return self._in_transaction("BEGIN", lambda: self._batch.events(seq))
 
     def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
         batch = self._batch
-        with self._transaction(opening):
+
+        def run() -> list[Any]:
             batch.prepare(operations)
             results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
             batch.flush()
-        return results
+            return results
 
-    @contextmanager
-    def _transaction(self, opening: str) -> Iterator[None]:
+        return self._in_transaction(opening, run)
+
+    def _in_transaction(self, opening: str, action: Callable[[], _Result]) -> _Result:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
         connection, batch = self._connection, self._batch
         batch.clear()
@@ -317,7 +319,7 @@ class SqliteStore:
         batch.now = self._boot_clock() + self.clock_offset_s
         try:
             connection.execute(opening)
-            yield
+            result = action()
             connection.execute("COMMIT")
         except BaseException as error:
             sqlite_file.roll_back(connection)
@@ -326,6 +328,7 @@ class SqliteStore:
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
         batch.commit()
+        return result
 
     def _check_writable(self) -> None:
         if self._path is None or self._identity is None:
@@ -347,25 +350,26 @@ class SqliteStore:
         Args:
             integrity: also check the whole file for damage, which takes a while.
         """
-        get = sqlite_file.get
-        with self._transaction("BEGIN"):
-            connection = self._connection
-            report = {
-                "kind": self.kind,
-                "path": self._path,
-                "durable": self.durable,
-                "trouble": None if self.trouble is None else self.trouble.kind,
-                "journal_mode": get(connection, "journal_mode"),
-                "synchronous": get(connection, "synchronous"),
-                "sqlite_version": sqlite3.sqlite_version,
-                "schema_version": get(connection, "user_version"),
-                "page_count": get(connection, "page_count"),
-                "size_bytes": self._size(),
-                "reports": connection.execute("SELECT count(*) FROM reports").fetchone()[0],
-            }
+        report = self._in_transaction("BEGIN", self._examine)
         if integrity:
             report["integrity"] = self.check(full=True)
         return report
+
+    def _examine(self) -> dict[str, Any]:
+        get, connection = sqlite_file.get, self._connection
+        return {
+            "kind": self.kind,
+            "path": self._path,
+            "durable": self.durable,
+            "trouble": None if self.trouble is None else self.trouble.kind,
+            "journal_mode": get(connection, "journal_mode"),
+            "synchronous": get(connection, "synchronous"),
+            "sqlite_version": sqlite3.sqlite_version,
+            "schema_version": get(connection, "user_version"),
+            "page_count": get(connection, "page_count"),
+            "size_bytes": self._size(),
+            "reports": connection.execute("SELECT count(*) FROM reports").fetchone()[0],
+        }
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten.
@@ -375,8 +379,7 @@ class SqliteStore:
         Args:
             full: also compare every index with its table.
         """
-        with self._transaction("BEGIN"):
-            return sqlite_file.find_damage(self._connection, full)
+        return self._in_transaction("BEGIN", lambda: sqlite_file.find_damage(self._connection, full))
 
     def on_statement(self, callback: Callable[[str], Any] | None) -> None:
         """Call back with the text of every statement that runs; None to stop."""

@@ -54,7 +54,6 @@ _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
     "AND finished_at < ? AND finished_wall < ? ORDER BY recorded_wall LIMIT ?)"
 )
-_RETIRE: Final = "UPDATE reports SET current = 0 WHERE seq = ? AND state = 'done' AND current = 1"
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
 _PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
 _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
@@ -87,6 +86,11 @@ def _update(places: Sequence[int]) -> dict[int, str]:
 
 _UPDATE_ENDED: Final = _update(_ENDED)
 _UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
+_RETIRE: Final = _per_size(
+    "UPDATE reports SET current = 0 FROM (VALUES ",
+    1,
+    ") AS v WHERE seq IS v.column1 AND state = 'done' AND current = 1",
+)
 _ADD_REPORTS: Final = _per_size(f"INSERT INTO reports ({_COLUMNS}) VALUES ", len(COLUMNS))
 _ADD_EVENTS: Final = _per_size("INSERT INTO events (report, nth, at_wall, name, data) VALUES ", 5)
 _ADDED: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in Counts._fields)
@@ -280,14 +284,14 @@ class SqliteBatch(UnitOfWork):
                 values += [columns[place] for place in _CLAIMED]
             values += (row.seq, was.state, was.owner)
             (ended if is_narrow else claimed).append(tuple(values))
-        self._demand(len(retired), lambda: [self._execute(_RETIRE, values) for values in retired])
-        self._demand(len(ended), lambda: self._write_rows(_UPDATE_ENDED, ended))
-        self._demand(len(claimed), lambda: self._write_rows(_UPDATE_ALL, claimed))
+        before = self._connection.total_changes
+        self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
+        if self._connection.total_changes - before != len(self.changed):
+            raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
-        self._write_rows(_ADD_REPORTS, added)
-        self._write_rows(_ADD_EVENTS, self.told)
-        if self.counted:
-            self._write_rows(_ADD_TALLIES, [(*key, *counts) for key, counts in self.counted.items()])
+        counted = [(*key, *counts) for key, counts in self.counted.items()]
+        self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
+        if counted:
             for number in self.aged():
                 for width, kept_s in KEPT_S.items():
                     bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
@@ -295,21 +299,15 @@ class SqliteBatch(UnitOfWork):
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 
-    def _demand(self, count: int, write: Callable[[], Any]) -> None:
-        if count:
-            before = self._connection.total_changes
-            write()
-            if self._connection.total_changes - before != count:
-                raise Raced
-
-    def _write_rows(self, statements: Mapping[int, str], rows: Sequence[_Values]) -> None:
-        """Write rows in as few statements as there are; there is one for each power of two."""
-        at = 0
-        while at < len(rows):
-            count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
-            values = rows[at] if count == 1 else [value for row in rows[at : at + count] for value in row]
-            self._execute(statements[count], values)
-            at += count
+    def _write_rows(self, *groups: tuple[Mapping[int, str], Sequence[_Values]]) -> None:
+        """Write groups of rows in as few statements as there are; there is one for each power of two."""
+        for statements, rows in groups:
+            at = 0
+            while at < len(rows):
+                count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+                values = rows[at] if count == 1 else [value for row in rows[at : at + count] for value in row]
+                self._execute(statements[count], values)
+                at += count
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task by either clock."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 
 def _load() -> Any:
@@ -80,16 +80,17 @@ def connect(uri: str, busy_s: float) -> Connection:
     Raises:
         Error: It cannot be opened.
     """
-    connection: Connection
     if IS_STOCK:
-        connection = library.connect(
+        stock: Connection = library.connect(
             uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
-    else:
-        names = ("SQLITE_OPEN_READWRITE", "SQLITE_OPEN_CREATE", "SQLITE_OPEN_URI")
-        connection = ApswConnection(uri, flags=sum(getattr(library, name) for name in names))
-        connection.execute(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")
-    return connection
+        return stock
+    names = ("SQLITE_OPEN_READWRITE", "SQLITE_OPEN_CREATE", "SQLITE_OPEN_URI")
+    connection = ApswConnection(uri, flags=sum(getattr(library, name) for name in names))
+    # A plan that looks at bound values is made anew whenever they change, which takes longer than the answer.
+    connection.config(library.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    connection.execute(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")
+    return cast("Connection", connection)
 
 
 def code_of(error: Exception) -> int:

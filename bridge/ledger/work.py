@@ -207,8 +207,9 @@ class UnitOfWork(ABC):
 
     def flush(self) -> None:
         """Write what was kept; from then on the store has it."""
-        self.write()
-        self.settle_changes()
+        if self.added or self.changed or self.told or self.saved or self.counted:
+            self.write()
+            self.settle_changes()
 
     def settle_changes(self) -> None:
         """What was kept is written."""
@@ -361,7 +362,10 @@ class UnitOfWork(ABC):
         states: dict[PauseKey, PauseState] = {}
         released: list[PauseState] = []
         for subject in self._subjects_of(keys):
-            for key, state in self.pauses_of(task.endpoint, subject).items():
+            known = self.pauses.get((task.endpoint, subject))
+            if known is None:
+                known = self.pauses_of(task.endpoint, subject)
+            for key, state in known.items():
                 if key not in keys:
                     continue
                 if state.state == PROBING and not self.is_alive(state.probe_owner or ""):

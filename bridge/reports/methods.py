@@ -6,6 +6,7 @@ Only looks names up: it must not decide what happens to a report. Imported by `b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from bridge.core.errors import warning
@@ -41,18 +42,12 @@ class _Table(NamedTuple):
     known_types: frozenset[str]
 
 
-_loaded: list[_Table] = []
-
-
+@cache
 def _table() -> _Table:
-    if not _loaded:
-        source = load_json(TABLE)
-        methods = {entry["name"]: _make_method(entry) for entry in source["methods"]}
-        known = _lower(source["uncoveredTaskTypes"]).union(
-            *(method.task_types for method in methods.values())
-        )
-        _loaded.append(_Table(methods, known))
-    return _loaded[0]
+    source = load_json(TABLE)
+    methods = {entry["name"]: _make_method(entry) for entry in source["methods"]}
+    known = _lower(source["uncoveredTaskTypes"]).union(*(method.task_types for method in methods.values()))
+    return _Table(methods, known)
 
 
 def _make_method(entry: Mapping[str, Any]) -> Method:

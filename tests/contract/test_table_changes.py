@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import chain, combinations
 from types import ModuleType
 from typing import Any, Final
@@ -79,7 +79,8 @@ def damage(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[int], list[di
 def is_seen(module: ModuleType, table: Any, faults: Callable[[], Iterator[Any]]) -> bool:
     """Tell whether the properties fail with another table in place of the module's own."""
     # As at first use: the module loads its table, and gets this one.
-    with patch.object(module, "load_json", lambda _: table), patch.object(module, "_loaded", []):
+    load = cache(module._table.__wrapped__)
+    with patch.object(module, "load_json", lambda _: table), patch.object(module, "_table", load):
         try:
             return next(faults(), None) is not None
         except LookupError:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from bridge.core.counting import Tallies
 from bridge.core.model import Listing, Look, Prune, Sweep
 from bridge.ledger import sqlite_batch
 from bridge.ledger.port import Forget
+from bridge.ledger.rows import FIGURES, TALLIED
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
-from tests.contract.test_ledger_store import ENDPOINT, GOOD, TAKEN, Backend, claim, one, record, task
+from tests.contract.test_ledger_store import ACCOUNT, ENDPOINT, GOOD, TAKEN, Backend, claim, one, record, task
 
 
 @pytest.fixture
@@ -79,3 +83,38 @@ def test_nothing_is_pruned_before_its_time(backend: Backend, store: SqliteStore)
     backend.clock.advance(1.0)
     assert one(store, before) == 1
     assert store.read(Listing(None)) == ((), None)
+
+
+def test_what_every_report_asks_is_prepared_once(store: SqliteStore) -> None:
+    """No statement is made again for other values: that takes longer than most of them take to run."""
+    prepared: list[Any] = []
+
+    def report(number: int) -> None:
+        store.transact([claim(task(number))])
+        store.transact([record(GOOD, TAKEN, task(number))])
+        store.read(Tallies(ENDPOINT, ACCOUNT))
+
+    def allow(*what: Any) -> int:
+        prepared.append(what)
+        return 0
+
+    # Asked while a statement is prepared, and at no other time.
+    store._connection.authorizer = allow  # type: ignore[attr-defined]
+    report(1)
+    report(2)
+    assert prepared
+    prepared.clear()
+    for number in range(3, 6):
+        report(number)
+    assert prepared == []
+
+
+@pytest.mark.parametrize("text", [TALLIED, FIGURES])
+def test_counts_of_others_are_not_read(store: SqliteStore, text: str) -> None:
+    """What is known of one account is found by keys, however many accounts there are."""
+    question = "EXPLAIN QUERY PLAN " + text.format(sqlite_batch._OF_ACCOUNT)
+    steps = [step[-1] for step in store._connection.execute(question, (ENDPOINT, ACCOUNT))]
+    assert len(steps) == 2
+    assert all(re.match(r"SEARCH \w USING .*KEY|SEARCH a USING COVERING INDEX", step) for step in steps), (
+        steps
+    )
