@@ -169,6 +169,12 @@ class KeySource:
                 waiter.wait(self._began_at + PATIENCE_S)
         return self._current
 
+    def at_hand(self) -> Secret | None:
+        """Return the key to use now if `get` need not wait for it; else None."""
+        if self._is_owed or self._began_at is not None:
+            return None
+        return None if self._signature is not None and self._has_changed() else self._current
+
     def reload(self) -> None:
         """Read the source again in the background, since the upstream does not know the key (errorId 1).
 

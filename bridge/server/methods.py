@@ -45,6 +45,9 @@ class Keys(Protocol):
     def get(self) -> Secret | None:
         """The default key, or None; waits while it is being read."""
 
+    def at_hand(self) -> Secret | None:
+        """The default key, if it can be told without waiting."""
+
 
 class Ledger(Protocol):
     """What the methods ask of the ledger; see `bridge.ledger.writer.Ledger`."""
@@ -146,7 +149,7 @@ class Methods:
                 self._waiting[context] = None
                 self._engine.spawn(self._try_again, report, context, params)
                 return PENDING
-            key = self._given_key(given)
+            key = self._given_key(given) or self._keys.at_hand()
             asked = Report(
                 name,
                 given["taskId"],

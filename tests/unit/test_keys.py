@@ -237,6 +237,21 @@ def test_key_file_is_read_again_when_it_changes(desk: Desk, tmp_path: Path) -> N
     assert desk.scrubber.scrub(KEY + OTHER) == MASK + MASK
 
 
+def test_key_is_at_hand_unless_it_must_be_read(desk: Desk, tmp_path: Path) -> None:
+    """Nobody waits who need not: only what a file or a command says anew is waited for."""
+    assert desk.source().at_hand() is None
+    assert desk.source(value=KEY).at_hand() == Secret(KEY)
+    path = tmp_path / "key"
+    source = desk.source(file=write_key(path, KEY))
+    assert source.at_hand() == Secret(KEY)
+    write_key(path, OTHER)
+    assert source.at_hand() is None
+    assert revealed(source) == OTHER
+    assert source.at_hand() == Secret(OTHER)
+    source.reload()
+    assert source.at_hand() is None
+
+
 def test_key_file_that_becomes_bad_keeps_the_last_key(desk: Desk, tmp_path: Path) -> None:
     """A missing, half-written or replaced file is told once and the last good key stays in use."""
     path = tmp_path / "key"
