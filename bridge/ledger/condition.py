@@ -5,6 +5,7 @@ Imported by `bridge.ledger.failover` and its fallback only.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -45,7 +46,7 @@ class Condition:
         """With trouble: True if the ledger still answers questions."""
         self.live: dict[Task, Row] = {}
         """Our own reports."""
-        self._recent: dict[Task, Row] = {}
+        self._recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
 
     @property
     def is_durable(self) -> bool:
@@ -102,10 +103,10 @@ class Condition:
 
     def _remember(self, row: Row) -> None:
         recent = self._recent
-        recent.pop(row.task, None)
         recent[row.task] = row
+        recent.move_to_end(row.task)
         if len(recent) > MAX_RECENT:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)
 
     def follow_narrow(self, op: Narrow) -> None:
         """Remember that a window ends earlier."""

@@ -7,6 +7,7 @@ A store supplies the look-ups and writes what is kept here. Which operation does
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class UnitOfWork(ABC):
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
         self.instance = instance
-        self.seen: dict[tuple[str, str], dict[PauseKey, PauseState]] = {}
+        self.seen: OrderedDict[tuple[str, str], dict[PauseKey, PauseState]] = OrderedDict()
         self._own: dict[Task, Entry] = {}
         self._subjects: dict[tuple[PauseKey, ...], tuple[str, ...]] = {}
         self._hours: dict[int, int] = {}
@@ -232,7 +233,7 @@ class UnitOfWork(ABC):
                 del own[row.task]
         self.seen.update(self.pauses)
         while len(self.seen) > _MOST_REMEMBERED:
-            del self.seen[next(iter(self.seen))]
+            self.seen.popitem(last=False)
 
     # --- parts -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Keys never get in: accounts are fingerprints, and heads are scrubbed. Has no clo
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -73,7 +73,7 @@ class Journal:
 
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
-        self.tallies: dict[tuple[str, int], Tally] = {}
+        self.tallies: OrderedDict[tuple[str, int], Tally] = OrderedDict()
         self.counters = dict.fromkeys(_COUNTERS.split(), 0)
 
     def clear(self) -> None:
@@ -105,7 +105,7 @@ class Journal:
         tally = self.tallies.get((account, task_id))
         if tally is None:
             if len(self.tallies) >= MAX_TALLIES:
-                del self.tallies[next(iter(self.tallies))]
+                self.tallies.popitem(last=False)
             tally = self.tallies[account, task_id] = {
                 "taskId": task_id,
                 "account": account,

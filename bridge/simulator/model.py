@@ -7,6 +7,7 @@ client, verdict or tables, because it exists to disagree with them where they ar
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -195,7 +196,7 @@ class Model:
         """Fingerprint -> one of `ACCOUNT_STATES`."""
         self.tasks: dict[int, Task] = {}
         """Tasks that were created by somebody, by id."""
-        self.fresh: dict[tuple[str, int], Task] = {}
+        self.fresh: OrderedDict[tuple[str, int], Task] = OrderedDict()
         """Tasks that auto mode made up, by account and id."""
         self.figures: dict[tuple[str | None, str, int], Figures] = {}
         """Figures that were set, by account (None: whoever asks), queue and begin of the hour."""
@@ -255,7 +256,7 @@ class Model:
             task = self._invent(task_id, method, account, now_s)
             if task is not None:
                 if len(self.fresh) >= MAX_TASKS:
-                    del self.fresh[next(iter(self.fresh))]
+                    self.fresh.popitem(last=False)
                 self.fresh[account, task_id] = task
                 self._count(task, 1)
         return task
