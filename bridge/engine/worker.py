@@ -52,7 +52,9 @@ class Worker:
         self._has_thread = False
         self._is_closed = False
         self._tending = Timer(lambda: None)
+        self._has_opened = False
         self.is_open = False
+        """True once the work has been opened and everybody who waited for that goes on."""
         self._when_open: list[Waiter] = []
         self._closed: Waiter | None = None
         self.done_at = 0.0
@@ -65,7 +67,7 @@ class Worker:
         try:
             self._engine.start_thread(self._run, self._name)
         except RuntimeError:
-            if not self.is_open:
+            if not self._has_opened:
                 self._work.open()
                 self._note_open()
                 self._tend_here()
@@ -73,13 +75,13 @@ class Worker:
             self._has_thread = True
 
     def wait_until_open(self) -> None:
-        """Wait until the work has been opened."""
+        """Wait until the work has been opened; who comes first goes on first."""
+        if not self.is_open:
+            self.start()
         if not self.is_open:
             waiter = self._engine.waiter()
             self._when_open.append(waiter)
-            self.start()
-            if not self.is_open:
-                waiter.wait()
+            waiter.wait()
 
     def call(self, item: Any) -> Any:
         """Have something done and wait for its result."""
@@ -140,16 +142,21 @@ class Worker:
             done(result)
 
     def _note_open(self) -> None:
-        self.is_open = True
-        for waiter in self._when_open:
+        self._has_opened = True
+        if not self._when_open:
+            self.is_open = True
+            return
+        waiting, self._when_open = self._when_open, []
+        for waiter in waiting:
             waiter.wake()
-        self._when_open.clear()
+        # Who comes before they go on is let through after them.
+        self._engine.call_soon(self._note_open)
 
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
         soon = self._engine.call_soon_from_thread
-        if not self.is_open:
+        if not self._has_opened:
             self._work.open()
             soon(self._note_open)
         while True:

@@ -19,7 +19,10 @@ POLL_S: Final = 0.25
 
 
 class _Waiting:
-    """Jobs in the order of their windows' ends."""
+    """Jobs in the order of their windows' ends; those of the same tenth of a second as they came.
+
+    Windows of tasks that were completed together differ by what passes between the readings of two clocks.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Job]] = []
@@ -32,7 +35,8 @@ class _Waiting:
     def wait(self, job: Job) -> None:
         """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
         self._jobs.add(job)
-        heapq.heappush(self._heap, (windows.ends_at(job.window, job.has_begun), next(self._order), job))
+        ends_at = round(windows.ends_at(job.window, job.has_begun), 1)
+        heapq.heappush(self._heap, (ends_at, next(self._order), job))
         try:
             job.pause()
         finally:

@@ -91,7 +91,7 @@ def test_earliest_window_end_goes_first(engine: Engine, time: VirtualTime) -> No
         (flight.wait, wake_one),
     ]
     for wait, go_on in ways:
-        late, gone, early, second = (make_job(engine, until) for until in (90.0, 10.0, 30.0, 30.0))
+        late, gone, early, second = (make_job(engine, until) for until in (90.0, 10.0, 30.0, 29.9999))
         order: list[Job] = []
         start(engine, wait, [late, gone, early, second], order)
         time.run()

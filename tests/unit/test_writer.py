@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -224,10 +225,40 @@ def test_ledger_may_be_left_closed_for_a_while() -> None:
     assert (scene.store, scene.ledger.is_open) == (None, False)
     scene.ledger.start()
     scene.ledger.wait_until_open()
+    scene.engine.sleep(0.0)
     assert scene.ledger.is_open
     assert scene.close()
     unused = Scene()
     assert unused.close()
+
+
+def test_nobody_overtakes_those_who_wait_for_it_to_open() -> None:
+    """Who comes in the very turn in which it opens goes on after those who came before."""
+    scene = Scene(held=True)
+    order: list[int] = []
+
+    def come(number: int) -> None:
+        scene.ledger.wait_until_open()
+        order.append(number)
+
+    scene.ledger.start()
+    for number in range(3):
+        scene.engine.spawn(come, number)
+    scene.engine.sleep(0.0)
+    loop: Any = scene.engine._loop
+    posted = loop._posted  # what comes together in one turn
+    scene.engine.call_soon_from_thread(scene.engine.spawn, come, 3)
+    scene.gate.set()
+    until = time.monotonic() + PATIENCE_S
+    while len(posted) < 2:
+        assert time.monotonic() < until, "the ledger did not open"
+        time.sleep(0.001)
+    while len(order) < 4:
+        scene.engine.sleep(0.0)
+    scene.engine.sleep(0.0)
+    assert order == [0, 1, 2, 3]
+    assert scene.ledger.is_open
+    assert scene.close()
 
 
 def test_no_bug_in_what_is_done_unasked_ends_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
