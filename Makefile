@@ -46,7 +46,7 @@ demo: $(VENV)/.runtime ## show the bridge at work against the simulator; no acco
 	@$(BIN)/report-bridge demo
 
 check: ## everything, fast things first: format, lint, imports, generated files, then types, tests and clients at once
-	@echo "check: takes 6 to 10 minutes on two cores where nothing is installed or compiled, less later"
+	@echo "check: takes 5 to 10 minutes on two cores where nothing is installed or compiled, less later"
 	@$(MAKE) --no-print-directory -j2 $(VENV)/.stamp clients-ready
 	@$(BIN)/python scripts/tools.py
 	@$(BIN)/python scripts/code_lines.py
