@@ -1056,6 +1056,20 @@ def test_probe_of_the_dead_is_released(shared: Backend) -> None:
     assert one(second, Begin(task(8))).gate.status == "lost"
 
 
+def test_probe_of_the_dead_is_released_though_another_pause_holds_back(shared: Backend) -> None:
+    """Who finds it and may not begin all the same leaves it due, for others to see."""
+    first, second = shared.open(), shared.open()
+    probed = PauseState(
+        PauseKey("method", IMAGE), PROBING, "withdrawn", opened_at=1.0, ends_at=2.0,
+        probe_owner=first.instance, probe_task=f"{ACCOUNT}/8",
+    )  # fmt: skip
+    refused = record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))
+    first.transact([claim(), refused, Teach(ENDPOINT, ((None, probed),))])
+    shared.leave(first)
+    assert one(second, claim(task(9))).gate.status == "paused"
+    assert [(state.state, state.probe_owner) for state in second.read(Pauses(ENDPOINT))] == [(OPEN, None)] * 2
+
+
 def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
     """The adopter of a probing report may probe itself."""
     first, second = shared.open(), shared.open()
