@@ -52,10 +52,10 @@ class Worker:
         self._has_thread = False
         self._is_closed = False
         self._tending = Timer(lambda: None)
-        self._has_opened = False
         self.is_open = False
-        """True once the work has been opened and everybody who waited for that goes on."""
         self._when_open: list[Waiter] = []
+        self._are_going_on = False
+        """True while those who waited for it to open go on, one after the other."""
         self._closed: Waiter | None = None
         self.done_at = 0.0
         """When the group whose results are being handed back was done, on the boot clock."""
@@ -67,7 +67,7 @@ class Worker:
         try:
             self._engine.start_thread(self._run, self._name)
         except RuntimeError:
-            if not self._has_opened:
+            if not self.is_open:
                 self._work.open()
                 self._note_open()
                 self._tend_here()
@@ -78,7 +78,7 @@ class Worker:
         """Wait until the work has been opened; who comes first goes on first."""
         if not self.is_open:
             self.start()
-        if not self.is_open:
+        if not self.is_open or self._are_going_on:
             waiter = self._engine.waiter()
             self._when_open.append(waiter)
             waiter.wait()
@@ -142,21 +142,20 @@ class Worker:
             done(result)
 
     def _note_open(self) -> None:
-        self._has_opened = True
-        if not self._when_open:
-            self.is_open = True
-            return
+        self.is_open = True
         waiting, self._when_open = self._when_open, []
+        self._are_going_on = bool(waiting)
         for waiter in waiting:
             waiter.wake()
-        # Who comes before they go on is let through after them.
-        self._engine.call_soon(self._note_open)
+        if waiting:
+            # Who comes before they go on is let through after them.
+            self._engine.call_soon(self._note_open)
 
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
         soon = self._engine.call_soon_from_thread
-        if not self._has_opened:
+        if not self.is_open:
             self._work.open()
             soon(self._note_open)
         while True:

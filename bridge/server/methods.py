@@ -158,7 +158,8 @@ class Methods:
                 given.get("taskType"),
                 given.get("languagePool"),
             )
-            if key is not None and self._ledger.is_open:
+            # Nobody overtakes those that wait for the ledger to open.
+            if key is not None and self._ledger.is_open and not self._waiting:
                 self._submit(context, asked)
             else:
                 self._waiting[context] = None

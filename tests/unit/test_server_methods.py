@@ -260,6 +260,16 @@ def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> N
     assert (len(desk.lifecycle.submitted), desk.spawned) == (2, 1)
 
 
+def test_nobody_overtakes_those_that_wait_for_the_ledger() -> None:
+    """Who comes in the moment in which it opens comes after those that came before."""
+    desk = Desk()
+    for number in (1, 2):
+        desk.call(IMAGE, {"taskId": number})
+    desk.ledger.open()
+    desk.call(IMAGE, {"taskId": 3})
+    assert [report.task_id for report, _ in desk.lifecycle.submitted] == [1, 2, 3]
+
+
 def test_a_report_waits_for_the_key_and_the_ledger_and_keeps_nobody_waiting() -> None:
     """Without key or ledger a report waits, others with a key of their own do not wait for that one."""
     desk = Desk()

@@ -225,7 +225,6 @@ def test_ledger_may_be_left_closed_for_a_while() -> None:
     assert (scene.store, scene.ledger.is_open) == (None, False)
     scene.ledger.start()
     scene.ledger.wait_until_open()
-    scene.engine.sleep(0.0)
     assert scene.ledger.is_open
     assert scene.close()
     unused = Scene()
@@ -239,6 +238,7 @@ def test_nobody_overtakes_those_who_wait_for_it_to_open() -> None:
 
     def come(number: int) -> None:
         scene.ledger.wait_until_open()
+        assert scene.ledger.is_open
         order.append(number)
 
     scene.ledger.start()
@@ -255,9 +255,7 @@ def test_nobody_overtakes_those_who_wait_for_it_to_open() -> None:
         time.sleep(0.001)
     while len(order) < 4:
         scene.engine.sleep(0.0)
-    scene.engine.sleep(0.0)
     assert order == [0, 1, 2, 3]
-    assert scene.ledger.is_open
     assert scene.close()
 
 
