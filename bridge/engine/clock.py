@@ -27,7 +27,7 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of this machine."""
 
-    # Not functions of our own: they are asked forty times a report.
+    # Not functions of our own: they are asked more than thirty times a report.
     now = staticmethod(partial(time.clock_gettime, _BOOT))
     """Seconds since boot, suspend included."""
     wall = staticmethod(time.time)

@@ -116,8 +116,7 @@ class Worker:
         asked, self._asked = self._asked, []
         if not asked:
             return
-        if not self._has_thread:
-            self.start()
+        self.start()
         for at in range(0, len(asked), self._most):
             group = asked[at : at + self._most]
             if not self._has_thread:

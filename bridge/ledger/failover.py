@@ -225,12 +225,12 @@ class Failover:
                 now = self._now()
                 # On a slow disk, or with a store that waits for locks, tries must not fill the time.
                 self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
-        elif self.outbox.held and (pending := self.outbox.pending()):
+        elif pending := self.outbox.pending():
             self._pay(pending)
         if self.condition.trouble is not None:
             left_s = min(max(0.0, self._retry_at - self._now()), MAX_RETRY_S)
             return left_s if due_s is None else min(left_s, due_s)
-        return 0.0 if self.outbox.held and self.outbox.pending() else due_s
+        return 0.0 if self.outbox.pending() else due_s
 
     def _heal(self, busy_s: float) -> None:
         """Try to come back to the ledger."""

@@ -119,7 +119,7 @@ def verify(path: str, identity: Identity) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise LedgerTrouble(REPLACED) from error
-    if (found.st_dev, found.st_ino) != identity:
+    if _identity(found) != identity:
         raise LedgerTrouble(REPLACED)
     if not _is_writable(found):
         raise LedgerTrouble(READONLY)

@@ -363,10 +363,7 @@ class UnitOfWork(ABC):
         states: dict[PauseKey, PauseState] = {}
         released: list[PauseState] = []
         for subject in self._subjects_of(keys):
-            known = self.pauses.get((task.endpoint, subject))
-            if known is None:
-                known = self.pauses_of(task.endpoint, subject)
-            for key, state in known.items():
+            for key, state in self.pauses_of(task.endpoint, subject).items():
                 if key not in keys:
                     continue
                 if state.state == PROBING and not self.is_alive(state.probe_owner or ""):

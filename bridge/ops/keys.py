@@ -159,8 +159,7 @@ class KeySource:
 
     def get(self) -> Secret | None:
         """Return the key to use now; waits while it is being read, None if there is none."""
-        is_due = self._is_owed or (self._signature is not None and self._has_changed())
-        if is_due and self._began_at is None:
+        if self._began_at is None and self._is_due():
             self._begin()
         if self._began_at is not None:
             waiter = self._engine.waiter()
@@ -171,9 +170,7 @@ class KeySource:
 
     def at_hand(self) -> Secret | None:
         """Return the key to use now if `get` need not wait for it; else None."""
-        if self._is_owed or self._began_at is not None:
-            return None
-        return None if self._signature is not None and self._has_changed() else self._current
+        return None if self._began_at is not None or self._is_due() else self._current
 
     def reload(self) -> None:
         """Read the source again in the background, since the upstream does not know the key (errorId 1).
@@ -225,6 +222,10 @@ class KeySource:
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 waiter.wake()
+
+    def _is_due(self) -> bool:
+        """True if the source must be read before its key is used."""
+        return self._is_owed or (self._signature is not None and self._has_changed())
 
     def _has_changed(self) -> bool:
         assert self._file is not None  # a signature is a file's
