@@ -29,8 +29,6 @@ from bridge.server.methods import Methods
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from bridge.ledger.port import Store
-    from bridge.ledger.sqlite import SqliteStore
     from bridge.ops.metrics_file import MetricsFile
     from bridge.reports.figures import AccountFigures
     from bridge.simulator import Simulator
@@ -99,7 +97,7 @@ class App:
         self.ledger = Ledger(
             engine,
             None if is_memory else lambda instance: self._open_store(settings.ledger, machine, instance),
-            lambda instance: self._open_file(None, machine, instance),
+            lambda instance: self._open_store(None, machine, instance),
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
@@ -236,7 +234,7 @@ class App:
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:
-        """Make one HTTP attempt; see `bridge.reports.lifecycle.Ports`."""
+        """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
         client = self._client or self._client_or_lack()
         # It may have been forgotten among many keys, and an answer may repeat it.
         self._scrubber.learn(key)
@@ -333,40 +331,24 @@ class App:
         proxy = (self.settings.proxy or "").rpartition("@")[2]
         return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
-    def _open_store(self, place: str, machine: str, instance: str) -> Store:
-        if "://" in place:
-            return self._open_server(place, machine, instance)
-        return self._open_file(place, machine, instance)
+    def _open_store(self, place: str | None, machine: str, instance: str) -> Any:
+        """Open a ledger on a server, in a file, or, without a place, in memory."""
+        common: dict[str, Any] = {
+            "policy": self._policy,
+            "machine": machine,
+            "boot_clock": self.engine.now,
+            "wall_clock": self.engine.wall,
+            "instance": instance,
+            "random_bytes": self.engine.random_bytes,
+        }
+        if place is not None and "://" in place:
+            from bridge.ledger.postgres import PostgresStore
 
-    def _open_file(self, path: str | None, machine: str, instance: str) -> SqliteStore:
+            return PostgresStore.open(place, password=self.settings.ledger_password, **common)
         from bridge.ledger.sqlite import SqliteStore
 
-        is_own = path is not None and os.path.dirname(path) == self.settings.state_dir
-        return SqliteStore.open(
-            path,
-            policy=self._policy,
-            machine=machine,
-            boot_clock=self.engine.now,
-            wall_clock=self.engine.wall,
-            private_directory=is_own,
-            instance=instance,
-            boot_id=self._boot_id,
-            random_bytes=self.engine.random_bytes,
-        )
-
-    def _open_server(self, url: str, machine: str, instance: str) -> Store:
-        from bridge.ledger.postgres import PostgresStore
-
-        return PostgresStore.open(
-            url,
-            password=self.settings.ledger_password,
-            policy=self._policy,
-            machine=machine,
-            boot_clock=self.engine.now,
-            wall_clock=self.engine.wall,
-            instance=instance,
-            random_bytes=self.engine.random_bytes,
-        )
+        is_own = place is not None and os.path.dirname(place) == self.settings.state_dir
+        return SqliteStore.open(place, private_directory=is_own, boot_id=self._boot_id, **common)
 
     def _hint_at_proxy(self) -> None:
         for name in _PROXY_VARIABLES:

@@ -171,7 +171,7 @@ def server_store(clock: Callable[[], float]) -> type[PostgresStore]:
 
 
 class _Ledger:
-    """A store whose commits take no time; fits `bridge.reports.lifecycle.LedgerPort`."""
+    """A store whose commits take no time; fits `bridge.reports.ports.LedgerPort`."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge

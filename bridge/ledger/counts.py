@@ -16,7 +16,7 @@ from bridge.ledger.work import UnitOfWork
 
 def note(work: UnitOfWork, op: Note) -> None:
     """Count solved tasks."""
-    work.count(op.task, op.subject, op.at, op.counts)
+    work.count(work.account_id(op.task), op.subject, op.at, op.counts)
 
 
 def consult(work: UnitOfWork, op: Consult) -> bool:

@@ -6,7 +6,7 @@ says when it is done. Imported by everything in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from bridge.core.counting import Counts, Operation, Tallies
@@ -42,6 +42,9 @@ class Policy(Protocol):
 
     def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
         """The pauses that concern an attempt."""
+
+    def subjects(self, task: Task, method: str) -> Mapping[str, Collection[PauseKey]]:
+        """The same by what they are about."""
 
     def gate(
         self,

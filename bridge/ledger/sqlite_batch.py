@@ -183,7 +183,7 @@ class SqliteBatch(UnitOfWork):
 
     def account_id(self, task: Task) -> int:
         """The number of an account, which is made if it is new."""
-        number = self._find_account(task)
+        number = self._ids.get((task.endpoint, task.account)) or self._find_account(task)
         if number is None:
             statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
             self._execute(statement, (task.endpoint, task.account))

@@ -84,7 +84,7 @@ def _claim_new(work: UnitOfWork, op: Claim) -> Claimed:
         gate = Gate("late")
     elif ending is not None:
         entry = _add_row(work, op, DONE, None, ending)
-        work.count_ended(entry.row)
+        work.count_ended(entry, entry.row)
         work.tell(entry, "refused_locally", _tell_ending(ending))
         return Claimed("refused", entry.row, durable=work.durable)
     elif begin:
@@ -133,7 +133,7 @@ def _claim_again(work: UnitOfWork, op: Claim, entry: Entry) -> Claimed:
         facts=merge_facts(row.facts, op.facts),
     )
     if op.refusal is not None and not work.is_late(row):
-        work.change(entry, _end(work, row, op.refusal))
+        _end(work, entry, row, op.refusal)
         work.tell(entry, "refused_locally", _tell_ending(op.refusal))
         return Claimed("refused", entry.row, durable=work.durable)
     row = row._replace(
@@ -217,7 +217,8 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[Gate, Events]:
 def _gate(work: UnitOfWork, task: Task, method: str, window: Window) -> tuple[Gate, Events]:
     states, released = work.states(task, method)
     gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states, window)
-    work.save(task.endpoint, (*released, *changed))
+    if released or changed:
+        work.save(task.endpoint, (*released, *changed))
     return gate, events
 
 
@@ -295,12 +296,11 @@ def _lost(work: UnitOfWork, task: Task) -> Recorded:
 
 
 def _finish(work: UnitOfWork, entry: Entry, row: Row, ending: Ending, data: Mapping[str, Any]) -> None:
-    after = _end(work, row, ending)
-    work.change(entry, after)
+    after = _end(work, entry, row, ending)
     work.tell(entry, "settled", {"outcome": after.outcome, "kind": after.kind, **data})
 
 
-def _end(work: UnitOfWork, row: Row, ending: Ending) -> Row:
+def _end(work: UnitOfWork, entry: Entry, row: Row, ending: Ending) -> Row:
     if ending.outcome == NOT_SENT and row.perhaps:
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row)
@@ -313,7 +313,8 @@ def _end(work: UnitOfWork, row: Row, ending: Ending) -> Row:
         detail=ending.detail,
         finished_wall=work.wall,
     )
-    work.count_ended(after)
+    work.count_ended(entry, after)
+    work.change(entry, after)
     return after
 
 

@@ -69,7 +69,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
         work.change(entry, after)
         entry.finished_at = op.finished_at
     if entry.row.state == DONE:
-        work.count_ended(entry.row)
+        work.count_ended(entry, entry.row)
     for at_wall, name, data in op.events:
         entry.number += 1
         work.told.append((entry.row.seq, entry.number, at_wall, name, encode_told(name, data)))

@@ -36,7 +36,7 @@ from bridge.ledger.rows import encode_told, to_row
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
 _MOST_REMEMBERED: Final = 10_000
-"""Own reports and subjects of pauses remembered between transactions; a guess that bounds memory."""
+"""Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
 _FOREVER: Final = float("inf")
@@ -84,7 +84,6 @@ class UnitOfWork(ABC):
         self.instance = instance
         self.seen: OrderedDict[tuple[str, str], dict[PauseKey, PauseState]] = OrderedDict()
         self._own: dict[Task, Entry] = {}
-        self._subjects: dict[tuple[PauseKey, ...], tuple[str, ...]] = {}
         self._hours: dict[int, int] = {}
         self.clear()
 
@@ -198,8 +197,8 @@ class UnitOfWork(ABC):
             else:
                 continue
             if method is not None:
-                names = self._subjects_of(self.policy.keys(op.task, method))
-                subjects.setdefault(op.task.endpoint, {}).update(dict.fromkeys(names))
+                concerned = self.policy.subjects(op.task, method)
+                subjects.setdefault(op.task.endpoint, {}).update(dict.fromkeys(concerned))
         if tasks:
             self.fetch(tasks)
         for endpoint, names_of in subjects.items():
@@ -293,17 +292,16 @@ class UnitOfWork(ABC):
 
     # --- counts ------------------------------------------------------------------------------
 
-    def count_ended(self, row: Row) -> None:
-        """Count a report that ends now."""
+    def count_ended(self, entry: Entry, row: Row) -> None:
+        """Count a report that ends like this now."""
         counted = self.policy.tally(row, self.now)
         if counted is not None:
-            self.count(row.task, *counted)
+            self.count(entry.account_id, *counted)
 
-    def count(self, task: Task, subject: str, at: float, counts: Counts) -> None:
+    def count(self, account_id: int, subject: str, at: float, counts: Counts) -> None:
         """Add to what is counted of an account."""
-        number = self.account_id(task)
         for width in KEPT_S:
-            key = (width, number, subject, int(at // width))
+            key = (width, account_id, subject, int(at // width))
             known = self.counted.get(key)
             self.counted[key] = counts if known is None else add(known, counts)
 
@@ -359,11 +357,14 @@ class UnitOfWork(ABC):
         Returns:
             What is known, and those of it that were released and are not stored yet.
         """
-        keys = self.policy.keys(task, method)
+        endpoint, pauses = task.endpoint, self.pauses
         states: dict[PauseKey, PauseState] = {}
         released: list[PauseState] = []
-        for subject in self._subjects_of(keys):
-            for key, state in self.pauses_of(task.endpoint, subject).items():
+        for subject, keys in self.policy.subjects(task, method).items():
+            known = pauses.get((endpoint, subject))
+            if known is None:
+                known = self.pauses_of(endpoint, subject)
+            for key, state in known.items():
                 if key not in keys:
                     continue
                 if state.state == PROBING and not self.is_alive(state.probe_owner or ""):
@@ -379,14 +380,6 @@ class UnitOfWork(ABC):
             self.fetch_pauses(endpoint, (subject,))
             known = self.pauses[endpoint, subject]
         return known
-
-    def _subjects_of(self, keys: tuple[PauseKey, ...]) -> tuple[str, ...]:
-        subjects = self._subjects.get(keys)
-        if subjects is None:
-            if len(self._subjects) >= _MOST_REMEMBERED:
-                self._subjects.clear()
-            subjects = self._subjects[keys] = tuple(dict.fromkeys(key.subject for key in keys))
-        return subjects
 
     def save(self, endpoint: str, states: Iterable[PauseState]) -> None:
         """Keep pauses."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Operation, Tallied, Tallies, add
+from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Tallied, Tallies, add
 from bridge.core.model import Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports.advice import Advice, advise, find_subject
 from bridge.reports.observer import Emit
+from bridge.reports.ports import LedgerPort
 
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
@@ -32,26 +33,6 @@ MOST_AT_ONCE: Final = 8
 AGAIN_S: Final = {"tasks_unknown": DAY_S}
 """Kind -> how long it is not told again to the same account; an hour for the others."""
 _MOST_REMEMBERED: Final = 10_000
-
-
-class LedgerPort(Protocol):
-    """What is asked of the ledger; see `bridge.ledger.writer.Ledger`."""
-
-    @property
-    def is_open(self) -> bool:
-        """True once accounts and time are known."""
-
-    def wait_until_open(self) -> None:
-        """Wait for that."""
-
-    def post(self, op: Operation, done: Callable[[Any], object] = ...) -> None:
-        """Do something soon; `done` gets the result, or something else if the ledger cannot do it."""
-
-    def account(self, key_text: str) -> str:
-        """The account of a client key."""
-
-    def now(self) -> float:
-        """Seconds on the ledger's timeline."""
 
 
 class Advisor:

@@ -15,7 +15,7 @@ from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied,
 from bridge.core.model import Exchange, Pauses, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
-from bridge.reports.lifecycle import LedgerPort
+from bridge.reports.ports import LedgerPort
 from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0

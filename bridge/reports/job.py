@@ -82,35 +82,33 @@ class Job:
     Times are on the ledger's timeline, which is the boot clock plus `offset_s`.
     """
 
-    __slots__ = (
-        "_offset_s",
-        "_waiter",
-        "_woken",
-        "attempts",
-        "began_at",
-        "closed_until",
-        "durable",
-        "facts",
-        "guarded",
-        "has_slot",
-        "interruption",
-        "is_answered",
-        "is_begun",
-        "is_paused",
-        "is_sending",
-        "is_theirs",
-        "key",
-        "last",
-        "last_status",
-        "made",
-        "method",
-        "perhaps",
-        "requesters",
-        "sends",
-        "task",
-        "wants_fresh",
-        "window",
-    )
+    attempts = 0
+    """Attempts that were made in the task's life."""
+    made = 0
+    """Those that this job has made."""
+    sends = 0
+    perhaps = False
+    last: Verdict | None = None
+    last_status: int | None = None
+    """HTTP status of the last attempt that had one."""
+    began_at = 0.0
+    interruption: Interrupted | None = None
+    """What is to end it at its next waiting point."""
+    has_slot = False
+    is_begun = False
+    """True if a beginning was committed that no attempt has followed; it may have been taken back."""
+    is_sending = False
+    is_paused = False
+    """True while it waits for the end of a pause."""
+    is_theirs = False
+    """True while another bridge has it: what that did with it is not known here."""
+    is_answered = False
+    closed_until = float("-inf")
+    """Until when trying again cannot help, as far as is known."""
+    wants_fresh = False
+    """True if the next attempt is to open a new connection."""
+    durable = True
+    guarded = True
 
     def __init__(
         self,
@@ -124,39 +122,13 @@ class Job:
     ) -> None:
         self._offset_s = offset_s
         self._waiter = engine.waiter()
+        self._woken = False
         self.task = task
         self.method = method
         self.key = key
         self.window = window
         self.facts = facts
         self.requesters: list[Requester] = []
-        self.attempts = 0
-        """Attempts that were made in the task's life."""
-        self.made = 0
-        """Those that this job has made."""
-        self.sends = 0
-        self.perhaps = False
-        self.last: Verdict | None = None
-        self.last_status: int | None = None
-        """HTTP status of the last attempt that had one."""
-        self.began_at = 0.0
-        self.interruption: Interrupted | None = None
-        """What is to end it at its next waiting point."""
-        self.has_slot = False
-        self.is_begun = False
-        """True if a beginning was committed that no attempt has followed; it may have been taken back."""
-        self.is_sending = False
-        self.is_paused = False
-        """True while it waits for the end of a pause."""
-        self.is_theirs = False
-        """True while another bridge has it: what that did with it is not known here."""
-        self.is_answered = False
-        self.closed_until = float("-inf")
-        """Until when trying again cannot help, as far as is known."""
-        self.wants_fresh = False
-        """True if the next attempt is to open a new connection."""
-        self.durable = True
-        self.guarded = True
 
     @property
     def has_begun(self) -> bool:

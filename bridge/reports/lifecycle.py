@@ -25,9 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final
 
-from bridge.core.counting import Operation
 from bridge.core.model import (
     DONE,
     NOT_SENT,
@@ -48,7 +47,6 @@ from bridge.core.model import (
     Settle,
     Withdraw,
 )
-from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.reports import answers
 from bridge.reports import window as windows
@@ -56,6 +54,7 @@ from bridge.reports.admission import SingleFlight, Slots
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import is_transport_probe
+from bridge.reports.ports import LedgerPort, Ports
 from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.verdict import judge
 
@@ -66,51 +65,6 @@ STALE_S: Final = 2.5
 silent bridge had begun, at the earliest after 3.5 s."""
 SCARCE_S: Final = 0.5
 """How long to wait after this machine lacked a descriptor or a thread for an attempt."""
-
-
-class LedgerPort(Protocol):
-    """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
-
-    @property
-    def committed_at(self) -> float:
-        """When the commit whose results are being handed back was done, on the boot clock."""
-
-    @property
-    def instance(self) -> str:
-        """Name of this bridge as the owner of rows."""
-
-    def call(self, op: Operation) -> Any:
-        """Wait for the commit of an operation; its result, or something else if the ledger cannot do it."""
-
-    def post(self, op: Operation) -> None:
-        """The same without waiting."""
-
-    def account(self, key_text: str) -> str:
-        """The account of a client key."""
-
-    def now(self) -> float:
-        """Seconds on the ledger's timeline."""
-
-
-class Ports(Protocol):
-    """What reports need of the world besides the ledger and the engine."""
-
-    def send(
-        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
-    ) -> Exchange:
-        """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
-
-    def emit(self, name: str, **fields: Any) -> None:
-        """Tell of a notable thing; see `bridge.core.events`."""
-
-    def key_refused(self) -> None:
-        """The key was refused (errorId 1): read the default key again."""
-
-    def scrub(self, text: str) -> str:
-        """Replace keys in a text."""
-
-    def note_bug(self, bug: BaseException) -> str:
-        """Log a fault of this program; the reference that the caller is told."""
 
 
 class Lifecycle:
@@ -264,9 +218,11 @@ class Lifecycle:
         return begun.gate
 
     def _note_pauses(self, job: Job, events: tuple[PauseEvent, ...]) -> None:
-        self._observer.tell_pauses(events)
-        # Old connections may be what is wrong.
-        job.wants_fresh = any(is_transport_probe(event) for event in events)
+        job.wants_fresh = False
+        for event in events:
+            self._observer.tell_pause(event)
+            # Old connections may be what is wrong.
+            job.wants_fresh = job.wants_fresh or is_transport_probe(event)
 
     def _wait_for_pause(self, job: Job, gate: Gate) -> None:
         """Wait without a slot if the next probe lies inside the window, else refuse at once."""
@@ -293,7 +249,8 @@ class Lifecycle:
             raise job.interruption
         retrying = job.has_begun
         now = self._ledger.now()
-        if now > windows.starts_by(job.window, retrying):
+        latest = windows.starts_by(job.window, retrying)
+        if now > latest:
             raise WindowOver
         if self._engine.now() - committed_at > STALE_S:
             self._withdraw(job, None)
@@ -308,7 +265,7 @@ class Lifecycle:
                 job.key,
                 job.task.task_id,
                 until=boot + self._timeout_s,
-                leave_by=boot + windows.sends_by(job.window, retrying) - now,
+                leave_by=boot + latest + windows.LEAST_LEFT_S - now,
                 fresh=retrying or job.wants_fresh,
             )
         except NoResources:
@@ -366,11 +323,11 @@ class Lifecycle:
             job.durable = False
             return
         job.durable = recorded.durable and recorded.status != "lost"
-        self._observer.tell_pauses(recorded.events)
-        for _, state in recorded.events:
-            if state.state == OPEN:
-                ends_at = float("inf") if state.ends_at is None else state.ends_at
-                job.closed_until = max(job.closed_until, ends_at)
+        for event in recorded.events:
+            self._observer.tell_pause(event)
+            if event.state.state == OPEN:
+                ends_at = event.state.ends_at
+                job.closed_until = max(job.closed_until, float("inf") if ends_at is None else ends_at)
         if type(op) is Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (op.ending is not None and op.ending.code == 0):

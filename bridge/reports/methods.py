@@ -6,7 +6,7 @@ Only looks names up: it must not decide what happens to a report. Imported by `b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from bridge.core.errors import warning
@@ -73,6 +73,7 @@ def methods() -> Mapping[str, Method]:
     return _table().methods
 
 
+@lru_cache(maxsize=256)
 def fit(method: str, task_type: str) -> str:
     """Tell whether a report method fits a task type.
 
@@ -111,7 +112,8 @@ def find_fitting(task_type: str, like: str) -> str | None:
     return None
 
 
-def find_warnings(method: str, task_type: str | None) -> tuple[dict[str, str], ...]:
+@lru_cache(maxsize=256)
+def find_warnings(method: str, task_type: str | None) -> tuple[Mapping[str, str], ...]:
     """List what an answer should warn of, given the method and what the caller told.
 
     Returns:

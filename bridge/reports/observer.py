@@ -5,11 +5,11 @@ Decides nothing about sending. Used by `bridge.reports.lifecycle` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from bridge.core.errors import warning
-from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Verdict, Window
+from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
 from bridge.engine import Engine
 from bridge.reports import hints, methods
 from bridge.reports import window as windows
@@ -50,13 +50,13 @@ class Observer:
 
     # --- before anything is sent -------------------------------------------------------------
 
-    def age_s(self, completed_at: float | None) -> float | None:
+    def age_s(self, completed_at: float | None, now: float) -> float | None:
         """Seconds since a task was completed, on the upstream's clock; None if it was not told."""
-        return self._skew.age_s(completed_at, self.now(), self._engine.wall())
+        return None if completed_at is None else self._skew.age_s(completed_at, now, self._engine.wall())
 
-    def refuse(self, report: Report, window: Window) -> Ending | None:
+    def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
-        if self.now() > windows.starts_by(window, False):
+        if now > windows.starts_by(window, False):
             return self.late(window, report.completed_at)
         if report.task_type is not None and methods.fit(report.method, report.task_type) == methods.WRONG:
             explained = hints.explain_wrong_method(report.method, report.task_type)
@@ -72,7 +72,7 @@ class Observer:
 
     def _late_detail(self, window: Window, completed_at: float | None) -> dict[str, Any]:
         now = self.now()
-        ages = [self.age_s(completed_at)]
+        ages = [self.age_s(completed_at, now)]
         if window.until is not None:
             ages.append(windows.REPORTABLE_S - (window.until - now))
         known = [age for age in ages if age is not None]
@@ -131,33 +131,25 @@ class Observer:
 
     # --- telling -----------------------------------------------------------------------------
 
-    def tell(self, name: str, job: Job, **fields: Any) -> None:
+    def tell(self, name: str, job: Job | Row, **fields: Any) -> None:
         """Tell of something that happened to a report."""
         self._emit(name, task_id=job.task.task_id, method=job.method, account=job.task.account[:8], **fields)
 
-    def tell_abandoned(self, row: Row) -> None:
-        """Tell of a report that nobody resumed."""
-        self._emit(
-            "report_abandoned",
-            task_id=row.task.task_id,
-            method=row.method,
-            account=row.task.account[:8],
-            outcome=row.outcome,
-        )
-
-    def tell_refused(self, report: Report, ending: Ending) -> None:
-        """Tell of a request that was refused without a look at the ledger."""
+    def tell_settled(
+        self, task: Task, method: str, ending: Ending, attempts: int = 0, *, replayed: bool, durable: bool
+    ) -> None:
+        """Tell how a report ended; without an account if the ledger was not even asked."""
         self._emit(
             "report_settled",
-            task_id=report.task_id,
-            method=report.method,
-            account="",
+            task_id=task.task_id,
+            method=method,
+            account=task.account[:8],
             outcome=ending.outcome,
             kind=ending.kind,
             code=ending.code,
-            attempts=0,
-            replayed=False,
-            durable=False,
+            attempts=attempts,
+            replayed=replayed,
+            durable=durable,
         )
 
     def tell_attempt(self, job: Job, verdict: Verdict, latency_ms: int) -> None:
@@ -182,12 +174,10 @@ class Observer:
         if self._skew.learn(date, now, wall, exchange.elapsed_s):
             self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
 
-    def tell_pauses(self, events: Iterable[PauseEvent]) -> None:
-        """Tell which pauses opened, closed or are being probed."""
-        for event in events:
-            state = event.state
-            if state.key.rule == PROOF:
-                continue
+    def tell_pause(self, event: PauseEvent) -> None:
+        """Tell that a pause opened, closed or is being probed."""
+        state = event.state
+        if state.key.rule != PROOF:
             shown = self._show_pause(state)
             self._emit(
                 event.name,

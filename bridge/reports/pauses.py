@@ -8,7 +8,7 @@ is what makes attempts for it single-flight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from bridge.core.errors import PauseRule, pause_rules
@@ -63,22 +63,30 @@ class PausePolicy:
         self._rules: Mapping[str, PauseRule] = pause_rules()
         self.tally = tally
         """What a report that has ended adds to the counts."""
-        self._known: dict[tuple[str, str], tuple[PauseKey, ...]] = {}
+        self._known: dict[tuple[str, str], tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]] = {}
 
     # --- which pauses concern an attempt -----------------------------------------------------
 
     def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
         """The pauses that concern an attempt for this task with this method."""
-        if not self.enabled:
-            return ()
-        known = self._known.get((task.account, method))
-        if known is None:
+        return (self._known.get((task.account, method)) or self._find(task, method))[0]
+
+    def subjects(self, task: Task, method: str) -> Mapping[str, Collection[PauseKey]]:
+        """The same by what they are about."""
+        return (self._known.get((task.account, method)) or self._find(task, method))[1]
+
+    def _find(self, task: Task, method: str) -> tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]:
+        keys: tuple[PauseKey, ...] = ()
+        if self.enabled:
             parts = {"account": task.account, "machine": self.machine, "method": method}
             named = (PauseKey(rule.name, _join(rule, parts)) for rule in self._rules.values())
-            known = (PauseKey(PROOF, task.account), *named)
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            self._known[task.account, method] = known
+            keys = (PauseKey(PROOF, task.account), *named)
+        subjects: dict[str, list[PauseKey]] = {}
+        for key in keys:
+            subjects.setdefault(key.subject, []).append(key)
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        known = self._known[task.account, method] = keys, subjects
         return known
 
     def scope(self, state: PauseState) -> str:

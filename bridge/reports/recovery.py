@@ -8,8 +8,8 @@ from typing import Final
 from bridge.core.model import GUARD_S, HISTORY_S, Prune, Row, Sweep, Swept
 from bridge.core.redact import Secret
 from bridge.engine import Engine
-from bridge.reports.lifecycle import LedgerPort
 from bridge.reports.observer import Observer
+from bridge.reports.ports import LedgerPort
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
@@ -59,7 +59,7 @@ class Recovery:
             if isinstance(swept, Swept):
                 self._go_on(swept.adopted)
                 for row in swept.settled:
-                    self._observer.tell_abandoned(row)
+                    self._observer.tell("report_abandoned", row, outcome=row.outcome)
             self._engine.sleep(SWEEP_S)
 
     def _go_on(self, rows: tuple[Row, ...]) -> None:

@@ -18,8 +18,9 @@ from bridge.reports import window as windows
 from bridge.reports.advisor import Advisor
 from bridge.reports.answers import Answer
 from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
-from bridge.reports.lifecycle import LedgerPort, Lifecycle, Ports
+from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
+from bridge.reports.ports import LedgerPort, Ports
 from bridge.reports.recovery import Recovery
 
 
@@ -76,20 +77,21 @@ class Reporter:
     def submit(self, report: Report, requester: Requester) -> None:
         """Take a report; the requester is answered exactly once, later. Never waits."""
         requester.warnings = methods.find_warnings(report.method, report.task_type)
-        age_s = self._observer.age_s(report.completed_at)
         now = self._ledger.now()
+        age_s = self._observer.age_s(report.completed_at, now)
         waited_s = self._engine.now() - requester.received_at
         if age_s is not None:
             # It was completed before it was told, whatever was done to the clock since.
             age_s = max(age_s, waited_s)
         window = windows.open_window(now - waited_s if age_s is None else now, age_s)
-        refusal = self._observer.refuse(report, window)
+        refusal = self._observer.refuse(report, window, now)
         if report.key is None or self._lifecycle.is_stopped:
             # Without a look at the ledger nothing more can be said of the task than that.
             ending = answers.local_ending("shutting_down") if report.key or not refusal else refusal
             can_start = now <= windows.starts_by(window, False)
             self._respond(requester, report.task_id, ending, can_start=can_start)
-            self._observer.tell_refused(report, ending)
+            nobodys = Task(self._endpoint, "", report.task_id)
+            self._observer.tell_settled(nobodys, report.method, ending, replayed=False, durable=False)
             return
         task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
         self._recovery.keys.setdefault(task.account, report.key)
@@ -231,15 +233,8 @@ class Reporter:
                 requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
             )
         if not is_conflict:
-            self._observer.tell(
-                "report_settled",
-                job,
-                outcome=ending.outcome,
-                kind=ending.kind,
-                code=ending.code,
-                attempts=job.attempts,
-                replayed=not is_news,
-                durable=job.durable,
+            self._observer.tell_settled(
+                job.task, job.method, ending, job.attempts, replayed=not is_news, durable=job.durable
             )
 
     def _advise(self, job: Job) -> None:

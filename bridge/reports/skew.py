@@ -49,10 +49,8 @@ class ClockSkew:
         """Seconds the local clock is ahead of the upstream's; None before the first Date header."""
         return None if self._offset_s is None else wall - now - self._offset_s
 
-    def age_s(self, completed_at: float | None, now: float, wall: float) -> float | None:
-        """Seconds since a task was completed, on the upstream's clock; 0 if in the future, None if untold."""
-        if completed_at is None:
-            return None
+    def age_s(self, completed_at: float, now: float, wall: float) -> float:
+        """Seconds since a task was completed, on the upstream's clock; 0 if in the future."""
         skew_s = self.skew_s(now, wall)
         upstream_wall = wall if skew_s is None or abs(skew_s) <= TOLERATED_S else wall - skew_s
         return max(0.0, upstream_wall - completed_at)

@@ -18,7 +18,7 @@ before we heard of it, and polling has used some of the minute."""
 UNANCHORED_RETRY_S: Final = 30.0
 """Without ``completedAt`` a retry may start this long after receipt; later ones could only be late."""
 LEAST_LEFT_S: Final = 2.0
-"""No attempt starts with less left: it could hardly arrive."""
+"""No attempt starts with less left: it could hardly arrive. One that starts then has as long to send."""
 RESEND_LEFT_S: Final = 5.0
 """No second send after a perhaps-delivered one with less left."""
 BACKOFF_FIRST_S: Final = 0.5
@@ -52,11 +52,6 @@ def starts_by(window: Window, retrying: bool) -> float:
     if window.since is not None:
         latest = min(latest, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
     return latest
-
-
-def sends_by(window: Window, retrying: bool) -> float:
-    """The last moment the first byte of a request may leave."""
-    return starts_by(window, retrying) + LEAST_LEFT_S
 
 
 def backoff_s(attempts: int, chance: float) -> float:

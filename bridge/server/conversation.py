@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.core import strict_json
-from bridge.core.errors import BridgeError, wire_row
+from bridge.core.errors import BridgeError
 from bridge.engine import Engine
-from bridge.reports.answers import Answer
+from bridge.reports.answers import Answer, answer_ending, local_ending
 from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.rpc.envelope import Call, Invalid
@@ -77,6 +77,10 @@ class Context:
             self.settle(answer.result)
         else:
             self.settle(Failure(answer.code, answer.message, answer.data))
+
+    def refuse(self, error: BridgeError) -> None:
+        """Answer the call with an error."""
+        self.settle(Failure(error.code, error.message, error.data))
 
     def settle(self, value: Any) -> None:
         """Answer the call with a result or a `Failure`."""
@@ -185,16 +189,15 @@ class Conversation:
         """
         dropped = len(self._parked)
         while self._parked:
-            self._settle_parked(self._parked.popleft(), never_admitted("shutting_down"))
-        unavailable = BridgeError("ledger_unavailable")
+            self._drop(self._parked.popleft(), "shutting_down")
         while self._waiting:
             context, _ = self._waiting.popitem()
-            context.settle(Failure(unavailable.code, unavailable.message, unavailable.data))
+            context.refuse(BridgeError("ledger_unavailable"))
         return dropped
 
-    def _settle_parked(self, context: Context, failure: Failure) -> None:
+    def _drop(self, parked: Context, kind: str) -> None:
         self._count(1, True)
-        context.settle(failure)
+        parked.answer(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
         for event in events:
@@ -261,7 +264,7 @@ class Conversation:
         name = (envelope.id_key(id),)
         for context in [context for context in self._parked if context.name == name]:
             self._parked.remove(context)
-            self._settle_parked(context, never_admitted("request_cancelled"))
+            self._drop(context, "request_cancelled")
         self._cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
@@ -333,20 +336,13 @@ class _Batch:
                 self._send(b"[" + b",".join(parts) + b"]")
 
 
-def never_admitted(kind: str) -> Failure:
+def never_admitted(kind: str) -> Answer:
     """The answer to a report that was read and let go before anything was done about it.
 
     Args:
         kind: Row of the table of errors, such as ``shutting_down``.
     """
-    row = wire_row(kind)
-    assert row.code is not None
-    data = {
-        "kind": kind,
-        "outcome": row.outcome,
-        "retryable": row.retryable,
-        "attempts": 0,
-        "replayed": False,
-        "durable": False,
-    }
-    return Failure(row.code, row.message, data)
+    ending = local_ending(kind)
+    return answer_ending(
+        ending, task_id=0, attempts=0, replayed=False, durable=False, elapsed_ms=0, retryable=True
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 from bridge import __version__
-from bridge.core.counting import Operation, Tallies
+from bridge.core.counting import Tallies
 from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
@@ -25,9 +25,10 @@ from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF, PausePolicy
+from bridge.reports.ports import LedgerPort
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
-from bridge.rpc.dispatcher import PENDING, Failure, Method
+from bridge.rpc.dispatcher import PENDING, Method
 from bridge.rpc.schemas import Refused, check
 from bridge.server.conversation import Context, never_admitted
 
@@ -49,27 +50,8 @@ class Keys(Protocol):
         """The default key, if it can be told without waiting."""
 
 
-class Ledger(Protocol):
-    """What the methods ask of the ledger; see `bridge.ledger.writer.Ledger`."""
-
-    @property
-    def is_open(self) -> bool:
-        """True once the ledger has been opened, or has failed to."""
-
-    def wait_until_open(self) -> None:
-        """Wait for that."""
-
-    def call(self, op: Operation) -> Any:
-        """Wait for an operation; its result, or something else if the ledger cannot do it."""
-
-    def post(self, op: Operation, done: Callable[[Any], object] = ...) -> None:
-        """The same without waiting."""
-
-    def account(self, key_text: str) -> str:
-        """The account of a client key."""
-
-    def now(self) -> float:
-        """Seconds on the ledger's timeline."""
+class Ledger(LedgerPort, Protocol):
+    """A ledger that also tells how it is."""
 
     def status(self) -> Mapping[str, Any]:
         """How the ledger is."""
@@ -176,7 +158,7 @@ class Methods:
             try:
                 report(context, params)
             except BridgeError as error:
-                context.settle(Failure(error.code, error.message, error.data))
+                context.refuse(error)
             except Exception as bug:
                 context.fail(bug)
 
@@ -213,7 +195,7 @@ class Methods:
     def _let_go(self, kind: str, leaving: list[Context]) -> int:
         for context in leaving:
             del self._waiting[context]
-            context.settle(never_admitted(kind))
+            context.answer(never_admitted(kind))
         return len(leaving)
 
     def _given_key(self, given: Mapping[str, Any]) -> Secret | None:

@@ -102,6 +102,9 @@ class Policy:
     def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
         return PauseKey("account", task.account), PauseKey("method", method)
 
+    def subjects(self, task: Task, method: str) -> Mapping[str, tuple[PauseKey]]:
+        return {key.subject: (key,) for key in self.keys(task, method)}
+
     def gate(
         self,
         now: float,

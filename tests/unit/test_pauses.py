@@ -682,6 +682,14 @@ def test_keys_are_remembered_within_bounds() -> None:
         sizes.add(len(policy._known))
     assert (len(subjects), max(sizes)) == (3000, 1024)
     assert policy.keys(TASK, IMAGE) is policy.keys(TASK, IMAGE)
+    assert policy.subjects(TASK, IMAGE) is policy.subjects(TASK, IMAGE)
+
+
+def test_subjects_hold_every_key(rules: Rules) -> None:
+    """Grouped by what they are about, the pauses of an attempt are the same ones."""
+    grouped = rules.policy.subjects(TASK, IMAGE)
+    assert {key for keys in grouped.values() for key in keys} == set(rules.policy.keys(TASK, IMAGE))
+    assert all(key.subject == subject for subject, keys in grouped.items() for key in keys)
 
 
 def test_subjects_are_spelled_alike_by_all_bridges(rules: Rules) -> None:

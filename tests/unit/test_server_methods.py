@@ -55,6 +55,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._openers: list[Waiter] = []
+        self.committed_at, self.instance = 0.0, "me"
         self.is_open = False
         self.is_silent = False
         self.asked: list[Any] = []

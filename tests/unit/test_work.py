@@ -311,16 +311,6 @@ def test_pauses_are_remembered_but_not_too_many(store: SqliteStore, monkeypatch:
     assert set(store.seen) == {(ENDPOINT, subject) for subject in (*accounts[1:], IMAGE)}
 
 
-def test_subjects_are_remembered_but_not_too_many(work: UnitOfWork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What kinds of attempts are about is worked out once, until there are more of them than fit."""
-    monkeypatch.setattr(module, "_MOST_REMEMBERED", 2)
-    sizes = []
-    for letter in "bcd":
-        work.states(task(1, letter * 32), IMAGE)
-        sizes.append(len(work._subjects))
-    assert sizes == [1, 2, 1]
-
-
 def test_an_account_begins_each_hour_of_counts_once(
     work: UnitOfWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +319,7 @@ def test_an_account_begins_each_hour_of_counts_once(
     numbers = [work.account_id(task(1, letter * 32)) for letter in "bcd"]
 
     def count(letter: str) -> None:
-        work.count(task(1, letter * 32), "image", work.now, Counts(tasks=1))
+        work.count(work.account_id(task(1, letter * 32)), "image", work.now, Counts(tasks=1))
 
     count("b")
     count("c")

@@ -1,0 +1,65 @@
+"""What reports need of the world: a ledger that commits, an upstream, and somebody to tell.
+
+Declares only. Imported by `bridge.reports` and `bridge.server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bridge.core.counting import Operation
+from bridge.core.model import Exchange
+from bridge.core.redact import Secret
+
+
+class LedgerPort(Protocol):
+    """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
+
+    @property
+    def is_open(self) -> bool:
+        """True once the ledger has been opened, or has failed to: accounts and time are known."""
+
+    def wait_until_open(self) -> None:
+        """Wait for that."""
+
+    @property
+    def committed_at(self) -> float:
+        """When the commit whose results are being handed back was done, on the boot clock."""
+
+    @property
+    def instance(self) -> str:
+        """Name of this bridge as the owner of rows."""
+
+    def call(self, op: Operation) -> Any:
+        """Wait for the commit of an operation; its result, or something else if the ledger cannot do it."""
+
+    def post(self, op: Operation, done: Callable[[Any], object] = ...) -> None:
+        """The same without waiting."""
+
+    def account(self, key_text: str) -> str:
+        """The account of a client key."""
+
+    def now(self) -> float:
+        """Seconds on the ledger's timeline."""
+
+
+class Ports(Protocol):
+    """What reports need of the world besides the ledger and the engine."""
+
+    def send(
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+    ) -> Exchange:
+        """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Tell of a notable thing; see `bridge.core.events`."""
+
+    def key_refused(self) -> None:
+        """The key was refused (errorId 1): read the default key again."""
+
+    def scrub(self, text: str) -> str:
+        """Replace keys in a text."""
+
+    def note_bug(self, bug: BaseException) -> str:
+        """Log a fault of this program; the reference that the caller is told."""
