@@ -70,54 +70,20 @@ def encode_told(name: str, data: Mapping[str, Any]) -> str:
 
 def to_row(values: Sequence[Any], endpoint: str, account: str) -> Row:
     """Make a report of its columns."""
-    v = values
-    detail = v[18]
-    return Row(
-        v[0],
-        Task(endpoint, account, v[2]),
-        v[3],
-        v[4],
-        v[5],
-        v[6],
-        v[7],
-        v[8],
-        bool(v[9]),
-        Window(v[10], v[11]),
-        Facts(v[12], v[13], v[14], v[15]),
-        v[16],
-        v[17],
-        {} if detail is None or detail == "{}" else json.loads(detail),
-        v[19],
-        v[20],
-        v[21],
-    )
+    seq, _, task_id, *state, perhaps = values[:10]
+    window, facts = Window(*values[10:12]), Facts(*values[12:16])
+    code, kind, detail, *rest = values[16:22]
+    told = {} if detail is None or detail == "{}" else json.loads(detail)
+    task = Task(endpoint, account, task_id)
+    return Row._make((seq, task, *state, bool(perhaps), window, facts, code, kind, told, *rest))
 
 
 def from_row(row: Row, account_id: int, finished_at: float | None) -> tuple[Any, ...]:
     """The columns of a report."""
-    seq, task, method, state, outcome, owner, attempts, sends, perhaps, window, facts, *rest = row
-    code, kind, detail, recorded_wall, finished_wall, latency_ms = rest
-    return (
-        seq,
-        account_id,
-        task.task_id,
-        method,
-        state,
-        outcome,
-        owner,
-        attempts,
-        sends,
-        perhaps,
-        *window,
-        *facts,
-        code,
-        kind,
-        encode(detail) if detail else "{}",
-        recorded_wall,
-        finished_wall,
-        latency_ms,
-        finished_at,
-    )
+    seq, task, *state, window, facts, code, kind, detail, recorded_wall, finished_wall, latency_ms = row
+    told = encode(detail) if detail else "{}"
+    head = (seq, account_id, task.task_id, *state, *window, *facts)
+    return (*head, code, kind, told, recorded_wall, finished_wall, latency_ms, finished_at)
 
 
 def to_pause(values: Sequence[Any]) -> PauseState:
