@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bridge.cli.commands import COMMANDS, PROGRAM
+from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
 from bridge.core.text import hide_keys, suggest
 from bridge.settings.table import ROWS, TABLE, Setting
@@ -218,10 +218,7 @@ def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
         return f"There is one argument too many; see `{parser.prog} --help`."
     flag = word.partition("=")[0]
     if flag in _SECRET_FLAGS:
-        return (
-            "No flag takes the key itself, since everybody on this machine can see command lines; "
-            "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
-        )
+        return NO_PLACE_FOR_KEYS
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see `{parser.prog} --help`."
     if any(flag in (row.flag, shown_flag(row)) for row in TABLE):

@@ -1,4 +1,4 @@
-"""Tests of snippets, completions and the manual: made from the parsers, and fit for their readers."""
+"""Tests of snippets and completions: made from the parsers, and fit for their readers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import completion, man, snippet
+from bridge.cli import completion, snippet
 from bridge.cli.commands import COMMANDS
+from bridge.cli.completion import Command, read_commands
 from bridge.cli.flags import settings_of, shown_flag
-from bridge.cli.parsers import Command, read_commands
-from bridge.core.exits import EXITS
-from bridge.settings.table import TABLE
 from tests.process import ROOT
 from tests.unit.conftest import Run
 
@@ -104,19 +102,6 @@ def test_bash_completes(words: list[str], expected: list[str], commands: list[Co
 def test_another_shell_is_a_usage_mistake(run: Run, word: str) -> None:
     """Shells that are not known end with 2."""
     assert run("completion", word)[0] == 2
-
-
-def test_the_manual_has_every_part(run: Run, commands: list[Command]) -> None:
-    """Commands, settings, variables and exit codes are in it; no line begins with a stray control."""
-    code, out, err = run("man")
-    assert (code, err) == (0, "")
-    for row in TABLE:
-        assert row.variable in out
-    for number in EXITS:
-        assert f".B {number}\n" in out
-    known = (".TH", ".SH", ".SS", ".TP", ".PP", ".B ", ".I ", ".nf", ".fi")
-    assert all(line.startswith(known) for line in out.splitlines() if line[:1] in (".", "'"))
-    assert out.splitlines() == man.render_manual(commands)
 
 
 def test_find_words_prefers_the_command_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
