@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from bridge.cli.commands import COMMANDS, TOPICS
-from bridge.cli.flags import format_default, make_parser, shown_flag
+from bridge.cli.flags import format_value, make_parser, shown_flag
 from bridge.cli.main import overview
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
@@ -69,7 +69,7 @@ def _environment() -> list[str]:
                 names = [shown_flag(row), row.variable, row.key if row.in_file else ""]
                 lines.append("  " + ", ".join(filter(None, names)))
                 bounds = f", from {row.low:.15g} to {row.high:.15g}" if row.high else ""
-                lines += _entry("      ", f"{row.help} Default: {format_default(row)}{bounds}.")
+                lines += _entry("      ", f"{row.help} Default: {format_value(row.default)}{bounds}.")
     lines += ["", "other variables"]
     for variable, sentence in table.OTHER_VARIABLES.items():
         lines += [f"  {variable}", *_entry("      ", sentence)]
