@@ -16,12 +16,10 @@ from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 from bridge.cli.commands import REINSTALL
-from bridge.cli.schema import list_names
 from bridge.cli.version import version_of
 from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
-from bridge.core.resources import load_json
 from bridge.settings import Settings, describe
 
 OK: Final = "ok"
@@ -62,17 +60,6 @@ def check_python() -> Iterator[Check]:
     else:
         shown = (f"{name} {version or ''}".rstrip() for name, version in versions.items())
         yield Check("packages", OK, ", ".join(shown))
-
-
-def check_schemas() -> Check:
-    """The schemas and tables that the program carries."""
-    try:
-        names = list_names()
-        for name in names:
-            load_json(f"{name}.json")
-    except (OSError, ValueError, KeyError):
-        return Check("schemas", FAILED, "a schema is missing or damaged", "Install the package again.")
-    return Check("schemas", OK, f"{len(names)} schemas and tables are complete")
 
 
 def check_commands(environ: Mapping[str, str]) -> Iterator[Check]:

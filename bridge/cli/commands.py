@@ -48,7 +48,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here"),
     "completion": Command("bridge.cli.completion", "look", "print completions for a shell"),
     "config": Command("bridge.cli.config", "look", "print every setting with its origin", "all"),
-    "schema": Command("bridge.cli.schema", "look", "print a JSON Schema, or list them"),
     "version": Command("bridge.cli.version", "look", "print the version"),
     "help": Command("bridge.cli.help", "look", "explain a command, a topic or an error code"),
 }

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from bridge.cli.call import callable_methods
 from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS
 from bridge.cli.flags import make_parser, settings_of, shown_flag
-from bridge.cli.schema import list_names
 from bridge.cli.terminal import print_text
 
 HELP = "Print completions for a shell."
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def read_commands() -> Iterator[Command]:
     """Yield every command in the order of the overview."""
     # Words that a command checks itself, because a parser's list would be too strict or too early.
-    known = {"call": [*callable_methods()], "schema": list_names(), "help": [*COMMANDS, *TOPICS]}
+    known = {"call": [*callable_methods()], "help": [*COMMANDS, *TOPICS]}
     for name in COMMANDS:
         parser = make_parser(name)
         first = next((action.choices for action in parser._actions if not action.option_strings), None)

@@ -63,7 +63,7 @@ def test_every_text_and_table_is_inside(tmp_path: Path) -> None:
     """Topics, snippets, schemas, the page and the versions of the libraries are the wheel's."""
     calls = [
         *(["help", topic] for topic in TOPICS),
-        *(["schema", name] for name in ("report.params", "errors")),
+        ["call", "rpc.discover", "--sandbox"],
         ["config"],
         ["completion", "bash"],
         ["version", "--json"],

@@ -166,7 +166,6 @@ def hostile_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ledger", "copy", BAD, BAD + "2"),
         ("help", BAD),
         ("help", "errors", BAD),
-        ("schema", BAD),
         ("call", BAD),
         ("call", "bridge.getReport", f"{BAD}=1"),
         ("snippet", BAD),
