@@ -29,7 +29,6 @@ COMMANDS = (
     ("doctor",),
     ("doctor", "--json"),
     ("snippet", "python"),
-    ("completion", "bash"),
 )
 
 
