@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
@@ -19,17 +19,10 @@ from bridge.settings.table import TABLE, Setting
 if TYPE_CHECKING:
     import argparse
 
-_PREFIX: Final = "setting_"
-_READING: Final = ("url", "ledger")
-_SERVES_ONLY: Final = (
-    "concurrency",
-    "drain_s",
-    "parent_watch",
-    "metrics_file",
-    "account_figures",
-    "account_queues",
-)
-_SECRET_FLAGS: Final = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
+_PREFIX = "setting_"
+_READING = ("url", "ledger")
+_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
+_SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
 class PlainArguments(NamedTuple):
