@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bridge.cli.flags import format_default
+from bridge.cli.flags import format_value
 from bridge.settings.table import GROUPS, OTHER_VARIABLES, TABLE, Setting
 
 _INTRO = """\
@@ -86,7 +86,7 @@ def _row(row: Setting) -> str:
         _code(flag),
         _code(row.variable),
         _code(row.key if row.in_file else None),
-        format_default(row),
+        format_value(row.default),
         row.help + bounds,
     )
     return f"| {' | '.join(cells)} |"

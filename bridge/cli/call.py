@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from math import inf
+from contextlib import suppress
 from typing import Any
 
+from bridge.cli.commands import NO_PLACE_FOR_KEYS
 from bridge.cli.terminal import OUTCOME_COLOURS, Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
@@ -44,17 +45,22 @@ def run(args: argparse.Namespace) -> int:
     return exit_for(response)
 
 
+def callable_methods() -> dict[str, Method]:
+    """Return the methods that are answered, by name."""
+    return {method.name: method for method in methods() if method.result}
+
+
 def find_method(name: str) -> Method:
     """Return the method of this name.
 
     Raises:
         UsageError: there is none that can be called.
     """
-    callable_ones = {method.name: method for method in methods() if method.result}
-    if name not in callable_ones:
-        nearest = suggest(name, callable_ones)
-        raise UsageError(f"There is no such method{nearest} The methods are: {', '.join(callable_ones)}.")
-    return callable_ones[name]
+    known = callable_methods()
+    if name not in known:
+        names = ", ".join(known)
+        raise UsageError(f"There is no such method{suggest(name, known)} The methods are: {names}.")
+    return known[name]
 
 
 def members(method: Method) -> Mapping[str, Any]:
@@ -83,10 +89,7 @@ def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) 
             known = ", ".join(properties) or "none"
             raise UsageError(f"{method.name} has no param of that name{nearest} Its params: {known}.")
         if name == "clientKey" and not takes_key:
-            raise UsageError(
-                "The key does not belong on a command line, which everybody on this machine can see; "
-                "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
-            )
+            raise UsageError(NO_PLACE_FOR_KEYS)
         if name in params:
             raise UsageError(f"The param {name} is given twice.")
         params[name] = _parse_value(name, text, _types(properties[name]))
@@ -108,12 +111,9 @@ def _parse_value(name: str, text: str, types: Sequence[str]) -> Any:
             return int(text)
         raise UsageError(f"The value of {name} is a whole number, such as {name}=123.")
     if "number" in types:
-        try:
-            number = float(text)
-        except ValueError:
-            number = inf
-        if abs(number) < 1e18:
-            return number
+        with suppress(ValueError):
+            if abs(float(text)) < 1e18:
+                return float(text)
         raise UsageError(f"The value of {name} is a number, such as {name}=123.")
     return text
 

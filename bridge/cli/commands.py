@@ -14,6 +14,10 @@ REINSTALL: Final = (
     "Install anticaptcha-report-bridge again, in an environment of its own (pipx, or python -m venv)."
 )
 """What to do about an installation that lacks something."""
+NO_PLACE_FOR_KEYS: Final = (
+    "The key does not belong on a command line, which everybody on this machine can see; "
+    "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
+)
 
 
 class Command(NamedTuple):
@@ -42,10 +46,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "ledger": Command("bridge.cli.ledger", "look", "copy, check and migrate the ledger", "ledger"),
     "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here"),
-    "completion": Command("bridge.cli.completion", "look", "print completions for a shell"),
-    "man": Command("bridge.cli.man", "look", "print the manual page"),
     "config": Command("bridge.cli.config", "look", "print every setting with its origin", "all"),
-    "schema": Command("bridge.cli.schema", "look", "print a JSON Schema, or list them"),
     "version": Command("bridge.cli.version", "look", "print the version"),
     "help": Command("bridge.cli.help", "look", "explain a command, a topic or an error code"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from bridge.cli.flags import format_value
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.events import render_sentence
 from bridge.core.text import hide_keys
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"settings": values, "configFile": settings.config_file, "notices": notices})
         return 0
     screen = Screen()
-    table = [(name, _show(value), origin) for name, value, origin in rows]
+    table = [(name, format_value(value, "not set"), origin) for name, value, origin in rows]
     lines = screen.table(("setting", "value", "origin"), table, left=3, drops=False)
     if screen.is_terminal and max(map(len, lines)) > screen.width:
         lines = [line for n, v, o in table for line in screen.wrap(f"{v}  ({o})", " " * 18, f"{n:<18}")]
@@ -45,11 +46,3 @@ def _hide(name: str, value: object) -> object:
     """What is no file may be the key itself, given in the place of one."""
     is_strange = name == "key_file" and isinstance(value, str) and not os.path.exists(value)
     return hide_keys(str(value)) if is_strange else value
-
-
-def _show(value: object) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

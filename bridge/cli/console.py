@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import termios
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from io import StringIO
@@ -25,7 +24,7 @@ from bridge.core.redact import Scrubber
 from bridge.core.text import hide_keys
 from bridge.engine import Engine
 from bridge.reports.advice import find_subject
-from bridge.rpc.discovery import Method, methods
+from bridge.rpc.discovery import Method
 
 _HELP: Final = ("help", "?")
 _QUIT: Final = ("quit", "exit")
@@ -58,28 +57,25 @@ class Console:
         self._edits = os.isatty(1)
         self._readline: Any = None
         self._ids = count(1)
-        self._typed: deque[bytes] = deque()
-        self._is_stopped = False
         self._before = termios.tcgetattr(0)
 
     def start(self, engine: Engine) -> None:
         """Begin; from now on `read` waits for a person."""
         self._engine = engine
-        self._news = engine.waiter()
-        self._turns = engine.make_queue()
-        engine.start_thread(self._ask, "console")
+        self._answer = engine.waiter()
+        if self._edits:
+            self._prepare_editing()
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
     def read(self) -> bytes:
         """Let the person type, and return the message; none once the person, or the service, has ended."""
-        self._turns.put(None)
-        while not self._typed and not self._is_stopped:
-            self._news.wait()
-        return self._typed.popleft() if self._typed else b""
+        self._engine.start_thread(self._ask, "console")
+        message: bytes = self._answer.wait()
+        return message
 
     def stop(self) -> None:
         """Read no more, and leave the terminal as it was found."""
-        self._is_stopped = True
-        self._news.wake()
+        self._answer.wake(b"")
         with suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, self._before)
 
@@ -96,35 +92,25 @@ class Console:
     # --- in the thread ---------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        if self._edits:
-            self._prepare_editing()
-        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        message: bytes | None = None
-        while message != b"":
-            self._turns.get()
-            message = None
-            while message is None:
-                try:
-                    message = self._take(input("> " if self._edits else "").strip())
-                except (EOFError, OSError):
-                    print_text("\n" if self._edits else "")
-                    message = b""
-            self._engine.call_soon_from_thread(self._hand_over, message)
-
-    def _hand_over(self, message: bytes) -> None:
-        self._typed.append(message)
-        self._news.wake()
+        message = None
+        while message is None:
+            try:
+                message = self._take(input("> " if self._edits else "").strip())
+            except (EOFError, OSError):
+                print_text("\n" if self._edits else "")
+                message = b""
+        self._engine.call_soon_from_thread(self._answer.wake, message)
 
     def _take(self, line: str) -> bytes | None:
         """Return the message that a line stands for; empty: the person ends; None: it was dealt with."""
         word, _, rest = line.partition(" ")
-        if not word or word in _HELP:
-            print_lines(_help(rest.strip()) if word else [])
-            return None
         if word in _QUIT:
             return b""
         try:
-            message = self.translate(line)
+            if not word or word in _HELP:
+                print_lines(_help(rest.strip()) if word else [])
+                return None
+            message = self._translate(line)
         except UsageError as error:
             self._remember(line, for_good=False)
             print_lines(Screen().wrap(str(error)))
@@ -132,12 +118,8 @@ class Console:
         self._remember(line, for_good=True)
         return message + b"\n"
 
-    def translate(self, line: str) -> bytes:
-        """Turn ``method name=value ...`` into a request; leave JSON as it is.
-
-        Raises:
-            UsageError: there is no such method or member, or a value is not of its type.
-        """
+    def _translate(self, line: str) -> bytes:
+        """Turn ``method name=value ...`` into a request; leave JSON as it is."""
         if line[:1] in ("{", "["):
             return line.encode("utf-8", "surrogateescape")
         name, *pairs = line.split()
@@ -212,7 +194,7 @@ def complete(before: list[str], text: str) -> Iterator[str]:
         before: the words before it: none, and it is a method or a word of the terminal's own.
         text: what is typed of it.
     """
-    known = {method.name: method for method in methods() if method.result}
+    known = call.callable_methods()
     if not before or (before[0] in _HELP and len(before) == 1):
         words = [f"{name} " for name in (*known, *(_HELP[:1] + _QUIT if not before else ()))]
     elif before[0] in known:
@@ -225,16 +207,13 @@ def complete(before: list[str], text: str) -> Iterator[str]:
 
 def _help(about: str) -> list[str]:
     screen = Screen()
-    known = {method.name: method for method in methods() if method.result}
+    known = call.callable_methods()
     if about in known:
         return _explain(known[about], screen)
     if about:
         from bridge.cli.help import explain
 
-        try:
-            return explain(about)
-        except UsageError as error:
-            return screen.wrap(str(error))
+        return explain(about)
     lines = ["A line is a method with its params, or one JSON-RPC message:"]
     lines += ["", "  reportIncorrectImageCaptcha taskId=123", "", "Methods:"]
     for name, method in known.items():

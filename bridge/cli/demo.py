@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bridge.core import exits
 from bridge.core.text import plural
-
-if TYPE_CHECKING:
-    import argparse
 
 HELP = "Show a conversation with the bridge in the sandbox: no account, no key, no network."
 
@@ -31,6 +29,7 @@ def run(_args: Any) -> int:
         [sys.executable, "-m", "bridge", "serve", "--sandbox"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        encoding="ascii",
     )
     assert bridge.stdin is not None
     assert bridge.stdout is not None
@@ -38,7 +37,14 @@ def run(_args: Any) -> int:
         "A bridge in the sandbox: the documented API, simulated in its own process.",
         "--> is sent, <-- answered.",
     )
-    surprises = sum(not _play(scene, bridge.stdin, bridge.stdout) for scene in _scenes(time.time()))
+    surprises = 0
+    for scene in _scenes(time.time()):
+        request = json.dumps(scene["request"], separators=(",", ":"))
+        print(f"\n# {scene['title']}\n--> {request}")
+        print(request, file=bridge.stdin, flush=True)
+        answer = bridge.stdout.readline().rstrip("\n")
+        print(f"<-- {answer}")
+        surprises += not all(part in answer for part in scene["expected"])
     bridge.stdin.close()
     code = bridge.wait()
     print(f"\nEnd of input: the bridge finished what it had and ended with exit code {code}.")
@@ -46,16 +52,6 @@ def run(_args: Any) -> int:
         print(f"{plural(surprises, 'answer')} not as announced.", file=sys.stderr)
         return exits.REFUSED
     return exits.DONE
-
-
-def _play(scene: dict[str, Any], source: IO[bytes], sink: IO[bytes]) -> bool:
-    request = json.dumps(scene["request"], separators=(",", ":"))
-    print(f"\n# {scene['title']}\n--> {request}")
-    source.write(request.encode("ascii") + b"\n")
-    source.flush()
-    answer = sink.readline().decode("ascii").rstrip("\n")
-    print(f"<-- {answer}")
-    return all(part in answer for part in scene["expected"])
 
 
 def _scenes(now: float) -> list[dict[str, Any]]:

@@ -7,31 +7,29 @@ Imports argparse late: `read_plain_flags` does without it in the usual starts of
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bridge.cli.commands import COMMANDS, PROGRAM
+from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
 from bridge.core.text import hide_keys, suggest
-from bridge.settings.table import ROWS, TABLE, Setting
+from bridge.settings.table import TABLE, Setting
 
 if TYPE_CHECKING:
     import argparse
 
-    ArgumentParser = argparse.ArgumentParser
-    Namespace = argparse.Namespace
-
 _PREFIX = "setting_"
+_READING = ("url", "ledger")
 _SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
-class PlainArguments:
+class PlainArguments(NamedTuple):
     """Arguments of a start that needed no parser. Same attributes as the parser's."""
 
-    def __init__(self, given: dict[str, str | bool | None]) -> None:
-        self.given = given
-        self.json = False
+    given: Mapping[str, str | bool | None]
+    json: bool = False
 
 
 def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
@@ -41,7 +39,12 @@ def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
     there is one place that explains mistakes.
     """
     takes_value = {row.flag: row.name for row in TABLE if row.flag and row.kind != "switch"}
-    switches = {row.flag: row.name for row in TABLE if row.flag and row.kind == "switch"}
+    switches = {
+        f"--{no}{row.flag[2:]}": (row.name, not no)
+        for row in TABLE
+        if row.flag and row.kind == "switch"
+        for no in ("", "no-")
+    }
     given: dict[str, str | bool | None] = {}
     rest = iter(words)
     for word in rest:
@@ -53,9 +56,8 @@ def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
                     return None
             given[takes_value[flag]] = value
         elif word in switches:
-            given[switches[word]] = True
-        elif word.startswith("--no-") and f"--{word[5:]}" in switches:
-            given[switches[f"--{word[5:]}"]] = False
+            name, is_on = switches[word]
+            given[name] = is_on
         elif word != "--stdio":
             return None
     return PlainArguments(given)
@@ -73,19 +75,19 @@ def parse_arguments(name: str, words: Sequence[str]) -> Any:
     parser = make_parser(name)
     # A misspelt flag first: the parser would complain of its value, as a word that has no place.
     flags = [word for word in words if word.startswith("--") and word != "--"]
-    known = _known_flags(parser)
+    known = [text for action in parser._actions for text in action.option_strings]
     strange = [word for word in flags if word.partition("=")[0] not in known]
     if not strange:
         args, strange = parser.parse_known_intermixed_args(words)
     if strange:
-        raise UsageError(_explain_strange(name, parser, strange[0]))
+        raise UsageError(_explain_strange(name, known, strange[0]))
     taken = vars(args)
     given = {key: taken.pop(key) for key in list(taken) if key.startswith(_PREFIX)}
     args.given = {key.removeprefix(_PREFIX): value for key, value in given.items() if value is not None}
     return args
 
 
-def make_parser(name: str) -> ArgumentParser:
+def make_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of one command."""
     import argparse
     import importlib
@@ -117,60 +119,49 @@ def make_parser(name: str) -> ArgumentParser:
 
     module = importlib.import_module(COMMANDS[name].module)
     rows = settings_of(name)
-    epilog = [read_epilog(name)]
+    epilog = [_read_epilog(name)]
     hidden = ("help", "action", "task", "places") if epilog[0].startswith("actions:") else ("help",)
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
         epilog.insert(0, _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  "))
     parser = Parser(
         prog=f"{PROGRAM} {name}",
-        description=module.HELP,
+        description=_fill(module.HELP),
         epilog="\n\n".join(filter(None, epilog)),
         formatter_class=lambda prog: Formatter(prog, width=80, max_help_position=18),
         allow_abbrev=False,
     )
     module.configure(parser)
     parser._positionals.title, parser._optionals.title = "words", "flags"
-    parser.description = _fill(parser.description or "")
-    words = [spell_word(action) for action in parser._actions if not action.option_strings]
+    forms = {"?": "[{}]", "*": "[{} ...]"}
+    words = [
+        forms.get(str(action.nargs), "{}").format(action.metavar)
+        for action in parser._actions
+        if not action.option_strings
+    ]
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
     for row in rows:
-        if row.kind != "switch":
-            parser.add_argument(str(row.flag), dest=_PREFIX + row.name, help=argparse.SUPPRESS)
-            continue
-        for flag, value in ((str(row.flag), True), (f"--no-{str(row.flag)[2:]}", False)):
-            parser.add_argument(
-                flag, dest=_PREFIX + row.name, action="store_const", const=value, help=argparse.SUPPRESS
-            )
+        how = argparse.BooleanOptionalAction if row.kind == "switch" else "store"
+        parser.add_argument(str(row.flag), dest=_PREFIX + row.name, action=how, help=argparse.SUPPRESS)
     return parser
 
 
-def read_epilog(name: str) -> str:
+def _read_epilog(name: str) -> str:
     """Return what the help of a command ends with: actions and examples, from a file of its own."""
-    try:
-        with open(
-            os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt"), encoding="utf-8"
-        ) as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
-
-
-def spell_word(action: argparse.Action) -> str:
-    """Return a word of a command as a usage line has it."""
-    word = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
-    return {"?": f"[{word}]", "*": f"[{word} ...]"}.get(str(action.nargs), word)
+    path = os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt")
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        return file.read().strip()
+    return ""
 
 
 def settings_of(name: str) -> list[Setting]:
     """Return the settings whose flags a command takes."""
     uses = COMMANDS[name].uses
-    names = [row.name for row in TABLE if row.flag is not None]
-    if uses in ("ledger", "pauses"):
-        names = ["url", "ledger"] if uses == "ledger" else ["key_file", "key_command", "url", "ledger"]
-    elif uses == "call":
-        names = [name for name in names if ROWS[name].group != "wire" and name not in _SERVES_ONLY]
-    return [ROWS[name] for name in names] if uses else []
+    rows = [row for row in TABLE if row.flag is not None]
+    if uses == "call":
+        return [row for row in rows if row.group != "wire" and row.name not in _SERVES_ONLY]
+    names = {"ledger": _READING, "pauses": ("key_file", "key_command", *_READING)}.get(uses, ())
+    return rows if uses == "all" else [row for row in rows if row.name in names]
 
 
 def shown_flag(row: Setting) -> str:
@@ -179,23 +170,19 @@ def shown_flag(row: Setting) -> str:
     return f"--no-{flag[2:]}" if row.kind == "switch" and row.default else flag
 
 
-def format_default(row: Setting) -> str:
-    """Return a default as a person writes it."""
-    if row.default is None:
-        return "none"
-    if isinstance(row.default, bool):
-        return "on" if row.default else "off"
-    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+def format_value(value: object, nothing: str = "none") -> str:
+    """Return the value of a setting as a person writes it."""
+    if value is None:
+        return nothing
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _fill(text: str, indent: str = "") -> str:
     import textwrap
 
     return textwrap.fill(text, 78, subsequent_indent=indent, break_on_hyphens=False)
-
-
-def _known_flags(parser: ArgumentParser) -> list[str]:
-    return [text for action in parser._actions for text in action.option_strings]
 
 
 # --- mistakes --------------------------------------------------------------------------------
@@ -211,20 +198,17 @@ def explain_unknown_command(word: str) -> str:
     return f"There is no command {word}{nearest} See `{PROGRAM} --help`."
 
 
-def _explain_strange(name: str, parser: ArgumentParser, word: str) -> str:
+def _explain_strange(name: str, known: Sequence[str], word: str) -> str:
+    flags = f"`{PROGRAM} {name} --help`"
     if not word.startswith("-"):
         if word in COMMANDS:
             return f"The command has to come first: `{PROGRAM} {word} ...`."
-        return f"There is one argument too many; see `{parser.prog} --help`."
+        return f"There is one argument too many; see {flags}."
     flag = word.partition("=")[0]
     if flag in _SECRET_FLAGS:
-        return (
-            "No flag takes the key itself, since everybody on this machine can see command lines; "
-            "use --key-file, --key-command or the variable ANTICAPTCHA_CLIENT_KEY."
-        )
+        return NO_PLACE_FOR_KEYS
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
-        return f"A flag is not known; see `{parser.prog} --help`."
+        return f"A flag is not known; see {flags}."
     if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
         return f"{name} does not take {flag}: it has no use for that setting."
-    nearest = suggest(flag, _known_flags(parser))
-    return f"The flag {hide_keys(flag)} is not known{nearest} See `{parser.prog} --help`."
+    return f"The flag {hide_keys(flag)} is not known{suggest(flag, known)} See {flags}."

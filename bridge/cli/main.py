@@ -92,27 +92,25 @@ def _leave_to_parent(*_: object) -> None:
 
 def overview() -> str:
     """Return what ``report-bridge --help`` prints."""
-    lines = [
-        f"usage: {PROGRAM} [COMMAND] [FLAGS]",
-        "",
-        "Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.",
-    ]
+    listed = ""
     for group, title in GROUPS.items():
-        lines += ["", f"{title}:"]
-        lines += [f"  {name:<12}{row.summary}" for name, row in COMMANDS.items() if row.group == group]
-    lines += ["", "Topics (report-bridge help TOPIC):"]
-    lines += [f"  {name:<12}{summary}" for name, summary in TOPICS.items()]
-    lines += [
-        "",
-        "Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.",
-        "",
-        "Examples:",
-        "  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox",
-        "  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl",
-        """  echo '{"jsonrpc":"2.0","id":1,"method":"bridge.info"}' | report-bridge""",
-        "",
-    ]
-    return "\n".join(lines)
+        rows = "".join(f"  {name:<12}{row.summary}\n" for name, row in COMMANDS.items() if row.group == group)
+        listed += f"{title}:\n{rows}\n"
+    topics = "".join(f"  {name:<12}{summary}\n" for name, summary in TOPICS.items())
+    return f"""\
+usage: {PROGRAM} [COMMAND] [FLAGS]
+
+Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.
+
+{listed}Topics (report-bridge help TOPIC):
+{topics}
+Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.
+
+Examples:
+  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox
+  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl
+  echo '{{"jsonrpc":"2.0","id":1,"method":"bridge.info"}}' | report-bridge
+"""
 
 
 def _say(sentence: str, code: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
@@ -33,6 +34,11 @@ LAST_WRITE_S: Final = 2.0
 """How long a stopped bridge waits for its client to read the last answers."""
 LOG_S: Final = 1.0
 """How long the end waits for the reader of the log."""
+_HINT: Final = b"""\
+report-bridge: type a method with its params, such as
+  reportIncorrectImageCaptcha taskId=123
+or one JSON-RPC message per line. Tab completes; help tells more; end with Ctrl-D.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -117,8 +123,6 @@ class Server:
         self._reason: str | None = None
         """Why nothing more is read."""
         self._is_stdout_gone = False
-        self._has_input = False
-        self._has_told_bracket = False
 
     # --- the world: a simulation has another one ----------------------------------------------
 
@@ -162,7 +166,7 @@ class Server:
             sandbox=self._settings.sandbox,
         )
         if self._console is not None:
-            self._hint()
+            os.write(2, _HINT)
             self._console.start(self._engine)
         self._read()
         undone = self._finish()
@@ -176,22 +180,24 @@ class Server:
 
     def _read(self) -> None:
         """Read and serve until there is a reason to stop."""
-        conversation = self._conversation
+        conversation, source = self._conversation, self._console or self._reader
+        # A person is asked for the next line once the last one is answered.
+        is_ready = conversation.has_room if self._console is None else self._is_answered
+        has_input = has_told_bracket = False
         while self._reason is None:
-            # A person is asked for the next line once the last one is answered.
-            if not (conversation.has_room() if self._console is None else self._is_answered()):
+            if not is_ready():
                 self._news.wait()
                 continue
-            data = (self._console or self._reader).read()
+            data = source.read()
             if data:
-                self._has_input = True
+                has_input = True
                 conversation.feed(data)
             elif self._reason is None:
                 conversation.end()
-                if not self._has_input and self._console is None:
+                if not has_input and self._console is None:
                     self._log.event("empty_input")
-            if conversation.framer.saw_lone_bracket and not self._has_told_bracket:
-                self._has_told_bracket = True
+            if conversation.framer.saw_lone_bracket and not has_told_bracket:
+                has_told_bracket = True
                 self._log.event("lone_bracket")
             if not data or conversation.is_over:
                 self._stop_reading("end of input")
@@ -221,14 +227,12 @@ class Server:
 
     def _finish(self) -> int:
         """Let what was accepted end as it should; returns how many reports were given up."""
+        now, reporter, signals = self._engine.now, self._app.reporter, self._signals
         self._log.event("stopping", reason=self._reason, in_flight=self._conversation.unanswered)
-        is_signalled = self._is_signalled
-        self._wait_for(lambda: is_signalled() or (self._is_idle() and not self._outlet.backlog))
-        return self._stop() if is_signalled() else 0
-
-    def _stop(self) -> int:
-        """A signal: some seconds for what is running, then give up the rest."""
-        now, reporter = self._engine.now, self._app.reporter
+        self._wait_for(lambda: signals.stopped_by or (self._is_idle() and not self._outlet.backlog))
+        if signals.stopped_by is None:
+            return 0
+        # Some seconds for what is running, then the rest is given up.
         self._wait_for(self._is_idle, now() + self._settings.drain_s)
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
@@ -238,16 +242,11 @@ class Server:
         self._outlet.drain(now() + LAST_WRITE_S)
         return undone
 
-    def _wait_for(self, is_done: Callable[[], bool], until: float | None = None) -> None:
+    def _wait_for(self, is_done: Callable[[], object], until: float = float("inf")) -> None:
         """Wait until something is done, or until a moment of the boot clock."""
-        while not is_done():
-            now = self._engine.now()
-            if until is not None and now >= until:
-                return
-            try:
-                self._news.wait(now + LOOK_S if until is None else min(now + LOOK_S, until))
-            except TimedOut:
-                continue
+        while not is_done() and (now := self._engine.now()) < until:
+            with suppress(TimedOut):
+                self._news.wait(min(now + LOOK_S, until))
 
     def _is_idle(self) -> bool:
         return not self._conversation.unanswered and self._app.reporter.is_idle()
@@ -255,20 +254,9 @@ class Server:
     def _is_answered(self) -> bool:
         return not self._conversation.unanswered and not self._outlet.backlog
 
-    def _is_signalled(self) -> bool:
-        return self._signals.stopped_by is not None
-
     def _exit_code(self, undone: int) -> int:
         if self._is_stdout_gone:
             return exits.STDOUT_GONE
         if self._signals.stopped_by == signal.SIGINT and self._console is None:
             return exits.SIGINT
         return exits.UNDONE if undone else exits.DONE
-
-    def _hint(self) -> None:
-        hint = (
-            "report-bridge: type a method with its params, such as\n"
-            "  reportIncorrectImageCaptcha taskId=123\n"
-            "or one JSON-RPC message per line. Tab completes; help tells more; end with Ctrl-D.\n"
-        )
-        os.write(2, hint.encode("ascii"))

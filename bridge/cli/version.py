@@ -34,13 +34,14 @@ def run(args: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "platform": sys.platform,
         "sqlite": sqlite_driver.sqlite_version,
-        "libraries": {name: _version_of(name) for name in _LIBRARIES},
+        "libraries": {name: version_of(name) for name in _LIBRARIES},
     }
     print_json(facts, indent=None)
     return 0
 
 
-def _version_of(library: str) -> str | None:
+def version_of(library: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed, or does not tell."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

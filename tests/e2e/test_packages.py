@@ -58,7 +58,7 @@ def demand_service(words: Sequence[str | Path], folder: Path) -> None:
     answer = json.loads(run([*words, "--sandbox"], folder, REQUEST))
     assert answer["result"]["outcome"] == "accepted"
     assert answer["result"]["sandbox"] is True
-    assert json.loads(run([*words, "schema", "report.params"], folder))["required"] == ["taskId"]
+    assert json.loads(run([*words, "call", "rpc.discover", "--sandbox"], folder))["openrpc"]
     ledger = ["--sandbox", "--ledger", "ledger.sqlite3"]
     call = run([*words, "call", "reportIncorrectImageCaptcha", "taskId=123", "--json", *ledger], folder)
     assert json.loads(call)["result"]["durable"] is True

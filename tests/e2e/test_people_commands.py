@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,8 +29,6 @@ COMMANDS = (
     ("doctor",),
     ("doctor", "--json"),
     ("snippet", "python"),
-    ("completion", "bash"),
-    ("man",),
 )
 
 
@@ -156,20 +152,3 @@ def test_snippets_run_as_printed(kind: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("accepted") == (1 if kind == "python" else 4)
     assert set(SNIPPETS) >= {kind}
-
-
-def test_the_manual_is_sound_roff(tmp_path: Path) -> None:
-    """Where groff is installed it formats the page without a warning; the page is not empty anyway."""
-    ended = bare("man")
-    assert ended.stdout.startswith(".TH REPORT")
-    groff = shutil.which("groff")
-    if groff is not None:
-        shown = subprocess.run(
-            [groff, "-man", "-Tascii", "-ww", "-P-c"],
-            input=ended.stdout,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert shown.stderr == ""
-        assert "REPORT_BRIDGE_LEDGER" in re.sub(".\b", "", shown.stdout)

@@ -124,7 +124,6 @@ def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
         (["call", "reportIncorrectImageCaptcha", "taskId=1", "taskId=2"], "twice"),
         (["call", "reportIncorrectImageCaptcha", "completedAt=now"], "a number"),
         (["call", "bridge.info", "x=1"], "none"),
-        (["schema", "report.param"], "report.params"),
         (["help", "error"], "errors"),
         (["report", "--help"], "report-bridge call METHOD"),
         (["reportIncorrectImageCaptcha", "taskId=1"], "report-bridge call METHOD"),
@@ -161,7 +160,6 @@ def test_usage_errors_are_one_sentence(run: Run, words: Sequence[str], said: str
         ["call", "bridge.getReport", KEY],
         ["call", "bridge.getReport", f"taskId={KEY}"],
         ["help", KEY],
-        ["schema", KEY],
     ],
 )
 def test_a_key_on_the_command_line_is_never_repeated(run: Run, words: Sequence[str]) -> None:
@@ -272,7 +270,7 @@ def test_topics_fit_a_terminal(run: Run) -> None:
     assert "https://api.anti-captcha.com" in run("help", "environment")[1]
 
 
-# --- version, config, schema -----------------------------------------------------------------
+# --- version and config ----------------------------------------------------------------------
 
 
 def test_version_is_printed(run: Run) -> None:
@@ -319,28 +317,6 @@ def test_bad_settings_end_with_code_3(run: Run, monkeypatch: pytest.MonkeyPatch)
         assert (code, out) == (3, "")
         assert "environment REPORT_BRIDGE_URL" in err
         assert err.count("\n") == 1
-
-
-def test_schemas_are_listed_and_printed(run: Run) -> None:
-    """Each listed schema can be printed and is JSON."""
-    code, out, _ = run("schema")
-    names = [line.split()[0] for line in out.splitlines()]
-    assert code == 0
-    assert {"report.params", "report.error", "errors", "methods", "common", "openrpc"} <= set(names)
-    for line in out.splitlines():
-        assert len(line.split()) > 2, line
-    for name in names:
-        code, out, _ = run("schema", name)
-        assert code == 0
-        assert json.loads(out)
-    assert run("schema", "report.params.json")[0] == 0
-
-
-def test_every_schema_file_is_listed(run: Run) -> None:
-    """No file of the schemas folder is missing from the list."""
-    folder = Path(bridge.__file__).parent.parent / "schemas"
-    files = {path.name.removesuffix(".json") for path in folder.glob("*.json")}
-    assert {line.split()[0] for line in run("schema")[1].splitlines()} == files
 
 
 # --- call ------------------------------------------------------------------------------------
@@ -511,7 +487,7 @@ def test_closed_stdout_ends_quietly(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "environ", [{}, {"LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}]
 )
-@pytest.mark.parametrize("words", [["--help"], ["config"], ["help", "environment"], ["schema", "errors"]])
+@pytest.mark.parametrize("words", [["--help"], ["config"], ["help", "environment"], ["help", "errors"]])
 def test_an_empty_environment_and_ascii_terminals_work(words: list[str], environ: dict[str, str]) -> None:
     """Help and commands work without any variable, and where only ASCII can be shown."""
     done = run_program(*words, env=environ, capture_output=True)
