@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
     "ledger": Command("bridge.cli.ledger", "look", "copy, check and migrate the ledger", "ledger"),
     "snippet": Command("bridge.cli.snippet", "look", "print an integration that works here"),
+    "completion": Command("bridge.cli.completion", "look", "print completions for a shell"),
     "config": Command("bridge.cli.config", "look", "print every setting with its origin", "all"),
     "version": Command("bridge.cli.version", "look", "print the version"),
     "help": Command("bridge.cli.help", "look", "explain a command, a topic or an error code"),

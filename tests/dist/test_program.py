@@ -65,6 +65,7 @@ def test_every_text_and_table_is_inside(tmp_path: Path) -> None:
         *(["help", topic] for topic in TOPICS),
         ["call", "rpc.discover", "--sandbox"],
         ["config"],
+        ["completion", "bash"],
         ["version", "--json"],
     ]
     for words in calls:

@@ -29,6 +29,7 @@ COMMANDS = (
     ("doctor",),
     ("doctor", "--json"),
     ("snippet", "python"),
+    ("completion", "bash"),
 )
 
 

@@ -169,6 +169,7 @@ def hostile_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("call", BAD),
         ("call", "bridge.getReport", f"{BAD}=1"),
         ("snippet", BAD),
+        ("completion", BAD),
         ("--" + BAD,),
         (BAD,),
     ],

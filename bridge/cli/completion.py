@@ -1,0 +1,142 @@
+"""``report-bridge completion``: completions for a shell, made from the parsers, so that they cannot differ.
+
+The scripts ask nobody at the time of completing, so they answer at once and work without this program.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bridge.cli.call import callable_methods
+from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS
+from bridge.cli.flags import make_parser, settings_of, shown_flag
+from bridge.cli.terminal import print_text
+
+HELP = "Print completions for a shell."
+_FILES: Final = ("PATH", "FILE", "F")
+
+
+class Flag(NamedTuple):
+    """One flag of a command."""
+
+    names: Sequence[str]
+    help: str
+    metavar: str
+    """Empty: it takes no value."""
+    choices: Sequence[str]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its value is the name of a file."""
+        return self.metavar.split("|")[0] in _FILES
+
+
+class Command(NamedTuple):
+    """One command."""
+
+    name: str
+    words: Sequence[str]
+    """What its first word may be; empty if anything."""
+    flags: Sequence[Flag]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("shell", choices=tuple(SHELLS), metavar="SHELL", help="|".join(SHELLS))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print and return 0."""
+    print_text(SHELLS[args.shell](list(read_commands())))
+    return 0
+
+
+def read_commands() -> Iterator[Command]:
+    """Yield every command in the order of the overview."""
+    # Words that a command checks itself, because a parser's list would be too strict or too early.
+    known = {"call": [*callable_methods()], "help": [*COMMANDS, *TOPICS]}
+    for name in COMMANDS:
+        parser = make_parser(name)
+        first = next((action.choices for action in parser._actions if not action.option_strings), None)
+        yield Command(name, known.get(name) or list(first or ()), list(_read_flags(name, parser)))
+
+
+def _read_flags(name: str, parser: argparse.ArgumentParser) -> Iterator[Flag]:
+    for action in parser._actions:
+        if action.option_strings and action.help not in (None, argparse.SUPPRESS):
+            metavar = "" if action.nargs == 0 else str(action.metavar)
+            yield Flag(action.option_strings, str(action.help), metavar, list(action.choices or ()))
+    for row in settings_of(name):
+        is_switch = row.kind == "switch"
+        text = f"Turns off: {row.help}" if is_switch and row.default else row.help
+        metavar = "" if is_switch else row.metavar or "VALUE"
+        yield Flag([shown_flag(row)], text.removesuffix("."), metavar, row.choices)
+
+
+def make_bash(known: Sequence[Command]) -> str:
+    """A completion function for bash; works without the bash-completion package."""
+    cases = []
+    for command in known:
+        cases += [f"    {command.name})", "      case $prev in"]
+        for flag in command.flags:
+            source = f'-W "{" ".join(flag.choices)}"' if flag.choices else "-f" if flag.is_file else ""
+            reply = f'COMPREPLY=($(compgen {source} -- "$cur")); ' if source else ""
+            if flag.metavar:
+                cases.append(f"        {'|'.join(flag.names)}) {reply}return ;;")
+        words = " ".join([*(name for flag in command.flags for name in flag.names), *command.words])
+        cases += ["      esac", f'      offered="{words}" ;;']
+    return "\n".join(
+        [
+            f"# completion for {PROGRAM}",
+            "_report_bridge() {",
+            "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} offered",
+            '  if [ "$COMP_CWORD" -eq 1 ]; then',
+            f'    COMPREPLY=($(compgen -W "{" ".join(COMMANDS)} --help --version" -- "$cur"))',
+            "    return",
+            "  fi",
+            "  case ${COMP_WORDS[1]} in",
+            *cases,
+            "    *) return ;;",
+            "  esac",
+            '  COMPREPLY=($(compgen -W "$offered" -- "$cur"))',
+            "}",
+            f"complete -o default -F _report_bridge {PROGRAM}",
+            "",
+        ]
+    )
+
+
+def make_zsh(known: Sequence[Command]) -> str:
+    """The function for bash, by zsh's own adapter for such."""
+    return f"autoload -U +X bashcompinit && bashcompinit\n{make_bash(known)}"
+
+
+def make_fish(known: Sequence[Command]) -> str:
+    """Lines for fish."""
+    begin = f"complete -c {PROGRAM}"
+    lines = [f"# completion for {PROGRAM}", f"{begin} -f"]
+    for command in known:
+        summary = _quote(COMMANDS[command.name].summary)
+        lines.append(f"{begin} -n __fish_use_subcommand -a {command.name} -d {summary}")
+        seen = f"-n {_quote('__fish_seen_subcommand_from ' + command.name)}"
+        if command.words:
+            lines.append(f"{begin} {seen} -a {_quote(' '.join(command.words))}")
+        for flag in command.flags:
+            names = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in flag.names)
+            value = "" if not flag.metavar else " -r -F" if flag.is_file else " -x"
+            choices = f" -a {_quote(' '.join(flag.choices))}" if flag.choices else ""
+            lines.append(f"{begin} {seen} {names}{value}{choices} -d {_quote(flag.help)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+SHELLS: Final[Mapping[str, Callable[[Sequence[Command]], str]]] = {
+    "bash": make_bash,
+    "zsh": make_zsh,
+    "fish": make_fish,
+}
