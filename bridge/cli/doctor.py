@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from bridge.cli import checks, server_checks
 from bridge.cli.advice import check_advice
 from bridge.cli.checks import FAILED, OK, WARNING, Check, Checker
-from bridge.cli.terminal import Progress, Screen, print_json, print_lines
+from bridge.cli.terminal import Screen, print_json, print_lines, progress
 from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
@@ -71,11 +71,10 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
         ]
         if args.online and not settings.sandbox:
             steps.append(lambda: checks.check_online(settings))
-    progress = Progress("checking")
-    for done, step in enumerate(steps):
-        progress.tell(done, len(steps))
-        yield from step()
-    progress.end()
+    with progress("checking") as tell:
+        for done, step in enumerate(steps):
+            tell(done, len(steps))
+            yield from step()
 
 
 def _render(found: list[Check], screen: Screen) -> list[str]:

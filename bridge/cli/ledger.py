@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
-from bridge.cli.terminal import Progress, print_lines
+from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
 from bridge.core.exits import UsageError
 from bridge.core.text import plural
@@ -19,7 +20,6 @@ from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.copying import End
-    from bridge.ledger.port import Store
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 
@@ -47,31 +47,29 @@ def run(args: argparse.Namespace) -> int:
     settings = load(args.given, os.environ)
     try:
         if args.action == "copy":
-            return _copy(settings, *args.places)
-        if args.action == "path":
+            _copy(settings, *args.places)
+        elif args.action == "path":
             print_place(settings)
-            return exits.DONE
-        return _check(settings, args.full) if args.action == "check" else _migrate(settings)
+        elif _look(settings, args.action == "check", args.full):
+            return exits.REFUSED
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
+    return exits.DONE
 
 
-def _copy(settings: Settings, source: str, target: str) -> int:
+def _copy(settings: Settings, source: str, target: str) -> None:
     from bridge.ledger.copying import NotCopied, copy
 
-    progress = Progress("copying")
     try:
         with (
+            progress("copying") as tell,
             closing(_open_end(settings, source, make=False)) as first,
             closing(_open_end(settings, target, make=True)) as second,
         ):
-            copied = copy(first, second, progress.tell)
+            copied = copy(first, second, tell)
     except NotCopied as reason:
         raise NotPossible(str(reason)) from None
-    finally:
-        progress.end()
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
-    return exits.DONE
 
 
 def _open_end(settings: Settings, place: str, make: bool) -> End:
@@ -90,31 +88,24 @@ def _open_end(settings: Settings, place: str, make: bool) -> End:
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 
 
-def _open(settings: Settings) -> Store:
-    if settings.ledger == MEMORY:
+def _look(settings: Settings, is_check: bool, full: bool) -> Sequence[str]:
+    """Check or migrate, and say which version it is; returns the damage that was found."""
+    ledger, place = settings.ledger, show_place(settings)
+    if ledger == MEMORY:
         raise UsageError("a ledger in memory ends with its bridge: name a file or a database with --ledger")
-    return open_store(settings)
-
-
-def _check(settings: Settings, full: bool) -> int:
-    ledger = settings.ledger
-    if ledger != MEMORY and not is_database(ledger) and not os.path.exists(ledger):
+    if is_check and not is_database(ledger) and not os.path.exists(ledger):
         raise NotPossible(f"There is no ledger at {ledger}.")
-    with closing(_open(settings)) as store:
-        found = store.check(full)
+    with closing(open_store(settings)) as store:
+        found = store.check(full) if is_check else ()
         health = store.health()
+    version = f"version {health['schema_version']}"
+    if not is_check:
+        print_lines([f"{place}: {version}"])
+        return ()
+    lines = [f"{place}: {plural(health['reports'], 'report')}, {version}"]
     skew_s = health.get("clock_skew_s", 0.0)
-    reports = plural(health["reports"], "report")
-    lines = [f"{show_place(settings)}: {reports}, version {health['schema_version']}"]
     if abs(skew_s) > 2.0:
         which = "ahead of" if skew_s > 0 else "behind"
         lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")
     print_lines([*lines, *(found or ["no damage found"])])
-    return exits.REFUSED if found else exits.DONE
-
-
-def _migrate(settings: Settings) -> int:
-    with closing(_open(settings)) as store:
-        version = store.health()["schema_version"]
-    print_lines([f"{show_place(settings)}: version {version}"])
-    return exits.DONE
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from bridge.cli.ledger_arguments import NotPossible, chosen_endpoint, reading
@@ -16,7 +17,7 @@ from bridge.core.exits import UsageError
 from bridge.core.model import PauseState
 from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.settings import drop_secrets, load
+from bridge.settings import drop_secrets
 
 HELP = "Show what holds reports back, or let the next report try whether it is over."
 
@@ -73,25 +74,18 @@ def _list(args: argparse.Namespace) -> None:
         rows.append((policy.scope(state), state.cause or "", _ends(state), about, opened, place))
     lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
-        advice = _advice(cause)
-        lines += ["", *screen.wrap(f"{cause}: {advice}")] if advice else []
+        with suppress(KeyError):
+            lines += ["", *screen.wrap(f"{cause}: {find_row(cause).advice}")]
     print_lines(lines)
 
 
 def _ends(state: PauseState) -> str:
-    left_s = 0.0 if state.ends_at is None else state.ends_at - time.time()
     if state.state == "probing":
         return "one report is being tried"
     if state.ends_at is None:
         return "never by itself: run pauses resume"
+    left_s = state.ends_at - time.time()
     return f"in {show_length(left_s)}, then one report is tried" if left_s > 0 else "the next report is tried"
-
-
-def _advice(cause: str) -> str:
-    try:
-        return find_row(cause).advice
-    except KeyError:
-        return ""
 
 
 def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, Any]:
@@ -108,21 +102,17 @@ def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, A
 
 
 def _resume(args: argparse.Namespace) -> None:
-    with reading(args) as (_, reader):
-        # Says it in a sentence if there is no ledger, or none to write, instead of resuming in memory only.
-        if (trouble := reader.try_write()) is not None:
-            raise trouble
-    settings = load(args.given, os.environ)
+    with reading(args, to_write=True) as (settings, _):
+        pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
     drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
     if "error" in response:
         raise NotPossible(response["error"]["message"])
-    resumed = response["result"]["resumed"]
-    scopes = ", ".join(f"{pause['scope']} ({pause['cause']})" for pause in resumed)
     if args.json:
         print_json(response["result"])
-    else:
-        told = f"The next report is tried: {scopes}." if resumed else "There was no pause to resume."
-        print_lines(Screen().wrap(told))
+        return
+    scopes = [f"{pause['scope']} ({pause['cause']})" for pause in response["result"]["resumed"]]
+    told = f"The next report is tried: {', '.join(scopes)}." if scopes else "There was no pause to resume."
+    print_lines(Screen().wrap(told))
