@@ -15,8 +15,8 @@ from bridge.core.text import escape
 
 WIDTH: Final = 340
 HEIGHT: Final = 230
-Marks = Sequence[tuple[float, str]]
-"""Upright lines: between which columns (2.0: before the third), and their text."""
+Picture = tuple[int, str]
+"""Height and content."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 16, 34
 
 
@@ -25,12 +25,13 @@ def markup(text: str) -> str:
     return html.escape(escape(text))
 
 
-def image(name: str, title: str, description: str, height: int, content: str) -> str:
+def image(name: str, title: str, description: str, picture: Picture) -> str:
     """A picture with its words, for those who do not see it.
 
     Args:
         name: unique on the page; a part of the ids.
     """
+    height, content = picture
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
         f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
@@ -42,15 +43,16 @@ def columns(
     labels: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     shown: Sequence[str],
-    marks: Marks = (),
+    wall: tuple[int, str] | None = None,
     at_edges: bool = False,
-) -> str:
-    """Stacked columns, `HEIGHT` high.
+) -> Picture:
+    """Stacked columns.
 
     Args:
         labels: one for each column; as many are written as there is room for.
         rows: the values of each column by colour variable.
         shown: which of them, from the bottom.
+        wall: an upright line: before which column, and its text.
         at_edges: True if a label says where its column begins.
     """
     top = nice_ceiling(max((sum(row[name] for name in shown) for row in rows), default=0))
@@ -69,18 +71,15 @@ def columns(
         # A label may not leave the picture: 7 units a character are a little more than it takes.
         x = min(_LEFT + (index + (0.0 if at_edges else 0.5)) * step, WIDTH - len(label) * 3.5)
         parts.append(_text(x, HEIGHT - 16, label, 'text-anchor="middle"'))
-    for nth, (at, text) in enumerate(marks):
-        x = _LEFT + at * step
-        room = len(text) * 7 + 4
-        is_left = x - room > _LEFT and (nth == 0 or x + room > WIDTH)
-        side, shift = ("end", -4) if is_left else ("start", 4)
+    if wall is not None:
+        x = _LEFT + wall[0] * step
         parts.append(f'<line class="wall" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{_TOP + height}"/>')
-        parts.append(_text(x + shift, 13, text, f'class="strong" text-anchor="{side}"'))
-    return "".join(parts)
+        parts.append(_text(x - 4, 13, wall[1], 'class="strong" text-anchor="end"'))
+    return HEIGHT, "".join(parts)
 
 
-def bars(rows: Sequence[tuple[str, int, str]]) -> str:
-    """Bars that lie, each 36 high, with its label above and its number at the end.
+def bars(rows: Sequence[tuple[str, int, str]]) -> Picture:
+    """Bars that lie, each with its label above and its number at the end.
 
     Args:
         rows: label, value and colour variable.
@@ -91,7 +90,7 @@ def bars(rows: Sequence[tuple[str, int, str]]) -> str:
         y, wide = index * 36, max(value / most * (WIDTH - 70), 2.0)
         parts.append(_text(0, y + 12, label) + _rect(0, y + 17, wide, 12, colour))
         parts.append(_text(wide + 6, y + 27, f"{value:,}", 'class="strong"'))
-    return "".join(parts)
+    return 36 * len(rows), "".join(parts)
 
 
 def nice_ceiling(value: float) -> float:

@@ -17,7 +17,6 @@ from bridge.cli.ledger_arguments import NotPossible, csv_line, explaining, readi
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
-from bridge.core.exits import UsageError
 from bridge.core.model import HISTORY_S, Listing, Prune, Row
 from bridge.core.text import escape, plural, suggest
 from bridge.ledger.port import EventRow
@@ -66,10 +65,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below"
     )
-    parser.add_argument("task", nargs="?", metavar="TASK", help="task id, for show")
+    parser.add_argument("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
     ledger_arguments.add_filter_flags(parser)
     parser.add_argument("--limit", type=_count, metavar="N", help="most reports (list: 50)")
-    parser.add_argument("--columns", metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
+    parser.add_argument("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
     parser.add_argument("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="list and show: print JSON")
     parser.add_argument(
@@ -84,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do one of the actions and return the exit code."""
     if (args.task is not None) != (args.action == "show"):
-        raise UsageError(
+        raise exits.UsageError(
             "history show takes a task id, such as `report-bridge history show 123`."
             if args.action == "show"
             else f"history {args.action} takes no further word; only show takes a task id."
@@ -94,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         # Pruning must not look as if it could be filtered.
         if value is not None and value is not False:
-            raise UsageError(
+            raise exits.UsageError(
                 f"history {args.action} does not take --{name}; see `report-bridge history --help`."
             )
     action(args)
@@ -105,6 +104,15 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 62):
         raise argparse.ArgumentTypeError("takes a whole number from 1 on")
     return int(text)
+
+
+def _columns(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in COLUMNS:
+            known = f"{suggest(name, COLUMNS)} There are {', '.join(COLUMNS)}"
+            raise argparse.ArgumentTypeError(f"has a name that is no column{known}")
+    return names
 
 
 def _listing(args: argparse.Namespace, settings: Settings, limit: int = _PAGE) -> Listing:
@@ -120,10 +128,10 @@ def _read(reader: Reader, listing: Listing, most: int | None = None) -> Iterator
 
 
 def _list(args: argparse.Namespace) -> None:
-    columns = _choose_columns(args.columns)
+    columns = args.columns or list(COLUMNS)[:_USUAL]
     most = args.limit or (10 if args.follow else 50)
     if args.follow and args.until is not None:
-        raise UsageError("history --follow goes on for ever: it takes no --until.")
+        raise exits.UsageError("history --follow goes on for ever: it takes no --until.")
     with reading(args) as (settings, reader):
         listing = _listing(args, settings, min(most, _PAGE))
         rows = list(_read(reader, listing, most))
@@ -140,17 +148,6 @@ def _list(args: argparse.Namespace) -> None:
             print_lines([f"{most} of {whole}{more}; --limit shows more, export all."])
     else:
         print_lines(["No report fits."])
-
-
-def _choose_columns(text: str | None) -> list[str]:
-    chosen = list(COLUMNS)[:_USUAL] if text is None else text.split(",")
-    for name in chosen:
-        if name not in COLUMNS:
-            nearest = suggest(name, COLUMNS)
-            raise UsageError(
-                f"--columns has a name that is no column{nearest} There are {', '.join(COLUMNS)}."
-            )
-    return chosen
 
 
 def _to_table(rows: list[Row], columns: list[str], *first: list[str]) -> list[str]:
@@ -190,10 +187,8 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
 
 
 def _show(args: argparse.Namespace) -> None:
-    if not (args.task.isascii() and args.task.isdigit() and len(args.task) <= 16 and int(args.task)):
-        raise UsageError("A task id is a whole number, such as 2151574698.")
     with reading(args) as (settings, reader):
-        found = reader.find(int(args.task), ledger_arguments.chosen_endpoint(settings))
+        found = reader.find(args.task, ledger_arguments.chosen_endpoint(settings))
         if not found.rows:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
             raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
@@ -261,7 +256,9 @@ def _prune(args: argparse.Namespace) -> None:
     now = time.time()
     before = now - HISTORY_S if args.before is None else args.before
     if before > now - DAY_S:
-        raise UsageError("Reports younger than a day guard their tasks against a second report; they stay.")
+        raise exits.UsageError(
+            "Reports younger than a day guard their tasks against a second report; they stay."
+        )
     with reading(args, to_write=True) as (settings, reader):
         whole = reader.count(Listing(None, until_wall=before))
     deleted = 0

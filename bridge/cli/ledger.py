@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
 from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
-from bridge.core.exits import UsageError
 from bridge.core.text import plural
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = 2 if args.action == "copy" else 0
     if len(args.places) != wanted:
         told = "takes two ledgers: from where, and to where" if wanted else "takes its ledger by --ledger"
-        raise UsageError(f"ledger {args.action} {told}")
+        raise exits.UsageError(f"ledger {args.action} {told}")
     settings = load(args.given, os.environ)
     try:
         if args.action == "copy":
@@ -73,18 +72,16 @@ def _copy(settings: Settings, source: str, target: str) -> None:
 
 
 def _open_end(settings: Settings, place: str, make: bool) -> End:
+    from bridge.ledger.copying import PostgresEnd, SqliteEnd
+
     if place.startswith(("postgresql://", "postgres://")):
         if has_password(place):
-            raise UsageError(
+            raise exits.UsageError(
                 "a password on the command line can be read by others: use a service or pass file"
             )
-        from bridge.ledger.copying import PostgresEnd
-
         return PostgresEnd(place, settings.ledger_password, make)
     if place == MEMORY or "://" in place:
-        raise UsageError("a ledger to copy is a path or a postgresql:// URL")
-    from bridge.ledger.copying import SqliteEnd
-
+        raise exits.UsageError("a ledger to copy is a path or a postgresql:// URL")
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 
 
@@ -92,7 +89,9 @@ def _look(settings: Settings, is_check: bool, full: bool) -> Sequence[str]:
     """Check or migrate, and say which version it is; returns the damage that was found."""
     ledger, place = settings.ledger, show_place(settings)
     if ledger == MEMORY:
-        raise UsageError("a ledger in memory ends with its bridge: name a file or a database with --ledger")
+        raise exits.UsageError(
+            "a ledger in memory ends with its bridge: name a file or a database with --ledger"
+        )
     if is_check and not is_database(ledger) and not os.path.exists(ledger):
         raise NotPossible(f"There is no ledger at {ledger}.")
     with closing(open_store(settings)) as store:

@@ -147,12 +147,9 @@ def writing(path: str) -> Iterator[Callable[[str], object]]:
     Raises:
         NotPossible: it cannot be written.
     """
-
-    def make(path: str, flags: int) -> int:
-        return os.open(path, flags, 0o600)
-
     try:
-        with open(path, "w", encoding="utf-8", newline="", opener=make) as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file.write
     except OSError as error:
         raise NotPossible(f"The file {path} cannot be written ({error.strerror}).") from None

@@ -6,19 +6,18 @@ Everything foreign is escaped. Every chart has its numbers in a table behind it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import drawing
 from bridge.cli.advice import spell_advice
-from bridge.cli.drawing import Marks, markup
-from bridge.cli.summary import COLUMNS, FATES, NAMES, STATES, WALL_S, numbers
+from bridge.cli.drawing import Picture, markup
+from bridge.cli.summary import COLUMNS, FATES, MEANINGS, NAMES, STATES, WALL_S, Rows, count_table
 from bridge.cli.terminal import share
 from bridge.cli.times import show_time
 from bridge.core.text import plural
 
-Rows = Sequence[Mapping[str, Any]]
 _AXES: Final = {
     "s": "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
     "ms": "milliseconds; steps grow to the right",
@@ -62,7 +61,7 @@ def _show_time(text: str) -> str:
 
 def _totals(summary: dict[str, Any]) -> str:
     cards = [
-        f'<div style="--c:var(--{name})"><dt>{NAMES[name]}</dt>'
+        f'<div style="--c:var(--{name})"><dt>{MEANINGS[name]}</dt>'
         f"<dd>{count:,} <small>{share(count, summary['reports'])}</small></dd></div>"
         for name, count in summary["outcomes"].items()
         if count or name != "in_flight"
@@ -97,8 +96,7 @@ def _ages(summary: dict[str, Any]) -> str:
         f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
         f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
     )
-    marks = [(_place(bins, WALL_S), f"wall: {WALL_S} s")]
-    return _columns("ages", title, "s", bins, _used(FATES, bins), words, marks)
+    return _columns("ages", title, "s", bins, _used(FATES, bins), words)
 
 
 def _reasons(summary: dict[str, Any]) -> str:
@@ -115,8 +113,7 @@ def _reasons(summary: dict[str, Any]) -> str:
         rows.append([str(row["code"]), NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
     table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows)
     drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in found[:10]]
-    chart, height = drawing.bars(drawn), 36 * len(drawn)
-    return _figure("reasons", title, "", ["refused", "not_sent"], chart, height, table)
+    return _figure("reasons", title, "", ["refused", "not_sent"], drawing.bars(drawn), table)
 
 
 def _latency(summary: dict[str, Any]) -> str:
@@ -127,16 +124,7 @@ def _latency(summary: dict[str, Any]) -> str:
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins.pop()
     words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    marks = [(_place(bins, latency["p50Ms"]), "p50"), (_place(bins, latency["p95Ms"]), "p95")]
-    if marks[1][0] - marks[0][0] < 1:
-        del marks[0]
-    return _columns("latency", title, "ms", bins, ["reports"], words, marks)
-
-
-def _place(bins: Rows, value: int) -> float:
-    index = next(index for index, row in enumerate(bins) if row["to"] is None or value < row["to"])
-    low, high = bins[index]["from"], bins[index]["to"]
-    return index + (0.5 if high is None else (value - low) / (high - low))
+    return _columns("latency", title, "ms", bins, ["reports"], words)
 
 
 def _pauses(summary: dict[str, Any]) -> str:
@@ -152,11 +140,9 @@ def _pauses(summary: dict[str, Any]) -> str:
 
 def _groups(summary: dict[str, Any]) -> str:
     by, groups = summary["by"], summary["groups"][-_MOST_GROUPS:]
-    rows = [[str(row[by]), *numbers(row, COLUMNS)] for row in groups]
-    table = _table([by, *COLUMNS.values()], rows)
     return (
-        f'<section class="card"><h2>By {markup(by)}</h2>'
-        f"<details open><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
+        f'<section class="card"><h2>By {by}</h2><details open><summary>{plural(len(groups), "row")}</summary>'
+        f"{_table(*count_table(by, groups, COLUMNS))}</details></section>"
     )
 
 
@@ -167,22 +153,14 @@ def _used(names: Sequence[str], rows: Rows) -> list[str]:
     return [name for name in names if any(row[name] for row in rows)]
 
 
-def _columns(
-    name: str, title: str, unit: str, rows: Rows, shown: Sequence[str], words: str = "", marks: Marks = ()
-) -> str:
+def _columns(name: str, title: str, unit: str, rows: Rows, shown: Sequence[str], words: str = "") -> str:
     """A figure of what happened by day or hour, or from one edge to the next, with a table of its numbers."""
     is_histogram = "from" in rows[0]
-    if is_histogram:
-        labels = [drawing.short(row["from"]) for row in rows]
-        ends = [f"to {row['to']} {unit}" if row["to"] is not None else f"{unit} and more" for row in rows]
-        firsts = [f"{row['from']} {end}" for row, end in zip(rows, ends, strict=True)]
-    else:
-        firsts = [row["at"] for row in rows]
-        labels = [first.partition("-")[2] for first in firsts]
-    cells = [[first, *numbers(row, shown)] for first, row in zip(firsts, rows, strict=True)]
-    table = _table([unit, *(NAMES[name] for name in shown)], cells)
-    chart = drawing.columns(labels, rows, shown, marks, is_histogram)
-    return _figure(name, title, words, shown, chart, drawing.HEIGHT, table, _AXES.get(unit, ""))
+    labels = [drawing.short(row["from"]) if is_histogram else row[unit].partition("-")[2] for row in rows]
+    wall = (sum(row["from"] < WALL_S for row in rows), f"wall: {WALL_S} s") if unit == "s" else None
+    picture = drawing.columns(labels, rows, shown, wall, is_histogram)
+    table = _table(*count_table(unit, rows, shown))
+    return _figure(name, title, words, shown, picture, table, _AXES.get(unit, ""))
 
 
 def _card(title: str, text: str) -> str:
@@ -190,21 +168,14 @@ def _card(title: str, text: str) -> str:
 
 
 def _figure(
-    name: str,
-    title: str,
-    words: str,
-    shown: Sequence[str],
-    chart: str,
-    height: int,
-    table: str,
-    axis: str = "",
+    name: str, title: str, words: str, shown: Sequence[str], picture: Picture, table: str, axis: str = ""
 ) -> str:
     items = "".join(f'<li><i style="--c:var(--{key})"></i>{NAMES[key]}</li>' for key in shown)
     description = words or f"By colour: {', '.join(NAMES[key] for key in shown)}. The table has the numbers."
     return (
         f'<figure role="group" aria-labelledby="{name}-h"><figcaption><h2 id="{name}-h">{markup(title)}</h2>'
         f'<p>{markup(words)}</p></figcaption><ul class="legend">{items}</ul>'
-        f"{drawing.image(name, title, description, height, chart)}"
+        f"{drawing.image(name, title, description, picture)}"
         f'<p class="soft">{axis}</p><details><summary>Numbers</summary>{table}</details></figure>'
     )
 

@@ -6,16 +6,15 @@ import argparse
 import os
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from bridge.cli.ledger_arguments import NotPossible, chosen_endpoint, reading
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.cli.times import show_length, show_time
 from bridge.core import exits
 from bridge.core.errors import find_row
-from bridge.core.exits import UsageError
 from bridge.core.model import PauseState
-from bridge.reports.answers import rfc3339
+from bridge.reports.answers import rfc3339, show_pause
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "resume":
         _resume(args)
     elif args.scope is not None:
-        raise UsageError("pauses list shows every pause; --scope is for resume.")
+        raise exits.UsageError("pauses list shows every pause; --scope is for resume.")
     else:
         _list(args)
     return exits.DONE
@@ -61,7 +60,16 @@ def _list(args: argparse.Namespace) -> None:
             if state.key.rule != PROOF and endpoint in (None, place)
         ]
     if args.json:
-        print_json({"pauses": [_describe(place, state, policy) for place, state in found]})
+        told = [
+            {
+                **show_pause(state, policy.scope(state), rfc3339),
+                "state": state.state,
+                **dict(policy.parts(state.key)),
+                "endpoint": place,
+            }
+            for place, state in found
+        ]
+        print_json({"pauses": told})
         return
     if not found:
         print_lines(["No pause holds: reports are sent."])
@@ -86,19 +94,6 @@ def _ends(state: PauseState) -> str:
         return "never by itself: run pauses resume"
     left_s = state.ends_at - time.time()
     return f"in {show_length(left_s)}, then one report is tried" if left_s > 0 else "the next report is tried"
-
-
-def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, Any]:
-    return {
-        "scope": policy.scope(state),
-        "cause": state.cause,
-        "state": state.state,
-        "openedAt": None if state.opened_at is None else rfc3339(state.opened_at),
-        "endsAt": None if state.ends_at is None else rfc3339(state.ends_at),
-        "manual": state.ends_at is None,
-        **dict(policy.parts(state.key)),
-        "endpoint": place,
-    }
 
 
 def _resume(args: argparse.Namespace) -> None:

@@ -8,20 +8,11 @@ import time
 from math import inf
 from typing import Any, Final
 
-from bridge.cli import ledger_arguments
+from bridge.cli import ledger_arguments, terminal
 from bridge.cli.advice import read_advice, spell_advice
 from bridge.cli.ledger_arguments import csv_line
-from bridge.cli.summary import COLUMNS, FATES, GROUPS, NAMES, STATES, WALL_S, numbers, summarise
-from bridge.cli.terminal import (
-    OUTCOME_COLOURS,
-    Screen,
-    print_json,
-    print_lines,
-    print_text,
-    progress,
-    share,
-    warn,
-)
+from bridge.cli.summary import COLUMNS, FATES, GROUPS, MEANINGS, STATES, WALL_S, count_table, summarise
+from bridge.cli.terminal import OUTCOME_COLOURS, Screen, print_lines, share
 from bridge.cli.times import show_time
 from bridge.core import exits
 from bridge.core.model import Listing
@@ -53,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None or args.open:
         _write_page(args, summary)
     elif args.json:
-        print_json({name: value for name, value in summary.items() if name != "timeline"})
+        terminal.print_json({name: value for name, value in summary.items() if name != "timeline"})
     elif args.csv:
         names = (summary["by"], "reports", *STATES, "error16")
         rows = [names, *([row[name] for name in names] for row in summary["groups"])]
-        print_text("".join(map(csv_line, rows)))
+        terminal.print_text("".join(map(csv_line, rows)))
     else:
         print_lines(render(summary, Screen()))
     return exits.DONE
@@ -66,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> dict[str, Any]:
     from bridge.reports.methods import methods
 
-    with progress("counting") as tell, ledger_arguments.reading(args) as (settings, reader):
+    with terminal.progress("counting") as tell, ledger_arguments.reading(args) as (settings, reader):
         endpoint = ledger_arguments.chosen_endpoint(settings)
         span = Span(args.since, args.until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), tell)
@@ -102,7 +93,7 @@ def _write_page(args: argparse.Namespace, summary: dict[str, Any]) -> None:
         import webbrowser
 
         if not webbrowser.open("file://" + os.path.abspath(path)):
-            warn("no browser could be started; open the file by hand")
+            terminal.warn("no browser could be started; open the file by hand")
 
 
 # --- for people ------------------------------------------------------------------------------
@@ -141,7 +132,7 @@ def render(summary: dict[str, Any], screen: Screen) -> list[str]:
 def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
     outcomes, whole = summary["outcomes"], summary["reports"]
     shown = [name for name in STATES if outcomes[name] or name != IN_FLIGHT]
-    table = [(NAMES[name], f"{outcomes[name]:,}", share(outcomes[name], whole)) for name in shown]
+    table = [(MEANINGS[name], f"{outcomes[name]:,}", share(outcomes[name], whole)) for name in shown]
     bars = [[(outcomes[name], OUTCOME_COLOURS[name])] for name in shown]
     return screen.table(("outcome", "reports", "share"), table, bars=bars)
 
@@ -161,14 +152,8 @@ def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
     if not ages["known"]:
         return ["No report told completedAt, so no age is known. Pass the endTime of getTaskResult."]
     bins = ages["bins"]
-    names = [f"{row['from']}+" if row["to"] is None else f"{row['from']}-{row['to']}" for row in bins]
-    table = [(name, *numbers(row, FATES)) for name, row in zip(names, bins, strict=True)]
-    lines = screen.table(
-        ("seconds", "accepted", "error 16", "too late", "other"),
-        table,
-        left=0,
-        bars=[_parts(row["accepted"], sum(row[fate] for fate in FATES)) for row in bins],
-    )
+    bars = [_parts(row["accepted"], sum(row[fate] for fate in FATES)) for row in bins]
+    lines = screen.table(*count_table("seconds", bins, FATES), left=0, bars=bars)
     wall = 1 + sum(row["from"] < WALL_S for row in bins)
     lines.insert(wall, screen.paint(f"{'-' * 8} the wall: the API forgets the task {'-' * 8}", "bad"))
     told = (
@@ -202,9 +187,8 @@ def _pauses(pauses: list[dict[str, Any]], screen: Screen) -> list[str]:
 def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
     by, groups = summary["by"], summary["groups"]
     shown = groups[-_TAIL:] if by in ("day", "hour") else groups[:_TAIL]
-    table = [(str(row[by]), *numbers(row, COLUMNS)) for row in shown]
     bars = [_parts(row["accepted"], row["reports"]) for row in shown]
-    lines = screen.table((by, *COLUMNS.values()), table, bars=bars)
+    lines = screen.table(*count_table(by, shown, COLUMNS), bars=bars)
     if len(shown) < len(groups):
         lines.append(f"More in --csv and --json: {plural(len(groups) - len(shown), 'row')}.")
     return lines

@@ -5,10 +5,10 @@ Pure: figures in, JSON-ready values out. What is not recorded is left out and na
 
 from __future__ import annotations
 
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from typing import Any, Final
 
 from bridge.cli.times import show_time
@@ -16,46 +16,34 @@ from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
 from bridge.ledger.statistics import IN_FLIGHT, Age, Cause, Cell, Figures, Latency, Pause
 
+Rows = Sequence[Mapping[str, Any]]
+
 WALL_S: Final = 60
 """The upstream forgets a task this long after the worker finished it."""
+AGES: Final = f"Age of the task at the report, against the {WALL_S}-second wall"
 STATES: Final = (*OUTCOMES, IN_FLIGHT)
 FATES: Final = ("accepted", "error16", "tooLate", "other")
 """What becomes of a report, as far as its age has to do with it."""
 _FATES: Final = {"error_16": "error16", "window_closed": "tooLate"}
 _HOURS: Final = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00"}
 GROUPS: Final = (*_HOURS, "method", "error", "account")
-NAMES: Final = {
-    "reports": "reports",
-    "accepted": "accepted by the API",
-    "refused": "refused",
-    "unknown": "unknown, perhaps taken",
-    "not_sent": "not sent",
-    "in_flight": "in flight",
+NAMES: Final = {name: name.replace("_", " ") for name in ("reports", *STATES, *FATES, "pauses")} | {
     "error16": "error 16",
-    "tooLate": "too late, not sent",
-    "other": "other",
-    "pauses": "pauses opened",
+    "tooLate": "too late",
 }
-"""What is counted, in words."""
-COLUMNS: Final = {
-    "reports": "reports",
-    "accepted": "accepted",
-    "refused": "refused",
-    "error16": "(error 16)",
-    "unknown": "unknown",
-    "not_sent": "not sent",
-}
-"""What a table of groups shows of each, and its heads."""
+"""What is counted, as a table's head."""
+MEANINGS: Final = NAMES | {"accepted": "accepted by the API", "unknown": "unknown, perhaps taken"}
+"""What became of a report, in words that promise nothing."""
+COLUMNS: Final = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
+"""What a table shows of each group."""
 _EDGES: Final = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 75, 90, 120, 300)
 _LATENCY_EDGES: Final = (0, 50, 100, 200, 300, 500, 750, 1000, 2000, 3000, 5000, 10000)
-NOT_RECORDED: Final = (
-    "Replays (duplicates answered from the ledger) are not recorded, so what they saved is not counted here; "
-    "bridge.status of a running bridge counts them since its start."
-)
-HONEST: Final = (
+_NOTES: Final = [
     "Accepted means that the API took the report in. "
-    "Whether it is confirmed or money comes back, the API does not tell."
-)
+    "Whether it is confirmed or money comes back, the API does not tell.",
+    "Replays (duplicates answered from the ledger) are not recorded, so what they saved is not counted here; "
+    "bridge.status of a running bridge counts them since its start.",
+]
 
 
 def summarise(figures: Figures, by: str) -> dict[str, Any]:
@@ -64,17 +52,16 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
     Args:
         by: one of `GROUPS`.
     """
-    outcomes: Counter[str] = Counter()
     codes: dict[str, Counter[int]] = {state: Counter() for state in STATES}
     for cell, many in figures.cells.items():
-        outcomes[cell.outcome] += many
         codes[cell.outcome][cell.code] += many
+    outcomes = {state: counts.total() for state, counts in codes.items()}
     hours = [cell.hour for cell in figures.cells]
     return {
-        "reports": outcomes.total(),
+        "reports": sum(outcomes.values()),
         "first": _spell_hour(min(hours)) if hours else None,
         "last": _spell_hour(max(hours)) if hours else None,
-        "outcomes": {name: outcomes[name] for name in STATES},
+        "outcomes": outcomes,
         "refused": _reasons(codes[REFUSED], figures.causes),
         "notSent": _reasons(codes[NOT_SENT], figures.causes),
         "ages": _ages(figures.ages),
@@ -83,7 +70,7 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
         "by": by,
         "groups": _groups(figures, by),
         "timeline": _timeline(figures),
-        "notes": [HONEST, NOT_RECORDED],
+        "notes": _NOTES,
     }
 
 
@@ -137,6 +124,16 @@ def _ages(ages: Counter[Age]) -> dict[str, Any]:
     }
 
 
+def tell_ages(ages: Mapping[str, Any]) -> str:
+    """What is known of the ages, in a sentence or two."""
+    if not ages["known"]:
+        return "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
+    return (
+        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
+        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
+    )
+
+
 def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
     methods: dict[str, Counter[int]] = {}
     for latency, many in sorted(latencies.items()):
@@ -172,17 +169,21 @@ def _bins(
 
 def quantile(counts: Mapping[int, int], part: float) -> int | None:
     """The value below or at which that part of all values lies; None if there are none."""
-    left = part * sum(counts.values())
-    for value in sorted(counts):
-        left -= counts[value]
-        if left <= 0:
-            return value
-    return None
+    values = sorted(counts)
+    reached = list(accumulate(counts[value] for value in values))
+    return values[bisect_left(reached, part * reached[-1])] if values else None
 
 
-def numbers(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Some counts of a row as tables show them."""
-    return [f"{row[name]:,}" for name in names]
+def count_table(first: str, rows: Rows, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what a row is about, by the name of that member, and some of its counts."""
+    head = [first, *(NAMES[name] for name in names)]
+    return head, [
+        [str(row.get(first) or _spell_bin(row)), *(f"{row[name]:,}" for name in names)] for row in rows
+    ]
+
+
+def _spell_bin(row: Mapping[str, Any]) -> str:
+    return f"{row['from']}+" if row["to"] is None else f"{row['from']}-{row['to']}"
 
 
 # --- groups and the timeline -----------------------------------------------------------------
@@ -236,5 +237,5 @@ def _timeline(figures: Figures) -> dict[str, Any]:
     groups = {group[unit]: group for group in _groups(figures, unit)}
     nothing = dict.fromkeys(STATES, 0)
     names = dict.fromkeys(_spell_hour(hour, _HOURS[unit]) for hour in range(first, last + 1))
-    points = [{"at": name, **(groups.get(name) or nothing), "pauses": pauses[name]} for name in names]
+    points = [{unit: name, **(groups.get(name) or nothing), "pauses": pauses[name]} for name in names]
     return {"unit": unit, "points": points}
