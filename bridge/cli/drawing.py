@@ -1,6 +1,6 @@
 """Charts as inline SVG: stacked columns and bars. No script, no network; colours are the page's variables.
 
-Each chart is an image with a title and a description; the page puts the same numbers in a table behind it.
+The page gives each its title and description, and puts the same numbers in a table behind it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,6 @@ def markup(text: str) -> str:
     return html.escape(escape(text))
 
 
-def image(name: str, title: str, description: str, picture: Picture) -> str:
-    """A picture with its words, for those who do not see it.
-
-    Args:
-        name: unique on the page; a part of the ids.
-    """
-    height, content = picture
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
-        f"{content}</svg>"
-    )
-
-
 def columns(
     labels: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
@@ -59,7 +45,12 @@ def columns(
     width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
     step = width / max(len(rows), 1)
     gap = min(2.0, step * 0.2)
-    parts = [_grid(top, height)]
+    parts = []
+    # Half a report is none.
+    for part in (0.0, 1.0) if top % 2 else (0.0, 0.5, 1.0):
+        y = _TOP + height * (1 - part)
+        parts.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
+        parts.append(_text(_LEFT - 5, y + 4, short(top * part), 'text-anchor="end"'))
     for index, row in enumerate(rows):
         x = _LEFT + index * step + gap / 2
         tall = [row[name] / top * height for name in shown]
@@ -107,16 +98,6 @@ def short(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{letter}"
     return f"{value:g}"
-
-
-def _grid(top: float, height: float) -> str:
-    lines = []
-    # Half a report is none.
-    for part in (0.0, 1.0) if top % 2 else (0.0, 0.5, 1.0):
-        y = _TOP + height * (1 - part)
-        lines.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
-        lines.append(_text(_LEFT - 5, y + 4, short(top * part), 'text-anchor="end"'))
-    return "".join(lines)
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:

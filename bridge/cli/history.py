@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any, Final, NoReturn
 
 from bridge.cli import ledger_arguments
-from bridge.cli.ledger_arguments import NotPossible, csv_line, explaining, reading
+from bridge.cli.ledger_arguments import NotPossible, csv_line, reading
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
@@ -84,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Do one of the actions and return the exit code."""
     if (args.task is not None) != (args.action == "show"):
         raise exits.UsageError(
-            "history show takes a task id, such as `report-bridge history show 123`."
-            if args.action == "show"
-            else f"history {args.action} takes no further word; only show takes a task id."
+            "history show takes a task id, such as `report-bridge history show 123`; nothing else takes one."
         )
     action, taken = _ACTIONS[args.action]
     for name in sorted(set().union(*(names for _, names in _ACTIONS.values())) - taken):
@@ -241,8 +239,7 @@ def _export(args: argparse.Namespace) -> None:
                 write(csv_line(FIELDS))
             for written, row in enumerate(_read(reader, listing, whole), 1):
                 record = _record(row)
-                is_json = args.format == "jsonl"
-                write(json.dumps(record) + "\n" if is_json else csv_line(record[name] for name in FIELDS))
+                write(json.dumps(record) + "\n" if args.format == "jsonl" else csv_line(record.values()))
                 if written % _STEP == 0 or written == whole:
                     tell(written, whole)
     if args.output is not None:
@@ -259,19 +256,15 @@ def _prune(args: argparse.Namespace) -> None:
         raise exits.UsageError(
             "Reports younger than a day guard their tasks against a second report; they stay."
         )
-    with reading(args, to_write=True) as (settings, reader):
-        whole = reader.count(Listing(None, until_wall=before))
     deleted = 0
-    with (
-        progress("pruning") as tell,
-        explaining(settings),
-        closing(ledger_arguments.open_store(settings)) as store,
-    ):
-        while gone := int(store.transact([Prune(before, _STEP)])[0]):
-            deleted += gone
-            tell(deleted, whole)
-            # A bridge that waits for the lock polls; without a pause it would never get its turn.
-            time.sleep(0.01)
+    with reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
+        whole = reader.count(Listing(None, until_wall=before))
+        with closing(ledger_arguments.open_store(settings)) as store:
+            while gone := int(store.transact([Prune(before, _STEP)])[0]):
+                deleted += gone
+                tell(deleted, whole)
+                # A bridge that waits for the lock polls; without a pause it would never get its turn.
+                time.sleep(0.01)
     was = "was" if deleted == 1 else "were"
     print_text(f"{plural(deleted, 'report')} from before {show_time(before)} UTC {was} deleted.\n")
 

@@ -82,30 +82,16 @@ def reading(args: argparse.Namespace, to_write: bool = False) -> Iterator[tuple[
     """
     settings = load(args.given, os.environ)
     clocks = (SystemClock.now(), SystemClock.wall())
-    with (
-        explaining(settings),
-        closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader,
-    ):
-        if to_write and (trouble := reader.try_write()) is not None:
-            raise trouble
-        yield settings, reader
-
-
-@contextmanager
-def explaining(settings: Settings) -> Iterator[None]:
-    """Turn what the ledger says into a sentence and an exit code.
-
-    Raises:
-        ConfigError: a server cannot be used as it is configured.
-        NotPossible: a file cannot be used.
-    """
     try:
-        yield
-    except (NoLedger, LedgerTrouble) as trouble:
+        with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
+            if to_write and (trouble := reader.try_write()) is not None:
+                raise trouble
+            yield settings, reader
+    except (NoLedger, LedgerTrouble) as error:
         if is_database(settings.ledger):
             # Where the address is written down, and nothing of the address: it may hold a password.
-            raise ConfigError(f"{trouble} The ledger is set by {settings.origin('ledger')}.") from None
-        raise NotPossible(str(trouble)) from None
+            raise ConfigError(f"{error} The ledger is set by {settings.origin('ledger')}.") from None
+        raise NotPossible(str(error)) from None
 
 
 def open_store(settings: Settings) -> Store:

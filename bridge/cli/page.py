@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bridge import __version__
-from bridge.cli import drawing
+from bridge.cli import drawing, summary
 from bridge.cli.advice import spell_advice
 from bridge.cli.drawing import Picture, markup
-from bridge.cli.summary import COLUMNS, FATES, MEANINGS, NAMES, STATES, WALL_S, Rows, count_table
 from bridge.cli.terminal import share
 from bridge.cli.times import show_time
 from bridge.core.text import plural
@@ -25,26 +24,26 @@ _AXES: Final = {
 _MOST_GROUPS: Final = 400
 
 
-def render_page(summary: dict[str, Any], made_wall: float) -> str:
+def render_page(facts: dict[str, Any], made_wall: float) -> str:
     """Return the page.
 
     Args:
-        summary: of `bridge.cli.summary.summarise`, with its advice.
+        facts: of `bridge.cli.summary.summarise`, with its advice.
         made_wall: UNIX seconds now.
     """
-    if summary["reports"]:
-        first, last = _show_time(summary["first"]), _show_time(summary["last"])
-        span = f"{plural(summary['reports'], 'report')}, recorded {first} to {last} UTC"
+    if facts["reports"]:
+        first, last = _show_time(facts["first"]), _show_time(facts["last"])
+        span = f"{plural(facts['reports'], 'report')}, recorded {first} to {last} UTC"
         charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
-        content = _totals(summary) + _advice(summary)
-        content += f'<div class="charts">{"".join(chart(summary) for chart in charts)}</div>'
+        content = _totals(facts) + _advice(facts)
+        content += f'<div class="charts">{"".join(chart(facts) for chart in charts)}</div>'
     else:
         span = "No report fits."
         content = '<p class="card">There is nothing to show for this span: no report was recorded.</p>'
     fields = {
         "span": markup(span),
         "content": content,
-        "notes": "".join(f'<p class="soft">{markup(note)}</p>' for note in summary["notes"]),
+        "notes": "".join(f'<p class="soft">{markup(note)}</p>' for note in facts["notes"]),
         "version": markup(__version__),
         "made": show_time(made_wall, "%Y-%m-%d %H:%M"),
     }
@@ -59,20 +58,20 @@ def _show_time(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-def _totals(summary: dict[str, Any]) -> str:
+def _totals(facts: dict[str, Any]) -> str:
     cards = [
-        f'<div style="--c:var(--{name})"><dt>{MEANINGS[name]}</dt>'
-        f"<dd>{count:,} <small>{share(count, summary['reports'])}</small></dd></div>"
-        for name, count in summary["outcomes"].items()
+        f'<div style="--c:var(--{name})"><dt>{summary.MEANINGS[name]}</dt>'
+        f"<dd>{count:,} <small>{share(count, facts['reports'])}</small></dd></div>"
+        for name, count in facts["outcomes"].items()
         if count or name != "in_flight"
     ]
     return f'<dl class="totals">{"".join(cards)}</dl>'
 
 
-def _advice(summary: dict[str, Any]) -> str:
+def _advice(facts: dict[str, Any]) -> str:
     items = {
         title: "".join(f"<li>{markup(line)}</li>" for line in lines)
-        for title, lines in spell_advice(summary).items()
+        for title, lines in spell_advice(facts).items()
     }
     return "".join(f'<h2>{title}</h2><ul class="advice">{told}</ul>' for title, told in items.items() if told)
 
@@ -80,29 +79,20 @@ def _advice(summary: dict[str, Any]) -> str:
 # --- charts ----------------------------------------------------------------------------------
 
 
-def _outcomes(summary: dict[str, Any]) -> str:
-    unit, points = summary["timeline"]["unit"], summary["timeline"]["points"]
-    return _columns("outcomes", f"Outcomes by {unit}", unit, points, _used(STATES, points))
+def _outcomes(facts: dict[str, Any]) -> str:
+    unit, points = facts["timeline"]["unit"], facts["timeline"]["points"]
+    return _columns("outcomes", f"Outcomes by {unit}", unit, points, summary.STATES)
 
 
-def _ages(summary: dict[str, Any]) -> str:
-    ages, bins = summary["ages"], summary["ages"]["bins"]
-    title = f"Age of the task at the report, against the {WALL_S}-second wall"
-    if not ages["known"]:
-        return _card(
-            title, "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
-        )
-    words = (
-        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
-        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
-    )
-    return _columns("ages", title, "s", bins, _used(FATES, bins), words)
+def _ages(facts: dict[str, Any]) -> str:
+    ages = facts["ages"]
+    return _columns("ages", summary.AGES, "s", ages["bins"], summary.FATES, summary.tell_ages(ages))
 
 
-def _reasons(summary: dict[str, Any]) -> str:
+def _reasons(facts: dict[str, Any]) -> str:
     title = "Why reports were refused or not sent"
-    found = [(row, "refused") for row in summary["refused"]]
-    found += [(row, "not_sent") for row in summary["notSent"]]
+    found = [(row, "refused") for row in facts["refused"]]
+    found += [(row, "not_sent") for row in facts["notSent"]]
     if not found:
         return _card(title, "None was.")
     found.sort(key=lambda item: -item[0]["reports"])
@@ -110,56 +100,60 @@ def _reasons(summary: dict[str, Any]) -> str:
     for row, colour in found:
         causes = "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items())
         meaning = row["message"] + causes
-        rows.append([str(row["code"]), NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
+        rows.append([str(row["code"]), summary.NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
     table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows)
     drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in found[:10]]
     return _figure("reasons", title, "", ["refused", "not_sent"], drawing.bars(drawn), table)
 
 
-def _latency(summary: dict[str, Any]) -> str:
-    title, latency = "How long the last attempt took", summary["latency"]
-    if not latency["attempts"]:
-        return _card(title, "Nothing was sent.")
+def _latency(facts: dict[str, Any]) -> str:
+    latency, words = facts["latency"], "Nothing was sent."
+    if latency["attempts"]:
+        words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
     bins = list(latency["bins"])
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins.pop()
-    words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    return _columns("latency", title, "ms", bins, ["reports"], words)
+    return _columns("latency", "How long the last attempt took", "ms", bins, ["reports"], words)
 
 
-def _pauses(summary: dict[str, Any]) -> str:
-    title, timeline = "Pauses: when the bridge stopped itself", summary["timeline"]
-    if not summary["pauses"]:
-        return _card(title, "No pause opened.")
-    words = " ".join(
+def _pauses(facts: dict[str, Any]) -> str:
+    unit, points = facts["timeline"]["unit"], facts["timeline"]["points"]
+    words = [
         f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {_show_time(row['lastHour'])}."
-        for row in summary["pauses"]
-    )
-    return _columns("pauses", title, timeline["unit"], timeline["points"], ["pauses"], words)
+        for row in facts["pauses"]
+    ]
+    title = "Pauses: when the bridge stopped itself"
+    return _columns("pauses", title, unit, points, ["pauses"], " ".join(words) or "No pause opened.")
 
 
-def _groups(summary: dict[str, Any]) -> str:
-    by, groups = summary["by"], summary["groups"][-_MOST_GROUPS:]
+def _groups(facts: dict[str, Any]) -> str:
+    by, groups = facts["by"], facts["groups"][-_MOST_GROUPS:]
     return (
         f'<section class="card"><h2>By {by}</h2><details open><summary>{plural(len(groups), "row")}</summary>'
-        f"{_table(*count_table(by, groups, COLUMNS))}</details></section>"
+        f"{_table(*summary.count_table(by, groups, summary.COLUMNS))}</details></section>"
     )
 
 
 # --- their parts -----------------------------------------------------------------------------
 
 
-def _used(names: Sequence[str], rows: Rows) -> list[str]:
-    return [name for name in names if any(row[name] for row in rows)]
+def _columns(
+    name: str, title: str, unit: str, rows: summary.Rows, names: Sequence[str], words: str = ""
+) -> str:
+    """What happened by day or hour, or from one edge to the next, with a table of its numbers.
 
-
-def _columns(name: str, title: str, unit: str, rows: Rows, shown: Sequence[str], words: str = "") -> str:
-    """A figure of what happened by day or hour, or from one edge to the next, with a table of its numbers."""
+    Args:
+        names: what is counted; of that, what there is none of is not shown.
+        words: if there is nothing at all, all that is shown.
+    """
+    shown = [name for name in names if any(row[name] for row in rows)]
+    if not shown:
+        return _card(title, words)
     is_histogram = "from" in rows[0]
     labels = [drawing.short(row["from"]) if is_histogram else row[unit].partition("-")[2] for row in rows]
-    wall = (sum(row["from"] < WALL_S for row in rows), f"wall: {WALL_S} s") if unit == "s" else None
+    wall = (summary.WALL_AT, f"wall: {summary.WALL_S} s") if unit == "s" else None
     picture = drawing.columns(labels, rows, shown, wall, is_histogram)
-    table = _table(*count_table(unit, rows, shown))
+    table = _table(*summary.count_table(unit, rows, shown))
     return _figure(name, title, words, shown, picture, table, _AXES.get(unit, ""))
 
 
@@ -170,12 +164,17 @@ def _card(title: str, text: str) -> str:
 def _figure(
     name: str, title: str, words: str, shown: Sequence[str], picture: Picture, table: str, axis: str = ""
 ) -> str:
-    items = "".join(f'<li><i style="--c:var(--{key})"></i>{NAMES[key]}</li>' for key in shown)
-    description = words or f"By colour: {', '.join(NAMES[key] for key in shown)}. The table has the numbers."
+    items = "".join(f'<li><i style="--c:var(--{key})"></i>{summary.NAMES[key]}</li>' for key in shown)
+    description = (
+        words or f"By colour: {', '.join(summary.NAMES[key] for key in shown)}. The table has the numbers."
+    )
+    height, content = picture
     return (
         f'<figure role="group" aria-labelledby="{name}-h"><figcaption><h2 id="{name}-h">{markup(title)}</h2>'
         f'<p>{markup(words)}</p></figcaption><ul class="legend">{items}</ul>'
-        f"{drawing.image(name, title, description, picture)}"
+        f'<svg viewBox="0 0 {drawing.WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
+        f"{content}</svg>"
         f'<p class="soft">{axis}</p><details><summary>Numbers</summary>{table}</details></figure>'
     )
 

@@ -26,12 +26,7 @@ SCOPES: Final = ("key", "address", "method", "quality", "transport")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     parser.add_argument(
-        "action",
-        nargs="?",
-        choices=("list", "resume"),
-        default="list",
-        metavar="ACTION",
-        help="list (default) or resume",
+        "action", nargs="?", choices=("list", "resume"), default="list", metavar="ACTION", help="see below"
     )
     parser.add_argument(
         "--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts"

@@ -8,11 +8,10 @@ import time
 from math import inf
 from typing import Any, Final
 
-from bridge.cli import ledger_arguments, terminal
+from bridge.cli import ledger_arguments, summary, terminal
 from bridge.cli.advice import read_advice, spell_advice
 from bridge.cli.ledger_arguments import csv_line
-from bridge.cli.summary import COLUMNS, FATES, GROUPS, MEANINGS, STATES, WALL_S, count_table, summarise
-from bridge.cli.terminal import OUTCOME_COLOURS, Screen, print_lines, share
+from bridge.cli.terminal import Screen, print_lines, share
 from bridge.cli.times import show_time
 from bridge.core import exits
 from bridge.core.model import Listing
@@ -28,7 +27,9 @@ _TAIL: Final = 31
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     ledger_arguments.add_span_flags(parser)
-    parser.add_argument("--by", choices=GROUPS, default="day", metavar="WHAT", help="|".join(GROUPS))
+    parser.add_argument(
+        "--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS)
+    )
     parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
     form = parser.add_mutually_exclusive_group()
@@ -40,17 +41,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, print and return 0."""
-    summary = _read(args)
+    facts = _read(args)
     if args.html is not None or args.open:
-        _write_page(args, summary)
+        _write_page(args, facts)
     elif args.json:
-        terminal.print_json({name: value for name, value in summary.items() if name != "timeline"})
+        terminal.print_json({name: value for name, value in facts.items() if name != "timeline"})
     elif args.csv:
-        names = (summary["by"], "reports", *STATES, "error16")
-        rows = [names, *([row[name] for name in names] for row in summary["groups"])]
+        names = (facts["by"], "reports", *summary.STATES, "error16")
+        rows = [names, *([row[name] for name in names] for row in facts["groups"])]
         terminal.print_text("".join(map(csv_line, rows)))
     else:
-        print_lines(render(summary, Screen()))
+        print_lines(render(facts, Screen()))
     return exits.DONE
 
 
@@ -61,8 +62,8 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         endpoint = ledger_arguments.chosen_endpoint(settings)
         span = Span(args.since, args.until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), tell)
-        summary = summarise(figures, args.by)
-        summary |= read_advice(reader, settings, endpoint, args.account or "")
+        facts = summary.summarise(figures, args.by)
+        facts |= read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
             # The figures know the hours only.
             hours = [cell.hour for cell in figures.cells]
@@ -71,23 +72,20 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
                 high = min(hour * 3600.0 + 3600.0, inf if args.until is None else args.until)
                 rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
-                summary[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
+                facts[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):
-        summary[name] = None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
-    return summary
+        facts[name] = None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
+    return facts
 
 
-def _write_page(args: argparse.Namespace, summary: dict[str, Any]) -> None:
+def _write_page(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    import tempfile
+
     from bridge.cli.page import render_page
 
-    path = args.html
-    if path is None:
-        import tempfile
-
-        descriptor, path = tempfile.mkstemp(".html", "report-bridge-")
-        os.close(descriptor)
+    path = args.html or os.path.join(tempfile.mkdtemp(prefix="report-bridge-"), "stats.html")
     with ledger_arguments.writing(path) as write:
-        write(render_page(summary, time.time()))
+        write(render_page(facts, time.time()))
     print_lines([escape(path)])
     if args.open:
         import webbrowser
@@ -99,29 +97,27 @@ def _write_page(args: argparse.Namespace, summary: dict[str, Any]) -> None:
 # --- for people ------------------------------------------------------------------------------
 
 
-def render(summary: dict[str, Any], screen: Screen) -> list[str]:
+def render(facts: dict[str, Any], screen: Screen) -> list[str]:
     """Return the lines for a terminal or for a file."""
-    if not summary["reports"]:
+    if not facts["reports"]:
         return ["No report fits."]
 
     def wrap(*texts: str, indent: str = "") -> list[str]:
         return [line for text in texts for line in screen.wrap(text, indent, "", always=True)]
 
     sections = {
-        f"{plural(summary['reports'], 'report')}, {summary['first']} to {summary['last']}": [],
-        "What became of them": _outcomes(summary, screen),
-        "Refused, by code": _reasons(summary["refused"], screen),
-        "Not sent, by reason": _reasons(summary["notSent"], screen),
-        f"Age of the task when the report came in, against the {WALL_S}-second wall": _ages(
-            summary["ages"], screen
-        ),
-        "How long the last attempt took": _latency(summary["latency"], screen),
-        "Pauses that opened": _pauses(summary["pauses"], screen),
-        f"By {summary['by']}": _groups(summary, screen),
+        f"{plural(facts['reports'], 'report')}, {facts['first']} to {facts['last']}": [],
+        "What became of them": _outcomes(facts, screen),
+        "Refused, by code": _reasons(facts["refused"], screen),
+        "Not sent, by reason": _reasons(facts["notSent"], screen),
+        summary.AGES: _ages(facts["ages"], screen),
+        "How long the last attempt took": _latency(facts["latency"], screen),
+        "Pauses that opened": _pauses(facts["pauses"], screen),
+        f"By {facts['by']}": _groups(facts, screen),
     }
-    for title, told in spell_advice(summary).items():
+    for title, told in spell_advice(facts).items():
         sections[title] = wrap(*told, indent="  ")
-    sections["What these figures do not tell"] = wrap(*summary["notes"])
+    sections["What these figures do not tell"] = wrap(*facts["notes"])
     lines: list[str] = []
     for title, body in sections.items():
         if body or not lines:
@@ -129,11 +125,11 @@ def render(summary: dict[str, Any], screen: Screen) -> list[str]:
     return lines[1:]
 
 
-def _outcomes(summary: dict[str, Any], screen: Screen) -> list[str]:
-    outcomes, whole = summary["outcomes"], summary["reports"]
-    shown = [name for name in STATES if outcomes[name] or name != IN_FLIGHT]
-    table = [(MEANINGS[name], f"{outcomes[name]:,}", share(outcomes[name], whole)) for name in shown]
-    bars = [[(outcomes[name], OUTCOME_COLOURS[name])] for name in shown]
+def _outcomes(facts: dict[str, Any], screen: Screen) -> list[str]:
+    outcomes, whole = facts["outcomes"], facts["reports"]
+    shown = [name for name in summary.STATES if outcomes[name] or name != IN_FLIGHT]
+    table = [(summary.MEANINGS[name], f"{outcomes[name]:,}", share(outcomes[name], whole)) for name in shown]
+    bars = [[(outcomes[name], name)] for name in shown]
     return screen.table(("outcome", "reports", "share"), table, bars=bars)
 
 
@@ -149,19 +145,14 @@ def _reasons(rows: list[dict[str, Any]], screen: Screen) -> list[str]:
 
 
 def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
+    told, bins = screen.wrap(summary.tell_ages(ages), always=True), ages["bins"]
     if not ages["known"]:
-        return ["No report told completedAt, so no age is known. Pass the endTime of getTaskResult."]
-    bins = ages["bins"]
-    bars = [_parts(row["accepted"], sum(row[fate] for fate in FATES)) for row in bins]
-    lines = screen.table(*count_table("seconds", bins, FATES), left=0, bars=bars)
-    wall = 1 + sum(row["from"] < WALL_S for row in bins)
-    lines.insert(wall, screen.paint(f"{'-' * 8} the wall: the API forgets the task {'-' * 8}", "bad"))
-    told = (
-        f"half came within {ages['p50']} s, 95% within {ages['p95']} s; "
-        f"{ages['past60']:,} of {ages['known']:,} came after the wall"
-    )
-    unknown = [f"{ages['unknown']:,} came without completedAt"] if ages["unknown"] else []
-    return [told, *lines, *unknown]
+        return told
+    bars = [_parts(row["accepted"], sum(row[fate] for fate in summary.FATES)) for row in bins]
+    lines = screen.table(*summary.count_table("seconds", bins, summary.FATES), left=0, bars=bars)
+    wall = f"{'-' * 8} the wall: the API forgets the task {'-' * 8}"
+    lines.insert(1 + summary.WALL_AT, screen.paint(wall, "bad"))
+    return [*told, *lines]
 
 
 def _parts(good: int, whole: int) -> list[tuple[int, str]]:
@@ -184,11 +175,11 @@ def _pauses(pauses: list[dict[str, Any]], screen: Screen) -> list[str]:
     return screen.table(("rule", "cause", "times", "last"), table, left=2) if table else ["No pause opened."]
 
 
-def _groups(summary: dict[str, Any], screen: Screen) -> list[str]:
-    by, groups = summary["by"], summary["groups"]
+def _groups(facts: dict[str, Any], screen: Screen) -> list[str]:
+    by, groups = facts["by"], facts["groups"]
     shown = groups[-_TAIL:] if by in ("day", "hour") else groups[:_TAIL]
     bars = [_parts(row["accepted"], row["reports"]) for row in shown]
-    lines = screen.table(*count_table(by, shown, COLUMNS), bars=bars)
+    lines = screen.table(*summary.count_table(by, shown, summary.COLUMNS), bars=bars)
     if len(shown) < len(groups):
         lines.append(f"More in --csv and --json: {plural(len(groups) - len(shown), 'row')}.")
     return lines

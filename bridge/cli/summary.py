@@ -37,6 +37,8 @@ MEANINGS: Final = NAMES | {"accepted": "accepted by the API", "unknown": "unknow
 COLUMNS: Final = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
 """What a table shows of each group."""
 _EDGES: Final = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 75, 90, 120, 300)
+WALL_AT: Final = _EDGES.index(WALL_S)
+"""Before this one of the bins of ages is the wall."""
 _LATENCY_EDGES: Final = (0, 50, 100, 200, 300, 500, 750, 1000, 2000, 3000, 5000, 10000)
 _NOTES: Final = [
     "Accepted means that the API took the report in. "

@@ -24,22 +24,19 @@ _LEAST_BAR: Final = 8
 Bar = Sequence[tuple[int, str]]
 """Values and colours of its pieces."""
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_RED: Final = "31"
 _COLOURS: Final = {
-    "bad": "31",
-    "warn": "33",
-    "dim": "2",
     "bold": "1",
+    "dim": "2",
+    "in_flight": "2",
+    "warn": "33",
+    "not_sent": "33",
     "blue": "34",
-    "violet": "35",
+    "accepted": "34",
+    "unknown": "35",
 }
-OUTCOME_COLOURS: Final = {
-    "accepted": "blue",
-    "refused": "bad",
-    "unknown": "violet",
-    "not_sent": "warn",
-    "in_flight": "dim",
-}
-_KEPT: Final = r"(\n|\x1b\[(?:0|" + "|".join(_COLOURS.values()) + ")m)"
+"""Colours by name and by outcome; everything else is bad, and red."""
+_KEPT: Final = r"(\n|\x1b\[(?:0|" + "|".join((_RED, *_COLOURS.values())) + ")m)"
 """What is not escaped on a terminal: line ends and our own colours."""
 
 
@@ -66,9 +63,9 @@ class Screen:
         """Charts are for people at a terminal that is wide enough."""
 
     def paint(self, text: str, colour: str) -> str:
-        """Escape a text and colour it, if colours are shown."""
+        """Escape a text and colour it, if colours are shown; an outcome has a colour, too."""
         text = escape(text)
-        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.has_colour and text else text
+        return f"\x1b[{_COLOURS.get(colour, _RED)}m{text}\x1b[0m" if self.has_colour and text else text
 
     def bar(self, value: float, most: float, width: int) -> str:
         """A bar of at most so many columns; something that is not zero shows at least a trace."""
