@@ -17,7 +17,7 @@ from bridge.cli.ledger_arguments import NotPossible, csv_line, reading
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
-from bridge.core.model import HISTORY_S, Listing, Prune, Row
+from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
 from bridge.core.text import escape, plural, suggest
 from bridge.ledger.port import EventRow
 from bridge.ledger.statistics import Reader
@@ -66,7 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below"
     )
     parser.add_argument("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
-    ledger_arguments.add_filter_flags(parser)
+    ledger_arguments.add_span_flags(parser)
+    parser.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
+    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
     parser.add_argument("--limit", type=_count, metavar="N", help="most reports (list: 50)")
     parser.add_argument("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
     parser.add_argument("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
@@ -84,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
     """Do one of the actions and return the exit code."""
     if (args.task is not None) != (args.action == "show"):
         raise exits.UsageError(
-            "history show takes a task id, such as `report-bridge history show 123`; nothing else takes one."
+            "history show takes a task id, such as `report-bridge history show 123`."
+            if args.action == "show"
+            else f"history {args.action} takes no further word; only show takes a task id."
         )
     action, taken = _ACTIONS[args.action]
     for name in sorted(set().union(*(names for _, names in _ACTIONS.values())) - taken):

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
 from bridge.cli.terminal import print_lines, progress
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 
-ACTIONS: Final = ("copy", "check", "migrate", "path")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="|".join(ACTIONS))
+    actions = ("copy", "check", "migrate", "path")
+    parser.add_argument("action", choices=actions, metavar="ACTION", help="|".join(actions))
     parser.add_argument("places", nargs="*", metavar="LEDGER", help="for copy: from where, and to where")
     parser.add_argument("--full", action="store_true", help="check: read every report, which takes a while")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from bridge.cli import times
 from bridge.cli.terminal import print_text, warn
 from bridge.core.exits import REFUSED, ConfigError, ExitError
-from bridge.core.model import OUTCOMES
 from bridge.core.text import escape, escape_cell
 from bridge.engine.clock import SystemClock
 from bridge.ledger.reading import open_reader
@@ -40,13 +39,6 @@ def add_span_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--since`` and ``--until``."""
     parser.add_argument("--since", type=times.parse_time, metavar="TIME", help=f"from {times.HELP}")
     parser.add_argument("--until", type=times.parse_time, metavar="TIME", help="to, written the same way")
-
-
-def add_filter_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose reports."""
-    add_span_flags(parser)
-    parser.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
-    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
 
 
 def chosen_endpoint(settings: Settings) -> str | None:

@@ -55,15 +55,10 @@ def _list(args: argparse.Namespace) -> None:
             if state.key.rule != PROOF and endpoint in (None, place)
         ]
     if args.json:
-        told = [
-            {
-                **show_pause(state, policy.scope(state), rfc3339),
-                "state": state.state,
-                **dict(policy.parts(state.key)),
-                "endpoint": place,
-            }
-            for place, state in found
-        ]
+        told = []
+        for place, state in found:
+            shown = show_pause(state, policy.scope(state), rfc3339)
+            told.append({**shown, "state": state.state, **dict(policy.parts(state.key)), "endpoint": place})
         print_json({"pauses": told})
         return
     if not found:

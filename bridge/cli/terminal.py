@@ -53,11 +53,8 @@ class Screen:
         stream = sys.stdout if stream is None else stream
         self.is_terminal = _is_terminal(stream)
         self.is_unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
-        self.has_colour = (
-            self.is_terminal
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM", "dumb") not in ("", "dumb")
-        )
+        is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
+        self.has_colour = self.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDE) if self.is_terminal else 80
         self.has_bars = self.is_terminal and self.width >= NARROW
         """Charts are for people at a terminal that is wide enough."""
