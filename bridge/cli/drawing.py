@@ -6,11 +6,12 @@ The page gives each its title and description, and puts the same numbers in a ta
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from math import ceil, log10
-from typing import Any, Final
+from typing import Final
 
+from bridge.cli.summary import Rows
 from bridge.core.text import escape
 
 WIDTH: Final = 340
@@ -26,20 +27,15 @@ def markup(text: str) -> str:
 
 
 def columns(
-    labels: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    shown: Sequence[str],
-    wall: tuple[int, str] | None = None,
-    at_edges: bool = False,
+    labels: Sequence[str], rows: Rows, shown: Sequence[str], wall: tuple[int, str] | None = None
 ) -> Picture:
     """Stacked columns.
 
     Args:
-        labels: one for each column; as many are written as there is room for.
+        labels: where each column begins; as many are written as there is room for.
         rows: the values of each column by colour variable.
         shown: which of them, from the bottom.
         wall: an upright line: before which column, and its text.
-        at_edges: True if a label says where its column begins.
     """
     top = nice_ceiling(max((sum(row[name] for name in shown) for row in rows), default=0))
     width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
@@ -60,7 +56,7 @@ def columns(
     every = max(1, ceil(len(rows) / max(1, int(width // (max(map(len, labels), default=1) * 6.5 + 10)))))
     for index, label in list(enumerate(labels))[::every]:
         # A label may not leave the picture: 7 units a character are a little more than it takes.
-        x = min(_LEFT + (index + (0.0 if at_edges else 0.5)) * step, WIDTH - len(label) * 3.5)
+        x = min(_LEFT + index * step, WIDTH - len(label) * 3.5)
         parts.append(_text(x, HEIGHT - 16, label, 'text-anchor="middle"'))
     if wall is not None:
         x = _LEFT + wall[0] * step

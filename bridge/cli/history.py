@@ -62,24 +62,19 @@ _LOOK_S: Final = 1.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument(
-        "action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below"
-    )
-    parser.add_argument("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
+    add = parser.add_argument
+    add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
+    add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
     ledger_arguments.add_span_flags(parser)
-    parser.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
-    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
-    parser.add_argument("--limit", type=_count, metavar="N", help="most reports (list: 50)")
-    parser.add_argument("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
-    parser.add_argument("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="list and show: print JSON")
-    parser.add_argument(
-        "--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl"
-    )
-    parser.add_argument("--output", metavar="FILE", help="export: write to this file")
-    parser.add_argument(
-        "--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before"
-    )
+    add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
+    add("--method", metavar="NAME", help="only reports with this method")
+    add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
+    add("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
+    add("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
+    add("--json", action="store_true", help="list and show: print JSON")
+    add("--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl")
+    add("--output", metavar="FILE", help="export: write to this file")
+    add("--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
 def run(args: argparse.Namespace) -> int:

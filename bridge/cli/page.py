@@ -34,9 +34,18 @@ def render_page(facts: dict[str, Any], made_wall: float) -> str:
     if facts["reports"]:
         first, last = _show_time(facts["first"]), _show_time(facts["last"])
         span = f"{plural(facts['reports'], 'report')}, recorded {first} to {last} UTC"
-        charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
-        content = _totals(facts) + _advice(facts)
-        content += f'<div class="charts">{"".join(chart(facts) for chart in charts)}</div>'
+        timeline, ages, pauses = facts["timeline"], facts["ages"], _tell_pauses(facts["pauses"])
+        charts = (
+            _columns("outcomes", "Outcomes over time", summary.STATES, **timeline),
+            _columns("ages", summary.AGES, summary.FATES, "s", ages["bins"], summary.tell_ages(ages)),
+            _reasons(facts),
+            _latency(facts["latency"]),
+            _columns(
+                "pauses", "Pauses: when the bridge stopped itself", ["pauses"], **timeline, words=pauses
+            ),
+            _groups(facts),
+        )
+        content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(charts)}</div>'
     else:
         span = "No report fits."
         content = '<p class="card">There is nothing to show for this span: no report was recorded.</p>'
@@ -79,16 +88,6 @@ def _advice(facts: dict[str, Any]) -> str:
 # --- charts ----------------------------------------------------------------------------------
 
 
-def _outcomes(facts: dict[str, Any]) -> str:
-    unit, points = facts["timeline"]["unit"], facts["timeline"]["points"]
-    return _columns("outcomes", f"Outcomes by {unit}", unit, points, summary.STATES)
-
-
-def _ages(facts: dict[str, Any]) -> str:
-    ages = facts["ages"]
-    return _columns("ages", summary.AGES, "s", ages["bins"], summary.FATES, summary.tell_ages(ages))
-
-
 def _reasons(facts: dict[str, Any]) -> str:
     title = "Why reports were refused or not sent"
     found = [(row, "refused") for row in facts["refused"]]
@@ -106,24 +105,22 @@ def _reasons(facts: dict[str, Any]) -> str:
     return _figure("reasons", title, "", ["refused", "not_sent"], drawing.bars(drawn), table)
 
 
-def _latency(facts: dict[str, Any]) -> str:
-    latency, words = facts["latency"], "Nothing was sent."
+def _latency(latency: dict[str, Any]) -> str:
+    title, words = "How long the last attempt took", "Nothing was sent."
     if latency["attempts"]:
         words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
     bins = list(latency["bins"])
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins.pop()
-    return _columns("latency", "How long the last attempt took", "ms", bins, ["reports"], words)
+    return _columns("latency", title, ["reports"], "ms", bins, words)
 
 
-def _pauses(facts: dict[str, Any]) -> str:
-    unit, points = facts["timeline"]["unit"], facts["timeline"]["points"]
-    words = [
+def _tell_pauses(pauses: summary.Rows) -> str:
+    told = [
         f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {_show_time(row['lastHour'])}."
-        for row in facts["pauses"]
+        for row in pauses
     ]
-    title = "Pauses: when the bridge stopped itself"
-    return _columns("pauses", title, unit, points, ["pauses"], " ".join(words) or "No pause opened.")
+    return " ".join(told) or "No pause opened."
 
 
 def _groups(facts: dict[str, Any]) -> str:
@@ -138,7 +135,7 @@ def _groups(facts: dict[str, Any]) -> str:
 
 
 def _columns(
-    name: str, title: str, unit: str, rows: summary.Rows, names: Sequence[str], words: str = ""
+    name: str, title: str, names: Sequence[str], unit: str, rows: summary.Rows, words: str = ""
 ) -> str:
     """What happened by day or hour, or from one edge to the next, with a table of its numbers.
 
@@ -149,10 +146,9 @@ def _columns(
     shown = [name for name in names if any(row[name] for row in rows)]
     if not shown:
         return _card(title, words)
-    is_histogram = "from" in rows[0]
-    labels = [drawing.short(row["from"]) if is_histogram else row[unit].partition("-")[2] for row in rows]
+    labels = [drawing.short(row["from"]) if "from" in row else row[unit].partition("-")[2] for row in rows]
     wall = (summary.WALL_AT, f"wall: {summary.WALL_S} s") if unit == "s" else None
-    picture = drawing.columns(labels, rows, shown, wall, is_histogram)
+    picture = drawing.columns(labels, rows, shown, wall)
     table = _table(*summary.count_table(unit, rows, shown))
     return _figure(name, title, words, shown, picture, table, _AXES.get(unit, ""))
 

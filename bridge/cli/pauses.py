@@ -25,13 +25,10 @@ SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument(
-        "action", nargs="?", choices=("list", "resume"), default="list", metavar="ACTION", help="see below"
-    )
-    parser.add_argument(
-        "--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    add = parser.add_argument
+    add("action", nargs="?", choices=("list", "resume"), default="list", metavar="ACTION", help="see below")
+    add("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts")
+    add("--json", action="store_true", help="print a JSON object")
 
 
 def run(args: argparse.Namespace) -> int:

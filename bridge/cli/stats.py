@@ -26,17 +26,16 @@ _TAIL: Final = 31
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
+    add = parser.add_argument
     ledger_arguments.add_span_flags(parser)
-    parser.add_argument(
-        "--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS)
-    )
-    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
-    parser.add_argument("--account", metavar="HEX", help="only reports of this account, as lists show it")
+    add("--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS))
+    add("--method", metavar="NAME", help="only reports with this method")
+    add("--account", metavar="HEX", help="only reports of this account, as lists show it")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object")
     form.add_argument("--csv", action="store_true", help="print the table as CSV")
-    parser.add_argument("--html", metavar="FILE", help="write a page with charts that needs no network")
-    parser.add_argument("--open", action="store_true", help="show the page in the browser")
+    add("--html", metavar="FILE", help="write a page with charts that needs no network")
+    add("--open", action="store_true", help="show the page in the browser")
 
 
 def run(args: argparse.Namespace) -> int:

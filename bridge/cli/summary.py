@@ -237,4 +237,4 @@ def _timeline(figures: Figures) -> dict[str, Any]:
     nothing = dict.fromkeys(STATES, 0)
     names = dict.fromkeys(_spell_hour(hour, _HOURS[unit]) for hour in range(first, last + 1))
     points = [{unit: name, **(groups.get(name) or nothing), "pauses": pauses[name]} for name in names]
-    return {"unit": unit, "points": points}
+    return {"unit": unit, "rows": points}

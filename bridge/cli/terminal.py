@@ -21,6 +21,7 @@ NARROW: Final = 60
 WIDE: Final = 132
 """Columns that are used at most."""
 _LEAST_BAR: Final = 8
+Row = Sequence[str]
 Bar = Sequence[tuple[int, str]]
 """Values and colours of its pieces."""
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
@@ -112,12 +113,7 @@ class Screen:
         return lines
 
     def table(
-        self,
-        head: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        left: int = 1,
-        drops: bool = True,
-        bars: Sequence[Bar] = (),
+        self, head: Row, rows: Sequence[Row], left: int = 1, drops: bool = True, bars: Sequence[Bar] = ()
     ) -> list[str]:
         """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
 
