@@ -34,15 +34,14 @@ def render_page(facts: dict[str, Any], made_wall: float) -> str:
     if facts["reports"]:
         first, last = _show_time(facts["first"]), _show_time(facts["last"])
         span = f"{plural(facts['reports'], 'report')}, recorded {first} to {last} UTC"
-        timeline, ages, pauses = facts["timeline"], facts["ages"], _tell_pauses(facts["pauses"])
+        timeline, ages = facts["timeline"], facts["ages"]
+        told = " ".join(summary.tell_pauses(facts["pauses"]))
         charts = (
             _columns("outcomes", "Outcomes over time", summary.STATES, **timeline),
             _columns("ages", summary.AGES, summary.FATES, "s", ages["bins"], summary.tell_ages(ages)),
             _reasons(facts),
             _latency(facts["latency"]),
-            _columns(
-                "pauses", "Pauses: when the bridge stopped itself", ["pauses"], **timeline, words=pauses
-            ),
+            _columns("pauses", "Pauses: when the bridge stopped itself", ["pauses"], **timeline, words=told),
             _groups(facts),
         )
         content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(charts)}</div>'
@@ -113,14 +112,6 @@ def _latency(latency: dict[str, Any]) -> str:
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins.pop()
     return _columns("latency", title, ["reports"], "ms", bins, words)
-
-
-def _tell_pauses(pauses: summary.Rows) -> str:
-    told = [
-        f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {_show_time(row['lastHour'])}."
-        for row in pauses
-    ]
-    return " ".join(told) or "No pause opened."
 
 
 def _groups(facts: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ def render(facts: dict[str, Any], screen: Screen) -> list[str]:
         "Not sent, by reason": _reasons(facts["notSent"], screen),
         summary.AGES: _ages(facts["ages"], screen),
         "How long the last attempt took": _latency(facts["latency"], screen),
-        "Pauses that opened": _pauses(facts["pauses"], screen),
+        "Pauses that opened": wrap(*summary.tell_pauses(facts["pauses"])),
         f"By {facts['by']}": _groups(facts, screen),
     }
     for title, told in spell_advice(facts).items():
@@ -167,11 +167,6 @@ def _latency(latency: dict[str, Any], screen: Screen) -> list[str]:
         for name, row in rows.items()
     ]
     return screen.table(("method", "reports", "p50", "p95"), table)
-
-
-def _pauses(pauses: list[dict[str, Any]], screen: Screen) -> list[str]:
-    table = [(row["rule"], row["cause"], f"{row['openings']:,}", row["lastHour"]) for row in pauses]
-    return screen.table(("rule", "cause", "times", "last"), table, left=2) if table else ["No pause opened."]
 
 
 def _groups(facts: dict[str, Any], screen: Screen) -> list[str]:

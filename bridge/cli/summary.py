@@ -200,6 +200,12 @@ def _pauses(pauses: Counter[Pause]) -> list[dict[str, Any]]:
     ]
 
 
+def tell_pauses(pauses: Rows) -> list[str]:
+    """The pauses that opened, each in a sentence."""
+    told = [f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {row['lastHour']}." for row in pauses]
+    return told or ["No pause opened."]
+
+
 def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
     if by == "account":
         counted = [(age.account, age.outcome, age.fate == "error_16", n) for age, n in figures.ages.items()]
