@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from bridge.cli.checks import OK, WARNING, Check
+from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
 from bridge.ledger.reading import open_reader
 from bridge.ledger.statistics import NoLedger, Reader
@@ -24,31 +26,33 @@ def read_advice(
         account: the first hex digits of an account.
     """
     now, queues = SystemClock.wall(), queue_names(settings.account_queues)
-    advice: list[dict[str, Any]] = []
-    claims: list[dict[str, Any]] = []
+    told: dict[str, Any] = {"advice": [], "claims": []}
     for known in reader.tallied(now):
         if endpoint not in (None, known.task.endpoint) or not known.task.account.startswith(account):
             continue
-        advice += [found._asdict() for found in advise(known, now, queues)]
+        told["advice"] += [found._asdict() for found in advise(known, now, queues)]
         for subject, counts in sorted(sum_day(known.tallies, now).items()):
             if counts.wrong:
                 price = counts.cost / counts.costed if counts.costed else None
-                claims.append(
-                    {
-                        "account": known.task.account[:8],
-                        "subject": subject,
-                        "complaints": counts.wrong,
-                        "costOfTask": price,
-                        "claimed": None if price is None else price * counts.wrong,
-                    }
-                )
-    return {"advice": advice, "claims": claims}
+                claim = {"account": known.task.account[:8], "subject": subject, "complaints": counts.wrong}
+                claim |= {"costOfTask": price, "claimed": None if price is None else price * counts.wrong}
+                told["claims"].append(claim)
+    return told
 
 
-def spell_claim(claim: dict[str, Any]) -> str:
+def spell_advice(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Advice and claims in sentences, by title."""
+    return {
+        "Advice, from the last 24 hours": [
+            f"{one['account']}: {one['message']}" for one in summary["advice"]
+        ],
+        "At stake in the last 24 hours: claims, not refunds": list(map(_spell_claim, summary["claims"])),
+    }
+
+
+def _spell_claim(claim: dict[str, Any]) -> str:
     """A claim in words: what was complained about may come back, and nobody tells whether it does."""
-    count, subject = claim["complaints"], claim["subject"]
-    told = f"{count:,} {subject} complaint{'' if count == 1 else 's'} of account {claim['account']}"
+    told = f"{plural(claim['complaints'], claim['subject'] + ' complaint')} of account {claim['account']}"
     if claim["claimed"] is None:
         return f"{told}; the cost of a task is not known: pass cost to bridge.noteTasks"
     return f"{told}, {claim['claimed']:.4f} claimed at {claim['costOfTask']:.5f} a task"
@@ -56,13 +60,10 @@ def spell_claim(claim: dict[str, Any]) -> str:
 
 def check_advice(settings: Settings) -> Iterator[Check]:
     """Whether reports count for anything, as far as the ledger knows."""
+    clocks = (SystemClock.now(), SystemClock.wall())
     try:
-        clocks = (SystemClock.now(), SystemClock.wall())
-        reader = open_reader(settings.ledger, *clocks, settings.ledger_password)
-        try:
+        with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
             found = read_advice(reader, settings, None)["advice"]
-        finally:
-            reader.close()
     except (NoLedger, LedgerTrouble):
         return  # the check of the ledger says so
     for advice in found:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from bridge.cli.commands import NO_PLACE_FOR_KEYS
-from bridge.cli.terminal import OUTCOME_COLOURS, Screen, print_json, print_lines
+from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
@@ -142,6 +142,5 @@ def render(response: Mapping[str, Any], screen: Screen) -> list[str]:
         how = replayed if content.get("replayed") else f"{content['elapsedMs']} ms"
         head = [f"accepted: task {content['taskId']} ({how})"]
     if head:
-        colour = OUTCOME_COLOURS.get(outcome, "bad")
-        head[0] = screen.paint(outcome, colour) + head[0].removeprefix(outcome)
+        head[0] = screen.paint(outcome, outcome) + head[0].removeprefix(outcome)
     return head + screen.fields(content)

@@ -1,19 +1,23 @@
 """Charts as inline SVG: stacked columns and bars. No script, no network; colours are the page's variables.
 
-Each chart is an image with a title and a description; the page puts the same numbers in a table behind it.
+The page gives each its title and description, and puts the same numbers in a table behind it.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from math import ceil, log10
-from typing import Any, Final
+from typing import Final
 
+from bridge.cli.summary import Rows
 from bridge.core.text import escape
 
 WIDTH: Final = 340
 HEIGHT: Final = 230
+Picture = tuple[int, str]
+"""Height and content."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 6, 16, 34
 
 
@@ -23,78 +27,57 @@ def markup(text: str) -> str:
 
 
 def columns(
-    name: str,
-    title: str,
-    description: str,
-    labels: Sequence[str],
-    series: Mapping[str, Sequence[int]],
-    marks: Sequence[tuple[float, str]] = (),
-    at_edges: bool = False,
-) -> str:
+    labels: Sequence[str], rows: Rows, shown: Sequence[str], wall: tuple[int, str] | None = None
+) -> Picture:
     """Stacked columns.
 
     Args:
-        name: unique on the page; a part of the ids.
-        labels: one for each column; as many are written as there is room for.
-        series: colour variable -> one value for each column; drawn from the bottom.
-        at_edges: True if a label says where its column begins.
-        marks: upright lines: between which columns (2.0: before the third), and their text.
+        labels: where each column begins; as many are written as there is room for.
+        rows: the values of each column by colour variable.
+        shown: which of them, from the bottom.
+        wall: an upright line: before which column, and its text.
     """
-    count = max(len(labels), 1)
-    most = max([sum(values) for values in zip(*series.values(), strict=True)], default=0)
-    top = nice_ceiling(most)
+    top = nice_ceiling(max((sum(row[name] for name in shown) for row in rows), default=0))
     width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-    step = width / count
+    step = width / max(len(rows), 1)
     gap = min(2.0, step * 0.2)
-    parts = [_grid(top, height)]
-    for index in range(count if labels else 0):
-        base = 0.0
-        for colour, values in series.items():
-            tall = values[index] / top * height
-            if tall:
-                x, y = _LEFT + index * step + gap / 2, _TOP + height - base - tall
-                parts.append(
-                    f'<rect x="{x:.1f}" y="{y:.1f}" width="{step - gap:.1f}" height="{max(tall, 0.6):.1f}" '
-                    f'fill="var(--{colour})"/>'
-                )
-                base += tall
-    every = max(1, ceil(count / max(1, int(width // (max(map(len, labels), default=1) * 6.5 + 10)))))
-    for index in range(0, len(labels), every):
+    parts = []
+    # Half a report is none.
+    for part in (0.0, 1.0) if top % 2 else (0.0, 0.5, 1.0):
+        y = _TOP + height * (1 - part)
+        parts.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
+        parts.append(_text(_LEFT - 5, y + 4, short(top * part), 'text-anchor="end"'))
+    for index, row in enumerate(rows):
+        x = _LEFT + index * step + gap / 2
+        tall = [row[name] / top * height for name in shown]
+        for name, of, reached in zip(shown, tall, accumulate(tall), strict=True):
+            if of:
+                parts.append(_rect(x, _TOP + height - reached, step - gap, max(of, 0.6), name))
+    every = max(1, ceil(len(rows) / max(1, int(width // (max(map(len, labels), default=1) * 6.5 + 10)))))
+    for index, label in list(enumerate(labels))[::every]:
         # A label may not leave the picture: 7 units a character are a little more than it takes.
-        x = min(_LEFT + (index + (0.0 if at_edges else 0.5)) * step, WIDTH - len(labels[index]) * 3.5)
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 16}" text-anchor="middle">{markup(labels[index])}</text>'
-        )
-    for nth, (at, text) in enumerate(marks):
-        x = _LEFT + at * step
-        room = len(text) * 7 + 4
-        is_left = x - room > _LEFT and (nth == 0 or x + room > WIDTH)
-        side, shift = ("end", -4) if is_left else ("start", 4)
+        x = min(_LEFT + index * step, WIDTH - len(label) * 3.5)
+        parts.append(_text(x, HEIGHT - 16, label, 'text-anchor="middle"'))
+    if wall is not None:
+        x = _LEFT + wall[0] * step
         parts.append(f'<line class="wall" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{_TOP + height}"/>')
-        parts.append(
-            f'<text class="strong" x="{x + shift:.1f}" y="13" text-anchor="{side}">{markup(text)}</text>'
-        )
-    return _image(name, title, description, HEIGHT, parts)
+        parts.append(_text(x - 4, 13, wall[1], 'class="strong" text-anchor="end"'))
+    return HEIGHT, "".join(parts)
 
 
-def bars(name: str, title: str, description: str, rows: Sequence[tuple[str, int, str]]) -> str:
+def bars(rows: Sequence[tuple[str, int, str]]) -> Picture:
     """Bars that lie, each with its label above and its number at the end.
 
     Args:
         rows: label, value and colour variable.
     """
-    most = max([value for _, value, _ in rows], default=0) or 1
+    most = max(value for _, value, _ in rows)
     parts = []
-    room = WIDTH - 70
     for index, (label, value, colour) in enumerate(rows):
-        y = index * 36
-        wide = max(value / most * room, 2.0)
-        parts.append(f'<text x="0" y="{y + 12}">{markup(label)}</text>')
-        parts.append(
-            f'<rect x="0" y="{y + 17}" width="{wide:.1f}" height="12" rx="2" fill="var(--{colour})"/>'
-        )
-        parts.append(f'<text class="strong" x="{wide + 6:.1f}" y="{y + 27}">{value:,}</text>')
-    return _image(name, title, description, max(36 * len(rows), 36), parts)
+        y, wide = index * 36, max(value / most * (WIDTH - 70), 2.0)
+        parts.append(_text(0, y + 12, label) + _rect(0, y + 17, wide, 12, colour))
+        parts.append(_text(wide + 6, y + 27, f"{value:,}", 'class="strong"'))
+    return 36 * len(rows), "".join(parts)
 
 
 def nice_ceiling(value: float) -> float:
@@ -113,20 +96,9 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def _grid(top: float, height: float) -> str:
-    lines = []
-    for part in (0.0, 0.5, 1.0):
-        if top * part % 1:
-            continue  # half a report is none
-        y = _TOP + height * (1 - part)
-        lines.append(f'<line class="axis" x1="{_LEFT}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{short(top * part)}</text>')
-    return "".join(lines)
+def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="var(--{colour})"/>'
 
 
-def _image(name: str, title: str, description: str, height: float, parts: Sequence[Any]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
-        f"{''.join(parts)}</svg>"
-    )
+def _text(x: float, y: float, text: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{markup(text)}</text>'

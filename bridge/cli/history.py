@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from itertools import chain, islice
+from typing import Any, Final, NoReturn
 
 from bridge.cli import ledger_arguments
-from bridge.cli.ledger_arguments import NotPossible
-from bridge.cli.terminal import Progress, Screen, print_json, print_lines, print_text, spell, warn
+from bridge.cli.ledger_arguments import NotPossible, csv_line, reading
+from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
-from bridge.core.exits import UsageError
-from bridge.core.model import HISTORY_S, Listing, Prune, Row
-from bridge.core.text import escape, escape_cell, plural, suggest
+from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
+from bridge.core.text import escape, plural, suggest
+from bridge.ledger.port import EventRow
+from bridge.ledger.statistics import Reader
 from bridge.reports.answers import rfc3339
 from bridge.server.methods import show_record
 from bridge.settings import Settings, load
@@ -48,6 +49,8 @@ COLUMNS: Final[Mapping[str, Callable[[Row], str]]] = {
 }
 """Columns of a list, the important ones first; `_USUAL` of them are shown if none is chosen."""
 _USUAL: Final = 8
+_WIDTHS: Final = {"recorded": 19, "task": 16, "method": 27, "outcome": 8, "code": 6, "kind": 24}
+"""Of columns that stay where they are; the others have 8."""
 _PAGE: Final = 1000
 _COUNTED: Final = 100_000
 """A list says how many reports there are up to here; a count of many more takes longer than the list."""
@@ -59,35 +62,35 @@ _LOOK_S: Final = 1.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument(
-        "action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below"
-    )
-    parser.add_argument("task", nargs="?", metavar="TASK", help="task id, for show")
-    ledger_arguments.add_filter_flags(parser)
-    parser.add_argument("--limit", type=_count, metavar="N", help="most reports (list: 50)")
-    parser.add_argument("--columns", metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
-    parser.add_argument("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="list and show: print JSON")
-    parser.add_argument(
-        "--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl"
-    )
-    parser.add_argument("--output", metavar="FILE", help="export: write to this file")
-    parser.add_argument("--before", metavar="TIME", help="prune: delete what was recorded before")
+    add = parser.add_argument
+    add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
+    add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
+    ledger_arguments.add_span_flags(parser)
+    add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
+    add("--method", metavar="NAME", help="only reports with this method")
+    add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
+    add("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
+    add("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
+    add("--json", action="store_true", help="list and show: print JSON")
+    add("--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl")
+    add("--output", metavar="FILE", help="export: write to this file")
+    add("--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one of the actions and return the exit code."""
     if (args.task is not None) != (args.action == "show"):
-        raise UsageError(
+        raise exits.UsageError(
             "history show takes a task id, such as `report-bridge history show 123`."
             if args.action == "show"
             else f"history {args.action} takes no further word; only show takes a task id."
         )
     action, taken = _ACTIONS[args.action]
     for name in sorted(set().union(*(names for _, names in _ACTIONS.values())) - taken):
+        value = getattr(args, name)
         # Pruning must not look as if it could be filtered.
-        if getattr(args, name) not in (None, False):
-            raise UsageError(
+        if value is not None and value is not False:
+            raise exits.UsageError(
                 f"history {args.action} does not take --{name}; see `report-bridge history --help`."
             )
     action(args)
@@ -100,110 +103,89 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _listing(args: argparse.Namespace, settings: Settings, limit: int) -> Listing:
-    since, until = ledger_arguments.read_span(args)
+def _columns(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in COLUMNS:
+            known = f"{suggest(name, COLUMNS)} There are {', '.join(COLUMNS)}"
+            raise argparse.ArgumentTypeError(f"has a name that is no column{known}")
+    return names
+
+
+def _listing(args: argparse.Namespace, settings: Settings, limit: int = _PAGE) -> Listing:
     endpoint = ledger_arguments.chosen_endpoint(settings)
-    return Listing(endpoint, since, until, args.outcome, args.method, limit)
+    return Listing(endpoint, args.since, args.until, args.outcome, args.method, limit)
+
+
+def _read(reader: Reader, listing: Listing, most: int | None = None) -> Iterator[Row]:
+    return islice(chain.from_iterable(reader.pages(listing)), most)
 
 
 # --- list and show ---------------------------------------------------------------------------
 
 
 def _list(args: argparse.Namespace) -> None:
-    columns = _choose_columns(args.columns)
+    columns = args.columns or list(COLUMNS)[:_USUAL]
     most = args.limit or (10 if args.follow else 50)
-    with ledger_arguments.reading(args) as (settings, reader):
+    if args.follow and args.until is not None:
+        raise exits.UsageError("history --follow goes on for ever: it takes no --until.")
+    with reading(args) as (settings, reader):
         listing = _listing(args, settings, min(most, _PAGE))
-        rows: list[Row] = []
-        for page in reader.pages(listing):
-            rows += page
-            if len(rows) >= most:
-                break
-        del rows[most:]
+        rows = list(_read(reader, listing, most))
         if args.follow:
-            if args.until is not None:
-                raise UsageError("history --follow goes on for ever: it takes no --until.")
-            rows.reverse()
-            show = _Lines(columns, args.json)
-            show(rows)
-            _follow(lambda since: reader.pages(listing._replace(since_wall=since, limit=_PAGE)), rows, show)
-        if args.json:
-            print_text("".join(json.dumps(show_record(row)) + "\n" for row in rows))
-            return
-        if not rows:
-            print_text("No report fits.\n")
-            return
-        lines = Screen().table(_head(columns), _cells(columns, rows), left=len(columns))
-        if len(rows) == most and args.limit is None:
-            whole = reader.count(listing, _COUNTED)
-            if whole > most:
-                more = " or more" if whole == _COUNTED else ""
-                lines.append(f"{most} of {whole}{more}; --limit shows more, export all.")
-        print_lines(lines)
+            _follow(reader, listing, rows, None if args.json else columns)
+        is_cut = len(rows) == most and args.limit is None and not args.json
+        whole = reader.count(listing, _COUNTED) if is_cut else most
+    if args.json:
+        print_text(_to_jsonl(rows))
+    elif rows:
+        print_lines(_to_table(rows, columns))
+        if whole > most:
+            more = " or more" if whole == _COUNTED else ""
+            print_lines([f"{most} of {whole}{more}; --limit shows more, export all."])
+    else:
+        print_lines(["No report fits."])
 
 
-def _choose_columns(text: str | None) -> list[str]:
-    chosen = list(COLUMNS)[:_USUAL] if text is None else text.split(",")
-    for name in chosen:
-        if name not in COLUMNS:
-            nearest = suggest(name, COLUMNS)
-            raise UsageError(
-                f"--columns has a name that is no column{nearest} There are {', '.join(COLUMNS)}."
-            )
-    return chosen
+def _to_table(rows: list[Row], columns: list[str], *first: list[str]) -> list[str]:
+    head = ["recorded (UTC)" if name == "recorded" else name for name in columns]
+    cells = [[COLUMNS[name](row) for name in columns] for row in rows]
+    return Screen().table(head, [*first, *cells], left=len(columns))
 
 
-def _head(columns: list[str]) -> list[str]:
-    return ["recorded (UTC)" if name == "recorded" else name for name in columns]
+def _to_jsonl(rows: list[Row]) -> str:
+    return "".join(json.dumps(show_record(row)) + "\n" for row in rows)
 
 
-def _cells(columns: list[str], rows: list[Row]) -> list[list[str]]:
-    return [[COLUMNS[name](row) for name in columns] for row in rows]
+def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str] | None) -> NoReturn:
+    """Print every report as it is recorded, and again when it ends.
 
-
-class _Lines:
-    """Prints rows one after the other, in columns that stay where they are."""
-
-    _WIDTHS: Final = {"recorded": 19, "task": 16, "method": 27, "outcome": 8, "code": 6, "kind": 24}
-
-    def __init__(self, columns: list[str], is_json: bool) -> None:
-        self._columns = columns
-        self._is_json = is_json
-        self._is_first = True
-
-    def __call__(self, rows: list[Row]) -> None:
-        if self._is_json:
-            print_text("".join(json.dumps(show_record(row)) + "\n" for row in rows))
-        else:
-            widest = ["x" * self._WIDTHS.get(name, 8) for name in self._columns]
-            cells = [widest, *_cells(self._columns, rows)]
-            lines = Screen().table(_head(self._columns), cells, left=len(self._columns))[: len(cells) + 1]
-            print_text("".join(f"{line}\n" for line in ([lines[0]] if self._is_first else []) + lines[2:]))
-            self._is_first = False
+    Args:
+        rows: what to begin with, newest first.
+        columns: None prints JSON.
+    """
+    widest = ["x" * _WIDTHS.get(name, 8) for name in columns or ()]
+    if columns is not None:
+        print_lines(_to_table([], columns, widest)[:1])
+    began = rows[-1].recorded_wall if rows else time.time()
+    known: dict[int, str | None] = {}
+    while True:
+        news = [row for row in reversed(rows) if known.get(row.seq, "new") != row.outcome]
+        if columns is None:
+            print_text(_to_jsonl(news))
+        elif news:
+            print_lines(_to_table(news, columns, widest)[2 : len(news) + 2])
         if sys.stdout is not None:
             sys.stdout.flush()
-
-
-def _follow(
-    read: Callable[[float], Iterator[tuple[Row, ...]]], shown: list[Row], show: Callable[[list[Row]], None]
-) -> None:
-    """Show every report as it is recorded, and again when it ends."""
-    known = {row.seq: row.outcome for row in shown}
-    began = shown[0].recorded_wall if shown else time.time()
-    while True:
+        known = {row.seq: row.outcome for row in rows}
         time.sleep(_LOOK_S)
-        rows = [row for page in read(max(began, time.time() - _FOLLOW_S)) for row in page]
-        news = [row for row in reversed(rows) if known.get(row.seq, "new") != row.outcome]
-        if news:
-            show(news)
-        known = {row.seq: row.outcome for row in (*shown, *rows)}
+        since = max(began, time.time() - _FOLLOW_S)
+        rows = list(_read(reader, listing._replace(since_wall=since, limit=_PAGE)))
 
 
 def _show(args: argparse.Namespace) -> None:
-    if not (args.task.isascii() and args.task.isdigit() and len(args.task) <= 16 and int(args.task)):
-        raise UsageError("A task id is a whole number, such as 2151574698.")
-    with ledger_arguments.reading(args) as (settings, reader):
-        found = reader.find(int(args.task), ledger_arguments.chosen_endpoint(settings))
+    with reading(args) as (settings, reader):
+        found = reader.find(args.task, ledger_arguments.chosen_endpoint(settings))
         if not found.rows:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
             raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
@@ -211,30 +193,25 @@ def _show(args: argparse.Namespace) -> None:
     if not found.is_whole:
         warn("the server is too slow to look for older reports with this id (ids are used again)")
     if args.json:
-        told = [
-            {
-                **_record(row),
-                "detail": dict(row.detail),
-                "events": [
-                    {"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events
-                ],
-            }
-            for row, events in stories
-        ]
-        print_json({"reports": told})
-        return
-    screen = Screen()
-    lines: list[str] = []
-    for row, events in stories:
-        record = {name: value for name, value in _record(row).items() if value is not None}
-        told_more = {name: value for name, value in row.detail.items() if name not in record}
-        lines += [""] if lines else []
-        lines += [*screen.fields({**record, **told_more}), "", screen.paint("what happened", "bold")]
-        for event in events:
-            told_of = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
-            first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
-            lines += screen.wrap(", ".join(told_of), " " * 42, first) if told_of else [first.rstrip()]
-    print_lines(lines)
+        reports: list[dict[str, Any]] = []
+        for row, events in stories:
+            told = [{"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events]
+            reports.append({**_record(row), "detail": dict(row.detail), "events": told})
+        print_json({"reports": reports})
+    else:
+        screen = Screen()
+        print_lines([line for row, events in stories for line in ("", *_tell(row, events, screen))][1:])
+
+
+def _tell(row: Row, events: Sequence[EventRow], screen: Screen) -> list[str]:
+    record = {name: value for name, value in _record(row).items() if value is not None}
+    lines = screen.fields({**record, **row.detail, **record})
+    lines += ["", screen.paint("what happened", "bold")]
+    for event in events:
+        first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
+        told = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
+        lines += screen.wrap(", ".join(told), " " * 42, first) if told else [first.rstrip()]
+    return lines
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -251,53 +228,21 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    with ledger_arguments.reading(args) as (settings, reader):
-        listing = _listing(args, settings, _PAGE)
-        progress = Progress("exporting")
+    with reading(args) as (settings, reader):
+        listing = _listing(args, settings)
         whole = min(reader.count(listing), args.limit or 1 << 62)
         written = 0
-        with _output(args.output) as file:
-            write = _write_jsonl(file) if args.format == "jsonl" else _write_csv(file)
-            for page in reader.pages(listing):
-                for row in page[: whole - written]:
-                    write(_record(row))
-                written += min(len(page), whole - written)
-                progress.tell(written, whole)
-                if written >= whole:
-                    break
-        progress.end()
+        output = nullcontext(print_text) if args.output is None else ledger_arguments.writing(args.output)
+        with progress("exporting") as tell, output as write:
+            if args.format != "jsonl":
+                write(csv_line(FIELDS))
+            for written, row in enumerate(_read(reader, listing, whole), 1):
+                record = _record(row)
+                write(json.dumps(record) + "\n" if args.format == "jsonl" else csv_line(record.values()))
+                if written % _STEP == 0 or written == whole:
+                    tell(written, whole)
     if args.output is not None:
         warn(f"{plural(written, 'report')} written to {args.output}")
-
-
-def _write_jsonl(file: IO[str]) -> Callable[[Mapping[str, Any]], object]:
-    return lambda record: file.write(json.dumps(record) + "\n")
-
-
-def _write_csv(file: IO[str]) -> Callable[[Mapping[str, Any]], object]:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(FIELDS)
-    return lambda record: writer.writerow([to_cell(record[name]) for name in FIELDS])
-
-
-def to_cell(value: Any) -> Any:
-    """Return a value for a cell of a CSV file: text in it can neither steer a terminal nor be a formula."""
-    return escape_cell(value) if isinstance(value, str) else value
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[IO[str]]:
-    if path is None:
-        if sys.stdout is not None:
-            yield sys.stdout
-        return
-    try:
-        # What was reported, when and for whom is nobody else's business.
-        mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        with open(os.open(path, mode, 0o600), "w", encoding="utf-8", newline="") as file:
-            yield file
-    except OSError as error:
-        raise NotPossible(f"The file {path} cannot be written ({error.strerror}).") from None
 
 
 # --- prune and path --------------------------------------------------------------------------
@@ -305,26 +250,20 @@ def _output(path: str | None) -> Iterator[IO[str]]:
 
 def _prune(args: argparse.Namespace) -> None:
     now = time.time()
-    before = now - HISTORY_S if args.before is None else parse_time(args.before, now, "--before")
+    before = now - HISTORY_S if args.before is None else args.before
     if before > now - DAY_S:
-        raise UsageError("Reports younger than a day guard their tasks against a second report; they stay.")
-    with ledger_arguments.reading(args) as (settings, reader):
-        if (trouble := reader.try_write()) is not None:
-            raise trouble
-        whole = reader.count(Listing(None, until_wall=before))
-    progress = Progress("pruning")
+        raise exits.UsageError(
+            "Reports younger than a day guard their tasks against a second report; they stay."
+        )
     deleted = 0
-    with ledger_arguments.explaining(settings):
-        store = ledger_arguments.open_store(settings)
-        try:
+    with reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
+        whole = reader.count(Listing(None, until_wall=before))
+        with closing(ledger_arguments.open_store(settings)) as store:
             while gone := int(store.transact([Prune(before, _STEP)])[0]):
                 deleted += gone
-                progress.tell(deleted, whole)
+                tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-        finally:
-            store.close()
-    progress.end()
     was = "was" if deleted == 1 else "were"
     print_text(f"{plural(deleted, 'report')} from before {show_time(before)} UTC {was} deleted.\n")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
-from bridge.cli.terminal import Progress, print_lines
+from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
-from bridge.core.exits import UsageError
 from bridge.core.text import plural
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
@@ -19,16 +19,14 @@ from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.copying import End
-    from bridge.ledger.port import Store
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
-
-ACTIONS: Final = ("copy", "check", "migrate", "path")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="|".join(ACTIONS))
+    actions = ("copy", "check", "migrate", "path")
+    parser.add_argument("action", choices=actions, metavar="ACTION", help="|".join(actions))
     parser.add_argument("places", nargs="*", metavar="LEDGER", help="for copy: from where, and to where")
     parser.add_argument("--full", action="store_true", help="check: read every report, which takes a while")
 
@@ -43,78 +41,69 @@ def run(args: argparse.Namespace) -> int:
     wanted = 2 if args.action == "copy" else 0
     if len(args.places) != wanted:
         told = "takes two ledgers: from where, and to where" if wanted else "takes its ledger by --ledger"
-        raise UsageError(f"ledger {args.action} {told}")
+        raise exits.UsageError(f"ledger {args.action} {told}")
     settings = load(args.given, os.environ)
     try:
         if args.action == "copy":
-            return _copy(settings, *args.places)
-        if args.action == "path":
+            _copy(settings, *args.places)
+        elif args.action == "path":
             print_place(settings)
-            return exits.DONE
-        return _check(settings, args.full) if args.action == "check" else _migrate(settings)
+        elif _look(settings, args.action == "check", args.full):
+            return exits.REFUSED
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
-
-
-def _copy(settings: Settings, source: str, target: str) -> int:
-    from bridge.ledger.copying import NotCopied, copy
-
-    progress = Progress("copying")
-    try:
-        with (
-            closing(_open_end(settings, source, make=False)) as first,
-            closing(_open_end(settings, target, make=True)) as second,
-        ):
-            copied = copy(first, second, progress.tell)
-    except NotCopied as reason:
-        raise NotPossible(str(reason)) from None
-    finally:
-        progress.end()
-    print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
     return exits.DONE
 
 
+def _copy(settings: Settings, source: str, target: str) -> None:
+    from bridge.ledger.copying import NotCopied, copy
+
+    try:
+        with (
+            progress("copying") as tell,
+            closing(_open_end(settings, source, make=False)) as first,
+            closing(_open_end(settings, target, make=True)) as second,
+        ):
+            copied = copy(first, second, tell)
+    except NotCopied as reason:
+        raise NotPossible(str(reason)) from None
+    print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
+
+
 def _open_end(settings: Settings, place: str, make: bool) -> End:
+    from bridge.ledger.copying import PostgresEnd, SqliteEnd
+
     if place.startswith(("postgresql://", "postgres://")):
         if has_password(place):
-            raise UsageError(
+            raise exits.UsageError(
                 "a password on the command line can be read by others: use a service or pass file"
             )
-        from bridge.ledger.copying import PostgresEnd
-
         return PostgresEnd(place, settings.ledger_password, make)
     if place == MEMORY or "://" in place:
-        raise UsageError("a ledger to copy is a path or a postgresql:// URL")
-    from bridge.ledger.copying import SqliteEnd
-
+        raise exits.UsageError("a ledger to copy is a path or a postgresql:// URL")
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 
 
-def _open(settings: Settings) -> Store:
-    if settings.ledger == MEMORY:
-        raise UsageError("a ledger in memory ends with its bridge: name a file or a database with --ledger")
-    return open_store(settings)
-
-
-def _check(settings: Settings, full: bool) -> int:
-    ledger = settings.ledger
-    if ledger != MEMORY and not is_database(ledger) and not os.path.exists(ledger):
+def _look(settings: Settings, is_check: bool, full: bool) -> Sequence[str]:
+    """Check or migrate, and say which version it is; returns the damage that was found."""
+    ledger, place = settings.ledger, show_place(settings)
+    if ledger == MEMORY:
+        raise exits.UsageError(
+            "a ledger in memory ends with its bridge: name a file or a database with --ledger"
+        )
+    if is_check and not is_database(ledger) and not os.path.exists(ledger):
         raise NotPossible(f"There is no ledger at {ledger}.")
-    with closing(_open(settings)) as store:
-        found = store.check(full)
+    with closing(open_store(settings)) as store:
+        found = store.check(full) if is_check else ()
         health = store.health()
+    version = f"version {health['schema_version']}"
+    if not is_check:
+        print_lines([f"{place}: {version}"])
+        return ()
+    lines = [f"{place}: {plural(health['reports'], 'report')}, {version}"]
     skew_s = health.get("clock_skew_s", 0.0)
-    reports = plural(health["reports"], "report")
-    lines = [f"{show_place(settings)}: {reports}, version {health['schema_version']}"]
     if abs(skew_s) > 2.0:
         which = "ahead of" if skew_s > 0 else "behind"
         lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")
     print_lines([*lines, *(found or ["no damage found"])])
-    return exits.REFUSED if found else exits.DONE
-
-
-def _migrate(settings: Settings) -> int:
-    with closing(_open(settings)) as store:
-        version = store.health()["schema_version"]
-    print_lines([f"{show_place(settings)}: version {version}"])
-    return exits.DONE
+    return found

@@ -1,19 +1,19 @@
-"""What the commands for the ledger share: their flags, and opening it with a sentence if that fails."""
+"""What the commands for the ledger share: flags, opening it with a sentence if that fails, and files."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from bridge.cli import times
 from bridge.cli.terminal import print_text, warn
 from bridge.core.exits import REFUSED, ConfigError, ExitError
-from bridge.core.model import OUTCOMES
-from bridge.core.text import escape
+from bridge.core.text import escape, escape_cell
 from bridge.engine.clock import SystemClock
 from bridge.ledger.reading import open_reader
 from bridge.ledger.statistics import NoLedger, Reader
@@ -25,8 +25,6 @@ from bridge.settings.table import MEMORY
 if TYPE_CHECKING:
     from bridge.ledger.port import Store
 
-SETTINGS = ("url", "ledger")
-"""The settings that reading a ledger needs."""
 _BUSY_S = 10.0
 """How long a command waits for a bridge that is committing: it is in no hurry."""
 
@@ -39,26 +37,8 @@ class NotPossible(ExitError):
 
 def add_span_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--since`` and ``--until``."""
-    parser.add_argument("--since", metavar="TIME", help=f"from {times.HELP}")
-    parser.add_argument("--until", metavar="TIME", help="to, written the same way")
-
-
-def add_filter_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose reports."""
-    add_span_flags(parser)
-    parser.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
-    parser.add_argument("--method", metavar="NAME", help="only reports with this method")
-
-
-def read_span(args: argparse.Namespace) -> tuple[float | None, float | None]:
-    """Return the two times as UNIX seconds.
-
-    Raises:
-        UsageError: one of them is no time.
-    """
-    now = time.time()
-    since = None if args.since is None else times.parse_time(args.since, now, "--since")
-    return since, None if args.until is None else times.parse_time(args.until, now, "--until")
+    parser.add_argument("--since", type=times.parse_time, metavar="TIME", help=f"from {times.HELP}")
+    parser.add_argument("--until", type=times.parse_time, metavar="TIME", help="to, written the same way")
 
 
 def chosen_endpoint(settings: Settings) -> str | None:
@@ -82,38 +62,28 @@ def print_place(settings: Settings) -> None:
 
 
 @contextmanager
-def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Reader]]:
+def reading(args: argparse.Namespace, to_write: bool = False) -> Iterator[tuple[Settings, Reader]]:
     """Open the ledger of the settings for as long as the block lasts.
+
+    Args:
+        to_write: also make sure that it could be written.
 
     Raises:
         ConfigError: the settings cannot be used, or the server that they name.
-        NotPossible: there is no ledger, or it cannot be read.
+        NotPossible: there is no ledger, or it cannot be read, or not written.
     """
     settings = load(args.given, os.environ)
-    with explaining(settings):
-        reader = open_reader(settings.ledger, SystemClock.now(), SystemClock.wall(), settings.ledger_password)
-        try:
-            yield settings, reader
-        finally:
-            reader.close()
-
-
-@contextmanager
-def explaining(settings: Settings) -> Iterator[None]:
-    """Turn what the ledger says into a sentence and an exit code.
-
-    Raises:
-        ConfigError: a server cannot be used as it is configured.
-        NotPossible: a file cannot be used.
-    """
+    clocks = (SystemClock.now(), SystemClock.wall())
     try:
-        yield
-    except (NoLedger, LedgerTrouble) as trouble:
-        sentence = trouble.sentence if isinstance(trouble, LedgerTrouble) else str(trouble)
+        with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
+            if to_write and (trouble := reader.try_write()) is not None:
+                raise trouble
+            yield settings, reader
+    except (NoLedger, LedgerTrouble) as error:
         if is_database(settings.ledger):
             # Where the address is written down, and nothing of the address: it may hold a password.
-            raise ConfigError(f"{sentence} The ledger is set by {settings.origin('ledger')}.") from None
-        raise NotPossible(sentence) from None
+            raise ConfigError(f"{error} The ledger is set by {settings.origin('ledger')}.") from None
+        raise NotPossible(str(error)) from None
 
 
 def open_store(settings: Settings) -> Store:
@@ -127,28 +97,45 @@ def open_store(settings: Settings) -> Store:
     """
     from bridge.reports.pauses import PausePolicy
 
-    clock = SystemClock()
-    policy = PausePolicy("command")
+    options: dict[str, Any] = {
+        "policy": PausePolicy("command"),
+        "machine": "command",
+        "boot_clock": SystemClock.now,
+        "wall_clock": SystemClock.wall,
+        "trusts_clock": True,
+    }
     if is_database(settings.ledger):
         from bridge.ledger.postgres import PostgresStore
 
-        return PostgresStore.open(
-            settings.ledger,
-            policy=policy,
-            machine="command",
-            boot_clock=clock.now,
-            wall_clock=clock.wall,
-            password=settings.ledger_password,
-            trusts_clock=True,
-        )
+        return PostgresStore.open(settings.ledger, password=settings.ledger_password, **options)
     from bridge.ledger.sqlite import SqliteStore
 
-    return SqliteStore.open(
-        settings.ledger,
-        policy=policy,
-        machine="command",
-        boot_clock=clock.now,
-        wall_clock=clock.wall,
-        busy_s=_BUSY_S,
-        trusts_clock=True,
-    )
+    return SqliteStore.open(settings.ledger, busy_s=_BUSY_S, **options)
+
+
+# --- files of figures ------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(path: str) -> Iterator[Callable[[str], object]]:
+    """Open a file for as long as the block lasts and hand out what writes a text into it.
+
+    What was reported, when and for whom is nobody else's business, so it is the user's alone.
+
+    Raises:
+        NotPossible: it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file.write
+    except OSError as error:
+        raise NotPossible(f"The file {path} cannot be written ({error.strerror}).") from None
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """Return a line of a CSV file: text in it can neither steer a terminal nor be a formula."""
+    line = io.StringIO()
+    cells = (escape_cell(value) if isinstance(value, str) else value for value in values)
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

@@ -6,198 +6,119 @@ Everything foreign is escaped. Every chart has its numbers in a table behind it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bridge import __version__
-from bridge.cli import drawing
-from bridge.cli.advice import spell_claim
-from bridge.cli.drawing import markup
-from bridge.cli.summary import FATES, STATES, WALL_S
+from bridge.cli import drawing, summary
+from bridge.cli.advice import spell_advice
+from bridge.cli.drawing import Picture, markup
 from bridge.cli.terminal import share
 from bridge.cli.times import show_time
 from bridge.core.text import plural
 
-_NAMES: Final = {
-    "accepted": "accepted by the API",
-    "refused": "refused",
-    "unknown": "unknown, perhaps taken",
-    "not_sent": "not sent",
-    "in_flight": "in flight",
-    "error16": "error 16",
-    "tooLate": "too late, not sent",
-    "other": "other",
-    "pauses": "pauses opened",
+_AXES: Final = {
+    "s": "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
+    "ms": "milliseconds; steps grow to the right",
 }
+_MOST_GROUPS: Final = 400
 
 
-def render_page(summary: dict[str, Any], made_wall: float) -> str:
+def render_page(facts: dict[str, Any], made_wall: float) -> str:
     """Return the page.
 
     Args:
-        summary: of `bridge.cli.summary.summarise`, with its advice.
+        facts: of `bridge.cli.summary.summarise`, with its advice.
         made_wall: UNIX seconds now.
     """
-    if summary["reports"]:
-        first, last = _show_time(summary["first"]), _show_time(summary["last"])
-        span = f"{plural(summary['reports'], 'report')}, recorded {first} to {last} UTC"
-        charts = (_outcomes, _ages, _reasons, _latency, _pauses, _groups)
-        content = _totals(summary) + _advice(summary)
-        content += f'<div class="charts">{"".join(chart(summary) for chart in charts)}</div>'
+    if facts["reports"]:
+        first, last = _show_time(facts["first"]), _show_time(facts["last"])
+        span = f"{plural(facts['reports'], 'report')}, recorded {first} to {last} UTC"
+        timeline, ages = facts["timeline"], facts["ages"]
+        told = " ".join(summary.tell_pauses(facts["pauses"]))
+        charts = (
+            _columns("outcomes", "Outcomes over time", summary.STATES, **timeline),
+            _columns("ages", summary.AGES, summary.FATES, "s", ages["bins"], summary.tell_ages(ages)),
+            _reasons(facts),
+            _latency(facts["latency"]),
+            _columns("pauses", "Pauses: when the bridge stopped itself", ["pauses"], **timeline, words=told),
+            _groups(facts),
+        )
+        content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(charts)}</div>'
     else:
         span = "No report fits."
         content = '<p class="card">There is nothing to show for this span: no report was recorded.</p>'
     fields = {
         "span": markup(span),
         "content": content,
-        "notes": "".join(f'<p class="soft">{markup(note)}</p>' for note in summary["notes"]),
+        "notes": "".join(f'<p class="soft">{markup(note)}</p>' for note in facts["notes"]),
         "version": markup(__version__),
         "made": show_time(made_wall, "%Y-%m-%d %H:%M"),
     }
-    text = _load_template()
+    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
+        text = file.read()
     for name, value in fields.items():
         text = text.replace("{{" + name + "}}", value)
     return text
-
-
-def _load_template() -> str:
-    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
-        return file.read()
 
 
 def _show_time(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-def _totals(summary: dict[str, Any]) -> str:
+def _totals(facts: dict[str, Any]) -> str:
     cards = [
-        f'<div style="--c:var(--{name})"><dt>{_NAMES[name]}</dt>'
-        f"<dd>{count:,} <small>{share(count, summary['reports'])}</small></dd></div>"
-        for name, count in summary["outcomes"].items()
+        f'<div style="--c:var(--{name})"><dt>{summary.MEANINGS[name]}</dt>'
+        f"<dd>{count:,} <small>{share(count, facts['reports'])}</small></dd></div>"
+        for name, count in facts["outcomes"].items()
         if count or name != "in_flight"
     ]
     return f'<dl class="totals">{"".join(cards)}</dl>'
 
 
-def _advice(summary: dict[str, Any]) -> str:
-    advice = [f"{found['account']}: {found['message']}" for found in summary["advice"]]
-    claims = [f"{spell_claim(claim)}." for claim in summary["claims"]]
-    return _list("advice", "Advice, from the last 24 hours", advice) + _list(
-        "claims", "At stake in the last 24 hours: claims, not refunds", claims
-    )
-
-
-def _list(name: str, title: str, lines: list[str]) -> str:
-    if not lines:
-        return ""
-    items = "".join(f"<li>{markup(line)}</li>" for line in lines)
-    return f'<h2 id="{name}">{title}</h2><ul class="advice" aria-labelledby="{name}">{items}</ul>'
+def _advice(facts: dict[str, Any]) -> str:
+    items = {
+        title: "".join(f"<li>{markup(line)}</li>" for line in lines)
+        for title, lines in spell_advice(facts).items()
+    }
+    return "".join(f'<h2>{title}</h2><ul class="advice">{told}</ul>' for title, told in items.items() if told)
 
 
 # --- charts ----------------------------------------------------------------------------------
 
 
-def _outcomes(summary: dict[str, Any]) -> str:
-    unit, points = summary["timeline"]["unit"], summary["timeline"]["points"]
-    shown = [name for name in STATES if any(point[name] for point in points)]
-    words = f"Stacked columns, one for each {unit}: {', '.join(_NAMES[name] for name in shown)}."
-    chart = _columns("outcomes", f"Outcomes by {unit}", words, _labels(summary), points, shown)
-    rows = [[point["at"], *_numbers(point, shown)] for point in points]
-    table = _table([unit, *(_NAMES[name] for name in shown)], rows)
-    return _figure("outcomes", f"Outcomes by {unit}", "", chart, shown, table)
-
-
-def _ages(summary: dict[str, Any]) -> str:
-    ages, bins = summary["ages"], summary["ages"]["bins"]
-    title = f"Age of the task at the report, against the {WALL_S}-second wall"
-    if not ages["known"]:
-        return _card(
-            title, "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
-        )
-    shown = [name for name in FATES if any(row[name] for row in bins)]
-    wall = next(index for index, row in enumerate(bins) if row["from"] == WALL_S)
-    words = (
-        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
-        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
-    )
-    labels = [str(row["from"]) for row in bins]
-    chart = _columns("ages", title, words, labels, bins, shown, [(wall, f"wall: {WALL_S} s")], True)
-    rows = [[_edge(row, "s"), *_numbers(row, shown)] for row in bins]
-    axis = "seconds since the worker finished; steps of 5 s up to the wall, wider after it"
-    return _figure(
-        "ages", title, words, chart, shown, _table(["age", *(_NAMES[name] for name in shown)], rows), axis
-    )
-
-
-def _reasons(summary: dict[str, Any]) -> str:
+def _reasons(facts: dict[str, Any]) -> str:
     title = "Why reports were refused or not sent"
-    found = [(row, "refused") for row in summary["refused"]]
-    found += [(row, "not_sent") for row in summary["notSent"]]
+    found = [(row, "refused") for row in facts["refused"]]
+    found += [(row, "not_sent") for row in facts["notSent"]]
     if not found:
         return _card(title, "None was.")
     found.sort(key=lambda item: -item[0]["reports"])
-    drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in found[:10]]
     rows = []
     for row, colour in found:
         causes = "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items())
         meaning = row["message"] + causes
-        rows.append([str(row["code"]), _NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
-    words = "; ".join(f"{label}: {value:,}" for label, value, _ in drawn)
-    table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows, words=(3, 4))
-    chart = drawing.bars("reasons", title, words, drawn)
-    return _figure("reasons", title, "", chart, ["refused", "not_sent"], table)
+        rows.append([str(row["code"]), summary.NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
+    table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows)
+    drawn = [(f"{row['code']} {row['kind']}", row["reports"], colour) for row, colour in found[:10]]
+    return _figure("reasons", title, "", ["refused", "not_sent"], drawing.bars(drawn), table)
 
 
-def _latency(summary: dict[str, Any]) -> str:
-    title, latency = "How long the last attempt took", summary["latency"]
-    if not latency["attempts"]:
-        return _card(title, "Nothing was sent.")
+def _latency(latency: dict[str, Any]) -> str:
+    title, words = "How long the last attempt took", "Nothing was sent."
+    if latency["attempts"]:
+        words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
     bins = list(latency["bins"])
     while len(bins) > 4 and not bins[-1]["reports"]:
         bins.pop()
-    words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    marks = [(_place(bins, latency["p50Ms"]), "p50"), (_place(bins, latency["p95Ms"]), "p95")]
-    if marks[1][0] - marks[0][0] < 1:
-        del marks[0]
-    series = [{"latency": row["reports"]} for row in bins]
-    labels = [drawing.short(row["from"]) for row in bins]
-    chart = _columns("latency", title, words, labels, series, ["latency"], marks, True)
-    table = _table(["latency", "reports"], [[_edge(row, "ms"), f"{row['reports']:,}"] for row in bins])
-    return _figure("latency", title, words, chart, [], table, "milliseconds; steps grow to the right")
+    return _columns("latency", title, ["reports"], "ms", bins, words)
 
 
-def _place(bins: list[dict[str, Any]], value: int) -> float:
-    for index, row in enumerate(bins):
-        if row["to"] is None or value < row["to"]:
-            return index + (0.5 if row["to"] is None else (value - row["from"]) / (row["to"] - row["from"]))
-    return float(len(bins))
-
-
-def _pauses(summary: dict[str, Any]) -> str:
-    title, pauses, unit = (
-        "Pauses: when the bridge stopped itself",
-        summary["pauses"],
-        summary["timeline"]["unit"],
-    )
-    if not pauses:
-        return _card(title, "No pause opened.")
-    words = f"Pauses opened in each {unit}; {sum(row['openings'] for row in pauses)} in all."
-    points = summary["timeline"]["points"]
-    chart = _columns("pauses", title, words, _labels(summary), points, ["pauses"])
-    rows = [
-        [row["rule"], row["cause"], f"{row['openings']:,}", _show_time(row["lastHour"])] for row in pauses
-    ]
-    return _figure("pauses", title, "", chart, ["pauses"], _table(["rule", "cause", "times", "last"], rows))
-
-
-def _groups(summary: dict[str, Any]) -> str:
-    by = summary["by"]
-    names = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
-    rows = [[str(row[by]), *_numbers(row, names)] for row in summary["groups"][-400:]]
-    table = _table([by, *(name.replace("_", " ").replace("error16", "error 16") for name in names)], rows)
+def _groups(facts: dict[str, Any]) -> str:
+    by, groups = facts["by"], facts["groups"][-_MOST_GROUPS:]
     return (
-        f'<section class="card"><h2>By {markup(by)}</h2>'
-        f"<details open><summary>{plural(len(rows), 'row')}</summary>{table}</details></section>"
+        f'<section class="card"><h2>By {by}</h2><details open><summary>{plural(len(groups), "row")}</summary>'
+        f"{_table(*summary.count_table(by, groups, summary.COLUMNS))}</details></section>"
     )
 
 
@@ -205,29 +126,22 @@ def _groups(summary: dict[str, Any]) -> str:
 
 
 def _columns(
-    name: str,
-    title: str,
-    words: str,
-    labels: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    shown: Sequence[str],
-    *options: Any,
+    name: str, title: str, names: Sequence[str], unit: str, rows: summary.Rows, words: str = ""
 ) -> str:
-    series = {key: [row[key] for row in rows] for key in shown}
-    return drawing.columns(name, title, words, labels, series, *options)
+    """What happened by day or hour, or from one edge to the next, with a table of its numbers.
 
-
-def _labels(summary: dict[str, Any]) -> list[str]:
-    skipped = 5 if summary["timeline"]["unit"] == "day" else 0
-    return [point["at"][skipped:] for point in summary["timeline"]["points"]]
-
-
-def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [f"{row[name]:,}" for name in names]
-
-
-def _edge(row: dict[str, Any], unit: str) -> str:
-    return f"{row['from']} {unit} and more" if row["to"] is None else f"{row['from']} to {row['to']} {unit}"
+    Args:
+        names: what is counted; of that, what there is none of is not shown.
+        words: if there is nothing at all, all that is shown.
+    """
+    shown = [name for name in names if any(row[name] for row in rows)]
+    if not shown:
+        return _card(title, words)
+    labels = [drawing.short(row["from"]) if "from" in row else row[unit].partition("-")[2] for row in rows]
+    wall = (summary.WALL_AT, f"wall: {summary.WALL_S} s") if unit == "s" else None
+    picture = drawing.columns(labels, rows, shown, wall)
+    table = _table(*summary.count_table(unit, rows, shown))
+    return _figure(name, title, words, shown, picture, table, _AXES.get(unit, ""))
 
 
 def _card(title: str, text: str) -> str:
@@ -235,30 +149,26 @@ def _card(title: str, text: str) -> str:
 
 
 def _figure(
-    name: str, title: str, words: str, chart: str, legend: Sequence[str], table: str, axis: str = ""
+    name: str, title: str, words: str, shown: Sequence[str], picture: Picture, table: str, axis: str = ""
 ) -> str:
-    items = "".join(f'<li><i style="--c:var(--{key})"></i>{_NAMES[key]}</li>' for key in legend)
+    items = "".join(f'<li><i style="--c:var(--{key})"></i>{summary.NAMES[key]}</li>' for key in shown)
+    description = (
+        words or f"By colour: {', '.join(summary.NAMES[key] for key in shown)}. The table has the numbers."
+    )
+    height, content = picture
     return (
         f'<figure role="group" aria-labelledby="{name}-h"><figcaption><h2 id="{name}-h">{markup(title)}</h2>'
-        + (f"<p>{markup(words)}</p>" if words else "")
-        + "</figcaption>"
-        + (f'<ul class="legend">{items}</ul>' if items else "")
-        + chart
-        + (f'<p class="soft">{markup(axis)}</p>' if axis else "")
-        + f"<details><summary>Numbers</summary>{table}</details></figure>"
+        f'<p>{markup(words)}</p></figcaption><ul class="legend">{items}</ul>'
+        f'<svg viewBox="0 0 {drawing.WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<title id="{name}-t">{markup(title)}</title><desc id="{name}-d">{markup(description)}</desc>'
+        f"{content}</svg>"
+        f'<p class="soft">{axis}</p><details><summary>Numbers</summary>{table}</details></figure>'
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
-    def cell(tag: str, index: int, text: str) -> str:
-        kind = ' class="words"' if index in words else ""
-        scope = ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{kind}{scope}>{markup(text)}</{tag}>"
-
-    top = "".join(cell("th", index, text) for index, text in enumerate(head))
-    body = "".join(
-        f"<tr>{''.join(cell('td', index, text) for index, text in enumerate(row))}</tr>" for row in rows
-    )
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f'<th scope="col">{markup(text)}</th>' for text in head)
+    body = "".join(f"<tr>{''.join(f'<td>{markup(text)}</td>' for text in row)}</tr>" for row in rows)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="table of numbers"><table>'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final
 
 from bridge.cli.ledger_arguments import NotPossible, chosen_endpoint, reading
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.cli.times import show_length, show_time
 from bridge.core import exits
 from bridge.core.errors import find_row
-from bridge.core.exits import UsageError
 from bridge.core.model import PauseState
-from bridge.reports.answers import rfc3339
+from bridge.reports.answers import rfc3339, show_pause
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.settings import drop_secrets, load
+from bridge.settings import drop_secrets
 
 HELP = "Show what holds reports back, or let the next report try whether it is over."
 
@@ -25,18 +25,10 @@ SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    parser.add_argument(
-        "action",
-        nargs="?",
-        choices=("list", "resume"),
-        default="list",
-        metavar="ACTION",
-        help="list (default) or resume",
-    )
-    parser.add_argument(
-        "--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    add = parser.add_argument
+    add("action", nargs="?", choices=("list", "resume"), default="list", metavar="ACTION", help="see below")
+    add("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts")
+    add("--json", action="store_true", help="print a JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "resume":
         _resume(args)
     elif args.scope is not None:
-        raise UsageError("pauses list shows every pause; --scope is for resume.")
+        raise exits.UsageError("pauses list shows every pause; --scope is for resume.")
     else:
         _list(args)
     return exits.DONE
@@ -60,7 +52,11 @@ def _list(args: argparse.Namespace) -> None:
             if state.key.rule != PROOF and endpoint in (None, place)
         ]
     if args.json:
-        print_json({"pauses": [_describe(place, state, policy) for place, state in found]})
+        told = []
+        for place, state in found:
+            shown = show_pause(state, policy.scope(state), rfc3339)
+            told.append({**shown, "state": state.state, **dict(policy.parts(state.key)), "endpoint": place})
+        print_json({"pauses": told})
         return
     if not found:
         print_lines(["No pause holds: reports are sent."])
@@ -73,56 +69,32 @@ def _list(args: argparse.Namespace) -> None:
         rows.append((policy.scope(state), state.cause or "", _ends(state), about, opened, place))
     lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
-        advice = _advice(cause)
-        lines += ["", *screen.wrap(f"{cause}: {advice}")] if advice else []
+        with suppress(KeyError):
+            lines += ["", *screen.wrap(f"{cause}: {find_row(cause).advice}")]
     print_lines(lines)
 
 
 def _ends(state: PauseState) -> str:
-    left_s = 0.0 if state.ends_at is None else state.ends_at - time.time()
     if state.state == "probing":
         return "one report is being tried"
     if state.ends_at is None:
         return "never by itself: run pauses resume"
+    left_s = state.ends_at - time.time()
     return f"in {show_length(left_s)}, then one report is tried" if left_s > 0 else "the next report is tried"
 
 
-def _advice(cause: str) -> str:
-    try:
-        return find_row(cause).advice
-    except KeyError:
-        return ""
-
-
-def _describe(place: str, state: PauseState, policy: PausePolicy) -> dict[str, Any]:
-    return {
-        "scope": policy.scope(state),
-        "cause": state.cause,
-        "state": state.state,
-        "openedAt": None if state.opened_at is None else rfc3339(state.opened_at),
-        "endsAt": None if state.ends_at is None else rfc3339(state.ends_at),
-        "manual": state.ends_at is None,
-        **dict(policy.parts(state.key)),
-        "endpoint": place,
-    }
-
-
 def _resume(args: argparse.Namespace) -> None:
-    with reading(args) as (_, reader):
-        # Says it in a sentence if there is no ledger, or none to write, instead of resuming in memory only.
-        if (trouble := reader.try_write()) is not None:
-            raise trouble
-    settings = load(args.given, os.environ)
+    with reading(args, to_write=True) as (settings, _):
+        pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
     drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
     if "error" in response:
         raise NotPossible(response["error"]["message"])
-    resumed = response["result"]["resumed"]
-    scopes = ", ".join(f"{pause['scope']} ({pause['cause']})" for pause in resumed)
     if args.json:
         print_json(response["result"])
-    else:
-        told = f"The next report is tried: {scopes}." if resumed else "There was no pause to resume."
-        print_lines(Screen().wrap(told))
+        return
+    scopes = [f"{pause['scope']} ({pause['cause']})" for pause in response["result"]["resumed"]]
+    told = f"The next report is tried: {', '.join(scopes)}." if scopes else "There was no pause to resume."
+    print_lines(Screen().wrap(told))

@@ -6,10 +6,11 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bridge.cli.terminal import Progress
+from bridge.cli.terminal import progress
 from bridge.core import exits
 from bridge.core.exits import ConfigError, UsageError
 
@@ -87,12 +88,11 @@ def run(args: argparse.Namespace) -> int:
         for stream, line in ((sys.stderr, f"listening on {base_url}"), (sys.stdout, base_url)):
             with suppress(OSError):  # neither needs a reader
                 print(line, file=stream, flush=True)
-        progress = Progress("scenario")
-        if scenario and scenario.get("steps"):
-            engine.spawn(_show_progress, engine, simulator, progress)
-        if not came:
-            ended.wait()
-        progress.end()
+        with progress("scenario") as tell:
+            if scenario and scenario.get("steps"):
+                engine.spawn(_show_progress, engine, simulator, tell)
+            if not came:
+                ended.wait()
     return exits.DONE
 
 
@@ -114,12 +114,12 @@ def write_atomically(path: str, text: str) -> None:
         raise
 
 
-def _show_progress(engine: Engine, simulator: Simulator, progress: Progress) -> None:
+def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, int], None]) -> None:
     elapsed_s = length_s = 0.0
     while elapsed_s <= length_s:
         engine.sleep(PROGRESS_S)
         elapsed_s, length_s, _ = simulator.progress()
-        progress.tell(int(elapsed_s * 1000), int(length_s * 1000))
+        tell(int(elapsed_s * 1000), int(length_s * 1000))
 
 
 def _port(text: str) -> int:

@@ -5,32 +5,48 @@ Pure: figures in, JSON-ready values out. What is not recorded is left out and na
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect, bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import accumulate, zip_longest
 from typing import Any, Final
 
-from bridge.cli.times import show_day, show_time
+from bridge.cli.times import show_time
 from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
-from bridge.ledger.statistics import IN_FLIGHT, Age, Cell, Figures
+from bridge.ledger.statistics import IN_FLIGHT, Age, Cause, Cell, Figures, Latency, Pause
+
+Rows = Sequence[Mapping[str, Any]]
 
 WALL_S: Final = 60
 """The upstream forgets a task this long after the worker finished it."""
+AGES: Final = f"Age of the task at the report, against the {WALL_S}-second wall"
 STATES: Final = (*OUTCOMES, IN_FLIGHT)
-GROUPS: Final = ("day", "hour", "method", "error", "account")
 FATES: Final = ("accepted", "error16", "tooLate", "other")
 """What becomes of a report, as far as its age has to do with it."""
-_EDGES: Final = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 75, 90, 120, 300, None)
-_LATENCY_EDGES: Final = (0, 50, 100, 200, 300, 500, 750, 1000, 2000, 3000, 5000, 10000, None)
-NOT_RECORDED: Final = (
-    "Replays (duplicates answered from the ledger) are not recorded, so what they saved is not counted here; "
-    "bridge.status of a running bridge counts them since its start."
-)
-HONEST: Final = (
+_FATES: Final = {"error_16": "error16", "window_closed": "tooLate"}
+_HOURS: Final = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00"}
+GROUPS: Final = (*_HOURS, "method", "error", "account")
+NAMES: Final = {name: name.replace("_", " ") for name in ("reports", *STATES, *FATES, "pauses")} | {
+    "error16": "error 16",
+    "tooLate": "too late",
+}
+"""What is counted, as a table's head."""
+MEANINGS: Final = NAMES | {"accepted": "accepted by the API", "unknown": "unknown, perhaps taken"}
+"""What became of a report, in words that promise nothing."""
+COLUMNS: Final = ("reports", "accepted", "refused", "error16", "unknown", "not_sent")
+"""What a table shows of each group."""
+_EDGES: Final = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 75, 90, 120, 300)
+WALL_AT: Final = _EDGES.index(WALL_S)
+"""Before this one of the bins of ages is the wall."""
+_LATENCY_EDGES: Final = (0, 50, 100, 200, 300, 500, 750, 1000, 2000, 3000, 5000, 10000)
+_NOTES: Final = [
     "Accepted means that the API took the report in. "
-    "Whether it is confirmed or money comes back, the API does not tell."
-)
+    "Whether it is confirmed or money comes back, the API does not tell.",
+    "Replays (duplicates answered from the ledger) are not recorded, so what they saved is not counted here; "
+    "bridge.status of a running bridge counts them since its start.",
+]
 
 
 def summarise(figures: Figures, by: str) -> dict[str, Any]:
@@ -39,47 +55,44 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
     Args:
         by: one of `GROUPS`.
     """
-    outcomes: Counter[str] = Counter()
-    codes: Counter[tuple[str, int]] = Counter()
+    codes: dict[str, Counter[int]] = {state: Counter() for state in STATES}
     for cell, many in figures.cells.items():
-        outcomes[cell.outcome] += many
-        if cell.outcome not in (ACCEPTED, IN_FLIGHT):
-            codes[cell.outcome, cell.code] += many
-    hours = sorted({cell.hour for cell in figures.cells})
-    first, last = (_spell_hour(hours[at]) if hours else None for at in (0, -1))
+        codes[cell.outcome][cell.code] += many
+    outcomes = {state: counts.total() for state, counts in codes.items()}
+    hours = [cell.hour for cell in figures.cells]
     return {
-        "reports": outcomes.total(),
-        "first": first,
-        "last": last,
-        "firstHour": first,
-        "lastHour": last,
-        "outcomes": {name: outcomes[name] for name in STATES},
-        "refused": _reasons(figures, codes, REFUSED),
-        "notSent": _reasons(figures, codes, NOT_SENT),
+        "reports": sum(outcomes.values()),
+        "first": _spell_hour(min(hours)) if hours else None,
+        "last": _spell_hour(max(hours)) if hours else None,
+        "outcomes": outcomes,
+        "refused": _reasons(codes[REFUSED], figures.causes),
+        "notSent": _reasons(codes[NOT_SENT], figures.causes),
         "ages": _ages(figures.ages),
-        "latency": _latency(figures),
-        "pauses": _pauses(figures),
+        "latency": _latency(figures.latencies),
+        "pauses": _pauses(figures.pauses),
         "by": by,
         "groups": _groups(figures, by),
         "timeline": _timeline(figures),
-        "notes": [HONEST, NOT_RECORDED],
+        "notes": _NOTES,
     }
 
 
-def _spell_hour(hour: int) -> str:
-    return show_time(hour * 3600, "%Y-%m-%dT%H:00Z")
+@cache  # there are far more cells than hours
+def _spell_hour(hour: int, form: str = "%Y-%m-%dT%H:00Z") -> str:
+    return show_time(hour * 3600, form)
 
 
-def _reasons(figures: Figures, codes: Counter[tuple[str, int]], outcome: str) -> list[dict[str, Any]]:
-    found = []
-    for (of, code), many in sorted(codes.items(), key=lambda item: (-item[1], item[0])):
-        if of != outcome:
-            continue
-        causes = {
-            c.cause: n for c, n in figures.causes.most_common() if c.code == code and c.cause != "other"
+def _reasons(codes: Counter[int], causes: Counter[Cause]) -> list[dict[str, Any]]:
+    told = [(code, cause, many) for (code, cause), many in causes.most_common() if cause != "other"]
+    return [
+        {
+            "code": code,
+            **explain(code),
+            "reports": many,
+            "causes": {cause: n for of, cause, n in told if of == code},
         }
-        found.append({"code": code, **explain(code), "reports": many, "causes": causes})
-    return found
+        for code, many in sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+    ]
 
 
 def explain(code: int) -> dict[str, str]:
@@ -94,170 +107,140 @@ def explain(code: int) -> dict[str, str]:
 # --- ages and latencies ----------------------------------------------------------------------
 
 
-def _fate(age: Age) -> str:
-    if age.outcome == ACCEPTED:
-        return "accepted"
-    return {"error_16": "error16", "window_closed": "tooLate"}.get(age.fate, "other")
-
-
 def _ages(ages: Counter[Age]) -> dict[str, Any]:
-    told: Counter[int] = Counter()
-    fates: dict[int, Counter[str]] = {}
-    unknown = past = 0
-    late16 = unknown16 = 0
+    known: Counter[int] = Counter()
+    fates: Counter[tuple[int, str]] = Counter()
     for age, many in ages.items():
-        fate = _fate(age)
-        if age.seconds is None:
-            unknown += many
-            unknown16 += many if fate == "error16" else 0
-            continue
-        told[age.seconds] += many
-        past += many if age.seconds >= WALL_S else 0
-        late16 += many if fate == "error16" and age.seconds >= WALL_S - 15 else 0
-        fates.setdefault(_bin(age.seconds, _EDGES), Counter())[fate] += many
-    bins = [
-        {"from": low, "to": high, **{name: fates.get(index, Counter())[name] for name in FATES}}
-        for index, (low, high) in enumerate(itertools.pairwise(_EDGES))
-    ]
-    while len(bins) > 13 and not any(bins[-1][name] for name in FATES):
+        if age.seconds is not None:
+            known[age.seconds] += many
+            fate = "accepted" if age.outcome == ACCEPTED else _FATES.get(age.fate, "other")
+            fates[age.seconds, fate] += many
+    bins = _bins(fates, _EDGES, FATES)
+    while bins[-1]["from"] > WALL_S and not any(bins[-1][name] for name in FATES):
         bins.pop()
     return {
-        "known": told.total(),
-        "unknown": unknown,
-        "past60": past,
-        "p50": quantile(told, 0.5),
-        "p95": quantile(told, 0.95),
-        "error16Near60": late16,
-        "error16AgeUnknown": unknown16,
+        "known": known.total(),
+        "unknown": ages.total() - known.total(),
+        "past60": sum(many for seconds, many in known.items() if seconds >= WALL_S),
+        "p50": quantile(known, 0.5),
+        "p95": quantile(known, 0.95),
         "bins": bins,
     }
 
 
-def _latency(figures: Figures) -> dict[str, Any]:
-    whole: Counter[int] = Counter()
-    methods: dict[str, Counter[int]] = {}
-    bins: Counter[int] = Counter()
-    for latency, many in figures.latencies.items():
-        whole[latency.milliseconds] += many
-        methods.setdefault(latency.method, Counter())[latency.milliseconds] += many
-        bins[_bin(latency.milliseconds, _LATENCY_EDGES)] += many
+def tell_ages(ages: Mapping[str, Any]) -> str:
+    """What is known of the ages, in a sentence or two."""
+    if not ages["known"]:
+        return "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
+    return (
+        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
+        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
+    )
+
+
+def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
+    methods: dict[str, Counter[int]] = defaultdict(Counter)
+    for latency, many in sorted(latencies.items()):
+        methods[latency.method][latency.milliseconds] += many
+    whole = sum(methods.values(), Counter[int]())
+    counts = Counter({(milliseconds, "reports"): many for milliseconds, many in whole.items()})
     return {
-        "attempts": whole.total(),
-        "p50Ms": quantile(whole, 0.5),
-        "p95Ms": quantile(whole, 0.95),
-        "methods": {
-            name: {"attempts": c.total(), "p50Ms": quantile(c, 0.5), "p95Ms": quantile(c, 0.95)}
-            for name, c in sorted(methods.items())
-        },
-        "bins": [
-            {"from": low, "to": high, "reports": bins[index]}
-            for index, (low, high) in enumerate(itertools.pairwise(_LATENCY_EDGES))
-        ],
+        **_attempts(whole),
+        "methods": {name: _attempts(took_ms) for name, took_ms in methods.items()},
+        "bins": _bins(counts, _LATENCY_EDGES, ("reports",)),
     }
 
 
-def _bin(value: int, edges: Sequence[int | None]) -> int:
-    for index, high in enumerate(edges[1:]):
-        if high is None or value < high:
-            return index
-    return len(edges) - 2
+def _attempts(took_ms: Counter[int]) -> dict[str, Any]:
+    return {"attempts": took_ms.total(), "p50Ms": quantile(took_ms, 0.5), "p95Ms": quantile(took_ms, 0.95)}
+
+
+def _bins(
+    counts: Counter[tuple[int, str]], edges: Sequence[int], names: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Counts of names by value, from each edge to the next; the last one is open."""
+    bins: list[dict[str, Any]] = [
+        {"from": low, "to": high, **dict.fromkeys(names, 0)} for low, high in zip_longest(edges, edges[1:])
+    ]
+    for (value, name), many in counts.items():
+        bins[bisect(edges, value) - 1][name] += many
+    return bins
 
 
 def quantile(counts: Mapping[int, int], part: float) -> int | None:
     """The value below or at which that part of all values lies; None if there are none."""
-    left = part * sum(counts.values())
-    for value in sorted(counts):
-        left -= counts[value]
-        if left <= 0:
-            return value
-    return None
+    values = sorted(counts)
+    reached = list(accumulate(counts[value] for value in values))
+    return values[bisect_left(reached, part * reached[-1])] if values else None
+
+
+def count_table(first: str, rows: Rows, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what a row is about, by the name of that member, and some of its counts."""
+    labels = [str(row[first]) if first in row else _spell_bin(row) for row in rows]
+    cells = [[label, *(f"{row[name]:,}" for name in names)] for label, row in zip(labels, rows, strict=True)]
+    return [first, *(NAMES[name] for name in names)], cells
+
+
+def _spell_bin(row: Mapping[str, Any]) -> str:
+    return f"{row['from']}+" if row["to"] is None else f"{row['from']}-{row['to']}"
 
 
 # --- groups and the timeline -----------------------------------------------------------------
 
 
-def _pauses(figures: Figures) -> list[dict[str, Any]]:
+def _pauses(pauses: Counter[Pause]) -> list[dict[str, Any]]:
     found: Counter[tuple[str, str]] = Counter()
-    last: dict[tuple[str, str], int] = {}
-    for pause, many in figures.pauses.items():
-        name = (pause.rule, pause.cause)
-        found[name] += many
-        last[name] = max(last.get(name, 0), pause.hour)
+    last: dict[tuple[str, str], str] = {}
+    for pause, many in sorted(pauses.items()):
+        found[pause.rule, pause.cause] += many
+        last[pause.rule, pause.cause] = _spell_hour(pause.hour)
     return [
-        {
-            "rule": rule,
-            "cause": cause,
-            "openings": many,
-            "lastHour": _spell_hour(last[rule, cause]),
-        }
+        {"rule": rule, "cause": cause, "openings": many, "lastHour": last[rule, cause]}
         for (rule, cause), many in found.most_common()
     ]
 
 
+def tell_pauses(pauses: Rows) -> list[str]:
+    """The pauses that opened, each in a sentence."""
+    told = [f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {row['lastHour']}." for row in pauses]
+    return told or ["No pause opened."]
+
+
 def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
-    names: dict[str, Callable[[Cell], Any]] = {
-        "day": lambda cell: cell.hour // 24,
-        "hour": lambda cell: cell.hour,
-        "method": lambda cell: cell.method,
-        "error": lambda cell: _error_name(cell),
-    }
-    found: dict[Any, Counter[str]] = {}
     if by == "account":
-        for age, many in figures.ages.items():
-            group = found.setdefault(age.account, Counter())
-            group[age.outcome] += many
-            group["error16"] += many if age.fate == "error_16" else 0
+        counted = [(age.account, age.outcome, age.fate == "error_16", n) for age, n in figures.ages.items()]
     else:
-        name = names[by]
-        for cell, many in figures.cells.items():
-            group = found.setdefault(name(cell), Counter())
-            group[cell.outcome] += many
-            group["error16"] += many if cell.code == 16 else 0
-    ordered: Iterable[Any] = sorted(found)
-    if by == "error":
-        ordered = sorted(found, key=lambda name: -sum(found[name][state] for state in STATES))
-    return [
-        {
-            by: _spell(by, name),
-            "reports": sum(found[name][state] for state in STATES),
-            **{state: found[name][state] for state in STATES},
-            "error16": found[name]["error16"],
-        }
-        for name in ordered
-    ]
+        counted = [(_name(cell, by), cell.outcome, cell.code == 16, n) for cell, n in figures.cells.items()]
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, outcome, is_error16, many in counted:
+        found[name]["reports"] += many
+        found[name][outcome] += many
+        found[name]["error16"] += many * is_error16
+    names = ("reports", *STATES, "error16")
+    groups = [{by: name, **{one: found[name][one] for one in names}} for name in sorted(found)]
+    return sorted(groups, key=lambda group: -group["reports"]) if by == "error" else groups
 
 
-def _spell(by: str, name: Any) -> str:
-    if by == "day":
-        return show_day(name)
-    return show_time(name * 3600, "%Y-%m-%d %H:00") if by == "hour" else str(name)
-
-
-def _error_name(cell: Cell) -> str:
-    if cell.outcome in (ACCEPTED, IN_FLIGHT):
-        return "none"
-    return f"{cell.code} {explain(cell.code)['kind']}"
+def _name(cell: Cell, by: str) -> str:
+    if by in _HOURS:
+        return _spell_hour(cell.hour, _HOURS[by])
+    if by == "method":
+        return cell.method
+    return (
+        f"{cell.code} {explain(cell.code)['kind']}" if cell.outcome not in (ACCEPTED, IN_FLIGHT) else "none"
+    )
 
 
 def _timeline(figures: Figures) -> dict[str, Any]:
     """Outcomes and pauses by day, or by hour if all of it is short; gaps are filled."""
-    hours = {cell.hour for cell in figures.cells} | {pause.hour for pause in figures.pauses}
-    if not hours:
-        return {"unit": "day", "points": []}
-    unit = "hour" if max(hours) - min(hours) < 72 else "day"
-    size = 1 if unit == "hour" else 24
-    points: dict[int, Counter[str]] = {
-        at: Counter() for at in range(min(hours) // size, max(hours) // size + 1)
-    }
-    for cell, many in figures.cells.items():
-        points[cell.hour // size][cell.outcome] += many
+    hours = [cell.hour for cell in figures.cells] + [pause.hour for pause in figures.pauses] or [0]
+    first, last = min(hours), max(hours)
+    unit = "hour" if last - first < 72 else "day"
+    pauses: Counter[str] = Counter()
     for pause, many in figures.pauses.items():
-        points[pause.hour // size]["pauses"] += many
-    form = "%m-%d %H:00" if unit == "hour" else "%Y-%m-%d"
-    return {
-        "unit": unit,
-        "points": [
-            {"at": show_time(at * size * 3600, form), **{n: counts[n] for n in (*STATES, "pauses")}}
-            for at, counts in points.items()
-        ],
-    }
+        pauses[_spell_hour(pause.hour, _HOURS[unit])] += many
+    groups = {group[unit]: group for group in _groups(figures, unit)}
+    nothing = dict.fromkeys(STATES, 0)
+    names = dict.fromkeys(_spell_hour(hour, _HOURS[unit]) for hour in range(first, last + 1))
+    points = [{unit: name, **(groups.get(name) or nothing), "pauses": pauses[name]} for name in names]
+    return {"unit": unit, "rows": points}

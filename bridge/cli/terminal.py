@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Final
 
 from bridge.core.text import escape
@@ -19,23 +20,25 @@ NARROW: Final = 60
 """Columns below which bars would say nothing: numbers only."""
 WIDE: Final = 132
 """Columns that are used at most."""
+_LEAST_BAR: Final = 8
+Row = Sequence[str]
+Bar = Sequence[tuple[int, str]]
+"""Values and colours of its pieces."""
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_RED: Final = "31"
 _COLOURS: Final = {
-    "bad": "31",
-    "warn": "33",
-    "dim": "2",
     "bold": "1",
+    "dim": "2",
+    "in_flight": "2",
+    "warn": "33",
+    "not_sent": "33",
     "blue": "34",
-    "violet": "35",
+    "accepted": "34",
+    "unknown": "35",
 }
-OUTCOME_COLOURS: Final = {
-    "accepted": "blue",
-    "refused": "bad",
-    "unknown": "violet",
-    "not_sent": "warn",
-    "in_flight": "dim",
-}
-_OURS: Final = "".join(f"\x1b[{code}m|" for code in (*_COLOURS.values(), "0")).rstrip("|").split("|")
+"""Colours by name and by outcome; everything else is bad, and red."""
+_KEPT: Final = r"(\n|\x1b\[(?:0|" + "|".join((_RED, *_COLOURS.values())) + ")m)"
+"""What is not escaped on a terminal: line ends and our own colours."""
 
 
 class Screen:
@@ -50,21 +53,17 @@ class Screen:
 
         stream = sys.stdout if stream is None else stream
         self.is_terminal = _is_terminal(stream)
-        encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
-        self.is_unicode = encoding in ("utf8", "utf16", "utf32")
-        self.has_colour = (
-            self.is_terminal
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM", "dumb") not in ("", "dumb")
-        )
+        self.is_unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+        is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
+        self.has_colour = self.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDE) if self.is_terminal else 80
         self.has_bars = self.is_terminal and self.width >= NARROW
         """Charts are for people at a terminal that is wide enough."""
 
     def paint(self, text: str, colour: str) -> str:
-        """Escape a text and colour it, if colours are shown."""
+        """Escape a text and colour it, if colours are shown; an outcome has a colour, too."""
         text = escape(text)
-        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.has_colour and text else text
+        return f"\x1b[{_COLOURS.get(colour, _RED)}m{text}\x1b[0m" if self.has_colour and text else text
 
     def bar(self, value: float, most: float, width: int) -> str:
         """A bar of at most so many columns; something that is not zero shows at least a trace."""
@@ -114,11 +113,12 @@ class Screen:
         return lines
 
     def table(
-        self, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, drops: bool = True
+        self, head: Row, rows: Sequence[Row], left: int = 1, drops: bool = True, bars: Sequence[Bar] = ()
     ) -> list[str]:
         """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
 
         Args:
+            bars: what is drawn behind the rows if there is room for charts.
             drops: on a terminal that is too narrow leave out what does not fit, the last columns first; the
                 last line says which. Files and pipes get them all.
         """
@@ -130,7 +130,14 @@ class Screen:
             if not kept or width <= room:
                 kept.append(index)
                 room -= width + 2
-        lines = ["  ".join(_pad(row[i], widths[i], i < left) for i in kept).rstrip() for row in cells]
+        lines = ["  ".join(_pad(row[i], widths[i], i < left) for i in kept) for row in cells]
+        if self.has_bars and room >= _LEAST_BAR:
+            most = max((sum(value for value, _ in bar) for bar in bars), default=0)
+            for index, bar in enumerate(bars, 1):
+                longest = room - len(bar) + 1  # each piece may be rounded up
+                pieces = [self.paint(self.bar(value, most, longest), colour) for value, colour in bar]
+                lines[index] += "  " + "".join(pieces)
+        lines = [line.rstrip() for line in lines]
         lines[0] = self.paint(lines[0], "bold")
         hidden = [name for index, name in enumerate(head) if index not in kept]
         if hidden:
@@ -175,33 +182,34 @@ def _pad(cell: str, width: int, is_left: bool) -> str:
     return cell + blanks if is_left else blanks + cell
 
 
-class Progress:
-    """One line on stderr that says how far a long piece of work is; nothing if that is no terminal.
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how far a long piece of work is, if that is a terminal, and take the line away after it.
 
     Args:
         what: the work, as the line begins.
+
+    Returns:
+        what to tell how much is done, and of how much.
     """
+    screen = Screen(sys.stderr)
+    last = ""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._screen = Screen(sys.stderr) if sys.stderr is not None else None
-        self._last = ""
-
-    def tell(self, done: int, whole: int) -> None:
-        """Show how much is done, and of how much."""
-        if self._screen is None or not self._screen.is_terminal:
+    def tell(done: int, whole: int) -> None:
+        nonlocal last
+        if not screen.is_terminal:
             return
-        share = min(1.0, done / whole) if whole else 1.0
-        line = f"{self._what} {self._screen.bar(share, 1.0, 24):<24} {share:4.0%}"
-        if line != self._last:
-            self._last = line
-            _write_error(f"\r{line}\x1b[K" if self._screen.has_colour else f"\r{line}")
+        part = min(1.0, done / whole) if whole else 1.0
+        line = f"{what} {screen.bar(part, 1.0, 24):<24} {part:4.0%}"
+        if line != last:
+            last = line
+            _write_error(f"\r{line}\x1b[K" if screen.has_colour else f"\r{line}")
 
-    def end(self) -> None:
-        """Take the line away again."""
-        if self._last:
-            _write_error("\r" + " " * len(self._last) + "\r")
-            self._last = ""
+    try:
+        yield tell
+    finally:
+        if last:
+            _write_error("\r" + " " * len(last) + "\r")
 
 
 def print_text(text: str) -> None:
@@ -212,16 +220,10 @@ def print_text(text: str) -> None:
     if sys.stdout is None:
         return
     if not text.replace("\n", "").isprintable():
-        ours = _OURS if _is_terminal(sys.stdout) else []
-        text = "\n".join(_escape_around(line, ours) for line in text.split("\n"))
+        pieces = re.split(_KEPT if _is_terminal(sys.stdout) else "(\n)", text)
+        text = "".join(piece if place % 2 else escape(piece) for place, piece in enumerate(pieces))
     encoding = sys.stdout.encoding or "ascii"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _escape_around(line: str, ours: Sequence[str]) -> str:
-    if not ours:
-        return escape(line)
-    return ours[0].join(_escape_around(part, ours[1:]) for part in line.split(ours[0]))
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -236,8 +238,7 @@ def print_json(value: object, indent: int | None = 2) -> None:
 
 def warn(text: str) -> None:
     """Say something on stderr that does not belong into the output."""
-    if sys.stderr is not None:
-        _write_error(f"report-bridge: {escape(text)}\n".encode("ascii", "backslashreplace").decode("ascii"))
+    _write_error(f"report-bridge: {escape(text)}\n".encode("ascii", "backslashreplace").decode("ascii"))
 
 
 def share(part: int, whole: int) -> str:
@@ -246,7 +247,7 @@ def share(part: int, whole: int) -> str:
 
 
 def _write_error(text: str) -> None:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # it may be closed, or None
         sys.stderr.write(text)
         sys.stderr.flush()
 

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import time
 from datetime import UTC, datetime
 from typing import Final
-
-from bridge.core.exits import UsageError
 
 DAY_S: Final = 86_400.0
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
 HELP: Final = "2026-01-31T08:00Z, UNIX seconds, or how long ago: 24h, 7d"
 
 
-def parse_time(text: str, now_wall: float, flag: str) -> float:
+def parse_time(text: str) -> float:
     """Turn a date, a UNIX time or a length back from now into UNIX seconds; without a zone it is UTC.
 
     Raises:
-        UsageError: it is none of these.
+        ArgumentTypeError: it is none of these.
     """
     ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if ago:
-        return max(0.0, now_wall - float(ago[1]) * _UNITS[ago[2]])
+        return max(0.0, time.time() - float(ago[1]) * _UNITS[ago[2]])
     if re.fullmatch(r"\d{5,11}(\.\d{1,9})?", text):
         return float(text)
     try:
-        time = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{flag} takes a time: {HELP}.") from None
-    return max(0.0, (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+        raise argparse.ArgumentTypeError(f"takes a time: {HELP}") from None
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def show_time(wall: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a time for people."""
     return datetime.fromtimestamp(wall, UTC).strftime(form)
-
-
-def show_day(day: int) -> str:
-    """Return a day that is counted from 1970."""
-    return show_time(day * DAY_S, "%Y-%m-%d")
-
-
-def show_instant(wall: float | None) -> str | None:
-    """Return a time for programs."""
-    return None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
 
 
 def show_length(seconds: float) -> str:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from bridge.cli.call import render
-from bridge.cli.terminal import Progress, Screen, display_width, print_text, share, warn
+from bridge.cli.terminal import Screen, display_width, print_text, progress, share, warn
 
 
 class Terminal(io.StringIO):
@@ -115,9 +115,8 @@ def test_progress_is_silent_without_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     """Nothing is written to a file."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    progress = Progress("counting")
-    progress.tell(1, 2)
-    progress.end()
+    with progress("counting") as tell:
+        tell(1, 2)
     assert stream.getvalue() == ""
 
 
@@ -125,10 +124,9 @@ def test_progress_ends_with_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> Non
     """On a terminal the line is drawn, and taken away at the end."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    progress = Progress("counting")
-    progress.tell(1, 2)
-    progress.tell(0, 0)
-    progress.end()
+    with progress("counting") as tell:
+        tell(1, 2)
+        tell(0, 0)
     assert " 50%" in stream.getvalue()
     assert stream.getvalue().endswith(" \r")
 
