@@ -13,7 +13,7 @@ from bridge.cli.terminal import Progress, Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
-from bridge.ops.process import forbid_core_dumps
+from bridge.ops.process import forbid_core_dumps, undo_inherited
 from bridge.settings import load
 from bridge.settings.parsing import is_database
 
@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks, print what they found; 1 if one failed."""
+    undo_inherited()
     forbid_core_dumps()
     scrubber = Scrubber()
     found = [
