@@ -56,9 +56,7 @@ _BY_CODE: Final[Mapping[int, int]] = {
 def exit_for(response: Mapping[str, Any]) -> int:
     """Return the exit code that a command ends with after this JSON-RPC response."""
     error = response.get("error")
-    if error is None:
-        return DONE
-    return _BY_CODE.get(error["code"], REFUSED)
+    return DONE if error is None else _BY_CODE.get(error["code"], REFUSED)
 
 
 class ExitError(Exception):

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from bridge.core.events import DEBUG, EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
@@ -72,7 +73,7 @@ class Log:
             ConfigError: the file cannot be opened.
         """
         descriptor = 2 if file is None else _open_file(file)
-        text = format == "text" or (format == "auto" and file is None and _is_terminal(descriptor))
+        text = format == "text" or (format == "auto" and file is None and os.isatty(descriptor))
         return cls(descriptor, threshold=LEVELS[level], text=text, scrubber=scrubber or Scrubber(), path=file)
 
     def event(self, name: str, /, **fields: Any) -> None:
@@ -164,40 +165,26 @@ class Log:
         if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
             return
         self._checked_at = at
-        here = os.fstat(self._descriptor)
-        try:
-            there = os.stat(self._path)
-        except OSError:
-            pass
-        else:
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
                 return
         if not self._outlet.flush():
             return  # somebody still waits to write to it
-        try:
+        with suppress(ConfigError):  # the old file is still better than none
             fresh = _open_file(self._path)
-        except ConfigError:
-            return  # the old file is still better than none
-        os.close(self._descriptor)
-        self._descriptor = fresh
-        self._outlet = self._open_outlet()
+            os.close(self._descriptor)
+            self._descriptor = fresh
+            self._outlet = self._open_outlet()
 
 
 def _open_file(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         raise ConfigError(
             f"The log file {path} cannot be opened ({reason}); name another one with --log-file."
         ) from error
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
 
 
 # --- lines -----------------------------------------------------------------------------------
