@@ -230,12 +230,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "trace?",
         level=ERROR,
     ),
-    "library_message": EventRow(
-        "{library}: {text}",
-        "What a library said through the standard logging module.",
-        "severity",
-        level=DEBUG,
-    ),
     "log_dropped": EventRow(
         "Log lines dropped because nobody read the log fast enough: {count}.",
         "As soon as the log can be written again.",

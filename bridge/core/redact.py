@@ -256,7 +256,7 @@ _MAX_ROW: Final = 64
 _CODES: Final = {"u": 4, "U": 8, "x": 2}
 """Letter after a backslash -> how many hexadecimal digits follow it."""
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
-_NUMBER: Final = re.compile("#(?:[xX]([0-9a-fA-F]{1,12})|([0-9]{1,12}))")
+_NUMBER: Final = "#(?:[xX]([0-9a-fA-F]{1,12})|([0-9]{1,12}))"
 
 
 def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
@@ -297,7 +297,7 @@ def _entity(text: str, at: int) -> Iterator[tuple[str, int]]:
     while text.startswith("amp;", at):  # &amp;#65; is a doubled &#65;
         yield "&", at + 4
         at += 4
-    number = _NUMBER.match(text, at)
+    number = re.compile(_NUMBER).match(text, at)
     if number is None:
         end = text.find(";", at, at + 20) + 1
         if end and text[at:end] in html5:

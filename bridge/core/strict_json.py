@@ -228,7 +228,7 @@ def _prune(text: str, max_depth: int) -> str:
 
 
 # Half a pair: the scanner has joined whole ones.
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE: Final = "[\ud800-\udfff]"
 
 
 class _Pairs(tuple[tuple[str, Any], ...]):
@@ -261,7 +261,7 @@ def _taint(value: Any) -> Any:
 def _mend(value: Any, flaws: list[str]) -> Any:
     """Return the value without its flawed parts, and append what was wrong with them."""
     if isinstance(value, str):
-        if not _LONE_SURROGATE.search(value):
+        if not re.search(_LONE_SURROGATE, value):
             return value
         flaws.append("lone_surrogate")
         return UNREADABLE
@@ -274,7 +274,7 @@ def _mend(value: Any, flaws: list[str]) -> Any:
             if name in members:
                 repeated.add(name)
                 flaws.append("repeated_name")
-            if _LONE_SURROGATE.search(name):
+            if re.search(_LONE_SURROGATE, name):
                 flaws.append("lone_surrogate")
             members[name] = _mend(member, flaws)
         for name in repeated:

@@ -1,8 +1,7 @@
 """The log: events become lines on stderr or in a file.
 
 Nobody waits for the reader of the log: lines that it does not take wait in an outlet, and are dropped and
-counted when too many do. Every string goes through the scrubber. Must not import the standard logging module
-at start; `Log.adopt_libraries` tames it once a library has loaded it.
+counted when too many do. Every string goes through the scrubber. Must not import the standard logging module.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from bridge.core.events import DEBUG, EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
+from bridge.core.events import EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.engine import Engine, Outlet, SystemClock
@@ -107,33 +106,6 @@ class Log:
         if is_written and self._path is not None and self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def adopt_libraries(self) -> None:
-        """Keep the standard logging module off stderr; call it after the libraries have been loaded.
-
-        Their messages become `library_message` events, at level debug only. Libraries log arguments,
-        so nothing of them is shown otherwise.
-        """
-        import logging
-
-        logging.raiseExceptions = False
-        logging.lastResort = None
-        root = logging.getLogger()
-        if self.threshold > DEBUG:
-            if not any(isinstance(handler, logging.NullHandler) for handler in root.handlers):
-                root.addHandler(logging.NullHandler())
-            return
-        event = self.event
-
-        class Adopted(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                try:
-                    text = record.getMessage()
-                except Exception:
-                    text = "(a message that cannot be formatted)"
-                event("library_message", library=record.name, severity=record.levelname.lower(), text=text)
-
-        root.addHandler(Adopted())
 
     # --- writing -----------------------------------------------------------------------------
 

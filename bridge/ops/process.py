@@ -53,6 +53,13 @@ def hide_memory() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def silence_libraries() -> None:
+    """Keep what libraries log off stderr, since it may hold arguments. To be called once they are loaded."""
+    import logging
+
+    logging.disable()
+
+
 def calm_collector() -> None:
     """Let the garbage collector pass over what will stay, and come more rarely.
 
