@@ -23,8 +23,6 @@ _MIN_SECRET: Final = 4
 """Shorter secrets would turn ordinary text into asterisks; no key is that short."""
 _GENERATION: Final = 512
 """Secrets held per generation; two generations are kept, so memory stays flat with many accounts."""
-_STRIDE: Final = 8
-"""Text is sampled every 8 characters: any needle of 15 or more covers one whole sample."""
 
 
 class Secret:
@@ -57,12 +55,6 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a secret is not pickled")
@@ -152,45 +144,32 @@ class Scrubber:
 class _Index:
     """Secrets of one generation and where to look for them."""
 
-    __slots__ = ("_grams", "_heads", "_short", "secrets")
+    __slots__ = ("_needles", "secrets")
 
     def __init__(self) -> None:
         self.secrets: set[Secret] = set()
-        # The first 8 substrings of 8 characters of each long needle: one of them lies on a sample.
-        self._grams: dict[str, tuple[_Needle, ...]] = {}
-        # The first 4 characters of every needle, for the search through escapes.
-        self._heads: dict[str, tuple[_Needle, ...]] = {}
-        self._short: tuple[_Needle, ...] = ()
+        # By their first 4 characters.
+        self._needles: dict[str, tuple[_Needle, ...]] = {}
 
     def add(self, secret: Secret) -> None:
         value = secret.reveal()
         if len(value) < _MIN_SECRET or secret in self.secrets:
             return
         for needle in set(_needles(value)):
-            text = needle.text
-            if len(text) >= 2 * _STRIDE - 1:
-                for at in range(_STRIDE):
-                    _put(self._grams, text[at : at + _STRIDE], needle)
-            else:
-                self._short += (needle,)
-            _put(self._heads, text[:_MIN_SECRET], needle)
+            head = needle.text[:_MIN_SECRET]
+            self._needles[head] = (*self._needles.get(head, ()), needle)
         self.secrets.add(secret)
 
     def find(self, text: str, spans: list[tuple[int, int]]) -> None:
         """Append the place of every occurrence; places may overlap."""
-        grams = self._grams
-        hits: set[_Needle] = set()
-        for at in range(0, len(text) - _STRIDE + 1, _STRIDE):
-            found = grams.get(text[at : at + _STRIDE])
-            if found:
-                hits.update(found)
-        for needle in (*hits, *self._short):
-            at = text.find(needle.text)
-            while at >= 0:
-                spans.append((max(0, at - needle.left), at + len(needle.text) + needle.right))
-                at = text.find(needle.text, at + 1)
         if "%" in text or "\\" in text or "&" in text:
             self._find_escaped(text, spans)
+            return
+        needles = self._needles
+        for at in [at for at in range(len(text) - 3) if text[at : at + _MIN_SECRET] in needles]:
+            for needle in needles[text[at : at + _MIN_SECRET]]:
+                if text.startswith(needle.text, at):
+                    spans.append((max(0, at - needle.left), at + len(needle.text) + needle.right))
 
     def _find_escaped(self, text: str, spans: list[tuple[int, int]]) -> None:
         leads = {at for at, char in enumerate(text) if char in _LEADS}
@@ -208,16 +187,12 @@ class _Index:
                 for _ in range(_MIN_SECRET):
                     paths = {(head + char, after) for head, at in paths for char, after in steps[at]}
             for head, after in paths:
-                for needle in self._heads.get(head, ()):
+                for needle in self._needles.get(head, ()):
                     places = {after}
                     for char in needle.text[_MIN_SECRET:]:
                         places = {after for at in places for read, after in steps[at] if read == char}
                     if places:
                         spans.append((max(0, start - needle.left), max(places) + needle.right))
-
-
-def _put(table: dict[str, tuple[_Needle, ...]], name: str, needle: _Needle) -> None:
-    table[name] = (*table.get(name, ()), needle)
 
 
 # --- the forms of a secret -------------------------------------------------------------------
