@@ -53,19 +53,13 @@ class Log:
         self._is_closed = False
 
     @classmethod
-    def open(
-        cls,
-        level: str = "warning",
-        format: str = "auto",
-        file: str | None = None,
-        scrubber: Scrubber | None = None,
-    ) -> Log:
+    def open(cls, level: str, format: str, file: str | None, scrubber: Scrubber | None = None) -> Log:
         """Open the log that the settings ask for.
 
         Args:
             level: ``debug``, ``info``, ``warning`` or ``error``.
             format: ``json``, ``text``, or ``auto``: text on a terminal, else JSON lines.
-            file: path that is appended to and made with mode 0600; default: stderr.
+            file: path that is appended to and made with mode 0600; None: stderr.
             scrubber: what every string goes through.
 
         Raises:
@@ -99,13 +93,12 @@ class Log:
         self._outlet.attach(engine)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what waits, for at most ``timeout_s`` seconds, and take no more events."""
+        """Write what waits, for at most ``timeout_s`` seconds, and take no more events.
+
+        The descriptor is left to the end of the process, which is next.
+        """
         self._is_closed = True
-        engine = self._engine
-        is_written = self._outlet.drain(None if engine is None else engine.now() + timeout_s)
-        if is_written and self._path is not None and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._outlet.drain(None if self._engine is None else self._engine.now() + timeout_s)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -183,8 +176,7 @@ def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
 
 def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
     text = f"{format_time(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
-    trace = fields.get("trace")
-    if trace:
-        text = f"{text} | {trace}"
+    if fields.get("trace"):
+        text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.
     return text.encode("unicode_escape") + b"\n"

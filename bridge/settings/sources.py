@@ -79,9 +79,11 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return setting name to text for every variable that is set."""
     # An empty variable is how compose files and shells spell "not set". An empty secret is rather a
     # substitution that failed, and must not turn silently into "no key".
-    given = {row.name: environ[row.variable] for row in TABLE if row.variable in environ}
-    secrets = {row.name for row in TABLE if row.kind == "secret"}
-    return {name: text for name, text in given.items() if text or name in secrets}
+    return {
+        row.name: environ[row.variable]
+        for row in TABLE
+        if row.variable in environ and (environ[row.variable] or row.kind == "secret")
+    }
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -59,9 +59,10 @@ class Settings:
     notices: tuple[tuple[str, Mapping[str, Any]], ...]
     """Events found while reading, to be logged once there is a log."""
 
+    _origins: Mapping[str, str]
+
     def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-        self.__dict__.update(values)
-        self.__dict__["_origins"] = dict(origins)
+        self.__dict__.update(values, _origins=dict(origins))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"settings do not change: {name}")
@@ -72,7 +73,7 @@ class Settings:
     def origin(self, name: str) -> str:
         """Return where a value comes from: ``flag --url``, ``environment REPORT_BRIDGE_URL``, ``file PATH``
         or ``default``."""
-        return str(self.__dict__["_origins"].get(name, "default"))
+        return self._origins.get(name, "default")
 
 
 def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
@@ -118,11 +119,9 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
     origins = {name: layer.origin(ROWS[name]) for name, layer in nearest.items()}
     notices = unknown_variables(environ)
     if values["ledger"] is None:
-        if in_sandbox or state_dir is None:
-            values["ledger"] = MEMORY
-        else:
-            values["ledger"] = os.path.join(state_dir, "ledger.sqlite3")
-        if not in_sandbox and state_dir is None:
+        is_kept = state_dir is not None and not in_sandbox
+        values["ledger"] = os.path.join(state_dir or "", "ledger.sqlite3") if is_kept else MEMORY
+        if state_dir is None and not in_sandbox:
             reason = "this user has no home directory; name a file with --ledger"
             notices.append(("ledger_memory", {"reason": reason}))
     _check_together(values, origins)
@@ -143,9 +142,8 @@ def drop_secrets(environ: MutableMapping[str, str]) -> None:
 
     Only libpq's own stays: the driver of a ledger on a server reads it when it connects.
     """
-    for variable in secret_variables(environ):
-        if variable != LIBPQ_PASSWORD:
-            environ.pop(variable, None)
+    for variable in {*secret_variables(environ)} - {LIBPQ_PASSWORD}:
+        environ.pop(variable, None)
 
 
 def describe(settings: Settings) -> list[tuple[str, Any, str]]:
