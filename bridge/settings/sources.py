@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from bridge.core.exits import ConfigError
 from bridge.core.text import escape, suggest
 from bridge.settings.parsing import BadValue
-from bridge.settings.table import ENV_PREFIX, OTHER_VARIABLES, TABLE, Setting
+from bridge.settings.table import ENV_PREFIX, OTHER_VARIABLES, ROWS, TABLE, Setting
 
 _TOML: Final[Mapping[str, tuple[Any, str]]] = {
     "switch": (bool, "boolean; write true or false without quotes"),
@@ -79,11 +79,8 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return setting name to text for every variable that is set."""
     # An empty variable is how compose files and shells spell "not set". An empty secret is rather a
     # substitution that failed, and must not turn silently into "no key".
-    return {
-        row.name: environ[row.variable]
-        for row in TABLE
-        if row.variable in environ and (environ[row.variable] or row.kind == "secret")
-    }
+    given = {row.name: environ[row.variable] for row in TABLE if row.variable in environ}
+    return {name: text for name, text in given.items() if text or ROWS[name].kind == "secret"}
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -11,69 +11,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from bridge.core.exits import ConfigError
-from bridge.core.redact import Secret
 from bridge.core.text import hide_keys
 from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
 from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
-from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting
-
-
-class Settings:
-    """The values of all settings, immutable. Attributes are the names of the table."""
-
-    key_file: str | None
-    key_command: str | None
-    client_key: Secret | None
-    """The key from the environment, unchecked; `bridge.ops.keys` says whether it can be one."""
-    url: str
-    ledger: str
-    """``memory``, a ``postgresql://`` URL or an absolute path."""
-    ledger_password: Secret | None
-    require_ledger: bool
-    concurrency: int
-    queue: int
-    timeout_s: float
-    connect_timeout_s: float
-    max_message: int
-    max_batch: int
-    max_depth: int
-    drain_s: float
-    pauses: bool
-    account_figures: bool
-    account_queues: str | None
-    parent_watch: bool
-    proxy: str | None
-    ca_file: str | None
-    log_level: str
-    log_format: str
-    log_file: str | None
-    metrics_file: str | None
-    sandbox: bool
-
-    state_dir: str | None
-    """The user's state directory for this program; None if there is none. Not made here."""
-    config_file: str | None
-    """Where the configuration file is, or would be; None if there is no place for it."""
-    hidden: frozenset[str]
-    """The variables that no child of ours may see."""
-    notices: tuple[tuple[str, Mapping[str, Any]], ...]
-    """Events found while reading, to be logged once there is a log."""
-
-    _origins: Mapping[str, str]
-
-    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-        self.__dict__.update(values, _origins=dict(origins))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings do not change: {name}")
-
-    def __delattr__(self, name: str) -> None:
-        self.__setattr__(name, None)
-
-    def origin(self, name: str) -> str:
-        """Return where a value comes from: ``flag --url``, ``environment REPORT_BRIDGE_URL``, ``file PATH``
-        or ``default``."""
-        return self._origins.get(name, "default")
+from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting, Settings
 
 
 def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
