@@ -1,7 +1,7 @@
 """The table of settings: name, type, flag, variable, default, bounds and one sentence of help each.
 
-Each stands once, in `Settings`, which has the values; `TABLE` has what is said of them. The command line, the environment, the configuration file, ``report-bridge config``, help and
-documentation are all derived from it.
+Each stands once, in `Settings`, which has the values; `TABLE` has what is said of them. The command line, the
+environment, the configuration file, ``report-bridge config``, help and documentation are all derived from it.
 """
 
 from __future__ import annotations
