@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
@@ -60,12 +61,8 @@ def check_key(text: str) -> Secret:
 def _find_fault(text: str) -> str | None:
     bare = text.strip()
     ends = {bare[:1], bare[-1:]}
-    name, equals, value = bare.partition("=")
-    words = name.split()
-    is_named = equals and value.strip("= ") and words and words[-1].isidentifier() and len(words) <= 2
+    is_named = re.match(r"([^\s=]+\s+)?[^\W\d]\w*\s*=[= ]*[^= ]", bare)
     is_address = bare.startswith(("/", "~/", "./")) or "://" in bare
-    is_blank = any(char.isspace() for char in text)
-    is_visible = all("!" <= char <= "~" for char in text)
     wrong_length = f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
     faults = (
         (not bare, "it is empty"),
@@ -76,8 +73,8 @@ def _find_fault(text: str) -> str | None:
         (bare.startswith(("$", "%")), "it is the name of a variable that nobody has replaced by its value"),
         (bare.endswith((",", ";")), "there is a comma or semicolon after the key; remove it"),
         ("\0" in text, "there are NUL characters in it; save it as plain text"),
-        (is_blank, "there are blanks or line breaks in or around the key; remove them"),
-        (not is_visible, "it holds characters other than visible ASCII"),
+        (re.search(r"\s", text), "there are blanks or line breaks in or around the key; remove them"),
+        (re.search("[^!-~]", text), "it holds characters other than visible ASCII"),
         (not MIN_LENGTH <= len(text) <= MAX_LENGTH, wrong_length),
     )
     return next((sentence for is_met, sentence in faults if is_met), None)
@@ -269,14 +266,14 @@ def _is_pipe(path: str) -> bool:
 
 
 def _read_file(path: str) -> tuple[bytes, os.stat_result]:
-    with _named(path):
-        # Not to be held up by what has taken the file's place.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            # Before reading: a write in between is then seen next time.
-            return os.read(descriptor, _READ_BYTES), os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+    # Not to be held up by what has taken the file's place.
+    with _named(path), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())  # before reading: a write in between is then seen next time
+        return file.read(_READ_BYTES) or b"", status
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read_pipe(path: str) -> bytes:
@@ -298,7 +295,7 @@ def _decode(data: bytes) -> str:
 # --- commands --------------------------------------------------------------------------------
 
 
-def _run(command: str, environ: Mapping[str, str]) -> bytes:
+def _run(command: str, environ: dict[str, str]) -> bytes:
     """Run a command without a shell, to its end, and return its output if it is known to have ended with 0.
 
     What it leaves running in the background may keep the output open: nobody waits for that.
@@ -318,7 +315,7 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
             stdout=subprocess.PIPE,
             # What a password program says may hold secrets that no scrubber knows.
             stderr=subprocess.DEVNULL,
-            env=dict(environ),
+            env=environ,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
