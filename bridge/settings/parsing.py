@@ -16,7 +16,6 @@ from bridge.settings.table import MEMORY, Setting
 _SWITCH: Final = dict.fromkeys(("1", "true", "on", "yes"), True) | dict.fromkeys(
     ("0", "false", "off", "no"), False
 )
-_DIGITS: Final = frozenset("0123456789")
 # Patterns are text, and compiled where one is needed: none is at an ordinary start.
 _HOST: Final = r"\[[0-9a-f.:]*:[0-9a-f.:]*\]|[a-z0-9._-]+(?=:|\Z)"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -44,24 +43,21 @@ def parse_switch(text: str) -> bool:
     return value
 
 
-def parse_integer(text: str, low: int, high: int) -> int:
+def parse_integer(text: str, low: float, high: float) -> int:
     """Parse decimal digits within bounds, both allowed."""
-    digits = text.strip()
-    if not digits or not _DIGITS.issuperset(digits) or len(digits) > 15:
-        raise BadValue(f"is {shown(text)}; write a whole number from {low} to {high}")
-    return int(_within(int(digits), low, high))
+    return int(_parse_number(text, "[0-9]+", "a whole number", low, high))
 
 
 def parse_seconds(text: str, low: float, high: float) -> float:
     """Parse a plain decimal number (no exponent, no sign) of seconds within bounds, both allowed."""
+    return _parse_number(text, r"[0-9]+\.?[0-9]*|\.[0-9]+", "seconds as a decimal number", low, high)
+
+
+def _parse_number(text: str, form: str, what: str, low: float, high: float) -> float:
     digits = text.strip()
-    whole, _, fraction = digits.partition(".")
-    if not (whole or fraction) or not _DIGITS.issuperset(whole + fraction) or len(digits) > 30:
-        raise BadValue(f"is {shown(text)}; write seconds as a decimal number from {low:g} to {high:g}")
-    return _within(float(digits), low, high)
-
-
-def _within(value: float, low: float, high: float) -> float:
+    if len(digits) > 30 or not re.fullmatch(form, digits):
+        raise BadValue(f"is {shown(text)}; write {what} from {low:.15g} to {high:.15g}")
+    value = float(digits)
     if not low <= value <= high:
         raise BadValue(f"is {value:.15g}; it has to be from {low:.15g} to {high:.15g}")
     return value
@@ -178,7 +174,7 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str
 
 
 PARSERS: Final[Mapping[str, Callable[[str, Setting], Any]]] = {
-    "integer": lambda text, row: parse_integer(text, int(row.low), int(row.high)),
+    "integer": lambda text, row: parse_integer(text, row.low, row.high),
     "seconds": lambda text, row: parse_seconds(text, row.low, row.high),
     "switch": lambda text, _: parse_switch(text),
     "choice": lambda text, row: parse_choice(text, row.choices),
