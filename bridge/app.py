@@ -17,7 +17,7 @@ from bridge.ops.keys import KeySource
 from bridge.ops.log import Log
 from bridge.ops.machine import load_machine_id
 from bridge.ops.metrics import Metrics
-from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
+from bridge.ops.process import calm_collector, forbid_core_dumps, silence_libraries, undo_inherited
 from bridge.reports.advice import queue_names
 from bridge.reports.advisor import Advisor
 from bridge.reports.answers import rfc3339
@@ -318,7 +318,7 @@ class App:
             connect_timeout_s=self.settings.connect_timeout_s,
             pool_size=self.settings.concurrency,
         )
-        self.log.adopt_libraries()
+        silence_libraries()
 
     def _start_sandbox(self) -> str:
         from bridge.simulator import Simulator

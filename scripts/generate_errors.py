@@ -188,7 +188,7 @@ def _number(row: Row) -> str:
 
 
 def _statuses(row: Row) -> str:
-    first, last = row.statuses or (0, 0)
+    first, last = row.statuses
     text = str(first) if first == last else f"{first} to {last}, where no other row fits"
     return f"{text} with Retry-After" if row.retry_after else text
 

@@ -14,7 +14,7 @@ from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core import exits
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
-from bridge.ops.process import forbid_core_dumps
+from bridge.ops.process import forbid_core_dumps, undo_inherited
 from bridge.settings import load
 
 HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the checks, print what they find as they find it; 1 if one failed."""
+    undo_inherited()
     forbid_core_dumps()
     scrubber = Scrubber()
     screen = Screen()

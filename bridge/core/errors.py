@@ -6,6 +6,7 @@ Must not know reports, wire or upstream. Imported by every layer; the table is r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -24,10 +25,6 @@ class Row(NamedTuple):
     section: str
     """``wire``, ``upstream``, ``http`` or ``failures``."""
     kind: str
-    code: int | None
-    """Wire code of a row of ``wire``; None elsewhere."""
-    error_id: int | None
-    error_codes: tuple[str, ...]
     message: str
     outcome: str | None
     retryable: bool
@@ -38,19 +35,23 @@ class Row(NamedTuple):
     """Name of the pause rule that the event feeds."""
     cause: str
     advice: str
-    wire: str | None
+    code: int | None = None
+    """Wire code of a row of ``wire``; None elsewhere."""
+    error_id: int | None = None
+    error_codes: tuple[str, ...] = ()
+    wire: str | None = None
     """For ``http`` and ``failures``: the kind of the wire row the event becomes."""
-    detail: str | None
+    detail: str | None = None
     """For ``failures``: the word in the wire member ``cause``."""
-    statuses: tuple[int, int] | None
+    statuses: tuple[int, int] = (0, -1)
     """For ``http``: first and last status; the first row that holds a status counts."""
-    retry_after: bool
+    retry_after: bool = False
     """For ``http``: True if the row needs a readable Retry-After header."""
-    failure: str | None
+    failure: str | None = None
     """For ``failures``: the word of `bridge.core.model.Exchange.failure`."""
-    sent: bool | None
+    sent: bool | None = None
     """For ``failures``: whether the first byte of the request had left."""
-    source: str | None
+    source: str | None = None
 
 
 class PauseRule(NamedTuple):
@@ -80,72 +81,38 @@ class PauseRule(NamedTuple):
 
 class _Table(NamedTuple):
     rows: Mapping[str, Row]
-    by_code: Mapping[str, Row]
-    by_id: Mapping[int, Row]
-    statuses: tuple[Row, ...]
+    upstream: Mapping[int | str | None, Row]
+    """Those of the section, by ``errorId`` and by each ``errorCode``."""
     failures: Mapping[tuple[str | None, bool | None], Row]
     pauses: Mapping[str, PauseRule]
-    hints: Mapping[str, str]
-    warnings: Mapping[str, str]
-    rules: Mapping[str, str]
+    sentences: Mapping[str, Mapping[str, str]]
+    """Those of ``hints``, ``warnings`` and ``rules``, by kind."""
 
 
 @cache
 def _table() -> _Table:
     source = load_json(TABLE)
-    rows = {entry["kind"]: _make_row(section, entry) for section in SECTIONS for entry in source[section]}
+    rows = [Row(section, **_columns(entry)) for section in SECTIONS for entry in source[section]]
     return _Table(
-        rows,
-        {code: row for row in rows.values() for code in row.error_codes},
-        {row.error_id: row for row in rows.values() if row.error_id is not None},
-        tuple(row for row in rows.values() if row.section == "http"),
-        {(row.failure, row.sent): row for row in rows.values() if row.section == "failures"},
-        {entry["name"]: _make_rule(entry) for entry in source["pauses"]},
-        {entry["kind"]: entry["message"] for entry in source["hints"]},
-        {entry["kind"]: entry["message"] for entry in source["warnings"]},
-        {entry["kind"]: entry["message"] for entry in source["rules"]},
+        {row.kind: row for row in rows},
+        {name: row for row in rows for name in (row.error_id, *row.error_codes) if name is not None},
+        {(row.failure, row.sent): row for row in rows if row.section == "failures"},
+        {entry["name"]: PauseRule(**_columns(entry)) for entry in source["pauses"]},
+        {
+            section: {entry["kind"]: entry["message"] for entry in source[section]}
+            for section in ("hints", "warnings", "rules")
+        },
     )
 
 
-def _make_row(section: str, entry: Mapping[str, Any]) -> Row:
-    statuses = entry.get("statuses")
-    return Row(
-        section,
-        entry["kind"],
-        entry.get("code"),
-        entry.get("errorId"),
-        tuple(entry.get("errorCodes", ())),
-        entry["message"],
-        entry["outcome"],
-        entry["retryable"],
-        entry["retry"],
-        entry["pause"],
-        entry["cause"],
-        entry["advice"],
-        entry.get("wire"),
-        entry.get("detail"),
-        (statuses[0], statuses[1]) if statuses else None,
-        entry.get("retryAfter", False),
-        entry.get("failure"),
-        entry.get("sent"),
-        entry.get("source"),
-    )
+def _columns(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {_spell(name): tuple(cell) if isinstance(cell, list) else cell for name, cell in entry.items()}
 
 
-def _make_rule(entry: Mapping[str, Any]) -> PauseRule:
-    return PauseRule(
-        entry["name"],
-        entry["scope"],
-        tuple(entry["per"]),
-        entry["threshold"],
-        entry["consecutive"],
-        entry["windowSeconds"],
-        entry["firstSeconds"],
-        entry["factor"],
-        entry["maxSeconds"],
-        entry["manual"],
-        entry["liftedByContext"],
-    )
+@cache
+def _spell(column: str) -> str:
+    """Spell a column as we do: ``errorCodes`` is ``error_codes``, ``firstSeconds`` is ``first_s``."""
+    return re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", column.replace("Seconds", "S"))
 
 
 def rows(section: str | None = None) -> tuple[Row, ...]:
@@ -181,8 +148,7 @@ def upstream_row(error_id: int, error_code: str | None) -> Row:
     no number; then the ``errorId``; else it is the row ``unknown_code``.
     """
     table = _table()
-    row = table.by_code.get(error_code) if error_code is not None else None
-    return row or table.by_id.get(error_id) or table.rows[UNKNOWN_CODE]
+    return table.upstream.get(error_code) or table.upstream.get(error_id) or table.rows[UNKNOWN_CODE]
 
 
 def http_row(status: int, has_retry_after: bool) -> Row | None:
@@ -192,8 +158,8 @@ def http_row(status: int, has_retry_after: bool) -> Row | None:
         status: the answer's status.
         has_retry_after: True if a readable Retry-After header came with it.
     """
-    for row in _table().statuses:
-        first, last = row.statuses or (0, -1)
+    for row in rows("http"):
+        first, last = row.statuses
         if first <= status <= last and (has_retry_after or not row.retry_after):
             return row
     return None
@@ -229,7 +195,7 @@ def hint(kind: str, **numbers: int | str) -> dict[str, str]:
     Raises:
         KeyError: unknown kind, or a place without a value.
     """
-    return {"kind": kind, "message": _table().hints[kind].format(**numbers)}
+    return {"kind": kind, "message": _table().sentences["hints"][kind].format(**numbers)}
 
 
 def warning(kind: str, **places: int | str) -> dict[str, str]:
@@ -242,7 +208,7 @@ def warning(kind: str, **places: int | str) -> dict[str, str]:
     Raises:
         KeyError: unknown kind, or a place without a value.
     """
-    return {"kind": kind, "message": _table().warnings[kind].format(**places)}
+    return {"kind": kind, "message": _table().sentences["warnings"][kind].format(**places)}
 
 
 def rule(kind: str) -> dict[str, str]:
@@ -251,7 +217,7 @@ def rule(kind: str) -> dict[str, str]:
     Raises:
         KeyError: unknown kind.
     """
-    return {"rule": kind, "sentence": _table().rules[kind]}
+    return {"rule": kind, "sentence": _table().sentences["rules"][kind]}
 
 
 class BridgeError(Exception):
@@ -268,12 +234,9 @@ class BridgeError(Exception):
         super().__init__(row.message)
         self.kind = kind
         self.message = row.message
-        self.code: int = _pick_code(row, data, code)
         self.data: dict[str, Any] = {"kind": kind, **(data or {})}
-
-
-def _pick_code(row: Row, data: Mapping[str, Any] | None, code: int | None) -> int:
-    for candidate in (code, row.code, (data or {}).get("errorId"), row.error_id):
-        if candidate is not None:
-            return int(candidate)
-    raise ValueError(f"kind {row.kind!r} has no code of its own; hand one in")
+        codes = (code, row.code, self.data.get("errorId"), row.error_id)
+        known = [int(one) for one in codes if one is not None]
+        if not known:
+            raise ValueError(f"kind {kind!r} has no code of its own; hand one in")
+        self.code = known[0]

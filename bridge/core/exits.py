@@ -40,15 +40,11 @@ EXITS: Final[Mapping[int, str]] = {
 """Exit code to its meaning, one sentence or two."""
 
 _BY_CODE: Final[Mapping[int, int]] = {
-    1: KEY,
-    -32020: KEY,
+    **dict.fromkeys((1, -32020), KEY),
+    **dict.fromkeys((-32600, -32601, -32602, -32700), USAGE),
     -32002: UNKNOWN,
     -32001: UNREACHED,
-    -32600: USAGE,
-    -32601: USAGE,
-    -32602: USAGE,
     -32603: INTERNAL,
-    -32700: USAGE,
     -32032: UNDONE,
 }
 
@@ -56,9 +52,7 @@ _BY_CODE: Final[Mapping[int, int]] = {
 def exit_for(response: Mapping[str, Any]) -> int:
     """Return the exit code that a command ends with after this JSON-RPC response."""
     error = response.get("error")
-    if error is None:
-        return DONE
-    return _BY_CODE.get(error["code"], REFUSED)
+    return DONE if error is None else _BY_CODE.get(error["code"], REFUSED)
 
 
 class ExitError(Exception):

@@ -409,18 +409,6 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Operation = (
-    Claim
-    | Begin
-    | Record
-    | Settle
-    | Withdraw
-    | Narrow
-    | Look
-    | Sweep
-    | Listing
-    | Pauses
-    | Resume
-    | Heed
-    | Prune
-)
+Change = Claim | Begin | Record | Settle | Withdraw | Narrow | Sweep | Resume | Heed | Prune
+"""What changes a ledger."""
+Operation = Change | Look | Listing | Pauses

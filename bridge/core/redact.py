@@ -7,6 +7,7 @@ by the adapters that pass foreign text on, and by the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -22,8 +23,6 @@ _MIN_SECRET: Final = 4
 """Shorter secrets would turn ordinary text into asterisks; no key is that short."""
 _GENERATION: Final = 512
 """Secrets held per generation; two generations are kept, so memory stays flat with many accounts."""
-_STRIDE: Final = 8
-"""Text is sampled every 8 characters: any needle of 15 or more covers one whole sample."""
 
 
 class Secret:
@@ -56,12 +55,6 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
-
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Secret:
-        return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a secret is not pickled")
@@ -103,9 +96,9 @@ class Scrubber:
         if keep:
             self._kept.add(secret)
             return
-        if secret in self._kept or secret in self._young:
+        if secret in self._kept.secrets or secret in self._young.secrets:
             return
-        if len(self._young) >= _GENERATION:
+        if len(self._young.secrets) >= _GENERATION:
             # Two threads may both come here: then a generation is shorter, never lost untimely.
             self._old = self._young
             self._young = _Index()
@@ -115,7 +108,7 @@ class Scrubber:
         """Return the text with every known secret replaced by ``***``; the same object if clean."""
         spans: list[tuple[int, int]] = []
         for index in (self._kept, self._young, self._old):
-            if len(index):
+            if index.secrets:
                 index.find(text, spans)
         if not spans:
             return text
@@ -151,66 +144,55 @@ class Scrubber:
 class _Index:
     """Secrets of one generation and where to look for them."""
 
-    __slots__ = ("_grams", "_heads", "_secrets", "_short")
+    __slots__ = ("_needles", "secrets")
 
     def __init__(self) -> None:
-        self._secrets: set[Secret] = set()
-        # The first 8 substrings of 8 characters of each long needle: one of them lies on a sample.
-        self._grams: dict[str, tuple[_Needle, ...]] = {}
-        # The first 4 characters of every needle, for the search through escapes.
-        self._heads: dict[str, tuple[_Needle, ...]] = {}
-        self._short: tuple[_Needle, ...] = ()
-
-    def __contains__(self, secret: Secret) -> bool:
-        return secret in self._secrets
-
-    def __len__(self) -> int:
-        return len(self._secrets)
+        self.secrets: set[Secret] = set()
+        # By their first 4 characters.
+        self._needles: dict[str, tuple[_Needle, ...]] = {}
 
     def add(self, secret: Secret) -> None:
         value = secret.reveal()
-        if len(value) < _MIN_SECRET or secret in self._secrets:
+        if len(value) < _MIN_SECRET or secret in self.secrets:
             return
         for needle in set(_needles(value)):
-            text = needle.text
-            if len(text) >= 2 * _STRIDE - 1:
-                for at in range(_STRIDE):
-                    _put(self._grams, text[at : at + _STRIDE], needle)
-            else:
-                self._short += (needle,)
-            _put(self._heads, text[:_MIN_SECRET], needle)
-        self._secrets.add(secret)
+            head = needle.text[:_MIN_SECRET]
+            self._needles[head] = (*self._needles.get(head, ()), needle)
+        self.secrets.add(secret)
 
     def find(self, text: str, spans: list[tuple[int, int]]) -> None:
         """Append the place of every occurrence; places may overlap."""
-        grams = self._grams
-        hits: set[_Needle] = set()
-        for at in range(0, len(text) - _STRIDE + 1, _STRIDE):
-            found = grams.get(text[at : at + _STRIDE])
-            if found:
-                hits.update(found)
-        for needle in (*hits, *self._short):
-            at = text.find(needle.text)
-            while at >= 0:
-                spans.append((max(0, at - needle.left), at + len(needle.text) + needle.right))
-                at = text.find(needle.text, at + 1)
         if "%" in text or "\\" in text or "&" in text:
             self._find_escaped(text, spans)
+            return
+        needles = self._needles
+        for at in [at for at in range(len(text) - 3) if text[at : at + _MIN_SECRET] in needles]:
+            for needle in needles[text[at : at + _MIN_SECRET]]:
+                if text.startswith(needle.text, at):
+                    spans.append((max(0, at - needle.left), at + len(needle.text) + needle.right))
 
     def _find_escaped(self, text: str, spans: list[tuple[int, int]]) -> None:
-        options = {at: list(_readings(text, at)) for at, char in enumerate(text) if char in _LEADS}
-        heads = self._heads
+        leads = {at for at, char in enumerate(text) if char in _LEADS}
         # Each place is read in every way it can be read: a key may itself look like an escape.
+        steps = [
+            [(char, at + 1), *(_readings(text, at) if at in leads else ())] for at, char in enumerate(text)
+        ]
+        steps.append([])
         for start in range(len(text)):
-            for head, after in _paths(text, start, _MIN_SECRET, options):
-                for needle in heads.get(head, ()):
-                    end = _follow(text, after, needle.text, options)
-                    if end > 0:
-                        spans.append((max(0, start - needle.left), end + needle.right))
-
-
-def _put(table: dict[str, tuple[_Needle, ...]], name: str, needle: _Needle) -> None:
-    table[name] = (*table.get(name, ()), needle)
+            stop = start + _MIN_SECRET
+            paths = {(text[start:stop], stop)}
+            if not leads.isdisjoint(range(start, stop)):
+                paths = {("", start)}
+                # Sets, level by level: many ways lead to the same reading of a row of backslashes.
+                for _ in range(_MIN_SECRET):
+                    paths = {(head + char, after) for head, at in paths for char, after in steps[at]}
+            for head, after in paths:
+                for needle in self._needles.get(head, ()):
+                    places = {after}
+                    for char in needle.text[_MIN_SECRET:]:
+                        places = {after for at in places for read, after in steps[at] if read == char}
+                    if places:
+                        spans.append((max(0, start - needle.left), max(places) + needle.right))
 
 
 # --- the forms of a secret -------------------------------------------------------------------
@@ -244,19 +226,12 @@ def _base64_needles(raw: bytes, shift: int) -> Iterator[_Needle]:
 # --- escapes: what the text at a place can be read as ----------------------------------------
 
 _LEADS: Final = frozenset("%\\&")
-_MAX_RUN: Final = 64
+_MAX_ROW: Final = 64
 """Backslashes looked at in a row: six times doubled, and rows of thousands stay cheap."""
+_CODES: Final = {"u": 4, "U": 8, "x": 2}
+"""Letter after a backslash -> how many hexadecimal digits follow it."""
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
-_Options = dict[int, list[tuple[str, int]]]
-
-_ENTITIES: Final[Mapping[str, str]] = {
-    "excl": "!", "quot": '"', "QUOT": '"', "num": "#", "dollar": "$", "percnt": "%", "amp": "&", "AMP": "&",
-    "apos": "'", "lpar": "(", "rpar": ")", "ast": "*", "midast": "*", "plus": "+", "comma": ",",
-    "period": ".", "sol": "/", "colon": ":", "semi": ";", "lt": "<", "LT": "<", "equals": "=", "gt": ">",
-    "GT": ">", "quest": "?", "commat": "@", "lsqb": "[", "lbrack": "[", "bsol": "\\", "rsqb": "]",
-    "rbrack": "]", "Hat": "^", "lowbar": "_", "UnderBar": "_", "grave": "`", "DiacriticalGrave": "`",
-    "lcub": "{", "lbrace": "{", "verbar": "|", "vert": "|", "VerticalLine": "|", "rcub": "}", "rbrace": "}",
-}  # fmt: skip
+_NUMBER: Final = "#(?:[xX]([0-9a-fA-F]{1,12})|([0-9]{1,12}))"
 
 
 def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
@@ -269,20 +244,14 @@ def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
             at += 2
         yield from _coded(text, at, 2)
     elif lead == "\\":
-        end = at + 1
-        most = at + _MAX_RUN
-        while end < most and text.startswith("\\", end):
-            end += 1
-        for run in (2, 4, 8):  # a backslash doubled once, twice, three times
-            if run <= end - at:
-                yield "\\", at + run
+        row = text[at : at + _MAX_ROW]
+        end = at + len(row) - len(row.lstrip("\\"))
+        for count in (2, 4, 8):  # a backslash doubled once, twice, three times
+            if count <= end - at:
+                yield "\\", at + count
         following = text[end : end + 1]
-        if following == "u":
-            yield from _coded(text, end + 1, 4)
-        elif following == "U":
-            yield from _coded(text, end + 1, 8)
-        elif following == "x":
-            yield from _coded(text, end + 1, 2)
+        if following in _CODES:
+            yield from _coded(text, end + 1, _CODES[following])
         elif following and not following.isalnum():
             yield following, end + 1
     else:
@@ -298,62 +267,22 @@ def _coded(text: str, at: int, digits: int) -> Iterator[tuple[str, int]]:
 
 
 def _entity(text: str, at: int) -> Iterator[tuple[str, int]]:
+    from html.entities import html5  # only ever needed beside an ampersand
+
     while text.startswith("amp;", at):  # &amp;#65; is a doubled &#65;
         yield "&", at + 4
         at += 4
-    if not text.startswith("#", at):
-        end = text.find(";", at, at + 20)
-        char = _ENTITIES.get(text[at:end]) if end > 0 else None
-        if char:
-            yield char, end + 1
+    number = re.compile(_NUMBER).match(text, at)
+    if number is None:
+        end = text.find(";", at, at + 20) + 1
+        if end and text[at:end] in html5:
+            yield html5[text[at:end]], end
         return
-    at += 1
-    is_hex = text[at : at + 1] in ("x", "X")
-    at += is_hex
-    end = at
-    while end < len(text) and end - at < 12 and text[end] in _HEX and (is_hex or text[end].isdecimal()):
-        end += 1
+    base, at = (16, number.start(1)) if number[1] else (10, number.start(2))
     # The semicolon may be missing: then any leading part of the digits may be the number.
-    for stop in range(at + 1, end + 1):
-        code = int(text[at:stop], 16 if is_hex else 10)
+    for stop in range(at + 1, number.end() + 1):
+        code = int(text[at:stop], base)
         if code < 0x110000:
             yield chr(code), stop  # a semicolon after it may be the secret's own
             if text.startswith(";", stop):
                 yield chr(code), stop + 1
-
-
-def _paths(text: str, start: int, length: int, options: _Options) -> Iterator[tuple[str, int]]:
-    """Yield every reading of ``length`` characters from ``start`` on, with the place after it."""
-    stop = start + length
-    for place in range(start, stop):
-        if place in options:
-            break
-    else:
-        if stop <= len(text):
-            yield text[start:stop], stop
-        return
-    # Sets, level by level: many ways lead to the same reading of a row of backslashes.
-    paths = {("", start)}
-    for _ in range(length):
-        longer: set[tuple[str, int]] = set()
-        for head, at in paths:
-            if at < len(text):
-                longer.add((head + text[at], at + 1))
-                longer.update((head + char, after) for char, after in options.get(at, ()))
-        paths = longer
-    yield from paths
-
-
-def _follow(text: str, at: int, needle: str, options: _Options) -> int:
-    """Return the farthest place after ``needle`` when its head ended at ``at``, or -1."""
-    places = {at}
-    for char in needle[_MIN_SECRET:]:
-        onward: set[int] = set()
-        for place in places:
-            if text.startswith(char, place):
-                onward.add(place + 1)
-            onward.update(after for read, after in options.get(place, ()) if read == char)
-        if not onward:
-            return -1
-        places = onward
-    return max(places)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 _FOLDER = "schemas"
@@ -15,10 +17,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The folder inside the package comes first: beside an installed package lie the folders of strangers.
 _PLACES = (os.path.join(_PACKAGE, _FOLDER), os.path.join(os.path.dirname(_PACKAGE), _FOLDER))
 
-_texts: dict[str, str] = {}
-_values: dict[str, Any] = {}
 
-
+@cache
 def load_text(name: str) -> str:
     """Read one data file as text.
 
@@ -30,12 +30,13 @@ def load_text(name: str) -> str:
 
     Thread safety: any thread; two threads at once may both read, and get equal text.
     """
-    text = _texts.get(name)
-    if text is None:
-        text = _texts[name] = _read(name).decode("utf-8")
-    return text
+    for place in _PLACES:
+        with suppress(OSError), open(os.path.join(place, *name.split("/")), encoding="utf-8") as file:
+            return file.read()
+    raise FileNotFoundError(f"data file {name!r} is missing from this installation")
 
 
+@cache
 def load_json(name: str) -> Any:
     """Read one data file as JSON; every caller gets the same value and must not change it.
 
@@ -45,16 +46,4 @@ def load_json(name: str) -> Any:
     Raises:
         FileNotFoundError: the program was packed without that file.
     """
-    if name not in _values:
-        _values[name] = json.loads(load_text(name))
-    return _values[name]
-
-
-def _read(name: str) -> bytes:
-    for place in _PLACES:
-        try:
-            with open(os.path.join(place, *name.split("/")), "rb") as file:
-                return file.read()
-        except OSError:
-            continue
-    raise FileNotFoundError(f"data file {name!r} is missing from this installation")
+    return json.loads(load_text(name))

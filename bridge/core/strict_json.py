@@ -197,78 +197,38 @@ def _measure_depth(data: bytes) -> int:
 
 # --- the rare way: check without recursion, cut what is too deep, name the flaws --------------
 
-# The last group takes any other character, so a search never runs on past its starting point.
-_TOKEN: Final = re.compile(
-    r"""[ \t\n\r]*+(?:([\[\]{},:])
-    |("[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")
-    |(-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null)
-    |(.))""".replace("\n    ", ""),
-    re.DOTALL,
-)
+# A string (one without an end goes on to the last character, so that no search does so twice), a bracket, or
+# the first letter of Infinity and NaN, which no JSON text holds outside strings.
+_MARK: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}IN]', re.DOTALL)
 _CUT: Final = "Infinity"
-
-# What may come next: a value; a value or "]"; a name or "}"; a name; a colon; a comma or "]";
-# a comma or "}"; nothing.
-_VALUE, _FIRST, _MEMBER, _NAME, _COLON, _IN_ARRAY, _IN_OBJECT, _END = range(8)
-_MOVES: Final = {
-    (_VALUE, "["): _FIRST,
-    (_FIRST, "["): _FIRST,
-    (_VALUE, "{"): _MEMBER,
-    (_FIRST, "{"): _MEMBER,
-    (_COLON, ":"): _VALUE,
-    (_IN_ARRAY, ","): _VALUE,
-    (_IN_OBJECT, ","): _NAME,
-    (_MEMBER, 2): _COLON,
-    (_NAME, 2): _COLON,
-}
-_VALUE_ENDS: Final = frozenset(
-    {
-        (_VALUE, 2),
-        (_FIRST, 2),
-        (_VALUE, 3),
-        (_FIRST, 3),
-        (_FIRST, "]"),
-        (_IN_ARRAY, "]"),
-        (_MEMBER, "}"),
-        (_IN_OBJECT, "}"),
-    }
-)
 
 
 def _prune(text: str, max_depth: int) -> str:
-    """Check a text of any depth, and replace by ``Infinity`` what is nested too deep.
-
-    Linear in time. No JSON text holds that word outside strings, so it cannot be taken for another.
-    """
-    enclosing = [_END]
-    kept: list[str] = []
-    kept_to = cut_from = position = 0
-    expected = _VALUE
-    for match in _TOKEN.finditer(text):
-        kind = match.lastindex
-        move = (expected, match[1] if kind == 1 else kind)
-        position = match.end()
-        following = _MOVES.get(move)
-        if following is not None:
-            if following in (_FIRST, _MEMBER):
-                if len(enclosing) == max_depth + 1:
-                    cut_from = position - 1
-                enclosing.append(_IN_ARRAY if following == _FIRST else _IN_OBJECT)
-            expected = following
-        elif move in _VALUE_ENDS:
-            if kind == 1:
-                enclosing.pop()
-                if len(enclosing) == max_depth + 1:
-                    kept += text[kept_to:cut_from], _CUT
-                    kept_to = position
-            expected = enclosing[-1]
-        else:
-            position = -1
-            break
-    if expected != _END or position != len(text):
+    """Replace by ``Infinity`` what is nested too deep, checked in pieces that are not. Linear in time."""
+    enclosing: list[list[str]] = [[]]
+    depth = position = 0
+    for match in _MARK.finditer(text):
+        mark = match[0][0]
+        if mark in "[{":
+            if depth >= max_depth and (depth - max_depth) % DEEPEST == 0:
+                enclosing[-1] += text[position : match.start()], _CUT
+                enclosing.append([])
+                position = match.start()
+            depth += 1
+        elif mark in "]}":
+            depth -= 1
+            if depth >= max_depth and (depth - max_depth) % DEEPEST == 0:
+                _scan(_FORGIVING, "".join((*enclosing.pop(), text[position : match.end()])))
+                position = match.end()
+        elif mark != '"':
+            raise NotJson("not JSON in UTF-8")
+    if len(enclosing) > 1:
         raise NotJson("not JSON in UTF-8")
-    kept.append(text[kept_to:])
-    return "".join(kept)
+    return "".join((*enclosing[0], text[position:]))
+
+
+# Half a pair: the scanner has joined whole ones.
+_LONE_SURROGATE: Final = "[\ud800-\udfff]"
 
 
 class _Pairs(tuple[tuple[str, Any], ...]):
@@ -284,15 +244,12 @@ _FORGIVING: Final = json.JSONDecoder(
 
 def _parse_flawed(text: str, max_depth: int) -> Any:
     value = _scan(_FORGIVING, _prune(text, max_depth))
-    if isinstance(value, list):
-        members = [_taint(member) for member in value]
-        if any(isinstance(member, Tainted) for member in members):
-            raise NotAcceptable(members)
-        return members
-    value = _taint(value)
-    if isinstance(value, Tainted):
-        raise NotAcceptable(value)
-    return value
+    is_batch = isinstance(value, list)
+    parts = [_taint(part) for part in (value if is_batch else [value])]
+    read = parts if is_batch else parts[0]
+    if any(isinstance(part, Tainted) for part in parts):
+        raise NotAcceptable(read)
+    return read
 
 
 def _taint(value: Any) -> Any:
@@ -304,7 +261,7 @@ def _taint(value: Any) -> Any:
 def _mend(value: Any, flaws: list[str]) -> Any:
     """Return the value without its flawed parts, and append what was wrong with them."""
     if isinstance(value, str):
-        if not _has_lone_surrogate(value):
+        if not re.search(_LONE_SURROGATE, value):
             return value
         flaws.append("lone_surrogate")
         return UNREADABLE
@@ -317,7 +274,7 @@ def _mend(value: Any, flaws: list[str]) -> Any:
             if name in members:
                 repeated.add(name)
                 flaws.append("repeated_name")
-            if _has_lone_surrogate(name):
+            if re.search(_LONE_SURROGATE, name):
                 flaws.append("lone_surrogate")
             members[name] = _mend(member, flaws)
         for name in repeated:
@@ -326,14 +283,6 @@ def _mend(value: Any, flaws: list[str]) -> Any:
     if value is UNREADABLE:
         flaws.append("too_deep")
     return value
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -345,17 +294,12 @@ def _write(value: Any) -> str:
     if isinstance(value, Number):
         return value.token
     if isinstance(value, dict):
-        members = [f"{_write_name(name)}:{_write(member)}" for name, member in value.items()]
-        return "{" + ",".join(members) + "}"
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError("a member name must be a string")
+        return "{" + ",".join([f"{_write(name)}:{_write(member)}" for name, member in value.items()]) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join([_write(member) for member in value]) + "]"
     if isinstance(value, str):
         # A pair of escapes is one character in UTF-16; what stays alone is replaced.
         value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _encode(value)
-
-
-def _write_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError("a member name must be a string")
-    return _write(name)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from bridge.core.exits import ConfigError
@@ -32,9 +33,9 @@ PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
 """How long `KeySource.get` waits for what is being read; a pipe that nobody writes to never ends."""
 _READ_BYTES: Final = 8192
 _LOOK_S: Final = 0.01
-"""How often it is looked whether a command has ended, if its output does not tell."""
-_QUOTES: Final = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
-_BRACKETS: Final = "<>[](){}"
+"""How often it is looked what a command has printed, and whether it has ended."""
+_QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb")
+_BRACKETS: Final = frozenset("<>[](){}")
 
 
 class KeyFault(ValueError):
@@ -59,50 +60,37 @@ def check_key(text: str) -> Secret:
 
 def _find_fault(text: str) -> str | None:
     bare = text.strip()
-    if not bare:
-        return "it is empty"
-    name, equals, value = bare.partition("=")
-    words = name.split()
-    if equals and value.strip("= ") and words and words[-1].isidentifier() and len(words) <= 2:
-        return "there is a name with an equals sign before the key; keep the key alone"
-    for marks, what in ((_QUOTES, "quotes"), (_BRACKETS, "brackets")):
-        if bare[0] in marks or bare[-1] in marks:
-            return f"there are {what} around the key; remove them"
-    if bare.startswith(("/", "~/", "./")) or "://" in bare:
-        return "it is a path or an address, not a key; name a file with --key-file"
-    if bare.startswith(("$", "%")):
-        return "it is the name of a variable that nobody has replaced by its value"
-    if bare.endswith((",", ";")):
-        return "there is a comma or semicolon after the key; remove it"
-    if "\0" in text:
-        return "there are NUL characters in it; save it as plain text"
-    if any(char.isspace() for char in text):
-        return "there are blanks or line breaks in or around the key; remove them"
-    if not all("!" <= char <= "~" for char in text):
-        return "it holds characters other than visible ASCII"
-    if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
-        return f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
-    return None
+    ends = {bare[:1], bare[-1:]}
+    is_named = re.match(r"([^\s=]+\s+)?[^\W\d]\w*\s*=[= ]*[^= ]", bare)
+    is_address = bare.startswith(("/", "~/", "./")) or "://" in bare
+    wrong_length = f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
+    faults = (
+        (not bare, "it is empty"),
+        (is_named, "there is a name with an equals sign before the key; keep the key alone"),
+        (ends & _QUOTES, "there are quotes around the key; remove them"),
+        (ends & _BRACKETS, "there are brackets around the key; remove them"),
+        (is_address, "it is a path or an address, not a key; name a file with --key-file"),
+        (bare.startswith(("$", "%")), "it is the name of a variable that nobody has replaced by its value"),
+        (bare.endswith((",", ";")), "there is a comma or semicolon after the key; remove it"),
+        ("\0" in text, "there are NUL characters in it; save it as plain text"),
+        (re.search(r"\s", text), "there are blanks or line breaks in or around the key; remove them"),
+        (re.search("[^!-~]", text), "it holds characters other than visible ASCII"),
+        (not MIN_LENGTH <= len(text) <= MAX_LENGTH, wrong_length),
+    )
+    return next((sentence for is_met, sentence in faults if is_met), None)
 
 
 class KeySettings(Protocol):
     """What of the settings says where the key is."""
 
-    @property
-    def client_key(self) -> Secret | None:
-        """The key itself, from the environment."""
-
-    @property
-    def key_file(self) -> str | None:
-        """Absolute path of a file."""
-
-    @property
-    def key_command(self) -> str | None:
-        """Command line, split as a shell would but run without one."""
-
-    @property
-    def hidden(self) -> Collection[str]:
-        """Names of the variables that no child of ours may see."""
+    client_key: Secret | None
+    """The key itself, from the environment."""
+    key_file: str | None
+    """Absolute path of a file."""
+    key_command: str | None
+    """Command line, split as a shell would but run without one."""
+    hidden: frozenset[str]
+    """Names of the variables that no child of ours may see."""
 
     def origin(self, name: str) -> str:
         """Where a setting was given, for messages."""
@@ -126,8 +114,8 @@ class KeySource:
         self, engine: Engine, settings: KeySettings, scrubber: Scrubber, emit: Callable[..., None]
     ) -> None:
         self._engine = engine
-        self._file = settings.key_file
-        self._command = settings.key_command
+        self._path = settings.key_file or ""
+        self._command = settings.key_command or ""
         self._hidden = settings.hidden
         self._scrubber = scrubber
         self._emit = emit
@@ -138,21 +126,18 @@ class KeySource:
         self._told_fault = ""
         self._began_at: float | None = None
         """When reading began, on the boot clock; None while nothing is being read."""
+        self._due_at: float | None = None
+        """When to read again in any case: the key was refused, or nothing could be had to read it."""
         self._rests_until = float("-inf")
-        self._will_reload = False
-        self._is_owed = False
-        """True if no thread, process or descriptor could be had to read it: the next who asks tries again."""
         self._waiting: list[Waiter] = []
-        name = "key_file" if self._file else "key_command" if self._command else "client_key"
+        name = "key_file" if self._path else "key_command" if self._command else "client_key"
         self._origin = settings.origin(name)
         try:
             if settings.client_key is not None:
                 self._take(check_key(settings.client_key.reveal()))
-            elif self._file is not None and not _is_pipe(self._file):
-                self._take_file(*_read_file(self._file))
-            elif self._file is not None or self._command is not None:
-                if self._command is not None:
-                    _heed_children()
+            elif self._path and not _is_pipe(self._path):
+                self._take_file(*_read_file(self._path))
+            elif self._path or self._command:
                 self._begin()
         except KeyFault as fault:
             raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
@@ -175,46 +160,42 @@ class KeySource:
     def reload(self) -> None:
         """Read the source again in the background, since the upstream does not know the key (errorId 1).
 
-        A command that was run for that less than 30 s ago is run when they are over. A key that does not
-        change stays in use.
+        A command that was run for that less than 30 s ago is run for who asks when they are over. A key that
+        does not change stays in use.
         """
-        now = self._engine.now()
-        if self._command is not None and now < self._rests_until:
-            if not self._will_reload:
-                self._will_reload = True
-                self._engine.call_at(self._rests_until, self._reload_late)
-        elif (self._signature is not None or self._command is not None) and self._began_at is None:
-            self._rests_until = now + RERUN_S
-            self._begin()
-
-    def _reload_late(self) -> None:
-        self._will_reload = False
-        self.reload()
+        if self._began_at is None and (self._signature is not None or self._command):
+            self._due_at = max(self._engine.now(), self._rests_until)
+            if self._is_due():
+                self._begin()
 
     # --- reading -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._began_at = self._engine.now()
-        self._is_owed = False
+        if self._command and self._due_at is not None:
+            self._rests_until = self._began_at + RERUN_S
+        self._due_at = None
         self._engine.spawn(self._read)
 
     def _read(self) -> None:
         run = self._engine.run_in_thread
         try:
-            if self._command is not None:
+            if self._command:
                 environ = {name: value for name, value in os.environ.items() if name not in self._hidden}
                 output = _decode(run(_run, self._command, environ))
                 # What comes after the first line is for people, as with `pass`.
                 self._take(check_key(output.partition("\n")[0]))
             elif self._signature is not None:
-                self._take_file(*run(_read_file, self._file))
+                self._take_file(*run(_read_file, self._path))
             else:
-                self._take(check_key(_decode(run(_read_pipe, self._file))))
+                self._take(check_key(_decode(run(_read_pipe, self._path))))
             self._told_fault = ""
         except KeyFault as fault:
             self._complain(str(fault))
         except Exception as error:
-            self._is_owed = isinstance(error, OSError)
+            if isinstance(error, OSError):
+                # No thread, process or descriptor could be had: the next who asks tries again.
+                self._due_at = self._began_at
             # The type only: the text may hold the output.
             self._complain(f"reading it failed ({type(error).__name__})")
         finally:
@@ -225,14 +206,14 @@ class KeySource:
 
     def _is_due(self) -> bool:
         """True if the source must be read before its key is used."""
-        return self._is_owed or (self._signature is not None and self._has_changed())
-
-    def _has_changed(self) -> bool:
-        assert self._file is not None  # a signature is a file's
+        if self._due_at is not None:
+            return self._engine.now() >= self._due_at
+        if self._signature is None:
+            return False
         try:
-            return _sign(os.stat(self._file)) != self._signature
+            return _sign(os.stat(self._path)) != self._signature
         except OSError as error:
-            self._complain(_unreadable(self._file, error))
+            self._complain(_unreadable(self._path, error))
             return False
 
     def _take_file(self, data: bytes, status: os.stat_result) -> None:
@@ -241,7 +222,7 @@ class KeySource:
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077 and self._told_mode != mode and os.name == "posix":
             self._told_mode = mode
-            self._emit("key_file_loose", path=self._file, mode=f"{mode:04o}")
+            self._emit("key_file_loose", path=self._path, mode=f"{mode:04o}")
         self._take(check_key(_decode(data)))
 
     def _take(self, key: Secret) -> None:
@@ -270,52 +251,34 @@ def _unreadable(path: str, error: OSError) -> str:
     return f"the file {escape(hide_keys(path))} cannot be read ({error.strerror})"
 
 
-def _is_pipe(path: str) -> bool:
-    """Return whether a file is a pipe, as process substitution gives it: readable once."""
+@contextmanager
+def _named(path: str) -> Iterator[None]:
     try:
-        return stat.S_ISFIFO(os.stat(path).st_mode)
+        yield
     except OSError as error:
         raise KeyFault(_unreadable(path, error)) from None
+
+
+def _is_pipe(path: str) -> bool:
+    """Return whether a file is a pipe, as process substitution gives it: readable once."""
+    with _named(path):
+        return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def _read_file(path: str) -> tuple[bytes, os.stat_result]:
-    try:
-        # Not to be held up by what has taken the file's place.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            # Before reading: a write in between is then seen next time.
-            return os.read(descriptor, _READ_BYTES), os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise KeyFault(_unreadable(path, error)) from None
+    # Not to be held up by what has taken the file's place.
+    with _named(path), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())  # before reading: a write in between is then seen next time
+        return file.read(_READ_BYTES) or b"", status
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read_pipe(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            data = b""
-            until = time.monotonic() + COMMAND_TIMEOUT_S
-            while len(data) < _READ_BYTES and (piece := _read_some(file.fileno(), until - time.monotonic())):
-                data += piece
-            return data
-    except OSError as error:
-        raise KeyFault(_unreadable(path, error)) from None
-
-
-def _read_some(descriptor: int, timeout_s: float) -> bytes | None:
-    """Read what comes within a time; empty at the end.
-
-    Raises:
-        KeyFault: nothing came.
-    """
-    import select
-
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    if timeout_s <= 0 or not poll.poll(timeout_s * 1000):
-        raise KeyFault(f"nothing complete came within {COMMAND_TIMEOUT_S:g} s")
-    return os.read(descriptor, _READ_BYTES)
+    with _named(path), open(path, "rb") as file:
+        return file.read(_READ_BYTES)
 
 
 def _decode(data: bytes) -> str:
@@ -332,16 +295,7 @@ def _decode(data: bytes) -> str:
 # --- commands --------------------------------------------------------------------------------
 
 
-def _heed_children() -> None:
-    """Undo what a parent may have handed down: with SIGCHLD ignored nobody learns how a command ended."""
-    import signal
-
-    with suppress(ValueError, AttributeError):  # not the main thread; a system without that signal
-        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _run(command: str, environ: Mapping[str, str]) -> bytes:
+def _run(command: str, environ: dict[str, str]) -> bytes:
     """Run a command without a shell, to its end, and return its output if it is known to have ended with 0.
 
     What it leaves running in the background may keep the output open: nobody waits for that.
@@ -354,8 +308,6 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
         words = shlex.split(command)
     except ValueError:
         raise KeyFault("the command's quotes do not match") from None
-    if not words:
-        raise KeyFault("the command is empty")
     try:
         process = subprocess.Popen(
             words,
@@ -363,7 +315,7 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
             stdout=subprocess.PIPE,
             # What a password program says may hold secrets that no scrubber knows.
             stderr=subprocess.DEVNULL,
-            env=dict(environ),
+            env=environ,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
@@ -379,9 +331,7 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
             if process.returncode is None:
                 with suppress(OSError):
                     os.killpg(process.pid, signal.SIGKILL)
-                with suppress(OSError):
-                    os.waitpid(process.pid, 0)
-                process.returncode = -signal.SIGKILL
+                process.wait()
     if process.returncode < 0:
         raise KeyFault(f"the command was ended by signal {-process.returncode}")
     if process.returncode > 0:
@@ -391,34 +341,21 @@ def _run(command: str, environ: Mapping[str, str]) -> bytes:
 
 def _await_end(process: Any, descriptor: int) -> bytes:
     """Read while a command runs, and set its exit code."""
-    import select
-
     os.set_blocking(descriptor, False)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
     until = time.monotonic() + COMMAND_TIMEOUT_S
     output = b""
-    has_ended = is_open = True
     while True:
         # Looked at before reading: what a command wrote before its end is in the pipe by then.
         has_ended = _has_ended(process)
-        while is_open and len(output) < _READ_BYTES:
-            try:
-                piece = os.read(descriptor, _READ_BYTES - len(output))
-            except BlockingIOError:
-                break
-            output += piece
-            is_open = bool(piece)
+        with suppress(BlockingIOError):
+            output += os.read(descriptor, _READ_BYTES)
         if len(output) >= _READ_BYTES:
             raise KeyFault("the command prints far more than a key")
         if has_ended:
             return output
         if time.monotonic() >= until:
             raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s")
-        if is_open:
-            poll.poll(_LOOK_S * 1000)
-        else:
-            time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)
 
 
 def _has_ended(process: Any) -> bool:

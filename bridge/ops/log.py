@@ -1,8 +1,7 @@
 """The log: events become lines on stderr or in a file.
 
 Nobody waits for the reader of the log: lines that it does not take wait in an outlet, and are dropped and
-counted when too many do. Every string goes through the scrubber. Must not import the standard logging module
-at start; `Log.adopt_libraries` tames it once a library has loaded it.
+counted when too many do. Every string goes through the scrubber. Must not import the standard logging module.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from bridge.core.events import DEBUG, EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
+from bridge.core.events import EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.engine import Engine, Outlet, SystemClock
@@ -53,26 +53,20 @@ class Log:
         self._is_closed = False
 
     @classmethod
-    def open(
-        cls,
-        level: str = "warning",
-        format: str = "auto",
-        file: str | None = None,
-        scrubber: Scrubber | None = None,
-    ) -> Log:
+    def open(cls, level: str, format: str, file: str | None, scrubber: Scrubber | None = None) -> Log:
         """Open the log that the settings ask for.
 
         Args:
             level: ``debug``, ``info``, ``warning`` or ``error``.
             format: ``json``, ``text``, or ``auto``: text on a terminal, else JSON lines.
-            file: path that is appended to and made with mode 0600; default: stderr.
+            file: path that is appended to and made with mode 0600; None: stderr.
             scrubber: what every string goes through.
 
         Raises:
             ConfigError: the file cannot be opened.
         """
         descriptor = 2 if file is None else _open_file(file)
-        text = format == "text" or (format == "auto" and file is None and _is_terminal(descriptor))
+        text = format == "text" or (format == "auto" and file is None and os.isatty(descriptor))
         return cls(descriptor, threshold=LEVELS[level], text=text, scrubber=scrubber or Scrubber(), path=file)
 
     def event(self, name: str, /, **fields: Any) -> None:
@@ -99,40 +93,12 @@ class Log:
         self._outlet.attach(engine)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write what waits, for at most ``timeout_s`` seconds, and take no more events."""
-        self._is_closed = True
-        engine = self._engine
-        is_written = self._outlet.drain(None if engine is None else engine.now() + timeout_s)
-        if is_written and self._path is not None and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Write what waits, for at most ``timeout_s`` seconds, and take no more events.
 
-    def adopt_libraries(self) -> None:
-        """Keep the standard logging module off stderr; call it after the libraries have been loaded.
-
-        Their messages become `library_message` events, at level debug only. Libraries log arguments,
-        so nothing of them is shown otherwise.
+        The descriptor is left to the end of the process, which is next.
         """
-        import logging
-
-        logging.raiseExceptions = False
-        logging.lastResort = None
-        root = logging.getLogger()
-        if self.threshold > DEBUG:
-            if not any(isinstance(handler, logging.NullHandler) for handler in root.handlers):
-                root.addHandler(logging.NullHandler())
-            return
-        event = self.event
-
-        class Adopted(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                try:
-                    text = record.getMessage()
-                except Exception:
-                    text = "(a message that cannot be formatted)"
-                event("library_message", library=record.name, severity=record.levelname.lower(), text=text)
-
-        root.addHandler(Adopted())
+        self._is_closed = True
+        self._outlet.drain(None if self._engine is None else self._engine.now() + timeout_s)
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -164,40 +130,26 @@ class Log:
         if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
             return
         self._checked_at = at
-        here = os.fstat(self._descriptor)
-        try:
-            there = os.stat(self._path)
-        except OSError:
-            pass
-        else:
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
                 return
         if not self._outlet.flush():
             return  # somebody still waits to write to it
-        try:
+        with suppress(ConfigError):  # the old file is still better than none
             fresh = _open_file(self._path)
-        except ConfigError:
-            return  # the old file is still better than none
-        os.close(self._descriptor)
-        self._descriptor = fresh
-        self._outlet = self._open_outlet()
+            os.close(self._descriptor)
+            self._descriptor = fresh
+            self._outlet = self._open_outlet()
 
 
 def _open_file(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         raise ConfigError(
             f"The log file {path} cannot be opened ({reason}); name another one with --log-file."
         ) from error
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
 
 
 # --- lines -----------------------------------------------------------------------------------
@@ -224,8 +176,7 @@ def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
 
 def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
     text = f"{format_time(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
-    trace = fields.get("trace")
-    if trace:
-        text = f"{text} | {trace}"
+    if fields.get("trace"):
+        text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.
     return text.encode("unicode_escape") + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 
 def load_machine_id(directory: str | None) -> str:
@@ -23,9 +24,8 @@ def load_machine_id(directory: str | None) -> str:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(fresh + "\n")
         try:
-            os.link(aside, path)
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):
+                os.link(aside, path)
         finally:
             os.unlink(aside)
         with open(path, encoding="ascii") as file:

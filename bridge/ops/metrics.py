@@ -47,15 +47,11 @@ class Metrics:
             "replays": self._replays,
             "latencyMs": {
                 "count": self._latency_count,
-                "p50": _quantile(latencies, 0.50),
-                "p95": _quantile(latencies, 0.95),
-                "p99": _quantile(latencies, 0.99),
+                **{f"p{percent}": _quantile(latencies, percent) for percent in (50, 95, 99)},
             },
         }
 
 
-def _quantile(ordered: list[int], part: float) -> int | None:
-    """The smallest value that at least this part of the values do not exceed."""
-    if not ordered:
-        return None
-    return ordered[min(len(ordered) - 1, max(0, -int(-part * len(ordered) // 1) - 1))]
+def _quantile(ordered: list[int], percent: int) -> int | None:
+    """The smallest value that at least this share of the values do not exceed."""
+    return ordered[-(-percent * len(ordered) // 100) - 1] if ordered else None

@@ -6,9 +6,10 @@ key, a task or an account. Imported late by `bridge.app`, and only if the settin
 
 from __future__ import annotations
 
-import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from bridge import __version__
@@ -17,6 +18,8 @@ from bridge.engine import Engine, NoResources
 PERIOD_S: Final = 15.0
 """Time between two writes: Prometheus asks every 15 s to 60 s by habit."""
 _PREFIX: Final = "report_bridge_"
+_Family = tuple[str, str, str, Mapping[str, float]]
+"""Name, type, help, and values by what follows the name: labels, or the end of a summary's names."""
 _QUANTILES: Final = (("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99"))
 
 
@@ -83,72 +86,48 @@ def render(figures: Mapping[str, Any], started_wall: float, now_wall: float) -> 
         started_wall: When the process started, UNIX seconds.
         now_wall: UNIX seconds.
     """
-    families = _families(figures, round(started_wall, 3), round(now_wall, 3))
-    return "".join(line + "\n" for family in families for line in family)
-
-
-def _families(figures: Mapping[str, Any], started: float, written: float) -> Iterable[list[str]]:
-    latency, ledger = figures["latencyMs"], figures["ledger"]
-    sandbox = "true" if figures.get("sandbox") else "false"
-    yield _family(
-        "info", "gauge", "Version of the program.", [({"version": __version__, "sandbox": sandbox}, 1)]
+    return "".join(
+        f"# HELP {_PREFIX}{name} {help}\n# TYPE {_PREFIX}{name} {kind}\n"
+        + "".join(f"{_PREFIX}{name}{series} {value!r}\n" for series, value in samples.items())
+        for name, kind, help, samples in _families(figures, round(started_wall, 3), round(now_wall, 3))
     )
-    yield _family("start_time_seconds", "gauge", "When the process started, UNIX time.", [({}, started)])
-    yield _family("written_time_seconds", "gauge", "When this file was written, UNIX time.", [({}, written)])
-    outcomes = [({"outcome": name}, count) for name, count in figures["outcomes"].items()]
-    yield _family("reports_total", "counter", "Reports that ended, by outcome; replays left out.", outcomes)
-    codes = [({"code": code}, count) for code, count in figures["codes"].items()]
-    yield _family("errors_total", "counter", "Errors answered, by code; see docs/errors.md.", codes)
-    yield _family("replays_total", "counter", "Answers that needed no send.", [({}, figures["replays"])])
-    yield [
-        *_head("attempt_seconds", "summary", "Length of an attempt; quantiles over the last 4096."),
-        *(
-            _sample("attempt_seconds", {"quantile": quantile}, latency[name] / 1000)
-            for quantile, name in _QUANTILES
-            if latency[name] is not None
-        ),
-        _sample("attempt_seconds_sum", {}, figures["latencySumMs"] / 1000),
-        _sample("attempt_seconds_count", {}, latency["count"]),
-    ]
-    yield _family("in_flight", "gauge", "Attempts under way.", [({}, figures["inFlight"])])
-    yield _family("queued", "gauge", "Reports with no attempt under way.", [({}, figures["queued"])])
+
+
+def _families(figures: Mapping[str, Any], started: float, written: float) -> Iterable[_Family]:
+    info = _labels(version=__version__, sandbox="true" if figures.get("sandbox") else "false")
+    yield "info", "gauge", "Version of the program.", {info: 1}
+    yield "start_time_seconds", "gauge", "When the process started, UNIX time.", {"": started}
+    yield "written_time_seconds", "gauge", "When this file was written, UNIX time.", {"": written}
+    outcomes = {_labels(outcome=name): count for name, count in figures["outcomes"].items()}
+    yield "reports_total", "counter", "Reports that ended, by outcome; replays left out.", outcomes
+    codes = {_labels(code=code): count for code, count in figures["codes"].items()}
+    yield "errors_total", "counter", "Errors answered, by code; see docs/errors.md.", codes
+    yield "replays_total", "counter", "Answers that needed no send.", {"": figures["replays"]}
+    latency = figures["latencyMs"]
+    known = [(quantile, latency[name]) for quantile, name in _QUANTILES if latency[name] is not None]
+    attempts = {_labels(quantile=quantile): value / 1000 for quantile, value in known}
+    attempts |= {"_sum": figures["latencySumMs"] / 1000, "_count": latency["count"]}
+    yield "attempt_seconds", "summary", "Length of an attempt; quantiles over the last 4096.", attempts
+    yield "in_flight", "gauge", "Attempts under way.", {"": figures["inFlight"]}
+    yield "queued", "gauge", "Reports with no attempt under way.", {"": figures["queued"]}
     dropped = figures["droppedLogLines"]
-    yield _family("log_lines_dropped_total", "counter", "Log lines that nobody read.", [({}, dropped)])
-    yield _family("pauses", "gauge", "Pauses that are not closed.", _count_pauses(figures["pauses"]))
-    advice: dict[str, int] = {}
-    for one in figures["advice"]:
-        advice[one["kind"]] = advice.get(one["kind"], 0) + 1
-    counted = [({"kind": kind}, count) for kind, count in sorted(advice.items())]
-    yield _family("advice", "gauge", "Accounts whose reports may be worth nothing, by kind.", counted)
-    yield _family("ledger_healthy", "gauge", "1 if the ledger works.", [({}, int(ledger["healthy"]))])
-    yield _family(
-        "ledger_durable", "gauge", "1 if outcomes outlive the process.", [({}, int(ledger["durable"]))]
+    yield "log_lines_dropped_total", "counter", "Log lines that nobody read.", {"": dropped}
+    pauses = Counter(
+        _labels(scope=pause["scope"], cause=pause["cause"] or "", state=pause["state"])
+        for pause in figures["pauses"]
     )
-    yield _family("ledger_owed", "gauge", "Outcomes not yet written to the ledger.", [({}, ledger["owed"])])
+    yield "pauses", "gauge", "Pauses that are not closed.", dict(sorted(pauses.items()))
+    advice = Counter(_labels(kind=one["kind"]) for one in figures["advice"])
+    told = "Accounts whose reports may be worth nothing, by kind."
+    yield "advice", "gauge", told, dict(sorted(advice.items()))
+    ledger = figures["ledger"]
+    yield "ledger_healthy", "gauge", "1 if the ledger works.", {"": int(ledger["healthy"])}
+    yield "ledger_durable", "gauge", "1 if outcomes outlive the process.", {"": int(ledger["durable"])}
+    yield "ledger_owed", "gauge", "Outcomes not yet written to the ledger.", {"": ledger["owed"]}
 
 
-def _count_pauses(pauses: Iterable[Mapping[str, Any]]) -> list[tuple[dict[str, str], int]]:
-    counts: dict[tuple[str, str, str], int] = {}
-    for pause in pauses:
-        key = (pause["scope"], pause["cause"] or "", pause["state"])
-        counts[key] = counts.get(key, 0) + 1
-    return [
-        ({"scope": scope, "cause": cause, "state": state}, count)
-        for (scope, cause, state), count in sorted(counts.items())
-    ]
-
-
-def _family(name: str, kind: str, help: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> list[str]:
-    return [*_head(name, kind, help), *(_sample(name, labels, value) for labels, value in samples)]
-
-
-def _head(name: str, kind: str, help: str) -> list[str]:
-    return [f"# HELP {_PREFIX}{name} {help}", f"# TYPE {_PREFIX}{name} {kind}"]
-
-
-def _sample(name: str, labels: Mapping[str, str], value: float) -> str:
-    shown = ",".join(f'{label}="{_escape(text)}"' for label, text in labels.items())
-    return f"{_PREFIX}{name}{{{shown}}} {value!r}" if shown else f"{_PREFIX}{name} {value!r}"
+def _labels(**labels: str) -> str:
+    return "{" + ",".join(f'{label}="{_escape(text)}"' for label, text in labels.items()) + "}"
 
 
 def _escape(text: str) -> str:
@@ -159,16 +138,14 @@ def _escape(text: str) -> str:
 def _replace(path: str, data: bytes) -> None:
     # Not ending like the file itself, so that a collector of *.prom leaves it alone.
     draft = f"{path}.{os.getpid()}.draft"
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(draft)
-    # Others may read it: the collector is another user, and there is no secret in it.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(draft, flags, 0o644)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Others may read it: the collector is another user, and there is no secret in it.
+        with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
             file.write(data)
         os.replace(draft, path)
     except OSError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(draft)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import Final
 
 _COLLECT_EVERY: Final = 10_000
@@ -46,12 +47,17 @@ def forbid_core_dumps() -> None:
 
 def hide_memory() -> None:
     """Keep memory from debuggers of the same user, too (Linux). Best effort; costs the import of ctypes."""
-    try:
+    with suppress(ImportError, OSError, AttributeError, TypeError):
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    except (ImportError, OSError, AttributeError, TypeError):
-        pass
+
+
+def silence_libraries() -> None:
+    """Keep what libraries log off stderr, since it may hold arguments. To be called once they are loaded."""
+    import logging
+
+    logging.disable()
 
 
 def calm_collector() -> None:

@@ -28,17 +28,12 @@ class Signals:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        stop: Callable[[int], object],
-        ignored: Callable[[], object],
-        on_terminal: bool,
+        self, engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
     ) -> None:
         self._engine = engine
         self._stop = stop
         self._ignored = ignored
-        self._on_terminal = on_terminal
-        self._interrupts = 0
+        self._spares_interrupt = not on_terminal
         self.stopped_by: int | None = None
 
     def install(self) -> None:
@@ -48,11 +43,10 @@ class Signals:
                 self._engine.on_signal(number, self._on_signal)
 
     def _on_signal(self, number: int) -> None:
-        if number == signal.SIGINT and not self._on_terminal and self.stopped_by is None:
-            self._interrupts += 1
-            if self._interrupts == 1:
-                self._ignored()
-                return
+        if number == signal.SIGINT and self._spares_interrupt and self.stopped_by is None:
+            self._spares_interrupt = False
+            self._ignored()
+            return
         if self.stopped_by is not None:
             os._exit(128 + number)
         self.stopped_by = number

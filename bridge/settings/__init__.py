@@ -4,6 +4,7 @@ Flags beat the environment, the environment beats the user's configuration file,
 defaults. Only `bridge.app` and `bridge.cli` know this room.
 """
 
-from bridge.settings.values import Settings, describe, drop_secrets, load
+from bridge.settings.table import Settings
+from bridge.settings.values import describe, drop_secrets, load
 
 __all__ = ["Settings", "describe", "drop_secrets", "load"]

@@ -6,19 +6,22 @@ A sentence completes "The setting X ...": it never repeats a value that may be a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.settings.table import MEMORY, Setting
 
-TRUE_WORDS: Final = frozenset({"1", "true", "on", "yes"})
-FALSE_WORDS: Final = frozenset({"0", "false", "off", "no"})
-
-_DIGITS: Final = frozenset("0123456789")
-HEX: Final = frozenset("0123456789abcdefABCDEF")
-_HOST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
+_SWITCH: Final = dict.fromkeys(("1", "true", "on", "yes"), True) | dict.fromkeys(
+    ("0", "false", "off", "no"), False
+)
+# Patterns are text, and compiled where one is needed: none is at an ordinary start.
+_HOST: Final = r"\[[0-9a-f.:]*:[0-9a-f.:]*\]|[a-z0-9._-]+(?=:|\Z)"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OCTET: Final = "25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9]"
+_LOOPBACK: Final = rf"localhost|\[::1\]|127(\.({_OCTET})){{3}}"
+"""What names this machine without asking anybody: a host in lower case, IPv6 in brackets."""
 
 
 class BadValue(ValueError):
@@ -27,45 +30,37 @@ class BadValue(ValueError):
 
 def shown(value: str) -> str:
     """Return a value as it may be repeated in a message: quoted, cut, and masked if it may be a key."""
-    words = value.replace("/", " ").replace("=", " ").replace(":", " ").replace("@", " ").split()
-    if any(len(word) >= 16 and not _DIGITS.isdisjoint(word) for word in words):
+    if re.search(r"(?=[^\s/=:@]*[0-9])[^\s/=:@]{16,}", value):
         return "(not shown, since it looks like a key)"
-    if len(value) > 80:
-        value = value[:80] + "..."
-    return ascii(value)
+    return ascii(value if len(value) <= 80 else value[:80] + "...")
 
 
 def parse_switch(text: str) -> bool:
     """Parse ``1/0``, ``true/false``, ``on/off``, ``yes/no`` in any case."""
-    word = text.strip().lower()
-    if word in TRUE_WORDS or word in FALSE_WORDS:
-        return word in TRUE_WORDS
-    raise BadValue(f"is {shown(text)}; write 1 or 0, true or false, on or off, yes or no")
+    value = _SWITCH.get(text.strip().lower())
+    if value is None:
+        raise BadValue(f"is {shown(text)}; write 1 or 0, true or false, on or off, yes or no")
+    return value
 
 
-def parse_integer(text: str, low: int, high: int) -> int:
+def parse_integer(text: str, low: float, high: float) -> int:
     """Parse decimal digits within bounds, both allowed."""
-    digits = text.strip()
-    if not digits or not _DIGITS.issuperset(digits) or len(digits) > 15:
-        raise BadValue(f"is {shown(text)}; write a whole number from {low} to {high}")
-    check_range(int(digits), low, high)
-    return int(digits)
+    return int(_parse_number(text, "[0-9]+", "a whole number", low, high))
 
 
 def parse_seconds(text: str, low: float, high: float) -> float:
     """Parse a plain decimal number (no exponent, no sign) of seconds within bounds, both allowed."""
+    return _parse_number(text, r"[0-9]+\.?[0-9]*|\.[0-9]+", "seconds as a decimal number", low, high)
+
+
+def _parse_number(text: str, form: str, what: str, low: float, high: float) -> float:
     digits = text.strip()
-    whole, _, fraction = digits.partition(".")
-    if not (whole or fraction) or not _DIGITS.issuperset(whole + fraction) or len(digits) > 30:
-        raise BadValue(f"is {shown(text)}; write seconds as a decimal number from {low:g} to {high:g}")
-    check_range(float(digits), low, high)
-    return float(digits)
-
-
-def check_range(value: float, low: float, high: float) -> None:
-    """Refuse a number outside the bounds; both bounds are allowed."""
+    if len(digits) > 30 or not re.fullmatch(form, digits):
+        raise BadValue(f"is {shown(text)}; write {what} from {low:.15g} to {high:.15g}")
+    value = float(digits)
     if not low <= value <= high:
         raise BadValue(f"is {value:.15g}; it has to be from {low:.15g} to {high:.15g}")
+    return value
 
 
 def parse_choice(text: str, choices: tuple[str, ...]) -> str:
@@ -109,9 +104,9 @@ def parse_upstream(text: str) -> str:
         raise BadValue("holds a query or fragment; give scheme, host and, where needed, port and path alone")
     if any(not "!" <= char <= "~" or char in '\\"<>^`{|}' for char in rest):
         raise BadValue("has a path with characters that no URL may hold; percent-encode them")
-    if scheme == "http" and not is_loopback(host):
+    if scheme == "http" and not re.fullmatch(_LOOPBACK, host):
         raise BadValue("is plain http to another host, which would show the key to the network; write https")
-    return f"{scheme}://{_authority(scheme, host, port)}{rest.rstrip('/')}"
+    return f"{scheme}://{host}{port}{rest.rstrip('/')}"
 
 
 def parse_proxy(text: str) -> str:
@@ -119,7 +114,7 @@ def parse_proxy(text: str) -> str:
     scheme, host, port, rest, userinfo = _split(text, ("http", "https"))
     if rest.strip("/"):
         raise BadValue("has a path, query or fragment; give http://host:port alone")
-    return f"{scheme}://{userinfo + '@' if userinfo else ''}{_authority(scheme, host, port)}"
+    return f"{scheme}://{userinfo + '@' if userinfo else ''}{host}{port}"
 
 
 def parse_ledger(text: str) -> str:
@@ -143,78 +138,43 @@ def is_database(ledger: str) -> bool:
 
 def has_password(url: str) -> bool:
     """Return whether a URL carries a password, in its user info or as a query parameter."""
-    authority, _, query = url.partition("://")[2].partition("?")
-    userinfo = authority.rpartition("@")[0]
-    names = [pair.partition("=")[0].strip().lower() for pair in query.split("&")]
-    return bool(userinfo.partition(":")[2]) or any("password" in name or "%" in name for name in names)
+    return mask_password(url) != url
 
 
 def mask_password(url: str) -> str:
     """Return a URL with its password replaced by asterisks, for showing."""
     scheme, separator, rest = url.partition("://")
-    location, question, query = rest.partition("?")
-    userinfo, at, place = location.rpartition("@")
-    name, colon, password = userinfo.partition(":")
-    if password:
-        userinfo = f"{name}{colon}***"
-    if question:
-        pairs = [pair.partition("=") for pair in query.split("&")]
-        query = "&".join(
-            f"{key}=***" if "password" in key.lower() or "%" in key else f"{key}{equals}{value}"
-            for key, equals, value in pairs
-        )
-    return f"{scheme}{separator}{userinfo}{at}{place}{question}{query}"
+    rest = re.sub(r"^([^:?]*):[^?]+@", r"\1:***@", rest)
+    # A parameter whose name is percent-encoded may be one that holds a password.
+    rest = re.sub(r"([?&][^=&]*(?:password|%)[^=&]*)(?:=[^&]*)?", r"\1=***", rest, flags=re.IGNORECASE)
+    return f"{scheme}{separator}{rest}"
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host in lower case (IPv6 in brackets) names this machine without asking anybody."""
-    if host in ("localhost", "[::1]"):
-        return True
-    parts = host.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(_is_octet(part) for part in parts)
+def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str]:
+    """Return scheme, host, port with its colon, what follows them, and the user info.
 
-
-def _is_octet(part: str) -> bool:
-    return 0 < len(part) <= 3 and _DIGITS.issuperset(part) and int(part) < 256 and str(int(part)) == part
-
-
-def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, int | None, str, str]:
-    """Return scheme, host, port, what follows the host, and the user info. IPv6 hosts keep brackets."""
-    text = text.strip()
-    scheme, separator, rest = text.partition("://")
+    IPv6 hosts keep their brackets; a default port is left out.
+    """
+    scheme, separator, rest = text.strip().partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in schemes:
         loopback = " (http:// only for loopback)" if schemes[0] == "https" else ""
         raise BadValue(f"has to begin with {schemes[0]}://{loopback}")
-    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    location, rest = rest[:end], rest[end:]
-    userinfo, _, location = location.rpartition("@")
-    if location.startswith("["):
-        host, bracket, after = location.partition("]")
-        host = (host + bracket).lower()
-        colon, port = after[:1], after[1:]
-        is_good = bool(bracket) and HEX.union(":.").issuperset(host[1:-1]) and ":" in host
-    else:
-        host, colon, port = location.partition(":")
-        host = host.lower()
-        is_good = bool(host) and _HOST.issuperset(host)
-    if not is_good:
+    location = re.split("[/?#]", rest, maxsplit=1)[0]
+    rest = rest[len(location) :]
+    userinfo, _, place = location.rpartition("@")
+    host = re.match(_HOST, place.lower())
+    if host is None:
         raise BadValue("has no host name that can be used; write names of other scripts in their xn-- form")
-    if colon not in ("", ":") or (colon and not _is_port(port)):
+    digits = re.fullmatch("(?::([0-9]{0,5}))?", place[host.end() :])
+    port = digits and int(digits[1] or _DEFAULT_PORTS[scheme])
+    if port is None or not 1 <= port <= 65535:
         raise BadValue("has a port that is no number from 1 to 65535")
-    return scheme, host, int(port) if port else None, rest, userinfo
-
-
-def _is_port(port: str) -> bool:
-    return _DIGITS.issuperset(port) and len(port) <= 5 and (not port or 1 <= int(port) <= 65535)
-
-
-def _authority(scheme: str, host: str, port: int | None) -> str:
-    return host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+    return scheme, host[0], "" if port == _DEFAULT_PORTS[scheme] else f":{port}", rest, userinfo
 
 
 PARSERS: Final[Mapping[str, Callable[[str, Setting], Any]]] = {
-    "integer": lambda text, row: parse_integer(text, int(row.low), int(row.high)),
+    "integer": lambda text, row: parse_integer(text, row.low, row.high),
     "seconds": lambda text, row: parse_seconds(text, row.low, row.high),
     "switch": lambda text, _: parse_switch(text),
     "choice": lambda text, row: parse_choice(text, row.choices),

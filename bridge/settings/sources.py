@@ -14,9 +14,14 @@ from typing import Any, Final, NamedTuple
 from bridge.core.exits import ConfigError
 from bridge.core.text import escape, suggest
 from bridge.settings.parsing import BadValue
-from bridge.settings.table import ENV_PREFIX, OTHER_VARIABLES, TABLE, Setting
+from bridge.settings.table import ENV_PREFIX, OTHER_VARIABLES, ROWS, TABLE, Setting
 
-_MAX_FILE_BYTES: Final = 1_000_000
+_TOML: Final[Mapping[str, tuple[Any, str]]] = {
+    "switch": (bool, "boolean; write true or false without quotes"),
+    "integer": (int, "number; write it without quotes"),
+    "seconds": ((int, float), "number; write it without quotes"),
+}
+"""Kind of a setting -> what it has to be in the file; all others are strings."""
 
 
 class Layer(NamedTuple):
@@ -44,18 +49,13 @@ class Layer(NamedTuple):
         if self.what != "file":
             given: str | bool = raw
             return given
-        if row.kind == "switch":
-            if isinstance(raw, bool):
-                return raw
-            raise BadValue("is no TOML boolean; write true or false without quotes")
-        if row.kind in ("integer", "seconds"):
-            if isinstance(raw, bool) or not isinstance(raw, int if row.kind == "integer" else (int, float)):
-                raise BadValue("is no TOML number; write it without quotes")
-            # Text again, so that bounds, infinities and signs are judged in one place.
-            return repr(raw) if isinstance(raw, int) else f"{raw:.9f}"
-        if not isinstance(raw, str):
-            raise BadValue("is no TOML string; write it in quotes")
-        return raw
+        types, what = _TOML.get(row.kind, (str, "string; write it in quotes"))
+        if not isinstance(raw, types) or (isinstance(raw, bool) and types is not bool):
+            raise BadValue(f"is no TOML {what}")
+        if isinstance(raw, str | bool):
+            return raw
+        # Text again, so that bounds, infinities and signs are judged in one place.
+        return f"{raw:.9f}" if isinstance(raw, float) else str(raw)
 
     def absolute(self, path: str, home: str | None) -> str:
         """Make a path absolute: from the file's folder if it stands in the file, else from here.
@@ -80,8 +80,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     # An empty variable is how compose files and shells spell "not set". An empty secret is rather a
     # substitution that failed, and must not turn silently into "no key".
     given = {row.name: environ[row.variable] for row in TABLE if row.variable in environ}
-    secrets = {row.name for row in TABLE if row.kind == "secret"}
-    return {name: text for name, text in given.items() if text or name in secrets}
+    return {name: text for name, text in given.items() if text or ROWS[name].kind == "secret"}
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -105,19 +104,15 @@ def read_file(path: str | None) -> Mapping[str, Any]:
         return {}
     try:
         with open(path, "rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
+            import tomllib  # costs 4 ms, and most users have no file
+
+            found = tomllib.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise ConfigError(
             f"The configuration file {path} cannot be read ({error.strerror}); make it readable or remove it."
         ) from error
-    import tomllib  # costs 4 ms, and most users have no file
-
-    try:
-        if len(data) > _MAX_FILE_BYTES:
-            raise ValueError("larger than 1 MB")
-        found = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(f"The configuration file {path} is not UTF-8 text; save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:

@@ -6,80 +6,15 @@ Changes nothing except in `drop_secrets`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from bridge.core.exits import ConfigError
-from bridge.core.redact import Secret
 from bridge.core.text import hide_keys
-from bridge.settings.parsing import HEX, PARSERS, BadValue, has_password, mask_password
+from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
 from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
-from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting
-
-
-class Settings:
-    """The values of all settings, immutable. Attributes are the names of the table."""
-
-    key_file: str | None
-    key_command: str | None
-    client_key: Secret | None
-    """The key from the environment, unchecked; `bridge.ops.keys` says whether it can be one."""
-    url: str
-    ledger: str
-    """``memory``, a ``postgresql://`` URL or an absolute path."""
-    ledger_password: Secret | None
-    require_ledger: bool
-    concurrency: int
-    queue: int
-    timeout_s: float
-    connect_timeout_s: float
-    max_message: int
-    max_batch: int
-    max_depth: int
-    drain_s: float
-    pauses: bool
-    account_figures: bool
-    account_queues: str | None
-    parent_watch: bool
-    proxy: str | None
-    ca_file: str | None
-    log_level: str
-    log_format: str
-    log_file: str | None
-    metrics_file: str | None
-    sandbox: bool
-
-    state_dir: str | None
-    """The user's state directory for this program; None if there is none. Not made here."""
-    config_file: str | None
-    """Where the configuration file is, or would be; None if there is no place for it."""
-    hidden: frozenset[str]
-    """The variables that no child of ours may see."""
-    notices: tuple[tuple[str, Mapping[str, Any]], ...]
-    """Events found while reading, to be logged once there is a log."""
-
-    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-        self.__dict__.update(values)
-        self.__dict__["_origins"] = dict(origins)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings do not change: {name}")
-
-    def __delattr__(self, name: str) -> None:
-        self.__setattr__(name, None)
-
-    def origin(self, name: str) -> str:
-        """Return where a value comes from: ``flag --url``, ``environment REPORT_BRIDGE_URL``, ``file PATH``
-        or ``default``."""
-        return str(self.__dict__["_origins"].get(name, "default"))
-
-    def changed(self, **values: Any) -> Settings:
-        """Return a copy with some values replaced; their origin stays. For the sandbox and for tests."""
-        merged = {name: value for name, value in self.__dict__.items() if name != "_origins"}
-        unknown = values.keys() - merged.keys()
-        if unknown:
-            raise AttributeError(f"no such setting: {', '.join(sorted(unknown))}")
-        return Settings({**merged, **values}, self.__dict__["_origins"])
+from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting, Settings
 
 
 def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
@@ -102,37 +37,32 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
         Layer("environment", read_environment(environ)),
         Layer("file", read_file(config_file), config_file),
     )
-    values: dict[str, Any] = {row.name: row.default for row in TABLE}
-    origins: dict[str, str] = {}
+    nearest = {name: layer for layer in reversed(layers) for name in layer.values}
 
-    def choose(row: Setting, layers: Sequence[Layer]) -> None:
-        layer = next((layer for layer in layers if row.name in layer.values), None)
-        if layer is not None:
-            origins[row.name] = layer.origin(row)
-            try:
-                values[row.name] = _value(row, layer, home)
-            except BadValue as error:
-                raise ConfigError(f"The setting {row.key} ({origins[row.name]}) {error}.") from None
+    def value_of(name: str) -> Any:
+        row = ROWS[name]
+        if name not in nearest:
+            return row.default
+        try:
+            return _value(row, nearest[name], home)
+        except BadValue as error:
+            raise ConfigError(f"The setting {row.key} ({nearest[name].origin(row)}) {error}.") from None
 
-    choose(ROWS["sandbox"], layers)
-    in_sandbox = values["sandbox"]
-    for row in TABLE:
-        if row.name == "ledger" and in_sandbox:
-            # Made-up tasks must not fill a ledger that was named for real ones.
-            choose(row, layers[:1])
-        elif row.name != "sandbox" and row.name not in KEY_SOURCES:
-            choose(row, layers)
-    if not in_sandbox:
-        key = _find_key_source(layers)
-        if key is not None:
-            choose(*key)
+    in_sandbox = value_of("sandbox")
+    if in_sandbox:
+        # Made-up tasks must not fill a ledger that was named for real ones.
+        unused = {*KEY_SOURCES} if nearest.get("ledger") is layers[0] else {*KEY_SOURCES, "ledger"}
+    else:
+        unused = {*KEY_SOURCES} - {_find_key_source(layers)}
+    for name in unused:
+        nearest.pop(name, None)
+    values = {name: value_of(name) for name in ROWS}
+    origins = {name: layer.origin(ROWS[name]) for name, layer in nearest.items()}
     notices = unknown_variables(environ)
     if values["ledger"] is None:
-        if in_sandbox or state_dir is None:
-            values["ledger"] = MEMORY
-        else:
-            values["ledger"] = os.path.join(state_dir, "ledger.sqlite3")
-        if not in_sandbox and state_dir is None:
+        is_kept = state_dir is not None and not in_sandbox
+        values["ledger"] = os.path.join(state_dir or "", "ledger.sqlite3") if is_kept else MEMORY
+        if state_dir is None and not in_sandbox:
             reason = "this user has no home directory; name a file with --ledger"
             notices.append(("ledger_memory", {"reason": reason}))
     _check_together(values, origins)
@@ -153,9 +83,8 @@ def drop_secrets(environ: MutableMapping[str, str]) -> None:
 
     Only libpq's own stays: the driver of a ledger on a server reads it when it connects.
     """
-    for variable in secret_variables(environ):
-        if variable != LIBPQ_PASSWORD:
-            environ.pop(variable, None)
+    for variable in {*secret_variables(environ)} - {LIBPQ_PASSWORD}:
+        environ.pop(variable, None)
 
 
 def describe(settings: Settings) -> list[tuple[str, Any, str]]:
@@ -174,8 +103,8 @@ def describe(settings: Settings) -> list[tuple[str, Any, str]]:
     return rows
 
 
-def _find_key_source(layers: Sequence[Layer]) -> tuple[Setting, Sequence[Layer]] | None:
-    """Find the first layer that names the key's source; two in one layer contradict each other."""
+def _find_key_source(layers: Sequence[Layer]) -> str | None:
+    """Find the source of the key in the first layer that names one; two in one contradict each other."""
     for layer in layers:
         named = [ROWS[name] for name in KEY_SOURCES if name in layer.values]
         if len(named) > 1:
@@ -183,7 +112,7 @@ def _find_key_source(layers: Sequence[Layer]) -> tuple[Setting, Sequence[Layer]]
             place = "" if layer.path is None else f" in the file {layer.path}"
             raise ConfigError(f"The client key has more than one source{place}: {both}; keep one of them.")
         if named:
-            return named[0], (layer,)
+            return named[0].name
     return None
 
 
@@ -208,8 +137,7 @@ def _check_together(values: Mapping[str, Any], origins: Mapping[str, str]) -> No
             f"the ledger is memory ({origins.get('ledger', 'default')}); name a file with --ledger."
         )
     # Queues have names of words; what is named here goes to the upstream, and into the ledger as it is.
-    words = (values["account_queues"] or "").replace(",", " ").split()
-    if any(len(word) == 32 and HEX.issuperset(word) for word in words):
+    if re.search(r"(?<![^\s,])[0-9a-fA-F]{32}(?![^\s,])", values["account_queues"] or ""):
         raise ConfigError(
             f"The setting account_queues ({origins['account_queues']}) holds what looks like a client key; "
             "name the queues as the account's statistics show them."

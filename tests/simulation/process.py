@@ -192,9 +192,6 @@ class SimLog(Log):
     def _open_outlet(self) -> Any:
         return Lines(self._process)
 
-    def adopt_libraries(self) -> None:
-        return
-
 
 class SimApp(App):
     process: Process

@@ -18,7 +18,6 @@ from bridge.settings import Settings, describe, drop_secrets, load
 from bridge.settings.parsing import (
     BadValue,
     has_password,
-    is_loopback,
     mask_password,
     parse_ledger,
     parse_proxy,
@@ -200,13 +199,11 @@ def test_file_values_need_the_right_type(place: Place) -> None:
 
 
 def test_a_broken_file_is_refused(place: Place) -> None:
-    """A file that is no TOML, no UTF-8, too long or unreadable ends the start and is named."""
+    """A file that is no TOML, no UTF-8 or unreadable ends the start and is named."""
     place.write("url = \n")
     assert "not valid TOML" in place.refusal()
     place.config.write_bytes(b"# \xff\n")
     assert "UTF-8" in place.refusal()
-    place.write("#" * 1_000_001)
-    assert "1 MB" in place.refusal()
     place.config.unlink()
     place.config.mkdir()
     assert "cannot be read" in place.refusal()
@@ -371,10 +368,11 @@ def test_seconds_are_read_exactly(value: float) -> None:
 
 def test_loopback_needs_a_literal() -> None:
     """Only the name localhost and literal loopback addresses are loopback."""
-    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.255.255.255", "[::1]")))
-    assert not any(
-        map(is_loopback, ("127.0.0.256", "127.0.0", "127.0.0.01", "128.0.0.1", "[::]", "x.localhost"))
-    )
+    for host in ("localhost", "127.0.0.1", "127.255.255.255", "[::1]"):
+        assert parse_upstream(f"http://{host}") == f"http://{host}"
+    for host in ("127.0.0.256", "127.0.0", "127.0.0.01", "128.0.0.1", "[::]", "x.localhost"):
+        with pytest.raises(BadValue, match="write https"):
+            parse_upstream(f"http://{host}")
 
 
 def test_passwords_in_urls_are_seen_and_masked() -> None:
@@ -487,16 +485,12 @@ def test_the_sandbox_reads_no_key_and_keeps_its_ledger_in_memory(place: Place) -
 
 
 def test_settings_do_not_change(place: Place) -> None:
-    """Attributes can be neither set nor deleted; a copy can be changed."""
+    """Attributes can be neither set nor deleted."""
     found = place.load()
     with pytest.raises(AttributeError):
         found.url = "x"
     with pytest.raises(AttributeError):
         del found.url
-    other = found.changed(url="http://127.0.0.1:1")
-    assert (other.url, found.url) == ("http://127.0.0.1:1", "https://api.anti-captcha.com")
-    with pytest.raises(AttributeError, match="nonsense"):
-        found.changed(nonsense=1)
 
 
 def test_description_masks_secrets(place: Place) -> None:
