@@ -17,6 +17,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.port import EventRow, Known, Seen
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.transactions import READS
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -90,6 +91,8 @@ class ShakyStore:
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """Commit, or fail as scripted."""
+        if READS.issuperset(map(type, operations)):
+            return [self.read(operation) for operation in operations]
         self.tries += 1
         if not self.fails_after_commit:
             self._check(writes=True)

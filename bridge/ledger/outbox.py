@@ -1,44 +1,75 @@
-"""What is owed to the ledger: reports and pauses as they are in the store in memory, which stands in for it.
+"""What happens while the ledger takes nothing: the same store in memory takes the operations in its place.
 
-What changes in memory is the truth, and it is brought to the ledger as a whole when that works again, not
-replayed step by step. Decides nothing about trouble, and asks nobody. Imported by `bridge.ledger.failover`
-only.
+They run upon what is known of their reports and pauses. What changes in memory is the truth, and it is owed:
+it is brought to the ledger as a whole when that works again, not replayed step by step. Decides nothing about
+trouble. Imported by `bridge.ledger.failover` only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, Note, Operation, add
-from bridge.core.model import DONE, Listing, Look, Narrow, PauseKey, PauseState, Row, Task
-from bridge.ledger.port import Forget, MemoryStore, Restore, Restored, Teach
+from bridge.core import counting, model
+from bridge.core.counting import Note, Operation
+from bridge.core.model import DONE, NOT_SENT, Begin, Claim, Listing, PauseKey, PauseState, Row, Task
+from bridge.ledger.condition import OTHERS, Condition
+from bridge.ledger.port import Failed, Forget, Known, MemoryStore, Restore, Restored, Teach, Unavailable
 from bridge.ledger.translation import View
+from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
 CHUNK: Final = 64
 """Reports brought to the ledger in one commit: as many as one group commit holds at full load."""
 MAX_OWED: Final = 100_000
 """Owed outcomes kept at most, about 200 MB; a report a second for a day stays below it."""
+DEAD: Final = ""
+"""Owner in memory of what a dead bridge left and never began."""
+_NOTHING: Final[Mapping[type, Any]] = {
+    model.Sweep: model.Swept((), ()),
+    model.Prune: 0,
+    counting.Consult: False,
+    counting.Learn: False,
+}
+"""Operation that only a ledger can run -> its result without one."""
 
 
 class Outbox:
-    """Reports whose truth is in memory, and what memory knows about pauses.
+    """The store in memory, the reports whose truth is there, and what it knows about pauses.
 
     Args:
+        condition: the ledger, to ask what it can still be asked.
         open_memory: opens the empty store, when it is first needed.
+        require: refuse to begin reports.
+        on_bug: takes an unexpected exception and returns the reference under which it is logged.
+        wall: UNIX seconds.
 
     Thread safety: one thread; `owed` may be read by any.
     """
 
-    def __init__(self, open_memory: Callable[[], MemoryStore]) -> None:
+    def __init__(
+        self,
+        condition: Condition,
+        open_memory: Callable[[], MemoryStore],
+        require: bool,
+        on_bug: Callable[[BaseException], str],
+        wall: Callable[[], float],
+    ) -> None:
+        self._condition = condition
         self._open_memory = open_memory
+        self._require = require
+        self._on_bug = on_bug
+        self._wall = wall
         self._memory: MemoryStore | None = None
         self.held: dict[Task, tuple[int, int]] = {}
         """Reports -> attempts and sends that the ledger had counted before."""
         self._unwritten: dict[Task, None] = {}
-        self._stuck: set[Task] = set()
+        self.stuck: set[Task] = set()
+        """Reports that could not be brought, for a reason that trying again soon cannot help."""
         self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
         """The pauses as they were taken over from the ledger."""
+        self._has_heard = False
+        """True if memory knows the pauses that the ledger last told."""
         self._notes: dict[tuple[Task, str, int], Note] = {}
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
@@ -57,22 +88,148 @@ class Outbox:
 
     def rest(self) -> None:
         """The ledger works again: memory is of no more use, unless it still has the truth about something."""
+        self._has_heard = False
         if self._memory is not None and not self.held:
             self._memory.close()
             self._memory = None
             self._taken_over.clear()
 
-    # --- reports -----------------------------------------------------------------------------
+    # --- in the ledger's place ---------------------------------------------------------------
+
+    def run(self, op: Operation) -> Any:
+        """Run one operation in bad days. Raises nothing."""
+        try:
+            if type(op) in _NOTHING:
+                return _NOTHING[type(op)]
+            if isinstance(op, Listing):
+                return self._list(op)
+            if isinstance(op, Note):
+                return self._keep(op)
+            if isinstance(op, counting.Tallies):
+                return self._ask(View.read, op) or ()
+            if isinstance(op, model.Pauses):
+                self._take_over(op.endpoint, self._ask(View.read, op) or ())
+                return self.memory.read(op)
+            if isinstance(op, model.Resume | model.Heed):
+                if self._condition.is_guarded:
+                    return self._refusal()
+                self.hear()
+                return self.memory.transact([op])[0]
+            return self._run_on_report(op)
+        except Exception as error:
+            return Failed(self._on_bug(error))
+
+    def _run_on_report(self, op: Any) -> Any:
+        """Run an operation upon the truth about its report, which is kept if it changed."""
+        task: Task = op.task
+        condition = self._condition
+        before = self._look(task) if task in self.held else condition.live.get(task)
+        method = op.method if isinstance(op, Claim) else None if before is None else before.method
+        known: Known | None = self._ask(View.ask, task, method)
+        if known is not None:
+            self._take_over(task.endpoint, known.pauses)
+            is_others = known.row is not None and known.row.owner != condition.instance
+            is_told = is_others and not known.is_free and not _is_empty(known.row)
+            if task in self.held and _is_empty(before) and is_told:
+                # While nobody could be asked it was told off; now the ledger says what others did with it.
+                self._drop(task)
+        if task not in self.held:
+            before = condition.recall(task, known)
+            if before is not None and before.owner not in (None, condition.instance):
+                before = before._replace(owner=DEAD if known is not None and known.is_free else OTHERS)
+        if self._require and self._would_send(op, before):
+            return self._refusal()
+        if before is not None and task not in self.held:
+            self.seed(before, known.finished_at if known is not None and before.state == DONE else None)
+        answer = self.memory.transact([op])[0]
+        self._settle(op, before)
+        if isinstance(answer, model.Claimed | model.Begun | model.Recorded):
+            # What a readable ledger told is as durable as it is there.
+            told = known is not None and task not in self.held
+            answer = answer._replace(durable=told and condition.keeps)
+            if not isinstance(answer, model.Recorded):
+                answer = answer._replace(guarded=condition.is_guarded)
+        return answer
+
+    def _settle(self, op: Any, before: Row | None) -> None:
+        """Keep a report that an operation has changed in memory, and nothing else."""
+        task: Task = op.task
+        after = self._look(task)
+        if after is None:
+            return
+        if task not in self.held and not self._has_changed(before, after):
+            self.memory.transact([Forget(task)])
+            return
+        self.hold(task, before)
+        self._condition.live.pop(task, None)
+        if isinstance(op, model.Narrow | model.Look):
+            return
+        if after.state != DONE:
+            self._unwritten.pop(task, None)
+            return
+        self._unwritten[task] = None
+        if len(self._unwritten) > MAX_OWED:
+            self._drop(next(iter(self._unwritten)))
+
+    def _has_changed(self, before: Row | None, after: Row) -> bool:
+        if after.owner not in (None, self._condition.instance):
+            return False
+        if before is None or after.owner is not None or before.owner is not None:
+            return True
+        was = (before.window, before.kind, before.finished_wall)
+        return was != (after.window, after.kind, after.finished_wall)
+
+    def _would_send(self, op: Any, row: Row | None) -> bool:
+        """True if an operation would lead to an attempt that a required ledger cannot know of."""
+        if row is not None and row.owner == OTHERS:
+            return False
+        if not isinstance(op, Claim) or op.refusal is not None:
+            return isinstance(op, Begin)
+        if row is None or row.owner == DEAD or row.outcome == NOT_SENT:
+            return True
+        return row.finished_wall is not None and self._wall() - row.finished_wall > model.GUARD_S
+
+    def _refusal(self) -> Unavailable:
+        trouble = self._condition.trouble
+        assert trouble is not None
+        return Unavailable(trouble.kind, trouble.sentence)
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
+        condition = self._condition
+        if condition.view is not None and condition.is_guarded:
+            try:
+                return question(condition.view, *arguments)
+            except LedgerTrouble:
+                pass
+            except Exception as error:
+                self._on_bug(error)
+            condition.is_guarded = False
+        self.hear()
+        return None
+
+    def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
+        """A page of the ledger with the truth in place of what it does not know, all on the first."""
+        listed, cursor = self._ask(View.read, op) or ((), None)
+        rows = [row for row in listed if row.task not in self.held]
+        if op.before_seq is None:
+            rows += self.memory.read(op)[0]
+            rows.sort(key=lambda row: row.recorded_wall, reverse=True)
+        return tuple(rows), cursor
+
+    def _keep(self, note: Note) -> None:
+        """Keep a count of tasks until the ledger can add it, together with those of the same hour."""
+        key = (note.task, note.subject, int(note.at // counting.HOUR_S))
+        held = self._notes.get(key)
+        self._notes[key] = (
+            note if held is None else held._replace(counts=counting.add(held.counts, note.counts))
+        )
+
+    # --- reports in memory -------------------------------------------------------------------
 
     def pending(self, most: int = CHUNK) -> list[Task]:
         """The oldest reports whose truth is in memory, but those that could not be brought."""
-        tasks: list[Task] = []
-        for task in self.held:
-            if task not in self._stuck:
-                tasks.append(task)
-                if len(tasks) == most:
-                    break
-        return tasks
+        return list(islice((task for task in self.held if task not in self.stuck), most))
 
     def pending_for(self, operations: Sequence[Operation]) -> list[Task]:
         """The reports that the ledger must know of before it can run some operations."""
@@ -89,35 +246,9 @@ class Outbox:
         """Let memory know a report as the ledger has it."""
         self.memory.transact([Forget(row.task), Restore(row, finished_at)])
 
-    def run(self, op: Any, before: Row | None) -> Any:
-        """Run an operation in memory, and keep its report there if that changed.
-
-        Args:
-            before: the report as it was seeded or is held.
-        """
-        task: Task = op.task
-        answer = self.memory.transact([op])[0]
-        after = self.row(task)
-        if task in self.held or _has_changed(before, after, self.memory.instance):
-            self.hold(task, before)
-            if after is not None and not isinstance(op, Narrow | Look):
-                self._count(task, after.state == DONE)
-        elif after is not None:
-            self.memory.transact([Forget(task)])
-        return answer
-
-    def row(self, task: Task) -> Row | None:
-        """A report as memory has it."""
-        row: Row | None = self.memory.read(Look(task))
+    def _look(self, task: Task) -> Row | None:
+        row: Row | None = self.memory.read(model.Look(task))
         return row
-
-    def _count(self, task: Task, is_owed: bool) -> None:
-        if not is_owed:
-            self._unwritten.pop(task, None)
-            return
-        self._unwritten[task] = None
-        if len(self._unwritten) > MAX_OWED:
-            self._drop(next(iter(self._unwritten)))
 
     def _drop(self, task: Task) -> None:
         """Memory has the truth about a report no more."""
@@ -125,51 +256,44 @@ class Outbox:
         self._unwritten.pop(task, None)
         self.memory.transact([Forget(task)])
 
-    def hold_note(self, note: Note) -> None:
-        """Keep a count of tasks until the ledger can add it, together with those of the same hour."""
-        key = (note.task, note.subject, int(note.at // HOUR_S))
-        held = self._notes.get(key)
-        self._notes[key] = note if held is None else held._replace(counts=add(held.counts, note.counts))
-
-    def take_notes(self) -> list[Note]:
-        """The notes that were kept; they are not kept any more."""
-        notes = list(self._notes.values())
-        self._notes.clear()
-        return notes
-
     # --- to the ledger -----------------------------------------------------------------------
 
-    def bring(self, view: View, tasks: Sequence[Task]) -> list[Row]:
-        """Bring reports to the ledger, and before them all pauses that memory has learnt, in one commit.
+    def pay(self, tasks: Iterable[Task], commit: Callable[[Sequence[Any], list[Any]], None]) -> None:
+        """Bring reports to the ledger, and before them all that memory has learnt and counted.
 
-        Returns:
-            The reports as the ledger has them now.
+        Args:
+            commit: runs operations in one commit if it can be, and adds their answers to a list.
 
         Raises:
-            LedgerTrouble: nothing has changed.
+            LedgerTrouble: what was not brought is still owed.
         """
-        lessons = self.lessons()
         truths = [self._tell(task) for task in tasks]
-        answers = view.transact([*lessons, *truths])
-        for lesson in lessons:
-            self._taken_over.update(((lesson.endpoint, state.key), state) for _, state in lesson.pauses)
-        rows = []
-        for truth, answer in zip(truths, answers[len(lessons) :], strict=True):
-            assert isinstance(answer, Restored)
-            if truth.row.task in self._unwritten:
+        # Deletes nothing, but takes the lock that any write needs.
+        operations = [model.Prune(0.0, 1), *self._lessons(), *self._notes.values(), *truths]
+        answers: list[Any] = []
+        try:
+            commit(operations, answers)
+        finally:
+            for op, answer in zip(operations, answers, strict=False):
+                self._note_paid(op, answer)
+        if isinstance(answers[0], Failed):
+            raise LedgerTrouble(UNREADABLE)
+
+    def _note_paid(self, op: Any, answer: Any) -> None:
+        if isinstance(answer, Failed):
+            if isinstance(op, Restore):
+                self.stuck.add(op.row.task)
+        elif isinstance(op, Teach):
+            self._taken_over.update(((op.endpoint, state.key), state) for _, state in op.pauses)
+        elif isinstance(op, Note):
+            self._notes.pop((op.task, op.subject, int(op.at // counting.HOUR_S)))
+        elif isinstance(answer, Restored):
+            task = op.row.task
+            if task in self._unwritten:
                 self.written += answer.agrees
                 self.differing += not answer.agrees
-            self._drop(truth.row.task)
-            rows.append(answer.row)
-        return rows
-
-    def give_up(self, task: Task) -> None:
-        """A report cannot be brought, for a reason that trying again soon cannot help."""
-        self._stuck.add(task)
-
-    def try_all(self) -> None:
-        """Give up on nothing any more."""
-        self._stuck.clear()
+            self._drop(task)
+            self._condition.follow(answer.row)
 
     def _tell(self, task: Task) -> Restore:
         known = self.memory.ask(task)
@@ -178,7 +302,7 @@ class Outbox:
 
     # --- pauses ------------------------------------------------------------------------------
 
-    def lessons(self) -> list[Teach]:
+    def _lessons(self) -> list[Teach]:
         """What memory has learnt about pauses and the ledger does not know."""
         learnt: dict[str, list[tuple[PauseState | None, PauseState]]] = {}
         seen: Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
@@ -190,7 +314,7 @@ class Outbox:
                     learnt.setdefault(endpoint, []).append((before, state))
         return [Teach(endpoint, tuple(pauses)) for endpoint, pauses in learnt.items()]
 
-    def take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
+    def _take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
         """Let memory know pauses as the ledger has them, unless it knows better."""
         told: list[tuple[PauseState | None, PauseState]] = []
         for state in states:
@@ -201,32 +325,25 @@ class Outbox:
         if told:
             self.memory.transact([Teach(endpoint, tuple(told))])
 
+    def hear(self) -> None:
+        """Take over the pauses that the ledger last told."""
+        view = self._condition.view
+        if view is not None and not self._has_heard:
+            self._has_heard = True
+            for endpoint, states in view.seen():
+                self._take_over(endpoint, states)
+
     def begin_anew(self) -> None:
-        """The ledger is another one now, that has to be told everything."""
+        """The ledger may be another file now, that has to be told everything."""
+        live = self._condition.live
+        for task, row in live.items():
+            if task not in self.held:
+                self.seed(row, None)
+                self.hold(task, row)
+        live.clear()
         self._taken_over.clear()
 
-    # --- reading -----------------------------------------------------------------------------
 
-    def overlay(self, op: Listing, listed: Iterable[Row]) -> tuple[Row, ...]:
-        """A page of the ledger with the truth in place of what it does not know, all on the first."""
-        rows = [row for row in listed if row.task not in self.held]
-        if op.before_seq is None:
-            rows += self.memory.read(op)[0]
-            rows.sort(key=_recorded, reverse=True)
-        return tuple(rows)
-
-
-def _has_changed(before: Row | None, after: Row | None, instance: str) -> bool:
-    if after is None:
-        return False
-    if before is None or after.owner == instance or before.owner != after.owner:
-        return True
-    return (before.window, before.kind, before.finished_wall) != (
-        after.window,
-        after.kind,
-        after.finished_wall,
-    )
-
-
-def _recorded(row: Row) -> float:
-    return row.recorded_wall
+def _is_empty(row: Row | None) -> bool:
+    """True if a report has ended and nothing was ever tried."""
+    return row is not None and row.outcome == NOT_SENT and not row.attempts

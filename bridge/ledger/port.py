@@ -108,7 +108,7 @@ class Restore(NamedTuple):
     row: Row
     """What is true."""
     finished_at: float | None = None
-    """When it was finished, on the timeline."""
+    """When it was finished, on the timeline; None if only the wall clock tells."""
     since: tuple[int, int] = (0, 0)
     """Attempts and sends that were counted already when the other store took it over from this one."""
     events: tuple[EventRow, ...] = ()

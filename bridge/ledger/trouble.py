@@ -58,6 +58,8 @@ class LedgerTrouble(Exception):
     def __init__(self, kind: str, sentence: str | None = None) -> None:
         self.kind = kind
         self.sentence = SENTENCES[kind] if sentence is None else sentence
+        self.reason = self.sentence.rstrip(".")
+        """The sentence as part of another one."""
         super().__init__(self.sentence)
 
     @property
