@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from bridge.core import model
 from bridge.core.counting import Counts, Operation, Tallies
-from bridge.core.model import (
-    Ending,
-    Gate,
-    Listing,
-    Look,
-    PauseEvent,
-    PauseKey,
-    Pauses,
-    PauseState,
-    Row,
-    Task,
-    Verdict,
-    Window,
-)
+from bridge.core.model import Gate, PauseEvent, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger.trouble import LedgerTrouble
 
 WINDOW_S: Final = 60.0
@@ -61,7 +49,7 @@ class Policy(Protocol):
         method: str,
         owner: str,
         began_at: float,
-        verdict: Verdict,
+        verdict: model.Verdict,
         states: Mapping[PauseKey, PauseState],
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """What an attempt's end does to the pauses: the changed states and what to tell of them."""
@@ -81,7 +69,7 @@ class Policy(Protocol):
     def is_late(self, now: float, window: Window, retrying: bool) -> bool:
         """True if no attempt may start any more, also before the window's end is reached."""
 
-    def settle_dead(self, row: Row) -> Ending:
+    def settle_dead(self, row: Row) -> model.Ending:
         """The ending of a report that nobody resumed inside its window."""
 
     @property
@@ -210,7 +198,7 @@ class Store(Protocol):
             One result for each operation, as `bridge.core.model` documents it.
         """
 
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
+    def read(self, operation: model.Look | model.Listing | model.Pauses | Tallies) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
 
     def ask(self, task: Task, method: str | None = None) -> Known:

@@ -7,9 +7,9 @@ nobody else ever meets two names for one account. Does no I/O. Imported by the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bridge.core.counting import Figure, Note, Tallies, Tally
 from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
@@ -91,8 +91,7 @@ class View:
 
     def ask(self, task: Task, method: str | None) -> Known:
         """As `Store.ask`."""
-        known: Known = self._tell(self.store.ask(self._say(task), method))
-        return known
+        return cast(Known, self._tell(self.store.ask(self._say(task), method)))
 
     def seen(self) -> Iterator[tuple[str, tuple[PauseState, ...]]]:
         """The pauses that the store last told, by endpoint."""
@@ -121,51 +120,48 @@ class View:
         return self._outside.get(inside, inside)
 
 
+_TIMES: Final[Mapping[type, tuple[str, ...]]] = {
+    **dict.fromkeys((Tally, Figure, Note), ("at",)),
+    **dict.fromkeys((Restore, Known), ("finished_at",)),
+    Window: ("until", "since"),
+    Gate: ("until",),
+    Record: ("began_at",),
+    PauseState: ("opened_at", "ends_at"),
+}
+"""Value -> what of it is a time on the timeline."""
+_ACCOUNTS: Final = frozenset({Task, Resume, Tallies})
+"""Values with an account of their own; None is all."""
+
+
 def translate(value: Any, name: Name, shift_s: float) -> Any:
     """An operation, an answer or a part of them with accounts named anew and times moved."""
     kind = type(value)
-    if kind is Task:
-        return value._replace(account=name(value.account))
-    if kind is Window:
-        return Window(*(_move(at, shift_s) for at in value))
-    if kind is PauseState:
-        return _translate_pause(value, name, shift_s)
     if kind is Sweep:
         ours = None if value.ours is None else frozenset(translate(tuple(value.ours), name, shift_s))
         return value._replace(accounts=frozenset(map(name, value.accounts)), ours=ours)
-    if kind is Resume or kind is Tallies:
+    if kind in _ACCOUNTS:
         return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):
         return value
-    parts = [translate(part, name, shift_s) for part in value]
-    if not hasattr(kind, "_make"):
-        return tuple(parts)
-    moved: Any = kind(*parts)
-    if kind is Record:
-        return moved._replace(began_at=moved.began_at + shift_s)
-    if kind is Tally or kind is Figure or kind is Note:
-        return moved._replace(at=moved.at + shift_s)
-    if kind is Gate:
-        return moved._replace(until=_move(moved.until, shift_s))
-    if kind is Restore or kind is Known:
-        return moved._replace(finished_at=_move(moved.finished_at, shift_s))
-    return moved
+    moved: Any = tuple([translate(part, name, shift_s) for part in value])
+    if hasattr(kind, "_make"):
+        moved = kind(*moved)
+    for field in _TIMES.get(kind, ()):
+        at = getattr(moved, field)
+        if at is not None:
+            moved = moved._replace(**{field: at + shift_s})
+    return _rename(moved, name, shift_s) if kind is PauseState else moved
 
 
-def _translate_pause(value: PauseState, name: Name, shift_s: float) -> PauseState:
-    def rename(probe: str) -> str:
-        account, slash, task_id = probe.partition("/")
+def _rename(value: PauseState, name: Name, shift_s: float) -> PauseState:
+    """Name the accounts in the texts of a pause anew, and move the times of its events."""
+
+    def rename(task: str) -> str:
+        account, slash, task_id = task.partition("/")
         return name(account) + slash + task_id
 
-    subject = "/".join([name(part) for part in value.key.subject.split("/")])
     return value._replace(
-        key=value.key._replace(subject=subject),
+        key=value.key._replace(subject="/".join(map(name, value.key.subject.split("/")))),
         recent=tuple([(at + shift_s, rename(task)) for at, task in value.recent]),
-        opened_at=_move(value.opened_at, shift_s),
-        ends_at=_move(value.ends_at, shift_s),
         probe_task=None if value.probe_task is None else rename(value.probe_task),
     )
-
-
-def _move(at: float | None, shift_s: float) -> float | None:
-    return None if at is None else at + shift_s
