@@ -31,25 +31,33 @@ WAIT_S: Final = 60.0
 _BUSY_S: Final = 10.0
 _COPIED: Final = "copied_from_"
 _REPORT: Final = (*(name for name in COLUMNS if name != "account_id"), "current")
+_EVENT: Final = ("report", "nth", "at_wall", "name", "data")
 _PAUSE: Final = (*PAUSE_COLUMNS, "endpoint")
+Columns = Mapping[str, Any]
 
 
-class Bundle(NamedTuple):
-    """One report as it is carried: its columns by name, with ``endpoint`` and ``account``, and its story.
+def _marks(columns: Sequence[str]) -> str:
+    return ", ".join(f":{name}" for name in columns)
 
-    JSON stays text, also in pauses.
-    """
 
-    columns: Mapping[str, Any]
-    events: Sequence[tuple[int, float, str, str]]
-    """Number, UNIX time, name, and data as JSON."""
+_ADD_ACCOUNT: Final = "INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (:endpoint, :account)"
+_ADD_REPORT: Final = (
+    f"INSERT INTO reports (account_id, {', '.join(_REPORT)}) SELECT id, {_marks(_REPORT)} "
+    "FROM accounts WHERE endpoint = :endpoint AND account = :account"
+)
+_ADD_EVENT: Final = f"INSERT INTO events ({', '.join(_EVENT)}) VALUES ({_marks(_EVENT)})"
+_ADD_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({', '.join(_PAUSE)}) VALUES ({_marks(_PAUSE)})"
 
 
 class Part(NamedTuple):
-    """What is stored of a ledger in one commit."""
+    """What is carried of a ledger in one commit, by column. JSON stays text.
 
-    bundles: Sequence[Bundle] = ()
-    pauses: Sequence[Mapping[str, Any]] = ()
+    Reports name their account in ``endpoint`` and ``account``.
+    """
+
+    reports: Sequence[Columns] = ()
+    events: Sequence[Columns] = ()
+    pauses: Sequence[Columns] = ()
     secret: bytes | None = None
 
 
@@ -87,12 +95,12 @@ def copy(source: End, target: End, progress: Callable[[int, int], None]) -> int:
     total, copied = source.count(), 0
     already = target.count()
     progress(already, total)
-    while bundles := source.read(position, STEP):
-        position = bundles[-1].columns["seq"]
-        target.write(name, position, Part(bundles))
-        copied += len(bundles)
+    while (part := source.read(position, STEP)).reports:
+        position = int(part.reports[-1]["seq"])
+        target.write(name, position, part)
+        copied += len(part.reports)
         progress(already + copied, total)
-    target.write(name, -1, Part(pauses=source.read_pauses()))
+    target.write(name, -1, source.read_pauses())
     return copied
 
 
@@ -125,10 +133,9 @@ class SqliteEnd:
             found: list[Any] = self._connection.execute(statement, values).fetchall()
             return found
 
-    def _add(self, table: str, columns: Mapping[str, Any]) -> None:
-        verb = "INSERT" if table == "reports" else "INSERT OR REPLACE"
-        marks = ", ".join("?" * len(columns))
-        self._ask(f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})", tuple(columns.values()))
+    def _read(self, columns: Sequence[str], rest: str, *values: int) -> list[Columns]:
+        found = self._ask(f"SELECT {', '.join(columns)} FROM {rest}", values)
+        return [dict(zip(columns, row, strict=True)) for row in found]
 
     def count(self) -> int:
         """How many reports there are."""
@@ -138,24 +145,17 @@ class SqliteEnd:
         """True if a bridge works on it now."""
         return bool(self._owners.live_marks())
 
-    def read(self, after_seq: int, limit: int) -> list[Bundle]:
-        """The reports that follow, in the order of their numbers."""
-        bundles = []
-        for values in self._ask(
-            f"SELECT {', '.join(_REPORT)}, endpoint, account FROM reports AS r "
-            "JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
-            (after_seq, limit),
-        ):
-            columns = dict(zip((*_REPORT, "endpoint", "account"), values, strict=True))
-            columns |= {name: bool(columns[name]) for name in ("perhaps", "current")}
-            story = "SELECT nth, at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
-            bundles.append(Bundle(columns, self._ask(story, (columns["seq"],))))
-        return bundles
+    def read(self, after_seq: int, limit: int) -> Part:
+        """The reports that follow, in the order of their numbers, with their stories."""
+        of = "reports AS r JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?"
+        reports = self._read((*_REPORT, "endpoint", "account"), of, after_seq, limit)
+        until = reports[-1]["seq"] if reports else after_seq
+        of = "events WHERE report > ? AND report <= ? ORDER BY report, nth"
+        return Part(reports, self._read(_EVENT, of, after_seq, until))
 
-    def read_pauses(self) -> list[Mapping[str, Any]]:
-        """All pauses, by column."""
-        found = self._ask(f"SELECT {', '.join(_PAUSE)} FROM pauses")
-        return [dict(zip(_PAUSE, values, strict=True)) for values in found]
+    def read_pauses(self) -> Part:
+        """All pauses."""
+        return Part(pauses=self._read(_PAUSE, "pauses"))
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here; None if that never began, -1 once it is done."""
@@ -167,16 +167,14 @@ class SqliteEnd:
         with sqlite_file.writing(self._connection):
             if part.secret is not None:
                 self._ask("UPDATE meta SET value = ? WHERE name = 'secret'", (part.secret,))
-            for columns, events in part.bundles:
-                name = (columns["endpoint"], columns["account"])
-                self._ask("INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (?, ?)", name)
-                ((number,),) = self._ask("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name)
-                self._add("reports", {"account_id": number, **{key: columns[key] for key in _REPORT}})
-                for event in events:
-                    self._ask("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (columns["seq"], *event))
-            for pause in part.pauses:
-                self._add("pauses", pause)
-            self._add("meta", {"name": _COPIED + source, "value": str(position)})
+            for row in part.reports:
+                self._ask(_ADD_ACCOUNT, row)
+                self._ask(_ADD_REPORT, row)
+            for row in part.events:
+                self._ask(_ADD_EVENT, row)
+            for row in part.pauses:
+                self._ask(_ADD_PAUSE, row)
+            self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_COPIED + source, str(position)))
 
     def close(self) -> None:
         """Let go of the file, which is whole by itself then."""
@@ -224,26 +222,21 @@ class PostgresEnd:
         """True if a bridge works on it now."""
         return self._ask("is_at_work")[0][0] == b"t"
 
-    def read(self, after_seq: int, limit: int) -> list[Bundle]:
-        """The reports that follow, in the order of their numbers."""
-        rows = self._ask("read_on", after_seq, limit)
-        stories: dict[int, list[tuple[int, float, str, str]]] = {}
-        numbers = array(int(certain(row[0])) for row in rows)
-        for report, nth, at, name, data in self._ask("stories", numbers):
-            event = (int(certain(nth)), float(certain(at)), certain(name), certain(data))
-            stories.setdefault(int(certain(report)), []).append(event)
-        bundles = []
-        for values in rows:
+    def read(self, after_seq: int, limit: int) -> Part:
+        """The reports that follow, in the order of their numbers, with their stories."""
+        reports = []
+        for values in self._ask("read_on", after_seq, limit):
             columns = dict(zip((*COLUMNS, "revision", "current"), report_values(values), strict=True))
             columns |= {"endpoint": certain(values[-2]), "account": certain(values[-1])}
-            columns["detail"] = columns["detail"] or "{}"
-            bundles.append(Bundle(columns, stories.get(columns["seq"], [])))
-        return bundles
+            reports.append({**columns, "detail": columns["detail"] or "{}"})
+        events = self._ask("stories", array(row["seq"] for row in reports))
+        return Part(reports, [dict(zip(_EVENT, map(certain, row), strict=True)) for row in events])
 
-    def read_pauses(self) -> list[Mapping[str, Any]]:
-        """All pauses, by column."""
+    def read_pauses(self) -> Part:
+        """All pauses."""
         found = self._ask("all_pauses")
-        return [dict(zip(_PAUSE, (*pause_values(row)[:-1], certain(row[0])), strict=True)) for row in found]
+        values = [(*pause_values(row)[:-1], certain(row[0])) for row in found]
+        return Part(pauses=[dict(zip(_PAUSE, row, strict=True)) for row in values])
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here; None if that never began, -1 once it is done."""
@@ -255,8 +248,8 @@ class PostgresEnd:
         statements = [_statement("begin")]
         if part.secret is not None:
             statements.append(_statement("set_secret", part.secret.hex()))
-        if part.bundles:
-            statements += [*self._add_reports(part.bundles), _statement("skip_numbers", position)]
+        if part.reports:
+            statements += [*self._add_reports(part), _statement("skip_numbers", position)]
         if part.pauses:
             told = [{**pause, "recent": json.loads(pause["recent"]), "revision": 1} for pause in part.pauses]
             statements.append(_statement("save_pauses", dump(told), len(told)))
@@ -268,23 +261,25 @@ class PostgresEnd:
                 self._ask("roll_back")
             raise
 
-    def _add_reports(self, bundles: Sequence[Bundle]) -> list[Statement]:
-        pairs = account_arrays({(b.columns["endpoint"], b.columns["account"]): None for b in bundles})
+    def _add_reports(self, part: Part) -> list[Statement]:
+        pairs = account_arrays({(row["endpoint"], row["account"]): None for row in part.reports})
         found = self._run([_statement("add_accounts", *pairs), _statement("find_accounts", *pairs)])
         numbers = {(certain(endpoint), certain(account)): whole(n) for n, endpoint, account in found}
-        rows, events = [], []
-        for columns, story in bundles:
-            more = {
-                "account_id": numbers[columns["endpoint"], columns["account"]],
-                "revision": max((nth for nth, *_ in story), default=0),
-                "detail": json.loads(columns["detail"]) or None,
+        revisions = {int(event["report"]): int(event["nth"]) for event in part.events}
+        reports = [
+            {
+                **row,
+                "account_id": numbers[row["endpoint"], row["account"]],
+                "revision": revisions.get(row["seq"], 0),
+                "detail": json.loads(row["detail"]) or None,
             }
-            rows.append({**columns, **more})
-            events += [
-                {"report": columns["seq"], "nth": nth, "at_wall": at, "name": name, "data": json.loads(data)}
-                for nth, at, name, data in story
-            ]
-        return [_statement("add_reports", dump(rows), len(rows)), _statement("add_events", dump(events))]
+            for row in part.reports
+        ]
+        events = [{**event, "data": json.loads(event["data"])} for event in part.events]
+        return [
+            _statement("add_reports", dump(reports), len(reports)),
+            _statement("add_events", dump(events)),
+        ]
 
     def close(self) -> None:
         """Let go of the session."""
