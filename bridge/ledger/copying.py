@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -17,11 +18,11 @@ from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
 from bridge.ledger.postgres_batch import pairs as account_arrays
 from bridge.ledger.postgres_link import Rows, Statement, connect
-from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, pause_values, report_values, whole
+from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, whole
 from bridge.ledger.postgres_schema import VERSION, identify, migrate
 from bridge.ledger.postgres_session import translated
 from bridge.ledger.postgres_trouble import trouble
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode
 from bridge.ledger.trouble import NEWER, READONLY, LedgerTrouble
 
 STEP: Final = 500
@@ -33,24 +34,26 @@ _COPIED: Final = "copied_from_"
 _REPORT: Final = (*(name for name in COLUMNS if name != "account_id"), "current")
 _EVENT: Final = ("report", "nth", "at_wall", "name", "data")
 _PAUSE: Final = (*PAUSE_COLUMNS, "endpoint")
-Columns = Mapping[str, Any]
+_JSON: Final = frozenset({"detail", "data", "recent"})
+
+Columns = dict[str, Any]
 
 
-def _marks(columns: Sequence[str]) -> str:
-    return ", ".join(f":{name}" for name in columns)
+def _insert(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join(f":{name}" for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
 
-_ADD_ACCOUNT: Final = "INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (:endpoint, :account)"
-_ADD_REPORT: Final = (
-    f"INSERT INTO reports (account_id, {', '.join(_REPORT)}) SELECT id, {_marks(_REPORT)} "
-    "FROM accounts WHERE endpoint = :endpoint AND account = :account"
+_ADD_ACCOUNT: Final = _insert("accounts", ("endpoint", "account")) + " ON CONFLICT DO NOTHING"
+_ADD_REPORT: Final = _insert("reports", ("account_id", *_REPORT)).replace(
+    ":account_id", "(SELECT id FROM accounts WHERE endpoint = :endpoint AND account = :account)"
 )
-_ADD_EVENT: Final = f"INSERT INTO events ({', '.join(_EVENT)}) VALUES ({_marks(_EVENT)})"
-_ADD_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({', '.join(_PAUSE)}) VALUES ({_marks(_PAUSE)})"
+_ADD_EVENT: Final = _insert("events", _EVENT)
+_ADD_PAUSE: Final = _insert("pauses", _PAUSE).replace("INSERT", "INSERT OR REPLACE")
 
 
 class Part(NamedTuple):
-    """What is carried of a ledger in one commit, by column. JSON stays text.
+    """What is carried of a ledger in one commit, by column.
 
     Reports name their account in ``endpoint`` and ``account``.
     """
@@ -95,12 +98,12 @@ def copy(source: End, target: End, progress: Callable[[int, int], None]) -> int:
     total, copied = source.count(), 0
     already = target.count()
     progress(already, total)
-    while (part := source.read(position, STEP)).reports:
-        position = int(part.reports[-1]["seq"])
+    while position >= 0:
+        part = source.read(position, STEP)
+        position = part.reports[-1]["seq"] if part.reports else -1
         target.write(name, position, part)
         copied += len(part.reports)
         progress(already + copied, total)
-    target.write(name, -1, source.read_pauses())
     return copied
 
 
@@ -135,7 +138,12 @@ class SqliteEnd:
 
     def _read(self, columns: Sequence[str], rest: str, *values: int) -> list[Columns]:
         found = self._ask(f"SELECT {', '.join(columns)} FROM {rest}", values)
-        return [dict(zip(columns, row, strict=True)) for row in found]
+        rows = [dict(zip(columns, row, strict=True)) for row in found]
+        return [row | {name: json.loads(row[name]) for name in _JSON & row.keys()} for row in rows]
+
+    def _write(self, statement: str, row: Columns) -> None:
+        texts = {name: encode({} if row[name] is None else row[name]) for name in _JSON & row.keys()}
+        self._ask(statement, {**row, **texts})
 
     def count(self) -> int:
         """How many reports there are."""
@@ -146,16 +154,13 @@ class SqliteEnd:
         return bool(self._owners.live_marks())
 
     def read(self, after_seq: int, limit: int) -> Part:
-        """The reports that follow, in the order of their numbers, with their stories."""
+        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
         of = "reports AS r JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?"
         reports = self._read((*_REPORT, "endpoint", "account"), of, after_seq, limit)
-        until = reports[-1]["seq"] if reports else after_seq
+        if not reports:
+            return Part(pauses=self._read(_PAUSE, "pauses"))
         of = "events WHERE report > ? AND report <= ? ORDER BY report, nth"
-        return Part(reports, self._read(_EVENT, of, after_seq, until))
-
-    def read_pauses(self) -> Part:
-        """All pauses."""
-        return Part(pauses=self._read(_PAUSE, "pauses"))
+        return Part(reports, self._read(_EVENT, of, after_seq, reports[-1]["seq"]))
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here; None if that never began, -1 once it is done."""
@@ -168,12 +173,12 @@ class SqliteEnd:
             if part.secret is not None:
                 self._ask("UPDATE meta SET value = ? WHERE name = 'secret'", (part.secret,))
             for row in part.reports:
-                self._ask(_ADD_ACCOUNT, row)
-                self._ask(_ADD_REPORT, row)
+                self._write(_ADD_ACCOUNT, row)
+                self._write(_ADD_REPORT, row)
             for row in part.events:
-                self._ask(_ADD_EVENT, row)
+                self._write(_ADD_EVENT, row)
             for row in part.pauses:
-                self._ask(_ADD_PAUSE, row)
+                self._write(_ADD_PAUSE, row)
             self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_COPIED + source, str(position)))
 
     def close(self) -> None:
@@ -222,21 +227,17 @@ class PostgresEnd:
         """True if a bridge works on it now."""
         return self._ask("is_at_work")[0][0] == b"t"
 
-    def read(self, after_seq: int, limit: int) -> Part:
-        """The reports that follow, in the order of their numbers, with their stories."""
-        reports = []
-        for values in self._ask("read_on", after_seq, limit):
-            columns = dict(zip((*COLUMNS, "revision", "current"), report_values(values), strict=True))
-            columns |= {"endpoint": certain(values[-2]), "account": certain(values[-1])}
-            reports.append({**columns, "detail": columns["detail"] or "{}"})
-        events = self._ask("stories", array(row["seq"] for row in reports))
-        return Part(reports, [dict(zip(_EVENT, map(certain, row), strict=True)) for row in events])
+    def _read(self, name: str, *values: bytes | int) -> list[Columns]:
+        statement, given = _statement(name, *values)
+        found = self._run([(f"SELECT row_to_json(told) FROM ({statement}) AS told", given)])
+        return [json.loads(certain(row[0])) for row in found]
 
-    def read_pauses(self) -> Part:
-        """All pauses."""
-        found = self._ask("all_pauses")
-        values = [(*pause_values(row)[:-1], certain(row[0])) for row in found]
-        return Part(pauses=[dict(zip(_PAUSE, row, strict=True)) for row in values])
+    def read(self, after_seq: int, limit: int) -> Part:
+        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
+        reports = self._read("read_on", after_seq, limit)
+        if not reports:
+            return Part(pauses=self._read("all_pauses"))
+        return Part(reports, self._read("stories", array(row["seq"] for row in reports)))
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here; None if that never began, -1 once it is done."""
@@ -251,8 +252,8 @@ class PostgresEnd:
         if part.reports:
             statements += [*self._add_reports(part), _statement("skip_numbers", position)]
         if part.pauses:
-            told = [{**pause, "recent": json.loads(pause["recent"]), "revision": 1} for pause in part.pauses]
-            statements.append(_statement("save_pauses", dump(told), len(told)))
+            pauses = [{**row, "revision": 1} for row in part.pauses]
+            statements.append(_statement("save_pauses", dump(pauses), len(pauses)))
         note = _statement("set_meta", _COPIED + source, position)
         try:
             self._run([*statements, note, _statement("commit")])
@@ -265,21 +266,13 @@ class PostgresEnd:
         pairs = account_arrays({(row["endpoint"], row["account"]): None for row in part.reports})
         found = self._run([_statement("add_accounts", *pairs), _statement("find_accounts", *pairs)])
         numbers = {(certain(endpoint), certain(account)): whole(n) for n, endpoint, account in found}
-        revisions = {int(event["report"]): int(event["nth"]) for event in part.events}
+        revisions = Counter(event["report"] for event in part.events)
         reports = [
-            {
-                **row,
-                "account_id": numbers[row["endpoint"], row["account"]],
-                "revision": revisions.get(row["seq"], 0),
-                "detail": json.loads(row["detail"]) or None,
-            }
+            {**row, "account_id": numbers[row["endpoint"], row["account"]], "revision": revisions[row["seq"]]}
             for row in part.reports
         ]
-        events = [{**event, "data": json.loads(event["data"])} for event in part.events]
-        return [
-            _statement("add_reports", dump(reports), len(reports)),
-            _statement("add_events", dump(events)),
-        ]
+        added = _statement("add_reports", dump(reports), len(reports))
+        return [added, _statement("add_events", dump(part.events))]
 
     def close(self) -> None:
         """Let go of the session."""

@@ -15,7 +15,6 @@ from bridge.core.model import Begun, Claimed, Narrow, Recorded, Sweep, Swept, Ta
 from bridge.ledger.condition import Condition
 from bridge.ledger.outbox import Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
-from bridge.ledger.transactions import READS
 from bridge.ledger.translation import Accounts, View
 from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
 
@@ -76,8 +75,6 @@ class Failover:
         self._has_opened = False
         self._may_own_more = False
         """True after trouble, until a sweep: nobody knows what one that failed took over."""
-        self._is_sick = False
-        """True if it was found unwritable when it was opened; only opening it again can change that."""
         self._busy_s = 0.0
         self._retry_s = self._delay_s = retry_s
         self._retry_at = float("inf")
@@ -120,10 +117,9 @@ class Failover:
         if self._has_opened:
             self.outbox.begin_anew()
         self._has_opened = True
-        self._is_sick = store.trouble is not None
         if store.trouble is not None:
             self._degrade(store.trouble)
-        return not self._is_sick
+        return store.trouble is None
 
     def close(self) -> None:
         """Write what can be written, tell what cannot, and let go of the stores."""
@@ -169,7 +165,7 @@ class Failover:
         condition.is_guarded = primary is not None and trouble.kind not in SILENT
         condition.trouble = trouble
         self._retry_at = now + self._delay_s
-        if primary is None or self._must_reopen():
+        if self._must_open():
             # Opening is the costly try. One write on an open store is not, so that keeps its pace.
             self._delay_s = min(self._delay_s * 2, MAX_RETRY_S)
         if primary is not None:
@@ -213,21 +209,23 @@ class Failover:
     def _heal(self, busy_s: float) -> None:
         """Try to come back to the ledger."""
         condition = self.condition
-        if condition.view is not None and self._must_reopen():
+        if self._must_open():
             self.outbox.hear()
             self._close_primary()
             condition.view = None
             condition.is_guarded = False
-        if condition.view is None and not self._open_again():
-            return
+            if not self._open_again():
+                return
         assert condition.primary is not None
         condition.primary.busy_s = busy_s
         self._pay(self.outbox.pending())
 
-    def _must_reopen(self) -> bool:
+    def _must_open(self) -> bool:
         """True if only opening the ledger anew can end the trouble."""
-        trouble = self.condition.trouble
-        return trouble is not None and (trouble.kind in REOPENED or self._is_sick)
+        trouble, primary = self.condition.trouble, self.condition.primary
+        return trouble is not None and (
+            primary is None or primary.trouble is not None or trouble.kind in REOPENED
+        )
 
     def _pay(self, tasks: Sequence[Task]) -> None:
         """Bring reports to the ledger. It was written then, so trouble is over; that is told when all are."""
@@ -258,7 +256,7 @@ class Failover:
         results: list[Any] = [_UNDONE] * len(operations)
         if self.condition.trouble is None:
             self._run_together(operations, results)
-            if self._must_reopen():
+            if self._must_open():
                 # A file that was deleted or replaced: there is one to be had at once.
                 self._heal(PROBE_BUSY_S)
                 self._run_together(operations, results)
@@ -268,28 +266,20 @@ class Failover:
         return results
 
     def _run_together(self, operations: Sequence[Operation], results: list[Any]) -> None:
-        """Do in one commit what the ledger can do. Reads come after the commit."""
+        """Do in one commit what the ledger can do."""
         condition = self.condition
         if self.outbox.held and condition.trouble is None and (tasks := self.outbox.pending_for(operations)):
             self._pay(tasks)
         if condition.view is None or condition.trouble is not None:
             return
-        writes: list[int] = []
-        reads: list[int] = []
-        for place, op in enumerate(operations):
-            if results[place] is _UNDONE:
-                (reads if type(op) in READS else writes).append(place)
+        places = [place for place, result in enumerate(results) if result is _UNDONE]
         answers: list[Any] = []
         try:
-            for places in (writes, reads):
-                if len(places) == len(operations):
-                    self._commit(operations, answers)
-                elif places:
-                    self._commit([operations[place] for place in places], answers)
+            self._commit([operations[place] for place in places], answers)
         except LedgerTrouble as trouble:
             self._degrade(trouble)
         is_durable = condition.view.store.durable
-        for place, answer in zip((*writes, *reads), answers, strict=False):
+        for place, answer in zip(places, answers, strict=False):
             op = operations[place]
             kind = type(answer)
             if kind is Claimed or kind is Begun or kind is Recorded:
