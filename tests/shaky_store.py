@@ -71,7 +71,6 @@ class ShakyStore:
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
         self.kind = "sqlite"
-        self.durable = True
         self.secret = store.secret
         self.clock_offset_s = store.clock_offset_s
         self.instance = store.instance
@@ -84,6 +83,15 @@ class ShakyStore:
         self.tries = 0
         self.is_closed = False
         store._batch.durable = True
+
+    @property
+    def durable(self) -> bool:
+        """True until a test says otherwise."""
+        return self.store._batch.durable
+
+    @durable.setter
+    def durable(self, value: bool) -> None:
+        self.store._batch.durable = value
 
     def _check(self, writes: bool) -> None:
         if self.fail is not None and (writes or self.fail not in READABLE):

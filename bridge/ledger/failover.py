@@ -278,13 +278,10 @@ class Failover:
             self._commit([operations[place] for place in places], answers)
         except LedgerTrouble as trouble:
             self._degrade(trouble)
-        is_durable = condition.view.store.durable
         for place, answer in zip(places, answers, strict=False):
             op = operations[place]
             kind = type(answer)
             if kind is Claimed or kind is Begun or kind is Recorded:
-                if not is_durable and answer.durable:
-                    answer = answer._replace(durable=False)
                 if answer.row is not None:
                     condition.follow(answer.row)
             elif kind is Swept:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bridge.core import counting, model
 from bridge.core.counting import Note, Operation
-from bridge.core.model import DONE, NOT_SENT, Begin, Claim, Listing, PauseKey, PauseState, Row, Task
+from bridge.core.model import DONE, NOT_SENT, Begin, Claim, Listing, Look, PauseKey, PauseState, Row, Task
 from bridge.ledger.condition import OTHERS, Condition
 from bridge.ledger.port import Failed, Forget, Known, MemoryStore, Restore, Restored, Teach, Unavailable
 from bridge.ledger.translation import View
@@ -70,7 +70,7 @@ class Outbox:
         """The pauses as they were taken over from the ledger."""
         self._has_heard = False
         """True if memory knows the pauses that the ledger last told."""
-        self._notes: dict[tuple[Task, str, int], Note] = {}
+        self._notes: dict[Note, counting.Counts] = {}
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
@@ -104,7 +104,10 @@ class Outbox:
             if isinstance(op, Listing):
                 return self._list(op)
             if isinstance(op, Note):
-                return self._keep(op)
+                # Kept together with those of the same hour, until the ledger can add it.
+                key = op._replace(at=op.at // counting.HOUR_S * counting.HOUR_S, counts=counting.Counts())
+                self._notes[key] = counting.add(self._notes.get(key, key.counts), op.counts)
+                return None
             if isinstance(op, counting.Tallies):
                 return self._ask(View.read, op) or ()
             if isinstance(op, model.Pauses):
@@ -123,7 +126,9 @@ class Outbox:
         """Run an operation upon the truth about its report, which is kept if it changed."""
         task: Task = op.task
         condition = self._condition
-        before = self._look(task) if task in self.held else condition.live.get(task)
+        before: Row | None = condition.live.get(task)
+        if task in self.held:
+            before = self.memory.read(Look(task))
         method = op.method if isinstance(op, Claim) else None if before is None else before.method
         known: Known | None = self._ask(View.ask, task, method)
         if known is not None:
@@ -154,7 +159,7 @@ class Outbox:
     def _settle(self, op: Any, before: Row | None) -> None:
         """Keep a report that an operation has changed in memory, and nothing else."""
         task: Task = op.task
-        after = self._look(task)
+        after: Row | None = self.memory.read(Look(task))
         if after is None:
             return
         if task not in self.held and not self._has_changed(before, after):
@@ -162,7 +167,7 @@ class Outbox:
             return
         self.hold(task, before)
         self._condition.live.pop(task, None)
-        if isinstance(op, model.Narrow | model.Look):
+        if isinstance(op, model.Narrow | Look):
             return
         if after.state != DONE:
             self._unwritten.pop(task, None)
@@ -172,9 +177,9 @@ class Outbox:
             self._drop(next(iter(self._unwritten)))
 
     def _has_changed(self, before: Row | None, after: Row) -> bool:
-        if after.owner not in (None, self._condition.instance):
-            return False
-        if before is None or after.owner is not None or before.owner is not None:
+        if after.owner is not None:
+            return after.owner == self._condition.instance
+        if before is None or before.owner is not None:
             return True
         was = (before.window, before.kind, before.finished_wall)
         return was != (after.window, after.kind, after.finished_wall)
@@ -217,14 +222,6 @@ class Outbox:
             rows.sort(key=lambda row: row.recorded_wall, reverse=True)
         return tuple(rows), cursor
 
-    def _keep(self, note: Note) -> None:
-        """Keep a count of tasks until the ledger can add it, together with those of the same hour."""
-        key = (note.task, note.subject, int(note.at // counting.HOUR_S))
-        held = self._notes.get(key)
-        self._notes[key] = (
-            note if held is None else held._replace(counts=counting.add(held.counts, note.counts))
-        )
-
     # --- reports in memory -------------------------------------------------------------------
 
     def pending(self, most: int = CHUNK) -> list[Task]:
@@ -246,10 +243,6 @@ class Outbox:
         """Let memory know a report as the ledger has it."""
         self.memory.transact([Forget(row.task), Restore(row, finished_at)])
 
-    def _look(self, task: Task) -> Row | None:
-        row: Row | None = self.memory.read(model.Look(task))
-        return row
-
     def _drop(self, task: Task) -> None:
         """Memory has the truth about a report no more."""
         self.held.pop(task, None)
@@ -268,8 +261,9 @@ class Outbox:
             LedgerTrouble: what was not brought is still owed.
         """
         truths = [self._tell(task) for task in tasks]
+        notes = [note._replace(counts=counts) for note, counts in self._notes.items()]
         # Deletes nothing, but takes the lock that any write needs.
-        operations = [model.Prune(0.0, 1), *self._lessons(), *self._notes.values(), *truths]
+        operations = [model.Prune(0.0, 1), *self._lessons(), *notes, *truths]
         answers: list[Any] = []
         try:
             commit(operations, answers)
@@ -284,9 +278,9 @@ class Outbox:
             if isinstance(op, Restore):
                 self.stuck.add(op.row.task)
         elif isinstance(op, Teach):
-            self._taken_over.update(((op.endpoint, state.key), state) for _, state in op.pauses)
+            self._agree(op)
         elif isinstance(op, Note):
-            self._notes.pop((op.task, op.subject, int(op.at // counting.HOUR_S)))
+            del self._notes[op._replace(counts=counting.Counts())]
         elif isinstance(answer, Restored):
             task = op.row.task
             if task in self._unwritten:
@@ -304,26 +298,25 @@ class Outbox:
 
     def _lessons(self) -> list[Teach]:
         """What memory has learnt about pauses and the ledger does not know."""
-        learnt: dict[str, list[tuple[PauseState | None, PauseState]]] = {}
-        seen: Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
         seen = {} if self._memory is None else self._memory.seen
-        for (endpoint, _), states in seen.items():
-            for key, state in states.items():
-                before = self._taken_over.get((endpoint, key))
-                if state != before:
-                    learnt.setdefault(endpoint, []).append((before, state))
-        return [Teach(endpoint, tuple(pauses)) for endpoint, pauses in learnt.items()]
+        lessons = [self._lesson(endpoint, states.values()) for (endpoint, _), states in seen.items()]
+        return [lesson for lesson in lessons if lesson.pauses]
+
+    def _lesson(self, endpoint: str, states: Iterable[PauseState]) -> Teach:
+        """The pauses of which memory and the ledger say different things."""
+        pairs = [(self._taken_over.get((endpoint, state.key)), state) for state in states]
+        return Teach(endpoint, tuple([(before, state) for before, state in pairs if before != state]))
 
     def _take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
         """Let memory know pauses as the ledger has them, unless it knows better."""
-        told: list[tuple[PauseState | None, PauseState]] = []
-        for state in states:
-            before = self._taken_over.get((endpoint, state.key))
-            if state != before:
-                told.append((before, state))
-                self._taken_over[endpoint, state.key] = state
-        if told:
-            self.memory.transact([Teach(endpoint, tuple(told))])
+        lesson = self._lesson(endpoint, states)
+        if lesson.pauses:
+            self._agree(lesson)
+            self.memory.transact([lesson])
+
+    def _agree(self, lesson: Teach) -> None:
+        for _, state in lesson.pauses:
+            self._taken_over[lesson.endpoint, state.key] = state
 
     def hear(self) -> None:
         """Take over the pauses that the ledger last told."""

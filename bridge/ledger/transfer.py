@@ -62,10 +62,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             recorded_wall=row.recorded_wall,
         )
         if after.outcome == NOT_SENT and after.perhaps:
-            ending = work.policy.settle_dead(after)
-            after = after._replace(
-                outcome=ending.outcome, code=ending.code, kind=ending.kind, detail=ending.detail
-            )
+            after = after._replace(**work.policy.settle_dead(after)._asdict())
         if after == row:
             return Restored(True, row)
         work.change(entry, after)
