@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from bridge.core.counting import Operation
 from bridge.core.model import Begun, Claimed, Narrow, Recorded, Sweep, Swept, Task
-from bridge.ledger.condition import Condition
-from bridge.ledger.outbox import Outbox
+from bridge.ledger.outbox import Condition, Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
-from bridge.ledger.translation import Accounts, View
+from bridge.ledger.translation import Accounts, see
 from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
 
 REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
@@ -110,7 +109,7 @@ class Failover:
             self._degrade(error)
             return False
         self._accounts.settle(store.secret, store.clock_offset_s)
-        self.condition.view = View(store, self._accounts)
+        self.condition.primary, self.condition.view = store, see(store, self._accounts)
         self._busy_s = store.busy_s
         for name, fields in store.notices:
             self._tell(name, fields)
@@ -212,7 +211,7 @@ class Failover:
         if self._must_open():
             self.outbox.hear()
             self._close_primary()
-            condition.view = None
+            condition.primary = condition.view = None
             condition.is_guarded = False
             if not self._open_again():
                 return
@@ -294,10 +293,11 @@ class Failover:
 
     def _commit(self, operations: Sequence[Any], answers: list[Any]) -> None:
         """Run operations in one commit and add their answers; one that no store can run fails alone."""
-        view = self.condition.view
-        assert view is not None
+        assert self.condition.view is not None
         try:
-            answers += view.transact(self._name_ours(operations) if self._may_own_more else operations)
+            answers += self.condition.view.transact(
+                self._name_ours(operations) if self._may_own_more else operations
+            )
         except LedgerTrouble:
             raise
         except Exception as error:

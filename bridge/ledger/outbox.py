@@ -7,15 +7,25 @@ trouble. Imported by `bridge.ledger.failover` only.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from bridge.core import counting, model
 from bridge.core.counting import Note, Operation
-from bridge.core.model import DONE, NOT_SENT, Begin, Claim, Listing, Look, PauseKey, PauseState, Row, Task
-from bridge.ledger.condition import OTHERS, Condition
-from bridge.ledger.port import Failed, Forget, Known, MemoryStore, Restore, Restored, Teach, Unavailable
+from bridge.core.model import DONE, NOT_SENT, SENDING, Claim, Listing, Look, PauseKey, PauseState, Row, Task
+from bridge.ledger.port import (
+    Failed,
+    Forget,
+    Known,
+    MemoryStore,
+    Restore,
+    Restored,
+    Store,
+    Teach,
+    Unavailable,
+)
 from bridge.ledger.translation import View
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
@@ -23,8 +33,12 @@ CHUNK: Final = 64
 """Reports brought to the ledger in one commit: as many as one group commit holds at full load."""
 MAX_OWED: Final = 100_000
 """Owed outcomes kept at most, about 200 MB; a report a second for a day stays below it."""
+MAX_RECENT: Final = 4_096
+"""Reports, finished or of other bridges, remembered in case the ledger becomes unreadable; about 4 MB."""
 DEAD: Final = ""
 """Owner in memory of what a dead bridge left and never began."""
+OTHERS: Final = "others"
+"""Owner in memory of what a living bridge has, as far as anybody knows."""
 _NOTHING: Final[Mapping[type, Any]] = {
     model.Sweep: model.Swept((), ()),
     model.Prune: 0,
@@ -32,6 +46,76 @@ _NOTHING: Final[Mapping[type, Any]] = {
     counting.Learn: False,
 }
 """Operation that only a ledger can run -> its result without one."""
+
+
+class Condition:
+    """The ledger, its trouble, and the reports as it last told them.
+
+    Thread safety: written by one thread; `primary` and `trouble` may be read by any.
+    """
+
+    def __init__(self) -> None:
+        self.instance = ""
+        self.primary: Store | None = None
+        self.view: Store | View | None = None
+        """The same in our words."""
+        self.trouble: LedgerTrouble | None = None
+        self.is_guarded = True
+        """True if duplicates and pauses of other processes can be seen: it works, or at least answers."""
+        self.live: dict[Task, Row] = {}
+        """Our own reports."""
+        self._recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
+
+    @property
+    def is_durable(self) -> bool:
+        """True if what is committed now survives this process."""
+        return self.trouble is None and self.keeps
+
+    @property
+    def keeps(self) -> bool:
+        """True if what the ledger has survives this process."""
+        return self.primary is not None and self.primary.durable
+
+    def is_alive(self, instance: str) -> bool:
+        """Whether a prober of a pause still runs; of others only the ledger can know that."""
+        if instance in (self.instance, OTHERS, DEAD):
+            return instance != DEAD
+        return self.primary is not None and self.is_guarded and self.primary.is_alive(instance)
+
+    def follow(self, row: Row) -> None:
+        """Remember what the ledger said about a report."""
+        task, recent = row.task, self._recent
+        if row.owner == self.instance:
+            self.live[task] = row
+            return
+        self.live.pop(task, None)
+        recent[task] = row
+        recent.move_to_end(task)
+        if len(recent) > MAX_RECENT:
+            recent.popitem(last=False)
+
+    def follow_narrow(self, op: model.Narrow) -> None:
+        """Remember that a window ends earlier."""
+        for rows in (self.live, self._recent):
+            row = rows.get(op.task)
+            if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
+                rows[op.task] = row._replace(window=row.window.narrowed_by(op.window))
+
+    def recall(self, task: Task, known: Known | None) -> Row | None:
+        """A report as the ledger has it, or as it last told it if it cannot be asked."""
+        row = None if known is None else known.row
+        live = self.live.get(task)
+        if live is not None and (row is None or row.owner in (None, self.instance)):
+            return live
+        if known is None:
+            return self._recent.get(task)
+        if row is not None and row.owner != self.instance:
+            self.follow(row)
+        elif row is not None and row.state == SENDING:
+            # It was committed and nobody was told, so no attempt has followed.
+            attempts = row.attempts - 1
+            row = row._replace(state=model.WAITING if attempts else model.QUEUED, attempts=attempts)
+        return row
 
 
 class Outbox:
@@ -109,9 +193,9 @@ class Outbox:
                 self._notes[key] = counting.add(self._notes.get(key, key.counts), op.counts)
                 return None
             if isinstance(op, counting.Tallies):
-                return self._ask(View.read, op) or ()
+                return self._ask(lambda view: view.read(op)) or ()
             if isinstance(op, model.Pauses):
-                self._take_over(op.endpoint, self._ask(View.read, op) or ())
+                self._take_over(op.endpoint, self._ask(lambda view: view.read(op)) or ())
                 return self.memory.read(op)
             if isinstance(op, model.Resume | model.Heed):
                 if self._condition.is_guarded:
@@ -130,7 +214,7 @@ class Outbox:
         if task in self.held:
             before = self.memory.read(Look(task))
         method = op.method if isinstance(op, Claim) else None if before is None else before.method
-        known: Known | None = self._ask(View.ask, task, method)
+        known: Known | None = self._ask(lambda view: view.ask(task, method))
         if known is not None:
             self._take_over(task.endpoint, known.pauses)
             is_others = known.row is not None and known.row.owner != condition.instance
@@ -189,7 +273,7 @@ class Outbox:
         if row is not None and row.owner == OTHERS:
             return False
         if not isinstance(op, Claim) or op.refusal is not None:
-            return isinstance(op, Begin)
+            return isinstance(op, model.Begin)
         if row is None or row.owner == DEAD or row.outcome == NOT_SENT:
             return True
         return row.finished_wall is not None and self._wall() - row.finished_wall > model.GUARD_S
@@ -199,12 +283,12 @@ class Outbox:
         assert trouble is not None
         return Unavailable(trouble.kind, trouble.sentence)
 
-    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+    def _ask(self, question: Callable[[Store | View], Any]) -> Any:
         """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
         condition = self._condition
         if condition.view is not None and condition.is_guarded:
             try:
-                return question(condition.view, *arguments)
+                return question(condition.view)
             except LedgerTrouble:
                 pass
             except Exception as error:
@@ -215,7 +299,7 @@ class Outbox:
 
     def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
         """A page of the ledger with the truth in place of what it does not know, all on the first."""
-        listed, cursor = self._ask(View.read, op) or ((), None)
+        listed, cursor = self._ask(lambda view: view.read(op)) or ((), None)
         rows = [row for row in listed if row.task not in self.held]
         if op.before_seq is None:
             rows += self.memory.read(op)[0]
@@ -323,8 +407,8 @@ class Outbox:
         view = self._condition.view
         if view is not None and not self._has_heard:
             self._has_heard = True
-            for endpoint, states in view.seen():
-                self._take_over(endpoint, states)
+            for (endpoint, _), states in view.seen.items():
+                self._take_over(endpoint, states.values())
 
     def begin_anew(self) -> None:
         """The ledger may be another file now, that has to be told everything."""

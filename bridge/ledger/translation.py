@@ -7,13 +7,13 @@ nobody else ever meets two names for one account. Does no I/O. Imported by the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, cast
 
 from bridge.core.counting import Figure, Note, Tallies, Tally
 from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
-from bridge.ledger.port import Known, Restore, Store
+from bridge.ledger.port import Known, Restore, Seen, Store
 
 MAX_KEYS: Final = 10_000
 """Keys remembered for translation. A guess; nobody has so many, and memory must stay bounded."""
@@ -34,8 +34,6 @@ class Accounts:
 
     Thread safety: `name` may be called from any thread once `settle` has been called.
     """
-
-    __slots__ = ("keys", "names", "offset_s", "secret")
 
     def __init__(self) -> None:
         self.secret: bytes | None = None
@@ -63,13 +61,17 @@ class Accounts:
         return account
 
 
+def see(store: Store, accounts: Accounts) -> Store | View:
+    """A store in the words of `Accounts`: itself, if it has the same."""
+    is_same = (store.secret, store.clock_offset_s) == (accounts.secret, accounts.offset_s)
+    return store if is_same else View(store, accounts)
+
+
 class View:
     """A store that speaks the names and times of `Accounts`.
 
     Thread safety: that of the store.
     """
-
-    __slots__ = ("_accounts", "_inside", "_outside", "_shift_s", "is_plain", "store")
 
     def __init__(self, store: Store, accounts: Accounts) -> None:
         self.store = store
@@ -77,12 +79,9 @@ class View:
         self._shift_s = store.clock_offset_s - accounts.offset_s
         self._inside: dict[str, str] = {}
         self._outside: dict[str, str] = {}
-        self.is_plain = store.secret == accounts.secret and self._shift_s == 0.0
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """As `Store.transact`."""
-        if self.is_plain:
-            return self.store.transact(operations)
         return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
 
     def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
@@ -93,16 +92,17 @@ class View:
         """As `Store.ask`."""
         return cast(Known, self._tell(self.store.ask(self._say(task), method)))
 
-    def seen(self) -> Iterator[tuple[str, tuple[PauseState, ...]]]:
-        """The pauses that the store last told, by endpoint."""
-        for (endpoint, _), states in self.store.seen.items():
-            yield endpoint, self._tell(tuple(states.values()))
+    @property
+    def seen(self) -> Seen:
+        """As `Store.seen`."""
+        told = {place: self._tell(tuple(states.values())) for place, states in self.store.seen.items()}
+        return {place: {state.key: state for state in states} for place, states in told.items()}
 
     def _say(self, value: Any) -> Any:
-        return value if self.is_plain else translate(value, self._name_inside, self._shift_s)
+        return translate(value, self._name_inside, self._shift_s)
 
     def _tell(self, value: Any) -> Any:
-        return value if self.is_plain else translate(value, self._name_outside, -self._shift_s)
+        return translate(value, self._name_outside, -self._shift_s)
 
     def _name_inside(self, account: str) -> str:
         inside = self._inside.get(account)
