@@ -15,7 +15,7 @@ from bridge.core.model import Begun, Claimed, Narrow, Recorded, Sweep, Swept, Ta
 from bridge.ledger.outbox import Condition, Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
 from bridge.ledger.translation import Accounts, see
-from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
+from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_error
 
 REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
 """Kinds after which the open store is of no more use, whatever happens to its path."""
@@ -129,15 +129,10 @@ class Failover:
         while condition.trouble is None and (pending := outbox.pending()):
             self._pay(pending)
         if outbox.owed:
-            trouble = condition.trouble
-            fields = {
-                "state": "lost",
-                "sentence": f"{outbox.owed} outcomes could not be written before the end.",
-                "operation": "written",
-                "reason": "the log has the reason" if trouble is None else trouble.reason,
-                "owed": outbox.owed,
-            }
-            self._tell("ledger_degraded", fields)
+            reason = "the log has the reason" if condition.trouble is None else condition.trouble.reason
+            sentence = f"{outbox.owed} outcomes could not be written before the end."
+            fields = {"state": "lost", "sentence": sentence, "operation": "written", "reason": reason}
+            self._tell("ledger_degraded", {**fields, "owed": outbox.owed})
         self._close_primary()
         outbox.held.clear()
         outbox.rest()
@@ -153,7 +148,9 @@ class Failover:
 
     def _degrade(self, error: Exception) -> None:
         """Be without the ledger, because of this."""
-        trouble = self._explain(error)
+        if not isinstance(error, LedgerTrouble | OSError):
+            self._on_bug(error)
+        trouble = error if isinstance(error, LedgerTrouble) else from_error(error)
         condition, now = self.condition, self._now()
         primary = condition.primary
         if self._told is None:
@@ -178,14 +175,6 @@ class Failover:
             self._tell("ledger_degraded", {**fields, "operation": operation})
         else:
             self._tell("ledger_memory", fields)
-
-    def _explain(self, error: Exception) -> LedgerTrouble:
-        if isinstance(error, LedgerTrouble):
-            return error
-        if isinstance(error, OSError):
-            return from_os_error(error)
-        self._on_bug(error)
-        return LedgerTrouble(UNREADABLE)
 
     def tend(self) -> float | None:
         """Do what is due without being asked; the seconds until more is, None if nothing will be."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from bridge.ledger.port import Notice
-from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
+from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_error
 
 _NETWORK: Final = (
     "nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda ceph lustre glusterfs gpfs gfs2 ocfs2 beegfs "
@@ -74,7 +74,7 @@ def prepare(path: str, private_directory: bool = False) -> Prepared:
         found = _check(path, notices)
         folder = os.stat(directory)
     except OSError as error:
-        raise from_os_error(error) from error
+        raise from_error(error) from error
     if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX and os.name == "posix":
         notices.append(("ledger_directory_loose", {"path": directory, "mode": _octal(folder)}))
     kind = file_system(directory)
@@ -203,38 +203,21 @@ def _octal(found: os.stat_result) -> str:
 # --- where we are ----------------------------------------------------------------------------
 
 
-def file_system(path: str, mounts: str | None = None) -> str | None:
+def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
     """The kind of file system a path is on (``ext4``, ``nfs4`` ...), or None if nobody says.
 
     Args:
-        mounts: text in the format of ``/proc/self/mountinfo``; default: the real one.
+        mounts: a file in the format of the default.
 
     Source: proc(5), section ``/proc/pid/mountinfo``.
     """
-    if mounts is None:
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-                mounts = file.read()
-        except OSError:
-            return None
-    real = os.path.realpath(path)
-    best, kind = -1, None
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kinds = left.split(" "), right.split(" ")
-        if len(fields) < 5 or not kinds[0]:
-            continue
-        point = _unescape(fields[4])
-        # Of two mounts at one point the later covers the earlier.
-        if len(point) >= best and (real == point or real.startswith(point.rstrip("/") + "/")):
-            best, kind = len(point), kinds[0]
-    return kind
-
-
-def _unescape(text: str) -> str:
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text
+    with suppress(OSError), open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        device = os.stat(path).st_dev
+        for line in file:
+            mount, _, kind = line.partition(" - ")
+            if mount.split(" ")[2:3] == [f"{os.major(device)}:{os.minor(device)}"]:
+                return kind.split(" ")[0]
+    return None
 
 
 def boot_id() -> str | None:

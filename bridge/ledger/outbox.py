@@ -15,17 +15,8 @@ from typing import Any, Final
 from bridge.core import counting, model
 from bridge.core.counting import Note, Operation
 from bridge.core.model import DONE, NOT_SENT, SENDING, Claim, Listing, Look, PauseKey, PauseState, Row, Task
-from bridge.ledger.port import (
-    Failed,
-    Forget,
-    Known,
-    MemoryStore,
-    Restore,
-    Restored,
-    Store,
-    Teach,
-    Unavailable,
-)
+from bridge.ledger import port
+from bridge.ledger.port import Failed, Forget, Known, Restore, Store, Teach
 from bridge.ledger.translation import View
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
@@ -134,7 +125,7 @@ class Outbox:
     def __init__(
         self,
         condition: Condition,
-        open_memory: Callable[[], MemoryStore],
+        open_memory: Callable[[], port.MemoryStore],
         require: bool,
         on_bug: Callable[[BaseException], str],
         wall: Callable[[], float],
@@ -144,7 +135,7 @@ class Outbox:
         self._require = require
         self._on_bug = on_bug
         self._wall = wall
-        self._memory: MemoryStore | None = None
+        self._memory: port.MemoryStore | None = None
         self.held: dict[Task, tuple[int, int]] = {}
         """Reports -> attempts and sends that the ledger had counted before."""
         self._unwritten: dict[Task, None] = {}
@@ -159,7 +150,7 @@ class Outbox:
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
     @property
-    def memory(self) -> MemoryStore:
+    def memory(self) -> port.MemoryStore:
         """The store in memory."""
         if self._memory is None:
             self._memory = self._open_memory()
@@ -278,10 +269,10 @@ class Outbox:
             return True
         return row.finished_wall is not None and self._wall() - row.finished_wall > model.GUARD_S
 
-    def _refusal(self) -> Unavailable:
+    def _refusal(self) -> port.Unavailable:
         trouble = self._condition.trouble
         assert trouble is not None
-        return Unavailable(trouble.kind, trouble.sentence)
+        return port.Unavailable(trouble.kind, trouble.sentence)
 
     def _ask(self, question: Callable[[Store | View], Any]) -> Any:
         """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
@@ -365,7 +356,7 @@ class Outbox:
             self._agree(op)
         elif isinstance(op, Note):
             del self._notes[op._replace(counts=counting.Counts())]
-        elif isinstance(answer, Restored):
+        elif isinstance(answer, port.Restored):
             task = op.row.task
             if task in self._unwritten:
                 self.written += answer.agrees

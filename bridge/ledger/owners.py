@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from bridge.ledger.files import LOOSE, O_SAFE, refuse_strangers
-from bridge.ledger.trouble import from_os_error
+from bridge.ledger.trouble import from_error
 
 _fcntl: Any
 try:
@@ -65,7 +65,7 @@ class Owners:
             self._prepare_folder(self._folder)
             self._descriptor = self._take()
         except OSError as error:
-            raise from_os_error(error) from error
+            raise from_error(error) from error
 
     def live_marks(self) -> list[str]:
         """The marks of all other instances that run."""

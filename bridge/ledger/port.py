@@ -21,6 +21,10 @@ Notice = tuple[str, Mapping[str, Any]]
 """Name and fields of an event that the owner of the store may log."""
 
 
+States = Mapping[PauseKey, PauseState]
+"""Pauses by their keys."""
+
+
 class Policy(Protocol):
     """What a store asks while it begins, records and ends attempts. Pure; called in transactions.
 
@@ -32,13 +36,7 @@ class Policy(Protocol):
         """The pauses that concern an attempt."""
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
+        self, now: float, task: Task, method: str, owner: str, states: States, window: Window
     ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """May an attempt begin now? Also the states that changed and what to tell of them."""
 
@@ -50,7 +48,7 @@ class Policy(Protocol):
         owner: str,
         began_at: float,
         verdict: model.Verdict,
-        states: Mapping[PauseKey, PauseState],
+        states: States,
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """What an attempt's end does to the pauses: the changed states and what to tell of them."""
 
@@ -137,7 +135,7 @@ class Known(NamedTuple):
     """All that concern an attempt, closed ones too; probes of the dead are released."""
 
 
-Seen = Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
+Seen = Mapping[tuple[str, str], States]
 """Endpoint and subject -> the pauses about it."""
 
 

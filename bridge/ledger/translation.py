@@ -77,7 +77,6 @@ class View:
         self.store = store
         self._accounts = accounts
         self._shift_s = store.clock_offset_s - accounts.offset_s
-        self._inside: dict[str, str] = {}
         self._outside: dict[str, str] = {}
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
@@ -105,18 +104,13 @@ class View:
         return translate(value, self._name_outside, -self._shift_s)
 
     def _name_inside(self, account: str) -> str:
-        inside = self._inside.get(account)
-        if inside is None:
-            text = self._accounts.keys.get(account)
-            inside = account if text is None else hash_account(self.store.secret, text)
-            self._inside[account] = inside
-            self._outside[inside] = account
-        return inside
+        text = self._accounts.keys.get(account)
+        return account if text is None else hash_account(self.store.secret, text)
 
     def _name_outside(self, inside: str) -> str:
-        if inside not in self._outside:
-            for account in tuple(self._accounts.keys):
-                self._name_inside(account)
+        keys = self._accounts.keys
+        if len(self._outside) < len(keys):
+            self._outside = {self._name_inside(account): account for account in tuple(keys)}
         return self._outside.get(inside, inside)
 
 
