@@ -143,7 +143,7 @@ PLANTS: Final = (
     Plant("owed outcomes are not written at the end", LEDGER + "failover.py",
           "        if condition.trouble is not None:\n            self._heal(self._busy_s)\n        while", "        while", "disk"),
     Plant("what memory learnt about pauses is not told to the ledger", LEDGER + "outbox.py",
-          "*self._lessons(), *notes", "*notes", "disk"),
+          "*self._lessons(), *self._notes", "*self._notes", "disk"),
     Plant("what is committed in memory is called durable", LEDGER + "outbox.py",
           "answer = answer._replace(durable=told and condition.keeps)", "answer = answer._replace(durable=True)"),
     Plant("an owed outcome is dropped", LEDGER + "outbox.py",

@@ -171,10 +171,8 @@ class Failover:
         self._told = trouble.kind
         fields = {"state": trouble.kind, "sentence": trouble.sentence, "reason": trouble.reason}
         if self._has_opened:
-            operation = "written" if condition.is_guarded else "read"
-            self._tell("ledger_degraded", {**fields, "operation": operation})
-        else:
-            self._tell("ledger_memory", fields)
+            fields["operation"] = "written" if condition.is_guarded else "read"
+        self._tell("ledger_degraded" if self._has_opened else "ledger_memory", fields)
 
     def tend(self) -> float | None:
         """Do what is due without being asked; the seconds until more is, None if nothing will be."""

@@ -145,7 +145,7 @@ class Outbox:
         """The pauses as they were taken over from the ledger."""
         self._has_heard = False
         """True if memory knows the pauses that the ledger last told."""
-        self._notes: dict[Note, counting.Counts] = {}
+        self._notes: dict[tuple[Any, ...], Note] = {}
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
@@ -180,8 +180,8 @@ class Outbox:
                 return self._list(op)
             if isinstance(op, Note):
                 # Kept together with those of the same hour, until the ledger can add it.
-                key = op._replace(at=op.at // counting.HOUR_S * counting.HOUR_S, counts=counting.Counts())
-                self._notes[key] = counting.add(self._notes.get(key, key.counts), op.counts)
+                first = self._notes.setdefault(_hour_of(op), op._replace(counts=counting.Counts()))
+                self._notes[_hour_of(op)] = first._replace(counts=counting.add(first.counts, op.counts))
                 return None
             if isinstance(op, counting.Tallies):
                 return self._ask(lambda view: view.read(op)) or ()
@@ -204,7 +204,8 @@ class Outbox:
         before: Row | None = condition.live.get(task)
         if task in self.held:
             before = self.memory.read(Look(task))
-        method = op.method if isinstance(op, Claim) else None if before is None else before.method
+        which = op if isinstance(op, Claim) else before
+        method = None if which is None else which.method
         known: Known | None = self._ask(lambda view: view.ask(task, method))
         if known is not None:
             self._take_over(task.endpoint, known.pauses)
@@ -336,9 +337,8 @@ class Outbox:
             LedgerTrouble: what was not brought is still owed.
         """
         truths = [self._tell(task) for task in tasks]
-        notes = [note._replace(counts=counts) for note, counts in self._notes.items()]
         # Deletes nothing, but takes the lock that any write needs.
-        operations = [model.Prune(0.0, 1), *self._lessons(), *notes, *truths]
+        operations = [model.Prune(0.0, 1), *self._lessons(), *self._notes.values(), *truths]
         answers: list[Any] = []
         try:
             commit(operations, answers)
@@ -355,7 +355,7 @@ class Outbox:
         elif isinstance(op, Teach):
             self._agree(op)
         elif isinstance(op, Note):
-            del self._notes[op._replace(counts=counting.Counts())]
+            del self._notes[_hour_of(op)]
         elif isinstance(answer, port.Restored):
             task = op.row.task
             if task in self._unwritten:
@@ -410,6 +410,10 @@ class Outbox:
                 self.hold(task, row)
         live.clear()
         self._taken_over.clear()
+
+
+def _hour_of(note: Note) -> tuple[Any, ...]:
+    return note.task, note.subject, note.at // counting.HOUR_S
 
 
 def _is_empty(row: Row | None) -> bool:

@@ -130,20 +130,22 @@ _ACCOUNTS: Final = frozenset({Task, Resume, Tallies})
 def translate(value: Any, name: Name, shift_s: float) -> Any:
     """An operation, an answer or a part of them with accounts named anew and times moved."""
     kind = type(value)
-    if kind is Sweep:
-        ours = None if value.ours is None else frozenset(translate(tuple(value.ours), name, shift_s))
-        return value._replace(accounts=frozenset(map(name, value.accounts)), ours=ours)
+    if kind is frozenset:
+        return frozenset([translate(part, name, shift_s) for part in value])
     if kind in _ACCOUNTS:
         return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):
         return value
-    moved: Any = tuple([translate(part, name, shift_s) for part in value])
-    if hasattr(kind, "_make"):
-        moved = kind(*moved)
+    parts = tuple([translate(part, name, shift_s) for part in value])
+    if kind is tuple:
+        return parts
+    moved: Any = kind(*parts)
     for field in _TIMES.get(kind, ()):
         at = getattr(moved, field)
         if at is not None:
             moved = moved._replace(**{field: at + shift_s})
+    if kind is Sweep:
+        return moved._replace(accounts=frozenset(map(name, moved.accounts)))
     return _rename(moved, name, shift_s) if kind is PauseState else moved
 
 
