@@ -259,9 +259,12 @@ class Failover:
         if condition.view is None or condition.trouble is not None:
             return
         places = [place for place, result in enumerate(results) if result is _UNDONE]
+        batch = [operations[place] for place in places]
+        if self._may_own_more and any(type(op) is Sweep for op in batch):
+            batch = self._name_ours(batch)
         answers: list[Any] = []
         try:
-            self._commit([operations[place] for place in places], answers)
+            self._commit(batch, answers)
         except LedgerTrouble as trouble:
             self._degrade(trouble)
         for place, answer in zip(places, answers, strict=False):
@@ -282,9 +285,7 @@ class Failover:
         """Run operations in one commit and add their answers; one that no store can run fails alone."""
         assert self.condition.view is not None
         try:
-            answers += self.condition.view.transact(
-                self._name_ours(operations) if self._may_own_more else operations
-            )
+            answers += self.condition.view.transact(operations)
         except LedgerTrouble:
             raise
         except Exception as error:
