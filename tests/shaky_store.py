@@ -17,6 +17,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.port import EventRow, Known, Seen
 from bridge.ledger.sqlite import SqliteStore
+from bridge.ledger.transactions import READS
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -70,7 +71,6 @@ class ShakyStore:
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
         self.kind = "sqlite"
-        self.durable = True
         self.secret = store.secret
         self.clock_offset_s = store.clock_offset_s
         self.instance = store.instance
@@ -84,12 +84,23 @@ class ShakyStore:
         self.is_closed = False
         store._batch.durable = True
 
+    @property
+    def durable(self) -> bool:
+        """True until a test says otherwise."""
+        return self.store._batch.durable
+
+    @durable.setter
+    def durable(self, value: bool) -> None:
+        self.store._batch.durable = value
+
     def _check(self, writes: bool) -> None:
         if self.fail is not None and (writes or self.fail not in READABLE):
             raise LedgerTrouble(self.fail)
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """Commit, or fail as scripted."""
+        if READS.issuperset(map(type, operations)):
+            return [self.read(operation) for operation in operations]
         self.tries += 1
         if not self.fails_after_commit:
             self._check(writes=True)

@@ -53,11 +53,13 @@ def _count_writes() -> None:
 def _count_commits() -> None:
     from bridge.core.model import Prune, Sweep
     from bridge.ledger.sqlite import SqliteStore
+    from bridge.ledger.transactions import READS
 
+    uncounted = READS | {Sweep, Prune}
     transact = SqliteStore.transact
 
     def counted(self: SqliteStore, operations: Any) -> Any:
-        real = [op for op in operations if not isinstance(op, Sweep | Prune)]
+        real = [op for op in operations if type(op) not in uncounted]
         _COUNTS["commits"] += bool(real)
         _COUNTS["operations"] += len(real)
         return transact(self, operations)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from bridge.core.redact import Secret
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
 from bridge.ledger.postgres_batch import pairs as account_arrays
 from bridge.ledger.postgres_link import Rows, Statement, connect
-from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, pause_values, report_values
+from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, whole
 from bridge.ledger.postgres_schema import VERSION, identify, migrate
 from bridge.ledger.postgres_session import translated
 from bridge.ledger.postgres_trouble import trouble
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode
 from bridge.ledger.trouble import NEWER, READONLY, LedgerTrouble
 
 STEP: Final = 500
@@ -31,56 +32,40 @@ WAIT_S: Final = 60.0
 _BUSY_S: Final = 10.0
 _COPIED: Final = "copied_from_"
 _REPORT: Final = (*(name for name in COLUMNS if name != "account_id"), "current")
+_EVENT: Final = ("report", "nth", "at_wall", "name", "data")
 _PAUSE: Final = (*PAUSE_COLUMNS, "endpoint")
+_JSON: Final = frozenset({"detail", "data", "recent"})
+
+Columns = dict[str, Any]
 
 
-class Bundle(NamedTuple):
-    """One report as it is carried: its columns by name, with ``endpoint`` and ``account``, and its story.
+def _insert(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join(f":{name}" for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
-    JSON stays text, also in pauses.
+
+_ADD_ACCOUNT: Final = _insert("accounts", ("endpoint", "account")) + " ON CONFLICT DO NOTHING"
+_ADD_REPORT: Final = _insert("reports", ("account_id", *_REPORT)).replace(
+    ":account_id", "(SELECT id FROM accounts WHERE endpoint = :endpoint AND account = :account)"
+)
+_ADD_EVENT: Final = _insert("events", _EVENT)
+_ADD_PAUSE: Final = _insert("pauses", _PAUSE).replace("INSERT", "INSERT OR REPLACE")
+
+
+class Part(NamedTuple):
+    """What is carried of a ledger in one commit, by column.
+
+    Reports name their account in ``endpoint`` and ``account``.
     """
 
-    columns: Mapping[str, Any]
-    events: Sequence[tuple[int, float, str, str]]
-    """Number, UNIX time, name, and data as JSON."""
+    reports: Sequence[Columns] = ()
+    events: Sequence[Columns] = ()
+    pauses: Sequence[Columns] = ()
+    secret: bytes | None = None
 
 
 class NotCopied(Exception):
     """The copy cannot be made. The text is a sentence for people."""
-
-
-class End(Protocol):
-    """One end of a copy. Every method raises `LedgerTrouble`."""
-
-    secret: bytes
-    """Accounts are named with it, so both ends must have the same."""
-
-    def count(self) -> int:
-        """How many reports there are."""
-
-    def is_at_work(self) -> bool:
-        """True if a bridge works on it now."""
-
-    def read(self, after_seq: int, limit: int) -> list[Bundle]:
-        """The reports that follow, in the order of their numbers."""
-
-    def read_pauses(self) -> list[Mapping[str, Any]]:
-        """All pauses, by column."""
-
-    def position(self, source: str) -> int | None:
-        """The number up to which a source was copied here; None if that never began, -1 once it is done."""
-
-    def begin(self, source: str, secret: bytes) -> None:
-        """Take over the secret of a source; the ledger is empty."""
-
-    def write(self, source: str, bundles: Sequence[Bundle], position: int) -> None:
-        """Store reports with their stories, and how far that goes, in one commit."""
-
-    def finish(self, source: str, pauses: Sequence[Mapping[str, Any]]) -> None:
-        """Store the pauses and note that the copy is complete."""
-
-    def close(self) -> None:
-        """Let go. Idempotent."""
 
 
 def name_source(secret: bytes) -> str:
@@ -108,21 +93,21 @@ def copy(source: End, target: End, progress: Callable[[int, int], None]) -> int:
     if position is None:
         if target.count():
             raise NotCopied("The ledger that is to be written holds other reports: begin with an empty one.")
-        target.begin(name, source.secret)
+        target.write(name, 0, Part(secret=source.secret))
         position = 0
     total, copied = source.count(), 0
     already = target.count()
     progress(already, total)
-    while bundles := source.read(position, STEP):
-        position = bundles[-1].columns["seq"]
-        target.write(name, bundles, position)
-        copied += len(bundles)
+    while position >= 0:
+        part = source.read(position, STEP)
+        position = part.reports[-1]["seq"] if part.reports else -1
+        target.write(name, position, part)
+        copied += len(part.reports)
         progress(already + copied, total)
-    target.finish(name, source.read_pauses())
     return copied
 
 
-class SqliteEnd(End):
+class SqliteEnd:
     """A file as one end of a copy.
 
     Args:
@@ -134,8 +119,7 @@ class SqliteEnd(End):
         if not make and not os.path.exists(path):
             raise NotCopied(f"There is no ledger at {path}.")
         self._owners = Owners(path, "copy")
-        self._path = path
-        prepared = files.prepare(path, False)
+        prepared = files.prepare(path)
         with sqlite_file.translated(writing=make):
             self._connection = sqlite_file.connect(path, _BUSY_S, prepared.writable)
             version = sqlite_file.identify(self._connection)
@@ -152,10 +136,14 @@ class SqliteEnd(End):
             found: list[Any] = self._connection.execute(statement, values).fetchall()
             return found
 
-    def _add(self, table: str, columns: Mapping[str, Any], verb: str = "INSERT OR REPLACE") -> None:
-        marks = ", ".join("?" * len(columns))
-        statement = f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-        self._ask(statement, tuple(columns.values()))
+    def _read(self, columns: Sequence[str], rest: str, *values: int) -> list[Columns]:
+        found = self._ask(f"SELECT {', '.join(columns)} FROM {rest}", values)
+        rows = [dict(zip(columns, row, strict=True)) for row in found]
+        return [row | {name: json.loads(row[name]) for name in _JSON & row.keys()} for row in rows]
+
+    def _write(self, statement: str, row: Columns) -> None:
+        texts = {name: encode({} if row[name] is None else row[name]) for name in _JSON & row.keys()}
+        self._ask(statement, {**row, **texts})
 
     def count(self) -> int:
         """How many reports there are."""
@@ -163,62 +151,35 @@ class SqliteEnd(End):
 
     def is_at_work(self) -> bool:
         """True if a bridge works on it now."""
-        folder = self._path + ".owners"
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        return any(self._owners.is_alive(name[:-5]) for name in names if name.endswith(".lock"))
+        return bool(self._owners.live_marks())
 
-    def read(self, after_seq: int, limit: int) -> list[Bundle]:
-        """The reports that follow, in the order of their numbers."""
-        bundles = []
-        for values in self._ask(
-            f"SELECT {', '.join(_REPORT)}, endpoint, account FROM reports AS r "
-            "JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
-            (after_seq, limit),
-        ):
-            columns = dict(zip((*_REPORT, "endpoint", "account"), values, strict=True))
-            columns |= {name: bool(columns[name]) for name in ("perhaps", "current")}
-            story = "SELECT nth, at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
-            bundles.append(Bundle(columns, self._ask(story, (columns["seq"],))))
-        return bundles
-
-    def read_pauses(self) -> list[Mapping[str, Any]]:
-        """All pauses, by column."""
-        found = self._ask(f"SELECT {', '.join(_PAUSE)} FROM pauses")
-        return [dict(zip(_PAUSE, values, strict=True)) for values in found]
+    def read(self, after_seq: int, limit: int) -> Part:
+        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
+        of = "reports AS r JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?"
+        reports = self._read((*_REPORT, "endpoint", "account"), of, after_seq, limit)
+        if not reports:
+            return Part(pauses=self._read(_PAUSE, "pauses"))
+        of = "events WHERE report > ? AND report <= ? ORDER BY report, nth"
+        return Part(reports, self._read(_EVENT, of, after_seq, reports[-1]["seq"]))
 
     def position(self, source: str) -> int | None:
-        """The number up to which a source was copied here."""
+        """The number up to which a source was copied here; None if that never began, -1 once it is done."""
         found = self._ask("SELECT value FROM meta WHERE name = ?", (_COPIED + source,))
         return int(found[0][0]) if found else None
 
-    def begin(self, source: str, secret: bytes) -> None:
-        """Take over the secret of a source."""
+    def write(self, source: str, position: int, part: Part) -> None:
+        """Store a part of a source, and how far that goes, in one commit."""
         with sqlite_file.writing(self._connection):
-            self._ask("UPDATE meta SET value = ? WHERE name = 'secret'", (secret,))
-            self._note(source, 0)
-
-    def write(self, source: str, bundles: Sequence[Bundle], position: int) -> None:
-        """Store reports with their stories, and how far that goes, in one commit."""
-        with sqlite_file.writing(self._connection):
-            for columns, events in bundles:
-                name = (columns["endpoint"], columns["account"])
-                self._ask("INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (?, ?)", name)
-                ((number,),) = self._ask("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name)
-                report = {"account_id": number, **{key: columns[key] for key in _REPORT}}
-                self._add("reports", report, "INSERT")
-                for event in events:
-                    self._ask("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (columns["seq"], *event))
-            self._note(source, position)
-
-    def finish(self, source: str, pauses: Sequence[Mapping[str, Any]]) -> None:
-        """Store the pauses and note that the copy is complete."""
-        with sqlite_file.writing(self._connection):
-            for pause in pauses:
-                self._add("pauses", pause)
-            self._note(source, -1)
-
-    def _note(self, source: str, position: int) -> None:
-        self._add("meta", {"name": _COPIED + source, "value": str(position)})
+            if part.secret is not None:
+                self._ask("UPDATE meta SET value = ? WHERE name = 'secret'", (part.secret,))
+            for row in part.reports:
+                self._write(_ADD_ACCOUNT, row)
+                self._write(_ADD_REPORT, row)
+            for row in part.events:
+                self._write(_ADD_EVENT, row)
+            for row in part.pauses:
+                self._write(_ADD_PAUSE, row)
+            self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_COPIED + source, str(position)))
 
     def close(self) -> None:
         """Let go of the file, which is whole by itself then."""
@@ -226,7 +187,7 @@ class SqliteEnd(End):
         self._connection.close()
 
 
-class PostgresEnd(End):
+class PostgresEnd:
     """A database as one end of a copy.
 
     Args:
@@ -238,7 +199,7 @@ class PostgresEnd(End):
     def __init__(self, url: str, password: Secret | None, make: bool) -> None:
         self._link = connect(url, password)
         settings = {"search_path": "report_bridge, pg_temp", "statement_timeout": f"{WAIT_S:.0f}s"}
-        self._ask((QUERIES["set_up"], [dump(settings)]))
+        self._ask("set_up", dump(settings))
         with translated():
             found = identify(self._link)
             if found.version < VERSION and make:
@@ -247,96 +208,81 @@ class PostgresEnd(End):
             raise trouble(READONLY)
         if found.is_newer:
             raise trouble(NEWER)
-        ((secret,),) = self._ask((QUERIES["secret"], []))
+        ((secret,),) = self._ask("secret")
         self.secret = bytes.fromhex(certain(secret))
-        self._account_ids: dict[tuple[str, str], int] = {}
 
-    def _ask(self, *statements: Statement) -> Rows:
+    def _run(self, statements: Sequence[Statement]) -> Rows:
         """Run statements in one round trip; the rows of the last."""
         with translated():
             return self._link.run(statements, WAIT_S)[-1]
 
-    def _change(self, *statements: Statement) -> None:
-        try:
-            self._ask((QUERIES["begin"], []), *statements, (QUERIES["commit"], []))
-        except BaseException:
-            if not self._link.is_lost and not self._link.is_idle:
-                self._ask((QUERIES["roll_back"], []))
-            raise
+    def _ask(self, name: str, *values: bytes | str | int) -> Rows:
+        return self._run([_statement(name, *values)])
 
     def count(self) -> int:
         """How many reports there are."""
-        return int(certain(self._ask((QUERIES["count_reports"], []))[0][0]))
+        return int(certain(self._ask("count_reports")[0][0]))
 
     def is_at_work(self) -> bool:
         """True if a bridge works on it now."""
-        return self._ask((QUERIES["is_at_work"], []))[0][0] == b"t"
+        return self._ask("is_at_work")[0][0] == b"t"
 
-    def read(self, after_seq: int, limit: int) -> list[Bundle]:
-        """The reports that follow, in the order of their numbers."""
-        rows = self._ask((QUERIES["read_on"], [str(after_seq).encode(), str(limit).encode()]))
-        stories: dict[int, list[tuple[int, float, str, str]]] = {}
-        numbers = array(int(certain(row[0])) for row in rows)
-        for report, nth, at, name, data in self._ask((QUERIES["stories"], [numbers])):
-            event = (int(certain(nth)), float(certain(at)), certain(name), certain(data))
-            stories.setdefault(int(certain(report)), []).append(event)
-        bundles = []
-        for values in rows:
-            columns = dict(zip((*COLUMNS, "revision", "current"), report_values(values), strict=True))
-            columns |= {"endpoint": certain(values[-2]), "account": certain(values[-1])}
-            columns["detail"] = columns["detail"] or "{}"
-            bundles.append(Bundle(columns, stories.get(columns["seq"], [])))
-        return bundles
+    def _read(self, name: str, *values: bytes | int) -> list[Columns]:
+        statement, given = _statement(name, *values)
+        found = self._run([(f"SELECT row_to_json(told) FROM ({statement}) AS told", given)])
+        return [json.loads(certain(row[0])) for row in found]
 
-    def read_pauses(self) -> list[Mapping[str, Any]]:
-        """All pauses, by column."""
-        found = self._ask((QUERIES["all_pauses"], []))
-        return [dict(zip(_PAUSE, (*pause_values(row)[:-1], certain(row[0])), strict=True)) for row in found]
+    def read(self, after_seq: int, limit: int) -> Part:
+        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
+        reports = self._read("read_on", after_seq, limit)
+        if not reports:
+            return Part(pauses=self._read("all_pauses"))
+        return Part(reports, self._read("stories", array(row["seq"] for row in reports)))
 
     def position(self, source: str) -> int | None:
-        """The number up to which a source was copied here."""
-        found = self._ask((QUERIES["get_meta"], [(_COPIED + source).encode()]))
+        """The number up to which a source was copied here; None if that never began, -1 once it is done."""
+        found = self._ask("get_meta", _COPIED + source)
         return int(certain(found[0][0])) if found else None
 
-    def begin(self, source: str, secret: bytes) -> None:
-        """Take over the secret of a source."""
-        self._change((QUERIES["set_secret"], [secret.hex().encode()]), self._note(source, 0))
+    def write(self, source: str, position: int, part: Part) -> None:
+        """Store a part of a source, and how far that goes, in one commit."""
+        statements = [_statement("begin")]
+        if part.secret is not None:
+            statements.append(_statement("set_secret", part.secret.hex()))
+        if part.reports:
+            statements += [*self._add_reports(part), _statement("skip_numbers", position)]
+        if part.pauses:
+            pauses = [{**row, "revision": 1} for row in part.pauses]
+            statements.append(_statement("save_pauses", dump(pauses), len(pauses)))
+        note = _statement("set_meta", _COPIED + source, position)
+        try:
+            self._run([*statements, note, _statement("commit")])
+        except BaseException:
+            if not self._link.is_lost and not self._link.is_idle:
+                self._ask("roll_back")
+            raise
 
-    def write(self, source: str, bundles: Sequence[Bundle], position: int) -> None:
-        """Store reports with their stories, and how far that goes, in one commit."""
-        names = {(b.columns["endpoint"], b.columns["account"]): None for b in bundles}
-        pairs = account_arrays(name for name in names if name not in self._account_ids)
-        for number, endpoint, account in self._ask(
-            (QUERIES["add_accounts"], pairs), (QUERIES["find_accounts"], pairs)
-        ):
-            self._account_ids[certain(endpoint), certain(account)] = int(certain(number))
-        rows, events = [], []
-        for columns, story in bundles:
-            more = {
-                "account_id": self._account_ids[columns["endpoint"], columns["account"]],
-                "revision": max((nth for nth, *_ in story), default=0),
-                "detail": json.loads(columns["detail"]) or None,
-            }
-            rows.append({**columns, **more})
-            events += [
-                {"report": columns["seq"], "nth": nth, "at_wall": at, "name": name, "data": json.loads(data)}
-                for nth, at, name, data in story
-            ]
-        self._change(
-            (QUERIES["add_reports"], [dump(rows), str(len(rows)).encode()]),
-            (QUERIES["add_events"], [dump(events)]),
-            (QUERIES["skip_numbers"], [str(position).encode()]),
-            self._note(source, position),
-        )
-
-    def finish(self, source: str, pauses: Sequence[Mapping[str, Any]]) -> None:
-        """Store the pauses and note that the copy is complete."""
-        rows = [{**pause, "recent": json.loads(pause["recent"]), "revision": 1} for pause in pauses]
-        self._change((QUERIES["save_pauses"], [dump(rows), str(len(rows)).encode()]), self._note(source, -1))
-
-    def _note(self, source: str, position: int) -> Statement:
-        return QUERIES["set_meta"], [(_COPIED + source).encode(), str(position).encode()]
+    def _add_reports(self, part: Part) -> list[Statement]:
+        pairs = account_arrays({(row["endpoint"], row["account"]): None for row in part.reports})
+        found = self._run([_statement("add_accounts", *pairs), _statement("find_accounts", *pairs)])
+        numbers = {(certain(endpoint), certain(account)): whole(n) for n, endpoint, account in found}
+        revisions = Counter(event["report"] for event in part.events)
+        reports = [
+            {**row, "account_id": numbers[row["endpoint"], row["account"]], "revision": revisions[row["seq"]]}
+            for row in part.reports
+        ]
+        added = _statement("add_reports", dump(reports), len(reports))
+        return [added, _statement("add_events", dump(part.events))]
 
     def close(self) -> None:
         """Let go of the session."""
         self._link.close()
+
+
+def _statement(name: str, *values: bytes | str | int) -> Statement:
+    return QUERIES[name], [value if isinstance(value, bytes) else str(value).encode() for value in values]
+
+
+End = SqliteEnd | PostgresEnd
+"""One end of a copy. Every method raises `LedgerTrouble`. Accounts are named with ``secret``, so both ends
+must have the same."""

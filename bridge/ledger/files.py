@@ -9,44 +9,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from bridge.ledger.port import Notice
-from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_os_error
+from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_error
 
-NETWORK_KINDS: Final = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "afs",
-        "coda",
-        "ceph",
-        "lustre",
-        "glusterfs",
-        "gpfs",
-        "gfs2",
-        "ocfs2",
-        "beegfs",
-        "orangefs",
-        "9p",
-        "virtiofs",
-        "vboxsf",
-        "prl_fs",
-        "fuse.sshfs",
-        "fuse.s3fs",
-        "fuse.rclone",
-        "fuse.glusterfs",
-        "fuse.ceph",
-        "fuse.cephfs",
-    }
+_NETWORK: Final = (
+    "nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda ceph lustre glusterfs gpfs gfs2 ocfs2 beegfs "
+    "orangefs 9p virtiofs vboxsf prl_fs fuse.sshfs fuse.s3fs fuse.rclone fuse.glusterfs fuse.ceph fuse.cephfs"
 )
+NETWORK_KINDS: Final = frozenset(_NETWORK.split())
 """File systems whose locks or flushes depend on another machine."""
 
 SIDECARS: Final = ("-journal", "-wal", "-shm")
@@ -93,14 +67,14 @@ def prepare(path: str, private_directory: bool = False) -> Prepared:
         _make_directory(directory)
         if private_directory:
             _repair(directory, os.lstat(directory), 0o700, notices)
-        found = _create(path)
+        _create(path)
         for suffix in SIDECARS:
-            _check_sidecar(path + suffix, notices)
-        _refuse_strangers(found)
-        _repair(path, found, 0o600, notices)
+            with suppress(FileNotFoundError):
+                _check(path + suffix, notices)
+        found = _check(path, notices)
         folder = os.stat(directory)
     except OSError as error:
-        raise from_os_error(error) from error
+        raise from_error(error) from error
     if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX and os.name == "posix":
         notices.append(("ledger_directory_loose", {"path": directory, "mode": _octal(folder)}))
     kind = file_system(directory)
@@ -127,10 +101,9 @@ def verify(path: str, identity: Identity) -> None:
 
 def is_in_place(path: str, identity: Identity) -> bool:
     """True if the path still names this file."""
-    try:
+    with suppress(OSError):
         return _identity(os.lstat(path)) == identity
-    except OSError:
-        return False
+    return False
 
 
 def has_changed(path: str, wall: float, within_s: float) -> bool:
@@ -175,31 +148,30 @@ def _make_directory(directory: str) -> None:
             raise LedgerTrouble(UNREADABLE) from None
 
 
-def _create(path: str) -> os.stat_result:
+def _create(path: str) -> None:
     try:
         # A new file is nobody else's yet, so closing it here drops no lock.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_SAFE, 0o600))
-    except FileExistsError:
-        pass
     except OSError:
         if not os.path.lexists(path):
             raise
-    return os.lstat(path)
 
 
-def _check_sidecar(path: str, notices: list[Notice]) -> None:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    _refuse_strangers(found)
+def _check(path: str, notices: list[Notice]) -> os.stat_result:
+    found = os.lstat(path)
+    refuse_strangers(found, stat.S_ISREG)
     _repair(path, found, 0o600, notices)
+    return found
 
 
-def _refuse_strangers(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise LedgerTrouble(FOREIGN)
-    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+def refuse_strangers(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
+    """Refuse what is of another kind, or another user's.
+
+    Raises:
+        LedgerTrouble: ``foreign``.
+    """
+    is_ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+    if not is_kind(found.st_mode) or not is_ours:
         raise LedgerTrouble(FOREIGN)
 
 
@@ -231,38 +203,21 @@ def _octal(found: os.stat_result) -> str:
 # --- where we are ----------------------------------------------------------------------------
 
 
-def file_system(path: str, mounts: str | None = None) -> str | None:
+def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:
     """The kind of file system a path is on (``ext4``, ``nfs4`` ...), or None if nobody says.
 
     Args:
-        mounts: text in the format of ``/proc/self/mountinfo``; default: the real one.
+        mounts: a file in the format of the default.
 
     Source: proc(5), section ``/proc/pid/mountinfo``.
     """
-    if mounts is None:
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-                mounts = file.read()
-        except OSError:
-            return None
-    real = os.path.realpath(path)
-    best, kind = -1, None
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kinds = left.split(" "), right.split(" ")
-        if len(fields) < 5 or not kinds[0]:
-            continue
-        point = _unescape(fields[4])
-        # Of two mounts at one point the later covers the earlier.
-        if len(point) >= best and (real == point or real.startswith(point.rstrip("/") + "/")):
-            best, kind = len(point), kinds[0]
-    return kind
-
-
-def _unescape(text: str) -> str:
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(escape, character)
-    return text
+    with suppress(OSError), open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        device = os.stat(path).st_dev
+        for line in file:
+            mount, _, kind = line.partition(" - ")
+            if mount.split(" ")[2:3] == [f"{os.major(device)}:{os.minor(device)}"]:
+                return kind.split(" ")[0]
+    return None
 
 
 def boot_id() -> str | None:

@@ -1,50 +1,156 @@
-"""What is owed to the ledger: reports and pauses as they are in the store in memory, which stands in for it.
+"""What happens while the ledger takes nothing: the same store in memory takes the operations in its place.
 
-What changes in memory is the truth, and it is brought to the ledger as a whole when that works again, not
-replayed step by step. Decides nothing about trouble, and asks nobody. Imported by `bridge.ledger.failover`
-only.
+They run upon what is known of their reports and pauses. What changes in memory is the truth, and it is owed:
+it is brought to the ledger as a whole when that works again, not replayed step by step. Decides nothing about
+trouble. Imported by `bridge.ledger.failover` only.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, Note, Operation, add
-from bridge.core.model import DONE, Listing, Look, Narrow, PauseKey, PauseState, Row, Task
-from bridge.ledger.port import Forget, MemoryStore, Restore, Restored, Teach
+from bridge.core import counting, model
+from bridge.core.counting import Note, Operation
+from bridge.core.model import DONE, NOT_SENT, SENDING, Claim, Listing, Look, PauseKey, PauseState, Row, Task
+from bridge.ledger import port
+from bridge.ledger.port import Failed, Forget, Known, Restore, Store, Teach
 from bridge.ledger.translation import View
+from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
 CHUNK: Final = 64
 """Reports brought to the ledger in one commit: as many as one group commit holds at full load."""
 MAX_OWED: Final = 100_000
 """Owed outcomes kept at most, about 200 MB; a report a second for a day stays below it."""
+MAX_RECENT: Final = 4_096
+"""Reports, finished or of other bridges, remembered in case the ledger becomes unreadable; about 4 MB."""
+DEAD: Final = ""
+"""Owner in memory of what a dead bridge left and never began."""
+OTHERS: Final = "others"
+"""Owner in memory of what a living bridge has, as far as anybody knows."""
+_NOTHING: Final[Mapping[type, Any]] = {
+    model.Sweep: model.Swept((), ()),
+    model.Prune: 0,
+    counting.Consult: False,
+    counting.Learn: False,
+}
+"""Operation that only a ledger can run -> its result without one."""
+
+
+class Condition:
+    """The ledger, its trouble, and the reports as it last told them.
+
+    Thread safety: written by one thread; `primary` and `trouble` may be read by any.
+    """
+
+    def __init__(self) -> None:
+        self.instance = ""
+        self.primary: Store | None = None
+        self.view: Store | View | None = None
+        """The same in our words."""
+        self.trouble: LedgerTrouble | None = None
+        self.is_guarded = True
+        """True if duplicates and pauses of other processes can be seen: it works, or at least answers."""
+        self.live: dict[Task, Row] = {}
+        """Our own reports."""
+        self._recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
+
+    @property
+    def is_durable(self) -> bool:
+        """True if what is committed now survives this process."""
+        return self.trouble is None and self.keeps
+
+    @property
+    def keeps(self) -> bool:
+        """True if what the ledger has survives this process."""
+        return self.primary is not None and self.primary.durable
+
+    def is_alive(self, instance: str) -> bool:
+        """Whether a prober of a pause still runs; of others only the ledger can know that."""
+        if instance in (self.instance, OTHERS, DEAD):
+            return instance != DEAD
+        return self.primary is not None and self.is_guarded and self.primary.is_alive(instance)
+
+    def follow(self, row: Row) -> None:
+        """Remember what the ledger said about a report."""
+        task, recent = row.task, self._recent
+        if row.owner == self.instance:
+            self.live[task] = row
+            return
+        self.live.pop(task, None)
+        recent[task] = row
+        recent.move_to_end(task)
+        if len(recent) > MAX_RECENT:
+            recent.popitem(last=False)
+
+    def follow_narrow(self, op: model.Narrow) -> None:
+        """Remember that a window ends earlier."""
+        for rows in (self.live, self._recent):
+            row = rows.get(op.task)
+            if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
+                rows[op.task] = row._replace(window=row.window.narrowed_by(op.window))
+
+    def recall(self, task: Task, known: Known | None) -> Row | None:
+        """A report as the ledger has it, or as it last told it if it cannot be asked."""
+        row = None if known is None else known.row
+        live = self.live.get(task)
+        if live is not None and (row is None or row.owner in (None, self.instance)):
+            return live
+        if known is None:
+            return self._recent.get(task)
+        if row is not None and row.owner != self.instance:
+            self.follow(row)
+        elif row is not None and row.state == SENDING:
+            # It was committed and nobody was told, so no attempt has followed.
+            attempts = row.attempts - 1
+            row = row._replace(state=model.WAITING if attempts else model.QUEUED, attempts=attempts)
+        return row
 
 
 class Outbox:
-    """Reports whose truth is in memory, and what memory knows about pauses.
+    """The store in memory, the reports whose truth is there, and what it knows about pauses.
 
     Args:
+        condition: the ledger, to ask what it can still be asked.
         open_memory: opens the empty store, when it is first needed.
+        require: refuse to begin reports.
+        on_bug: takes an unexpected exception and returns the reference under which it is logged.
+        wall: UNIX seconds.
 
     Thread safety: one thread; `owed` may be read by any.
     """
 
-    def __init__(self, open_memory: Callable[[], MemoryStore]) -> None:
+    def __init__(
+        self,
+        condition: Condition,
+        open_memory: Callable[[], port.MemoryStore],
+        require: bool,
+        on_bug: Callable[[BaseException], str],
+        wall: Callable[[], float],
+    ) -> None:
+        self._condition = condition
         self._open_memory = open_memory
-        self._memory: MemoryStore | None = None
+        self._require = require
+        self._on_bug = on_bug
+        self._wall = wall
+        self._memory: port.MemoryStore | None = None
         self.held: dict[Task, tuple[int, int]] = {}
         """Reports -> attempts and sends that the ledger had counted before."""
         self._unwritten: dict[Task, None] = {}
-        self._stuck: set[Task] = set()
+        self.stuck: set[Task] = set()
+        """Reports that could not be brought, for a reason that trying again soon cannot help."""
         self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
         """The pauses as they were taken over from the ledger."""
-        self._notes: dict[tuple[Task, str, int], Note] = {}
+        self._has_heard = False
+        """True if memory knows the pauses that the ledger last told."""
+        self._notes: dict[tuple[Any, ...], Note] = {}
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
     @property
-    def memory(self) -> MemoryStore:
+    def memory(self) -> port.MemoryStore:
         """The store in memory."""
         if self._memory is None:
             self._memory = self._open_memory()
@@ -57,22 +163,146 @@ class Outbox:
 
     def rest(self) -> None:
         """The ledger works again: memory is of no more use, unless it still has the truth about something."""
+        self._has_heard = False
         if self._memory is not None and not self.held:
             self._memory.close()
             self._memory = None
             self._taken_over.clear()
 
-    # --- reports -----------------------------------------------------------------------------
+    # --- in the ledger's place ---------------------------------------------------------------
+
+    def run(self, op: Operation) -> Any:
+        """Run one operation in bad days. Raises nothing."""
+        try:
+            if type(op) in _NOTHING:
+                return _NOTHING[type(op)]
+            if isinstance(op, Listing):
+                return self._list(op)
+            if isinstance(op, Note):
+                # Kept together with those of the same hour, until the ledger can add it.
+                first = self._notes.setdefault(_hour_of(op), op._replace(counts=counting.Counts()))
+                self._notes[_hour_of(op)] = first._replace(counts=counting.add(first.counts, op.counts))
+                return None
+            if isinstance(op, counting.Tallies):
+                return self._ask(lambda view: view.read(op)) or ()
+            if isinstance(op, model.Pauses):
+                self._take_over(op.endpoint, self._ask(lambda view: view.read(op)) or ())
+                return self.memory.read(op)
+            if isinstance(op, model.Resume | model.Heed):
+                if self._condition.is_guarded:
+                    return self._refusal()
+                self.hear()
+                return self.memory.transact([op])[0]
+            return self._run_on_report(op)
+        except Exception as error:
+            return Failed(self._on_bug(error))
+
+    def _run_on_report(self, op: Any) -> Any:
+        """Run an operation upon the truth about its report, which is kept if it changed."""
+        task: Task = op.task
+        condition = self._condition
+        before: Row | None = condition.live.get(task)
+        if task in self.held:
+            before = self.memory.read(Look(task))
+        which = op if isinstance(op, Claim) else before
+        method = None if which is None else which.method
+        known: Known | None = self._ask(lambda view: view.ask(task, method))
+        if known is not None:
+            self._take_over(task.endpoint, known.pauses)
+            is_others = known.row is not None and known.row.owner != condition.instance
+            is_told = is_others and not known.is_free and not _is_empty(known.row)
+            if task in self.held and _is_empty(before) and is_told:
+                # While nobody could be asked it was told off; now the ledger says what others did with it.
+                self._drop(task)
+        if task not in self.held:
+            before = condition.recall(task, known)
+            if before is not None and before.owner not in (None, condition.instance):
+                before = before._replace(owner=DEAD if known is not None and known.is_free else OTHERS)
+        if self._require and self._would_send(op, before):
+            return self._refusal()
+        if before is not None and task not in self.held:
+            self.seed(before, known.finished_at if known is not None and before.state == DONE else None)
+        answer = self.memory.transact([op])[0]
+        self._settle(op, before)
+        if isinstance(answer, model.Claimed | model.Begun | model.Recorded):
+            # What a readable ledger told is as durable as it is there.
+            told = known is not None and task not in self.held
+            answer = answer._replace(durable=told and condition.keeps)
+            if not isinstance(answer, model.Recorded):
+                answer = answer._replace(guarded=condition.is_guarded)
+        return answer
+
+    def _settle(self, op: Any, before: Row | None) -> None:
+        """Keep a report that an operation has changed in memory, and nothing else."""
+        task: Task = op.task
+        after: Row | None = self.memory.read(Look(task))
+        if after is None:
+            return
+        if task not in self.held and not self._has_changed(before, after):
+            self.memory.transact([Forget(task)])
+            return
+        self.hold(task, before)
+        self._condition.live.pop(task, None)
+        if isinstance(op, model.Narrow | Look):
+            return
+        if after.state != DONE:
+            self._unwritten.pop(task, None)
+            return
+        self._unwritten[task] = None
+        if len(self._unwritten) > MAX_OWED:
+            self._drop(next(iter(self._unwritten)))
+
+    def _has_changed(self, before: Row | None, after: Row) -> bool:
+        if after.owner is not None:
+            return after.owner == self._condition.instance
+        if before is None or before.owner is not None:
+            return True
+        was = (before.window, before.kind, before.finished_wall)
+        return was != (after.window, after.kind, after.finished_wall)
+
+    def _would_send(self, op: Any, row: Row | None) -> bool:
+        """True if an operation would lead to an attempt that a required ledger cannot know of."""
+        if row is not None and row.owner == OTHERS:
+            return False
+        if not isinstance(op, Claim) or op.refusal is not None:
+            return isinstance(op, model.Begin)
+        if row is None or row.owner == DEAD or row.outcome == NOT_SENT:
+            return True
+        return row.finished_wall is not None and self._wall() - row.finished_wall > model.GUARD_S
+
+    def _refusal(self) -> port.Unavailable:
+        trouble = self._condition.trouble
+        assert trouble is not None
+        return port.Unavailable(trouble.kind, trouble.sentence)
+
+    def _ask(self, question: Callable[[Store | View], Any]) -> Any:
+        """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
+        condition = self._condition
+        if condition.view is not None and condition.is_guarded:
+            try:
+                return question(condition.view)
+            except LedgerTrouble:
+                pass
+            except Exception as error:
+                self._on_bug(error)
+            condition.is_guarded = False
+        self.hear()
+        return None
+
+    def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
+        """A page of the ledger with the truth in place of what it does not know, all on the first."""
+        listed, cursor = self._ask(lambda view: view.read(op)) or ((), None)
+        rows = [row for row in listed if row.task not in self.held]
+        if op.before_seq is None:
+            rows += self.memory.read(op)[0]
+            rows.sort(key=lambda row: row.recorded_wall, reverse=True)
+        return tuple(rows), cursor
+
+    # --- reports in memory -------------------------------------------------------------------
 
     def pending(self, most: int = CHUNK) -> list[Task]:
         """The oldest reports whose truth is in memory, but those that could not be brought."""
-        tasks: list[Task] = []
-        for task in self.held:
-            if task not in self._stuck:
-                tasks.append(task)
-                if len(tasks) == most:
-                    break
-        return tasks
+        return list(islice((task for task in self.held if task not in self.stuck), most))
 
     def pending_for(self, operations: Sequence[Operation]) -> list[Task]:
         """The reports that the ledger must know of before it can run some operations."""
@@ -89,87 +319,50 @@ class Outbox:
         """Let memory know a report as the ledger has it."""
         self.memory.transact([Forget(row.task), Restore(row, finished_at)])
 
-    def run(self, op: Any, before: Row | None) -> Any:
-        """Run an operation in memory, and keep its report there if that changed.
-
-        Args:
-            before: the report as it was seeded or is held.
-        """
-        task: Task = op.task
-        answer = self.memory.transact([op])[0]
-        after = self.row(task)
-        if task in self.held or _has_changed(before, after, self.memory.instance):
-            self.hold(task, before)
-            if after is not None and not isinstance(op, Narrow | Look):
-                self._count(task, after.state == DONE)
-        elif after is not None:
-            self.memory.transact([Forget(task)])
-        return answer
-
-    def row(self, task: Task) -> Row | None:
-        """A report as memory has it."""
-        row: Row | None = self.memory.read(Look(task))
-        return row
-
-    def _count(self, task: Task, is_owed: bool) -> None:
-        if not is_owed:
-            self._unwritten.pop(task, None)
-            return
-        self._unwritten[task] = None
-        if len(self._unwritten) > MAX_OWED:
-            self._drop(next(iter(self._unwritten)))
-
     def _drop(self, task: Task) -> None:
         """Memory has the truth about a report no more."""
         self.held.pop(task, None)
         self._unwritten.pop(task, None)
         self.memory.transact([Forget(task)])
 
-    def hold_note(self, note: Note) -> None:
-        """Keep a count of tasks until the ledger can add it, together with those of the same hour."""
-        key = (note.task, note.subject, int(note.at // HOUR_S))
-        held = self._notes.get(key)
-        self._notes[key] = note if held is None else held._replace(counts=add(held.counts, note.counts))
-
-    def take_notes(self) -> list[Note]:
-        """The notes that were kept; they are not kept any more."""
-        notes = list(self._notes.values())
-        self._notes.clear()
-        return notes
-
     # --- to the ledger -----------------------------------------------------------------------
 
-    def bring(self, view: View, tasks: Sequence[Task]) -> list[Row]:
-        """Bring reports to the ledger, and before them all pauses that memory has learnt, in one commit.
+    def pay(self, tasks: Iterable[Task], commit: Callable[[Sequence[Any], list[Any]], None]) -> None:
+        """Bring reports to the ledger, and before them all that memory has learnt and counted.
 
-        Returns:
-            The reports as the ledger has them now.
+        Args:
+            commit: runs operations in one commit if it can be, and adds their answers to a list.
 
         Raises:
-            LedgerTrouble: nothing has changed.
+            LedgerTrouble: what was not brought is still owed.
         """
-        lessons = self.lessons()
         truths = [self._tell(task) for task in tasks]
-        answers = view.transact([*lessons, *truths])
-        for lesson in lessons:
-            self._taken_over.update(((lesson.endpoint, state.key), state) for _, state in lesson.pauses)
-        rows = []
-        for truth, answer in zip(truths, answers[len(lessons) :], strict=True):
-            assert isinstance(answer, Restored)
-            if truth.row.task in self._unwritten:
+        # Deletes nothing, but takes the lock that any write needs.
+        operations = [model.Prune(0.0, 1), *self._lessons(), *self._notes.values(), *truths]
+        answers: list[Any] = []
+        try:
+            commit(operations, answers)
+        finally:
+            for op, answer in zip(operations, answers, strict=False):
+                self._note_paid(op, answer)
+        if isinstance(answers[0], Failed):
+            raise LedgerTrouble(UNREADABLE)
+
+    def _note_paid(self, op: Any, answer: Any) -> None:
+        if isinstance(answer, Failed):
+            if isinstance(op, Restore):
+                self.stuck.add(op.row.task)
+        elif isinstance(op, Teach):
+            self._agree(op)
+        elif isinstance(op, Note):
+            del self._notes[_hour_of(op)]
+        elif isinstance(answer, port.Restored):
+            task = op.row.task
+            if task in self._unwritten:
                 self.written += answer.agrees
                 self.differing += not answer.agrees
-            self._drop(truth.row.task)
-            rows.append(answer.row)
-        return rows
-
-    def give_up(self, task: Task) -> None:
-        """A report cannot be brought, for a reason that trying again soon cannot help."""
-        self._stuck.add(task)
-
-    def try_all(self) -> None:
-        """Give up on nothing any more."""
-        self._stuck.clear()
+            self._drop(task)
+            self._condition.follow(answer.row)
 
     def _tell(self, task: Task) -> Restore:
         known = self.memory.ask(task)
@@ -178,55 +371,51 @@ class Outbox:
 
     # --- pauses ------------------------------------------------------------------------------
 
-    def lessons(self) -> list[Teach]:
+    def _lessons(self) -> list[Teach]:
         """What memory has learnt about pauses and the ledger does not know."""
-        learnt: dict[str, list[tuple[PauseState | None, PauseState]]] = {}
-        seen: Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
         seen = {} if self._memory is None else self._memory.seen
-        for (endpoint, _), states in seen.items():
-            for key, state in states.items():
-                before = self._taken_over.get((endpoint, key))
-                if state != before:
-                    learnt.setdefault(endpoint, []).append((before, state))
-        return [Teach(endpoint, tuple(pauses)) for endpoint, pauses in learnt.items()]
+        lessons = [self._lesson(endpoint, states.values()) for (endpoint, _), states in seen.items()]
+        return [lesson for lesson in lessons if lesson.pauses]
 
-    def take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
+    def _lesson(self, endpoint: str, states: Iterable[PauseState]) -> Teach:
+        """The pauses of which memory and the ledger say different things."""
+        pairs = [(self._taken_over.get((endpoint, state.key)), state) for state in states]
+        return Teach(endpoint, tuple([(before, state) for before, state in pairs if before != state]))
+
+    def _take_over(self, endpoint: str, states: Iterable[PauseState]) -> None:
         """Let memory know pauses as the ledger has them, unless it knows better."""
-        told: list[tuple[PauseState | None, PauseState]] = []
-        for state in states:
-            before = self._taken_over.get((endpoint, state.key))
-            if state != before:
-                told.append((before, state))
-                self._taken_over[endpoint, state.key] = state
-        if told:
-            self.memory.transact([Teach(endpoint, tuple(told))])
+        lesson = self._lesson(endpoint, states)
+        if lesson.pauses:
+            self._agree(lesson)
+            self.memory.transact([lesson])
+
+    def _agree(self, lesson: Teach) -> None:
+        for _, state in lesson.pauses:
+            self._taken_over[lesson.endpoint, state.key] = state
+
+    def hear(self) -> None:
+        """Take over the pauses that the ledger last told."""
+        view = self._condition.view
+        if view is not None and not self._has_heard:
+            self._has_heard = True
+            for (endpoint, _), states in view.seen.items():
+                self._take_over(endpoint, states.values())
 
     def begin_anew(self) -> None:
-        """The ledger is another one now, that has to be told everything."""
+        """The ledger may be another file now, that has to be told everything."""
+        live = self._condition.live
+        for task, row in live.items():
+            if task not in self.held:
+                self.seed(row, None)
+                self.hold(task, row)
+        live.clear()
         self._taken_over.clear()
 
-    # --- reading -----------------------------------------------------------------------------
 
-    def overlay(self, op: Listing, listed: Iterable[Row]) -> tuple[Row, ...]:
-        """A page of the ledger with the truth in place of what it does not know, all on the first."""
-        rows = [row for row in listed if row.task not in self.held]
-        if op.before_seq is None:
-            rows += self.memory.read(op)[0]
-            rows.sort(key=_recorded, reverse=True)
-        return tuple(rows)
+def _hour_of(note: Note) -> tuple[Any, ...]:
+    return note.task, note.subject, note.at // counting.HOUR_S
 
 
-def _has_changed(before: Row | None, after: Row | None, instance: str) -> bool:
-    if after is None:
-        return False
-    if before is None or after.owner == instance or before.owner != after.owner:
-        return True
-    return (before.window, before.kind, before.finished_wall) != (
-        after.window,
-        after.kind,
-        after.finished_wall,
-    )
-
-
-def _recorded(row: Row) -> float:
-    return row.recorded_wall
+def _is_empty(row: Row | None) -> bool:
+    """True if a report has ended and nothing was ever tried."""
+    return row is not None and row.outcome == NOT_SENT and not row.attempts

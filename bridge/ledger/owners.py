@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from bridge.ledger.files import LOOSE, O_SAFE
-from bridge.ledger.trouble import FOREIGN, LedgerTrouble, from_os_error
+from bridge.ledger.files import LOOSE, O_SAFE, refuse_strangers
+from bridge.ledger.trouble import from_error
 
 _fcntl: Any
 try:
     import fcntl as _fcntl
-except ImportError:  # pragma: no cover - Windows: there an open file cannot be deleted, which tells as much
+except ImportError:  # pragma: no cover - Windows: no bridge runs there, so nobody can be alive
     _fcntl = None
 
 BOOT_DIGITS: Final = 8
@@ -47,7 +48,7 @@ class Owners:
         self.instance = instance
         self.mark = ""
         """Which file this instance has open; others can read it as long as the lock is held."""
-        self._folder = None if path is None else path + ".owners"
+        self._folder = None if path is None or _fcntl is None else path + ".owners"
         self._own_path = self._path(instance)
         self._descriptor: int | None = None
 
@@ -64,18 +65,19 @@ class Owners:
             self._prepare_folder(self._folder)
             self._descriptor = self._take()
         except OSError as error:
-            raise from_os_error(error) from error
+            raise from_error(error) from error
 
     def live_marks(self) -> list[str]:
         """The marks of all other instances that run."""
         marks: list[str] = []
-        for instance in self._listed():
-            if instance != self.instance and not self._bury(instance, unlink=False):
-                try:
-                    with open(self._path(instance), encoding="ascii", errors="replace") as file:
-                        marks.append(file.read(_LONGEST_MARK))
-                except OSError:
-                    continue  # it has just ended
+        for instance in self._others():
+            if not self._bury(instance, unlink=False):
+                # It may have ended just now.
+                with (
+                    suppress(OSError),
+                    open(self._path(instance), encoding="ascii", errors="replace") as file,
+                ):
+                    marks.append(file.read(_LONGEST_MARK))
         return marks
 
     def is_alive(self, instance: str) -> bool:
@@ -86,22 +88,19 @@ class Owners:
 
     def remove_dead(self, keep: Collection[str] = ()) -> int:
         """Delete the lock files of dead instances, except those to keep; how many were deleted."""
-        removed = 0
-        for instance in self._listed():
-            if instance != self.instance and instance not in keep and self._bury(instance, unlink=True):
-                removed += 1
-        return removed
+        found = [name for name in self._others() if name not in keep]
+        return sum(self._bury(name, unlink=True) for name in found)
 
     def release(self) -> None:
         """Show that this instance is gone. Idempotent."""
-        if self._descriptor is None:
-            return
         descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
         try:
-            if _fcntl is not None and self._is_in_place(descriptor):
-                os.unlink(self._own_path)
-        except OSError:
-            pass  # The lock goes with the descriptor; the file is swept up by others.
+            if self._is_in_place(descriptor):
+                # The lock goes with the descriptor; a file that stays is swept up by others.
+                with suppress(OSError):
+                    os.unlink(self._own_path)
         finally:
             os.close(descriptor)
 
@@ -110,9 +109,7 @@ class Owners:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             found = os.lstat(folder)
-            is_ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-            if not stat.S_ISDIR(found.st_mode) or not is_ours:
-                raise LedgerTrouble(FOREIGN) from None
+            refuse_strangers(found, stat.S_ISDIR)
             if os.name == "posix" and found.st_mode & LOOSE:
                 os.chmod(folder, 0o700)
 
@@ -120,9 +117,8 @@ class Owners:
         while True:
             descriptor = os.open(self._own_path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
             try:
-                if _fcntl is not None:
-                    # A sweeper may hold it for the moment in which it takes the new file for a dead one.
-                    _fcntl.flock(descriptor, _fcntl.LOCK_EX)
+                # A sweeper may hold it for the moment in which it takes the new file for a dead one.
+                _fcntl.flock(descriptor, _fcntl.LOCK_EX)
                 if self._is_in_place(descriptor):
                     os.ftruncate(descriptor, 0)
                     os.write(descriptor, self.mark.encode("ascii"))
@@ -141,14 +137,6 @@ class Owners:
     def _bury(self, instance: str, unlink: bool) -> bool:
         """Say whether an instance is dead and, if asked, delete its file while holding its lock."""
         path = self._path(instance)
-        if _fcntl is None:  # pragma: no cover - Windows
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                return True
-            except OSError:
-                return False
-            return True
         try:
             try:
                 descriptor = os.open(path, os.O_RDWR | O_SAFE)  # Over NFS, an exclusive lock needs it.
@@ -168,16 +156,13 @@ class Owners:
         finally:
             os.close(descriptor)
 
-    def _listed(self) -> Iterator[str]:
-        if self._folder is None:
-            return
+    def _others(self) -> list[str]:
         try:
-            names = os.listdir(self._folder)
+            names = [] if self._folder is None else os.listdir(self._folder)
         except OSError:
-            return
-        for name in names:
-            if name.endswith(_LOCK_SUFFIX):
-                yield name[: -len(_LOCK_SUFFIX)]
+            return []
+        found = [name.removesuffix(_LOCK_SUFFIX) for name in names if name.endswith(_LOCK_SUFFIX)]
+        return [instance for instance in found if instance != self.instance]
 
     def _path(self, instance: str) -> str:
         return os.path.join(self._folder or "", instance + _LOCK_SUFFIX)

@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from bridge.core import model
 from bridge.core.counting import Counts, Operation, Tallies
-from bridge.core.model import (
-    Ending,
-    Gate,
-    Listing,
-    Look,
-    PauseEvent,
-    PauseKey,
-    Pauses,
-    PauseState,
-    Row,
-    Task,
-    Verdict,
-    Window,
-)
+from bridge.core.model import Gate, PauseEvent, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger.trouble import LedgerTrouble
 
 WINDOW_S: Final = 60.0
@@ -31,6 +19,10 @@ WINDOW_S: Final = 60.0
 
 Notice = tuple[str, Mapping[str, Any]]
 """Name and fields of an event that the owner of the store may log."""
+
+
+States = Mapping[PauseKey, PauseState]
+"""Pauses by their keys."""
 
 
 class Policy(Protocol):
@@ -47,13 +39,7 @@ class Policy(Protocol):
         """The same by what they are about."""
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
+        self, now: float, task: Task, method: str, owner: str, states: States, window: Window
     ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """May an attempt begin now? Also the states that changed and what to tell of them."""
 
@@ -64,8 +50,8 @@ class Policy(Protocol):
         method: str,
         owner: str,
         began_at: float,
-        verdict: Verdict,
-        states: Mapping[PauseKey, PauseState],
+        verdict: model.Verdict,
+        states: States,
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """What an attempt's end does to the pauses: the changed states and what to tell of them."""
 
@@ -84,7 +70,7 @@ class Policy(Protocol):
     def is_late(self, now: float, window: Window, retrying: bool) -> bool:
         """True if no attempt may start any more, also before the window's end is reached."""
 
-    def settle_dead(self, row: Row) -> Ending:
+    def settle_dead(self, row: Row) -> model.Ending:
         """The ending of a report that nobody resumed inside its window."""
 
     @property
@@ -111,7 +97,7 @@ class Restore(NamedTuple):
     row: Row
     """What is true."""
     finished_at: float | None = None
-    """When it was finished, on the timeline."""
+    """When it was finished, on the timeline; None if only the wall clock tells."""
     since: tuple[int, int] = (0, 0)
     """Attempts and sends that were counted already when the other store took it over from this one."""
     events: tuple[EventRow, ...] = ()
@@ -152,7 +138,7 @@ class Known(NamedTuple):
     """All that concern an attempt, closed ones too; probes of the dead are released."""
 
 
-Seen = Mapping[tuple[str, str], Mapping[PauseKey, PauseState]]
+Seen = Mapping[tuple[str, str], States]
 """Endpoint and subject -> the pauses about it."""
 
 
@@ -213,7 +199,7 @@ class Store(Protocol):
             One result for each operation, as `bridge.core.model` documents it.
         """
 
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
+    def read(self, operation: model.Look | model.Listing | model.Pauses | Tallies) -> Any:
         """Run one operation that changes nothing, also while the ledger cannot be written."""
 
     def ask(self, task: Task, method: str | None = None) -> Known:

@@ -19,13 +19,15 @@ from bridge.ledger.work import UnitOfWork, is_stricter
 
 def restore(work: UnitOfWork, op: Restore) -> Restored:
     """Bring a report to what is true, as another store knows it."""
-    truth = op.row
+    truth, finished_at = op.row, op.finished_at
+    if finished_at is None and truth.finished_wall is not None:
+        finished_at = work.now - max(0.0, work.wall - truth.finished_wall)
     entry = work.find(truth.task)
     if entry is not None and entry.row.state == DONE and not work.guards(entry):
         work.retire(entry)
         entry = None
     if entry is None:
-        entry = work.add(truth._replace(seq=work.next_seq()), op.finished_at)
+        entry = work.add(truth._replace(seq=work.next_seq()), finished_at)
     else:
         row = entry.row
         is_ours = row.owner == work.instance
@@ -60,14 +62,11 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             recorded_wall=row.recorded_wall,
         )
         if after.outcome == NOT_SENT and after.perhaps:
-            ending = work.policy.settle_dead(after)
-            after = after._replace(
-                outcome=ending.outcome, code=ending.code, kind=ending.kind, detail=ending.detail
-            )
+            after = after._replace(**work.policy.settle_dead(after)._asdict())
         if after == row:
             return Restored(True, row)
         work.change(entry, after)
-        entry.finished_at = op.finished_at
+        entry.finished_at = finished_at
     if entry.row.state == DONE:
         work.count_ended(entry, entry.row)
     for at_wall, name, data in op.events:

@@ -7,13 +7,13 @@ nobody else ever meets two names for one account. Does no I/O. Imported by the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bridge.core.counting import Figure, Note, Tallies, Tally
 from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
-from bridge.ledger.port import Known, Restore, Store
+from bridge.ledger.port import Known, Restore, Seen, Store
 
 MAX_KEYS: Final = 10_000
 """Keys remembered for translation. A guess; nobody has so many, and memory must stay bounded."""
@@ -34,8 +34,6 @@ class Accounts:
 
     Thread safety: `name` may be called from any thread once `settle` has been called.
     """
-
-    __slots__ = ("keys", "names", "offset_s", "secret")
 
     def __init__(self) -> None:
         self.secret: bytes | None = None
@@ -63,26 +61,26 @@ class Accounts:
         return account
 
 
+def see(store: Store, accounts: Accounts) -> Store | View:
+    """A store in the words of `Accounts`: itself, if it has the same."""
+    is_same = (store.secret, store.clock_offset_s) == (accounts.secret, accounts.offset_s)
+    return store if is_same else View(store, accounts)
+
+
 class View:
     """A store that speaks the names and times of `Accounts`.
 
     Thread safety: that of the store.
     """
 
-    __slots__ = ("_accounts", "_inside", "_outside", "_shift_s", "is_plain", "store")
-
     def __init__(self, store: Store, accounts: Accounts) -> None:
         self.store = store
         self._accounts = accounts
         self._shift_s = store.clock_offset_s - accounts.offset_s
-        self._inside: dict[str, str] = {}
         self._outside: dict[str, str] = {}
-        self.is_plain = store.secret == accounts.secret and self._shift_s == 0.0
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """As `Store.transact`."""
-        if self.is_plain:
-            return self.store.transact(operations)
         return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
 
     def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
@@ -91,81 +89,75 @@ class View:
 
     def ask(self, task: Task, method: str | None) -> Known:
         """As `Store.ask`."""
-        known: Known = self._tell(self.store.ask(self._say(task), method))
-        return known
+        return cast(Known, self._tell(self.store.ask(self._say(task), method)))
 
-    def seen(self) -> Iterator[tuple[str, tuple[PauseState, ...]]]:
-        """The pauses that the store last told, by endpoint."""
-        for (endpoint, _), states in self.store.seen.items():
-            yield endpoint, self._tell(tuple(states.values()))
+    @property
+    def seen(self) -> Seen:
+        """As `Store.seen`."""
+        told = {place: self._tell(tuple(states.values())) for place, states in self.store.seen.items()}
+        return {place: {state.key: state for state in states} for place, states in told.items()}
 
     def _say(self, value: Any) -> Any:
-        return value if self.is_plain else translate(value, self._name_inside, self._shift_s)
+        return translate(value, self._name_inside, self._shift_s)
 
     def _tell(self, value: Any) -> Any:
-        return value if self.is_plain else translate(value, self._name_outside, -self._shift_s)
+        return translate(value, self._name_outside, -self._shift_s)
 
     def _name_inside(self, account: str) -> str:
-        inside = self._inside.get(account)
-        if inside is None:
-            text = self._accounts.keys.get(account)
-            inside = account if text is None else hash_account(self.store.secret, text)
-            self._inside[account] = inside
-            self._outside[inside] = account
-        return inside
+        text = self._accounts.keys.get(account)
+        return account if text is None else hash_account(self.store.secret, text)
 
     def _name_outside(self, inside: str) -> str:
-        if inside not in self._outside:
-            for account in tuple(self._accounts.keys):
-                self._name_inside(account)
+        keys = self._accounts.keys
+        if len(self._outside) < len(keys):
+            self._outside = {self._name_inside(account): account for account in tuple(keys)}
         return self._outside.get(inside, inside)
+
+
+_TIMES: Final[Mapping[type, tuple[str, ...]]] = {
+    **dict.fromkeys((Tally, Figure, Note), ("at",)),
+    **dict.fromkeys((Restore, Known), ("finished_at",)),
+    Window: ("until", "since"),
+    Gate: ("until",),
+    Record: ("began_at",),
+    PauseState: ("opened_at", "ends_at"),
+}
+"""Value -> what of it is a time on the timeline."""
+_ACCOUNTS: Final = frozenset({Task, Resume, Tallies})
+"""Values with an account of their own; None is all."""
 
 
 def translate(value: Any, name: Name, shift_s: float) -> Any:
     """An operation, an answer or a part of them with accounts named anew and times moved."""
     kind = type(value)
-    if kind is Task:
-        return value._replace(account=name(value.account))
-    if kind is Window:
-        return Window(*(_move(at, shift_s) for at in value))
-    if kind is PauseState:
-        return _translate_pause(value, name, shift_s)
-    if kind is Sweep:
-        ours = None if value.ours is None else frozenset(translate(tuple(value.ours), name, shift_s))
-        return value._replace(accounts=frozenset(map(name, value.accounts)), ours=ours)
-    if kind is Resume or kind is Tallies:
+    if kind is frozenset:
+        return frozenset([translate(part, name, shift_s) for part in value])
+    if kind in _ACCOUNTS:
         return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):
         return value
-    parts = [translate(part, name, shift_s) for part in value]
-    if not hasattr(kind, "_make"):
-        return tuple(parts)
+    parts = tuple([translate(part, name, shift_s) for part in value])
+    if kind is tuple:
+        return parts
     moved: Any = kind(*parts)
-    if kind is Record:
-        return moved._replace(began_at=moved.began_at + shift_s)
-    if kind is Tally or kind is Figure or kind is Note:
-        return moved._replace(at=moved.at + shift_s)
-    if kind is Gate:
-        return moved._replace(until=_move(moved.until, shift_s))
-    if kind is Restore or kind is Known:
-        return moved._replace(finished_at=_move(moved.finished_at, shift_s))
-    return moved
+    for field in _TIMES.get(kind, ()):
+        at = getattr(moved, field)
+        if at is not None:
+            moved = moved._replace(**{field: at + shift_s})
+    if kind is Sweep:
+        return moved._replace(accounts=frozenset(map(name, moved.accounts)))
+    return _rename(moved, name, shift_s) if kind is PauseState else moved
 
 
-def _translate_pause(value: PauseState, name: Name, shift_s: float) -> PauseState:
-    def rename(probe: str) -> str:
-        account, slash, task_id = probe.partition("/")
+def _rename(value: PauseState, name: Name, shift_s: float) -> PauseState:
+    """Name the accounts in the texts of a pause anew, and move the times of its events."""
+
+    def rename(task: str) -> str:
+        account, slash, task_id = task.partition("/")
         return name(account) + slash + task_id
 
-    subject = "/".join([name(part) for part in value.key.subject.split("/")])
     return value._replace(
-        key=value.key._replace(subject=subject),
+        key=value.key._replace(subject="/".join(map(name, value.key.subject.split("/")))),
         recent=tuple([(at + shift_s, rename(task)) for at, task in value.recent]),
-        opened_at=_move(value.opened_at, shift_s),
-        ends_at=_move(value.ends_at, shift_s),
         probe_task=None if value.probe_task is None else rename(value.probe_task),
     )
-
-
-def _move(at: float | None, shift_s: float) -> float | None:
-    return None if at is None else at + shift_s

@@ -58,6 +58,8 @@ class LedgerTrouble(Exception):
     def __init__(self, kind: str, sentence: str | None = None) -> None:
         self.kind = kind
         self.sentence = SENTENCES[kind] if sentence is None else sentence
+        self.reason = self.sentence.rstrip(".")
+        """The sentence as part of another one."""
         super().__init__(self.sentence)
 
     @property
@@ -66,8 +68,9 @@ class LedgerTrouble(Exception):
         return self.kind in READABLE
 
 
-def from_os_error(error: OSError) -> LedgerTrouble:
-    """Translate an error of the file system; the caller chains it as the cause."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+def from_error(error: Exception) -> LedgerTrouble:
+    """Translate an error of the file system, or an unexpected one; the caller chains it as the cause."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
         return LedgerTrouble(UNREADABLE, _NO_DESCRIPTOR)
-    return LedgerTrouble(_ERRNOS.get(error.errno or 0, UNREADABLE))
+    return LedgerTrouble(_ERRNOS.get(number or 0, UNREADABLE))

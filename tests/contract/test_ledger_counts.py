@@ -24,7 +24,7 @@ from bridge.core.counting import (
 from bridge.core.model import REFUSED, Claim, Ending, Facts, Pauses, Settle, Sweep, Task, Window
 from bridge.ledger import sqlite_driver, sqlite_file
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.translation import Accounts, View
+from bridge.ledger.translation import Accounts, View, see
 from bridge.ledger.trouble import LedgerTrouble
 from tests.contract.test_ledger_store import (
     ACCOUNT,
@@ -225,8 +225,8 @@ def test_counts_are_translated(backend: Backend, store: AnyStore) -> None:
     accounts = Accounts()
     accounts.settle(b"s" * 32, 0.0)
     name = accounts.name("some key of 16+ signs")
-    view = View(store, accounts)
-    assert not view.is_plain
+    view = see(store, accounts)
+    assert isinstance(view, View)
     now = backend.clock.boot
     view.transact([note(now, 5, whose=WHOSE._replace(account=name)),
                    Learn(WHOSE._replace(account=name), "A", (Figure("A", now, 2),))])  # fmt: skip

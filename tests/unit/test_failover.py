@@ -208,7 +208,7 @@ def test_tasks_noted_in_trouble_are_counted_later_and_reports_once(kind: str) ->
     scene.do(claim(2))
     scene.fail(kind)
     scene.open_fails = kind
-    whose, at = claim().task._replace(task_id=0), 7_300.0
+    whose, at = claim().task._replace(task_id=0), scene.times.wall - 7_200.0
     scene.failover.run([Note(whose, "image", at, Counts(tasks=1)) for _ in range(50)])
     scene.do(Note(whose, "image", at + 3_600.0, Counts(tasks=1)))
     scene.failover.run([claim(), record()])
@@ -771,7 +771,7 @@ def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_rea
     scene.store.store.transact([claim(1), record(1), claim(2)])
     scene.store.store._batch.instance = mine
     scene.fail("readonly")
-    scene.failover.condition.is_readable = True
+    scene.failover.condition.is_guarded = True
     assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]
 
 

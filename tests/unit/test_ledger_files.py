@@ -11,16 +11,7 @@ import pytest
 
 from bridge.ledger import files
 from bridge.ledger.files import boot_id, file_system, prepare, verify
-from bridge.ledger.trouble import SENTENCES, LedgerTrouble, from_os_error
-
-MOUNTS = """\
-21 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
-30 21 0:40 / /mnt/my\\040share rw - nfs4 host:/x rw,vers=4
-31 21 0:41 / /mnt rw shared:5 master:1 - tmpfs none rw
-32 31 0:42 / /mnt/over rw - ext4 /dev/sdb rw
-33 32 0:43 / /mnt/over rw - fuse.sshfs a:b rw
-broken line
-"""
+from bridge.ledger.trouble import SENTENCES, LedgerTrouble, from_error
 
 
 def mode(path: Path) -> int:
@@ -129,20 +120,18 @@ def test_verify_notices_a_deleted_or_replaced_file(tmp_path: Path) -> None:
     assert caught.value.kind == "replaced"
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/home/me", "ext4"),
-        ("/mnt/my share/x", "nfs4"),
-        ("/mnt/my share", "nfs4"),
-        ("/mnt/my shares", "tmpfs"),
-        ("/mnt/over/x", "fuse.sshfs"),
-        ("/", "ext4"),
-    ],
-)
-def test_file_system_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
-    """The longest mount point wins, and of two at one point the later."""
-    assert file_system(path, MOUNTS) == kind
+def test_file_system_is_that_of_the_device(tmp_path: Path) -> None:
+    """The kernel says on which device a path is, and of what kind that is; nothing is made up."""
+    number = tmp_path.stat().st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    other = "31 21 0:0 / /mnt rw shared:5 master:1 - tmpfs none rw"
+    mine = f"30 21 {device} / /mnt/my\\040share rw shared:6 - nfs4 host:/x rw,vers=4"
+    mounts = tmp_path / "mountinfo"
+    for lines, kind in (([other, "broken line", "", mine], "nfs4"), ([other], None)):
+        mounts.write_text("\n".join(lines))
+        assert file_system(str(tmp_path), str(mounts)) == kind
+    assert file_system(str(tmp_path), str(tmp_path / "missing")) is None
+    assert file_system(str(tmp_path / "missing"), str(mounts)) is None
 
 
 def test_network_file_system_gives_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,10 +148,10 @@ def test_boot_has_one_name() -> None:
 
 def test_errors_of_the_file_system_become_kinds() -> None:
     """Every error number has a kind with a sentence; unknown ones are unreadable."""
-    assert from_os_error(OSError(errno.ENOSPC, "")).kind == "full"
-    assert from_os_error(OSError(errno.EROFS, "")).kind == "readonly"
-    assert from_os_error(OSError("odd")).kind == "unreadable"
-    assert all(from_os_error(OSError(number, "")).kind in SENTENCES for number in errno.errorcode)
+    assert from_error(OSError(errno.ENOSPC, "")).kind == "full"
+    assert from_error(OSError(errno.EROFS, "")).kind == "readonly"
+    assert from_error(OSError("odd")).kind == "unreadable"
+    assert all(from_error(OSError(number, "")).kind in SENTENCES for number in errno.errorcode)
 
 
 def test_trouble_says_whether_reading_goes_on() -> None:
