@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridge.simulator.faults import EARLY, FAULTS
@@ -27,17 +27,14 @@ class ArmedFault:
         self.remaining: int | None = wanted.get("count")
         self.skip: int = wanted.get("skip", 0)
         self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
+        self.is_early = self.name in EARLY and self.task_id is None and self.method is None
+        """True if it acts before anything of a request is read."""
 
     def describe(self, now: float) -> dict[str, Any]:
         """Return the fault as the control endpoint shows it."""
         left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
         told = to_json(self, ("task_id", "method", "remaining", "skip"))
         return {"id": self.fault_id, "fault": self.name, **self.params, **told, "endsInSeconds": left_s}
-
-    @property
-    def is_tied(self) -> bool:
-        """True if it breaks only calls about a task or of a method."""
-        return self.task_id is not None or self.method is not None
 
 
 class ArmedFaults:
@@ -53,16 +50,14 @@ class ArmedFaults:
     def arm(self, wanted: Mapping[str, Any], now: float) -> ArmedFault:
         """Arm a fault that has the shape `FAULT`."""
         self._last_id += 1
-        fault = ArmedFault(self._last_id, wanted, now)
-        self._armed.append(fault)
-        return fault
+        self._armed.append(ArmedFault(self._last_id, wanted, now))
+        return self._armed[-1]
 
     def disarm(self, fault_id: int | None = None) -> int:
         """Disarm one fault, or all; return how many."""
-        kept = [] if fault_id is None else [fault for fault in self._armed if fault.fault_id != fault_id]
-        count = len(self._armed) - len(kept)
-        self._armed = kept
-        return count
+        before = len(self._armed)
+        self._armed = [fault for fault in self._armed if fault_id not in (None, fault.fault_id)]
+        return before - len(self._armed)
 
     def living(self, now: float) -> list[ArmedFault]:
         """Return the faults whose time is not over."""
@@ -74,25 +69,20 @@ class ArmedFaults:
         matching = [
             fault
             for fault in self.living(now)
-            if not FAULTS[fault.name].is_global
-            and fault.task_id in (None, task_id)
-            and fault.method in (None, method)
-            and (fault.is_tied or fault.name not in EARLY)  # those had their turn before the call was read
+            if fault.task_id in (None, task_id) and fault.method in (None, method)
+            if FAULTS[fault.name].number and not fault.is_early  # those have had their turn
         ]
-        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
-        return self._use_first(matching)
+        return self._use_first(sorted(matching, key=lambda one: (one.task_id is None, one.method is None)))
 
     def pick_early(self, now: float) -> ArmedFault | None:
         """Return the fault that acts on a connection before anything of a request is read."""
-        return self._use_first(
-            [fault for fault in self.living(now) if fault.name in EARLY and not fault.is_tied]
-        )
+        return self._use_first([fault for fault in self.living(now) if fault.is_early])
 
     def find(self, name: str, now: float) -> ArmedFault | None:
         """Return the armed fault of a name, without using it."""
         return next((fault for fault in self.living(now) if fault.name == name), None)
 
-    def _use_first(self, matching: list[ArmedFault]) -> ArmedFault | None:
+    def _use_first(self, matching: Iterable[ArmedFault]) -> ArmedFault | None:
         for fault in matching:
             if fault.skip > 0:
                 fault.skip -= 1
@@ -100,6 +90,6 @@ class ArmedFaults:
             if fault.remaining is not None:
                 fault.remaining -= 1
                 if fault.remaining <= 0:
-                    self._armed = [other for other in self._armed if other is not fault]
+                    self.disarm(fault.fault_id)
             return fault
         return None

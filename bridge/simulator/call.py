@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from bridge.simulator import magic, replies
+from bridge.simulator import replies
 from bridge.simulator.faults import FAULTS, PAGE
 from bridge.simulator.journal import fingerprint
 from bridge.simulator.model import read_body
@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ended(Exception):
-    """A connection is to end now.
-
-    Args:
-        end: how the call that is under way ends, for the log.
-        sent: what its client was sent; None: told by the bytes that left.
-    """
-
-    def __init__(self, end: str, sent: str | None = None) -> None:
-        super().__init__(end)
-        self.end = end
-        self.sent = sent
+    """A connection is to end now; its argument says how, for the log."""
 
 
 class Call:
@@ -44,13 +34,10 @@ class Call:
     def __init__(self, state: State, base_url: str, request: Request, wire: Connection, number: int) -> None:
         self._state = state
         self.base_url = base_url
-        self.send, self.pause = wire.send, wire.pause
-        self.path = _path_of(request.target)
-        self.method = self.path[1:]
-        self.verb = request.verb
+        self.send, self.pause, self.date = wire.send, wire.pause, state.date
+        self.verb, self.method = request.verb, _path_of(request.target)[1:]
         self.keep_alive = request.keep_alive
         self.idle_close_s: float | None = None
-        self.tells = "verdict"
         self._verdict: bytes | None = None
         self.facts = facts = read_body(request.body)
         self.client_key = facts.client_key or ""
@@ -58,15 +45,14 @@ class Call:
         journal = state.journal
         journal.counters["requests"] += 1
         journal.counters["connections"] += number == 1
-        self.entry = entry = journal.begin(state.now(), state.now_s(), wire.number, number)
-        self._tally = None
-        if facts.task_id is not None and facts.client_key is not None and self.verb == "POST":
-            self._tally = journal.deliver(self.account, facts.task_id)
+        self.entry = entry = journal.begin(wire.number, number)
         entry.verb, entry.method, entry.headers = self.verb, self.method, request.headers
         entry.task_id, entry.body_keys = facts.task_id, facts.body_keys
         if facts.client_key is not None:
             entry.account = self.account
             self._mask_key(request, facts.client_key.encode("utf-8", "surrogatepass").decode("latin-1"))
+            if facts.task_id is not None and self.verb == "POST":
+                entry.tally = journal.deliver(self.account, facts.task_id)
 
     def _mask_key(self, request: Request, key: str) -> None:
         if key in request.target or any(key in name or key in value for name, value in request.headers):
@@ -77,53 +63,58 @@ class Call:
             )
 
     def play(self) -> None:
-        """Answer, or do what the fault does that breaks this call."""
+        """Answer, or do what the fault does that breaks this call.
+
+        Raises:
+            Ended: that is what the fault does.
+        """
         if self.verb != "POST":
-            self.entry.reason, self.tells = "not_post", "other"
+            self.entry.reason = "not_post"
             self.send(self.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html"))
+            self.entry.sent = "other"
             return
-        fault, params = self._choose_fault()
         latency_s = self._state.settings.latency_s
-        if fault is not None:
-            self.entry.fault = fault
-            self.tells = FAULTS[fault].tells
-            if latency_s > 0:
-                self.pause(latency_s)
-            if params.get("taken"):
-                self.judge()
-            FAULTS[fault].play(self, params)
-            return
-        verdict = self.judge()
+        fault, params = self._choose_fault()
+        if fault is None:
+            self.judge()
         if latency_s > 0:
             self.pause(latency_s)
-        self.send(self.answer(verdict))
+        if fault is None:
+            self.send(self.answer(self.judge()))
+            self.entry.sent = "verdict"
+            return
+        self.entry.fault, kind = fault, FAULTS[fault]
+        if params.get("taken"):
+            self.judge()
+        self.send(kind.play(self, params) or b"")
+        self.entry.sent = kind.tells
+        if kind.end:
+            raise Ended(kind.end)
 
     def _choose_fault(self) -> tuple[str | None, Mapping[str, Any]]:
-        state, task_id = self._state, self.facts.task_id
+        state, task_id, tally = self._state, self.facts.task_id, self.entry.tally
         armed = state.faults.pick(self.method, task_id, state.now()) if state.faults else None
         if armed is not None:
             return armed.name, armed.params
-        effect = magic.look_up(task_id) if task_id is not None and state.settings.magic else None
-        if effect is None or (effect.only_first and self._tally is not None and self._tally["delivered"] > 1):
+        effect = state.effect_of(task_id)
+        if effect is None or (effect.only_first and tally is not None and tally["delivered"] > 1):
             return None, {}
         return effect.fault, effect.params
 
     def judge(self) -> bytes:
         """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
         if self._verdict is None:
+            entry, counters = self.entry, self._state.journal.counters
             judgement = self._state.judge(self.method, self.facts, self.account)
-            counters = self._state.journal.counters
-            counters["taken"] += judgement.taken
-            counters["refused"] += judgement.error_id != 0
-            if judgement.taken and self._tally is not None:
-                self._tally["taken"] += 1
-            self.entry.taken = judgement.taken
-            self.entry.reason = judgement.reason
-            self.entry.error_id = judgement.error_id
-            self._verdict = judgement.body
+            entry.error_id, entry.reason, self._verdict = judgement
+            entry.taken = judgement.taken
+            counters["taken"] += entry.taken
+            counters["refused"] += entry.error_id != 0
+            if entry.taken and entry.tally is not None:
+                entry.tally["taken"] += 1
         return self._verdict
 
-    def say(self, error_id: int, code: str | None, description: str | None) -> bytes:
+    def say(self, error_id: int, code: str | None = None, description: str | None = None) -> bytes:
         """Return an error verdict that stands in for the rules, and note it in the log.
 
         Args:
@@ -131,15 +122,10 @@ class Call:
             code: None is the usual code of the id.
             description: None is the usual description.
         """
-        self.entry.error_id = error_id
-        self.entry.reason = "fault"
+        self.entry.error_id, self.entry.reason = error_id, "fault"
         if code is None:
             code = self._state.model.code_of(error_id, self.method)
         return replies.error_body(error_id, code, description)
-
-    def date(self, skew_s: float = 0.0) -> str:
-        """Return the time on the upstream's clock, and so many seconds on, as an HTTP date."""
-        return self._state.date(skew_s)
 
     def answer(self, body: bytes, status: int = 200, *, headers: str = "", **unusual: Any) -> bytes:
         """Return a whole answer; `unusual` are arguments of `replies.render` in place of the usual ones."""
@@ -148,21 +134,6 @@ class Call:
             headers += "Connection: close\r\n"
         usual = {"date": self.date(), "content_type": self._state.settings.content_type}
         return replies.render(status, body, headers=headers, **{**usual, **unusual})
-
-    def close(self) -> NoReturn:
-        """End the connection in order."""
-        raise Ended("closed", self.tells)
-
-    def reset(self) -> NoReturn:
-        """Throw the connection away; the client sees a reset."""
-        raise Ended("reset", self.tells)
-
-    def finish(self, end: str, sent: str) -> None:
-        """Note how the call ended and what the client was sent."""
-        self.entry.sent = sent
-        if sent == "verdict" and self.entry.error_id == 0 and self._tally is not None:
-            self._tally["told"] += 1
-        self._state.journal.finish(self.entry, self._state.now(), end)
 
 
 def _path_of(target: str) -> str:

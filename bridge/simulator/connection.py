@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.engine import TimedOut
 from bridge.simulator import replies
 from bridge.simulator.call import Call, Ended
+from bridge.simulator.control import serve_control
+from bridge.simulator.journal import Entry
 from bridge.simulator.reader import BadRequest, Request, RequestReader
 
 if TYPE_CHECKING:
@@ -44,18 +46,19 @@ class Connection:
         if context is not None:
             self._tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._sock: socket.socket = self._tls or sock
-        self._ready = self._engine.readiness(sock.fileno() if self._tls is None else self._tls.fileno())
+        self._ready = self._engine.readiness(self._sock.fileno())
         self._blind = self._engine.waiter()
         self._ending: Ended | None = None
         self._reader = RequestReader()
         self.number = number
         self.calls = 0
         """Calls of the API that came this way."""
+        self._entry: Entry | None = None
+        """What happens now, if that has a line in the log."""
         self._is_busy = False
         self._left = False
         self._early_done = False
         self._idle_until: float | None = None
-        self._sent_bytes = 0
 
     @property
     def is_idle(self) -> bool:
@@ -70,26 +73,33 @@ class Connection:
 
     def serve(self) -> None:
         """Serve until the connection ends."""
-        reset = False
+        end = "closed"
         try:
             if self._tls is not None:
                 self._await_bytes()
-                self._try(self._tls.do_handshake, self._ready.wait_readable)
+                self._try(self._tls.do_handshake)
             while self._serve_one():
                 self._is_busy = False
         except Ended as ended:
-            reset = ended.end == "reset"
+            end = str(ended)
         except OSError:
-            pass  # the client has gone, or was idle for too long
+            end = "client_gone"  # or it was idle for too long
         except Exception:
             self._host.state.journal.counters["internalErrors"] += 1
-            reset = True
+            end = "internal_error"
+        self._finish(end)
         self._ready.close()
-        if reset:
+        if end in ("reset", "internal_error"):
             with suppress(OSError):  # the client may have been faster
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
         self._host.forget(self)
+
+    def _finish(self, end: str) -> None:
+        """Note in the log how it ended that is under way, if anything is."""
+        if self._entry is not None:
+            self._host.state.journal.finish(self._entry, end)
+            self._entry = None
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -99,21 +109,25 @@ class Connection:
             request = self._read_request()
         except BadRequest as problem:
             self._refuse(problem)
-            request = None
-        if request is None:
             return False
         if request.target.startswith(CONTROL_PREFIX):
-            self.send(self._host.control(request))
+            self.send(serve_control(self._host, request))
             return request.keep_alive
-        return self._serve_call(request)
+        self.calls += 1
+        call = Call(self._host.state, self._host.base_url, request, self, self.calls)
+        self._entry = call.entry
+        call.play()
+        self._finish("answered")
+        if call.idle_close_s is not None:
+            self._idle_until = self._engine.now() + call.idle_close_s
+        return call.keep_alive and call.idle_close_s != 0
 
-    def _read_request(self) -> Request | None:
-        """Return the next request; None if the client has left instead."""
+    def _read_request(self) -> Request:
         while (request := self._reader.take()) is None:
             if self._left:
-                return None
+                raise Ended("client_gone")
             if self._reader.expects_continue():
-                self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.send(replies.CONTINUE)
             self._await_bytes(self._idle_until)
             self._receive(self._idle_until)
             self._idle_until = None
@@ -121,37 +135,16 @@ class Connection:
         self._early_done = False
         return request
 
-    def _serve_call(self, request: Request) -> bool:
-        self.calls += 1
-        self._sent_bytes = 0
-        call = Call(self._host.state, self._host.base_url, request, self, self.calls)
-        end: str = "internal_error"
-        sent: str | None = None
-        try:
-            call.play()
-            end, sent = "answered", call.tells
-        except Ended as ended:
-            end, sent = ended.end, ended.sent
-            raise
-        except OSError:
-            end = "client_gone"
-            raise
-        finally:
-            call.finish(end, sent or ("part" if self._sent_bytes else "nothing"))
-        if call.idle_close_s is not None:
-            self._idle_until = self._engine.now() + call.idle_close_s
-        return call.keep_alive and call.idle_close_s != 0
-
     def _refuse(self, problem: BadRequest) -> None:
         state = self._host.state
         state.journal.counters["malformed"] += 1
-        entry = state.journal.begin(state.now(), state.now_s(), self.number, self.calls + 1)
-        entry.reason, entry.status, entry.sent = "malformed_http", problem.status, "other"
-        state.journal.finish(entry, state.now(), "closed")
+        self._entry = entry = state.journal.begin(self.number, self.calls + 1)
+        entry.reason, entry.status = "malformed_http", problem.status
         page, close = f"{problem}\n".encode(), "Connection: close\r\n"
         self.send(
             replies.render(problem.status, page, date=state.date(), content_type="text/plain", headers=close)
         )
+        entry.sent = "other"
 
     def _await_bytes(self, until: float | None = None) -> None:
         """Wait until something has arrived, and let the faults act that need nothing to be read."""
@@ -160,26 +153,19 @@ class Connection:
         state = self._host.state
         if self._early_done or not state.faults or not self.is_idle:
             return
-        if self._tls is None:
-            peeked: bytes = self._try(self._sock.recv, self._ready.wait_readable, 20, socket.MSG_PEEK)
-            if peeked.startswith(_CONTROL_PEEKS):
-                return
+        if self._tls is None and self._try(self._sock.recv, 20, socket.MSG_PEEK).startswith(_CONTROL_PEEKS):
+            return
         fault = state.faults.pick_early(state.now())
         if fault is None:
             return
         state.journal.counters["unread"] += 1
-        entry = state.journal.begin(state.now(), state.now_s(), self.number, self.calls + 1)
-        entry.fault, entry.reason, end = fault.name, "unread", "resumed"
-        try:
-            if fault.name == "reset_before":
-                raise Ended("reset")
-            self._wait_blind(fault.params["seconds"])
-            self._early_done = True
-        except Ended as ended:
-            end = ended.end
-            raise
-        finally:
-            state.journal.finish(entry, state.now(), end)
+        self._entry = entry = state.journal.begin(self.number, self.calls + 1)
+        entry.fault, entry.reason = fault.name, "unread"
+        if fault.name == "reset_before":
+            raise Ended("reset")
+        self._wait_blind(fault.params["seconds"])
+        self._early_done = True
+        self._finish("resumed")
 
     # --- the wire ----------------------------------------------------------------------------
 
@@ -187,9 +173,9 @@ class Connection:
         """Send bytes."""
         left = memoryview(data)
         while left:
-            sent = self._try(self._sock.send, self._ready.wait_writable, left[:_READ_SIZE])
-            self._sent_bytes += sent
-            left = left[sent:]
+            left = left[self._try(self._sock.send, left[:_READ_SIZE]) :]
+            if self._entry is not None:
+                self._entry.sent = "part"
 
     def pause(self, seconds: float | None) -> None:
         """Let so many seconds pass; None: until the client leaves. What arrives meanwhile is taken in."""
@@ -206,14 +192,12 @@ class Connection:
 
     def _receive(self, until: float | None = None) -> int:
         """Take in what arrives next; return how many bytes."""
-        data: bytes = self._try(self._sock.recv, self._ready.wait_readable, _READ_SIZE, until=until)
+        data: bytes = self._try(self._sock.recv, _READ_SIZE, until=until)
         self._left = not data
         self._reader.feed(data)
         return len(data)
 
-    def _try(
-        self, act: Callable[..., Any], wait: Callable[..., None], *words: Any, until: float | None = None
-    ) -> Any:
+    def _try(self, act: Callable[..., Any], *words: Any, until: float | None = None) -> Any:
         """Do something with the socket, waiting as long as that needs."""
         while True:
             try:
@@ -223,10 +207,8 @@ class Connection:
                 name = type(problem).__name__
                 if name not in ("BlockingIOError", "SSLWantReadError", "SSLWantWriteError"):
                     raise
-                if self._tls is not None:
-                    ready = self._ready
-                    wait = ready.wait_readable if name == "SSLWantReadError" else ready.wait_writable
-            self._wait(wait, until)
+            is_full = name == "SSLWantWriteError" or (name == "BlockingIOError" and act == self._sock.send)
+            self._wait(self._ready.wait_writable if is_full else self._ready.wait_readable, until)
 
     def _wait(self, wait: Callable[..., None], until: float | None = None) -> None:
         if self._ending is not None:

@@ -11,7 +11,6 @@ from bridge.simulator.faults import MAX_TASK_ID
 from bridge.simulator.reader import Request
 from bridge.simulator.scenario import LISTS
 from bridge.simulator.shapes import NotValid, array, check, flag, integer, shape
-from bridge.simulator.state import State
 
 if TYPE_CHECKING:
     from bridge.simulator.server import Server
@@ -32,27 +31,30 @@ class Refused(Exception):
         self.pointer = pointer
 
 
-Query = Mapping[str, int]
+Query = Mapping[str, Any]
 Handler = Callable[["Server", Any, Query], Any]
 
-_LISTS: Final = {name: shape({name: array(node)}, required=(name,)) for name, node in LISTS.items()}
-_RESET: Final = shape({"confirm": flag()})
-_QUERY: Final = {
-    "taskId": integer(1, MAX_TASK_ID),
-    "since": integer(0, 2**63),
-    "limit": integer(1, 1_000_000),
-    "id": integer(1, 2**63),
-}
+_LISTS: Final = {name: shape("", {name: array(node)}, name) for name, node in LISTS.items()}
+_RESET: Final = shape("", {"confirm": flag()})
+_QUERY: Final = shape(
+    "",
+    {
+        "taskId": integer(1, MAX_TASK_ID),
+        "since": integer(0, 2**63),
+        "limit": integer(1, 1_000_000),
+        "id": integer(1, 2**63),
+    },
+)
 
 
-def _many(name: str, make: Callable[[State], Callable[[Any], dict[str, Any]]]) -> Handler:
+def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
     def handle(host: Server, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
             check(body, _LISTS[name])
-            return {name: [make(host.state)(item) for item in body[name]]}
-        return make(host.state)(body)
+            return {name: [host.state.make(name, item) for item in body[name]]}
+        return host.state.make(name, body)
 
     return handle
 
@@ -76,16 +78,13 @@ def _reset(host: Server, body: Any, query: Query) -> Any:
 
 
 ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
+    **{("POST", name): _make(name) for name in LISTS},
     ("GET", ""): _get_index,
-    ("GET", "tasks"): lambda host, _, query: {"tasks": host.state.tasks(query.get("taskId"))},
-    ("POST", "tasks"): _many("tasks", lambda state: state.add_task),
+    ("GET", "tasks"): lambda host, _, query: {"tasks": host.state.list_tasks(query.get("taskId"))},
     ("GET", "faults"): lambda host, _, query: {"faults": host.state.list_faults()},
-    ("POST", "faults"): _many("faults", lambda state: state.add_fault),
     ("DELETE", "faults"): lambda host, _, query: {"cleared": host.state.clear_faults(query.get("id"))},
     ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
-    ("POST", "accounts"): _many("accounts", lambda state: state.set_account),
     ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
-    ("POST", "spending"): _many("spending", lambda state: state.set_spending),
     ("GET", "settings"): lambda host, _, query: host.state.list_settings(),
     ("POST", "settings"): lambda host, body, query: host.state.change_settings(body),
     ("GET", "log"): _get_log,
@@ -104,9 +103,10 @@ def serve_control(host: Server, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
     try:
         status, value = 200, _dispatch(host, request)
-    except (NotValid, Refused) as refusal:
-        status = refusal.status if isinstance(refusal, Refused) else 400
-        value = {"error": str(refusal), "pointer": refusal.pointer}
+    except Refused as refusal:
+        status, value = refusal.status, {"error": str(refusal), "pointer": refusal.pointer}
+    except NotValid as refusal:
+        status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
     return replies.render(
         status,
         json.dumps(value).encode() + b"\n",
@@ -117,13 +117,13 @@ def serve_control(host: Server, request: Request) -> bytes:
 
 
 def _dispatch(host: Server, request: Request) -> Any:
-    path, _, query_text = request.target.removeprefix("/_control/").partition("?")
+    path, _, query = request.target.removeprefix("/_control/").partition("?")
     handler = ROUTES.get((request.verb, path))
     if handler is None:
         if any(known == path for _, known in ROUTES):
             raise Refused(405, "this path does not know this verb")
         raise Refused(404, "there is no such path; GET /_control/ lists them")
-    return handler(host, _read_json(request.body), _read_query(query_text))
+    return handler(host, _read_json(request.body), _read_query(query))
 
 
 def _read_json(body: bytes) -> Any:
@@ -136,13 +136,9 @@ def _read_json(body: bytes) -> Any:
 
 
 def _read_query(text: str) -> Query:
-    found: dict[str, int] = {}
+    query: dict[str, Any] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if name not in _QUERY:
-            raise Refused(400, f"the query knows only {', '.join(_QUERY)}")
-        if not value.isascii() or not value.isdigit() or len(value) > 18:
-            raise Refused(400, f"{name} in the query must be a number")
-        found[name] = int(value)
-        check(found[name], _QUERY[name], f"?{name}")
-    return found
+        query[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
+    check(query, _QUERY, "?")
+    return query

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.faults import ENCODINGS, FAULTS
-from bridge.simulator.model import IMAGE_KINDS, METHODS, Task
+from bridge.simulator.model import IMAGE_KINDS, Task
 
 BASE: Final = 9_000_000_000_000_000
 """First magic id. The last usable id is 2**53 - 1 = BASE + 7_199_254_740_991."""
@@ -57,6 +57,7 @@ SITUATIONS: Final[Mapping[int, Situation]] = {
     ),
     10: Situation("nearly_late", "completed 5 s before the window ends: taken, unless the call is slow"),
 }
+OTHER_SPELLING: Final = SITUATIONS[8]
 
 VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
     1: ("status", {"status": 429, "retryAfterSeconds": 1}),
@@ -127,19 +128,10 @@ _NUMBERED: Final = {kind.number: name for name, kind in FAULTS.items() if kind.n
 
 
 @cache
-def _resolve(number: int) -> Effect | None:
-    effect = _make_effect(number, False)
-    if effect is not None:
-        return effect
-    shifted = (number - shift for numbers, shift in _ONCE if number - shift in numbers)
-    return next((_make_effect(one, True) for one in shifted), None)
-
-
-def _make_effect(number: int, only_first: bool) -> Effect | None:
-    situation = SITUATIONS.get(number - SITUATIONS_AT)
-    if situation is not None:
-        return Effect(None, {}, only_first, situation)
+def _resolve(number: int, only_first: bool = False) -> Effect | None:
     given: Mapping[str, Any] = {}
+    if number - SITUATIONS_AT in SITUATIONS:
+        return Effect(None, {}, only_first, SITUATIONS[number - SITUATIONS_AT])
     if 0 < number < FAULTS_AT:
         fault, given = "error", {"errorId": number, "errorCode": None}
     elif number - FAULTS_AT in _NUMBERED:
@@ -148,46 +140,42 @@ def _make_effect(number: int, only_first: bool) -> Effect | None:
         fault, given = "status", {"status": number - STATUSES_AT}
     elif number - VARIANTS_AT in VARIANTS:
         fault, given = VARIANTS[number - VARIANTS_AT]
-    else:
+    elif only_first:
         return None
+    else:
+        twins = (number - shift for numbers, shift in _ONCE if number - shift in numbers)
+        return next((_resolve(twin, True) for twin in twins), None)
     return Effect(fault, FAULTS[fault].fill(given), only_first)
 
 
-def make_task(
-    situation: Situation | None, task_id: int, method: str, account: str, now_s: float, window_s: float
-) -> Task | None:
-    """Return the task of a magic id, whose situation may be an ordinary one; None if it was never issued."""
-    task = Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+def place(task: Task, situation: Situation | None, window_s: float) -> bool:
+    """Bring the fresh task of a magic id into its situation, if any; False if it was never issued."""
     if situation is None:
-        return task
-    if situation.name in ("no_such_task", "other_spelling"):
-        return None
-    for name, value in situation.changes.items():
-        setattr(task, name, value)
-    if situation.name == "late":
-        task.end_time -= window_s + 30
-    elif situation.name == "nearly_late":
-        task.end_time -= max(window_s - 5, 0)
-    elif situation.name == "wrong_kind":
-        task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
-    return task
+        return True
+    vars(task).update(situation.changes)
+    match situation.name:
+        case "late":
+            task.end_time -= window_s + 30
+        case "nearly_late":
+            task.end_time -= max(window_s - 5, 0)
+        case "wrong_kind":
+            task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
+    return situation.name not in ("no_such_task", "other_spelling")
 
 
 def describe() -> dict[str, Any]:
     """Return the table as the control endpoint shows it."""
-    errors = [number for number in sorted(replies.ERRORS) if number < FAULTS_AT]
+    errors = {number: replies.error_code(number) for number in sorted(replies.ERRORS) if number < FAULTS_AT}
+    faults = {FAULTS_AT + number: name for number, name in sorted(_NUMBERED.items())}
+    situations = {SITUATIONS_AT + number: row.name for number, row in SITUATIONS.items()}
     return {
         "base": BASE,
-        "errors": [{"taskId": BASE + one, "errorCode": replies.error_code(one)} for one in errors],
-        "faults": [
-            {"taskId": BASE + FAULTS_AT + one, "fault": name} for one, name in sorted(_NUMBERED.items())
-        ],
+        "errors": [{"taskId": BASE + number, "errorCode": code} for number, code in errors.items()],
+        "faults": [{"taskId": BASE + number, "fault": name} for number, name in faults.items()],
         "statuses": {"from": BASE + STATUSES_AT + 200, "to": BASE + STATUSES_AT + 599},
-        "situations": [
-            {"taskId": BASE + SITUATIONS_AT + one, "situation": row.name} for one, row in SITUATIONS.items()
-        ],
+        "situations": [{"taskId": BASE + number, "situation": name} for number, name in situations.items()],
         "variants": [
-            {"taskId": BASE + VARIANTS_AT + one, "fault": name, "params": dict(given)}
-            for one, (name, given) in VARIANTS.items()
+            {"taskId": BASE + VARIANTS_AT + number, "fault": name, "params": dict(given)}
+            for number, (name, given) in VARIANTS.items()
         ],
     }

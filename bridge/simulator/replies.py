@@ -9,9 +9,10 @@ import json
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 SUCCESS: Final = b'{"errorId":0,"status":"success"}'
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 RATE_LIMIT_ID: Final = 1001
 """The vendor publishes no id for ERROR_RATE_LIMIT; this one is ours, above all documented ids."""
@@ -31,8 +32,7 @@ ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     15: ("ERROR_IMAGE_TYPE_NOT_SUPPORTED", "The image is not of a supported file type."),
     16: (
         "ERROR_NO_SUCH_CAPCHA_ID",
-        "This task is not in your list of tasks, or its time is over, or it ended in error, "
-        "or it was reported before.",
+        "No such task of yours, or it is too old, failed, or was reported before.",
     ),
     20: ("ERROR_EMPTY_COMMENT", "This task needs a comment."),
     21: ("ERROR_IP_BLOCKED", "This address is banned for improper use of the API."),
@@ -81,27 +81,24 @@ OTHER_SPELLING: Final = "ERROR_NO_SUCH_CAPTCHA_ID"
 """The second spelling of error 16 that the documents use."""
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def error_code(error_id: int) -> str:
     """Return the code of an error id; ids that nobody documents get ``ERROR_SIMULATED_<id>``."""
-    known = ERRORS.get(error_id)
-    return known[0] if known else f"ERROR_SIMULATED_{error_id}".replace("-", "MINUS_")
+    unknown = f"ERROR_SIMULATED_{error_id}".replace("-", "MINUS_")
+    return ERRORS.get(error_id, (unknown, ""))[0]
 
 
 def error_body(error_id: int, code: str, description: str | None = None) -> bytes:
     """Return an error verdict as JSON."""
-    known = ERRORS.get(error_id)
     if description is None:
-        description = known[1] if known else "An error that is in no published list."
-    verdict = {
-        "errorId": error_id,
-        "errorCode": code,
-        "errorDescription": description,
-    }
-    return json.dumps(verdict, separators=(",", ":")).encode()
+        description = ERRORS.get(error_id, ("", "An error that is in no published list."))[1]
+    return to_bytes({"errorId": error_id, "errorCode": code, "errorDescription": description})
+
+
+def to_bytes(value: Any) -> bytes:
+    """Return a value as the JSON of an answer."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def http_date(wall_s: float) -> str:
@@ -109,11 +106,8 @@ def http_date(wall_s: float) -> str:
 
     Source: RFC 9110 section 5.6.7. Not made with strftime, whose names depend on the locale.
     """
-    moment = time.gmtime(wall_s)
-    return (
-        f"{_DAYS[moment.tm_wday]}, {moment.tm_mday:02} {_MONTHS[moment.tm_mon - 1]} {moment.tm_year:04} "
-        f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02} GMT"
-    )
+    day, month, date, clock, year = time.asctime(time.gmtime(wall_s)).split()
+    return f"{day}, {date:>02} {month} {year:>04} {clock} GMT"
 
 
 def render(
@@ -137,12 +131,10 @@ def render(
     """
     if status in (204, 304):
         body, framing = b"", ""
-    reason = _REASONS.get(status, "Simulated")
-    head = f"HTTP/1.1 {status} {reason}\r\nServer: report-bridge-simulator\r\n"
+    head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Simulated')}\r\nServer: report-bridge-simulator\r\n"
     if date is not None:
         head += f"Date: {date}\r\n"
     if content_type is not None:
         head += f"Content-Type: {content_type}\r\n"
-    head += headers
-    head += f"Content-Length: {len(body)}\r\n" if framing is None else framing
+    head += headers + (f"Content-Length: {len(body)}\r\n" if framing is None else framing)
     return head.encode("latin-1") + b"\r\n" + body

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.engine import Engine, Readiness
 from bridge.simulator.call import Ended
 from bridge.simulator.connection import Connection
-from bridge.simulator.control import serve_control
-from bridge.simulator.reader import Request
 from bridge.simulator.state import State
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ class Server:
         OSError: the port cannot be bound, or the certificate cannot be read.
     """
 
-    engine: Engine
     state: State
-    base_url: str
 
     def __init__(
         self, engine: Engine, state: State, address: tuple[str, int], tls: tuple[str, str] | None
@@ -66,14 +63,11 @@ class Server:
         """Close everything, and wait until it is closed."""
         self._is_stopping = True
         self._close_listener()
-        self._interrupt("stopped", list(self._connections))
+        for connection in self._connections:
+            connection.interrupt("stopped")
         until = self.engine.now() + _STOP_WAIT_S
         while self._connections and self.engine.now() < until:
             self.engine.sleep(0.001)
-
-    def control(self, request: Request) -> bytes:
-        """Serve a request to the control endpoint."""
-        return serve_control(self, request)
 
     def reset(self) -> None:
         """Forget everything and start the scenario again."""
@@ -82,18 +76,15 @@ class Server:
 
     def disconnect(self) -> int:
         """Close all idle connections that carried calls; return how many."""
-        return self._interrupt("closed", [one for one in self._connections if one.is_idle and one.calls])
+        idle = [one for one in self._connections if one.is_idle and one.calls]
+        for connection in idle:
+            connection.interrupt("closed")
+        return len(idle)
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is closed."""
         self._connections.remove(connection)
         self.state.journal.counters["openConnections"] -= 1
-
-    @staticmethod
-    def _interrupt(end: str, connections: list[Connection]) -> int:
-        for connection in connections:
-            connection.interrupt(end)
-        return len(connections)
 
     # --- the listener ------------------------------------------------------------------------
 
@@ -163,19 +154,16 @@ class Server:
             self._listen()
 
     def _drop_all(self) -> None:
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.interrupt("closed" if connection.is_idle else "reset")
 
     def _schedule_steps(self) -> None:
-        begun = self.engine.now() + self.state.began_at - self.state.now()
         for step in self.state.scenario.get("steps", ()):
-            self._schedule(step, begun + step["atSeconds"], self.state.resets)
+            take = partial(self._take_step, step, self.state.resets)
+            self.engine.call_at(self.engine.now() + step["atSeconds"], take)
 
-    def _schedule(self, step: Mapping[str, Any], at: float, run: int) -> None:
-        def take_step() -> None:
-            if run == self.state.resets and not self._is_stopping:  # else a reset has started it again
-                self.state.apply(step)
-                if step.get("disconnect"):
-                    self.disconnect()
-
-        self.engine.call_at(at, take_step)
+    def _take_step(self, step: Mapping[str, Any], run: int) -> None:
+        if run == self.state.resets and not self._is_stopping:  # else a reset has started it again
+            self.state.apply(step)
+            if step.get("disconnect"):
+                self.disconnect()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
-from threading import Thread, current_thread
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 from bridge.engine import Engine, SystemClock, Waiter
@@ -53,17 +53,18 @@ class Simulator:
     ) -> None:
         if not host.startswith("127.") and host != "::1":
             raise ValueError("the simulator serves loopback addresses only")
-        self._scenario = dict(scenario or {})
-        check(self._scenario, SCENARIO)
-        self._address, self._tls = (host, port), tls
+        given = dict(scenario or {})
+        check(given, SCENARIO)
+        given["settings"] = {"auto": auto, "latencySeconds": latency_s, **given.get("settings", {})}
         wall = SystemClock.wall if engine is None else engine.wall
         # Not the engine's clock: other programs compare the log's times with their own.
-        self.state = State(self._scenario, time.monotonic, wall, auto=auto, latency_s=latency_s)
+        self.state = State(given, time.monotonic, wall)
         self.base_url = ""
+        self._address, self._tls = (host, port), tls
         self._engine = engine
         self._server: Server | None = None
-        self._thread: Thread | None = None
-        self._stopped: Waiter | None = None
+        self._own: tuple[Thread, Engine, Waiter] | None = None
+        """A thread, its engine, and what ends it; unless the engine is somebody else's."""
 
     def __enter__(self) -> Simulator:
         self.start()
@@ -79,71 +80,63 @@ class Simulator:
             OSError: the port cannot be bound, or the certificate cannot be read.
         """
         if not self.base_url:
-            if self._engine is None:
-                self._start_thread()
-            else:
-                self._serve_on(self._engine)
+            engine = self._engine or self._start_thread()
+            try:
+                self._do(self._serve, engine)
+            except OSError:
+                self.stop()
+                raise
         return self.base_url
 
     def stop(self) -> None:
         """Close everything; a second time does nothing."""
-        thread, server = self._thread, self._server
-        if thread is not None and self._engine is not None and self._stopped is not None:
-            self._engine.call_soon_from_thread(self._stopped.wake)
+        if self._own is not None:
+            thread, engine, stopped = self._own
+            engine.call_soon_from_thread(stopped.wake)
             thread.join(_WAIT_S)
-            self._engine = self._thread = None
-        elif server is not None:
-            server.stop()
-        self._server = None
+        elif self._server is not None:
+            self._server.stop()
+        self._own = self._server = None
 
-    def _serve_on(self, engine: Engine) -> None:
+    def _serve(self, engine: Engine) -> None:
         self._server = Server(engine, self.state, self._address, self._tls)
         self.base_url = self._server.base_url
 
-    def _start_thread(self) -> None:
-        started: SimpleQueue[OSError | None] = SimpleQueue()
+    def _start_thread(self) -> Engine:
+        begun: SimpleQueue[tuple[Engine, Waiter]] = SimpleQueue()
 
         def run() -> None:
             engine = Engine(lambda _: self.note_bug())
-            try:
-                self._serve_on(engine)
-            except OSError as problem:
-                started.put(problem)
-            else:
-                self._engine, self._stopped = engine, engine.waiter()
-                started.put(None)
-                self._stopped.wait()
-                if self._server is not None:
-                    self._server.stop()
+            stopped = engine.waiter()
+            begun.put((engine, stopped))
+            stopped.wait()
+            if self._server is not None:
+                self._server.stop()
             engine.close()
 
         thread = Thread(target=run, name="simulator", daemon=True)
         thread.start()
-        problem = started.get()
-        if problem is not None:
-            thread.join()
-            raise problem
-        self._thread = thread
+        self._own = (thread, *begun.get())
+        return self._own[1]
 
     def _do(self, act: Callable[..., T], *words: Any) -> T:
         """Do something where the state belongs."""
-        thread, engine = self._thread, self._engine
-        if thread is None or engine is None or thread is current_thread():
+        if self._own is None:
             return act(*words)
-        done: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+        done: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
         def run() -> None:
             try:
-                done.put((True, act(*words)))
+                done.put((act(*words), None))
             except Exception as problem:
-                done.put((False, problem))
+                done.put((None, problem))
 
-        engine.call_soon_from_thread(run)
-        is_good, result = done.get(timeout=_WAIT_S)
-        if not is_good:
-            raise result
-        made: T = result
-        return made
+        self._own[1].call_soon_from_thread(run)
+        result: T
+        result, problem = done.get(timeout=_WAIT_S)
+        if problem is not None:
+            raise problem
+        return result
 
     def note_bug(self) -> None:
         """Count a fault of the simulator itself."""
@@ -153,12 +146,12 @@ class Simulator:
 
     def add_task(self, kind: str, **fields: Any) -> int:
         """Create a task (``age_seconds``, ``client_key`` ...) and return its id."""
-        task_id: int = self._do(self.state.add_task, {"kind": kind, **_wire(fields)})["taskId"]
+        task_id: int = self._do(self.state.make, "tasks", {"kind": kind, **_wire(fields)})["taskId"]
         return task_id
 
     def add_fault(self, name: str, **fields: Any) -> int:
         """Arm a fault (``task_id``, ``for_seconds`` ...) and return its number."""
-        fault_id: int = self._do(self.state.add_fault, {"fault": name, **_wire(fields)})["id"]
+        fault_id: int = self._do(self.state.make, "faults", {"fault": name, **_wire(fields)})["id"]
         return fault_id
 
     def clear_faults(self, fault_id: int | None = None) -> int:
@@ -167,11 +160,11 @@ class Simulator:
 
     def set_account(self, client_key: str, state: str) -> None:
         """Put an account into a state."""
-        self._do(self.state.set_account, {"clientKey": client_key, "state": state})
+        self._do(self.state.make, "accounts", {"clientKey": client_key, "state": state})
 
     def set_spending(self, queue: str, volume: int, **fields: Any) -> None:
         """Set the figures of a queue (``hours_ago``, ``hours``, ``money``, ``client_key`` ...)."""
-        self._do(self.state.set_spending, {"queue": queue, "volume": volume, **_wire(fields)})
+        self._do(self.state.make, "spending", {"queue": queue, "volume": volume, **_wire(fields)})
 
     def set(self, **settings: Any) -> dict[str, Any]:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
@@ -189,7 +182,7 @@ class Simulator:
 
     def tasks(self, task_id: int | None = None) -> list[dict[str, Any]]:
         """Return the known tasks."""
-        return self._do(self.state.tasks, task_id)
+        return self._do(self.state.list_tasks, task_id)
 
     def counters(self) -> dict[str, int]:
         """Return the counters."""
@@ -205,9 +198,9 @@ class Simulator:
 
     def progress(self) -> tuple[float, float, int]:
         """Return seconds since the scenario began, its length in seconds, and the steps to come."""
-        elapsed = self.state.now() - self.state.began_at
-        steps = self._scenario.get("steps", ())
-        return elapsed, length_s(self._scenario), sum(step["atSeconds"] > elapsed for step in steps)
+        scenario, elapsed = self.state.scenario, self.state.now() - self.state.began_at
+        to_come = sum(step["atSeconds"] > elapsed for step in scenario.get("steps", ()))
+        return elapsed, length_s(scenario), to_come
 
 
 def _wire(fields: Mapping[str, Any]) -> dict[str, Any]:
