@@ -73,7 +73,7 @@ class Call:
             self.send(self.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html"))
             self.entry.sent = "other"
             return
-        latency_s = self._state.settings.latency_s
+        latency_s = self._state.settings["latencySeconds"]
         fault, params = self._choose_fault()
         if fault is None:
             self.judge()
@@ -132,7 +132,7 @@ class Call:
         self.entry.status = status
         if not self.keep_alive:
             headers += "Connection: close\r\n"
-        usual = {"date": self.date(), "content_type": self._state.settings.content_type}
+        usual = {"date": self.date(), "content_type": self._state.settings["contentType"]}
         return replies.render(status, body, headers=headers, **{**usual, **unusual})
 
 

@@ -10,7 +10,7 @@ from bridge.simulator import magic, replies
 from bridge.simulator.faults import MAX_TASK_ID
 from bridge.simulator.reader import Request
 from bridge.simulator.scenario import LISTS
-from bridge.simulator.shapes import NotValid, array, check, flag, integer, shape
+from bridge.simulator.shapes import NotValid, array, check, integer, read_json, shape
 
 if TYPE_CHECKING:
     from bridge.simulator.server import Server
@@ -22,28 +22,17 @@ MAX_LISTED: Final = 1000
 """Entries of the log in one answer unless ``limit`` asks for another number."""
 
 
-class Refused(Exception):
-    """A control request that cannot be served."""
-
-    def __init__(self, status: int, problem: str, pointer: str | None = None) -> None:
-        super().__init__(problem)
-        self.status = status
-        self.pointer = pointer
-
-
 Query = Mapping[str, Any]
 Handler = Callable[["Server", Any, Query], Any]
 
-_LISTS: Final = {name: shape("", {name: array(node)}, name) for name, node in LISTS.items()}
-_RESET: Final = shape("", {"confirm": flag()})
+_LISTS: Final = {name: shape("", name, **{name: array(node)}) for name, node in LISTS.items()}
+_NOTHING: Final = shape("")
 _QUERY: Final = shape(
     "",
-    {
-        "taskId": integer(1, MAX_TASK_ID),
-        "since": integer(0, 2**63),
-        "limit": integer(1, 1_000_000),
-        "id": integer(1, 2**63),
-    },
+    taskId=integer(1, MAX_TASK_ID),
+    since=integer(0, 2**63),
+    limit=integer(1, 1_000_000),
+    id=integer(1, 2**63),
 )
 
 
@@ -72,7 +61,7 @@ def _get_log(host: Server, body: Any, query: Query) -> Any:
 
 
 def _reset(host: Server, body: Any, query: Query) -> Any:
-    check({} if body is None else body, _RESET)
+    check({} if body is None else body, _NOTHING)
     host.reset()
     return {"reset": True}
 
@@ -85,7 +74,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("DELETE", "faults"): lambda host, _, query: {"cleared": host.state.clear_faults(query.get("id"))},
     ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
     ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
-    ("GET", "settings"): lambda host, _, query: host.state.list_settings(),
+    ("GET", "settings"): lambda host, _, query: host.state.settings,
     ("POST", "settings"): lambda host, body, query: host.state.change_settings(body),
     ("GET", "log"): _get_log,
     ("GET", "deliveries"): lambda host, _, query: {
@@ -101,38 +90,20 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 
 def serve_control(host: Server, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
-    try:
-        status, value = 200, _dispatch(host, request)
-    except Refused as refusal:
-        status, value = refusal.status, {"error": str(refusal), "pointer": refusal.pointer}
-    except NotValid as refusal:
-        status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
-    return replies.render(
-        status,
-        json.dumps(value).encode() + b"\n",
-        date=host.state.date(),
-        content_type="application/json",
-        headers="" if request.keep_alive else "Connection: close\r\n",
-    )
-
-
-def _dispatch(host: Server, request: Request) -> Any:
     path, _, query = request.target.removeprefix("/_control/").partition("?")
     handler = ROUTES.get((request.verb, path))
-    if handler is None:
-        if any(known == path for _, known in ROUTES):
-            raise Refused(405, "this path does not know this verb")
-        raise Refused(404, "there is no such path; GET /_control/ lists them")
-    return handler(host, _read_json(request.body), _read_query(query))
-
-
-def _read_json(body: bytes) -> Any:
-    if not body.strip():
-        return None
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON", "") from None
+    status, value = 404, {"error": "there is no such path; GET /_control/ lists them", "pointer": None}
+    if handler is not None:
+        try:
+            body = read_json(request.body) if request.body.strip() else None
+            status, value = 200, handler(host, body, _read_query(query))
+        except NotValid as refusal:
+            status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
+    elif any(known == path for _, known in ROUTES):
+        status, value = 405, {"error": "this path does not know this verb", "pointer": None}
+    data = json.dumps(value).encode() + b"\n"
+    headers = "" if request.keep_alive else "Connection: close\r\n"
+    return replies.render(status, data, date=host.state.date(), content_type=replies.JSON, headers=headers)
 
 
 def _read_query(text: str) -> Query:

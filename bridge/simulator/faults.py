@@ -414,7 +414,7 @@ def _shape(name: str, kind: FaultType) -> Schema:
     if name not in ("refuse", "slow_accept"):
         fields |= _COUNTED
     required = ("fault", "forSeconds") if name == "refuse" else ("fault",)
-    return shape(kind.summary.replace("`", ""), {**fields, **_TIMED}, *required)
+    return shape(kind.summary.replace("`", ""), *required, **fields, **_TIMED)
 
 
 FAULT: Final = named("fault", tagged("fault", {name: _shape(name, kind) for name, kind in FAULTS.items()}))

@@ -21,13 +21,8 @@ FAULTS_AT: Final = 1000
 STATUSES_AT: Final = 2000
 SITUATIONS_AT: Final = 3000
 VARIANTS_AT: Final = 3100
-_ONCE: Final = (
-    (range(1, 1000), 5000),
-    (range(1001, 1500), 500),
-    (range(2200, 2600), 2000),
-    (range(3101, 3500), 500),
-)
-"""Numbers, and what to add to one so that only the first call about the id is broken."""
+_ONCE: Final = ((1, 999, 5000), (1001, 1499, 500), (2200, 2599, 2000), (3101, 3499, 500))
+"""Numbers from and to, and what to add to one so that only the first call about the id is broken."""
 
 
 class Situation(NamedTuple):
@@ -143,7 +138,7 @@ def _resolve(number: int, only_first: bool = False) -> Effect | None:
     elif only_first:
         return None
     else:
-        twins = (number - shift for numbers, shift in _ONCE if number - shift in numbers)
+        twins = (number - shift for first, last, shift in _ONCE if first <= number - shift <= last)
         return next((_resolve(twin, True) for twin in twins), None)
     return Effect(fault, FAULTS[fault].fill(given), only_first)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from bridge.simulator import replies
@@ -74,22 +75,6 @@ MAX_TASKS: Final = 500_000
 """Fresh tasks of auto mode that are kept, about 200 bytes each; the oldest are forgotten first."""
 
 NO_TASK: Final = 16
-
-
-class Settings:
-    """What can be changed about the simulated upstream while it runs."""
-
-    auto: bool = True
-    magic: bool = True
-    strict: bool = True
-    spelling: str = "BY_METHOD"
-    content_type: str = "application/json"
-    latency_s: float = 0.0
-    clock_skew_s: float = 0.0
-    window_s: float = 60.0
-    other_keys: str = "ok"
-    numbers_as_strings: bool = False
-    empty_hours: bool = True
 
 
 class Task:
@@ -181,14 +166,14 @@ class Model:
     """The accounts and tasks, and the judge over calls.
 
     Args:
-        settings: followed at every call.
+        settings: as in a scenario; followed at every call.
         admit: says whether an id that nobody created has the task that is made up for it, and may change
             that; by default it has in auto mode.
     """
 
-    def __init__(self, settings: Settings, admit: Callable[[Task], bool] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, Any], admit: Callable[[Task], bool] | None = None) -> None:
         self.settings = settings
-        self._admit = admit or (lambda task: settings.auto)
+        self._admit = admit or (lambda task: bool(settings["auto"]))
         self.accounts: dict[str, str] = {}
         """Fingerprint -> one of `ACCOUNT_STATES`."""
         self.tasks: dict[int, Task] = {}
@@ -197,7 +182,7 @@ class Model:
         """Tasks that auto mode made up, by account and id."""
         self.figures: dict[str | None, dict[tuple[str, int], Figures]] = {}
         """Figures that were set: account (None: whoever asks) -> queue and begin of the hour -> figures."""
-        self._next_id = 1_000_000
+        self._ids = count(1_000_000)
 
     def add(self, task: Task) -> None:
         """Put a task into the model, over one of the same id."""
@@ -205,10 +190,7 @@ class Model:
 
     def new_id(self) -> int:
         """Return an id that no created task has."""
-        while self._next_id in self.tasks:
-            self._next_id += 1
-        self._next_id += 1
-        return self._next_id - 1
+        return next(task_id for task_id in self._ids if task_id not in self.tasks)
 
     def judge(self, method: str, facts: Facts, account: str, now_s: float) -> Judgement:
         """Apply the rules to a call; a report is taken if they allow.
@@ -225,14 +207,14 @@ class Model:
             return self._refuse(22, facts.problem)
         if facts.client_key is None:
             return self._refuse(1, "key_missing")
-        state = self.accounts.get(account, self.settings.other_keys)
+        state = self.accounts.get(account, self.settings["otherKeys"])
         if state != "ok":
             return self._refuse(ACCOUNT_STATES[state], "key_unknown" if state == "unknown" else state)
         if method == SPENDING:
             return self._tell_spending(facts, account, now_s)
         if facts.task_id is None:
             return self._refuse(24, "task_id_missing")
-        if self.settings.strict and len(facts.body_keys) != 2:
+        if self.settings["strict"] and len(facts.body_keys) != 2:
             return self._refuse(24, "body_members")
         task = self.find(facts.task_id, method, account, now_s)
         reason = "no_such_task" if task is None else self._objection(task, method, account, now_s)
@@ -259,7 +241,7 @@ class Model:
         """Return why a task may not be reported, or an empty string. All of these are error 16."""
         objections = {
             "other_account": task.account not in (None, account),
-            "late": now_s - task.end_time > self.settings.window_s,
+            "late": now_s - task.end_time > self.settings["windowSeconds"],
             "duplicate": task.reported,
             "wrong_kind": task.kind not in METHODS[method].kinds,
             "ended_in_error": task.ended_in_error,
@@ -272,7 +254,7 @@ class Model:
 
     def code_of(self, error_id: int, method: str) -> str:
         """Return the code of an error id; error 16 is spelled as the setting says, or the method's page."""
-        spelling = self.settings.spelling
+        spelling = self.settings["spelling"]
         if spelling == "BY_METHOD" and method in METHODS:
             spelling = METHODS[method].spelling
         is_other = error_id == NO_TASK and spelling == "CAPTCHA"
@@ -284,7 +266,7 @@ class Model:
         members = facts.members
         is_known = len(members) == len(facts.body_keys) and members.keys() <= _SPENDING_TYPES.keys()
         types = ((type(members[name]), kind) for name, kind in _SPENDING_TYPES.items() if name in members)
-        if (self.settings.strict and not is_known) or any(found is not kind for found, kind in types):
+        if (self.settings["strict"] and not is_known) or any(found is not kind for found, kind in types):
             return self._refuse(24, "body_members")
         start = hour_of(members["date"]) if "date" in members else hour_of(now_s) - 23 * HOUR_S
         records = list(self._records(account, members.get("queue"), start, now_s))
@@ -295,9 +277,9 @@ class Model:
         for hour in range(start, min(start + 24 * HOUR_S, int(now_s) + 1), HOUR_S):
             told = [one for (name, begin), one in spent.items() if begin == hour and queue in (None, name)]
             volume, money = sum(one.volume for one in told), round(sum(one.money for one in told), 5)
-            if volume or money or self.settings.empty_hours:
+            if volume or money or self.settings["emptyHours"]:
                 record = {"dateFrom": hour, "dateTill": hour + HOUR_S - 1, "volume": volume, "money": money}
-                as_string = self.settings.numbers_as_strings
+                as_string = self.settings["numbersAsStrings"]
                 yield {name: str(value) for name, value in record.items()} if as_string else record
 
     def _spent_by(self, account: str) -> dict[tuple[str, int], Figures]:

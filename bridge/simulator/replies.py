@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+JSON: Final = "application/json"
 SUCCESS: Final = b'{"errorId":0,"status":"success"}'
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -30,10 +31,7 @@ ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     13: ("ERROR_BAD_DUPLICATES", "Too few of the duplicate answers agreed."),
     14: ("ERROR_NO_SUCH_METHOD", "There is no API method of this name."),
     15: ("ERROR_IMAGE_TYPE_NOT_SUPPORTED", "The image is not of a supported file type."),
-    16: (
-        "ERROR_NO_SUCH_CAPCHA_ID",
-        "No such task of yours, or it is too old, failed, or was reported before.",
-    ),
+    16: ("ERROR_NO_SUCH_CAPCHA_ID", "Not a task of yours, too old, ended in error, or reported before."),
     20: ("ERROR_EMPTY_COMMENT", "This task needs a comment."),
     21: ("ERROR_IP_BLOCKED", "This address is banned for improper use of the API."),
     22: ("ERROR_TASK_ABSENT", "The request holds no task that could be read."),
@@ -111,13 +109,7 @@ def http_date(wall_s: float) -> str:
 
 
 def render(
-    status: int,
-    body: bytes,
-    *,
-    date: str | None,
-    content_type: str | None,
-    headers: str = "",
-    framing: str | None = None,
+    status: int, body: bytes, *, date: str | None, content_type: str, headers: str = "", framing: str = ""
 ) -> bytes:
     """Return a whole HTTP/1.1 answer.
 
@@ -125,16 +117,15 @@ def render(
         status: the status code; 204 and 304 have no body whatever is given.
         body: the body as it goes over the wire.
         date: the Date header; None leaves it out.
-        content_type: the Content-Type header; None leaves it out.
+        content_type: the Content-Type header.
         headers: more header lines, each with CR LF at its end.
-        framing: the line that says how long the body is; None makes a Content-Length.
+        framing: the line that says how long the body is; by default a Content-Length.
     """
-    if status in (204, 304):
-        body, framing = b"", ""
     head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Simulated')}\r\nServer: report-bridge-simulator\r\n"
     if date is not None:
         head += f"Date: {date}\r\n"
-    if content_type is not None:
-        head += f"Content-Type: {content_type}\r\n"
-    head += headers + (f"Content-Length: {len(body)}\r\n" if framing is None else framing)
-    return head.encode("latin-1") + b"\r\n" + body
+    head += f"Content-Type: {content_type}\r\n{headers}"
+    if status in (204, 304):
+        return f"{head}\r\n".encode("latin-1")
+    head += framing or f"Content-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode("latin-1") + body

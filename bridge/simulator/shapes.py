@@ -6,7 +6,8 @@ cannot drift apart. A refusal names the JSON Pointer and never repeats the value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -74,30 +75,20 @@ def array(node: Schema, note: str = "") -> Schema:
     return _noted(note, type="array", items=node)
 
 
-def shape(
-    note: str,
-    fields: Mapping[str, Schema],
-    *required: str,
-    one_of: Sequence[str] = (),
-    not_both: Sequence[tuple[str, str]] = (),
-) -> Schema:
+def shape(note: str, /, *rules: str | tuple[str, str], **fields: Schema) -> Schema:
     """An object with named members and no others.
 
     Args:
         note: what it is.
+        rules: names of members that must be there, and pairs of names that exclude each other.
         fields: shape of each member.
-        required: names that must be there.
-        one_of: names of which exactly one must be there.
-        not_both: pairs of names that exclude each other.
     """
-    made = _noted(note, type="object", properties=dict(fields), additionalProperties=False)
-    if required:
-        made["required"] = list(required)
-    if one_of:
-        made["oneOf"] = [{"required": [name]} for name in one_of]
-    if not_both:
-        made["allOf"] = [{"not": {"required": list(pair)}} for pair in not_both]
-    return made
+    wanted = {
+        "required": [rule for rule in rules if isinstance(rule, str)],
+        "allOf": [{"not": {"required": list(rule)}} for rule in rules if isinstance(rule, tuple)],
+    }
+    more = {name: rule for name, rule in wanted.items() if rule}
+    return _noted(note, type="object", properties=fields, additionalProperties=False, **more)
 
 
 def tagged(tag: str, shapes: Mapping[str, Schema]) -> Schema:
@@ -116,7 +107,16 @@ def _noted(note: str, **schema: Any) -> Schema:
     return {"description": note, **schema} if note else schema
 
 
-# --- checking ---------------------------------------------------------------------------------
+# --- reading and checking ---------------------------------------------------------------------
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, or raise `NotValid`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        where = f" (line {problem.lineno})" if isinstance(problem, json.JSONDecodeError) else ""
+        raise NotValid("", f"is not JSON{where}") from None
 
 
 def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> None:

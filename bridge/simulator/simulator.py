@@ -168,7 +168,7 @@ class Simulator:
 
     def set(self, **settings: Any) -> dict[str, Any]:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
-        return self._do(self.state.change_settings, _wire(settings))
+        return dict(self._do(self.state.change_settings, _wire(settings)))
 
     def log(
         self, since: int = 0, task_id: int | None = None, limit: int | None = None

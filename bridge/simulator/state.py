@@ -11,11 +11,9 @@ from typing import Any
 from bridge.simulator import magic, replies
 from bridge.simulator.armed import ArmedFaults
 from bridge.simulator.journal import Journal, fingerprint
-from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Settings, Task, hour_of, priced
-from bridge.simulator.scenario import LISTS, SETTINGS
-from bridge.simulator.shapes import check, to_json, wire_name
-
-_SETTINGS = {wire_name(name): name for name in Settings.__annotations__}
+from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
+from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
+from bridge.simulator.shapes import check, wire_name
 
 
 class State:
@@ -42,7 +40,7 @@ class State:
 
     def begin(self) -> None:
         """Forget everything that calls and commands have changed, and start the scenario again."""
-        self.settings = Settings()
+        self.settings = dict(DEFAULTS)
         self.model = Model(self.settings, self._admit)
         self.faults = ArmedFaults()
         self.journal.clear()
@@ -62,7 +60,7 @@ class State:
 
     def now_s(self) -> float:
         """Return UNIX seconds on the simulated upstream's clock."""
-        return self._wall() + self.settings.clock_skew_s
+        return self._wall() + float(self.settings["clockSkewSeconds"])
 
     def date(self, skew_s: float = 0.0) -> str:
         """Return the simulated upstream's time, and so many seconds on, as an HTTP date."""
@@ -128,9 +126,8 @@ class State:
     def change_settings(self, wanted: Any) -> dict[str, Any]:
         """Change the settings that are named; return all. Raises NotValid for what is not as documented."""
         check(wanted, SETTINGS)
-        for name, value in wanted.items():
-            setattr(self.settings, _SETTINGS[name], value)
-        return self.list_settings()
+        self.settings.update(wanted)
+        return self.settings
 
     # --- what there is -------------------------------------------------------------------------
 
@@ -156,10 +153,6 @@ class State:
             for (queue, hour), figures in book.items()
         ]
 
-    def list_settings(self) -> dict[str, Any]:
-        """Return all settings."""
-        return to_json(self.settings, _SETTINGS.values())
-
     # --- calls ---------------------------------------------------------------------------------
 
     def judge(self, method: str, facts: Facts, account: str) -> Judgement:
@@ -172,13 +165,13 @@ class State:
 
     def effect_of(self, task_id: int | None) -> magic.Effect | None:
         """Return what a task id does by itself, or None if it is an ordinary one."""
-        return magic.look_up(task_id) if task_id is not None and self.settings.magic else None
+        return magic.look_up(task_id) if task_id is not None and self.settings["magic"] else None
 
     def _admit(self, task: Task) -> bool:
         effect = self.effect_of(task.task_id)
         if effect is None:
-            return self.settings.auto
-        return magic.place(task, effect.situation, self.settings.window_s)
+            return bool(self.settings["auto"])
+        return magic.place(task, effect.situation, self.settings["windowSeconds"])
 
 
 def _owner(wanted: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.engine import NoResources, TimedOut
-from bridge.simulator import model, replies
+from bridge.simulator import model, replies, scenario
 from bridge.upstream.connecting import Unreached
 from tests.simulation.chance import Dice
 from tests.simulation.plan import EPOCH, KEYS, NOT_REACHED, Plan
@@ -122,10 +122,7 @@ class Network:
         self.world = world
         self._plan = plan
         self._rtt_s: float = plan.setup["rtt_s"]
-        settings = model.Settings()
-        settings.auto = False
-        settings.other_keys = "unknown"
-        self.model = model.Model(settings)
+        self.model = model.Model({**scenario.DEFAULTS, "auto": False, "otherKeys": "unknown"})
         for key, state in zip(KEYS, plan.setup["states"], strict=True):
             self.model.accounts[key] = state
         for task in plan.tasks:

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.simulator import replies
-from bridge.simulator.model import KINDS, METHODS, Model, Settings, Task, read_body
+from bridge.simulator.model import KINDS, METHODS, Model, Task, read_body
+from bridge.simulator.scenario import DEFAULTS
+from bridge.simulator.shapes import wire_name
 
 NOW = 1_700_000_000.0
 KEY = "0123456789abcdef0123456789abcdef"
@@ -42,10 +44,7 @@ def make_body(**members: Any) -> bytes:
 
 def make_model(**settings: Any) -> Model:
     """Return an empty model with settings."""
-    made = Settings()
-    for name, value in settings.items():
-        setattr(made, name, value)
-    return Model(made)
+    return Model({**DEFAULTS, **{wire_name(name): value for name, value in settings.items()}})
 
 
 def report(
