@@ -18,7 +18,7 @@ from bridge.simulator.reader import BadRequest, Request, RequestReader
 if TYPE_CHECKING:
     import ssl
 
-    from bridge.simulator.server import Server
+    from bridge.simulator.simulator import Simulator
 
 CONTROL_PREFIX: Final = "/_control/"
 _CONTROL_PEEKS: Final = (b"GET /_control", b"POST /_control", b"DELETE /_control")
@@ -38,7 +38,7 @@ class Connection:
     """
 
     def __init__(
-        self, host: Server, sock: socket.socket, context: ssl.SSLContext | None, number: int
+        self, host: Simulator, sock: socket.socket, context: ssl.SSLContext | None, number: int
     ) -> None:
         self._host = host
         self._engine = host.engine

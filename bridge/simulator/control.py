@@ -13,7 +13,7 @@ from bridge.simulator.scenario import LISTS
 from bridge.simulator.shapes import NotValid, array, check, integer, read_json, shape
 
 if TYPE_CHECKING:
-    from bridge.simulator.server import Server
+    from bridge.simulator.simulator import Simulator
 
 VERSION: Final = 1
 """Version of the control endpoint; rises only when something that worked stops working."""
@@ -23,7 +23,7 @@ MAX_LISTED: Final = 1000
 
 
 Query = Mapping[str, Any]
-Handler = Callable[["Server", Any, Query], Any]
+Handler = Callable[["Simulator", Any, Query], Any]
 
 _LISTS: Final = {name: shape("", name, **{name: array(node)}) for name, node in LISTS.items()}
 _NOTHING: Final = shape("")
@@ -39,7 +39,7 @@ _QUERY: Final = shape(
 def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
-    def handle(host: Server, body: Any, query: Query) -> Any:
+    def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
             check(body, _LISTS[name])
             return {name: [host.state.make(name, item) for item in body[name]]}
@@ -48,19 +48,19 @@ def _make(name: str) -> Handler:
     return handle
 
 
-def _get_index(host: Server, body: Any, query: Query) -> Any:
+def _get_index(host: Simulator, body: Any, query: Query) -> Any:
     paths = sorted(f"{verb} /_control/{path}" for verb, path in ROUTES)
     name = "report-bridge simulator"
     return {"name": name, "version": VERSION, "baseUrl": host.base_url, "paths": paths}
 
 
-def _get_log(host: Server, body: Any, query: Query) -> Any:
+def _get_log(host: Simulator, body: Any, query: Query) -> Any:
     since = query.get("since", 0)
     entries = host.state.journal.select(since, query.get("taskId"), query.get("limit", MAX_LISTED))
     return {"entries": entries, "next": entries[-1]["seq"] if entries else since}
 
 
-def _reset(host: Server, body: Any, query: Query) -> Any:
+def _reset(host: Simulator, body: Any, query: Query) -> Any:
     check({} if body is None else body, _NOTHING)
     host.reset()
     return {"reset": True}
@@ -88,7 +88,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 """Verb and path after ``/_control/`` -> what is done."""
 
 
-def serve_control(host: Server, request: Request) -> bytes:
+def serve_control(host: Simulator, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
     path, _, query = request.target.removeprefix("/_control/").partition("?")
     handler = ROUTES.get((request.verb, path))

@@ -5,20 +5,27 @@ Serves on the engine it is given, or on one of its own in a thread of its own. B
 
 from __future__ import annotations
 
+import socket
 import time
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bridge.engine import Engine, SystemClock, Waiter
+from bridge.engine import Engine, Readiness, SystemClock, Waiter
+from bridge.simulator.call import Ended
+from bridge.simulator.connection import Connection
 from bridge.simulator.scenario import SCENARIO, length_s
-from bridge.simulator.server import Server
 from bridge.simulator.shapes import check, wire_name
 from bridge.simulator.state import State
 
+if TYPE_CHECKING:
+    import ssl
+
+_BACKLOG: Final = 1024
 _WAIT_S: Final = 5.0
-"""How long another thread waits for the simulator's."""
+"""How long another thread waits for the simulator's, and the end for its connections."""
 
 T = TypeVar("T")
 
@@ -39,6 +46,9 @@ class Simulator:
         NotValid: the scenario is not as documented.
         ValueError: the host is not a loopback address.
     """
+
+    engine: Engine
+    state: State
 
     def __init__(
         self,
@@ -61,10 +71,13 @@ class Simulator:
         self.state = State(given, time.monotonic, wall)
         self.base_url = ""
         self._address, self._tls = (host, port), tls
-        self._engine = engine
-        self._server: Server | None = None
-        self._own: tuple[Thread, Engine, Waiter] | None = None
-        """A thread, its engine, and what ends it; unless the engine is somebody else's."""
+        self._has_thread = engine is None
+        if engine is not None:
+            self.engine = engine
+        self._context: ssl.SSLContext | None = None
+        self._listener: socket.socket | None = None
+        self._connections: set[Connection] = set()
+        self._is_running = self._is_stopping = False
 
     def __enter__(self) -> Simulator:
         self.start()
@@ -80,9 +93,11 @@ class Simulator:
             OSError: the port cannot be bound, or the certificate cannot be read.
         """
         if not self.base_url:
-            engine = self._engine or self._start_thread()
+            if self._has_thread:
+                self._start_thread()
+            self._is_running = True
             try:
-                self._do(self._serve, engine)
+                self._do(self._serve)
             except OSError:
                 self.stop()
                 raise
@@ -90,19 +105,14 @@ class Simulator:
 
     def stop(self) -> None:
         """Close everything; a second time does nothing."""
-        if self._own is not None:
-            thread, engine, stopped = self._own
-            engine.call_soon_from_thread(stopped.wake)
-            thread.join(_WAIT_S)
-        elif self._server is not None:
-            self._server.stop()
-        self._own = self._server = None
+        if self._is_running and self._has_thread:
+            self.engine.call_soon_from_thread(self._stopped.wake)
+            self._thread.join(_WAIT_S)
+        elif self._is_running:
+            self._close()
+        self._is_running = False
 
-    def _serve(self, engine: Engine) -> None:
-        self._server = Server(engine, self.state, self._address, self._tls)
-        self.base_url = self._server.base_url
-
-    def _start_thread(self) -> Engine:
+    def _start_thread(self) -> None:
         begun: SimpleQueue[tuple[Engine, Waiter]] = SimpleQueue()
 
         def run() -> None:
@@ -110,18 +120,16 @@ class Simulator:
             stopped = engine.waiter()
             begun.put((engine, stopped))
             stopped.wait()
-            if self._server is not None:
-                self._server.stop()
+            self._close()
             engine.close()
 
-        thread = Thread(target=run, name="simulator", daemon=True)
-        thread.start()
-        self._own = (thread, *begun.get())
-        return self._own[1]
+        self._thread = Thread(target=run, name="simulator", daemon=True)
+        self._thread.start()
+        self.engine, self._stopped = begun.get()
 
     def _do(self, act: Callable[..., T], *words: Any) -> T:
         """Do something where the state belongs."""
-        if self._own is None:
+        if not self._is_running or self.engine.is_here():
             return act(*words)
         done: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
@@ -131,7 +139,7 @@ class Simulator:
             except Exception as problem:
                 done.put((None, problem))
 
-        self._own[1].call_soon_from_thread(run)
+        self.engine.call_soon_from_thread(run)
         result: T
         result, problem = done.get(timeout=_WAIT_S)
         if problem is not None:
@@ -146,13 +154,11 @@ class Simulator:
 
     def add_task(self, kind: str, **fields: Any) -> int:
         """Create a task (``age_seconds``, ``client_key`` ...) and return its id."""
-        task_id: int = self._do(self.state.make, "tasks", {"kind": kind, **_wire(fields)})["taskId"]
-        return task_id
+        return int(self._make("tasks", kind=kind, **fields)["taskId"])
 
     def add_fault(self, name: str, **fields: Any) -> int:
         """Arm a fault (``task_id``, ``for_seconds`` ...) and return its number."""
-        fault_id: int = self._do(self.state.make, "faults", {"fault": name, **_wire(fields)})["id"]
-        return fault_id
+        return int(self._make("faults", fault=name, **fields)["id"])
 
     def clear_faults(self, fault_id: int | None = None) -> int:
         """Disarm one fault, or all; return how many."""
@@ -160,11 +166,11 @@ class Simulator:
 
     def set_account(self, client_key: str, state: str) -> None:
         """Put an account into a state."""
-        self._do(self.state.make, "accounts", {"clientKey": client_key, "state": state})
+        self._make("accounts", client_key=client_key, state=state)
 
     def set_spending(self, queue: str, volume: int, **fields: Any) -> None:
         """Set the figures of a queue (``hours_ago``, ``hours``, ``money``, ``client_key`` ...)."""
-        self._do(self.state.make, "spending", {"queue": queue, "volume": volume, **_wire(fields)})
+        self._make("spending", queue=queue, volume=volume, **fields)
 
     def set(self, **settings: Any) -> dict[str, Any]:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
@@ -190,17 +196,131 @@ class Simulator:
 
     def reset(self) -> None:
         """Forget everything and start the scenario again."""
-        self._do(self.state.begin if self._server is None else self._server.reset)
+        self._do(self.state.begin)
+        if self._is_running:
+            self._do(self._schedule_steps)
 
     def disconnect(self) -> int:
         """Close all idle connections that carried calls; return how many."""
-        return 0 if self._server is None else self._do(self._server.disconnect)
+        return self._do(self._interrupt, "closed", lambda one: one.is_idle and one.calls > 0)
 
     def progress(self) -> tuple[float, float, int]:
         """Return seconds since the scenario began, its length in seconds, and the steps to come."""
         scenario, elapsed = self.state.scenario, self.state.now() - self.state.began_at
         to_come = sum(step["atSeconds"] > elapsed for step in scenario.get("steps", ()))
         return elapsed, length_s(scenario), to_come
+
+    def _make(self, name: str, **fields: Any) -> dict[str, Any]:
+        return self._do(self.state.make, name, _wire(fields))
+
+    # --- serving, in the engine's thread -------------------------------------------------------
+
+    def _serve(self) -> None:
+        if self._tls is not None:
+            import ssl  # plain http does without
+
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(*self._tls)
+        self._listen()
+        host, port = self._address
+        shown = f"[{host}]" if ":" in host else host
+        self.base_url = f"{'http' if self._tls is None else 'https'}://{shown}:{port}"
+        self.state.on_change = self._follow_faults
+        self.state.began_at = self.state.now()
+        self._schedule_steps()
+        self._follow_faults()
+
+    def _close(self) -> None:
+        """Close everything, and wait until it is closed."""
+        self._is_stopping = True
+        self._close_listener()
+        self._interrupt("stopped")
+        until = self.engine.now() + _WAIT_S
+        while self._connections and self.engine.now() < until:
+            self.engine.sleep(0.001)
+
+    def _interrupt(self, end: str, is_meant: Callable[[Connection], bool] = lambda _: True) -> int:
+        """End connections; return how many."""
+        meant = [one for one in self._connections if is_meant(one)]
+        for connection in meant:
+            connection.interrupt(end)
+        return len(meant)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is closed."""
+        self._connections.remove(connection)
+        self.state.journal.counters["openConnections"] -= 1
+
+    def _listen(self) -> None:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self._address = self._listener.getsockname()[:2]
+        self._ready = self.engine.readiness(self._listener.fileno())
+        self.engine.spawn(self._accept_all, self._listener, self._ready)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._ready.interrupt(Ended("stopped"))
+            self._ready.close()
+            self._listener.close()
+            self._listener = None
+
+    def _accept_all(self, listener: socket.socket, ready: Readiness) -> None:
+        """Greenlet: take connections until the listener is closed."""
+        while self._listener is listener:
+            try:
+                ready.wait_readable()
+                fault = self.state.faults.find("slow_accept", self.state.now())
+                if fault is not None:
+                    self.engine.sleep(fault.params["seconds"])
+                while self._listener is listener:
+                    self._take(listener.accept()[0])
+            except BlockingIOError:
+                continue
+            except OSError:
+                self.engine.sleep(0.1)  # out of descriptors: leave the queue alone for a moment
+            except Ended:
+                return
+
+    def _take(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        # Faults write in small pieces; each must leave at once.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        journal = self.state.journal
+        journal.counters["acceptedSockets"] += 1
+        journal.rise("openConnections", "maxOpenConnections")
+        connection = Connection(self, sock, self._context, journal.counters["acceptedSockets"])
+        self._connections.add(connection)
+        self.engine.spawn(connection.serve)
+
+    def _follow_faults(self) -> None:
+        """Close or open the listener as the fault ``refuse`` asks."""
+        now = self.state.now()
+        fault = self.state.faults.find("refuse", now)
+        if fault is not None and fault.ends_at is not None:
+            if self._listener is not None:
+                self._close_listener()
+                # The command may have come over a connection: let its answer get out first.
+                self.engine.call_at(self.engine.now() + 0.02, self._drop_all)
+            self.engine.call_at(self.engine.now() + fault.ends_at - now + 0.001, self._follow_faults)
+        elif self._listener is None and not self._is_stopping:
+            self._listen()
+
+    def _drop_all(self) -> None:
+        self._interrupt("closed", lambda one: one.is_idle)
+        self._interrupt("reset", lambda one: not one.is_idle)
+
+    def _schedule_steps(self) -> None:
+        for step in self.state.scenario.get("steps", ()):
+            take = partial(self._take_step, step, self.state.resets)
+            self.engine.call_at(self.engine.now() + step["atSeconds"], take)
+
+    def _take_step(self, step: Mapping[str, Any], run: int) -> None:
+        if run == self.state.resets and not self._is_stopping:  # else a reset has started it again
+            self.state.apply(step)
+            if step.get("disconnect"):
+                self.disconnect()
 
 
 def _wire(fields: Mapping[str, Any]) -> dict[str, Any]:
