@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bridge.simulator.faults import EARLY, FAULTS
@@ -36,6 +36,19 @@ class ArmedFault:
         told = to_json(self, ("task_id", "method", "remaining", "skip"))
         return {"id": self.fault_id, "fault": self.name, **self.params, **told, "endsInSeconds": left_s}
 
+    def is_over(self, now: float) -> bool:
+        """True once its time or its count is used up."""
+        return self.remaining == 0 or (self.ends_at is not None and self.ends_at <= now)
+
+    def use(self) -> bool:
+        """Say whether it breaks the call that it has met, and count that."""
+        is_passed = self.skip > 0
+        if is_passed:
+            self.skip -= 1
+        elif self.remaining is not None:
+            self.remaining -= 1
+        return not is_passed
+
 
 class ArmedFaults:
     """The armed faults, oldest first."""
@@ -60,8 +73,8 @@ class ArmedFaults:
         return before - len(self._armed)
 
     def living(self, now: float) -> list[ArmedFault]:
-        """Return the faults whose time is not over."""
-        self._armed = [fault for fault in self._armed if fault.ends_at is None or fault.ends_at > now]
+        """Return the faults that are not over."""
+        self._armed = [fault for fault in self._armed if not fault.is_over(now)]
         return self._armed
 
     def pick(self, method: str, task_id: int | None, now: float) -> ArmedFault | None:
@@ -72,24 +85,13 @@ class ArmedFaults:
             if fault.task_id in (None, task_id) and fault.method in (None, method)
             if FAULTS[fault.name].number and not fault.is_early  # those have had their turn
         ]
-        return self._use_first(sorted(matching, key=lambda one: (one.task_id is None, one.method is None)))
+        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
+        return next((fault for fault in matching if fault.use()), None)
 
     def pick_early(self, now: float) -> ArmedFault | None:
         """Return the fault that acts on a connection before anything of a request is read."""
-        return self._use_first([fault for fault in self.living(now) if fault.is_early])
+        return next((fault for fault in self.living(now) if fault.is_early and fault.use()), None)
 
     def find(self, name: str, now: float) -> ArmedFault | None:
         """Return the armed fault of a name, without using it."""
         return next((fault for fault in self.living(now) if fault.name == name), None)
-
-    def _use_first(self, matching: Iterable[ArmedFault]) -> ArmedFault | None:
-        for fault in matching:
-            if fault.skip > 0:
-                fault.skip -= 1
-                continue
-            if fault.remaining is not None:
-                fault.remaining -= 1
-                if fault.remaining <= 0:
-                    self.disarm(fault.fault_id)
-            return fault
-        return None

@@ -1,18 +1,19 @@
-"""One client connection: a greenlet that reads requests, has them answered or broken, one after another."""
+"""One client connection: a greenlet that reads requests, and the calls that are answered or broken by it."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.engine import TimedOut
 from bridge.simulator import replies
-from bridge.simulator.call import Call, Ended
 from bridge.simulator.control import serve_control
-from bridge.simulator.journal import Entry
+from bridge.simulator.faults import FAULTS, PAGE
+from bridge.simulator.journal import Entry, fingerprint
+from bridge.simulator.model import read_body
 from bridge.simulator.reader import BadRequest, Request, RequestReader
 
 if TYPE_CHECKING:
@@ -23,8 +24,128 @@ if TYPE_CHECKING:
 CONTROL_PREFIX: Final = "/_control/"
 _CONTROL_PEEKS: Final = (b"GET /_control", b"POST /_control", b"DELETE /_control")
 _READ_SIZE: Final = 65536
-_MAX_PIPELINED: Final = 2 * 1024 * 1024
-"""Bytes taken in while a call pauses; past that the socket is left alone."""
+
+
+class Ended(Exception):
+    """A connection is to end now; its argument says how, for the log."""
+
+
+class Call:
+    """A call to the simulated API: which fault breaks it, its verdict, its line in the log.
+
+    Args:
+        host: what serves.
+        wire: the connection.
+        request: as read.
+    """
+
+    def __init__(self, host: Simulator, wire: Connection, request: Request) -> None:
+        self._state = state = host.state
+        self.base_url = host.base_url
+        self.send, self.pause, self.date = wire.send, wire.pause, state.date
+        self.verb, self.method = request.verb, _path_of(request.target)[1:]
+        self.keep_alive = request.keep_alive
+        self.idle_close_s: float | None = None
+        self._verdict: bytes | None = None
+        self.facts = facts = read_body(request.body)
+        self.client_key = facts.client_key or ""
+        self.account = fingerprint(self.client_key)
+        journal = state.journal
+        journal.counters["requests"] += 1
+        journal.counters["connections"] += wire.calls == 1
+        self.entry = entry = journal.begin(wire.number, wire.calls)
+        entry.verb, entry.method, entry.headers = self.verb, self.method, request.headers
+        entry.task_id, entry.body_keys = facts.task_id, facts.body_keys
+        if facts.client_key is not None:
+            entry.account = self.account
+            self._mask_key(request, facts.client_key.encode("utf-8", "surrogatepass").decode("latin-1"))
+            if facts.task_id is not None and self.verb == "POST":
+                entry.tally = journal.deliver(self.account, facts.task_id)
+
+    def _mask_key(self, request: Request, key: str) -> None:
+        if key in request.target or any(key in name or key in value for name, value in request.headers):
+            self.entry.key_in_head = True
+            self.entry.method = self.method.replace(key, "***")
+            self.entry.headers = tuple(
+                (name.replace(key, "***"), value.replace(key, "***")) for name, value in request.headers
+            )
+
+    def play(self) -> None:
+        """Answer, or do what the fault does that breaks this call.
+
+        Raises:
+            Ended: that is what the fault does.
+        """
+        if self.verb != "POST":
+            self.entry.reason = "not_post"
+            self.send(self.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html"))
+            self.entry.sent = "other"
+            return
+        fault, params = self._choose_fault()
+        if fault is None or params.get("taken"):
+            self.judge()
+        if self._state.settings["latencySeconds"] > 0:
+            self.pause(self._state.settings["latencySeconds"])
+        if fault is None:
+            self.send(self.answer(self.judge()))
+            self.entry.sent = "verdict"
+            return
+        self.entry.fault, kind = fault, FAULTS[fault]
+        self.send(kind.play(self, params) or b"")
+        self.entry.sent = kind.tells
+        if kind.end:
+            raise Ended(kind.end)
+
+    def _choose_fault(self) -> tuple[str | None, Mapping[str, Any]]:
+        state, task_id, tally = self._state, self.facts.task_id, self.entry.tally
+        armed = state.faults.pick(self.method, task_id, state.now()) if state.faults else None
+        if armed is not None:
+            return armed.name, armed.params
+        effect = state.effect_of(task_id)
+        if effect is None or (effect.only_first and tally is not None and tally["delivered"] > 1):
+            return None, {}
+        return effect.fault, effect.params
+
+    def judge(self) -> bytes:
+        """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
+        if self._verdict is None:
+            entry, counters = self.entry, self._state.journal.counters
+            judgement = self._state.judge(self.method, self.facts, self.account)
+            entry.error_id, entry.reason, self._verdict = judgement
+            entry.taken = judgement.taken
+            counters["taken"] += entry.taken
+            counters["refused"] += entry.error_id != 0
+            if entry.taken and entry.tally is not None:
+                entry.tally["taken"] += 1
+        return self._verdict
+
+    def say(self, error_id: int, code: str | None = None, description: str | None = None) -> bytes:
+        """Return an error verdict that stands in for the rules, and note it in the log.
+
+        Args:
+            error_id: any number.
+            code: None is the usual code of the id.
+            description: None is the usual description.
+        """
+        self.entry.error_id, self.entry.reason = error_id, "fault"
+        if code is None:
+            code = self._state.model.code_of(error_id, self.method)
+        return replies.error_body(error_id, code, description)
+
+    def answer(self, body: bytes, status: int = 200, *, headers: str = "", **unusual: Any) -> bytes:
+        """Return a whole answer; `unusual` are arguments of `replies.render` in place of the usual ones."""
+        self.entry.status = status
+        if not self.keep_alive:
+            headers += "Connection: close\r\n"
+        usual = {"date": self.date(), "content_type": self._state.settings["contentType"]}
+        return replies.render(status, body, headers=headers, **{**usual, **unusual})
+
+
+def _path_of(target: str) -> str:
+    """Return the path of a request target, which clients of proxies send as a whole URL."""
+    if "://" in target:
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    return target.partition("?")[0]
 
 
 class Connection:
@@ -114,7 +235,7 @@ class Connection:
             self.send(serve_control(self._host, request))
             return request.keep_alive
         self.calls += 1
-        call = Call(self._host.state, self._host.base_url, request, self, self.calls)
+        call = Call(self._host, self, request)
         self._entry = call.entry
         call.play()
         self._finish("answered")
@@ -138,13 +259,13 @@ class Connection:
     def _refuse(self, problem: BadRequest) -> None:
         state = self._host.state
         state.journal.counters["malformed"] += 1
-        self._entry = entry = state.journal.begin(self.number, self.calls + 1)
-        entry.reason, entry.status = "malformed_http", problem.status
+        known = {"reason": "malformed_http", "status": problem.status}
+        self._entry = state.journal.begin(self.number, self.calls + 1, **known)
         page, close = f"{problem}\n".encode(), "Connection: close\r\n"
         self.send(
             replies.render(problem.status, page, date=state.date(), content_type="text/plain", headers=close)
         )
-        entry.sent = "other"
+        self._entry.sent = "other"
 
     def _await_bytes(self, until: float | None = None) -> None:
         """Wait until something has arrived, and let the faults act that need nothing to be read."""
@@ -159,11 +280,13 @@ class Connection:
         if fault is None:
             return
         state.journal.counters["unread"] += 1
-        self._entry = entry = state.journal.begin(self.number, self.calls + 1)
-        entry.fault, entry.reason = fault.name, "unread"
+        known = {"reason": "unread", "fault": fault.name}
+        self._entry = state.journal.begin(self.number, self.calls + 1, **known)
         if fault.name == "reset_before":
             raise Ended("reset")
-        self._wait_blind(fault.params["seconds"])
+        seconds = fault.params["seconds"]
+        with suppress(TimedOut):  # without an eye on the socket
+            self._wait(self._blind.wait, None if seconds is None else self._engine.now() + seconds)
         self._early_done = True
         self._finish("resumed")
 
@@ -180,22 +303,18 @@ class Connection:
     def pause(self, seconds: float | None) -> None:
         """Let so many seconds pass; None: until the client leaves. What arrives meanwhile is taken in."""
         until = None if seconds is None else self._engine.now() + seconds
-        taken_in = 0
-        try:
-            while not self._left and taken_in < _MAX_PIPELINED:
-                taken_in += self._receive(until)
-        except TimedOut:
-            return
-        if self._left and until is None:
-            raise Ended("client_gone")
-        self._wait_blind(None if until is None else until - self._engine.now())
+        with suppress(TimedOut):
+            while not self._left:
+                self._receive(until)
+            if until is None:
+                raise Ended("client_gone")
+            self._wait(self._blind.wait, until)
 
-    def _receive(self, until: float | None = None) -> int:
-        """Take in what arrives next; return how many bytes."""
+    def _receive(self, until: float | None = None) -> None:
+        """Take in what arrives next."""
         data: bytes = self._try(self._sock.recv, _READ_SIZE, until=until)
         self._left = not data
         self._reader.feed(data)
-        return len(data)
 
     def _try(self, act: Callable[..., Any], *words: Any, until: float | None = None) -> Any:
         """Do something with the socket, waiting as long as that needs."""
@@ -214,8 +333,3 @@ class Connection:
         if self._ending is not None:
             raise self._ending
         wait(until)
-
-    def _wait_blind(self, seconds: float | None) -> None:
-        """Wait without an eye on the socket."""
-        with suppress(TimedOut):
-            self._wait(self._blind.wait, None if seconds is None else self._engine.now() + seconds)

@@ -20,7 +20,7 @@ from bridge.simulator.model import METHODS, SPENDING
 from bridge.simulator.shapes import Schema, flag, integer, named, number, or_null, shape, tagged, text
 
 if TYPE_CHECKING:
-    from bridge.simulator.call import Call
+    from bridge.simulator.connection import Call
 
 MAX_TASK_ID: Final = 2**53 - 1
 

@@ -98,15 +98,15 @@ class Journal:
         self.counters[name] += 1
         self.counters[highest] = max(self.counters[highest], self.counters[name])
 
-    def begin(self, connection: int, number: int) -> Entry:
-        """Note that a call, or a connection about to be broken, has come in."""
+    def begin(self, connection: int, number: int, **known: Any) -> Entry:
+        """Note that a call, or a connection about to be broken, has come in, and what is known of it."""
         self.counters["lastSeq"] += 1
         self.counters["forgottenEntries"] += len(self.entries) == self.entries.maxlen
+        self.rise("inFlight", "maxInFlight")
         entry = Entry()
         entry.seq, entry.at, entry.wall = self.counters["lastSeq"], self._now(), self._wall()
-        entry.connection, entry.number_on_connection = connection, number
+        vars(entry).update(connection=connection, number_on_connection=number, **known)
         self.entries.append(entry)
-        self.rise("inFlight", "maxInFlight")
         return entry
 
     def deliver(self, account: str, task_id: int) -> Tally:

@@ -54,7 +54,15 @@ SITUATIONS: Final[Mapping[int, Situation]] = {
 }
 OTHER_SPELLING: Final = SITUATIONS[8]
 
-VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
+Variant = tuple[str, Mapping[str, Any]]
+
+
+def _run(first: int, fault: str, param: str, *values: Any) -> dict[int, Variant]:
+    """Return variants of a fault that differ in one parameter, numbered from `first` on."""
+    return {number: (fault, {param: value}) for number, value in enumerate(values, first)}
+
+
+VARIANTS: Final[Mapping[int, Variant]] = {
     1: ("status", {"status": 429, "retryAfterSeconds": 1}),
     2: ("status", {"status": 429, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
     3: ("status", {"status": 429, "retryAfterSeconds": 120}),
@@ -63,42 +71,27 @@ VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
     6: ("status", {"status": 503, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
     7: ("status", {"status": 503, "retryAfterSeconds": 120}),
     8: ("status", {"status": 500, "taken": True}),
-    9: ("redirect", {"status": 301}),
-    10: ("redirect", {"status": 302}),
-    11: ("redirect", {"status": 308}),
+    **_run(9, "redirect", "status", 301, 302, 308),
     12: ("hang", {"taken": True}),
     13: ("html", {"taken": True}),
     14: ("empty", {"taken": True}),
-    15: ("latency", {"seconds": 5}),
-    16: ("latency", {"seconds": 15}),
+    **_run(15, "latency", "seconds", 5, 15),
     17: ("gzip", {"bytes": 209_715_200}),
-    18: ("verdict_status", {"status": 404}),
-    19: ("verdict_status", {"status": 429}),
-    20: ("verdict_status", {"status": 403}),
-    30: ("not_object", {"text": "null"}),
-    31: ("not_object", {"text": '"success"'}),
-    32: ("not_object", {"text": "{}"}),
-    33: ("not_object", {"text": '{"errorId":0,"status":"succ'}),
+    **_run(18, "verdict_status", "status", 404, 429, 403),
+    **_run(30, "not_object", "text", "null", '"success"', "{}", '{"errorId":0,"status":"succ'),
     34: ("not_object", {"text": '{"errorId":0,"errorId":16,"status":"success"}'}),
     35: ("not_object", {"text": '{"errorId":0,"status":"success","more":{"a":[1]}}'}),
     40: ("error_id_type", {"missing": True}),
-    41: ("error_id_type", {"errorId": None}),
-    42: ("error_id_type", {"errorId": True}),
-    43: ("error_id_type", {"errorId": 0.5}),
-    44: ("error_id_type", {"errorId": -1}),
-    45: ("error_id_type", {"errorId": 2**31}),
-    46: ("error_id_type", {"errorId": [0]}),
+    **_run(41, "error_id_type", "errorId", None, True, 0.5, -1, 2**31, [0]),
     50: ("error", {"errorId": 2**31 - 1, "errorCode": "ERROR_HIGHEST"}),
     51: ("error", {"errorId": 12, "errorCode": "ERROR_BAD_DUPLICATES"}),
     52: ("error", {"errorId": 16, "errorCode": replies.OTHER_SPELLING}),
     53: ("error", {"errorId": 16, "errorCode": None}),
     54: ("error", {"errorId": 9999, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}),
     55: ("error", {"errorId": 24, "errorDescription": "line one\nline two\tand \x1b[31mred\x1b[0m \x00"}),
-    60: ("wrong_date", {"skewSeconds": 300.0}),
-    61: ("wrong_date", {"skewSeconds": -300.0}),
-    62: ("wrong_date", {"form": "missing"}),
-    63: ("wrong_date", {"form": "junk"}),
-    **{70 + at: ("echo_key", {"encoding": name}) for at, name in enumerate(ENCODINGS)},
+    **_run(60, "wrong_date", "skewSeconds", 300.0, -300.0),
+    **_run(62, "wrong_date", "form", "missing", "junk"),
+    **_run(70, "echo_key", "encoding", *ENCODINGS),
     85: ("close_idle", {"seconds": 1.0}),
 }
 """Faults of the table above with other parameters, by number after `VARIANTS_AT`."""

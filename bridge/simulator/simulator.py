@@ -14,8 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bridge.engine import Engine, Readiness, SystemClock, Waiter
-from bridge.simulator.call import Ended
-from bridge.simulator.connection import Connection
+from bridge.simulator.connection import Connection, Ended
 from bridge.simulator.scenario import SCENARIO, length_s
 from bridge.simulator.shapes import check, wire_name
 from bridge.simulator.state import State
@@ -131,20 +130,18 @@ class Simulator:
         """Do something where the state belongs."""
         if not self._is_running or self.engine.is_here():
             return act(*words)
-        done: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        from concurrent.futures import Future  # nothing for who serves in his own thread
+
+        done: Future[T] = Future()
 
         def run() -> None:
             try:
-                done.put((act(*words), None))
+                done.set_result(act(*words))
             except Exception as problem:
-                done.put((None, problem))
+                done.set_exception(problem)
 
         self.engine.call_soon_from_thread(run)
-        result: T
-        result, problem = done.get(timeout=_WAIT_S)
-        if problem is not None:
-            raise problem
-        return result
+        return done.result(_WAIT_S)
 
     def note_bug(self) -> None:
         """Count a fault of the simulator itself."""

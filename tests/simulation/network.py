@@ -264,10 +264,10 @@ class Network:
         if fate == "echo":
             return self._by_error(22, "ERROR_TASK_ABSENT", f"no task in what {attempt.key} sent")
         if fate == "e16-404":
-            return self._by_error(16, replies.ERRORS[16][0], status=404)
+            return self._by_error(16, replies.ERRORS[16], status=404)
         if fate[:1] == "e" and fate[1:].isdigit():
             number = int(fate[1:])
-            return self._by_error(number, replies.ERRORS[number][0])
+            return self._by_error(number, replies.ERRORS[number])
         return None
 
     def _judged(self, attempt: Attempt, fate: str, judged: model.Judgement, dice: Dice) -> Answer:

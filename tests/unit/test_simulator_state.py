@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.simulator import NotValid, Simulator, fingerprint
-from bridge.simulator.call import Call, Ended
+from bridge.simulator.connection import Call, Ended
 from bridge.simulator.control import ROUTES, serve_control
 from bridge.simulator.journal import Journal
 from bridge.simulator.reader import Request, RequestReader
@@ -37,7 +37,7 @@ class Desk:
     """A state with what calls and the control endpoint need around it; plays their connection, too."""
 
     base_url = "http://127.0.0.1:1"
-    number = 1
+    number = calls = 1
 
     def __init__(self, scenario: dict[str, Any] | None = None) -> None:
         self.time = FakeTime()
@@ -70,8 +70,8 @@ class Desk:
     def call(self, method: str, members: dict[str, Any], headers: str = "") -> Call:
         """Bring a call in and play it to its end."""
         request = make_request(f"POST /{method}", json.dumps(members).encode(), headers)
-        wire: Any = self
-        call = Call(self.state, self.base_url, request, wire, 1)
+        both: Any = self
+        call = Call(both, both, request)
         with suppress(Ended):
             call.play()
         self.state.journal.finish(call.entry, "answered")
