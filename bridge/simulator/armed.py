@@ -20,21 +20,21 @@ class ArmedFault:
 
     def __init__(self, fault_id: int, wanted: Mapping[str, Any], now: float) -> None:
         self.fault_id = fault_id
-        self.name: str = wanted["fault"]
-        self.params = FAULTS[self.name].fill(wanted)
+        self.fault: str = wanted["fault"]
+        self.params = FAULTS[self.fault].fill(wanted)
         self.task_id: int | None = wanted.get("taskId")
         self.method: str | None = wanted.get("method")
         self.remaining: int | None = wanted.get("count")
         self.skip: int = wanted.get("skip", 0)
         self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
-        self.is_early = self.name in EARLY and self.task_id is None and self.method is None
+        self.is_early = self.fault in EARLY and self.task_id is None and self.method is None
         """True if it acts before anything of a request is read."""
 
     def describe(self, now: float) -> dict[str, Any]:
         """Return the fault as the control endpoint shows it."""
         left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
         told = to_json(self, ("task_id", "method", "remaining", "skip"))
-        return {"id": self.fault_id, "fault": self.name, **self.params, **told, "endsInSeconds": left_s}
+        return {"id": self.fault_id, "fault": self.fault, **self.params, **told, "endsInSeconds": left_s}
 
     def is_over(self, now: float) -> bool:
         """True once its time or its count is used up."""
@@ -83,7 +83,7 @@ class ArmedFaults:
             fault
             for fault in self.living(now)
             if fault.task_id in (None, task_id) and fault.method in (None, method)
-            if FAULTS[fault.name].number and not fault.is_early  # those have had their turn
+            if FAULTS[fault.fault].number and not fault.is_early  # those have had their turn
         ]
         matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
         return next((fault for fault in matching if fault.use()), None)
@@ -94,4 +94,4 @@ class ArmedFaults:
 
     def find(self, name: str, now: float) -> ArmedFault | None:
         """Return the armed fault of a name, without using it."""
-        return next((fault for fault in self.living(now) if fault.name == name), None)
+        return next((fault for fault in self.living(now) if fault.fault == name), None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.engine import TimedOut
 from bridge.simulator import replies
 from bridge.simulator.control import serve_control
-from bridge.simulator.faults import FAULTS, PAGE
+from bridge.simulator.faults import FAULTS, NOT_POST, PLAIN, FaultType
 from bridge.simulator.journal import Entry, fingerprint
 from bridge.simulator.model import read_body
 from bridge.simulator.reader import BadRequest, Request, RequestReader
@@ -76,35 +76,30 @@ class Call:
         Raises:
             Ended: that is what the fault does.
         """
-        if self.verb != "POST":
-            self.entry.reason = "not_post"
-            self.send(self.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html"))
-            self.entry.sent = "other"
-            return
-        fault, params = self._choose_fault()
-        if fault is None or params.get("taken"):
+        kind, params = self._choose()
+        if kind is PLAIN or params.get("taken"):
             self.judge()
         if self._state.settings["latencySeconds"] > 0:
             self.pause(self._state.settings["latencySeconds"])
-        if fault is None:
-            self.send(self.answer(self.judge()))
-            self.entry.sent = "verdict"
-            return
-        self.entry.fault, kind = fault, FAULTS[fault]
         self.send(kind.play(self, params) or b"")
         self.entry.sent = kind.tells
         if kind.end:
             raise Ended(kind.end)
 
-    def _choose_fault(self) -> tuple[str | None, Mapping[str, Any]]:
+    def _choose(self) -> tuple[FaultType, Mapping[str, Any]]:
+        if self.verb != "POST":
+            self.entry.reason = "not_post"
+            return NOT_POST, {}
         state, task_id, tally = self._state, self.facts.task_id, self.entry.tally
-        armed = state.faults.pick(self.method, task_id, state.now()) if state.faults else None
-        if armed is not None:
-            return armed.name, armed.params
         effect = state.effect_of(task_id)
-        if effect is None or (effect.only_first and tally is not None and tally["delivered"] > 1):
-            return None, {}
-        return effect.fault, effect.params
+        if effect is not None and effect.only_first and tally is not None and tally["delivered"] > 1:
+            effect = None
+        armed = state.faults.pick(self.method, task_id, state.now()) if state.faults else None
+        met = armed or effect
+        if met is None or met.fault is None:
+            return PLAIN, {}
+        self.entry.fault = met.fault
+        return FAULTS[met.fault], met.params
 
     def judge(self) -> bytes:
         """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
@@ -259,12 +254,11 @@ class Connection:
     def _refuse(self, problem: BadRequest) -> None:
         state = self._host.state
         state.journal.counters["malformed"] += 1
-        known = {"reason": "malformed_http", "status": problem.status}
-        self._entry = state.journal.begin(self.number, self.calls + 1, **known)
-        page, close = f"{problem}\n".encode(), "Connection: close\r\n"
-        self.send(
-            replies.render(problem.status, page, date=state.date(), content_type="text/plain", headers=close)
+        self._entry = state.journal.begin(
+            self.number, self.calls + 1, reason="malformed_http", status=problem.status
         )
+        page, usual = f"{problem}\n".encode(), {"date": state.date(), "content_type": "text/plain"}
+        self.send(replies.render(problem.status, page, headers="Connection: close\r\n", **usual))
         self._entry.sent = "other"
 
     def _await_bytes(self, until: float | None = None) -> None:
@@ -280,9 +274,8 @@ class Connection:
         if fault is None:
             return
         state.journal.counters["unread"] += 1
-        known = {"reason": "unread", "fault": fault.name}
-        self._entry = state.journal.begin(self.number, self.calls + 1, **known)
-        if fault.name == "reset_before":
+        self._entry = state.journal.begin(self.number, self.calls + 1, reason="unread", fault=fault.fault)
+        if fault.fault == "reset_before":
             raise Ended("reset")
         seconds = fault.params["seconds"]
         with suppress(TimedOut):  # without an eye on the socket

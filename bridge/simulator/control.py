@@ -25,7 +25,6 @@ MAX_LISTED: Final = 1000
 Query = Mapping[str, Any]
 Handler = Callable[["Simulator", Any, Query], Any]
 
-_LISTS: Final = {name: shape("", name, **{name: array(node)}) for name, node in LISTS.items()}
 _NOTHING: Final = shape("")
 _QUERY: Final = shape(
     "",
@@ -39,9 +38,11 @@ _QUERY: Final = shape(
 def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
+    several = shape("", name, **{name: array(LISTS[name])})
+
     def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
-            check(body, _LISTS[name])
+            check(body, several)
             return {name: [host.state.make(name, item) for item in body[name]]}
         return host.state.make(name, body)
 

@@ -81,7 +81,12 @@ ENCODINGS: Final[Mapping[str, Callable[[str], str]]] = {
 """Encodings in which `echo_key` repeats the key."""
 
 
-_SHAPES: Final[Mapping[str, Schema]] = {
+_SHAPES: Final[dict[str, Schema]] = {
+    "count": integer(1, 1_000_000_000, "break only so many calls"),
+    "skip": integer(0, 1_000_000_000, "let so many matching calls pass first"),
+    "forSeconds": number(0.001, 31_536_000, "disarm after so many seconds"),
+    "taskId": integer(1, MAX_TASK_ID, "only calls about this task"),
+    "method": text(*METHODS, SPENDING, note="only calls of this method"),
     "seconds": number(0, 86_400, "seconds"),
     "endless_continue.seconds": number(0.001, 86_400, "seconds"),
     "taken": flag("let the rules judge the report first, so that a good one is taken"),
@@ -103,7 +108,8 @@ _SHAPES: Final[Mapping[str, Schema]] = {
     "skewSeconds": number(-100_000_000, 100_000_000, "seconds"),
     "encoding": text(*ENCODINGS),
 }
-"""Shape of each parameter, and what is different with one fault; one whose default is null may be null."""
+"""Shape of each member, and where it differs for one fault; a parameter whose default is null may be null."""
+_SHAPES.update({name: named(name, node) for name, node in _SHAPES.items()})
 
 
 def _fault(number: int, tells: str = "verdict", end: str = "", **params: Any) -> Callable[[Play], Play]:
@@ -357,7 +363,7 @@ def raw(call: Call, params: Params) -> bytes:
     return text.encode("latin-1", "replace")
 
 
-# What acts on connections is played by them and by the server, not here.
+# What acts on connections is played by them and by the simulator, not here.
 
 
 @_fault(0, seconds=None, taken=False)
@@ -373,6 +379,18 @@ def slow_accept(call: Call, _: Params) -> None:
 @_fault(0)
 def refuse(call: Call, _: Params) -> None:
     """Refuses connections and drops the open ones, control endpoint included, for `forSeconds`."""
+
+
+PLAIN: Final = FaultType(0, "verdict", "", "", lambda call, _: call.answer(call.judge()), {})
+"""What is played if no fault breaks the call: its verdict."""
+
+
+def _refuse_verb(call: Call, _: Params) -> bytes:
+    return call.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html")
+
+
+NOT_POST: Final = FaultType(0, "other", "", "", _refuse_verb, {})
+"""What is played if the verb is not POST."""
 
 
 def _parts(answer: bytes) -> tuple[bytes, bytes]:
@@ -392,29 +410,16 @@ def _elsewhere(call: Call) -> str:
 
 # --- their shape in the scenario file and at the control endpoint -----------------------------
 
-_PARAMS: Final = {name: named(name, node) for name, node in _SHAPES.items()}
-_COUNTED: Final = {
-    "count": named("count", integer(1, 1_000_000_000, "break only so many calls")),
-    "skip": named("skip", integer(0, 1_000_000_000, "let so many matching calls pass first")),
-}
-_TIMED: Final = {"forSeconds": named("forSeconds", number(0.001, 31_536_000, "disarm after so many seconds"))}
-_TIED: Final = {
-    "taskId": named("taskId", integer(1, MAX_TASK_ID, "only calls about this task")),
-    "method": named("method", text(*METHODS, SPENDING, note="only calls of this method")),
-}
-
 
 def _shape(name: str, kind: FaultType) -> Schema:
+    tied = ("taskId", "method") if kind.number else ()
+    counted = () if name in ("refuse", "slow_accept") else ("count", "skip")
     fields = {"fault": text(name)}
-    for param, default in kind.params.items():
-        node = _PARAMS.get(f"{name}.{param}", _PARAMS[param])
-        fields[param] = or_null(node) if default is None else node
-    if kind.number:
-        fields |= _TIED
-    if name not in ("refuse", "slow_accept"):
-        fields |= _COUNTED
+    for member in (*kind.params, *tied, *counted, "forSeconds"):
+        node = _SHAPES.get(f"{name}.{member}", _SHAPES[member])
+        fields[member] = or_null(node) if kind.params.get(member, "") is None else node
     required = ("fault", "forSeconds") if name == "refuse" else ("fault",)
-    return shape(kind.summary.replace("`", ""), *required, **fields, **_TIMED)
+    return shape(kind.summary.replace("`", ""), *required, **fields)
 
 
 FAULT: Final = named("fault", tagged("fault", {name: _shape(name, kind) for name, kind in FAULTS.items()}))

@@ -31,7 +31,7 @@ def make_book(*wanted: dict[str, Any]) -> ArmedFaults:
 def pick(book: ArmedFaults, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
     """Return the name of the fault that breaks a call."""
     fault = book.pick(method, task_id, now)
-    return None if fault is None else fault.name
+    return None if fault is None else fault.fault
 
 
 def test_closest_tie_wins() -> None:
