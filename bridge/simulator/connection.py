@@ -147,20 +147,17 @@ class Connection:
     """A client's connection.
 
     Args:
-        host: the server.
+        host: what serves.
         sock: just accepted, non-blocking.
-        context: to speak TLS.
         number: from 1, in the order accepted.
     """
 
-    def __init__(
-        self, host: Simulator, sock: socket.socket, context: ssl.SSLContext | None, number: int
-    ) -> None:
+    def __init__(self, host: Simulator, sock: socket.socket, number: int) -> None:
         self._host = host
         self._engine = host.engine
         self._tls: ssl.SSLSocket | None = None
-        if context is not None:
-            self._tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        if host.context is not None:
+            self._tls = host.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self._sock: socket.socket = self._tls or sock
         self._ready = self._engine.readiness(self._sock.fileno())
         self._blind = self._engine.waiter()

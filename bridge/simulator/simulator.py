@@ -73,7 +73,8 @@ class Simulator:
         self._has_thread = engine is None
         if engine is not None:
             self.engine = engine
-        self._context: ssl.SSLContext | None = None
+        self.context: ssl.SSLContext | None = None
+        """Given if https is served."""
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._is_running = self._is_stopping = False
@@ -216,8 +217,8 @@ class Simulator:
         if self._tls is not None:
             import ssl  # plain http does without
 
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(*self._tls)
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(*self._tls)
         self._listen()
         host, port = self._address
         shown = f"[{host}]" if ":" in host else host
@@ -287,7 +288,7 @@ class Simulator:
         journal = self.state.journal
         journal.counters["acceptedSockets"] += 1
         journal.rise("openConnections", "maxOpenConnections")
-        connection = Connection(self, sock, self._context, journal.counters["acceptedSockets"])
+        connection = Connection(self, sock, journal.counters["acceptedSockets"])
         self._connections.add(connection)
         self.engine.spawn(connection.serve)
 
