@@ -94,7 +94,7 @@ class Call:
         effect = state.effect_of(task_id)
         if effect is not None and effect.only_first and tally is not None and tally["delivered"] > 1:
             effect = None
-        armed = state.faults.pick(self.method, task_id, state.now()) if state.faults else None
+        armed = state.pick(self.method, task_id) if state.armed else None
         met = armed or effect
         if met is None or met.fault is None:
             return PLAIN, {}
@@ -263,11 +263,11 @@ class Connection:
         if self._tls is None or not self._tls.pending():
             self._wait(self._ready.wait_readable, until)
         state = self._host.state
-        if self._early_done or not state.faults or not self.is_idle:
+        if self._early_done or not state.armed or not self.is_idle:
             return
         if self._tls is None and self._try(self._sock.recv, 20, socket.MSG_PEEK).startswith(_CONTROL_PEEKS):
             return
-        fault = state.faults.pick_early(state.now())
+        fault = state.pick_early()
         if fault is None:
             return
         state.journal.counters["unread"] += 1

@@ -269,7 +269,7 @@ class Simulator:
         while self._listener is listener:
             try:
                 ready.wait_readable()
-                fault = self.state.faults.find("slow_accept", self.state.now())
+                fault = self.state.find("slow_accept")
                 if fault is not None:
                     self.engine.sleep(fault.params["seconds"])
                 while self._listener is listener:
@@ -294,14 +294,14 @@ class Simulator:
 
     def _follow_faults(self) -> None:
         """Close or open the listener as the fault ``refuse`` asks."""
-        now = self.state.now()
-        fault = self.state.faults.find("refuse", now)
+        fault = self.state.find("refuse")
         if fault is not None and fault.ends_at is not None:
             if self._listener is not None:
                 self._close_listener()
                 # The command may have come over a connection: let its answer get out first.
                 self.engine.call_at(self.engine.now() + 0.02, self._drop_all)
-            self.engine.call_at(self.engine.now() + fault.ends_at - now + 0.001, self._follow_faults)
+            left_s = fault.ends_at - self.state.now()
+            self.engine.call_at(self.engine.now() + left_s + 0.001, self._follow_faults)
         elif self._listener is None and not self._is_stopping:
             self._listen()
 

@@ -6,14 +6,56 @@ The control endpoint, the scenario and the Python methods all end here. Has no I
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from bridge.simulator import magic, replies
-from bridge.simulator.armed import ArmedFaults
+from bridge.simulator.faults import EARLY, FAULTS
 from bridge.simulator.journal import Journal, fingerprint
 from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
 from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
-from bridge.simulator.shapes import check, wire_name
+from bridge.simulator.shapes import check, to_json, wire_name
+
+
+class ArmedFault:
+    """A fault that is armed.
+
+    Args:
+        fault_id: number to name it by.
+        wanted: a value of the shape `FAULT`.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, fault_id: int, wanted: Mapping[str, Any], now: float) -> None:
+        self.fault_id = fault_id
+        self.fault: str = wanted["fault"]
+        self.params = FAULTS[self.fault].fill(wanted)
+        self.task_id: int | None = wanted.get("taskId")
+        self.method: str | None = wanted.get("method")
+        self.remaining: int | None = wanted.get("count")
+        self.skip: int = wanted.get("skip", 0)
+        self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
+        self.is_early = self.fault in EARLY and self.task_id is None and self.method is None
+        """True if it acts before anything of a request is read."""
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return the fault as the control endpoint shows it."""
+        left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
+        told = to_json(self, ("task_id", "method", "remaining", "skip"))
+        return {"id": self.fault_id, "fault": self.fault, **self.params, **told, "endsInSeconds": left_s}
+
+    def is_over(self, now: float) -> bool:
+        """True once its time or its count is used up."""
+        return self.remaining == 0 or (self.ends_at is not None and self.ends_at <= now)
+
+    def use(self) -> bool:
+        """Say whether it breaks the call that it has met, and count that."""
+        is_passed = self.skip > 0
+        if is_passed:
+            self.skip -= 1
+        elif self.remaining is not None:
+            self.remaining -= 1
+        return not is_passed
 
 
 class State:
@@ -42,7 +84,9 @@ class State:
         """Forget everything that calls and commands have changed, and start the scenario again."""
         self.settings = dict(DEFAULTS)
         self.model = Model(self.settings, self._admit)
-        self.faults = ArmedFaults()
+        self.armed: list[ArmedFault] = []
+        """The armed faults, oldest first."""
+        self._fault_ids = count(1)
         self.journal.clear()
         self.resets += 1
         self.began_at = self.now()
@@ -98,9 +142,10 @@ class State:
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         now = self.now()
-        armed = self.faults.arm(wanted, now).describe(now)
+        fault = ArmedFault(next(self._fault_ids), wanted, now)
+        self.armed.append(fault)
         self.on_change()
-        return armed
+        return fault.describe(now)
 
     def _set_account(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         account = _owner(wanted) or ""
@@ -119,9 +164,10 @@ class State:
 
     def clear_faults(self, fault_id: int | None = None) -> int:
         """Disarm one fault, or all; return how many."""
-        count = self.faults.disarm(fault_id)
+        before = len(self.living())
+        self.armed = [fault for fault in self.armed if fault_id not in (None, fault.fault_id)]
         self.on_change()
-        return count
+        return before - len(self.armed)
 
     def change_settings(self, wanted: Any) -> dict[str, Any]:
         """Change the settings that are named; return all. Raises NotValid for what is not as documented."""
@@ -139,7 +185,7 @@ class State:
     def list_faults(self) -> list[dict[str, Any]]:
         """Return the armed faults."""
         now = self.now()
-        return [fault.describe(now) for fault in self.faults.living(now)]
+        return [fault.describe(now) for fault in self.living()]
 
     def list_accounts(self) -> list[dict[str, Any]]:
         """Return the accounts that were given a state."""
@@ -152,6 +198,33 @@ class State:
             for account, book in self.model.figures.items()
             for (queue, hour), figures in book.items()
         ]
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def living(self) -> list[ArmedFault]:
+        """Return the armed faults; those that are over are forgotten."""
+        now = self.now()
+        self.armed = [fault for fault in self.armed if not fault.is_over(now)]
+        return self.armed
+
+    def pick(self, method: str, task_id: int | None) -> ArmedFault | None:
+        """Return the fault that breaks a call that was read: the most closely tied, then the oldest."""
+        matching = [
+            fault
+            for fault in self.living()
+            if fault.task_id in (None, task_id) and fault.method in (None, method)
+            if FAULTS[fault.fault].number and not fault.is_early  # those have had their turn
+        ]
+        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
+        return next((fault for fault in matching if fault.use()), None)
+
+    def pick_early(self) -> ArmedFault | None:
+        """Return the fault that acts on a connection before anything of a request is read."""
+        return next((fault for fault in self.living() if fault.is_early and fault.use()), None)
+
+    def find(self, name: str) -> ArmedFault | None:
+        """Return the armed fault of a name, without using it."""
+        return next((fault for fault in self.living() if fault.fault == name), None)
 
     # --- calls ---------------------------------------------------------------------------------
 
