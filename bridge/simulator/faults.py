@@ -224,14 +224,11 @@ def empty(call: Call, _: Params) -> bytes:
 @_fault(16, "other", status=500, retryAfterSeconds=None, retryAfterForm="seconds", taken=False)
 def status(call: Call, params: Params) -> bytes:
     """Answers with an HTTP status and a page; a 3xx carries a Location."""
-    headers, wait, code = "", params["retryAfterSeconds"], params["status"]
-    if params["retryAfterForm"] == "junk":
-        headers = "Retry-After: soon, very soon\r\n"
-    elif wait is not None:
-        as_date = params["retryAfterForm"] == "date"
-        headers = f"Retry-After: {call.date(wait) if as_date else int(wait)}\r\n"
-    if code in (301, 302, 303, 307, 308):
-        headers += f"Location: {_elsewhere(call)}\r\n"
+    wait, form, code = params["retryAfterSeconds"], params["retryAfterForm"], params["status"]
+    told = {"seconds": int(wait or 0), "date": call.date(wait or 0.0), "junk": "soon, very soon"}
+    headers = f"Location: {_elsewhere(call)}\r\n" if code in (301, 302, 303, 307, 308) else ""
+    if wait is not None or form == "junk":
+        headers += f"Retry-After: {told[form]}\r\n"
     return call.answer(PAGE, code, headers=headers, content_type=_PAGE_TYPE)
 
 
@@ -338,8 +335,7 @@ def connection_close(call: Call, _: Params) -> bytes:
 def chunked(call: Call, _: Params) -> bytes:
     """Answers well, in chunks."""
     body = call.judge()
-    half = len(body) // 2
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:], b""))
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:9], body[9:], b""))
     return call.answer(chunks, framing="Transfer-Encoding: chunked\r\n")
 
 
@@ -359,8 +355,7 @@ def extra_bytes(call: Call, _: Params) -> bytes:
 @_fault(33, "other", "closed", text="SSH-2.0-Simulator\r\n", taken=False)
 def raw(call: Call, params: Params) -> bytes:
     """Sends `text`, one byte a character, instead of an answer, closes."""
-    text: str = params["text"]
-    return text.encode("latin-1", "replace")
+    return str(params["text"]).encode("latin-1", "replace")
 
 
 # What acts on connections is played by them and by the simulator, not here.

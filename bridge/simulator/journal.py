@@ -32,6 +32,8 @@ def fingerprint(client_key: str) -> str:
     return hashlib.sha256(client_key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
+Rows = list[dict[str, Any]]
+"""What a list at the control endpoint holds."""
 Tally = dict[str, Any]
 """How often a task was delivered, and what came of it, as the control endpoint shows it."""
 
@@ -127,13 +129,11 @@ class Journal:
         if entry.tally is not None and entry.sent == "verdict" and entry.error_id == 0:
             entry.tally["told"] += 1
 
-    def select(
-        self, since: int = 0, task_id: int | None = None, limit: int | None = None
-    ) -> list[dict[str, Any]]:
+    def select(self, since: int = 0, task_id: int | None = None, limit: int | None = None) -> Rows:
         """Return calls with a number above `since`, oldest first."""
         found = (one for one in self.entries if one.seq > since and task_id in (None, one.task_id))
         return [entry.describe() for entry in islice(found, limit)]
 
-    def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def deliveries(self, task_id: int | None = None) -> Rows:
         """Return the tallies, of one task or of all."""
         return [dict(tally) for tally in self.tallies.values() if task_id in (None, tally["taskId"])]

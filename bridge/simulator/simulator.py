@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bridge.engine import Engine, Readiness, SystemClock, Waiter
 from bridge.simulator.connection import Connection, Ended
+from bridge.simulator.journal import Rows
 from bridge.simulator.scenario import SCENARIO, length_s
 from bridge.simulator.shapes import check, wire_name
 from bridge.simulator.state import State
@@ -174,17 +175,15 @@ class Simulator:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
         return dict(self._do(self.state.change_settings, _wire(settings)))
 
-    def log(
-        self, since: int = 0, task_id: int | None = None, limit: int | None = None
-    ) -> list[dict[str, Any]]:
+    def log(self, since: int = 0, task_id: int | None = None, limit: int | None = None) -> Rows:
         """Return calls with a number above `since`, oldest first."""
         return self._do(self.state.journal.select, since, task_id, limit)
 
-    def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def deliveries(self, task_id: int | None = None) -> Rows:
         """Return how often each task was delivered, taken, and told to be taken."""
         return self._do(self.state.journal.deliveries, task_id)
 
-    def tasks(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def tasks(self, task_id: int | None = None) -> Rows:
         """Return the known tasks."""
         return self._do(self.state.list_tasks, task_id)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.simulator import magic, replies
 from bridge.simulator.faults import EARLY, FAULTS
-from bridge.simulator.journal import Journal, fingerprint
+from bridge.simulator.journal import Journal, Rows, fingerprint
 from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
 from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
 from bridge.simulator.shapes import check, to_json, wire_name
@@ -177,21 +177,21 @@ class State:
 
     # --- what there is -------------------------------------------------------------------------
 
-    def list_tasks(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def list_tasks(self, task_id: int | None = None) -> Rows:
         """Return the known tasks, those of auto mode included."""
         known = [*self.model.tasks.values(), *self.model.fresh.values()]
         return [task.describe() for task in known if task_id in (None, task.task_id)]
 
-    def list_faults(self) -> list[dict[str, Any]]:
+    def list_faults(self) -> Rows:
         """Return the armed faults."""
         now = self.now()
         return [fault.describe(now) for fault in self.living()]
 
-    def list_accounts(self) -> list[dict[str, Any]]:
+    def list_accounts(self) -> Rows:
         """Return the accounts that were given a state."""
         return [{"account": name, "state": state} for name, state in self.model.accounts.items()]
 
-    def list_spending(self) -> list[dict[str, Any]]:
+    def list_spending(self) -> Rows:
         """Return the figures that were set, by the hour."""
         return [
             {"account": account, "queue": queue, "dateFrom": hour, "hours": 1, **figures._asdict()}
