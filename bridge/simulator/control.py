@@ -10,11 +10,10 @@ from bridge.simulator import magic, replies
 from bridge.simulator.faults import MAX_TASK_ID
 from bridge.simulator.reader import Request
 from bridge.simulator.scenario import LISTS
-from bridge.simulator.shapes import NotValid, array, check, flag, integer, shape
-from bridge.simulator.state import State
+from bridge.simulator.shapes import NotValid, array, check, integer, read_json, shape
 
 if TYPE_CHECKING:
-    from bridge.simulator.server import Server
+    from bridge.simulator.simulator import Simulator
 
 VERSION: Final = 1
 """Version of the control endpoint; rises only when something that worked stops working."""
@@ -23,70 +22,60 @@ MAX_LISTED: Final = 1000
 """Entries of the log in one answer unless ``limit`` asks for another number."""
 
 
-class Refused(Exception):
-    """A control request that cannot be served."""
+Query = Mapping[str, Any]
+Handler = Callable[["Simulator", Any, Query], Any]
 
-    def __init__(self, status: int, problem: str, pointer: str | None = None) -> None:
-        super().__init__(problem)
-        self.status = status
-        self.pointer = pointer
-
-
-Query = Mapping[str, int]
-Handler = Callable[["Server", Any, Query], Any]
-
-_LISTS: Final = {name: shape({name: array(node)}, required=(name,)) for name, node in LISTS.items()}
-_RESET: Final = shape({"confirm": flag()})
-_QUERY: Final = {
-    "taskId": integer(1, MAX_TASK_ID),
-    "since": integer(0, 2**63),
-    "limit": integer(1, 1_000_000),
-    "id": integer(1, 2**63),
-}
+_NOTHING: Final = shape("")
+_QUERY: Final = shape(
+    "",
+    taskId=integer(1, MAX_TASK_ID),
+    since=integer(0, 2**63),
+    limit=integer(1, 1_000_000),
+    id=integer(1, 2**63),
+)
 
 
-def _many(name: str, make: Callable[[State], Callable[[Any], dict[str, Any]]]) -> Handler:
+def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
-    def handle(host: Server, body: Any, query: Query) -> Any:
+    several = shape("", name, **{name: array(LISTS[name])})
+
+    def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
-            check(body, _LISTS[name])
-            return {name: [make(host.state)(item) for item in body[name]]}
-        return make(host.state)(body)
+            check(body, several)
+            return {name: [host.state.make(name, item) for item in body[name]]}
+        return host.state.make(name, body)
 
     return handle
 
 
-def _get_index(host: Server, body: Any, query: Query) -> Any:
+def _get_index(host: Simulator, body: Any, query: Query) -> Any:
     paths = sorted(f"{verb} /_control/{path}" for verb, path in ROUTES)
     name = "report-bridge simulator"
     return {"name": name, "version": VERSION, "baseUrl": host.base_url, "paths": paths}
 
 
-def _get_log(host: Server, body: Any, query: Query) -> Any:
+def _get_log(host: Simulator, body: Any, query: Query) -> Any:
     since = query.get("since", 0)
     entries = host.state.journal.select(since, query.get("taskId"), query.get("limit", MAX_LISTED))
     return {"entries": entries, "next": entries[-1]["seq"] if entries else since}
 
 
-def _reset(host: Server, body: Any, query: Query) -> Any:
-    check({} if body is None else body, _RESET)
+def _reset(host: Simulator, body: Any, query: Query) -> Any:
+    check({} if body is None else body, _NOTHING)
     host.reset()
     return {"reset": True}
 
 
 ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
+    **{("POST", name): _make(name) for name in LISTS},
     ("GET", ""): _get_index,
-    ("GET", "tasks"): lambda host, _, query: {"tasks": host.state.tasks(query.get("taskId"))},
-    ("POST", "tasks"): _many("tasks", lambda state: state.add_task),
+    ("GET", "tasks"): lambda host, _, query: {"tasks": host.state.list_tasks(query.get("taskId"))},
     ("GET", "faults"): lambda host, _, query: {"faults": host.state.list_faults()},
-    ("POST", "faults"): _many("faults", lambda state: state.add_fault),
     ("DELETE", "faults"): lambda host, _, query: {"cleared": host.state.clear_faults(query.get("id"))},
     ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
-    ("POST", "accounts"): _many("accounts", lambda state: state.set_account),
     ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
-    ("POST", "spending"): _many("spending", lambda state: state.set_spending),
-    ("GET", "settings"): lambda host, _, query: host.state.list_settings(),
+    ("GET", "settings"): lambda host, _, query: host.state.settings,
     ("POST", "settings"): lambda host, body, query: host.state.change_settings(body),
     ("GET", "log"): _get_log,
     ("GET", "deliveries"): lambda host, _, query: {
@@ -100,49 +89,28 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 """Verb and path after ``/_control/`` -> what is done."""
 
 
-def serve_control(host: Server, request: Request) -> bytes:
+def serve_control(host: Simulator, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
-    try:
-        status, value = 200, _dispatch(host, request)
-    except (NotValid, Refused) as refusal:
-        status = refusal.status if isinstance(refusal, Refused) else 400
-        value = {"error": str(refusal), "pointer": refusal.pointer}
-    return replies.render(
-        status,
-        json.dumps(value).encode() + b"\n",
-        date=host.state.date(),
-        content_type="application/json",
-        headers="" if request.keep_alive else "Connection: close\r\n",
-    )
-
-
-def _dispatch(host: Server, request: Request) -> Any:
-    path, _, query_text = request.target.removeprefix("/_control/").partition("?")
+    path, _, query = request.target.removeprefix("/_control/").partition("?")
     handler = ROUTES.get((request.verb, path))
-    if handler is None:
-        if any(known == path for _, known in ROUTES):
-            raise Refused(405, "this path does not know this verb")
-        raise Refused(404, "there is no such path; GET /_control/ lists them")
-    return handler(host, _read_json(request.body), _read_query(query_text))
-
-
-def _read_json(body: bytes) -> Any:
-    if not body.strip():
-        return None
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON", "") from None
+    status, value = 404, {"error": "there is no such path; GET /_control/ lists them", "pointer": None}
+    if handler is not None:
+        try:
+            body = read_json(request.body) if request.body.strip() else None
+            status, value = 200, handler(host, body, _read_query(query))
+        except NotValid as refusal:
+            status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
+    elif any(known == path for _, known in ROUTES):
+        status, value = 405, {"error": "this path does not know this verb", "pointer": None}
+    data = json.dumps(value).encode() + b"\n"
+    headers = "" if request.keep_alive else "Connection: close\r\n"
+    return replies.render(status, data, date=host.state.date(), content_type=replies.JSON, headers=headers)
 
 
 def _read_query(text: str) -> Query:
-    found: dict[str, int] = {}
+    query: dict[str, Any] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if name not in _QUERY:
-            raise Refused(400, f"the query knows only {', '.join(_QUERY)}")
-        if not value.isascii() or not value.isdigit() or len(value) > 18:
-            raise Refused(400, f"{name} in the query must be a number")
-        found[name] = int(value)
-        check(found[name], _QUERY[name], f"?{name}")
-    return found
+        query[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
+    check(query, _QUERY, "?")
+    return query

@@ -1,9 +1,9 @@
 """The faults by name: what each does on the wire, its parameters, its number among the magic ids.
 
 A fault is a function that plays one call: it takes the report in with `Call.judge` at the moment the
-simulated upstream does (before all else if its parameter ``taken`` says so), and sends, waits and ends
-through the call. Its docstring is its line in the
-documentation. Numbers are published and must not change. All times are in seconds.
+simulated upstream does (before all else if its parameter ``taken`` says so), waits through the call, and
+returns what is sent. Its docstring is its line in the documentation. Numbers are published and must not
+change. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -17,48 +17,34 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.model import METHODS, SPENDING
-from bridge.simulator.shapes import (
-    Schema,
-    anything,
-    flag,
-    integer,
-    named,
-    number,
-    or_null,
-    shape,
-    tagged,
-    text,
-)
+from bridge.simulator.shapes import Schema, flag, integer, named, number, or_null, shape, tagged, text
 
 if TYPE_CHECKING:
-    from bridge.simulator.call import Call
+    from bridge.simulator.connection import Call
 
 MAX_TASK_ID: Final = 2**53 - 1
 
 Params = Mapping[str, Any]
-Play = Callable[["Call", Params], None]
+Play = Callable[["Call", Params], bytes | None]
 
 
 class FaultType(NamedTuple):
     """One kind of fault."""
 
     number: int
-    """Its place among the magic ids; 0 if it cannot be asked for by a task id."""
-    summary: str
+    """Its place among the magic ids; 0 if it acts on connections, so that it is tied to no task or method."""
     tells: str
     """What a call that ends this way was sent: ``verdict``, ``other``, ``part`` or ``nothing``."""
+    end: str
+    """How the connection ends after it: ``closed`` or ``reset``; empty if it goes on."""
+    summary: str
     play: Play
-    params: Mapping[str, tuple[Schema, Any]]
-    """Parameter -> shape and default."""
-
-    @property
-    def is_global(self) -> bool:
-        """True if it acts on connections, so that it cannot be tied to a task or method."""
-        return self.number == 0
+    params: Params
+    """The parameters and their defaults."""
 
     def fill(self, given: Params) -> dict[str, Any]:
         """Return all parameters, the defaults of those that are not given included."""
-        return {name: given.get(name, default) for name, (_, default) in self.params.items()}
+        return {name: given.get(name, default) for name, default in self.params.items()}
 
 
 FAULTS: Final[dict[str, FaultType]] = {}
@@ -67,253 +53,10 @@ FAULTS: Final[dict[str, FaultType]] = {}
 EARLY: Final = frozenset({"reset_before", "hang_before"})
 """Faults that, tied to nothing, act before a request is read."""
 
-_LENGTH = named("length", number(0, 86_400, "seconds"))
-_TEXT = text(longest=1_000_000)
-_STATUS = named("status", integer(200, 599, "HTTP status"))
-_SIZE = integer(0, 256 * 1024 * 1024, "bytes")
-_TAKEN = named("taken", flag("let the rules judge the report first, so that a good one is taken"))
-
 _PAGE_TYPE: Final = "text/html; charset=utf-8"
 PAGE: Final = (
     b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Be right back</h1></body></html>\n"
 )
-
-
-def _fault(number: int, tells: str = "verdict", **params: tuple[Schema, Any]) -> Callable[[Play], Play]:
-    """Put a function into the table under its own name."""
-
-    def add(play: Play) -> Play:
-        sentence = (play.__doc__ or "").rstrip(".")
-        FAULTS[play.__name__] = FaultType(number, sentence[:1].lower() + sentence[1:], tells, play, params)
-        return play
-
-    return add
-
-
-@_fault(1, seconds=(_LENGTH, 1.0))
-def latency(call: Call, params: Params) -> None:
-    """Takes the report, waits, answers."""
-    body = call.judge()
-    call.pause(params["seconds"])
-    call.send(call.answer(body))
-
-
-@_fault(2, "nothing", seconds=(or_null(_LENGTH), None), taken=(_TAKEN, False))
-def hang(call: Call, params: Params) -> None:
-    """Reads the report and never answers; closes after `seconds` if given."""
-    call.pause(params["seconds"])
-    call.close()
-
-
-@_fault(3, "nothing")
-def reset_before(call: Call, _: Params) -> None:
-    """Resets before the report is read (tied to a task or method: once that much is known); never taken."""
-    call.reset()
-
-
-@_fault(4, "nothing")
-def reset_read(call: Call, _: Params) -> None:
-    """Reads the whole report, resets, not taken."""
-    call.reset()
-
-
-@_fault(5, "nothing")
-def reset_after(call: Call, _: Params) -> None:
-    """Takes the report, resets without an answer."""
-    call.judge()
-    call.reset()
-
-
-@_fault(6, "nothing")
-def close_read(call: Call, _: Params) -> None:
-    """Reads the report, closes without an answer, not taken."""
-    call.close()
-
-
-@_fault(7, "nothing")
-def close_after(call: Call, _: Params) -> None:
-    """Takes the report, closes without an answer."""
-    call.judge()
-    call.close()
-
-
-@_fault(8, seconds=(_LENGTH, 0.5))
-def drip_headers(call: Call, params: Params) -> None:
-    """Takes the report, sends the head of the answer byte by byte, `seconds` apart."""
-    head, body = _parts(call.answer(call.judge()))
-    _drip(call, head, params["seconds"])
-    call.send(body)
-
-
-@_fault(9, seconds=(_LENGTH, 0.5))
-def drip_body(call: Call, params: Params) -> None:
-    """Takes the report, sends the body of the answer byte by byte, `seconds` apart."""
-    head, body = _parts(call.answer(call.judge()))
-    call.send(head)
-    _drip(call, body, params["seconds"])
-
-
-@_fault(10, "other", seconds=(number(0.001, 86_400, "seconds"), 0.05), taken=(_TAKEN, True))
-def endless_continue(call: Call, params: Params) -> None:
-    """Sends `100 Continue` for ever, `seconds` apart."""
-    while True:
-        call.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        call.pause(params["seconds"])
-
-
-@_fault(11, "part", taken=(_TAKEN, True))
-def cut_headers(call: Call, params: Params) -> None:
-    """Sends half of the head, closes."""
-    head, _ = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
-    call.send(head[: len(head) // 2])
-    call.close()
-
-
-@_fault(12, "part", taken=(_TAKEN, True))
-def cut_body(call: Call, params: Params) -> None:
-    """Sends the head and half of the promised body, closes."""
-    head, body = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
-    call.send(head + body[: len(body) // 2])
-    call.close()
-
-
-@_fault(13, "other", taken=(_TAKEN, True))
-def garbage(call: Call, _: Params) -> None:
-    """Sends bytes that are not HTTP, closes."""
-    call.send(bytes(range(128, 256)) + b"\r\n\x00\x01 this is not HTTP\r\n\r\n")
-    call.close()
-
-
-@_fault(14, "other", taken=(_TAKEN, False))
-def html(call: Call, _: Params) -> None:
-    """Answers 200 with an HTML page."""
-    call.send(call.answer(PAGE, content_type=_PAGE_TYPE))
-
-
-@_fault(15, "other", taken=(_TAKEN, False))
-def empty(call: Call, _: Params) -> None:
-    """Answers 200 with an empty body."""
-    call.send(call.answer(b""))
-
-
-@_fault(
-    16,
-    "other",
-    status=(_STATUS, 500),
-    retryAfterSeconds=(or_null(number(0, 10_000_000, "seconds")), None),
-    retryAfterForm=(text("seconds", "date", "junk"), "seconds"),
-    taken=(_TAKEN, False),
-)
-def status(call: Call, params: Params) -> None:
-    """Answers with an HTTP status and a page; a 3xx carries a Location."""
-    headers, wait, code = "", params["retryAfterSeconds"], params["status"]
-    if params["retryAfterForm"] == "junk":
-        headers = "Retry-After: soon, very soon\r\n"
-    elif wait is not None:
-        as_date = params["retryAfterForm"] == "date"
-        headers = f"Retry-After: {call.date(wait) if as_date else int(wait)}\r\n"
-    if code in (301, 302, 303, 307, 308):
-        headers += f"Location: {call.base_url}/_redirected{call.path}\r\n"
-    call.send(call.answer(PAGE, code, headers=headers, content_type=_PAGE_TYPE))
-
-
-@_fault(17, "other", bytes=(_SIZE, 0))
-def gzip(call: Call, params: Params) -> None:
-    """Takes the report, answers with a gzip body; `bytes` is its unpacked size."""
-    body, block = call.judge(), b" " * 2**20
-    blocks, rest = divmod(max(params["bytes"] - len(body), 0), len(block))
-    body += block[:rest]
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    # After a full flush nothing refers back, so that one packed block does for all: 200 MB take no time.
-    packed = [packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for part in (body, block)]
-    packed[1] *= blocks
-    crc = zlib.crc32(body)
-    for _ in range(blocks):
-        crc = zlib.crc32(block, crc)
-    end = struct.pack("<II", crc, len(body) + blocks * len(block))
-    whole = b"".join((b"\x1f\x8b\x08", bytes(7), *packed, packer.flush(), end))
-    call.send(call.answer(whole, headers="Content-Encoding: gzip\r\n"))
-
-
-@_fault(
-    18,
-    "other",
-    status=(integer(300, 399, "HTTP status"), 307),
-    location=(or_null(text(longest=2000)), None),
-    taken=(_TAKEN, False),
-)
-def redirect(call: Call, params: Params) -> None:
-    """Redirects, to `/_redirected/<method>` of the simulator unless `location` is given."""
-    location = params["location"]
-    if location is None:
-        location = f"{call.base_url}/_redirected{call.path}"
-    call.send(call.answer(b"", params["status"], headers=f"Location: {location}\r\n"))
-
-
-@_fault(19, "other", bytes=(_SIZE, 1_048_576))
-def oversize(call: Call, params: Params) -> None:
-    """Takes the report, answers with a true verdict padded to `bytes`."""
-    call.send(call.answer(call.judge().ljust(params["bytes"])))
-
-
-@_fault(20, "other", text=(_TEXT, "[0]"), status=(_STATUS, 200), taken=(_TAKEN, True))
-def not_object(call: Call, params: Params) -> None:
-    """Answers 200 with JSON that is not an object (or any other `text`)."""
-    call.send(call.answer(params["text"].encode("utf-8", "surrogatepass"), params["status"]))
-
-
-@_fault(
-    21,
-    "other",
-    errorId=(anything("put in place of errorId"), "0"),
-    missing=(flag("leave errorId out"), False),
-)
-def error_id_type(call: Call, params: Params) -> None:
-    """Takes the report, answers with an `errorId` that is no integer or out of range, or `missing`."""
-    verdict = {**json.loads(call.judge()), "errorId": params["errorId"]}
-    if params["missing"]:
-        del verdict["errorId"]
-    call.send(call.answer(json.dumps(verdict, separators=(",", ":")).encode()))
-
-
-@_fault(22, status=(_STATUS, 500))
-def verdict_status(call: Call, params: Params) -> None:
-    """Answers with the true verdict under another HTTP status."""
-    call.send(call.answer(call.judge(), params["status"]))
-
-
-@_fault(
-    23,
-    form=(text("skew", "missing", "junk"), "skew"),
-    skewSeconds=(number(-100_000_000, 100_000_000, "seconds"), 300.0),
-)
-def wrong_date(call: Call, params: Params) -> None:
-    """Answers well with a Date header that is off, missing or unreadable."""
-    dates = {"skew": call.date(params["skewSeconds"]), "missing": None, "junk": "half past nine"}
-    call.send(call.answer(call.judge(), date=dates[params["form"]]))
-
-
-@_fault(24)
-def rate_limit(call: Call, _: Params) -> None:
-    """Answers ERROR_RATE_LIMIT, not taken."""
-    call.send(call.answer(call.say(replies.RATE_LIMIT_ID, None, None)))
-
-
-@_fault(25)
-def service_overload(call: Call, _: Params) -> None:
-    """Answers ERROR_SERVICE_OVERLOAD, not taken."""
-    call.send(call.answer(call.say(replies.SERVICE_OVERLOAD_ID, None, None)))
-
-
-@_fault(
-    26,
-    errorId=(integer(-(2**63), 2**63), 7777),
-    errorCode=(or_null(text(longest=10_000)), "ERROR_FROM_THE_FUTURE"),
-    errorDescription=(or_null(text(longest=100_000)), None),
-)
-def error(call: Call, params: Params) -> None:
-    """Answers with any error id, code and description, not taken."""
-    call.send(call.answer(call.say(params["errorId"], params["errorCode"], params["errorDescription"])))
 
 
 def _octets(key: str) -> bytes:
@@ -338,75 +81,311 @@ ENCODINGS: Final[Mapping[str, Callable[[str], str]]] = {
 """Encodings in which `echo_key` repeats the key."""
 
 
-@_fault(27, encoding=(text(*ENCODINGS), "raw"), errorId=(integer(1, 2**31 - 1), 24))
-def echo_key(call: Call, params: Params) -> None:
+_SHAPES: Final[dict[str, Schema]] = {
+    "count": integer(1, 1_000_000_000, "break only so many calls"),
+    "skip": integer(0, 1_000_000_000, "let so many matching calls pass first"),
+    "forSeconds": number(0.001, 31_536_000, "disarm after so many seconds"),
+    "taskId": integer(1, MAX_TASK_ID, "only calls about this task"),
+    "method": text(*METHODS, SPENDING, note="only calls of this method"),
+    "seconds": number(0, 86_400, "seconds"),
+    "endless_continue.seconds": number(0.001, 86_400, "seconds"),
+    "taken": flag("let the rules judge the report first, so that a good one is taken"),
+    "status": integer(200, 599, "HTTP status"),
+    "redirect.status": integer(300, 399, "HTTP status"),
+    "retryAfterSeconds": number(0, 10_000_000, "seconds"),
+    "retryAfterForm": text("seconds", "date", "junk"),
+    "bytes": integer(0, 256 * 1024 * 1024, "bytes"),
+    "huge_headers.bytes": integer(0, 16 * 1024 * 1024, "bytes"),
+    "location": text(longest=2000),
+    "text": text(longest=1_000_000),
+    "errorId": integer(-(2**63), 2**63),
+    "error_id_type.errorId": {"description": "put in place of errorId"},
+    "echo_key.errorId": integer(1, 2**31 - 1),
+    "missing": flag("leave errorId out"),
+    "errorCode": or_null(text(longest=10_000)),
+    "errorDescription": text(longest=100_000),
+    "form": text("skew", "missing", "junk"),
+    "skewSeconds": number(-100_000_000, 100_000_000, "seconds"),
+    "encoding": text(*ENCODINGS),
+}
+"""Shape of each member, and where it differs for one fault; a parameter whose default is null may be null."""
+_SHAPES.update({name: named(name, node) for name, node in _SHAPES.items()})
+
+
+def _fault(number: int, tells: str = "verdict", end: str = "", **params: Any) -> Callable[[Play], Play]:
+    """Put a function into the table under its own name."""
+
+    def add(play: Play) -> Play:
+        sentence = (play.__doc__ or "").rstrip(".")
+        summary = sentence[:1].lower() + sentence[1:]
+        FAULTS[play.__name__] = FaultType(number, tells, end, summary, play, params)
+        return play
+
+    return add
+
+
+@_fault(1, seconds=1.0)
+def latency(call: Call, params: Params) -> bytes:
+    """Takes the report, waits, answers."""
+    body = call.judge()
+    call.pause(params["seconds"])
+    return call.answer(body)
+
+
+@_fault(2, "nothing", "closed", seconds=None, taken=False)
+def hang(call: Call, params: Params) -> None:
+    """Reads the report and never answers; closes after `seconds` if given."""
+    call.pause(params["seconds"])
+
+
+@_fault(3, "nothing", "reset")
+def reset_before(call: Call, _: Params) -> None:
+    """Resets before the report is read (tied to a task or method: once that much is known); never taken."""
+
+
+@_fault(4, "nothing", "reset")
+def reset_read(call: Call, _: Params) -> None:
+    """Reads the whole report, resets, not taken."""
+
+
+@_fault(5, "nothing", "reset")
+def reset_after(call: Call, _: Params) -> None:
+    """Takes the report, resets without an answer."""
+    call.judge()
+
+
+@_fault(6, "nothing", "closed")
+def close_read(call: Call, _: Params) -> None:
+    """Reads the report, closes without an answer, not taken."""
+
+
+@_fault(7, "nothing", "closed")
+def close_after(call: Call, _: Params) -> None:
+    """Takes the report, closes without an answer."""
+    call.judge()
+
+
+@_fault(8, seconds=0.5)
+def drip_headers(call: Call, params: Params) -> bytes:
+    """Takes the report, sends the head of the answer byte by byte, `seconds` apart."""
+    head, body = _parts(call.answer(call.judge()))
+    _drip(call, head, params["seconds"])
+    return body
+
+
+@_fault(9, seconds=0.5)
+def drip_body(call: Call, params: Params) -> None:
+    """Takes the report, sends the body of the answer byte by byte, `seconds` apart."""
+    head, body = _parts(call.answer(call.judge()))
+    call.send(head)
+    _drip(call, body, params["seconds"])
+
+
+@_fault(10, "other", seconds=0.05, taken=True)
+def endless_continue(call: Call, params: Params) -> None:
+    """Sends `100 Continue` for ever, `seconds` apart."""
+    while True:
+        call.send(replies.CONTINUE)
+        call.pause(params["seconds"])
+
+
+@_fault(11, "part", "closed", taken=True)
+def cut_headers(call: Call, params: Params) -> bytes:
+    """Sends half of the head, closes."""
+    head, _ = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
+    return head[: len(head) // 2]
+
+
+@_fault(12, "part", "closed", taken=True)
+def cut_body(call: Call, params: Params) -> bytes:
+    """Sends the head and half of the promised body, closes."""
+    head, body = _parts(call.answer(call.judge() if params["taken"] else replies.SUCCESS))
+    return head + body[: len(body) // 2]
+
+
+@_fault(13, "other", "closed", taken=True)
+def garbage(call: Call, _: Params) -> bytes:
+    """Sends bytes that are not HTTP, closes."""
+    return bytes(range(128, 256)) + b"\r\n\x00\x01 this is not HTTP\r\n\r\n"
+
+
+@_fault(14, "other", taken=False)
+def html(call: Call, _: Params) -> bytes:
+    """Answers 200 with an HTML page."""
+    return call.answer(PAGE, content_type=_PAGE_TYPE)
+
+
+@_fault(15, "other", taken=False)
+def empty(call: Call, _: Params) -> bytes:
+    """Answers 200 with an empty body."""
+    return call.answer(b"")
+
+
+@_fault(16, "other", status=500, retryAfterSeconds=None, retryAfterForm="seconds", taken=False)
+def status(call: Call, params: Params) -> bytes:
+    """Answers with an HTTP status and a page; a 3xx carries a Location."""
+    wait, form, code = params["retryAfterSeconds"], params["retryAfterForm"], params["status"]
+    told = {"seconds": int(wait or 0), "date": call.date(wait or 0.0), "junk": "soon, very soon"}
+    headers = f"Location: {_elsewhere(call)}\r\n" if code in (301, 302, 303, 307, 308) else ""
+    if wait is not None or form == "junk":
+        headers += f"Retry-After: {told[form]}\r\n"
+    return call.answer(PAGE, code, headers=headers, content_type=_PAGE_TYPE)
+
+
+@_fault(17, "other", bytes=0)
+def gzip(call: Call, params: Params) -> bytes:
+    """Takes the report, answers with a gzip body; `bytes` is its unpacked size."""
+    body, block = call.judge(), b" " * 2**20
+    blocks, rest = divmod(max(params["bytes"] - len(body), 0), len(block))
+    body += block[:rest]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    # After a full flush nothing refers back, so that one packed block does for all: 200 MB take no time.
+    packed = [packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for part in (body, block)]
+    packed[1] *= blocks
+    crc = zlib.crc32(body)
+    for _ in range(blocks):
+        crc = zlib.crc32(block, crc)
+    end = struct.pack("<II", crc, len(body) + blocks * len(block))
+    whole = b"".join((b"\x1f\x8b\x08", bytes(7), *packed, packer.flush(), end))
+    return call.answer(whole, headers="Content-Encoding: gzip\r\n")
+
+
+@_fault(18, "other", status=307, location=None, taken=False)
+def redirect(call: Call, params: Params) -> bytes:
+    """Redirects, to `/_redirected/<method>` of the simulator unless `location` is given."""
+    location = _elsewhere(call) if params["location"] is None else params["location"]
+    return call.answer(b"", params["status"], headers=f"Location: {location}\r\n")
+
+
+@_fault(19, "other", bytes=1_048_576)
+def oversize(call: Call, params: Params) -> bytes:
+    """Takes the report, answers with a true verdict padded to `bytes`."""
+    return call.answer(call.judge().ljust(params["bytes"]))
+
+
+@_fault(20, "other", text="[0]", status=200, taken=True)
+def not_object(call: Call, params: Params) -> bytes:
+    """Answers 200 with JSON that is not an object (or any other `text`)."""
+    return call.answer(params["text"].encode("utf-8", "surrogatepass"), params["status"])
+
+
+@_fault(21, "other", errorId="0", missing=False)
+def error_id_type(call: Call, params: Params) -> bytes:
+    """Takes the report, answers with an `errorId` that is no integer or out of range, or `missing`."""
+    verdict = {**json.loads(call.judge()), "errorId": params["errorId"]}
+    if params["missing"]:
+        del verdict["errorId"]
+    return call.answer(replies.to_bytes(verdict))
+
+
+@_fault(22, status=500)
+def verdict_status(call: Call, params: Params) -> bytes:
+    """Answers with the true verdict under another HTTP status."""
+    return call.answer(call.judge(), params["status"])
+
+
+@_fault(23, form="skew", skewSeconds=300.0)
+def wrong_date(call: Call, params: Params) -> bytes:
+    """Answers well with a Date header that is off, missing or unreadable."""
+    dates = {"skew": call.date(params["skewSeconds"]), "missing": None, "junk": "half past nine"}
+    return call.answer(call.judge(), date=dates[params["form"]])
+
+
+@_fault(24)
+def rate_limit(call: Call, _: Params) -> bytes:
+    """Answers ERROR_RATE_LIMIT, not taken."""
+    return call.answer(call.say(replies.RATE_LIMIT_ID))
+
+
+@_fault(25)
+def service_overload(call: Call, _: Params) -> bytes:
+    """Answers ERROR_SERVICE_OVERLOAD, not taken."""
+    return call.answer(call.say(replies.SERVICE_OVERLOAD_ID))
+
+
+@_fault(26, errorId=7777, errorCode="ERROR_FROM_THE_FUTURE", errorDescription=None)
+def error(call: Call, params: Params) -> bytes:
+    """Answers with any error id, code and description, not taken."""
+    return call.answer(call.say(params["errorId"], params["errorCode"], params["errorDescription"]))
+
+
+@_fault(27, encoding="raw", errorId=24)
+def echo_key(call: Call, params: Params) -> bytes:
     """Answers with an error whose description repeats the key in an `encoding`."""
     told = ENCODINGS[params["encoding"]](call.client_key)
-    # The escapes of "json" themselves go over the wire, so they are written past the encoder.
-    shown = "@@" if params["encoding"] == "json" else told
-    body = call.say(params["errorId"], None, f"The key {shown} is not what we expected.")
-    call.send(call.answer(body.replace(b"@@", told.encode()) if shown == "@@" else body))
+    body = call.say(params["errorId"], None, f"The key {told} is not what we expected.")
+    # The escapes of "json" themselves go over the wire.
+    return call.answer(body.replace(b"\\\\u", b"\\u") if params["encoding"] == "json" else body)
 
 
-@_fault(28, seconds=(_LENGTH, 0.0))
-def close_idle(call: Call, params: Params) -> None:
+@_fault(28, seconds=0.0)
+def close_idle(call: Call, params: Params) -> bytes:
     """Answers well, then closes the connection after `seconds` without a request."""
-    call.send(call.answer(call.judge()))
     call.idle_close_s = params["seconds"]
+    return call.answer(call.judge())
 
 
-@_fault(29)
-def connection_close(call: Call, _: Params) -> None:
+@_fault(29, end="closed")
+def connection_close(call: Call, _: Params) -> bytes:
     """Answers well with `Connection: close`, closes."""
-    call.send(call.answer(call.judge(), headers="Connection: close\r\n"))
-    call.close()
+    return call.answer(call.judge(), headers="Connection: close\r\n")
 
 
 @_fault(30)
-def chunked(call: Call, _: Params) -> None:
+def chunked(call: Call, _: Params) -> bytes:
     """Answers well, in chunks."""
     body = call.judge()
-    half = len(body) // 2
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:], b""))
-    call.send(call.answer(chunks, framing="Transfer-Encoding: chunked\r\n"))
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:9], body[9:], b""))
+    return call.answer(chunks, framing="Transfer-Encoding: chunked\r\n")
 
 
-@_fault(31, bytes=(integer(0, 16 * 1024 * 1024, "bytes"), 262_144))
-def huge_headers(call: Call, params: Params) -> None:
+@_fault(31, bytes=262_144)
+def huge_headers(call: Call, params: Params) -> bytes:
     """Takes the report, answers with a head of `bytes`."""
     line = "X-Filler: {}\r\n".format("x" * 986)
-    call.send(call.answer(call.judge(), headers=line * (params["bytes"] // len(line) + 1)))
+    return call.answer(call.judge(), headers=line * (params["bytes"] // len(line) + 1))
 
 
 @_fault(32)
-def extra_bytes(call: Call, _: Params) -> None:
+def extra_bytes(call: Call, _: Params) -> bytes:
     """Answers well, then sends bytes that belong to no request."""
-    call.send(call.answer(call.judge()) + b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n")
+    return call.answer(call.judge()) + b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n"
 
 
-@_fault(33, "other", text=(_TEXT, "SSH-2.0-Simulator\r\n"), taken=(_TAKEN, False))
-def raw(call: Call, params: Params) -> None:
+@_fault(33, "other", "closed", text="SSH-2.0-Simulator\r\n", taken=False)
+def raw(call: Call, params: Params) -> bytes:
     """Sends `text`, one byte a character, instead of an answer, closes."""
-    call.send(params["text"].encode("latin-1", "replace"))
-    call.close()
+    return str(params["text"]).encode("latin-1", "replace")
 
 
-# What acts on connections is played by them and by the server, not here.
+# What acts on connections is played by them and by the simulator, not here.
 
 
-@_fault(0, "nothing", seconds=(or_null(_LENGTH), None), taken=(_TAKEN, False))
+@_fault(0, seconds=None, taken=False)
 def hang_before(call: Call, _: Params) -> None:
     """Reads nothing for `seconds` (null: for ever); with https the handshake stays open."""
 
 
-@_fault(0, "nothing", seconds=(_LENGTH, 1.0))
+@_fault(0, seconds=1.0)
 def slow_accept(call: Call, _: Params) -> None:
     """Accepts connections only after `seconds`."""
 
 
-@_fault(0, "nothing")
+@_fault(0)
 def refuse(call: Call, _: Params) -> None:
     """Refuses connections and drops the open ones, control endpoint included, for `forSeconds`."""
+
+
+PLAIN: Final = FaultType(0, "verdict", "", "", lambda call, _: call.answer(call.judge()), {})
+"""What is played if no fault breaks the call: its verdict."""
+
+
+def _refuse_verb(call: Call, _: Params) -> bytes:
+    return call.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html")
+
+
+NOT_POST: Final = FaultType(0, "other", "", "", _refuse_verb, {})
+"""What is played if the verb is not POST."""
 
 
 def _parts(answer: bytes) -> tuple[bytes, bytes]:
@@ -420,27 +399,22 @@ def _drip(call: Call, data: bytes, seconds: float) -> None:
         call.pause(seconds)
 
 
-# --- their shape in the scenario file and at the control endpoint -----------------------------
+def _elsewhere(call: Call) -> str:
+    return f"{call.base_url}/_redirected/{call.method}"
 
-_COUNTED: Final = {
-    "count": named("count", integer(1, 1_000_000_000, "break only so many calls")),
-    "skip": named("skip", integer(0, 1_000_000_000, "let so many matching calls pass first")),
-}
-_TIMED: Final = {"forSeconds": named("forSeconds", number(0.001, 31_536_000, "disarm after so many seconds"))}
-_TIED: Final = {
-    "taskId": named("taskId", integer(1, MAX_TASK_ID, "only calls about this task")),
-    "method": named("method", text(*METHODS, SPENDING, note="only calls of this method")),
-}
+
+# --- their shape in the scenario file and at the control endpoint -----------------------------
 
 
 def _shape(name: str, kind: FaultType) -> Schema:
-    fields = {"fault": text(name), **{param: node for param, (node, _) in kind.params.items()}}
-    if not kind.is_global:
-        fields.update(_TIED)
-    if name not in ("refuse", "slow_accept"):
-        fields.update(_COUNTED)
-    required = ["fault", "forSeconds"] if name == "refuse" else ["fault"]
-    return shape({**fields, **_TIMED}, required=required, note=kind.summary.replace("`", ""))
+    tied = ("taskId", "method") if kind.number else ()
+    counted = () if name in ("refuse", "slow_accept") else ("count", "skip")
+    fields = {"fault": text(name)}
+    for member in (*kind.params, *tied, *counted, "forSeconds"):
+        node = _SHAPES.get(f"{name}.{member}", _SHAPES[member])
+        fields[member] = or_null(node) if kind.params.get(member, "") is None else node
+    required = ("fault", "forSeconds") if name == "refuse" else ("fault",)
+    return shape(kind.summary.replace("`", ""), *required, **fields)
 
 
 FAULT: Final = named("fault", tagged("fault", {name: _shape(name, kind) for name, kind in FAULTS.items()}))

@@ -1,14 +1,15 @@
 """What happened, call by call: the ground truth that tests compare a client's claims with.
 
-Keys never get in: accounts are fingerprints, and heads are scrubbed. Has no clock: the time is handed in.
+Keys never get in: accounts are fingerprints, and heads are scrubbed. Its clocks are handed in.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 from bridge.simulator.shapes import to_json
@@ -29,6 +30,12 @@ _KEPT: Final = ("openConnections", "inFlight", "lastSeq")
 def fingerprint(client_key: str) -> str:
     """Return how a key is named in the log: the first 12 hex digits of its SHA-256."""
     return hashlib.sha256(client_key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+Rows = list[dict[str, Any]]
+"""What a list at the control endpoint holds."""
+Tally = dict[str, Any]
+"""How often a task was delivered, and what came of it, as the control endpoint shows it."""
 
 
 class Entry:
@@ -54,6 +61,8 @@ class Entry:
     sent: str = "nothing"
     end: str = "open"
     ended_at: float | None = None
+    tally: Tally | None = None
+    """Of the task, if this was a whole report."""
 
     def describe(self) -> dict[str, Any]:
         """Return the call as the control endpoint shows it."""
@@ -61,17 +70,19 @@ class Entry:
         return {**to_json(self, _ENTRY_FIELDS), **lists}
 
 
-_ENTRY_FIELDS: Final = tuple(Entry.__annotations__)
-
-
-Tally = dict[str, Any]
-"""How often a task was delivered, and what came of it, as the control endpoint shows it."""
+_ENTRY_FIELDS: Final = tuple(name for name in Entry.__annotations__ if name != "tally")
 
 
 class Journal:
-    """The calls in order, the tallies by account and task, and the counters."""
+    """The calls in order, the tallies by account and task, and the counters.
 
-    def __init__(self) -> None:
+    Args:
+        now: seconds that never go back.
+        wall: UNIX seconds on the simulated upstream's clock.
+    """
+
+    def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._now, self._wall = now, wall
         self.entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self.tallies: OrderedDict[tuple[str, int], Tally] = OrderedDict()
         self.counters = dict.fromkeys(_COUNTERS.split(), 0)
@@ -89,15 +100,15 @@ class Journal:
         self.counters[name] += 1
         self.counters[highest] = max(self.counters[highest], self.counters[name])
 
-    def begin(self, at: float, wall: float, connection: int, number: int) -> Entry:
-        """Note that a call, or a connection about to be broken, has come in."""
+    def begin(self, connection: int, number: int, **known: Any) -> Entry:
+        """Note that a call, or a connection about to be broken, has come in, and what is known of it."""
         self.counters["lastSeq"] += 1
         self.counters["forgottenEntries"] += len(self.entries) == self.entries.maxlen
-        entry = Entry()
-        entry.seq, entry.at, entry.wall = self.counters["lastSeq"], at, wall
-        entry.connection, entry.number_on_connection = connection, number
-        self.entries.append(entry)
         self.rise("inFlight", "maxInFlight")
+        entry = Entry()
+        entry.seq, entry.at, entry.wall = self.counters["lastSeq"], self._now(), self._wall()
+        vars(entry).update(connection=connection, number_on_connection=number, **known)
+        self.entries.append(entry)
         return entry
 
     def deliver(self, account: str, task_id: int) -> Tally:
@@ -106,32 +117,23 @@ class Journal:
         if tally is None:
             if len(self.tallies) >= MAX_TALLIES:
                 self.tallies.popitem(last=False)
-            tally = self.tallies[account, task_id] = {
-                "taskId": task_id,
-                "account": account,
-                **dict.fromkeys(("delivered", "taken", "told"), 0),
-            }
+            tally = {"taskId": task_id, "account": account, "delivered": 0, "taken": 0, "told": 0}
+            self.tallies[account, task_id] = tally
         tally["delivered"] += 1
         return tally
 
-    def finish(self, entry: Entry, at: float, end: str) -> None:
+    def finish(self, entry: Entry, end: str) -> None:
         """Note how a call ended."""
-        entry.end = end
-        entry.ended_at = at
+        entry.end, entry.ended_at = end, self._now()
         self.counters["inFlight"] -= 1
+        if entry.tally is not None and entry.sent == "verdict" and entry.error_id == 0:
+            entry.tally["told"] += 1
 
-    def select(
-        self, since: int = 0, task_id: int | None = None, limit: int | None = None
-    ) -> list[dict[str, Any]]:
+    def select(self, since: int = 0, task_id: int | None = None, limit: int | None = None) -> Rows:
         """Return calls with a number above `since`, oldest first."""
-        found: list[dict[str, Any]] = []
-        for entry in self.entries:
-            if limit is not None and len(found) >= limit:
-                break
-            if entry.seq > since and (task_id is None or entry.task_id == task_id):
-                found.append(entry.describe())
-        return found
+        found = (one for one in self.entries if one.seq > since and task_id in (None, one.task_id))
+        return [entry.describe() for entry in islice(found, limit)]
 
-    def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def deliveries(self, task_id: int | None = None) -> Rows:
         """Return the tallies, of one task or of all."""
         return [dict(tally) for tally in self.tallies.values() if task_id in (None, tally["taskId"])]

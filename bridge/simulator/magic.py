@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.faults import ENCODINGS, FAULTS
-from bridge.simulator.model import IMAGE_KINDS, METHODS, Task
+from bridge.simulator.model import IMAGE_KINDS, Task
 
 BASE: Final = 9_000_000_000_000_000
 """First magic id. The last usable id is 2**53 - 1 = BASE + 7_199_254_740_991."""
@@ -21,13 +21,8 @@ FAULTS_AT: Final = 1000
 STATUSES_AT: Final = 2000
 SITUATIONS_AT: Final = 3000
 VARIANTS_AT: Final = 3100
-_ONCE: Final = (
-    (range(1, 1000), 5000),
-    (range(1001, 1500), 500),
-    (range(2200, 2600), 2000),
-    (range(3101, 3500), 500),
-)
-"""Numbers, and what to add to one so that only the first call about the id is broken."""
+_ONCE: Final = ((1, 999, 5000), (1001, 1499, 500), (2200, 2599, 2000), (3101, 3499, 500))
+"""Numbers from and to, and what to add to one so that only the first call about the id is broken."""
 
 
 class Situation(NamedTuple):
@@ -57,8 +52,17 @@ SITUATIONS: Final[Mapping[int, Situation]] = {
     ),
     10: Situation("nearly_late", "completed 5 s before the window ends: taken, unless the call is slow"),
 }
+OTHER_SPELLING: Final = SITUATIONS[8]
 
-VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
+Variant = tuple[str, Mapping[str, Any]]
+
+
+def _run(first: int, fault: str, param: str, *values: Any) -> dict[int, Variant]:
+    """Return variants of a fault that differ in one parameter, numbered from `first` on."""
+    return {number: (fault, {param: value}) for number, value in enumerate(values, first)}
+
+
+VARIANTS: Final[Mapping[int, Variant]] = {
     1: ("status", {"status": 429, "retryAfterSeconds": 1}),
     2: ("status", {"status": 429, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
     3: ("status", {"status": 429, "retryAfterSeconds": 120}),
@@ -67,42 +71,27 @@ VARIANTS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
     6: ("status", {"status": 503, "retryAfterSeconds": 2, "retryAfterForm": "date"}),
     7: ("status", {"status": 503, "retryAfterSeconds": 120}),
     8: ("status", {"status": 500, "taken": True}),
-    9: ("redirect", {"status": 301}),
-    10: ("redirect", {"status": 302}),
-    11: ("redirect", {"status": 308}),
+    **_run(9, "redirect", "status", 301, 302, 308),
     12: ("hang", {"taken": True}),
     13: ("html", {"taken": True}),
     14: ("empty", {"taken": True}),
-    15: ("latency", {"seconds": 5}),
-    16: ("latency", {"seconds": 15}),
+    **_run(15, "latency", "seconds", 5, 15),
     17: ("gzip", {"bytes": 209_715_200}),
-    18: ("verdict_status", {"status": 404}),
-    19: ("verdict_status", {"status": 429}),
-    20: ("verdict_status", {"status": 403}),
-    30: ("not_object", {"text": "null"}),
-    31: ("not_object", {"text": '"success"'}),
-    32: ("not_object", {"text": "{}"}),
-    33: ("not_object", {"text": '{"errorId":0,"status":"succ'}),
+    **_run(18, "verdict_status", "status", 404, 429, 403),
+    **_run(30, "not_object", "text", "null", '"success"', "{}", '{"errorId":0,"status":"succ'),
     34: ("not_object", {"text": '{"errorId":0,"errorId":16,"status":"success"}'}),
     35: ("not_object", {"text": '{"errorId":0,"status":"success","more":{"a":[1]}}'}),
     40: ("error_id_type", {"missing": True}),
-    41: ("error_id_type", {"errorId": None}),
-    42: ("error_id_type", {"errorId": True}),
-    43: ("error_id_type", {"errorId": 0.5}),
-    44: ("error_id_type", {"errorId": -1}),
-    45: ("error_id_type", {"errorId": 2**31}),
-    46: ("error_id_type", {"errorId": [0]}),
+    **_run(41, "error_id_type", "errorId", None, True, 0.5, -1, 2**31, [0]),
     50: ("error", {"errorId": 2**31 - 1, "errorCode": "ERROR_HIGHEST"}),
     51: ("error", {"errorId": 12, "errorCode": "ERROR_BAD_DUPLICATES"}),
     52: ("error", {"errorId": 16, "errorCode": replies.OTHER_SPELLING}),
     53: ("error", {"errorId": 16, "errorCode": None}),
     54: ("error", {"errorId": 9999, "errorCode": "ERROR_KEY_DOES_NOT_EXIST"}),
     55: ("error", {"errorId": 24, "errorDescription": "line one\nline two\tand \x1b[31mred\x1b[0m \x00"}),
-    60: ("wrong_date", {"skewSeconds": 300.0}),
-    61: ("wrong_date", {"skewSeconds": -300.0}),
-    62: ("wrong_date", {"form": "missing"}),
-    63: ("wrong_date", {"form": "junk"}),
-    **{70 + at: ("echo_key", {"encoding": name}) for at, name in enumerate(ENCODINGS)},
+    **_run(60, "wrong_date", "skewSeconds", 300.0, -300.0),
+    **_run(62, "wrong_date", "form", "missing", "junk"),
+    **_run(70, "echo_key", "encoding", *ENCODINGS),
     85: ("close_idle", {"seconds": 1.0}),
 }
 """Faults of the table above with other parameters, by number after `VARIANTS_AT`."""
@@ -127,19 +116,10 @@ _NUMBERED: Final = {kind.number: name for name, kind in FAULTS.items() if kind.n
 
 
 @cache
-def _resolve(number: int) -> Effect | None:
-    effect = _make_effect(number, False)
-    if effect is not None:
-        return effect
-    shifted = (number - shift for numbers, shift in _ONCE if number - shift in numbers)
-    return next((_make_effect(one, True) for one in shifted), None)
-
-
-def _make_effect(number: int, only_first: bool) -> Effect | None:
-    situation = SITUATIONS.get(number - SITUATIONS_AT)
-    if situation is not None:
-        return Effect(None, {}, only_first, situation)
+def _resolve(number: int, only_first: bool = False) -> Effect | None:
     given: Mapping[str, Any] = {}
+    if number - SITUATIONS_AT in SITUATIONS:
+        return Effect(None, {}, only_first, SITUATIONS[number - SITUATIONS_AT])
     if 0 < number < FAULTS_AT:
         fault, given = "error", {"errorId": number, "errorCode": None}
     elif number - FAULTS_AT in _NUMBERED:
@@ -148,46 +128,42 @@ def _make_effect(number: int, only_first: bool) -> Effect | None:
         fault, given = "status", {"status": number - STATUSES_AT}
     elif number - VARIANTS_AT in VARIANTS:
         fault, given = VARIANTS[number - VARIANTS_AT]
-    else:
+    elif only_first:
         return None
+    else:
+        twins = (number - shift for first, last, shift in _ONCE if first <= number - shift <= last)
+        return next((_resolve(twin, True) for twin in twins), None)
     return Effect(fault, FAULTS[fault].fill(given), only_first)
 
 
-def make_task(
-    situation: Situation | None, task_id: int, method: str, account: str, now_s: float, window_s: float
-) -> Task | None:
-    """Return the task of a magic id, whose situation may be an ordinary one; None if it was never issued."""
-    task = Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+def place(task: Task, situation: Situation | None, window_s: float) -> bool:
+    """Bring the fresh task of a magic id into its situation, if any; False if it was never issued."""
     if situation is None:
-        return task
-    if situation.name in ("no_such_task", "other_spelling"):
-        return None
-    for name, value in situation.changes.items():
-        setattr(task, name, value)
-    if situation.name == "late":
-        task.end_time -= window_s + 30
-    elif situation.name == "nearly_late":
-        task.end_time -= max(window_s - 5, 0)
-    elif situation.name == "wrong_kind":
-        task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
-    return task
+        return True
+    vars(task).update(situation.changes)
+    match situation.name:
+        case "late":
+            task.end_time -= window_s + 30
+        case "nearly_late":
+            task.end_time -= max(window_s - 5, 0)
+        case "wrong_kind":
+            task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
+    return situation.name not in ("no_such_task", "other_spelling")
 
 
 def describe() -> dict[str, Any]:
     """Return the table as the control endpoint shows it."""
-    errors = [number for number in sorted(replies.ERRORS) if number < FAULTS_AT]
+    errors = {number: replies.error_code(number) for number in sorted(replies.ERRORS) if number < FAULTS_AT}
+    faults = {FAULTS_AT + number: name for number, name in sorted(_NUMBERED.items())}
+    situations = {SITUATIONS_AT + number: row.name for number, row in SITUATIONS.items()}
     return {
         "base": BASE,
-        "errors": [{"taskId": BASE + one, "errorCode": replies.error_code(one)} for one in errors],
-        "faults": [
-            {"taskId": BASE + FAULTS_AT + one, "fault": name} for one, name in sorted(_NUMBERED.items())
-        ],
+        "errors": [{"taskId": BASE + number, "errorCode": code} for number, code in errors.items()],
+        "faults": [{"taskId": BASE + number, "fault": name} for number, name in faults.items()],
         "statuses": {"from": BASE + STATUSES_AT + 200, "to": BASE + STATUSES_AT + 599},
-        "situations": [
-            {"taskId": BASE + SITUATIONS_AT + one, "situation": row.name} for one, row in SITUATIONS.items()
-        ],
+        "situations": [{"taskId": BASE + number, "situation": name} for number, name in situations.items()],
         "variants": [
-            {"taskId": BASE + VARIANTS_AT + one, "fault": name, "params": dict(given)}
-            for one, (name, given) in VARIANTS.items()
+            {"taskId": BASE + VARIANTS_AT + number, "fault": name, "params": dict(given)}
+            for number, (name, given) in VARIANTS.items()
         ],
     }

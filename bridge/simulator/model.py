@@ -7,19 +7,30 @@ client, verdict or tables, because it exists to disagree with them where they ar
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.shapes import to_json
 
-IMAGE_KINDS: Final = frozenset({"image", "coordinates"})
-RECAPTCHA_KINDS: Final = frozenset(
-    {"recaptcha_v2", "recaptcha_v2_enterprise", "recaptcha_v3", "recaptcha_v3_enterprise"}
-)
-KINDS: Final = (*sorted(IMAGE_KINDS), *sorted(RECAPTCHA_KINDS), "hcaptcha", "other")
+QUEUES: Final[Mapping[str, str]] = {
+    # kind -> name of its queue in the figures; the vendor prints the first and that of plain V2 only
+    "image": "English ImageToText",
+    "coordinates": "ImageToCoordinates",
+    "recaptcha_v2": "Recaptcha Proxyless",
+    "recaptcha_v2_enterprise": "Recaptcha Enterprise Proxyless",
+    "recaptcha_v3": "Recaptcha V3",
+    "recaptcha_v3_enterprise": "Recaptcha V3 Enterprise",
+    "hcaptcha": "HCaptcha Proxyless",
+    "other": "Other",
+}
+_OTHER_LANGUAGE: Final = "Russian ImageToText"
+KINDS: Final = tuple(QUEUES)
 """Task kinds. ``other`` stands for every kind that no method reports (Turnstile and so on)."""
+IMAGE_KINDS: Final = frozenset({"image", "coordinates"})
+RECAPTCHA_KINDS: Final = frozenset(kind for kind in KINDS if kind.startswith("recaptcha"))
 POOLS: Final = ("en", "rn")
 
 
@@ -42,28 +53,16 @@ METHODS: Final[Mapping[str, Method]] = {
 SPENDING: Final = "getSpendingStats"
 """The one method that reads figures."""
 
-ACCOUNT_STATES: Final[Mapping[str, tuple[int, str]]] = {
-    # state -> errorId it is refused with, reason in the log
-    "ok": (0, ""),
-    "unknown": (1, "key_unknown"),
-    "zero_balance": (10, "zero_balance"),
-    "ip_not_allowed": (11, "ip_not_allowed"),
-    "ip_blocked": (21, "ip_blocked"),
-    "suspended": (55, "suspended"),
+ACCOUNT_STATES: Final = {
+    "ok": 0,
+    "unknown": 1,
+    "zero_balance": 10,
+    "ip_not_allowed": 11,
+    "ip_blocked": 21,
+    "suspended": 55,
 }
+"""State of an account -> errorId it is refused with."""
 
-QUEUES: Final[Mapping[str, str]] = {
-    # kind -> name of its queue in the figures; the vendor prints the first and that of plain V2 only
-    "image": "English ImageToText",
-    "coordinates": "ImageToCoordinates",
-    "recaptcha_v2": "Recaptcha Proxyless",
-    "recaptcha_v2_enterprise": "Recaptcha Enterprise Proxyless",
-    "recaptcha_v3": "Recaptcha V3",
-    "recaptcha_v3_enterprise": "Recaptcha V3 Enterprise",
-    "hcaptcha": "HCaptcha Proxyless",
-    "other": "Other",
-}
-_OTHER_LANGUAGE: Final = "Russian ImageToText"
 _PRICE: Final = 0.002
 """What a task costs; that of an image a third of it. Of the order of the published prices, no more."""
 
@@ -78,22 +77,6 @@ MAX_TASKS: Final = 500_000
 NO_TASK: Final = 16
 
 
-class Settings:
-    """What can be changed about the simulated upstream while it runs."""
-
-    auto: bool = True
-    magic: bool = True
-    strict: bool = True
-    spelling: str = "BY_METHOD"
-    content_type: str = "application/json"
-    latency_s: float = 0.0
-    clock_skew_s: float = 0.0
-    window_s: float = 60.0
-    other_keys: str = "ok"
-    numbers_as_strings: bool = False
-    empty_hours: bool = True
-
-
 class Task:
     """A captcha task as the upstream knows it."""
 
@@ -104,11 +87,8 @@ class Task:
     reported: bool = False
 
     def __init__(self, task_id: int, kind: str, end_time: float, **more: Any) -> None:
-        self.task_id = task_id
-        self.kind = kind
-        self.end_time = end_time
-        for name, value in more.items():
-            setattr(self, name, value)
+        self.task_id, self.kind, self.end_time = task_id, kind, end_time
+        vars(self).update(more)
 
     @property
     def queue(self) -> str:
@@ -182,40 +162,35 @@ def hour_of(wall_s: float) -> int:
     return int((wall_s - _HOUR_STARTS_AT) // HOUR_S * HOUR_S) + _HOUR_STARTS_AT
 
 
-Invent = Callable[[int, str, str, float], Task | None]
-"""Makes the task of an id that nobody created: (id, method, account, now) -> task."""
-
-
 class Model:
-    """The accounts and tasks, and the judge over calls."""
+    """The accounts and tasks, and the judge over calls.
 
-    def __init__(self, settings: Settings, invent: Invent | None = None) -> None:
+    Args:
+        settings: as in a scenario; followed at every call.
+        admit: says whether an id that nobody created has the task that is made up for it, and may change
+            that; by default it has in auto mode.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], admit: Callable[[Task], bool] | None = None) -> None:
         self.settings = settings
-        self._invent: Invent = invent or self.make_fresh
+        self._admit = admit or (lambda task: bool(settings["auto"]))
         self.accounts: dict[str, str] = {}
         """Fingerprint -> one of `ACCOUNT_STATES`."""
         self.tasks: dict[int, Task] = {}
         """Tasks that were created by somebody, by id."""
         self.fresh: OrderedDict[tuple[str, int], Task] = OrderedDict()
         """Tasks that auto mode made up, by account and id."""
-        self.figures: dict[tuple[str | None, str, int], Figures] = {}
-        """Figures that were set, by account (None: whoever asks), queue and begin of the hour."""
-        self._counted: dict[tuple[str | None, str, int], int] = {}
-        self._next_id = 1_000_000
+        self.figures: dict[str | None, dict[tuple[str, int], Figures]] = {}
+        """Figures that were set: account (None: whoever asks) -> queue and begin of the hour -> figures."""
+        self._ids = count(1_000_000)
 
     def add(self, task: Task) -> None:
         """Put a task into the model, over one of the same id."""
-        if task.task_id in self.tasks:
-            self._count(self.tasks[task.task_id], -1)
         self.tasks[task.task_id] = task
-        self._count(task, 1)
 
     def new_id(self) -> int:
         """Return an id that no created task has."""
-        while self._next_id in self.tasks:
-            self._next_id += 1
-        self._next_id += 1
-        return self._next_id - 1
+        return next(task_id for task_id in self._ids if task_id not in self.tasks)
 
     def judge(self, method: str, facts: Facts, account: str, now_s: float) -> Judgement:
         """Apply the rules to a call; a report is taken if they allow.
@@ -232,14 +207,14 @@ class Model:
             return self._refuse(22, facts.problem)
         if facts.client_key is None:
             return self._refuse(1, "key_missing")
-        error_id, reason = ACCOUNT_STATES[self.accounts.get(account, self.settings.other_keys)]
-        if error_id:
-            return self._refuse(error_id, reason)
+        state = self.accounts.get(account, self.settings["otherKeys"])
+        if state != "ok":
+            return self._refuse(ACCOUNT_STATES[state], "key_unknown" if state == "unknown" else state)
         if method == SPENDING:
             return self._tell_spending(facts, account, now_s)
         if facts.task_id is None:
             return self._refuse(24, "task_id_missing")
-        if self.settings.strict and len(facts.body_keys) != 2:
+        if self.settings["strict"] and len(facts.body_keys) != 2:
             return self._refuse(24, "body_members")
         task = self.find(facts.task_id, method, account, now_s)
         reason = "no_such_task" if task is None else self._objection(task, method, account, now_s)
@@ -252,43 +227,34 @@ class Model:
     def find(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
         """Return the task an account means by an id; auto mode makes up what it does not know."""
         task = self.tasks.get(task_id) or self.fresh.get((account, task_id))
-        if task is None:
-            task = self._invent(task_id, method, account, now_s)
-            if task is not None:
-                if len(self.fresh) >= MAX_TASKS:
-                    self.fresh.popitem(last=False)
-                self.fresh[account, task_id] = task
-                self._count(task, 1)
-        return task
-
-    def make_fresh(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
-        """Return a task of the kind that a method fits, completed just now; None without auto mode."""
-        if not self.settings.auto:
+        if task is not None:
+            return task
+        task = Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+        if not self._admit(task):
             return None
-        return Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
+        if len(self.fresh) >= MAX_TASKS:
+            self.fresh.popitem(last=False)
+        self.fresh[account, task_id] = task
+        return task
 
     def _objection(self, task: Task, method: str, account: str, now_s: float) -> str:
         """Return why a task may not be reported, or an empty string. All of these are error 16."""
-        if task.account is not None and task.account != account:
-            return "other_account"
-        if now_s - task.end_time > self.settings.window_s:
-            return "late"
-        if task.reported:
-            return "duplicate"
-        if task.kind not in METHODS[method].kinds:
-            return "wrong_kind"
-        if task.ended_in_error:
-            return "ended_in_error"
-        if task.kind in IMAGE_KINDS and task.language_pool != "en":
-            return "language"
-        return ""
+        objections = {
+            "other_account": task.account not in (None, account),
+            "late": now_s - task.end_time > self.settings["windowSeconds"],
+            "duplicate": task.reported,
+            "wrong_kind": task.kind not in METHODS[method].kinds,
+            "ended_in_error": task.ended_in_error,
+            "language": task.kind in IMAGE_KINDS and task.language_pool != "en",
+        }
+        return next((reason for reason, holds in objections.items() if holds), "")
 
     def _refuse(self, error_id: int, reason: str, method: str = "") -> Judgement:
         return Judgement(error_id, reason, replies.error_body(error_id, self.code_of(error_id, method)))
 
     def code_of(self, error_id: int, method: str) -> str:
         """Return the code of an error id; error 16 is spelled as the setting says, or the method's page."""
-        spelling = self.settings.spelling
+        spelling = self.settings["spelling"]
         if spelling == "BY_METHOD" and method in METHODS:
             spelling = METHODS[method].spelling
         is_other = error_id == NO_TASK and spelling == "CAPTCHA"
@@ -296,41 +262,33 @@ class Model:
 
     # --- figures -----------------------------------------------------------------------------
 
-    def _count(self, task: Task, by: int) -> None:
-        place = (task.account, task.queue, hour_of(task.end_time))
-        self._counted[place] = self._counted.get(place, 0) + by
-
     def _tell_spending(self, facts: Facts, account: str, now_s: float) -> Judgement:
         members = facts.members
         is_known = len(members) == len(facts.body_keys) and members.keys() <= _SPENDING_TYPES.keys()
-        if self.settings.strict and not is_known:
-            return self._refuse(24, "body_members")
-        if any(type(members[name]) is not kind for name, kind in _SPENDING_TYPES.items() if name in members):
+        types = ((type(members[name]), kind) for name, kind in _SPENDING_TYPES.items() if name in members)
+        if (self.settings["strict"] and not is_known) or any(found is not kind for found, kind in types):
             return self._refuse(24, "body_members")
         start = hour_of(members["date"]) if "date" in members else hour_of(now_s) - 23 * HOUR_S
         records = list(self._records(account, members.get("queue"), start, now_s))
-        data = json.dumps({"errorId": 0, "data": records}, separators=(",", ":"))
-        return Judgement(0, "figures", data.encode())
+        return Judgement(0, "figures", replies.to_bytes({"errorId": 0, "data": records}))
 
     def _records(self, account: str, queue: str | None, start: int, now_s: float) -> Iterator[dict[str, Any]]:
-        queues = {place[1] for book in (self.figures, self._counted) for place in book}
-        wanted = queues if queue is None else {queue}
-        for hour in range(start, start + 24 * HOUR_S, HOUR_S):
-            if hour > now_s:
-                return
-            told = [self._figures_of(account, one, hour) for one in wanted]
+        spent = self._spent_by(account)
+        for hour in range(start, min(start + 24 * HOUR_S, int(now_s) + 1), HOUR_S):
+            told = [one for (name, begin), one in spent.items() if begin == hour and queue in (None, name)]
             volume, money = sum(one.volume for one in told), round(sum(one.money for one in told), 5)
-            if volume or money or self.settings.empty_hours:
+            if volume or money or self.settings["emptyHours"]:
                 record = {"dateFrom": hour, "dateTill": hour + HOUR_S - 1, "volume": volume, "money": money}
-                as_string = self.settings.numbers_as_strings
+                as_string = self.settings["numbersAsStrings"]
                 yield {name: str(value) for name, value in record.items()} if as_string else record
 
-    def _figures_of(self, account: str, queue: str, hour: int) -> Figures:
-        """Return what was set for the account or for whoever asks, else the tasks that there are."""
-        for owner in (account, None):
-            if (owner, queue, hour) in self.figures:
-                return self.figures[owner, queue, hour]
-        return priced(queue, sum(self._counted.get((owner, queue, hour), 0) for owner in (account, None)))
+    def _spent_by(self, account: str) -> dict[tuple[str, int], Figures]:
+        """Return what was set for the account or for whoever asks, else what the tasks here cost."""
+        tasks = (*self.tasks.values(), *self.fresh.values())
+        own = (task for task in tasks if task.account in (None, account))
+        counted = Counter((task.queue, hour_of(task.end_time)) for task in own)
+        spent = {(queue, hour): priced(queue, volume) for (queue, hour), volume in counted.items()}
+        return spent | self.figures.get(None, {}) | self.figures.get(account, {})
 
 
 def priced(queue: str, volume: int) -> Figures:

@@ -49,16 +49,9 @@ class RequestReader:
         self._ready: deque[Request] = deque()
         self._problem: BadRequest | None = None
         self._is_inside = False
-        self._silent_bytes = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = 0
-        self._has_head = False
         self._wants_continue = False
+        self._loose_bytes = 0
+        """Bytes since a head, a part of a body or a request was whole."""
 
     @property
     def is_idle(self) -> bool:
@@ -85,22 +78,20 @@ class RequestReader:
 
     def expects_continue(self) -> bool:
         """Say, once per request, whether the client waits for a 100 before it sends its body."""
-        wanted = self._has_head and self._wants_continue
-        self._wants_continue = False
+        wanted, self._wants_continue = self._wants_continue, False
         return wanted
 
     def _parse(self, data: bytes) -> None:
-        self._silent_bytes += len(data)  # whatever the parser tells sets it to 0
+        self._loose_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
         except HttpParserError as error:
-            if self._problem is None:
-                self._problem = BadRequest(400, str(error) or "the request is malformed")
+            self._problem = self._problem or BadRequest(400, str(error) or "the request is malformed")
         # RFC 9112 2.2: an empty line before a request is ignored, more than one here is not.
-        if self._silent_bytes > (MAX_HEAD_BYTES - _SLICE if self._is_inside else 2):
-            self._problem = BadRequest(431 if self._is_inside else 400, "a line without an end")
+        if self._problem is None and self._loose_bytes > (MAX_HEAD_BYTES if self._is_inside else 2):
+            self._problem = BadRequest(431 if self._is_inside else 400, "the head, or a line, is too long")
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read a request that offers another protocol as if it did not."""
@@ -122,51 +113,45 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._begin()
         self._is_inside = True
-        self._silent_bytes = 0
+        self._has_head = False
+        self._target = b""
+        self._headers: list[tuple[str, str]] = []
+        self._body = bytearray()
 
     def on_url(self, part: bytes) -> None:
         """A part of the target has come."""
         self._target += part
-        self._note_head(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come, or a trailer."""
-        self._note_head(len(name) + len(value))
         if not self._has_head:
-            self._headers.append((name, value))
-            self._wants_continue |= name.lower() == b"expect" and value.lower() == b"100-continue"
-            if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > MAX_BODY_BYTES:
-                self._refuse(413, "the body is too long")
+            self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._has_head = True
+        self._loose_bytes = 0
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._refuse(400 if version == "0.9" else 505, "only HTTP/1.1 and HTTP/1.0 are spoken")
+        told = {name.lower(): value.lower() for name, value in self._headers}
+        self._wants_continue = told.get("expect") == "100-continue"
+        length = told.get("content-length", "")
+        if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
+            self._refuse(413, "the body is too long")
 
     def on_body(self, part: bytes) -> None:
         """A part of the body has come."""
-        self._silent_bytes = 0
-        self._body.append(part)
-        self._body_bytes += len(part)
-        if self._body_bytes > MAX_BODY_BYTES:
+        self._loose_bytes = 0
+        self._body += part
+        if len(self._body) > MAX_BODY_BYTES:
             self._refuse(413, "the body is too long")
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        self._is_inside = False
-        self._silent_bytes = 0
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers)
+        self._is_inside = self._wants_continue = False
+        self._loose_bytes = 0
         verb, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
         keep_alive = self._parser.should_keep_alive()
-        self._ready.append(Request(verb, target, headers, keep_alive, b"".join(self._body)))
-        self._begin()
-
-    def _note_head(self, size: int) -> None:
-        self._silent_bytes = 0
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, "the head of the request is too long")
+        self._ready.append(Request(verb, target, tuple(self._headers), keep_alive, bytes(self._body)))

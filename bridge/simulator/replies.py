@@ -7,101 +7,77 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
+JSON: Final = "application/json"
 SUCCESS: Final = b'{"errorId":0,"status":"success"}'
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 RATE_LIMIT_ID: Final = 1001
 """The vendor publishes no id for ERROR_RATE_LIMIT; this one is ours, above all documented ids."""
 SERVICE_OVERLOAD_ID: Final = 1002
 """As `RATE_LIMIT_ID`, for ERROR_SERVICE_OVERLOAD."""
 
-ERRORS: Final[Mapping[int, tuple[str, str]]] = {
-    1: ("ERROR_KEY_DOES_NOT_EXIST", "No account has this key. Look for stray blanks around it."),
-    2: ("ERROR_NO_SLOT_AVAILABLE", "No worker is free at the price you offer."),
-    3: ("ERROR_ZERO_CAPTCHA_FILESIZE", "The image is smaller than 100 bytes."),
-    4: ("ERROR_TOO_BIG_CAPTCHA_FILESIZE", "The image is larger than 500,000 bytes."),
-    10: ("ERROR_ZERO_BALANCE", "The balance of the account is zero or below."),
-    11: ("ERROR_IP_NOT_ALLOWED", "The account does not allow requests from this address."),
-    12: ("ERROR_CAPTCHA_UNSOLVABLE", "Five workers could not solve this captcha."),
-    13: ("ERROR_BAD_DUPLICATES", "Too few of the duplicate answers agreed."),
-    14: ("ERROR_NO_SUCH_METHOD", "There is no API method of this name."),
-    15: ("ERROR_IMAGE_TYPE_NOT_SUPPORTED", "The image is not of a supported file type."),
-    16: (
-        "ERROR_NO_SUCH_CAPCHA_ID",
-        "This task is not in your list of tasks, or its time is over, or it ended in error, "
-        "or it was reported before.",
-    ),
-    20: ("ERROR_EMPTY_COMMENT", "This task needs a comment."),
-    21: ("ERROR_IP_BLOCKED", "This address is banned for improper use of the API."),
-    22: ("ERROR_TASK_ABSENT", "The request holds no task that could be read."),
-    23: ("ERROR_TASK_NOT_SUPPORTED", "There is no task type of this name."),
-    24: ("ERROR_INCORRECT_SESSION_DATA", "A value that this method needs is missing or wrong."),
-    25: ("ERROR_PROXY_CONNECT_REFUSED", "The proxy of the task refused the connection."),
-    26: ("ERROR_PROXY_CONNECT_TIMEOUT", "The proxy of the task could not be reached in time."),
-    27: ("ERROR_PROXY_READ_TIMEOUT", "The proxy of the task did not answer in time."),
-    28: ("ERROR_PROXY_BANNED", "The target site bans the proxy of the task."),
-    29: ("ERROR_PROXY_TRANSPARENT", "The proxy of the task reveals its client."),
-    30: ("ERROR_RECAPTCHA_TIMEOUT", "The recaptcha did not load in time."),
-    31: ("ERROR_RECAPTCHA_INVALID_SITEKEY", "The site key is not known to its provider."),
-    32: ("ERROR_RECAPTCHA_INVALID_DOMAIN", "The site key is not made for this domain."),
-    33: ("ERROR_RECAPTCHA_OLD_BROWSER", "The user agent is too old for its provider."),
-    34: ("ERROR_TOKEN_EXPIRED", "The extra token of the task is out of date."),
-    35: ("ERROR_PROXY_HAS_NO_IMAGE_SUPPORT", "The proxy of the task does not pass images."),
-    36: ("ERROR_PROXY_INCOMPATIBLE_HTTP_VERSION", "The proxy of the task speaks another HTTP."),
-    37: ("ERROR_FACTORY_SERVER_API_CONNECTION_FAILED", "The factory server could not be reached."),
-    38: ("ERROR_FACTORY_SERVER_BAD_JSON", "The factory server sent broken JSON."),
-    39: ("ERROR_FACTORY_SERVER_ERRORID_MISSING", "The factory server sent no error id."),
-    40: ("ERROR_FACTORY_SERVER_ERRORID_NOT_ZERO", "The factory server sent an error."),
-    41: ("ERROR_FACTORY_MISSING_PROPERTY", "The factory task lacks a property."),
-    42: ("ERROR_FACTORY_PROPERTY_INCORRECT_FORMAT", "A property of the factory task is malformed."),
-    43: ("ERROR_FACTORY_ACCESS_DENIED", "The factory is not yours to use."),
-    44: ("ERROR_FACTORY_SERVER_OPERATION_FAILED", "The factory server failed."),
-    45: ("ERROR_FACTORY_PLATFORM_OPERATION_FAILED", "The factory platform failed."),
-    46: ("ERROR_FACTORY_PROTOCOL_BROKEN", "The factory broke its protocol."),
-    47: ("ERROR_FACTORY_TASK_NOT_FOUND", "The factory knows no such task."),
-    48: ("ERROR_FACTORY_IS_SANDBOXED", "The factory is not released."),
-    49: ("ERROR_PROXY_NOT_AUTHORISED", "The proxy of the task refused its login."),
-    50: ("ERROR_FUNCAPTCHA_NOT_ALLOWED", "This option is not enabled for the account."),
-    51: ("ERROR_INVISIBLE_RECAPTCHA", "An invisible recaptcha was sent as a visible one."),
-    52: ("ERROR_FAILED_LOADING_WIDGET", "The captcha did not load in the worker's browser."),
-    53: ("ERROR_VISIBLE_RECAPTCHA", "A visible recaptcha was sent as an invisible one."),
-    54: ("ERROR_ALL_WORKERS_FILTERED", "Your complaints leave no worker for this task."),
-    55: ("ERROR_ACCOUNT_SUSPENDED", "The account is suspended; write to the support."),
-    56: ("ERROR_TEMPLATE_NOT_FOUND", "There is no template of this name."),
-    57: ("ERROR_TASK_CANCELED", "The task was cancelled."),
-    RATE_LIMIT_ID: ("ERROR_RATE_LIMIT", "Too many requests; slow down."),
-    SERVICE_OVERLOAD_ID: ("ERROR_SERVICE_OVERLOAD", "The service is overloaded; try later."),
+_CODES: Final = """
+    1 ERROR_KEY_DOES_NOT_EXIST  2 ERROR_NO_SLOT_AVAILABLE  3 ERROR_ZERO_CAPTCHA_FILESIZE
+    4 ERROR_TOO_BIG_CAPTCHA_FILESIZE  10 ERROR_ZERO_BALANCE  11 ERROR_IP_NOT_ALLOWED
+    12 ERROR_CAPTCHA_UNSOLVABLE  13 ERROR_BAD_DUPLICATES  14 ERROR_NO_SUCH_METHOD
+    15 ERROR_IMAGE_TYPE_NOT_SUPPORTED  16 ERROR_NO_SUCH_CAPCHA_ID  20 ERROR_EMPTY_COMMENT
+    21 ERROR_IP_BLOCKED  22 ERROR_TASK_ABSENT  23 ERROR_TASK_NOT_SUPPORTED  24 ERROR_INCORRECT_SESSION_DATA
+    25 ERROR_PROXY_CONNECT_REFUSED  26 ERROR_PROXY_CONNECT_TIMEOUT  27 ERROR_PROXY_READ_TIMEOUT
+    28 ERROR_PROXY_BANNED  29 ERROR_PROXY_TRANSPARENT  30 ERROR_RECAPTCHA_TIMEOUT
+    31 ERROR_RECAPTCHA_INVALID_SITEKEY  32 ERROR_RECAPTCHA_INVALID_DOMAIN  33 ERROR_RECAPTCHA_OLD_BROWSER
+    34 ERROR_TOKEN_EXPIRED  35 ERROR_PROXY_HAS_NO_IMAGE_SUPPORT  36 ERROR_PROXY_INCOMPATIBLE_HTTP_VERSION
+    37 ERROR_FACTORY_SERVER_API_CONNECTION_FAILED  38 ERROR_FACTORY_SERVER_BAD_JSON
+    39 ERROR_FACTORY_SERVER_ERRORID_MISSING  40 ERROR_FACTORY_SERVER_ERRORID_NOT_ZERO
+    41 ERROR_FACTORY_MISSING_PROPERTY  42 ERROR_FACTORY_PROPERTY_INCORRECT_FORMAT
+    43 ERROR_FACTORY_ACCESS_DENIED  44 ERROR_FACTORY_SERVER_OPERATION_FAILED
+    45 ERROR_FACTORY_PLATFORM_OPERATION_FAILED  46 ERROR_FACTORY_PROTOCOL_BROKEN
+    47 ERROR_FACTORY_TASK_NOT_FOUND  48 ERROR_FACTORY_IS_SANDBOXED  49 ERROR_PROXY_NOT_AUTHORISED
+    50 ERROR_FUNCAPTCHA_NOT_ALLOWED  51 ERROR_INVISIBLE_RECAPTCHA  52 ERROR_FAILED_LOADING_WIDGET
+    53 ERROR_VISIBLE_RECAPTCHA  54 ERROR_ALL_WORKERS_FILTERED  55 ERROR_ACCOUNT_SUSPENDED
+    56 ERROR_TEMPLATE_NOT_FOUND  57 ERROR_TASK_CANCELED  1001 ERROR_RATE_LIMIT  1002 ERROR_SERVICE_OVERLOAD
+"""
+_DESCRIPTIONS: Final = {
+    1: "No account has this key. Look for stray blanks around it.",
+    10: "The balance of the account is zero or below.",
+    11: "The account does not allow requests from this address.",
+    14: "There is no API method of this name.",
+    16: "Not a task of yours, too old, ended in error, or reported before.",
+    21: "This address is banned for improper use of the API.",
+    22: "The request holds no task that could be read.",
+    24: "A value that this method needs is missing or wrong.",
+    55: "The account is suspended; write to the support.",
+    RATE_LIMIT_ID: "Too many requests; slow down.",
+    SERVICE_OVERLOAD_ID: "The service is overloaded; try later.",
 }
-"""``errorId`` -> code and description. Codes as published, descriptions in our own words."""
+"""In our own words, of the errors that the rules and the faults have by themselves."""
+
+ERRORS: Final = dict(zip(map(int, _CODES.split()[::2]), _CODES.split()[1::2], strict=True))
+"""``errorId`` -> code, as published."""
 
 OTHER_SPELLING: Final = "ERROR_NO_SUCH_CAPTCHA_ID"
 """The second spelling of error 16 that the documents use."""
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def error_code(error_id: int) -> str:
     """Return the code of an error id; ids that nobody documents get ``ERROR_SIMULATED_<id>``."""
-    known = ERRORS.get(error_id)
-    return known[0] if known else f"ERROR_SIMULATED_{error_id}".replace("-", "MINUS_")
+    return ERRORS.get(error_id) or f"ERROR_SIMULATED_{error_id}".replace("-", "MINUS_")
 
 
 def error_body(error_id: int, code: str, description: str | None = None) -> bytes:
     """Return an error verdict as JSON."""
-    known = ERRORS.get(error_id)
     if description is None:
-        description = known[1] if known else "An error that is in no published list."
-    verdict = {
-        "errorId": error_id,
-        "errorCode": code,
-        "errorDescription": description,
-    }
-    return json.dumps(verdict, separators=(",", ":")).encode()
+        description = _DESCRIPTIONS.get(error_id, "A simulated error.")
+    return to_bytes({"errorId": error_id, "errorCode": code, "errorDescription": description})
+
+
+def to_bytes(value: Any) -> bytes:
+    """Return a value as the JSON of an answer."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def http_date(wall_s: float) -> str:
@@ -109,21 +85,12 @@ def http_date(wall_s: float) -> str:
 
     Source: RFC 9110 section 5.6.7. Not made with strftime, whose names depend on the locale.
     """
-    moment = time.gmtime(wall_s)
-    return (
-        f"{_DAYS[moment.tm_wday]}, {moment.tm_mday:02} {_MONTHS[moment.tm_mon - 1]} {moment.tm_year:04} "
-        f"{moment.tm_hour:02}:{moment.tm_min:02}:{moment.tm_sec:02} GMT"
-    )
+    day, month, date, clock, year = time.asctime(time.gmtime(wall_s)).split()
+    return f"{day}, {date:>02} {month} {year:>04} {clock} GMT"
 
 
 def render(
-    status: int,
-    body: bytes,
-    *,
-    date: str | None,
-    content_type: str | None,
-    headers: str = "",
-    framing: str | None = None,
+    status: int, body: bytes, *, date: str | None, content_type: str, headers: str = "", framing: str = ""
 ) -> bytes:
     """Return a whole HTTP/1.1 answer.
 
@@ -131,18 +98,15 @@ def render(
         status: the status code; 204 and 304 have no body whatever is given.
         body: the body as it goes over the wire.
         date: the Date header; None leaves it out.
-        content_type: the Content-Type header; None leaves it out.
+        content_type: the Content-Type header.
         headers: more header lines, each with CR LF at its end.
-        framing: the line that says how long the body is; None makes a Content-Length.
+        framing: the line that says how long the body is; by default a Content-Length.
     """
-    if status in (204, 304):
-        body, framing = b"", ""
-    reason = _REASONS.get(status, "Simulated")
-    head = f"HTTP/1.1 {status} {reason}\r\nServer: report-bridge-simulator\r\n"
+    head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Simulated')}\r\nServer: report-bridge-simulator\r\n"
     if date is not None:
         head += f"Date: {date}\r\n"
-    if content_type is not None:
-        head += f"Content-Type: {content_type}\r\n"
-    head += headers
-    head += f"Content-Length: {len(body)}\r\n" if framing is None else framing
-    return head.encode("latin-1") + b"\r\n" + body
+    head += f"Content-Type: {content_type}\r\n{headers}"
+    if status in (204, 304):
+        return f"{head}\r\n".encode("latin-1")
+    head += framing or f"Content-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode("latin-1") + body

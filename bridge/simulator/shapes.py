@@ -6,7 +6,8 @@ cannot drift apart. A refusal names the JSON Pointer and never repeats the value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -25,9 +26,8 @@ class NotValid(ValueError):
     """
 
     def __init__(self, pointer: str, problem: str) -> None:
-        super().__init__(f"at {pointer}: {problem}" if pointer else f"at the top level: {problem}")
+        super().__init__(f"at {pointer or 'the top level'}: {problem}")
         self.pointer = pointer
-        self.problem = problem
 
 
 @cache
@@ -47,75 +47,54 @@ def to_json(one: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def number(low: float, high: float, note: str = "") -> Schema:
     """A finite number inside a closed range."""
-    return _noted({"type": "number", "minimum": low, "maximum": high}, note)
+    return _noted(note, type="number", minimum=low, maximum=high)
 
 
 def integer(low: int, high: int, note: str = "") -> Schema:
     """An integer inside a closed range."""
-    return _noted({"type": "integer", "minimum": low, "maximum": high}, note)
+    return _noted(note, type="integer", minimum=low, maximum=high)
 
 
 def text(*choices: str, longest: int = 1_000_000, note: str = "") -> Schema:
     """A string, free or out of a closed list."""
-    return _noted({"enum": list(choices)} if choices else {"type": "string", "maxLength": longest}, note)
+    return _noted(note, enum=list(choices)) if choices else _noted(note, type="string", maxLength=longest)
 
 
 def flag(note: str = "") -> Schema:
     """True or false."""
-    return _noted({"type": "boolean"}, note)
-
-
-def anything(note: str = "") -> Schema:
-    """Any JSON value."""
-    return _noted({}, note)
+    return _noted(note, type="boolean")
 
 
 def or_null(node: Schema) -> Schema:
     """A shape, or null."""
-    inner = dict(node)
-    note = inner.pop("description", "")
-    return _noted({"anyOf": [inner, {"type": "null"}]}, note)
+    return {"anyOf": [node, {"type": "null"}]}
 
 
 def array(node: Schema, note: str = "") -> Schema:
     """An array of values of one shape."""
-    return _noted({"type": "array", "items": node}, note)
+    return _noted(note, type="array", items=node)
 
 
-def shape(
-    fields: Mapping[str, Schema],
-    *,
-    required: Sequence[str] = (),
-    one_of: Sequence[str] = (),
-    not_both: Sequence[tuple[str, str]] = (),
-    note: str = "",
-) -> Schema:
+def shape(note: str, /, *rules: str | tuple[str, str], **fields: Schema) -> Schema:
     """An object with named members and no others.
 
     Args:
-        fields: shape of each member.
-        required: names that must be there.
-        one_of: names of which exactly one must be there.
-        not_both: pairs of names that exclude each other.
         note: what it is.
+        rules: names of members that must be there, and pairs of names that exclude each other.
+        fields: shape of each member.
     """
-    made: Schema = {"type": "object", "properties": dict(fields), "additionalProperties": False}
-    if required:
-        made["required"] = list(required)
-    if one_of:
-        made["oneOf"] = [{"required": [name]} for name in one_of]
-    if not_both:
-        made["allOf"] = [{"not": {"required": list(pair)}} for pair in not_both]
-    return _noted(made, note)
+    wanted = {
+        "required": [rule for rule in rules if isinstance(rule, str)],
+        "allOf": [{"not": {"required": list(rule)}} for rule in rules if isinstance(rule, tuple)],
+    }
+    more = {name: rule for name, rule in wanted.items() if rule}
+    return _noted(note, type="object", properties=fields, additionalProperties=False, **more)
 
 
 def tagged(tag: str, shapes: Mapping[str, Schema]) -> Schema:
-    """An object whose member `tag` says which of several shapes it has."""
-    return {
-        "anyOf": [
-            {**one, "properties": {**one["properties"], tag: {"const": name}}} for name, one in shapes.items()
-        ]
-    }
+    """An object whose member `tag` says which of several shapes it has; each allows its own name there."""
+    tags = {tag: text(*shapes)}
+    return {"type": "object", "properties": tags, "required": [tag], "anyOf": list(shapes.values())}
 
 
 def named(name: str, node: Schema) -> Schema:
@@ -124,96 +103,79 @@ def named(name: str, node: Schema) -> Schema:
     return {"$ref": f"#/definitions/{name}"}
 
 
-def _noted(schema: Schema, note: str) -> Schema:
+def _noted(note: str, **schema: Any) -> Schema:
     return {"description": note, **schema} if note else schema
 
 
-# --- checking ---------------------------------------------------------------------------------
+# --- reading and checking ---------------------------------------------------------------------
 
 
-def check(value: Any, schema: Schema, pointer: str = "") -> None:
+def read_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, or raise `NotValid`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        where = f" (line {problem.lineno})" if isinstance(problem, json.JSONDecodeError) else ""
+        raise NotValid("", f"is not JSON{where}") from None
+
+
+def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> None:
     """Raise `NotValid` unless a value has a shape that was made here."""
     while "$ref" in schema:
         schema = DEFINITIONS[schema["$ref"].rpartition("/")[2]]
-    if "anyOf" in schema:
-        first, *others = schema["anyOf"]
-        if others == [{"type": "null"}]:
-            _check_or_null(value, first, pointer)
-        else:
-            _check_tagged(value, schema["anyOf"], pointer)
+    if schema.get("anyOf", ())[1:] == [{"type": "null"}]:
+        if value is not None:
+            check(value, schema["anyOf"][0], pointer, ", or null")
         return
-    problem = _problem(value, schema)
-    if problem:
-        raise NotValid(pointer, problem)
-    if schema.get("type") == "array":
+    is_good, must = _compare(value, schema)
+    if not is_good:
+        raise NotValid(pointer, f"must be {must}{or_else}")
+    if isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
             check(item, schema["items"], f"{pointer}/{index}")
-    elif schema.get("type") == "object":
-        for name, item in value.items():
-            check(item, schema["properties"][name], f"{pointer}/{name}")
+    elif isinstance(value, dict) and "properties" in schema:
+        _check_members(value, schema, pointer)
 
 
-def _check_or_null(value: Any, inner: Schema, pointer: str) -> None:
-    if value is None:
-        return
-    try:
-        check(value, inner, pointer)
-    except NotValid as refusal:
-        if refusal.pointer != pointer:
-            raise
-        raise NotValid(pointer, f"{refusal.problem}, or null") from None
-
-
-def _check_tagged(value: Any, shapes: Sequence[Schema], pointer: str) -> None:
-    tag = next(name for name, node in shapes[0]["properties"].items() if "const" in node)
-    if not isinstance(value, dict):
-        raise NotValid(pointer, "must be an object")
-    if tag not in value:
-        raise NotValid(pointer, f"must have the member {tag}")
-    by_name = {one["properties"][tag]["const"]: one for one in shapes}
-    if not isinstance(value[tag], str) or value[tag] not in by_name:
-        raise NotValid(f"{pointer}/{tag}", f"must be one of {', '.join(by_name)}")
-    check(value, by_name[value[tag]], pointer)
-
-
-def _problem(value: Any, schema: Schema) -> str:
-    """Return what is wrong with a value itself, its members left aside; an empty string if nothing is."""
-    if "enum" in schema:
-        is_good = isinstance(value, str) and value in schema["enum"]
-        return "" if is_good else f"must be one of {', '.join(schema['enum'])}"
-    match schema.get("type"):
-        case "number":
+def _compare(value: Any, schema: Schema) -> tuple[bool, str]:
+    """Say whether a value itself is good, its members left aside, and what it must be."""
+    match schema:
+        case {"enum": choices}:
+            return isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
+        case {"type": "number", "minimum": low, "maximum": high}:
             # NaN fails both comparisons, and bool is an int for Python but not for JSON.
-            if type(value) not in (int, float) or not schema["minimum"] <= value <= schema["maximum"]:
-                return f"must be a number from {schema['minimum']:g} to {schema['maximum']:g}"
-        case "integer":
-            if type(value) is not int or not schema["minimum"] <= value <= schema["maximum"]:
-                return f"must be an integer from {schema['minimum']} to {schema['maximum']}"
-        case "string":
-            if not isinstance(value, str) or len(value) > schema["maxLength"]:
-                return f"must be a string of at most {schema['maxLength']} characters"
-        case "boolean":
-            return "" if isinstance(value, bool) else "must be true or false"
-        case "array":
-            return "" if isinstance(value, list) else "must be an array"
-        case "object":
-            return _problem_of_object(value, schema)
-    return ""
+            return type(value) in (int, float) and low <= value <= high, f"a number from {low:g} to {high:g}"
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
+        case {"type": "string", "maxLength": longest}:
+            is_good = isinstance(value, str) and len(value) <= longest
+            return is_good, f"a string of at most {longest} characters"
+        case {"type": "boolean"}:
+            return isinstance(value, bool), "true or false"
+        case {"type": "array"}:
+            return isinstance(value, list), "an array"
+        case {"type": "object"}:
+            return isinstance(value, dict), "an object"
+    return True, "anything"
 
 
-def _problem_of_object(value: Any, schema: Schema) -> str:
-    if not isinstance(value, dict):
-        return "must be an object"
-    if any(name not in schema["properties"] for name in value):
-        return f"has a member that is not known; known are {', '.join(schema['properties'])}"
+def _check_members(value: Mapping[str, Any], schema: Schema, pointer: str) -> None:
+    fields = schema["properties"]
+    if "additionalProperties" in schema and not value.keys() <= fields.keys():
+        raise NotValid(pointer, f"has a member that is not known; known are {', '.join(fields)}")
     for name in schema.get("required", ()):
         if name not in value:
-            return f"must have the member {name}"
+            raise NotValid(pointer, f"must have the member {name}")
     choices = [branch["required"][0] for branch in schema.get("oneOf", ())]
     if choices and sum(name in value for name in choices) != 1:
-        return f"must have exactly one of the members {', '.join(choices)}"
+        raise NotValid(pointer, f"must have exactly one of the members {', '.join(choices)}")
     for rule in schema.get("allOf", ()):
-        first, second = rule["not"]["required"]
-        if first in value and second in value:
-            return f"must not have both {first} and {second}"
-    return ""
+        if value.keys() >= set(rule["not"]["required"]):
+            raise NotValid(pointer, f"must not have both {' and '.join(rule['not']['required'])}")
+    for name, node in fields.items():
+        if name in value:
+            check(value[name], node, f"{pointer}/{name}")
+    if "anyOf" in schema:
+        [tag] = schema["required"]
+        chosen = next(one for one in schema["anyOf"] if value[tag] in one["properties"][tag]["enum"])
+        check(value, chosen, pointer)

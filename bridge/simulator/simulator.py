@@ -5,20 +5,27 @@ Serves on the engine it is given, or on one of its own in a thread of its own. B
 
 from __future__ import annotations
 
+import socket
 import time
 from _queue import SimpleQueue
 from collections.abc import Callable, Mapping
-from threading import Thread, current_thread
-from typing import Any, Final, TypeVar
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bridge.engine import Engine, SystemClock, Waiter
+from bridge.engine import Engine, Readiness, SystemClock, Waiter
+from bridge.simulator.connection import Connection, Ended
+from bridge.simulator.journal import Rows
 from bridge.simulator.scenario import SCENARIO, length_s
-from bridge.simulator.server import Server
 from bridge.simulator.shapes import check, wire_name
 from bridge.simulator.state import State
 
+if TYPE_CHECKING:
+    import ssl
+
+_BACKLOG: Final = 1024
 _WAIT_S: Final = 5.0
-"""How long another thread waits for the simulator's."""
+"""How long another thread waits for the simulator's, and the end for its connections."""
 
 T = TypeVar("T")
 
@@ -40,6 +47,9 @@ class Simulator:
         ValueError: the host is not a loopback address.
     """
 
+    engine: Engine
+    state: State
+
     def __init__(
         self,
         engine: Engine | None = None,
@@ -53,17 +63,22 @@ class Simulator:
     ) -> None:
         if not host.startswith("127.") and host != "::1":
             raise ValueError("the simulator serves loopback addresses only")
-        self._scenario = dict(scenario or {})
-        check(self._scenario, SCENARIO)
-        self._address, self._tls = (host, port), tls
+        given = dict(scenario or {})
+        check(given, SCENARIO)
+        given["settings"] = {"auto": auto, "latencySeconds": latency_s, **given.get("settings", {})}
         wall = SystemClock.wall if engine is None else engine.wall
         # Not the engine's clock: other programs compare the log's times with their own.
-        self.state = State(self._scenario, time.monotonic, wall, auto=auto, latency_s=latency_s)
+        self.state = State(given, time.monotonic, wall)
         self.base_url = ""
-        self._engine = engine
-        self._server: Server | None = None
-        self._thread: Thread | None = None
-        self._stopped: Waiter | None = None
+        self._address, self._tls = (host, port), tls
+        self._has_thread = engine is None
+        if engine is not None:
+            self.engine = engine
+        self.context: ssl.SSLContext | None = None
+        """Given if https is served."""
+        self._listener: socket.socket | None = None
+        self._connections: set[Connection] = set()
+        self._is_running = self._is_stopping = False
 
     def __enter__(self) -> Simulator:
         self.start()
@@ -79,71 +94,56 @@ class Simulator:
             OSError: the port cannot be bound, or the certificate cannot be read.
         """
         if not self.base_url:
-            if self._engine is None:
+            if self._has_thread:
                 self._start_thread()
-            else:
-                self._serve_on(self._engine)
+            self._is_running = True
+            try:
+                self._do(self._serve)
+            except OSError:
+                self.stop()
+                raise
         return self.base_url
 
     def stop(self) -> None:
         """Close everything; a second time does nothing."""
-        thread, server = self._thread, self._server
-        if thread is not None and self._engine is not None and self._stopped is not None:
-            self._engine.call_soon_from_thread(self._stopped.wake)
-            thread.join(_WAIT_S)
-            self._engine = self._thread = None
-        elif server is not None:
-            server.stop()
-        self._server = None
-
-    def _serve_on(self, engine: Engine) -> None:
-        self._server = Server(engine, self.state, self._address, self._tls)
-        self.base_url = self._server.base_url
+        if self._is_running and self._has_thread:
+            self.engine.call_soon_from_thread(self._stopped.wake)
+            self._thread.join(_WAIT_S)
+        elif self._is_running:
+            self._close()
+        self._is_running = False
 
     def _start_thread(self) -> None:
-        started: SimpleQueue[OSError | None] = SimpleQueue()
+        begun: SimpleQueue[tuple[Engine, Waiter]] = SimpleQueue()
 
         def run() -> None:
             engine = Engine(lambda _: self.note_bug())
-            try:
-                self._serve_on(engine)
-            except OSError as problem:
-                started.put(problem)
-            else:
-                self._engine, self._stopped = engine, engine.waiter()
-                started.put(None)
-                self._stopped.wait()
-                if self._server is not None:
-                    self._server.stop()
+            stopped = engine.waiter()
+            begun.put((engine, stopped))
+            stopped.wait()
+            self._close()
             engine.close()
 
-        thread = Thread(target=run, name="simulator", daemon=True)
-        thread.start()
-        problem = started.get()
-        if problem is not None:
-            thread.join()
-            raise problem
-        self._thread = thread
+        self._thread = Thread(target=run, name="simulator", daemon=True)
+        self._thread.start()
+        self.engine, self._stopped = begun.get()
 
     def _do(self, act: Callable[..., T], *words: Any) -> T:
         """Do something where the state belongs."""
-        thread, engine = self._thread, self._engine
-        if thread is None or engine is None or thread is current_thread():
+        if not self._is_running or self.engine.is_here():
             return act(*words)
-        done: SimpleQueue[tuple[bool, Any]] = SimpleQueue()
+        from concurrent.futures import Future  # nothing for who serves in his own thread
+
+        done: Future[T] = Future()
 
         def run() -> None:
             try:
-                done.put((True, act(*words)))
+                done.set_result(act(*words))
             except Exception as problem:
-                done.put((False, problem))
+                done.set_exception(problem)
 
-        engine.call_soon_from_thread(run)
-        is_good, result = done.get(timeout=_WAIT_S)
-        if not is_good:
-            raise result
-        made: T = result
-        return made
+        self.engine.call_soon_from_thread(run)
+        return done.result(_WAIT_S)
 
     def note_bug(self) -> None:
         """Count a fault of the simulator itself."""
@@ -153,13 +153,11 @@ class Simulator:
 
     def add_task(self, kind: str, **fields: Any) -> int:
         """Create a task (``age_seconds``, ``client_key`` ...) and return its id."""
-        task_id: int = self._do(self.state.add_task, {"kind": kind, **_wire(fields)})["taskId"]
-        return task_id
+        return int(self._make("tasks", kind=kind, **fields)["taskId"])
 
     def add_fault(self, name: str, **fields: Any) -> int:
         """Arm a fault (``task_id``, ``for_seconds`` ...) and return its number."""
-        fault_id: int = self._do(self.state.add_fault, {"fault": name, **_wire(fields)})["id"]
-        return fault_id
+        return int(self._make("faults", fault=name, **fields)["id"])
 
     def clear_faults(self, fault_id: int | None = None) -> int:
         """Disarm one fault, or all; return how many."""
@@ -167,29 +165,27 @@ class Simulator:
 
     def set_account(self, client_key: str, state: str) -> None:
         """Put an account into a state."""
-        self._do(self.state.set_account, {"clientKey": client_key, "state": state})
+        self._make("accounts", client_key=client_key, state=state)
 
     def set_spending(self, queue: str, volume: int, **fields: Any) -> None:
         """Set the figures of a queue (``hours_ago``, ``hours``, ``money``, ``client_key`` ...)."""
-        self._do(self.state.set_spending, {"queue": queue, "volume": volume, **_wire(fields)})
+        self._make("spending", queue=queue, volume=volume, **fields)
 
     def set(self, **settings: Any) -> dict[str, Any]:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
-        return self._do(self.state.change_settings, _wire(settings))
+        return dict(self._do(self.state.change_settings, _wire(settings)))
 
-    def log(
-        self, since: int = 0, task_id: int | None = None, limit: int | None = None
-    ) -> list[dict[str, Any]]:
+    def log(self, since: int = 0, task_id: int | None = None, limit: int | None = None) -> Rows:
         """Return calls with a number above `since`, oldest first."""
         return self._do(self.state.journal.select, since, task_id, limit)
 
-    def deliveries(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def deliveries(self, task_id: int | None = None) -> Rows:
         """Return how often each task was delivered, taken, and told to be taken."""
         return self._do(self.state.journal.deliveries, task_id)
 
-    def tasks(self, task_id: int | None = None) -> list[dict[str, Any]]:
+    def tasks(self, task_id: int | None = None) -> Rows:
         """Return the known tasks."""
-        return self._do(self.state.tasks, task_id)
+        return self._do(self.state.list_tasks, task_id)
 
     def counters(self) -> dict[str, int]:
         """Return the counters."""
@@ -197,17 +193,131 @@ class Simulator:
 
     def reset(self) -> None:
         """Forget everything and start the scenario again."""
-        self._do(self.state.begin if self._server is None else self._server.reset)
+        self._do(self.state.begin)
+        if self._is_running:
+            self._do(self._schedule_steps)
 
     def disconnect(self) -> int:
         """Close all idle connections that carried calls; return how many."""
-        return 0 if self._server is None else self._do(self._server.disconnect)
+        return self._do(self._interrupt, "closed", lambda one: one.is_idle and one.calls > 0)
 
     def progress(self) -> tuple[float, float, int]:
         """Return seconds since the scenario began, its length in seconds, and the steps to come."""
-        elapsed = self.state.now() - self.state.began_at
-        steps = self._scenario.get("steps", ())
-        return elapsed, length_s(self._scenario), sum(step["atSeconds"] > elapsed for step in steps)
+        scenario, elapsed = self.state.scenario, self.state.now() - self.state.began_at
+        to_come = sum(step["atSeconds"] > elapsed for step in scenario.get("steps", ()))
+        return elapsed, length_s(scenario), to_come
+
+    def _make(self, name: str, **fields: Any) -> dict[str, Any]:
+        return self._do(self.state.make, name, _wire(fields))
+
+    # --- serving, in the engine's thread -------------------------------------------------------
+
+    def _serve(self) -> None:
+        if self._tls is not None:
+            import ssl  # plain http does without
+
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(*self._tls)
+        self._listen()
+        host, port = self._address
+        shown = f"[{host}]" if ":" in host else host
+        self.base_url = f"{'http' if self._tls is None else 'https'}://{shown}:{port}"
+        self.state.on_change = self._follow_faults
+        self.state.began_at = self.state.now()
+        self._schedule_steps()
+        self._follow_faults()
+
+    def _close(self) -> None:
+        """Close everything, and wait until it is closed."""
+        self._is_stopping = True
+        self._close_listener()
+        self._interrupt("stopped")
+        until = self.engine.now() + _WAIT_S
+        while self._connections and self.engine.now() < until:
+            self.engine.sleep(0.001)
+
+    def _interrupt(self, end: str, is_meant: Callable[[Connection], bool] = lambda _: True) -> int:
+        """End connections; return how many."""
+        meant = [one for one in self._connections if is_meant(one)]
+        for connection in meant:
+            connection.interrupt(end)
+        return len(meant)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is closed."""
+        self._connections.remove(connection)
+        self.state.journal.counters["openConnections"] -= 1
+
+    def _listen(self) -> None:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self._address = self._listener.getsockname()[:2]
+        self._ready = self.engine.readiness(self._listener.fileno())
+        self.engine.spawn(self._accept_all, self._listener, self._ready)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._ready.interrupt(Ended("stopped"))
+            self._ready.close()
+            self._listener.close()
+            self._listener = None
+
+    def _accept_all(self, listener: socket.socket, ready: Readiness) -> None:
+        """Greenlet: take connections until the listener is closed."""
+        while self._listener is listener:
+            try:
+                ready.wait_readable()
+                fault = self.state.find("slow_accept")
+                if fault is not None:
+                    self.engine.sleep(fault.params["seconds"])
+                while self._listener is listener:
+                    self._take(listener.accept()[0])
+            except BlockingIOError:
+                continue
+            except OSError:
+                self.engine.sleep(0.1)  # out of descriptors: leave the queue alone for a moment
+            except Ended:
+                return
+
+    def _take(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        # Faults write in small pieces; each must leave at once.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        journal = self.state.journal
+        journal.counters["acceptedSockets"] += 1
+        journal.rise("openConnections", "maxOpenConnections")
+        connection = Connection(self, sock, journal.counters["acceptedSockets"])
+        self._connections.add(connection)
+        self.engine.spawn(connection.serve)
+
+    def _follow_faults(self) -> None:
+        """Close or open the listener as the fault ``refuse`` asks."""
+        fault = self.state.find("refuse")
+        if fault is not None and fault.ends_at is not None:
+            if self._listener is not None:
+                self._close_listener()
+                # The command may have come over a connection: let its answer get out first.
+                self.engine.call_at(self.engine.now() + 0.02, self._drop_all)
+            left_s = fault.ends_at - self.state.now()
+            self.engine.call_at(self.engine.now() + left_s + 0.001, self._follow_faults)
+        elif self._listener is None and not self._is_stopping:
+            self._listen()
+
+    def _drop_all(self) -> None:
+        self._interrupt("closed", lambda one: one.is_idle)
+        self._interrupt("reset", lambda one: not one.is_idle)
+
+    def _schedule_steps(self) -> None:
+        for step in self.state.scenario.get("steps", ()):
+            take = partial(self._take_step, step, self.state.resets)
+            self.engine.call_at(self.engine.now() + step["atSeconds"], take)
+
+    def _take_step(self, step: Mapping[str, Any], run: int) -> None:
+        if run == self.state.resets and not self._is_stopping:  # else a reset has started it again
+            self.state.apply(step)
+            if step.get("disconnect"):
+                self.disconnect()
 
 
 def _wire(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,56 @@ The control endpoint, the scenario and the Python methods all end here. Has no I
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from bridge.simulator import magic, replies
-from bridge.simulator.armed import ArmedFaults
-from bridge.simulator.faults import FAULT
-from bridge.simulator.journal import Journal, fingerprint
-from bridge.simulator.model import HOUR_S, Facts, Figures, Judgement, Model, Settings, Task, hour_of, priced
-from bridge.simulator.scenario import ACCOUNT, SETTINGS, SPENDING, TASK
+from bridge.simulator.faults import EARLY, FAULTS
+from bridge.simulator.journal import Journal, Rows, fingerprint
+from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
+from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
 from bridge.simulator.shapes import check, to_json, wire_name
 
-_SETTINGS = {wire_name(name): name for name in Settings.__annotations__}
+
+class ArmedFault:
+    """A fault that is armed.
+
+    Args:
+        fault_id: number to name it by.
+        wanted: a value of the shape `FAULT`.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, fault_id: int, wanted: Mapping[str, Any], now: float) -> None:
+        self.fault_id = fault_id
+        self.fault: str = wanted["fault"]
+        self.params = FAULTS[self.fault].fill(wanted)
+        self.task_id: int | None = wanted.get("taskId")
+        self.method: str | None = wanted.get("method")
+        self.remaining: int | None = wanted.get("count")
+        self.skip: int = wanted.get("skip", 0)
+        self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
+        self.is_early = self.fault in EARLY and self.task_id is None and self.method is None
+        """True if it acts before anything of a request is read."""
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return the fault as the control endpoint shows it."""
+        left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
+        told = to_json(self, ("task_id", "method", "remaining", "skip"))
+        return {"id": self.fault_id, "fault": self.fault, **self.params, **told, "endsInSeconds": left_s}
+
+    def is_over(self, now: float) -> bool:
+        """True once its time or its count is used up."""
+        return self.remaining == 0 or (self.ends_at is not None and self.ends_at <= now)
+
+    def use(self) -> bool:
+        """Say whether it breaks the call that it has met, and count that."""
+        is_passed = self.skip > 0
+        if is_passed:
+            self.skip -= 1
+        elif self.remaining is not None:
+            self.remaining -= 1
+        return not is_passed
 
 
 class State:
@@ -26,36 +65,28 @@ class State:
         scenario: a checked scenario, applied at the start and after every reset.
         now: seconds that never go back.
         wall: UNIX seconds.
-        auto: start in auto mode, unless the scenario says otherwise.
-        latency_s: seconds before every answer, unless the scenario says otherwise.
     """
 
     def __init__(
-        self,
-        scenario: Mapping[str, Any],
-        now: Callable[[], float],
-        wall: Callable[[], float],
-        *,
-        auto: bool = True,
-        latency_s: float = 0.0,
+        self, scenario: Mapping[str, Any], now: Callable[[], float], wall: Callable[[], float]
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         """Called after faults were armed or disarmed."""
         self.scenario = scenario
         self.now = now
         self._wall = wall
-        self._auto, self._latency_s = auto, latency_s
-        self.journal = Journal()
+        self.journal = Journal(now, self.now_s)
         self.resets = 0
         self._date = (0, "")
         self.begin()
 
     def begin(self) -> None:
         """Forget everything that calls and commands have changed, and start the scenario again."""
-        self.settings = Settings()
-        self.settings.auto, self.settings.latency_s = self._auto, self._latency_s
-        self.model = Model(self.settings, self._invent)
-        self.faults = ArmedFaults()
+        self.settings = dict(DEFAULTS)
+        self.model = Model(self.settings, self._admit)
+        self.armed: list[ArmedFault] = []
+        """The armed faults, oldest first."""
+        self._fault_ids = count(1)
         self.journal.clear()
         self.resets += 1
         self.began_at = self.now()
@@ -63,22 +94,17 @@ class State:
         self.on_change()
 
     def apply(self, part: Mapping[str, Any]) -> None:
-        """Apply the parts of a scenario or of one of its steps; it has been checked."""
+        """Apply the parts of a scenario or of one of its steps."""
         if part.get("clearFaults"):
             self.clear_faults()
         self.change_settings(part.get("settings", {}))
-        for name, make in (
-            ("accounts", self.set_account),
-            ("tasks", self.add_task),
-            ("spending", self.set_spending),
-            ("faults", self.add_fault),
-        ):
+        for name in LISTS:
             for wanted in part.get(name, ()):
-                make(wanted)
+                self.make(name, wanted)
 
     def now_s(self) -> float:
         """Return UNIX seconds on the simulated upstream's clock."""
-        return self._wall() + self.settings.clock_skew_s
+        return self._wall() + float(self.settings["clockSkewSeconds"])
 
     def date(self, skew_s: float = 0.0) -> str:
         """Return the simulated upstream's time, and so many seconds on, as an HTTP date."""
@@ -88,112 +114,139 @@ class State:
             self._date = (second, replies.http_date(second))
         return self._date[1]
 
-    # --- what can be made and set; all raise NotValid for what is not as documented ------------
+    # --- what can be made and set --------------------------------------------------------------
 
-    def add_task(self, wanted: Any) -> dict[str, Any]:
-        """Create a task; return it."""
-        check(wanted, TASK)
-        task = Task(
-            wanted["taskId"] if "taskId" in wanted else self.model.new_id(),
-            wanted["kind"],
-            wanted.get("endTime", self.now_s() - wanted.get("ageSeconds", 0.0)),
-            language_pool=wanted.get("languagePool", "en"),
-            ended_in_error=wanted.get("endedInError", False),
-            account=_owner(wanted),
-            reported=wanted.get("reported", False),
-        )
+    def make(self, name: str, wanted: Any) -> dict[str, Any]:
+        """Make or set something of one of `LISTS`; return it.
+
+        Raises:
+            NotValid: it is not as documented.
+        """
+        check(wanted, LISTS[name])
+        makers = {
+            "accounts": self._set_account,
+            "tasks": self._add_task,
+            "spending": self._set_spending,
+            "faults": self._add_fault,
+        }
+        return makers[name](wanted)
+
+    def _add_task(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        task_id = wanted.get("taskId") or self.model.new_id()
+        end_time = wanted.get("endTime", self.now_s() - wanted.get("ageSeconds", 0.0))
+        names = {wire_name(name): name for name in ("language_pool", "ended_in_error", "reported")}
+        more = {names[name]: value for name, value in wanted.items() if name in names}
+        task = Task(task_id, wanted["kind"], end_time, account=_owner(wanted), **more)
         self.model.add(task)
         return task.describe()
 
-    def tasks(self, task_id: int | None = None) -> list[dict[str, Any]]:
-        """Return the known tasks, those of auto mode included."""
-        known = [*self.model.tasks.values(), *self.model.fresh.values()]
-        return [task.describe() for task in known if task_id in (None, task.task_id)]
-
-    def add_fault(self, wanted: Any) -> dict[str, Any]:
-        """Arm a fault; return it."""
-        check(wanted, FAULT)
+    def _add_fault(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         now = self.now()
-        armed = self.faults.arm(wanted, now).describe(now)
+        fault = ArmedFault(next(self._fault_ids), wanted, now)
+        self.armed.append(fault)
         self.on_change()
-        return armed
+        return fault.describe(now)
 
-    def clear_faults(self, fault_id: int | None = None) -> int:
-        """Disarm one fault, or all; return how many."""
-        count = self.faults.disarm(fault_id)
-        self.on_change()
-        return count
-
-    def list_faults(self) -> list[dict[str, Any]]:
-        """Return the armed faults."""
-        now = self.now()
-        return [fault.describe(now) for fault in self.faults.living(now)]
-
-    def set_account(self, wanted: Any) -> dict[str, Any]:
-        """Put an account into a state; return it, without its key."""
-        check(wanted, ACCOUNT)
+    def _set_account(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         account = _owner(wanted) or ""
         self.model.accounts[account] = wanted["state"]
         return {"account": account, "state": wanted["state"]}
 
-    def list_accounts(self) -> list[dict[str, Any]]:
+    def _set_spending(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the figures of a queue, in place of the tasks that there are."""
+        queue, account, hours = wanted["queue"], _owner(wanted), wanted.get("hours", 1)
+        figures = priced(queue, wanted["volume"])
+        figures = figures._replace(money=wanted.get("money", figures.money))
+        first = hour_of(self.now_s()) - (wanted.get("hoursAgo", 0) + hours - 1) * HOUR_S
+        places = [(queue, first + at * HOUR_S) for at in range(hours)]
+        self.model.figures.setdefault(account, {}).update(dict.fromkeys(places, figures))
+        return {"account": account, "queue": queue, "dateFrom": first, "hours": hours, **figures._asdict()}
+
+    def clear_faults(self, fault_id: int | None = None) -> int:
+        """Disarm one fault, or all; return how many."""
+        before = len(self.living())
+        self.armed = [fault for fault in self.armed if fault_id not in (None, fault.fault_id)]
+        self.on_change()
+        return before - len(self.armed)
+
+    def change_settings(self, wanted: Any) -> dict[str, Any]:
+        """Change the settings that are named; return all. Raises NotValid for what is not as documented."""
+        check(wanted, SETTINGS)
+        self.settings.update(wanted)
+        return self.settings
+
+    # --- what there is -------------------------------------------------------------------------
+
+    def list_tasks(self, task_id: int | None = None) -> Rows:
+        """Return the known tasks, those of auto mode included."""
+        known = [*self.model.tasks.values(), *self.model.fresh.values()]
+        return [task.describe() for task in known if task_id in (None, task.task_id)]
+
+    def list_faults(self) -> Rows:
+        """Return the armed faults."""
+        now = self.now()
+        return [fault.describe(now) for fault in self.living()]
+
+    def list_accounts(self) -> Rows:
         """Return the accounts that were given a state."""
         return [{"account": name, "state": state} for name, state in self.model.accounts.items()]
 
-    def set_spending(self, wanted: Any) -> dict[str, Any]:
-        """Set the figures of a queue, in place of the tasks that there are; return them."""
-        check(wanted, SPENDING)
-        queue, account = wanted["queue"], _owner(wanted)
-        figures = priced(queue, wanted["volume"])
-        figures = Figures(figures.volume, wanted.get("money", figures.money))
-        last = hour_of(self.now_s()) - wanted.get("hoursAgo", 0) * HOUR_S
-        hours = wanted.get("hours", 1)
-        for back in range(hours):
-            self.model.figures[account, queue, last - back * HOUR_S] = figures
-        first = last - (hours - 1) * HOUR_S
-        return {"account": account, "queue": queue, "dateFrom": first, "hours": hours, **figures._asdict()}
-
-    def list_spending(self) -> list[dict[str, Any]]:
+    def list_spending(self) -> Rows:
         """Return the figures that were set, by the hour."""
         return [
             {"account": account, "queue": queue, "dateFrom": hour, "hours": 1, **figures._asdict()}
-            for (account, queue, hour), figures in self.model.figures.items()
+            for account, book in self.model.figures.items()
+            for (queue, hour), figures in book.items()
         ]
 
-    def change_settings(self, wanted: Any) -> dict[str, Any]:
-        """Change the settings that are named; return all."""
-        check(wanted, SETTINGS)
-        for name, value in wanted.items():
-            setattr(self.settings, _SETTINGS[name], value)
-        return self.list_settings()
+    # --- faults --------------------------------------------------------------------------------
 
-    def list_settings(self) -> dict[str, Any]:
-        """Return all settings."""
-        return to_json(self.settings, _SETTINGS.values())
+    def living(self) -> list[ArmedFault]:
+        """Return the armed faults; those that are over are forgotten."""
+        now = self.now()
+        self.armed = [fault for fault in self.armed if not fault.is_over(now)]
+        return self.armed
 
-    # --- calls -------------------------------------------------------------------------------
+    def pick(self, method: str, task_id: int | None) -> ArmedFault | None:
+        """Return the fault that breaks a call that was read: the most closely tied, then the oldest."""
+        matching = [
+            fault
+            for fault in self.living()
+            if fault.task_id in (None, task_id) and fault.method in (None, method)
+            if FAULTS[fault.fault].number and not fault.is_early  # those have had their turn
+        ]
+        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
+        return next((fault for fault in matching if fault.use()), None)
+
+    def pick_early(self) -> ArmedFault | None:
+        """Return the fault that acts on a connection before anything of a request is read."""
+        return next((fault for fault in self.living() if fault.is_early and fault.use()), None)
+
+    def find(self, name: str) -> ArmedFault | None:
+        """Return the armed fault of a name, without using it."""
+        return next((fault for fault in self.living() if fault.fault == name), None)
+
+    # --- calls ---------------------------------------------------------------------------------
 
     def judge(self, method: str, facts: Facts, account: str) -> Judgement:
         """Apply the rules to a call."""
         judgement = self.model.judge(method, facts, account, self.now_s())
-        if judgement.reason == "no_such_task" and self._situation(facts.task_id or 0) == "other_spelling":
+        effect = self.effect_of(facts.task_id) if judgement.reason == "no_such_task" else None
+        if effect is not None and effect.situation == magic.OTHER_SPELLING:
             return judgement._replace(body=replies.error_body(16, replies.OTHER_SPELLING))
         return judgement
 
-    def _situation(self, task_id: int) -> str:
-        effect = magic.look_up(task_id) if self.settings.magic else None
-        return effect.situation.name if effect is not None and effect.situation is not None else ""
+    def effect_of(self, task_id: int | None) -> magic.Effect | None:
+        """Return what a task id does by itself, or None if it is an ordinary one."""
+        return magic.look_up(task_id) if task_id is not None and self.settings["magic"] else None
 
-    def _invent(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
-        effect = magic.look_up(task_id) if self.settings.magic else None
+    def _admit(self, task: Task) -> bool:
+        effect = self.effect_of(task.task_id)
         if effect is None:
-            return self.model.make_fresh(task_id, method, account, now_s)
-        return magic.make_task(effect.situation, task_id, method, account, now_s, self.settings.window_s)
+            return bool(self.settings["auto"])
+        return magic.place(task, effect.situation, self.settings["windowSeconds"])
 
 
 def _owner(wanted: Mapping[str, Any]) -> str | None:
     """Return the account that is meant; None: whoever asks."""
-    if "clientKey" in wanted:
-        return fingerprint(wanted["clientKey"])
-    account: str | None = wanted.get("account")
-    return account
+    return fingerprint(wanted["clientKey"]) if "clientKey" in wanted else wanted.get("account")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.engine import NoResources, TimedOut
-from bridge.simulator import model, replies
+from bridge.simulator import model, replies, scenario
 from bridge.upstream.connecting import Unreached
 from tests.simulation.chance import Dice
 from tests.simulation.plan import EPOCH, KEYS, NOT_REACHED, Plan
@@ -122,10 +122,7 @@ class Network:
         self.world = world
         self._plan = plan
         self._rtt_s: float = plan.setup["rtt_s"]
-        settings = model.Settings()
-        settings.auto = False
-        settings.other_keys = "unknown"
-        self.model = model.Model(settings)
+        self.model = model.Model({**scenario.DEFAULTS, "auto": False, "otherKeys": "unknown"})
         for key, state in zip(KEYS, plan.setup["states"], strict=True):
             self.model.accounts[key] = state
         for task in plan.tasks:
@@ -267,10 +264,10 @@ class Network:
         if fate == "echo":
             return self._by_error(22, "ERROR_TASK_ABSENT", f"no task in what {attempt.key} sent")
         if fate == "e16-404":
-            return self._by_error(16, replies.ERRORS[16][0], status=404)
+            return self._by_error(16, replies.ERRORS[16], status=404)
         if fate[:1] == "e" and fate[1:].isdigit():
             number = int(fate[1:])
-            return self._by_error(number, replies.ERRORS[number][0])
+            return self._by_error(number, replies.ERRORS[number])
         return None
 
     def _judged(self, attempt: Attempt, fate: str, judged: model.Judgement, dice: Dice) -> Answer:

@@ -10,28 +10,27 @@ from typing import Any
 import pytest
 
 from bridge.simulator import magic
-from bridge.simulator.armed import ArmedFaults
 from bridge.simulator.faults import FAULT, FAULTS, MAX_TASK_ID
 from bridge.simulator.shapes import NotValid, check
+from bridge.simulator.state import ArmedFault, State
 
 DOC = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
 IMAGE = "reportIncorrectImageCaptcha"
 TOKEN = "reportIncorrectRecaptcha"
 
 
-def make_book(*wanted: dict[str, Any]) -> ArmedFaults:
-    """Return a book with faults armed at time 0."""
-    book = ArmedFaults()
+def make_book(*wanted: dict[str, Any]) -> State:
+    """Return a state with faults armed at time 0."""
     for fault in wanted:
         check(fault, FAULT)
-        book.arm(fault, 0.0)
-    return book
+    return State({"faults": list(wanted)}, lambda: 0.0, lambda: 0.0)
 
 
-def pick(book: ArmedFaults, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
+def pick(book: State, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
     """Return the name of the fault that breaks a call."""
-    fault = book.pick(method, task_id, now)
-    return None if fault is None else fault.name
+    book.now = lambda: now
+    fault = book.pick(method, task_id)
+    return None if fault is None else fault.fault
 
 
 def test_closest_tie_wins() -> None:
@@ -52,7 +51,7 @@ def test_count_and_skip_are_used_up() -> None:
     """A fault lets some calls pass, breaks some, and is gone."""
     book = make_book({"fault": "html", "skip": 2, "count": 2})
     assert [pick(book) for _ in range(6)] == [None, None, "html", "html", None, None]
-    assert not book
+    assert book.list_faults() == []
 
 
 def test_skipping_fault_gives_way() -> None:
@@ -73,28 +72,27 @@ def test_early_faults_act_before_reading_unless_tied() -> None:
     book = make_book({"fault": "reset_before", "count": 1}, {"fault": "reset_before", "taskId": 7})
     assert pick(book) == "reset_before"
     assert pick(book, task_id=8) is None
-    early = book.pick_early(1.0)
+    early = book.pick_early()
     assert early is not None
-    assert book.pick_early(1.0) is None
+    assert book.pick_early() is None
 
 
 def test_disarming_by_number_or_all() -> None:
     """One fault or all can be disarmed, and the number disarmed is told."""
     book = make_book({"fault": "html"}, {"fault": "empty"})
-    assert book.disarm(1) == 1
-    assert book.disarm(1) == 0
+    assert book.clear_faults(1) == 1
+    assert book.clear_faults(1) == 0
     assert pick(book) == "empty"
-    assert book.disarm() == 1
+    assert book.clear_faults() == 1
 
 
 def test_parameters_have_defaults() -> None:
     """An armed fault has every parameter, and each default is of its documented shape."""
     for name, kind in FAULTS.items():
-        book = ArmedFaults()
-        fault = book.arm({"fault": name}, 0.0)
+        fault = ArmedFault(1, {"fault": name}, 0.0)
         assert set(fault.params) == set(kind.params)
-        for node, default in kind.params.values():
-            check(default, node)
+        needed = {"forSeconds": 1} if name == "refuse" else {}
+        check({"fault": name, **kind.params, **needed}, FAULT)
         assert fault.describe(0.0)["fault"] == name
 
 

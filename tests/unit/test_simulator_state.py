@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.simulator import NotValid, Simulator, fingerprint
-from bridge.simulator.call import Call
+from bridge.simulator.connection import Call, Ended
 from bridge.simulator.control import ROUTES, serve_control
 from bridge.simulator.journal import Journal
 from bridge.simulator.reader import Request, RequestReader
@@ -36,7 +37,7 @@ class Desk:
     """A state with what calls and the control endpoint need around it; plays their connection, too."""
 
     base_url = "http://127.0.0.1:1"
-    number = 1
+    number = calls = 1
 
     def __init__(self, scenario: dict[str, Any] | None = None) -> None:
         self.time = FakeTime()
@@ -69,10 +70,11 @@ class Desk:
     def call(self, method: str, members: dict[str, Any], headers: str = "") -> Call:
         """Bring a call in and play it to its end."""
         request = make_request(f"POST /{method}", json.dumps(members).encode(), headers)
-        wire: Any = self
-        call = Call(self.state, self.base_url, request, wire, 1)
-        call.play()
-        call.finish("answered", call.tells)
+        both: Any = self
+        call = Call(both, both, request)
+        with suppress(Ended):
+            call.play()
+        self.state.journal.finish(call.entry, "answered")
         return call
 
     def spending(self, **members: Any) -> list[dict[str, Any]]:
@@ -201,9 +203,9 @@ def test_log_and_tallies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the last entries and tallies are kept, and what was dropped is counted."""
     monkeypatch.setattr("bridge.simulator.journal.MAX_ENTRIES", 3)
     monkeypatch.setattr("bridge.simulator.journal.MAX_TALLIES", 3)
-    journal = Journal()
+    journal = Journal(lambda: 0.0, lambda: 0.0)
     for number in range(5):
-        journal.finish(journal.begin(0.0, 0.0, 1, number), 0.0, "answered")
+        journal.finish(journal.begin(1, number), "answered")
         journal.deliver("a", number)
     assert journal.counters["forgottenEntries"] == 2
     assert len(journal.select()) == len(journal.deliveries()) == 3
