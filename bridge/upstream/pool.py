@@ -27,21 +27,14 @@ class Pool:
     def __init__(self, now: Callable[[], float], size: int) -> None:
         self._now = now
         self._size = size
-        self._idle: list[tuple[Stream, float]] = []
-        self.opened = 0
-        self.reused = 0
-
-    @property
-    def idle(self) -> int:
-        """How many connections wait."""
-        return len(self._idle)
+        self.idle: list[tuple[Stream, float]] = []
+        """Those that wait, and until when they may; the youngest is the last."""
 
     def take(self) -> Stream | None:
         """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
-        while self._idle:
-            stream, expires_at = self._idle.pop()
+        while self.idle:
+            stream, expires_at = self.idle.pop()
             if self._now() < expires_at and not stream.is_stale():
-                self.reused += 1
                 return stream
             stream.close()
         return None
@@ -57,15 +50,14 @@ class Pool:
         if idle_s <= 0.0:
             stream.close()
             return
-        self._idle.append((stream, self._now() + idle_s))
-        if len(self._idle) > self._size:
-            self._idle.pop(0)[0].close()
+        self.idle.append((stream, self._now() + idle_s))
+        if len(self.idle) > self._size:
+            self.idle.pop(0)[0].close()
 
     def let_go(self) -> None:
         """Close everything that is idle."""
-        idle, self._idle = self._idle, []
-        for stream, _ in idle:
-            stream.close()
+        while self.idle:
+            self.idle.pop()[0].close()
 
     def close(self) -> None:
         """Close what is idle now, and later what comes back."""
