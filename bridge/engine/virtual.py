@@ -107,6 +107,9 @@ class VirtualLoop:
         """Call something now, after what was asked for before."""
         self.time.call_soon(self, call, *arguments)
 
+    post = call_soon
+    """Call something soon."""
+
     def run(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """Call something whose time has come."""
         call(*arguments)
@@ -138,25 +141,11 @@ class VirtualLoop:
     def on_signal(self, number: int, call: Callable[[int], object]) -> None:
         """There are no signals here."""
 
-    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        """Call something soon."""
-        self.time.call_soon(self, call, *arguments)
-
-    def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
-    ) -> None:
+    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
         """Run something after as long as a thread would take."""
         if not self.has_threads:
             raise RuntimeError("no thread")
-
-        def run() -> None:
-            try:
-                value, error = function(), None
-            except Exception as failure:
-                value, error = None, failure
-            done(value, error)
-
-        self.time.call_in(self.thread_takes_s(), run, self)
+        self.time.call_in(self.thread_takes_s(), lambda: done(function()), self)
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Run something beside the rest; it waits in `sleep` and at its queues."""

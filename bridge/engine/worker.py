@@ -53,9 +53,8 @@ class Worker:
         self._is_closed = False
         self._tending = Timer(lambda: None)
         self.is_open = False
-        self._when_open: list[Waiter] = []
-        self._are_going_on = False
-        """True while those who waited for it to open go on, one after the other."""
+        self._when_open: list[Waiter] | None = []
+        """Who waits for it to open; None once all of them have gone on, one after the other."""
         self._closed: Waiter | None = None
         self.done_at = 0.0
         """When the group whose results are being handed back was done, on the boot clock."""
@@ -78,7 +77,7 @@ class Worker:
         """Wait until the work has been opened; who comes first goes on first."""
         if not self.is_open:
             self.start()
-        if not self.is_open or self._are_going_on:
+        if self._when_open is not None:
             waiter = self._engine.waiter()
             self._when_open.append(waiter)
             waiter.wait()
@@ -142,9 +141,9 @@ class Worker:
 
     def _note_open(self) -> None:
         self.is_open = True
-        waiting, self._when_open = self._when_open, []
-        self._are_going_on = bool(waiting)
-        for waiter in waiting:
+        waiting = self._when_open
+        self._when_open = [] if waiting else None
+        for waiter in waiting or ():
             waiter.wake()
         if waiting:
             # Who comes before they go on is let through after them.

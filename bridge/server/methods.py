@@ -377,4 +377,4 @@ def _checked(schema: str, params: dict[str, Any]) -> Any:
     try:
         return check(schema, params)
     except Refused as refused:
-        raise BridgeError("invalid_params", refused.data()) from None
+        raise BridgeError("invalid_params", refused.data) from None

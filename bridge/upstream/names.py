@@ -6,6 +6,7 @@ Keeps addresses for a short while. Opens no connection; imported by `bridge.upst
 from __future__ import annotations
 
 import socket
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from bridge.engine import Engine, TimedOut, Waiter
@@ -114,8 +115,5 @@ def _alternate_families(found: list[Address]) -> tuple[Address, ...]:
     # A machine whose IPv6 leads nowhere must reach an IPv4 address second, not fifth (RFC 8305, section 4).
     first = [address for address in found if address[0] == found[0][0]]
     others = [address for address in found if address[0] != found[0][0]]
-    mixed: list[Address] = []
-    while first or others:
-        mixed += first[:1] + others[:1]
-        first, others = first[1:], others[1:]
+    mixed = [address for pair in zip_longest(first, others) for address in pair if address is not None]
     return tuple(mixed[:MAX_ADDRESSES])

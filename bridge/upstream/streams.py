@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.engine import Engine, NoResources, TimedOut
@@ -58,7 +59,7 @@ class SocketStream:
         family: ``socket.AF_INET`` or ``socket.AF_INET6``.
     """
 
-    __slots__ = ("_late", "_now", "_pending", "_poller", "_readiness", "_sock")
+    __slots__ = ("_is_readable", "_late", "_now", "_pending", "_readiness", "_sock")
 
     def __init__(self, engine: Engine, family: int) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -68,10 +69,13 @@ class SocketStream:
         self._readiness = engine.readiness(sock.fileno())
         self._pending: Callable[[], int] | None = None
         self._late = 0
-        self._poller = None
+        fd = sock.fileno()
         if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
-            self._poller = select.poll()
-            self._poller.register(sock.fileno(), select.POLLIN)
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            self._is_readable: Callable[[], Any] = partial(poller.poll, 0)
+        else:
+            self._is_readable = lambda: select.select([fd], [], [], 0)[0]
 
     def connect(self, address: Any, until: float) -> None:
         """Connect.
@@ -152,11 +156,6 @@ class SocketStream:
     def is_stale(self) -> bool:
         """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""
         return bool((self._pending is not None and self._pending()) or self._is_readable())
-
-    def _is_readable(self) -> bool:
-        if self._poller is not None:
-            return bool(self._poller.poll(0))
-        return bool(select.select([self._sock], [], [], 0)[0])
 
     def close(self) -> None:
         """Close it; never raises."""

@@ -92,7 +92,9 @@ class Framer:
         if self._framing == LINE:
             self._take_line(bytes(self._pending), events)
             self._pending.clear()
-        elif not self.failed and not self._dropping and self._has_begun():
+        elif not (self.failed or self._dropping) and (
+            self._body_left is not None or self._header_bytes or self._pending.strip(_BLANKS)
+        ):
             self._fail("truncated", events)
         return events
 
@@ -139,15 +141,13 @@ class Framer:
                 self._drop(events)
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
-        if line.endswith(b"\r"):
-            line = line[:-1]
+        line = line.removesuffix(b"\r")
         if len(line) > self._max:
             events.append(Oversize())
             return
         content = line.strip(_BLANKS)
         if content:
-            if content in (b"{", b"["):
-                self.saw_lone_bracket = True
+            self.saw_lone_bracket = self.saw_lone_bracket or content in (b"{", b"[")
             events.append(line)
 
     def _drop(self, events: list[Event]) -> None:
@@ -196,13 +196,11 @@ class Framer:
 
     def _take_length(self, value: bytes, events: list[Event]) -> None:
         digits = value.lstrip(b"0") or b"0"
-        if not value.isdigit() or len(digits) > _MAX_LENGTH_DIGITS:
+        is_length = value.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS
+        if not is_length or self._length not in (None, int(digits)):
             self._fail("length", events)
-            return
-        length = int(digits)
-        if self._length not in (None, length):
-            self._fail("length", events)
-        self._length = length
+        else:
+            self._length = int(digits)
 
     def _take_body(self, data: bytes, position: int, events: list[Event]) -> int:
         assert self._body_left is not None
@@ -221,9 +219,6 @@ class Framer:
         self._dropping = False
         self._body_left = self._length = None
         self._header_bytes = 0
-
-    def _has_begun(self) -> bool:
-        return self._body_left is not None or bool(self._header_bytes or self._pending.strip(_BLANKS))
 
     def _fail(self, reason: str, events: list[Event]) -> None:
         self.failed = True
