@@ -146,19 +146,6 @@ class Readiness:
         self._watchers.clear()
 
 
-class Queue(Protocol):
-    """Hands things to one thread, in order."""
-
-    def put(self, item: Any, /) -> None:
-        """Add something; never waits."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Wait for the next thing; raises `queue.Empty` if it has not come in so many seconds."""
-
-    def get_nowait(self) -> Any:
-        """The next thing; raises `queue.Empty` if there is none."""
-
-
 class Loop(Protocol):
     """What turns: runs callbacks in order, and waits for the world when there are none."""
 
@@ -192,8 +179,8 @@ class Loop(Protocol):
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread of its own. Raises RuntimeError if there is none to be had."""
 
-    def make_queue(self) -> Queue:
-        """A queue to such a thread."""
+    def make_queue(self) -> Any:
+        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""

@@ -99,7 +99,7 @@ class Worker:
         self._flush()
         self._is_closed = True
         if not self._has_thread:
-            self._close()
+            self._do(self._work.close)
             return True
         self._queue.put(_END)
         self._closed = self._engine.waiter()
@@ -128,7 +128,7 @@ class Worker:
         """Without a thread: do what is due, and again when more is."""
         self._tending.cancel()
         if not self._has_thread and not self._is_closed:
-            wait_s = self._tend()
+            wait_s = self._do(self._work.tend)
             if wait_s is not None:
                 self._tending = self._engine.call_at(self._engine.now() + wait_s, self._tend_here)
 
@@ -157,7 +157,7 @@ class Worker:
             self._work.open()
             soon(self._note_open)
         while True:
-            wait_s = self._tend()
+            wait_s = self._do(self._work.tend)
             try:
                 group = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
             except Empty:
@@ -175,24 +175,18 @@ class Worker:
                 soon(self._hand_back, group, results, self._engine.now())
             if ends:
                 break
-        self._close()
+        self._do(self._work.close)
         soon(self._note_closed)
 
     # --- in either -----------------------------------------------------------------------------
 
-    def _tend(self) -> float | None:
-        """Do what is due; a bug in it must not end what others wait for."""
+    def _do(self, work: Callable[[], float | None]) -> float | None:
+        """Do what is due or the last thing of all; a bug in it must not end what others wait for."""
         try:
-            return self._work.tend()
+            return work()
         except Exception as bug:
             self._engine.call_soon_from_thread(self._engine.on_bug, bug)
             return _AFTER_A_BUG_S
-
-    def _close(self) -> None:
-        try:
-            self._work.close()
-        except Exception as bug:
-            self._engine.call_soon_from_thread(self._engine.on_bug, bug)
 
     def _note_closed(self) -> None:
         if self._closed is not None:

@@ -79,13 +79,13 @@ class Dispatcher:
         Returns:
             The method's result, `PENDING`, or a `Failure`.
         """
+        if isinstance(params, list) and name in self._methods:
+            return _tell(BridgeError("invalid_params", _ARRAY))
         request: dict[str, Any] = {"method": name, "id": None}
         if params is not None:
             request["params"] = params
         # Its outer layers take texts and batches apart, which has been done before.
-        _, outcome = self._dispatch(
-            self._methods, (context, isinstance(params, list)), self._make_request(request)
-        )
+        _, outcome = self._dispatch(self._methods, context, self._make_request(request))
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
@@ -113,24 +113,24 @@ class Dispatcher:
 
     def fail(self, bug: BaseException) -> Failure:
         """Turn a bug into an internal error with a reference that the log has too."""
-        error = BridgeError("internal_error", {"reference": self._on_bug(bug)})
-        return Failure(error.code, error.message, error.data)
+        return _tell(BridgeError("internal_error", {"reference": self._on_bug(bug)}))
 
     def _guard(self, method: Method) -> Callable[..., Any]:
-        def guarded(context: Any, /, *arguments: Any, **params: Any) -> Any:
-            inner, is_array = context
+        def guarded(context: Any, /, **params: Any) -> Any:
             try:
-                if is_array:
-                    raise BridgeError("invalid_params", _ARRAY)
-                return self._success(method(inner, params))
+                return self._success(method(context, params))
             except BridgeError as error:
-                return self._error(error.code, error.message, error.data)
+                return self._error(*_tell(error))
             except Exception as bug:
                 return self._error(*self.fail(bug))
 
         # Found here by the library, which would else work it out at every call.
         guarded.__signature__ = _ANYTHING  # type: ignore[attr-defined]
         return guarded
+
+
+def _tell(error: BridgeError) -> Failure:
+    return Failure(error.code, error.message, error.data)
 
 
 class _Anything(Signature):
@@ -141,9 +141,7 @@ class _Anything(Signature):
         return _NOTHING
 
 
-_ANYTHING: Final = _Anything(
-    [Parameter("arguments", Parameter.VAR_POSITIONAL), Parameter("params", Parameter.VAR_KEYWORD)]
-)
+_ANYTHING: Final = _Anything([Parameter("params", Parameter.VAR_KEYWORD)])
 _NOTHING: Final = Signature().bind()
 _LONGEST_MISSPELT: Final = 64
 """Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""

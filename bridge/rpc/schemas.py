@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 NO_PARAMS: Final = "none.params"
 """Name of the schema for methods without params; checked here by hand, without the library."""
 
-_ONE: Final[Mapping[str, str]] = {
-    "array": "an array",
-    "boolean": "true or false",
-    "integer": "an integer",
-    "null": "null",
-    "number": "a number",
-    "object": "an object",
-    "string": "a string",
-}
+_ONE: Final[Mapping[str, str]] = {"boolean": "true or false", "null": "null"}
+"""Types whose name with an article is no English."""
 
 
 class Refused(Exception):
@@ -158,7 +151,9 @@ def _reason(rule: str, definition: Mapping[str, Any], is_many: bool) -> str:
         return f"may have no other members than {_join(list(definition['properties']), 'and')}"
     limit = definition[rule]
     if rule == "type":
-        return f"must be {_join([_ONE[one] for one in ([limit] if isinstance(limit, str) else limit)], 'or')}"
+        kinds = [limit] if isinstance(limit, str) else limit
+        words = [_ONE.get(kind) or f"{'an' if kind[0] in 'aio' else 'a'} {kind}" for kind in kinds]
+        return f"must be {_join(words, 'or')}"
     if rule == "enum":
         return f"must be {_join(['null' if one is None else str(one) for one in limit], 'or')}"
     return _BOUNDS[rule].format(limit)

@@ -107,20 +107,20 @@ class Client:
         """
         began_at = self._now()
         call = Call(self._templates.get(method) or self._make_template(method), body, until, leave_by, fresh)
-        failure = mistake = None
-        is_lacking = False
+        failure = None
+        raised: Exception | None = None
         try:
             self._session.send(call, allow_redirects=False, proxies=_NO_PROXIES)
         except Exception as error:
             failure = name_failure(error)
-            is_lacking = not call.is_sent and is_lack(error)
-            mistake = None if failure or is_lacking else type(error).__name__
+            if not call.is_sent and is_lack(error):
+                raised = NoResources("this machine lacks descriptors, threads or memory; nothing was sent")
+            elif failure is None:
+                raised = RuntimeError(f"{type(error).__name__} while sending (sent {call.is_sent})")
         # Raised out here, without the cause and the frames of the first exception: they hold the key.
         call.body = body = b""
-        if is_lacking:
-            raise NoResources("this machine lacks descriptors, threads or memory; nothing was sent")
-        if mistake is not None:
-            raise RuntimeError(f"{mistake} while sending (sent {call.is_sent})")
+        if raised is not None:
+            raise raised
         answer = call.answer or _NOTHING
         return Exchange(
             failure,

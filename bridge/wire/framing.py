@@ -86,12 +86,9 @@ class Framer:
     def end(self) -> list[Event]:
         """Say that the stream has ended, and return what was still begun."""
         events: list[Event] = []
-        if self._framing is None:
+        if self._framing != HEADER:
             self._framing = LINE
-            self._feed_lines(self._head, events)
-        if self._framing == LINE:
-            self._take_line(bytes(self._pending), events)
-            self._pending.clear()
+            self._feed_lines(self._head + b"\n", events)
         elif not (self.failed or self._dropping) and (
             self._body_left is not None or self._header_bytes or self._pending.strip(_BLANKS)
         ):
@@ -102,23 +99,19 @@ class Framer:
 
     def _detect(self, data: bytes) -> bytes:
         """Decide by the first bytes; return what is then to be cut into messages."""
-        head = self._head + data
-        if len(head) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(head):
-            self._head = head
-            return b""
+        head, self._head = self._head + data, b""
         start = head.removeprefix(_BYTE_ORDER_MARK)
         probe = start[: len(_HEADER_START)].lower()
         if probe == _HEADER_START:
             self._framing = HEADER
-        elif _HEADER_START.startswith(probe):
+        elif _BYTE_ORDER_MARK.startswith(head) or _HEADER_START.startswith(probe):
             self._head = head
             return b""
         else:
             self._framing = LINE
             # A mark with nothing behind it is no blank line: somebody sent an empty file.
             if start.startswith((b"\n", b"\r")):
-                start = head
-        self._head = b""
+                return head
         return start
 
     # --- one message per line ---
