@@ -55,7 +55,7 @@ class Worker:
         self.is_open = False
         self._when_open: list[Waiter] | None = []
         """Who waits for it to open; None once all of them have gone on, one after the other."""
-        self._closed: Waiter | None = None
+        self._closed = engine.waiter()
         self.done_at = 0.0
         """When the group whose results are being handed back was done, on the boot clock."""
 
@@ -102,7 +102,6 @@ class Worker:
             self._do(self._work.close)
             return True
         self._queue.put(_END)
-        self._closed = self._engine.waiter()
         try:
             self._closed.wait(until)
         except TimeoutError:
@@ -176,7 +175,7 @@ class Worker:
             if ends:
                 break
         self._do(self._work.close)
-        soon(self._note_closed)
+        soon(self._closed.wake)
 
     # --- in either -----------------------------------------------------------------------------
 
@@ -187,7 +186,3 @@ class Worker:
         except Exception as bug:
             self._engine.call_soon_from_thread(self._engine.on_bug, bug)
             return _AFTER_A_BUG_S
-
-    def _note_closed(self) -> None:
-        if self._closed is not None:
-            self._closed.wake()

@@ -22,11 +22,11 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_INTERIM: Final = 16
 """Interim (1xx) answers that are skipped; one or two are what servers send."""
 
-_BLANK: Final = " \t"
+_BLANK: Final = b" \t"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?![^ \t\r])")
-_FOLD: Final = re.compile(r"\r?\n[ \t]+")
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _PLAIN: Final = re.compile(rb"HTTP/1\.[0-9] [2-5]")
 """How an answer begins that the parser may read from its first byte on."""
@@ -88,9 +88,10 @@ class Answer:
                 raise Malformed("a transfer coding nobody asked for")
             framing = "Transfer-Encoding: chunked\r\n"
         elif lengths:
-            framing = f"Content-Length: {lengths.pop()}\r\n"
-            if lengths or not _LENGTH.fullmatch(framing[16:-2]):
+            length, *others = lengths
+            if others or not _LENGTH.fullmatch(length):
                 raise Malformed("not a length")
+            framing = f"Content-Length: {length}\r\n"
         self.data = f"HTTP/1.1 {status}\r\n{framing}\r\n".encode("ascii") + self.data
         parser = httptools.HttpResponseParser(self)
         parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
@@ -116,16 +117,16 @@ class Answer:
                 self._pull(more)
             if end.start() > MAX_HEAD_BYTES:
                 raise Malformed("too long a head")
-            lines = self.data[len(line) + 1 : end.start()].decode("latin-1")
+            lines = self.data[len(line) + 1 : end.start()]
             self.data = self.data[end.end() :]
             self._lines = {}
-            for field in _FOLD.sub(" ", lines).split("\n") if lines else ():
-                name, colon, value = field.partition(":")
+            for field in _FOLD.sub(b" ", lines).split(b"\n") if lines else ():
+                name, colon, value = field.partition(b":")
                 self._is_odd = self._is_odd or not (colon and _NAME.fullmatch(name))
                 if colon and name.strip(_BLANK):
-                    self._note(name.strip(_BLANK), value.strip(" \t\r"))
+                    self.on_header(name.strip(_BLANK), value.strip(b" \t\r"))
             if self.status is not None:
-                self.fields = self._lines
+                self.fields, self._lines = self._lines, {}
                 return
         raise Malformed("too many interim answers")
 
@@ -133,10 +134,10 @@ class Answer:
         """Drop what is before the status line, and leave that where it is."""
         while True:
             start = self.data.lstrip(b"\r\n")
-            line, is_ended, _ = start.partition(b"\n")
+            line, line_end, _ = start.partition(b"\n")
             if not b"HTTP/1.".startswith(line[:7]):
                 raise Malformed("not HTTP/1.x")
-            if is_ended:
+            if line_end:
                 break
             self._pull(more)
         found = _STATUS.match(line)
@@ -156,10 +157,6 @@ class Answer:
         if not piece:
             raise Cut("inside the head") if self.data else ConnectionResetError("no answer")
         self.data += piece
-
-    def _note(self, name: str, value: str) -> None:
-        lines, key = self._lines, name.lower()
-        lines[key] = f"{lines[key]}, {value}" if key in lines else value
 
     def _feed(self, parser: httptools.HttpResponseParser, more: More) -> None:
         """Parse what has come and what is still to come, up to the limits."""
@@ -199,6 +196,13 @@ class Answer:
 
     # --- called by the parser; what is raised here makes it refuse the answer -----------------
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header line."""
+        lines = self._lines
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        lines[key] = f"{lines[key]}, {text}" if key in lines else text
+
     def on_headers_complete(self) -> None:
         """Read one answer and no more."""
         if self.is_whole:
@@ -228,13 +232,6 @@ class PlainAnswer(Answer):
             raise Malformed("too long a head")
         self.status = int(self.data[9:12])
         self._conclude(self.data[7:8] == b"1")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header line."""
-        lines = self._lines
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        lines[key] = f"{lines[key]}, {text}" if key in lines else text
 
     def on_headers_complete(self) -> None:
         """Take the head; later lines are trailers, which nobody asked for."""

@@ -78,11 +78,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def bracket(host: str) -> str:
-    """Spell a host as URLs and header lines do."""
-    return f"[{host}]" if ":" in host else host
-
-
 def make_tls_context(ca_file: str) -> ssl.SSLContext:
     """Make the context all connections share: TLS 1.2 or later, chain and host name verified.
 
@@ -124,7 +119,7 @@ class Dialer:
         way = parse_proxy(proxy) if proxy else None
         self._tunnel_head: bytes | None = None
         if way and not is_loopback(self._host):
-            target = f"{bracket(self._host)}:{place.port}"
+            target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
             lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
             if way.authorization:
                 lines.append(f"Proxy-Authorization: {way.authorization}")
@@ -135,9 +130,8 @@ class Dialer:
             try:
                 self.warm_up()
             except OSError as error:
-                reason = (
-                    "it holds no usable certificate" if isinstance(error, ssl.SSLError) else error.strerror
-                )
+                is_no_certificate = isinstance(error, ssl.SSLError)
+                reason = "it holds no usable certificate" if is_no_certificate else error.strerror
                 raise ValueError(f"the CA file cannot be used: {reason}") from None
 
     def warm_up(self) -> None:
@@ -193,9 +187,9 @@ class Dialer:
                 stream.close()
                 if not isinstance(error, OSError) or is_lack(error):
                     raise
-                continue
-            self._names.prefer(address)
-            return stream
+            else:
+                self._names.prefer(address)
+                return stream
         self._names.forget()
         raise OSError("no address answered")
 
