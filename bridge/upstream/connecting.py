@@ -120,10 +120,8 @@ class Dialer:
         self._tunnel_head: bytes | None = None
         if way and not is_loopback(self._host):
             target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
-            lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-            if way.authorization:
-                lines.append(f"Proxy-Authorization: {way.authorization}")
-            self._tunnel_head = "\r\n".join([*lines, "", ""]).encode("ascii")
+            login = f"Proxy-Authorization: {way.authorization}\r\n" if way.authorization else ""
+            self._tunnel_head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n".encode("ascii")
             place = way.place
         self._names = Names(engine, place)
         if ca_file:
