@@ -15,7 +15,7 @@ from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from bridge.core.errors import BridgeError, rows
+from bridge.core.errors import BridgeError, wire_row
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -67,7 +67,7 @@ class Dispatcher:
         self._success = results.Success
         self._error = results.Error
         self._methods = {name: self._guard(method) for name, method in methods.items()}
-        self._rows = {row.code: row for row in rows("wire") if row.code is not None}
+        self._not_found = wire_row("method_not_found")
 
     def dispatch(self, name: str, params: Any, context: Any) -> Any:
         """Call a method.
@@ -93,13 +93,13 @@ class Dispatcher:
         if isinstance(error.data, dict):
             return Failure(error.code, error.message, error.data)
         # One of the library's own: its data may hold input or exception text, so only the code counts.
-        row = self._rows.get(error.code)
-        if row is None or row.kind == "internal_error":
+        row = self._not_found
+        if error.code != row.code:
             return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
-        data = {"kind": row.kind}
-        if row.kind == "method_not_found" and (nearest := self._find_nearest(name)) is not None:
-            data["suggestion"] = nearest
-        return Failure(error.code, row.message, data)
+        nearest = self._find_nearest(name)
+        return Failure(
+            error.code, row.message, {"kind": row.kind} | ({"suggestion": nearest} if nearest else {})
+        )
 
     def _find_nearest(self, name: str) -> str | None:
         """The method whose name is nearest to one that does not exist; None if none is near."""

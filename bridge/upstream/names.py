@@ -39,7 +39,7 @@ class Names:
     def __init__(self, engine: Engine, place: Place) -> None:
         self._engine = engine
         self._place = place
-        self._waiting: list[Waiter] | None = None
+        self._waiting: list[Waiter] = []
         self._found: tuple[Address, ...] = ()
         self._fresh_until = 0.0
         self._fixed = _numeric_addresses(place)
@@ -58,8 +58,7 @@ class Names:
             return self._found
         if now >= until:
             raise TimedOut("no time is left to look the name up")
-        if self._waiting is None:
-            self._waiting = []
+        if not self._waiting:
             self._engine.spawn(self._look_up)
         waiter = self._engine.waiter()
         self._waiting.append(waiter)
@@ -86,7 +85,7 @@ class Names:
         except Exception as error:  # OSError, or UnicodeError from a name that cannot be one
             told = error if is_lack(error) else _find_lack() or error
         self._fresh_until = self._engine.now() + NAME_KEPT_S
-        waiting, self._waiting = self._waiting or [], None
+        waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.wake(told)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ MAX_IDLE_S: Final = 50.0
 that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+_TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
 
 
 class Pool:
@@ -66,11 +68,5 @@ class Pool:
 
 
 def _idle_seconds(keep_alive: str | None) -> float:
-    if keep_alive is None:
-        return MAX_IDLE_S
-    for part in keep_alive.lower().split(","):
-        name, _, value = part.partition("=")
-        value = value.strip().strip('"')
-        if name.strip() == "timeout" and value.isascii() and value.isdigit():
-            return min(MAX_IDLE_S, int(value[:6]) - KEEP_ALIVE_MARGIN_S)
-    return MAX_IDLE_S
+    found = _TIMEOUT.search(keep_alive or "")
+    return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S

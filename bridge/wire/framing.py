@@ -47,8 +47,10 @@ class Framer:
 
     def __init__(self, max_message: int) -> None:
         self._max = max_message
-        self._framing: str | None = None
-        self._head = b""
+        self.framing = LINE
+        """The framing of the stream, ``line`` or ``header``; ``line`` while nothing was seen."""
+        # What has come while it is not decided which framing it is, then None.
+        self._head: bytes | None = b""
         # The begun message in both framings, or the begun header line.
         self._pending = bytearray()
         self._dropping = False
@@ -61,34 +63,28 @@ class Framer:
         self.saw_lone_bracket = False
         """True once a line was only ``{`` or ``[``: somebody sends indented JSON."""
 
-    @property
-    def framing(self) -> str:
-        """The framing of the stream, ``line`` or ``header``; ``line`` while nothing was seen."""
-        return self._framing or LINE
-
     def frame(self, payload: bytes) -> bytes:
         """Return one answer as it goes on the wire, in the framing that came in."""
-        if self._framing == HEADER:
+        if self.framing == HEADER:
             return b"Content-Length: %d\r\n\r\n%b" % (len(payload), payload)
         return payload + b"\n"
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes of the stream and return what they complete."""
         events: list[Event] = []
-        if self._framing is None:
-            data = self._detect(data)
-        if self._framing == LINE:
+        if self._head is not None:
+            data = self._detect(self._head + data)
+        if self.framing == LINE:
             self._feed_lines(data, events)
-        elif self._framing == HEADER and not self.failed:
+        else:
             self._feed_headers(data, events)
         return events
 
     def end(self) -> list[Event]:
         """Say that the stream has ended, and return what was still begun."""
         events: list[Event] = []
-        if self._framing != HEADER:
-            self._framing = LINE
-            self._feed_lines(self._head + b"\n", events)
+        if self.framing == LINE:
+            self._feed_lines((self._head or b"") + b"\n", events)
         elif not (self.failed or self._dropping) and (
             self._body_left is not None or self._header_bytes or self._pending.strip(_BLANKS)
         ):
@@ -97,21 +93,18 @@ class Framer:
 
     # --- which framing ---
 
-    def _detect(self, data: bytes) -> bytes:
+    def _detect(self, head: bytes) -> bytes:
         """Decide by the first bytes; return what is then to be cut into messages."""
-        head, self._head = self._head + data, b""
+        self._head = None
         start = head.removeprefix(_BYTE_ORDER_MARK)
         probe = start[: len(_HEADER_START)].lower()
         if probe == _HEADER_START:
-            self._framing = HEADER
+            self.framing = HEADER
         elif _BYTE_ORDER_MARK.startswith(head) or _HEADER_START.startswith(probe):
             self._head = head
             return b""
-        else:
-            self._framing = LINE
-            # A mark with nothing behind it is no blank line: somebody sent an empty file.
-            if start.startswith((b"\n", b"\r")):
-                return head
+        elif start.startswith((b"\n", b"\r")):
+            return head  # a mark with nothing behind it is no blank line: somebody sent an empty file
         return start
 
     # --- one message per line ---
