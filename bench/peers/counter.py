@@ -19,7 +19,6 @@ _COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "connections"
 _MARKS: list[dict[str, int]] = []
 _MODULES: list[str] = []
 _PLACES: dict[Any, int] = {}
-_CLIENTS: list[Any] = []
 _WARM = 11  # bench.budgets.WARM reports and the first bridge.info
 _OURS = frozenset(sys.modules) - _BEFORE
 
@@ -41,7 +40,6 @@ def _count_writes() -> None:
             if not _MARKS:
                 _MODULES.extend(set(sys.modules) - _BEFORE - _OURS)
             _COUNTS["writes"] += 1
-            _COUNTS["connections"] = sum(client.stats().opened for client in _CLIENTS)
             _MARKS.append(dict(_COUNTS))
             if len(_MARKS) == _WARM:
                 _PLACES.clear()
@@ -67,6 +65,16 @@ def _count_commits() -> None:
     SqliteStore.transact = counted  # type: ignore[method-assign]
 
 
+def _count_connections(adapter: Any) -> None:
+    connect = adapter._connect
+
+    def counted(until: float) -> Any:
+        _COUNTS["connections"] += 1
+        return connect(until)
+
+    adapter._connect = counted
+
+
 def _wrap_late() -> None:
     from bridge import app
     from bridge.app import App
@@ -77,7 +85,7 @@ def _wrap_late() -> None:
     def wrapped(self: App) -> None:
         load_client(self)
         assert self._client is not None
-        _CLIENTS.append(self._client)
+        _count_connections(*self._client._session.adapters.values())
         _count_commits()
 
     App._load_client = wrapped  # type: ignore[method-assign]

@@ -4,20 +4,8 @@ The only room that knows gevent. Everybody else spawns, waits and sleeps through
 handed in; a virtual loop (`bridge.engine.virtual`) runs the same bridge without real time.
 """
 
-from bridge.engine.clock import Clock, SystemClock
-from bridge.engine.core import Engine, Loop, NoResources, Readiness, TimedOut, Waiter
+from bridge.engine.clock import SystemClock
+from bridge.engine.core import Engine, NoResources, Readiness, TimedOut, Waiter
 from bridge.engine.outlet import Outlet
-from bridge.engine.worker import Worker
 
-__all__ = [
-    "Clock",
-    "Engine",
-    "Loop",
-    "NoResources",
-    "Outlet",
-    "Readiness",
-    "SystemClock",
-    "TimedOut",
-    "Waiter",
-    "Worker",
-]
+__all__ = ["Engine", "NoResources", "Outlet", "Readiness", "SystemClock", "TimedOut", "Waiter"]

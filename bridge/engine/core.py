@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Final, Protocol
@@ -145,19 +146,6 @@ class Readiness:
         self._watchers.clear()
 
 
-class Queue(Protocol):
-    """Hands things to one thread, in order."""
-
-    def put(self, item: Any, /) -> None:
-        """Add something; never waits."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Wait for the next thing; raises `queue.Empty` if it has not come in so many seconds."""
-
-    def get_nowait(self) -> Any:
-        """The next thing; raises `queue.Empty` if there is none."""
-
-
 class Loop(Protocol):
     """What turns: runs callbacks in order, and waits for the world when there are none."""
 
@@ -178,19 +166,21 @@ class Loop(Protocol):
     def on_signal(self, number: int, call: Callable[[int], object]) -> None:
         """Call something in this thread whenever a signal comes."""
 
-    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    def post(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something soon; from any thread."""
 
-    def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
-    ) -> None:
-        """Run something on a thread; `done` is called in this one. Raises RuntimeError without a thread."""
+    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
+        """Run something that raises nothing on a thread; `done` gets its result in this one.
+
+        Raises:
+            RuntimeError: there is no thread.
+        """
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread of its own. Raises RuntimeError if there is none to be had."""
 
-    def make_queue(self) -> Queue:
-        """A queue to such a thread."""
+    def make_queue(self) -> Any:
+        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes of chance."""
@@ -220,10 +210,16 @@ class Engine:
         self.wall = self.clock.wall
         self.on_bug = on_bug
         self._loop = loop
+        self.waiter = partial(Waiter, self)
+        """A place to wait at."""
+        self.readiness = partial(Readiness, self)
+        """What waits for a descriptor."""
         self.switch = loop.switch
         """Let others run until somebody switches back; `Waiter` and `Readiness` are made of it."""
         self.call_soon = loop.call_soon
         """Call something with arguments in this thread, after what runs now. It must not wait."""
+        self.call_soon_from_thread = loop.post
+        """Call something with arguments in the engine's thread; the one method for other threads."""
         self.on_signal = loop.on_signal
         self.watch = loop.watch
         self.start_thread = loop.start_thread
@@ -261,10 +257,6 @@ class Engine:
                 self._resting.append(getcurrent())
                 work = self.switch()
 
-    def waiter(self) -> Waiter:
-        """A place to wait at."""
-        return Waiter(self)
-
     def sleep(self, seconds: float) -> None:
         """Let others run for so long; 0: once."""
         try:
@@ -291,23 +283,16 @@ class Engine:
                 if at > now:
                     break
                 call, timer.call = timer.call, None
-                self._call(call)
+                try:
+                    call()
+                except Exception as bug:
+                    self.on_bug(bug)
             heappop(heap)
         self._ring_at = heap[0][0] if heap else float("inf")
         if heap:
             self._loop.ring_in(self._ring_at - now, self._ring)
 
-    def _call(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except Exception as bug:
-            self.on_bug(bug)
-
     # --- the world ---------------------------------------------------------------------------
-
-    def readiness(self, fd: int) -> Readiness:
-        """What waits for a descriptor."""
-        return Readiness(self, fd)
 
     def chance(self) -> float:
         """A random number from 0 to 1."""
@@ -321,19 +306,23 @@ class Engine:
             NoResources: no thread can be had.
             Exception: whatever the function raised.
         """
+
+        def guarded() -> tuple[Any, BaseException | None]:
+            # A pool would print what is raised: text, which may hold anything, on the host's stderr.
+            try:
+                return function(*arguments), None
+            except BaseException as error:
+                return None, error
+
         waiter = Waiter(self)
         try:
-            self._loop.start_in_pool(lambda: function(*arguments), lambda *result: waiter.wake(result))
+            self._loop.start_in_pool(guarded, waiter.wake)
         except RuntimeError as error:
             raise NoResources("no thread can be started") from error
         value, failure = waiter.wait(until)
         if failure is not None:
             raise failure
         return value
-
-    def call_soon_from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call something in the engine's thread; the one method for other threads."""
-        self._loop.post(call, arguments)
 
     def close(self) -> None:
         """Let go of the loop, at the end of a thread that had an engine of its own; nothing may wait."""

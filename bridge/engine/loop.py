@@ -56,7 +56,7 @@ class GeventLoop:
         watcher.start(call, number)
         self._watchers.append(watcher)
 
-    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    def post(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something soon; from any thread."""
         self._posted.append((call, arguments))
         self._mail.send()
@@ -66,22 +66,9 @@ class GeventLoop:
             call, arguments = self._posted.popleft()
             call(*arguments)
 
-    def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
-    ) -> None:
-        """Run something on a thread of gevent's pool; `done` gets its value or its error in this thread."""
-
-        def guarded() -> tuple[Any, BaseException | None]:
-            # The pool would print what is raised: text, which may hold anything, on the host's stderr.
-            try:
-                return function(), None
-            except BaseException as error:
-                return None, error
-
-        def tell(result: Any) -> None:
-            done(*result.value)
-
-        self.hub.threadpool.spawn(guarded).rawlink(tell)
+    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
+        """Run something that raises nothing on a thread of gevent's pool; `done` gets its result here."""
+        self.hub.threadpool.spawn(function).rawlink(lambda result: done(result.value))
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end."""

@@ -12,6 +12,7 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from bridge.engine.core import Engine, TimedOut
@@ -59,7 +60,7 @@ class Outlet:
         """From now on wait for room. Before, what does not fit at once waits for the next piece."""
         self._engine = engine
         self._drained = engine.waiter()
-        self._write_soon()
+        self._write_soon(engine)
 
     @property
     def backlog(self) -> int:
@@ -73,7 +74,7 @@ class Outlet:
         if self._engine is None:
             self.flush()
         else:
-            self._write_soon()
+            self._write_soon(self._engine)
 
     def drain(self, until: float | None) -> bool:
         """Wait until all is written or dropped; False if `until`, on the boot clock, comes before."""
@@ -129,18 +130,16 @@ class Outlet:
                 return
             count -= len(first)
 
-    def _write_soon(self) -> None:
+    def _write_soon(self, engine: Engine) -> None:
         if not self._is_due:
             self._is_due = True
-            assert self._engine is not None
-            self._engine.call_soon(self._write_now)
+            engine.call_soon(self._write_now, engine)
 
-    def _write_now(self) -> None:
+    def _write_now(self, engine: Engine) -> None:
         if self.flush():
             self._is_due = False
         else:
-            assert self._engine is not None
-            self._engine.spawn(self._write_when_possible, self._engine)
+            engine.spawn(self._write_when_possible, engine)
 
     def _write_when_possible(self, engine: Engine) -> None:
         readiness = engine.readiness(self.fd)
@@ -153,10 +152,9 @@ class Outlet:
 
 
 def _is_file(fd: int) -> bool:
-    try:
+    with suppress(OSError):
         return stat.S_ISREG(os.fstat(fd).st_mode)
-    except OSError:
-        return False
+    return False
 
 
 def _watch(fd: int) -> Callable[[], bool]:

@@ -35,8 +35,7 @@ class VirtualTime:
         self.t = 0.0
         """Seconds of true time."""
         self.random = random.Random(seed)
-        self._ready: deque[tuple[VirtualLoop | None, Callable[..., object], tuple[Any, ...]]] = deque()
-        self._heap: list[tuple[float, int, VirtualLoop | None, Callable[[], object]]] = []
+        self._heap: list[tuple[float, bool, int, VirtualLoop | None, Callable[..., object], Any]] = []
         self._order = count()
         self._ends_at = 0.0
         self._calls = 0
@@ -45,11 +44,11 @@ class VirtualTime:
 
     def call_soon(self, loop: VirtualLoop | None, call: Callable[..., object], *arguments: Any) -> None:
         """Call something now, after what was asked for before; not if the loop has died meanwhile."""
-        self._ready.append((loop, call, arguments))
+        heappush(self._heap, (self.t, False, next(self._order), loop, call, arguments))
 
     def call_in(self, seconds: float, call: Callable[[], object], loop: VirtualLoop | None = None) -> None:
         """Call something later."""
-        heappush(self._heap, (self.t + max(seconds, 0.0), next(self._order), loop, call))
+        heappush(self._heap, (self.t + max(seconds, 0.0), True, next(self._order), loop, call, ()))
 
     def run(self, seconds: float = 0.0) -> None:
         """Let time pass; what is due at its end is done too. Must not be called by what runs in it.
@@ -68,23 +67,17 @@ class VirtualTime:
             self._main.throw(StandsStill(f"{self._calls} calls at {self.t:.6f} s"))
 
     def _drive(self) -> None:
-        ready = self._ready
         while True:
             self.count_call()
-            if ready:
-                loop, call, arguments = ready.popleft()
+            if self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
+                # Of one moment first what was asked for at once, then what was asked for earlier.
+                at, _, _, loop, call, arguments = heappop(self._heap)
+                if at > self.t:
+                    self.t, self._calls = at, 0
                 if loop is None:
                     call(*arguments)
                 elif loop.is_alive:
                     loop.run(call, arguments)
-            elif self._heap and self._heap[0][0] <= self._ends_at + 1e-9:
-                at, _, loop, later = heappop(self._heap)
-                if at > self.t:
-                    self.t, self._calls = at, 0
-                if loop is None:
-                    later()
-                elif loop.is_alive:
-                    loop.run(later, ())
             else:
                 self.t, self._calls = max(self.t, self._ends_at), 0
                 self._main.switch()
@@ -106,6 +99,9 @@ class VirtualLoop:
     def call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call something now, after what was asked for before."""
         self.time.call_soon(self, call, *arguments)
+
+    post = call_soon
+    """Call something soon."""
 
     def run(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """Call something whose time has come."""
@@ -138,25 +134,11 @@ class VirtualLoop:
     def on_signal(self, number: int, call: Callable[[int], object]) -> None:
         """There are no signals here."""
 
-    def post(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        """Call something soon."""
-        self.time.call_soon(self, call, *arguments)
-
-    def start_in_pool(
-        self, function: Callable[[], Any], done: Callable[[Any, BaseException | None], object]
-    ) -> None:
+    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
         """Run something after as long as a thread would take."""
         if not self.has_threads:
             raise RuntimeError("no thread")
-
-        def run() -> None:
-            try:
-                value, error = function(), None
-            except Exception as failure:
-                value, error = None, failure
-            done(value, error)
-
-        self.time.call_in(self.thread_takes_s(), run, self)
+        self.time.call_in(self.thread_takes_s(), lambda: done(function()), self)
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Run something beside the rest; it waits in `sleep` and at its queues."""
@@ -177,7 +159,7 @@ class VirtualLoop:
 
 
 class VirtualQueue:
-    """Hands things to one greenlet of a loop; fits `bridge.engine.core.Queue`."""
+    """Hands things to one greenlet of a loop; fits `queue.SimpleQueue`."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop

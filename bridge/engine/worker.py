@@ -53,10 +53,9 @@ class Worker:
         self._is_closed = False
         self._tending = Timer(lambda: None)
         self.is_open = False
-        self._when_open: list[Waiter] = []
-        self._are_going_on = False
-        """True while those who waited for it to open go on, one after the other."""
-        self._closed: Waiter | None = None
+        self._when_open: list[Waiter] | None = []
+        """Who waits for it to open; None once all of them have gone on, one after the other."""
+        self._closed = engine.waiter()
         self.done_at = 0.0
         """When the group whose results are being handed back was done, on the boot clock."""
 
@@ -78,7 +77,7 @@ class Worker:
         """Wait until the work has been opened; who comes first goes on first."""
         if not self.is_open:
             self.start()
-        if not self.is_open or self._are_going_on:
+        if self._when_open is not None:
             waiter = self._engine.waiter()
             self._when_open.append(waiter)
             waiter.wait()
@@ -100,10 +99,9 @@ class Worker:
         self._flush()
         self._is_closed = True
         if not self._has_thread:
-            self._close()
+            self._do(self._work.close)
             return True
         self._queue.put(_END)
-        self._closed = self._engine.waiter()
         try:
             self._closed.wait(until)
         except TimeoutError:
@@ -129,7 +127,7 @@ class Worker:
         """Without a thread: do what is due, and again when more is."""
         self._tending.cancel()
         if not self._has_thread and not self._is_closed:
-            wait_s = self._tend()
+            wait_s = self._do(self._work.tend)
             if wait_s is not None:
                 self._tending = self._engine.call_at(self._engine.now() + wait_s, self._tend_here)
 
@@ -142,9 +140,9 @@ class Worker:
 
     def _note_open(self) -> None:
         self.is_open = True
-        waiting, self._when_open = self._when_open, []
-        self._are_going_on = bool(waiting)
-        for waiter in waiting:
+        waiting = self._when_open
+        self._when_open = [] if waiting else None
+        for waiter in waiting or ():
             waiter.wake()
         if waiting:
             # Who comes before they go on is let through after them.
@@ -158,7 +156,7 @@ class Worker:
             self._work.open()
             soon(self._note_open)
         while True:
-            wait_s = self._tend()
+            wait_s = self._do(self._work.tend)
             try:
                 group = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
             except Empty:
@@ -176,25 +174,15 @@ class Worker:
                 soon(self._hand_back, group, results, self._engine.now())
             if ends:
                 break
-        self._close()
-        soon(self._note_closed)
+        self._do(self._work.close)
+        soon(self._closed.wake)
 
     # --- in either -----------------------------------------------------------------------------
 
-    def _tend(self) -> float | None:
-        """Do what is due; a bug in it must not end what others wait for."""
+    def _do(self, work: Callable[[], float | None]) -> float | None:
+        """Do what is due or the last thing of all; a bug in it must not end what others wait for."""
         try:
-            return self._work.tend()
+            return work()
         except Exception as bug:
             self._engine.call_soon_from_thread(self._engine.on_bug, bug)
             return _AFTER_A_BUG_S
-
-    def _close(self) -> None:
-        try:
-            self._work.close()
-        except Exception as bug:
-            self._engine.call_soon_from_thread(self._engine.on_bug, bug)
-
-    def _note_closed(self) -> None:
-        if self._closed is not None:
-            self._closed.wake()

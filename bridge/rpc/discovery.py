@@ -28,71 +28,55 @@ class Method(NamedTuple):
 PROTOCOL_KINDS: Final = ("invalid_request", "invalid_params", "internal_error")
 """Kinds of the JSON-RPC errors that any method can be answered with."""
 _REPORT: Final = (
-    *PROTOCOL_KINDS,
-    "request_cancelled",
-    "upstream_unreachable",
-    "outcome_unknown",
-    "upstream_http",
-    "window_closed",
-    "task_conflict",
-    "wrong_method",
-    "language_refused",
-    "key_missing",
-    "sending_paused",
-    "ledger_unavailable",
-    "shutting_down",
+    "request_cancelled upstream_unreachable outcome_unknown upstream_http window_closed task_conflict "
+    "wrong_method language_refused key_missing sending_paused ledger_unavailable shutting_down"
 )
 
 
-def _bridge(name: str, summary: str, params: str, *kinds: str) -> Method:
-    return Method(name, summary, params, f"{name}.result", "protocol.error", (*PROTOCOL_KINDS, *kinds))
+def _own(name: str, summary: str, kinds: str = "", params: str = "") -> Method:
+    """A method of the bridge's own; its params have a schema of its name unless told."""
+    return Method(
+        name,
+        summary,
+        params or f"{name}.params",
+        f"{name}.result",
+        "protocol.error",
+        (*PROTOCOL_KINDS, *kinds.split()),
+    )
 
 
 _OTHERS: Final = (
-    _bridge("rpc.discover", "Return this document.", "none.params"),
-    _bridge("bridge.info", "Tell who answers, and within which limits.", "none.params"),
-    _bridge("bridge.status", "Tell what happened since the start, and what holds now.", "none.params"),
-    _bridge(
+    _own("rpc.discover", "Return this document.", params="none.params"),
+    _own("bridge.info", "Tell who answers, and within which limits.", params="none.params"),
+    _own("bridge.status", "Tell what happened since the start, and what holds now.", params="none.params"),
+    _own(
         "bridge.getReport",
         "Look up what the ledger knows of a task's report.",
-        "bridge.getReport.params",
-        "report_not_found",
-        "key_missing",
-        "ledger_unavailable",
+        "report_not_found key_missing ledger_unavailable",
     ),
-    _bridge(
-        "bridge.listReports",
-        "List the reports that the ledger knows, newest first.",
-        "bridge.listReports.params",
-        "ledger_unavailable",
-    ),
-    _bridge(
-        "bridge.resume",
-        "Let the next report probe whether a pause is over.",
-        "bridge.resume.params",
-        "ledger_unavailable",
-    ),
-    _bridge(
+    _own("bridge.listReports", "List the reports that the ledger knows, newest first.", "ledger_unavailable"),
+    _own("bridge.resume", "Let the next report probe whether a pause is over.", "ledger_unavailable"),
+    _own(
         "bridge.noteTasks",
         "Count solved tasks, so that advice has figures: the vendor ignores reports of an account with "
         "fewer than 100 reCAPTCHA tasks in 24 h, or whose share of reported tasks jumps.",
-        "bridge.noteTasks.params",
     ),
     Method(
         "$/cancelRequest",
         "Cancel the requests with an id that have not begun; begun ones end as they end.",
-        "cancel.params",
-        None,
-        None,
-        (),
+        params="cancel.params",
+        result=None,
+        error=None,
+        kinds=(),
     ),
 )
 
 
 def methods() -> tuple[Method, ...]:
     """List every method: the reports of methods.json, then the bridge's own, the notification last."""
+    kinds = (*PROTOCOL_KINDS, *_REPORT.split())
     reports = [
-        Method(entry["name"], entry["summary"], "report.params", "report.result", "report.error", _REPORT)
+        Method(entry["name"], entry["summary"], "report.params", "report.result", "report.error", kinds)
         for entry in load_json("methods.json")["methods"]
     ]
     return (*reports, *_OTHERS)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from bridge.core.errors import BridgeError, rows
+from bridge.core.errors import BridgeError, wire_row
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -33,39 +33,17 @@ class Failure(NamedTuple):
     data: Mapping[str, Any]
 
 
-_PACKAGES: Final = ("jsonrpcserver", "oslash")
-
-
-class _EmptyPackages:
-    """Finds the library's packages, and loads them without what their ``__init__`` would import.
-
-    Source: https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder
-    """
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Say where the package lies and that this object loads it; None if it is somebody else's."""
-        spec = PathFinder.find_spec(name) if name in _PACKAGES else None
-        if spec is not None:
-            spec.loader = self  # type: ignore[assignment]  # importlib.abc would take 10 ms to load
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run nothing: a package needs only its path for its submodules to be found."""
-
-
-def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
+def _load() -> tuple[ModuleType, ModuleType]:
     """Import jsonrpcserver's dispatcher and its result module."""
-    finder = _EmptyPackages()
-    if not plain:
-        sys.meta_path.insert(0, finder)
-    try:
-        from jsonrpcserver import dispatcher, result
-    finally:
-        if not plain:
-            sys.meta_path.remove(finder)
+    if os.environ.get("_BRIDGE_PLAIN_IMPORTS") != "1":
+        # An empty package with a path is enough for its submodules to be found.
+        for name in ("jsonrpcserver", "oslash"):
+            spec = PathFinder.find_spec(name)
+            if spec is not None and name not in sys.modules:
+                sys.modules[name] = package = ModuleType(name)
+                package.__spec__, package.__path__ = spec, spec.submodule_search_locations or []
+    from jsonrpcserver import dispatcher, result
+
     # It logs tracebacks with arguments, and arguments hold keys.
     dispatcher.logger.disabled = True
     return dispatcher, result
@@ -83,13 +61,13 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
         self._on_bug = on_bug
-        library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
+        library, results = _load()
         self._dispatch = library.dispatch_request
         self._make_request = library.create_request
         self._success = results.Success
         self._error = results.Error
         self._methods = {name: self._guard(method) for name, method in methods.items()}
-        self._rows = {row.code: row for row in rows("wire") if row.code is not None}
+        self._not_found = wire_row("method_not_found")
 
     def dispatch(self, name: str, params: Any, context: Any) -> Any:
         """Call a method.
@@ -101,13 +79,13 @@ class Dispatcher:
         Returns:
             The method's result, `PENDING`, or a `Failure`.
         """
+        if isinstance(params, list) and name in self._methods:
+            return _tell(BridgeError("invalid_params", _ARRAY))
         request: dict[str, Any] = {"method": name, "id": None}
         if params is not None:
             request["params"] = params
         # Its outer layers take texts and batches apart, which has been done before.
-        _, outcome = self._dispatch(
-            self._methods, (context, isinstance(params, list)), self._make_request(request)
-        )
+        _, outcome = self._dispatch(self._methods, context, self._make_request(request))
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
@@ -115,13 +93,13 @@ class Dispatcher:
         if isinstance(error.data, dict):
             return Failure(error.code, error.message, error.data)
         # One of the library's own: its data may hold input or exception text, so only the code counts.
-        row = self._rows.get(error.code)
-        if row is None or row.kind == "internal_error":
+        row = self._not_found
+        if error.code != row.code:
             return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
-        data = {"kind": row.kind}
-        if row.kind == "method_not_found" and (nearest := self._find_nearest(name)) is not None:
-            data["suggestion"] = nearest
-        return Failure(error.code, row.message, data)
+        nearest = self._find_nearest(name)
+        return Failure(
+            error.code, row.message, {"kind": row.kind} | ({"suggestion": nearest} if nearest else {})
+        )
 
     def _find_nearest(self, name: str) -> str | None:
         """The method whose name is nearest to one that does not exist; None if none is near."""
@@ -135,24 +113,24 @@ class Dispatcher:
 
     def fail(self, bug: BaseException) -> Failure:
         """Turn a bug into an internal error with a reference that the log has too."""
-        error = BridgeError("internal_error", {"reference": self._on_bug(bug)})
-        return Failure(error.code, error.message, error.data)
+        return _tell(BridgeError("internal_error", {"reference": self._on_bug(bug)}))
 
     def _guard(self, method: Method) -> Callable[..., Any]:
-        def guarded(context: Any, /, *arguments: Any, **params: Any) -> Any:
-            inner, is_array = context
+        def guarded(context: Any, /, **params: Any) -> Any:
             try:
-                if is_array:
-                    raise BridgeError("invalid_params", _ARRAY)
-                return self._success(method(inner, params))
+                return self._success(method(context, params))
             except BridgeError as error:
-                return self._error(error.code, error.message, error.data)
+                return self._error(*_tell(error))
             except Exception as bug:
                 return self._error(*self.fail(bug))
 
         # Found here by the library, which would else work it out at every call.
         guarded.__signature__ = _ANYTHING  # type: ignore[attr-defined]
         return guarded
+
+
+def _tell(error: BridgeError) -> Failure:
+    return Failure(error.code, error.message, error.data)
 
 
 class _Anything(Signature):
@@ -163,9 +141,7 @@ class _Anything(Signature):
         return _NOTHING
 
 
-_ANYTHING: Final = _Anything(
-    [Parameter("arguments", Parameter.VAR_POSITIONAL), Parameter("params", Parameter.VAR_KEYWORD)]
-)
+_ANYTHING: Final = _Anything([Parameter("params", Parameter.VAR_KEYWORD)])
 _NOTHING: Final = Signature().bind()
 _LONGEST_MISSPELT: Final = 64
 """Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""

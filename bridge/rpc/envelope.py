@@ -7,7 +7,7 @@ run anything, does not look into params, and knows nothing of reports.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.core.errors import rule, wire_row
 from bridge.core.strict_json import Number, Tainted
@@ -90,28 +90,14 @@ def id_key(id: Id) -> Hashable:
     """
     if not isinstance(id, Number):
         return id
-    mantissa, _, exponent_text = id.token.lower().partition("e")
-    whole, _, fraction = mantissa.lstrip("-").partition(".")
-    digits = (whole + fraction).lstrip("0")
-    significant = digits.rstrip("0")
-    if not significant:
-        return 0
-    is_negative = mantissa[0] == "-"
-    shift = len(digits) - len(significant) - len(fraction)
-    exponent_digits = exponent_text.lstrip("+-").lstrip("0") or "0"
-    if len(exponent_digits) > _MAX_EXPONENT_DIGITS:
+    # Imported here: nearly all ids are short integers or strings.
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return Decimal(id.token)
+    except InvalidOperation:
         # Nobody counts so far; equal only if written with the same exponent.
-        return (is_negative, significant, shift, exponent_text[0] == "-", exponent_digits)
-    shift += int(exponent_digits) * (-1 if exponent_text[:1] == "-" else 1)
-    if shift >= 0 and len(significant) + shift <= _MAX_INT_DIGITS:
-        return int(mantissa[:is_negative] + significant + "0" * shift)
-    return (is_negative, significant, shift)
-
-
-_MAX_INT_DIGITS: Final = 15
-"""Integers up to here are parsed as `int`, so the others must meet them here."""
-_MAX_EXPONENT_DIGITS: Final = 600
-"""Exponents up to here are added exactly; int() takes 640 digits whatever the environment says."""
+        return (id.token.lower().replace("e+", "e"),)
 
 
 def _judge(message: Any) -> Member:

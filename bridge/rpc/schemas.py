@@ -16,33 +16,18 @@ if TYPE_CHECKING:
 NO_PARAMS: Final = "none.params"
 """Name of the schema for methods without params; checked here by hand, without the library."""
 
-_ONE: Final[Mapping[str, str]] = {
-    "array": "an array",
-    "boolean": "true or false",
-    "integer": "an integer",
-    "null": "null",
-    "number": "a number",
-    "object": "an object",
-    "string": "a string",
-}
+_ONE: Final[Mapping[str, str]] = {"boolean": "true or false", "null": "null"}
+"""Types whose name with an article is no English."""
 
 
 class Refused(Exception):
-    """A value does not fit its schema. Every attribute comes from the schema, none from the value.
-
-    Attributes: ``pointer`` is a JSON Pointer (RFC 6901) to what was refused, for a missing or an
-    unexpected member to its parent; ``rule`` is the schema keyword; ``sentence`` is for people.
-    """
+    """A value does not fit its schema. What is told comes from the schema, nothing from the value."""
 
     def __init__(self, pointer: str, rule: str, sentence: str) -> None:
         super().__init__(sentence)
-        self.pointer = pointer
-        self.rule = rule
-        self.sentence = sentence
-
-    def data(self) -> dict[str, str]:
-        """Return the members that a -32602 adds to ``error.data``."""
-        return {"pointer": self.pointer, "rule": self.rule, "sentence": self.sentence}
+        self.data = {"pointer": pointer, "rule": rule, "sentence": sentence}
+        """The members that a -32602 adds to ``error.data``: a JSON Pointer (RFC 6901) to what was refused,
+        for a missing or an unexpected member to its parent; the schema keyword; words for people."""
 
 
 class _Check:
@@ -77,9 +62,12 @@ class _Check:
 _checks: dict[str, _Check] = {}
 
 
-def prepare(name: str) -> None:
+def prepare(name: str) -> _Check:
     """Load and compile a schema now, so that the first check does not pay for it."""
-    _compiled(name)
+    compiled = _checks.get(name)
+    if compiled is None:
+        compiled = _checks[name] = _Check(name)
+    return compiled
 
 
 def check(name: str, value: Any) -> Any:
@@ -99,10 +87,14 @@ def check(name: str, value: Any) -> Any:
     if name == NO_PARAMS:
         _check_no_params(value)
         return value
-    compiled = _checks.get(name) or _compiled(name)
+    compiled = _checks.get(name) or prepare(name)
     if compiled.optional and isinstance(value, dict) and None in value.values():
         value = {key: part for key, part in value.items() if part is not None or key not in compiled.optional}
-    refused = _refusal(compiled, value)
+    refused = None
+    try:
+        compiled.validate(value)
+    except compiled.failure as error:
+        refused = _explain(compiled.subject, error)
     # Raised here and not where the library's exception is handled, because that one holds the value
     # and would stay reachable as the context of this one.
     if refused is not None:
@@ -120,21 +112,6 @@ def _check_no_params(value: Any) -> None:
     if isinstance(value, dict):
         raise Refused("", "additionalProperties", "params must have no members: this method takes none.")
     raise Refused("", "type", "params must be an object.")
-
-
-def _compiled(name: str) -> _Check:
-    compiled = _checks.get(name)
-    if compiled is None:
-        compiled = _checks[name] = _Check(name)
-    return compiled
-
-
-def _refusal(compiled: _Check, value: Any) -> Refused | None:
-    try:
-        compiled.validate(value)
-    except compiled.failure as error:
-        return _explain(compiled.subject, error)
-    return None
 
 
 def _settle_floats(compiled: _Check, value: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +151,9 @@ def _reason(rule: str, definition: Mapping[str, Any], is_many: bool) -> str:
         return f"may have no other members than {_join(list(definition['properties']), 'and')}"
     limit = definition[rule]
     if rule == "type":
-        return f"must be {_join([_ONE[one] for one in ([limit] if isinstance(limit, str) else limit)], 'or')}"
+        kinds = [limit] if isinstance(limit, str) else limit
+        words = [_ONE.get(kind) or f"{'an' if kind[0] in 'aio' else 'a'} {kind}" for kind in kinds]
+        return f"must be {_join(words, 'or')}"
     if rule == "enum":
         return f"must be {_join(['null' if one is None else str(one) for one in limit], 'or')}"
     return _BOUNDS[rule].format(limit)

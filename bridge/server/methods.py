@@ -359,4 +359,4 @@ def _checked(schema: str, params: dict[str, Any]) -> Any:
     try:
         return check(schema, params)
     except Refused as refused:
-        raise BridgeError("invalid_params", refused.data()) from None
+        raise BridgeError("invalid_params", refused.data) from None

@@ -7,23 +7,21 @@ because `requests` takes 90 ms to load.
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import BaseAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.engine import Engine, NoResources
 from bridge.upstream.adapter import Adapter, Call, name_failure
-from bridge.upstream.connecting import Connect, Dialer, is_loopback, make_tls_context, parse_proxy
-from bridge.upstream.heads import Answer
-from bridge.upstream.names import Place
+from bridge.upstream.answers import Answer
+from bridge.upstream.connecting import Connect, Dialer
 from bridge.upstream.pool import Pool
 from bridge.upstream.streams import is_lack
 
@@ -43,37 +41,19 @@ _NO_PROXIES: Final[dict[str, str]] = {}
 _NOTHING: Final = Answer()
 
 
-class Stats(NamedTuple):
-    """What became of the connections so far."""
-
-    opened: int
-    reused: int
-    idle: int
-
-
 class _Session(requests.Session):
     """A session that knows one adapter, keeps to itself and goes nowhere else."""
 
-    def __init__(self, base_url: str, adapter: BaseAdapter) -> None:
+    def __init__(self, root: str, adapter: BaseAdapter) -> None:
         super().__init__()
         self.trust_env = False
         self.max_redirects = 0
         self.adapters.clear()
-        self.mount(base_url, adapter)
-        self._base_url = base_url
-        self._adapter = adapter
-
-    def get_adapter(self, url: str) -> BaseAdapter:
-        """Return the adapter; there is only one, and it goes to one place only."""
-        return self._adapter if url.startswith(self._base_url) else super().get_adapter(url)
+        self.mount(root, adapter)
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[requests.Response]:
-        """Follow nothing, and look for nothing to follow."""
+        """Follow nothing, and look for nothing to follow: it would hand the key to another host."""
         return iter(())
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Say that no answer leads elsewhere: following would hand the key to another host."""
-        return None
 
 
 class Client:
@@ -81,7 +61,7 @@ class Client:
 
     Args:
         engine: where to wait.
-        url: the upstream's base URL, with or without a path; plain http for loopback only.
+        url: the upstream's base URL as the settings have it, with or without a path.
         ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
         proxy: ``http://[user:password@]host:port``; not used for loopback.
         connect_timeout_s: bound of name lookup, TCP, tunnel and TLS together.
@@ -104,20 +84,11 @@ class Client:
         connect: Connect | None = None,
     ) -> None:
         self._now = engine.now
-        self._base_url = _check_base_url(url)
-        parts = urlsplit(self._prepare("").url or "")  # requests has put an international name into ASCII
-        is_tls = parts.scheme == "https"
-        place = Place(parts.hostname or "", parts.port or (443 if is_tls else 80))
-        way = None if proxy is None else parse_proxy(proxy)
-        self._dialer = Dialer(
-            engine,
-            place,
-            _choose_context(ca_file) if is_tls else None,
-            None if is_loopback(place.host) else way,
-        )
+        self._base_url = url.rstrip("/")
+        self._dialer = Dialer(engine, url, ca_file, proxy)
         self._pool = Pool(engine.now, pool_size)
-        self._adapter = Adapter(engine, connect or self._dialer.open, connect_timeout_s, self._pool)
-        self._session = _Session(f"{parts.scheme}://{parts.netloc}/", self._adapter)
+        adapter = Adapter(engine, connect or self._dialer.open, connect_timeout_s, self._pool)
+        self._session = _Session(urlsplit(url)._replace(path="/").geturl(), adapter)
         self._templates: dict[str, Mapping[str, Any]] = {}
 
     def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
@@ -136,20 +107,20 @@ class Client:
         """
         began_at = self._now()
         call = Call(self._templates.get(method) or self._make_template(method), body, until, leave_by, fresh)
-        failure = mistake = None
-        is_lacking = False
+        failure = None
+        raised: Exception | None = None
         try:
             self._session.send(call, allow_redirects=False, proxies=_NO_PROXIES)
         except Exception as error:
             failure = name_failure(error)
-            is_lacking = not call.is_sent and is_lack(error)
-            mistake = None if failure or is_lacking else type(error).__name__
+            if not call.is_sent and is_lack(error):
+                raised = NoResources("this machine lacks descriptors, threads or memory; nothing was sent")
+            elif failure is None:
+                raised = RuntimeError(f"{type(error).__name__} while sending (sent {call.is_sent})")
         # Raised out here, without the cause and the frames of the first exception: they hold the key.
         call.body = body = b""
-        if is_lacking:
-            raise NoResources("this machine lacks descriptors, threads or memory; nothing was sent")
-        if mistake is not None:
-            raise RuntimeError(f"{mistake} while sending (sent {call.is_sent})")
+        if raised is not None:
+            raise raised
         answer = call.answer or _NOTHING
         return Exchange(
             failure,
@@ -170,10 +141,6 @@ class Client:
         """
         self._dialer.warm_up()
 
-    def stats(self) -> Stats:
-        """Count the connections."""
-        return Stats(self._pool.opened, self._pool.reused, self._pool.idle)
-
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""
         self._session.close()
@@ -181,19 +148,15 @@ class Client:
     def _make_template(self, method: str) -> Mapping[str, Any]:
         if not (method.isascii() and method.isalnum()):
             raise ValueError("a method name is letters and digits")
-        request = self._prepare(method)
+        request = requests.PreparedRequest()
+        request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
+        del request.headers["Content-Length"]  # differs per report
         parts = urlsplit(request.url or "")
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
         template = self._templates[method] = {**vars(request), "head": head}
         return template
-
-    def _prepare(self, method: str) -> requests.PreparedRequest:
-        request = requests.PreparedRequest()
-        request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
-        del request.headers["Content-Length"]  # differs per report
-        return request
 
 
 def report_body(key: Secret, task_id: int) -> bytes:
@@ -204,35 +167,6 @@ def report_body(key: Secret, task_id: int) -> bytes:
 
 def spending_body(key: Secret, date: int, queue: str) -> bytes:
     """Spell the body of getSpendingStats: the hour from which it tells, and one queue or all."""
-    spelled = b',"queue":%b' % encode_basestring_ascii(queue).encode("ascii") if queue else b""
-    return b'{"clientKey":%b,"date":%d%b}' % (
-        encode_basestring_ascii(key.reveal()).encode("ascii"),
-        date,
-        spelled,
-    )
-
-
-def _check_base_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("the upstream's URL is not a URL") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("the upstream's URL does not begin with https:// and a host")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("the upstream's URL holds a user, a query or a fragment")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("plain http is for loopback only; use https")
-    return url.rstrip("/")
-
-
-def _choose_context(ca_file: str | None) -> Callable[[], ssl.SSLContext]:
-    if ca_file is None:
-        return lambda: make_tls_context(DEFAULT_CA_BUNDLE_PATH)
-    try:
-        context = make_tls_context(ca_file)
-    except OSError as error:
-        reason = "it holds no usable certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ValueError(f"the CA file cannot be used: {reason}") from None
-    return lambda: context
+    return json.dumps(
+        {"clientKey": key.reveal(), "date": date} | ({"queue": queue} if queue else {})
+    ).encode()

@@ -6,28 +6,23 @@ not count. Knows nothing of reports; imported by the client and the probe.
 
 from __future__ import annotations
 
-import os
 import ssl
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+import certifi
+
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream.heads import Answer, Cut, Reader
+from bridge.upstream.answers import Answer, Cut
 from bridge.upstream.names import Address, Names, Place
 from bridge.upstream.streams import PIECE_BYTES, SocketStream, Stream, is_lack
 
 _NETWORK: Final = (OSError, ValueError, OverflowError, Cut)
-FAILURES: Final[Mapping[str, tuple[type[BaseException], ...]]] = {
-    "dns": _NETWORK,
-    "connect": _NETWORK,
-    "proxy": _NETWORK,
-    "certificate": (ssl.SSLCertVerificationError,),
-    "tls": _NETWORK,
-}
-"""Which exceptions are failures of a step, in words of `Exchange.failure`; others are mistakes of ours."""
+"""Which exceptions are failures of a step; others are mistakes of ours."""
 
 
 class Unreached(Exception):
@@ -54,27 +49,23 @@ class Proxy(NamedTuple):
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Parse ``http://[user:password@]host[:port]``; port 80 unless told.
+    """Parse ``http://[user:password@]host[:port]`` as the settings have it; port 80 unless told.
 
     Raises:
-        ValueError: it is something else. The message never repeats the URL, which may hold a password.
+        ValueError: it cannot be used. The message never repeats the URL, which may hold a password.
     """
     try:
         parts = urlsplit(url)
-        port = 80 if parts.port is None else parts.port
+        place = Place(parts.hostname or "", parts.port or 80)
     except ValueError:
         raise ValueError("the proxy is not a URL like http://host:port") from None
-    if parts.scheme == "https":
+    if parts.scheme != "http":
         raise ValueError("a proxy spoken to over https is not supported; use one with an http:// URL")
-    if parts.scheme != "http" or not parts.hostname or not port:
-        raise ValueError("the proxy is not a URL like http://host:port")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("the proxy's URL has a path, a query or a fragment")
     authorization = None
-    if parts.username is not None or parts.password is not None:
-        login = unquote_to_bytes(parts.username or "") + b":" + unquote_to_bytes(parts.password or "")
+    if "@" in parts.netloc:
+        login = unquote_to_bytes(f"{parts.username or ''}:{parts.password or ''}")
         authorization = "Basic " + b2a_base64(login, newline=False).decode("ascii")
-    return Proxy(Place(parts.hostname, port), authorization)
+    return Proxy(place, authorization)
 
 
 def is_loopback(host: str) -> bool:
@@ -85,11 +76,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def bracket(host: str) -> str:
-    """Spell a host as URLs and header lines do."""
-    return f"[{host}]" if ":" in host else host
 
 
 def make_tls_context(ca_file: str) -> ssl.SSLContext:
@@ -103,13 +89,7 @@ def make_tls_context(ca_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    loader: Any = __spec__.loader
-    archive = getattr(loader, "archive", None)
-    if archive is not None and ca_file.startswith(archive + os.sep):
-        # The one-file program: the usual certificates lie inside it, where OpenSSL cannot read them.
-        context.load_verify_locations(cadata=loader.get_data(ca_file).decode("ascii"))
-    else:
-        context.load_verify_locations(cafile=ca_file)
+    context.load_verify_locations(cafile=ca_file)
     return context
 
 
@@ -118,30 +98,39 @@ class Dialer:
 
     Args:
         engine: where to wait.
-        place: the upstream.
-        make_context: makes the TLS context on first use; None for plain HTTP.
-        proxy: None for a direct connection.
+        url: the upstream's, as the settings have it.
+        ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
+        proxy: ``http://[user:password@]host:port``; not used for loopback.
+
+    Raises:
+        ValueError: a setting cannot be used; the message is fit for the user and holds no password.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        place: Place,
-        make_context: Callable[[], ssl.SSLContext] | None,
-        proxy: Proxy | None,
-    ) -> None:
+    def __init__(self, engine: Engine, url: str, ca_file: str | None, proxy: str | None) -> None:
+        parts = urlsplit(url)
         self._engine = engine
-        self._place = place
-        self._make_context = make_context
+        self._is_tls = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        if not (self._is_tls or is_loopback(self._host)):
+            raise ValueError("plain http is for loopback only; use https")
+        place = Place(self._host, parts.port or (443 if self._is_tls else 80))
+        self._ca_file = ca_file or certifi.where()
         self._context: ssl.SSLContext | None = None
-        self._names = Names(engine, proxy.place if proxy else place)
+        way = parse_proxy(proxy) if proxy else None
         self._tunnel_head: bytes | None = None
-        if proxy:
-            target = f"{bracket(place.host)}:{place.port}"
-            lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-            if proxy.authorization:
-                lines.append(f"Proxy-Authorization: {proxy.authorization}")
-            self._tunnel_head = "\r\n".join([*lines, "", ""]).encode("ascii")
+        if way and not is_loopback(self._host):
+            target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
+            login = f"Proxy-Authorization: {way.authorization}\r\n" if way.authorization else ""
+            self._tunnel_head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n".encode("ascii")
+            place = way.place
+        self._names = Names(engine, place)
+        if ca_file:
+            try:
+                self.warm_up()
+            except OSError as error:
+                is_no_certificate = isinstance(error, ssl.SSLError)
+                reason = "it holds no usable certificate" if is_no_certificate else error.strerror
+                raise ValueError(f"the CA file cannot be used: {reason}") from None
 
     def warm_up(self) -> None:
         """Load the trusted certificates now; it takes 30 ms that the first report need not wait for.
@@ -149,8 +138,8 @@ class Dialer:
         Raises:
             OSError: they cannot be read.
         """
-        if self._make_context is not None and self._context is None:
-            self._context = self._make_context()
+        if self._is_tls and self._context is None:
+            self._context = make_tls_context(self._ca_file)
 
     def open(self, until: float) -> SocketStream:
         """Open one connection.
@@ -167,11 +156,11 @@ class Dialer:
             stream = self._reach(addresses, until)
             if self._tunnel_head:
                 _open_tunnel(stream, self._tunnel_head, until)
-            if self._make_context is not None:
+            if self._is_tls:
                 step = "tls"
                 self.warm_up()
                 assert self._context is not None
-                stream.start_tls(self._context, self._place.host, until)
+                stream.start_tls(self._context, self._host, until)
             return stream
         except BaseException as error:
             if stream is not None:
@@ -196,9 +185,9 @@ class Dialer:
                 stream.close()
                 if not isinstance(error, OSError) or is_lack(error):
                     raise
-                continue
-            self._names.prefer(address)
-            return stream
+            else:
+                self._names.prefer(address)
+                return stream
         self._names.forget()
         raise OSError("no address answered")
 
@@ -209,15 +198,14 @@ def name_failure(step: str, error: BaseException) -> str | None:
     Returns:
         None if the network cannot have caused it: a mistake in this program.
     """
-    if step == "tls" and isinstance(error, FAILURES["certificate"]):
+    if step == "tls" and isinstance(error, ssl.SSLCertVerificationError):
         return "certificate"
-    return step if isinstance(error, FAILURES[step]) else None
+    return step if isinstance(error, _NETWORK) else None
 
 
 def _open_tunnel(stream: SocketStream, head: bytes, until: float) -> None:
     stream.send_all(head, until)
     answer = Answer()
-    reader = Reader(answer, b"", lambda: stream.receive(PIECE_BYTES, until))
-    reader.read_head()
-    if not 200 <= (answer.status or 0) < 300 or reader.has_surplus:
+    answer.read_head(partial(stream.receive, PIECE_BYTES, until))
+    if not 200 <= (answer.status or 0) < 300 or answer.data:
         raise OSError("the proxy opened no tunnel")

@@ -6,6 +6,7 @@ Keeps addresses for a short while. Opens no connection; imported by `bridge.upst
 from __future__ import annotations
 
 import socket
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from bridge.engine import Engine, TimedOut, Waiter
@@ -38,7 +39,7 @@ class Names:
     def __init__(self, engine: Engine, place: Place) -> None:
         self._engine = engine
         self._place = place
-        self._waiting: list[Waiter] | None = None
+        self._waiting: list[Waiter] = []
         self._found: tuple[Address, ...] = ()
         self._fresh_until = 0.0
         self._fixed = _numeric_addresses(place)
@@ -57,8 +58,7 @@ class Names:
             return self._found
         if now >= until:
             raise TimedOut("no time is left to look the name up")
-        if self._waiting is None:
-            self._waiting = []
+        if not self._waiting:
             self._engine.spawn(self._look_up)
         waiter = self._engine.waiter()
         self._waiting.append(waiter)
@@ -85,7 +85,7 @@ class Names:
         except Exception as error:  # OSError, or UnicodeError from a name that cannot be one
             told = error if is_lack(error) else _find_lack() or error
         self._fresh_until = self._engine.now() + NAME_KEPT_S
-        waiting, self._waiting = self._waiting or [], None
+        waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.wake(told)
 
@@ -114,8 +114,5 @@ def _alternate_families(found: list[Address]) -> tuple[Address, ...]:
     # A machine whose IPv6 leads nowhere must reach an IPv4 address second, not fifth (RFC 8305, section 4).
     first = [address for address in found if address[0] == found[0][0]]
     others = [address for address in found if address[0] != found[0][0]]
-    mixed: list[Address] = []
-    while first or others:
-        mixed += first[:1] + others[:1]
-        first, others = first[1:], others[1:]
+    mixed = [address for pair in zip_longest(first, others) for address in pair if address is not None]
     return tuple(mixed[:MAX_ADDRESSES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +13,7 @@ MAX_IDLE_S: Final = 50.0
 that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+_TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
 
 
 class Pool:
@@ -27,21 +29,14 @@ class Pool:
     def __init__(self, now: Callable[[], float], size: int) -> None:
         self._now = now
         self._size = size
-        self._idle: list[tuple[Stream, float]] = []
-        self.opened = 0
-        self.reused = 0
-
-    @property
-    def idle(self) -> int:
-        """How many connections wait."""
-        return len(self._idle)
+        self.idle: list[tuple[Stream, float]] = []
+        """Those that wait, and until when they may; the youngest is the last."""
 
     def take(self) -> Stream | None:
         """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
-        while self._idle:
-            stream, expires_at = self._idle.pop()
+        while self.idle:
+            stream, expires_at = self.idle.pop()
             if self._now() < expires_at and not stream.is_stale():
-                self.reused += 1
                 return stream
             stream.close()
         return None
@@ -57,15 +52,14 @@ class Pool:
         if idle_s <= 0.0:
             stream.close()
             return
-        self._idle.append((stream, self._now() + idle_s))
-        if len(self._idle) > self._size:
-            self._idle.pop(0)[0].close()
+        self.idle.append((stream, self._now() + idle_s))
+        if len(self.idle) > self._size:
+            self.idle.pop(0)[0].close()
 
     def let_go(self) -> None:
         """Close everything that is idle."""
-        idle, self._idle = self._idle, []
-        for stream, _ in idle:
-            stream.close()
+        while self.idle:
+            self.idle.pop()[0].close()
 
     def close(self) -> None:
         """Close what is idle now, and later what comes back."""
@@ -74,11 +68,5 @@ class Pool:
 
 
 def _idle_seconds(keep_alive: str | None) -> float:
-    if keep_alive is None:
-        return MAX_IDLE_S
-    for part in keep_alive.lower().split(","):
-        name, _, value = part.partition("=")
-        value = value.strip().strip('"')
-        if name.strip() == "timeout" and value.isascii() and value.isdigit():
-            return min(MAX_IDLE_S, int(value[:6]) - KEEP_ALIVE_MARGIN_S)
-    return MAX_IDLE_S
+    found = _TIMEOUT.search(keep_alive or "")
+    return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
-import certifi
 
 from bridge import __version__
 from bridge.engine import Engine
 from bridge.upstream.adapter import name_failure
-from bridge.upstream.connecting import Dialer, bracket, is_loopback, make_tls_context, parse_proxy
-from bridge.upstream.heads import Answer, Reader
-from bridge.upstream.names import Place
+from bridge.upstream.answers import Answer
+from bridge.upstream.connecting import Dialer
 from bridge.upstream.streams import PIECE_BYTES
 
 
@@ -54,24 +52,19 @@ def look_at(
     began_at = engine.now()
     until = began_at + timeout_s
     parts = urlsplit(url)
-    is_tls = parts.scheme == "https"
-    host = (parts.hostname or "").encode("idna").decode("ascii")
-    place = Place(host, parts.port or (443 if is_tls else 80))
-    way = parse_proxy(proxy) if proxy and not is_loopback(host) else None
-    make_context = (lambda: make_tls_context(ca_file or certifi.where())) if is_tls else None
-    name = bracket(host) + (f":{parts.port}" if parts.port else "")
+    dialer = Dialer(engine, url, ca_file, proxy)
     request = (
-        f"HEAD {parts.path or '/'} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n"
+        f"HEAD {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
         f"User-Agent: anticaptcha-report-bridge/{__version__}\r\n\r\n"
     )
     answer = Answer()
     tls = failure = date_wall = None
     try:
-        stream = Dialer(engine, place, make_context, way).open(min(until, began_at + connect_timeout_s))
+        stream = dialer.open(min(until, began_at + connect_timeout_s))
         try:
             tls = stream.tls_version
             stream.send_all(request.encode("ascii"), until)
-            Reader(answer, b"", lambda: stream.receive(PIECE_BYTES, until)).read_head()
+            answer.read_head(partial(stream.receive, PIECE_BYTES, until))
         finally:
             stream.close()
     except Exception as error:

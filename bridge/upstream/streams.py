@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.engine import Engine, NoResources, TimedOut
@@ -58,7 +59,7 @@ class SocketStream:
         family: ``socket.AF_INET`` or ``socket.AF_INET6``.
     """
 
-    __slots__ = ("_late", "_now", "_pending", "_poller", "_readiness", "_sock")
+    __slots__ = ("_is_readable", "_late", "_now", "_pending", "_readiness", "_sock")
 
     def __init__(self, engine: Engine, family: int) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -68,10 +69,13 @@ class SocketStream:
         self._readiness = engine.readiness(sock.fileno())
         self._pending: Callable[[], int] | None = None
         self._late = 0
-        self._poller = None
+        fd = sock.fileno()
         if hasattr(select, "poll"):  # not on Windows; unlike select it takes descriptors above 1023
-            self._poller = select.poll()
-            self._poller.register(sock.fileno(), select.POLLIN)
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            self._is_readable: Callable[[], Any] = partial(poller.poll, 0)
+        else:
+            self._is_readable = lambda: select.select([fd], [], [], 0)[0]
 
     def connect(self, address: Any, until: float) -> None:
         """Connect.
@@ -96,14 +100,7 @@ class SocketStream:
         sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
         self._sock = sock
         self._pending = sock.pending
-        while True:
-            try:
-                sock.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                self._wait_readable(until)
-            except ssl.SSLWantWriteError:
-                self._wait_writable(until)
+        self._do(sock.do_handshake, until=until, wait=self._wait_readable)
 
     @property
     def tls_version(self) -> str | None:
@@ -118,21 +115,13 @@ class SocketStream:
             OSError: it did not work.
         """
         left = data
-        while True:
-            try:
-                count = self._sock.send(left)
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait_writable(until)
-            except ssl.SSLWantReadError:
-                self._wait_readable(until)
-            except OSError as error:
-                if left is data and error.errno in LACKS:
-                    raise NoResources("no memory to send with") from None
-                raise
-            else:
-                if count == len(left):
-                    return
-                left = left[count:]
+        try:
+            while left:
+                left = left[self._do(self._sock.send, left, until=until, wait=self._wait_writable) :]
+        except OSError as error:
+            if left is data and error.errno in LACKS:
+                raise NoResources("no memory to send with") from None
+            raise
 
     def receive(self, most: int, until: float) -> bytes:
         """Wait for some bytes; b"" at the end.
@@ -142,22 +131,31 @@ class SocketStream:
         """
         if self._pending is None or not self._pending():
             self._wait_readable(until)
+        # It may be half a TLS record, or a packet that failed its checksum.
+        data: bytes = self._do(self._sock.recv, most, until=until, wait=self._wait_readable)
+        return data
+
+    def _do(
+        self,
+        operation: Callable[..., Any],
+        *arguments: Any,
+        until: float,
+        wait: Callable[[float], None],
+    ) -> Any:
+        """Do something with the socket, after a wait if it cannot be done at once."""
         while True:
             try:
-                return self._sock.recv(most)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait_readable(until)  # half a TLS record, or a packet that failed its checksum
+                return operation(*arguments)
+            except BlockingIOError:
+                wait(until)
+            except ssl.SSLWantReadError:
+                self._wait_readable(until)
             except ssl.SSLWantWriteError:
                 self._wait_writable(until)
 
     def is_stale(self) -> bool:
         """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""
-        return bool(self._pending is not None and self._pending()) or self._is_readable()
-
-    def _is_readable(self) -> bool:
-        if self._poller is not None:
-            return bool(self._poller.poll(0))
-        return bool(select.select([self._sock], [], [], 0)[0])
+        return bool((self._pending is not None and self._pending()) or self._is_readable())
 
     def close(self) -> None:
         """Close it; never raises."""

@@ -47,8 +47,10 @@ class Framer:
 
     def __init__(self, max_message: int) -> None:
         self._max = max_message
-        self._framing: str | None = None
-        self._head = b""
+        self.framing = LINE
+        """The framing of the stream, ``line`` or ``header``; ``line`` while nothing was seen."""
+        # What has come while it is not decided which framing it is, then None.
+        self._head: bytes | None = b""
         # The begun message in both framings, or the begun header line.
         self._pending = bytearray()
         self._dropping = False
@@ -61,62 +63,48 @@ class Framer:
         self.saw_lone_bracket = False
         """True once a line was only ``{`` or ``[``: somebody sends indented JSON."""
 
-    @property
-    def framing(self) -> str:
-        """The framing of the stream, ``line`` or ``header``; ``line`` while nothing was seen."""
-        return self._framing or LINE
-
     def frame(self, payload: bytes) -> bytes:
         """Return one answer as it goes on the wire, in the framing that came in."""
-        if self._framing == HEADER:
+        if self.framing == HEADER:
             return b"Content-Length: %d\r\n\r\n%b" % (len(payload), payload)
         return payload + b"\n"
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes of the stream and return what they complete."""
         events: list[Event] = []
-        if self._framing is None:
-            data = self._detect(data)
-        if self._framing == LINE:
+        if self._head is not None:
+            data = self._detect(self._head + data)
+        if self.framing == LINE:
             self._feed_lines(data, events)
-        elif self._framing == HEADER and not self.failed:
+        else:
             self._feed_headers(data, events)
         return events
 
     def end(self) -> list[Event]:
         """Say that the stream has ended, and return what was still begun."""
         events: list[Event] = []
-        if self._framing is None:
-            self._framing = LINE
-            self._feed_lines(self._head, events)
-        if self._framing == LINE:
-            self._take_line(bytes(self._pending), events)
-            self._pending.clear()
-        elif not self.failed and not self._dropping and self._has_begun():
+        if self.framing == LINE:
+            self._feed_lines((self._head or b"") + b"\n", events)
+        elif not (self.failed or self._dropping) and (
+            self._body_left is not None or self._header_bytes or self._pending.strip(_BLANKS)
+        ):
             self._fail("truncated", events)
         return events
 
     # --- which framing ---
 
-    def _detect(self, data: bytes) -> bytes:
+    def _detect(self, head: bytes) -> bytes:
         """Decide by the first bytes; return what is then to be cut into messages."""
-        head = self._head + data
-        if len(head) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(head):
-            self._head = head
-            return b""
+        self._head = None
         start = head.removeprefix(_BYTE_ORDER_MARK)
         probe = start[: len(_HEADER_START)].lower()
         if probe == _HEADER_START:
-            self._framing = HEADER
-        elif _HEADER_START.startswith(probe):
+            self.framing = HEADER
+        elif _BYTE_ORDER_MARK.startswith(head) or _HEADER_START.startswith(probe):
             self._head = head
             return b""
-        else:
-            self._framing = LINE
-            # A mark with nothing behind it is no blank line: somebody sent an empty file.
-            if start.startswith((b"\n", b"\r")):
-                start = head
-        self._head = b""
+        elif start.startswith((b"\n", b"\r")):
+            return head  # a mark with nothing behind it is no blank line: somebody sent an empty file
         return start
 
     # --- one message per line ---
@@ -139,15 +127,13 @@ class Framer:
                 self._drop(events)
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
-        if line.endswith(b"\r"):
-            line = line[:-1]
+        line = line.removesuffix(b"\r")
         if len(line) > self._max:
             events.append(Oversize())
             return
         content = line.strip(_BLANKS)
         if content:
-            if content in (b"{", b"["):
-                self.saw_lone_bracket = True
+            self.saw_lone_bracket = self.saw_lone_bracket or content in (b"{", b"[")
             events.append(line)
 
     def _drop(self, events: list[Event]) -> None:
@@ -196,13 +182,11 @@ class Framer:
 
     def _take_length(self, value: bytes, events: list[Event]) -> None:
         digits = value.lstrip(b"0") or b"0"
-        if not value.isdigit() or len(digits) > _MAX_LENGTH_DIGITS:
+        is_length = value.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS
+        if not is_length or self._length not in (None, int(digits)):
             self._fail("length", events)
-            return
-        length = int(digits)
-        if self._length not in (None, length):
-            self._fail("length", events)
-        self._length = length
+        else:
+            self._length = int(digits)
 
     def _take_body(self, data: bytes, position: int, events: list[Event]) -> int:
         assert self._body_left is not None
@@ -221,9 +205,6 @@ class Framer:
         self._dropping = False
         self._body_left = self._length = None
         self._header_bytes = 0
-
-    def _has_begun(self) -> bool:
-        return self._body_left is not None or bool(self._header_bytes or self._pending.strip(_BLANKS))
 
     def _fail(self, reason: str, events: list[Event]) -> None:
         self.failed = True

@@ -218,7 +218,7 @@ def test_the_refused_request_of_the_page_is_refused_as_it_says() -> None:
     [answer] = [message for arrow, message in exchanges() if arrow == "<--" and message.get("id") == 9]
     with pytest.raises(schemas.Refused) as caught:
         check("report.params", request["params"])
-    assert answer["error"]["data"] == {"kind": "invalid_params", **caught.value.data()}
+    assert answer["error"]["data"] == {"kind": "invalid_params", **caught.value.data}
 
 
 def test_protocol_page_explains_every_member_and_method() -> None:

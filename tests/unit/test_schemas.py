@@ -71,9 +71,9 @@ def test_report_params_are_refused_with_pointer_and_rule(
 ) -> None:
     """A refusal names the place, the keyword and the reason in words."""
     refused = refusal("report.params", value)
-    assert (refused.pointer, refused.rule) == (pointer, rule)
-    assert words in refused.sentence
-    assert refused.data() == {"pointer": pointer, "rule": rule, "sentence": refused.sentence}
+    assert (refused.data["pointer"], refused.data["rule"]) == (pointer, rule)
+    assert words in refused.data["sentence"]
+    assert refused.data == {"pointer": pointer, "rule": rule, "sentence": refused.data["sentence"]}
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_whole_floats_become_integers() -> None:
 def test_a_cursor_must_be_one_that_was_given(cursor: str) -> None:
     """A cursor that no answer can have held is refused, not looked up."""
     refused = refusal("bridge.listReports.params", {"cursor": cursor})
-    assert (refused.pointer, refused.rule) == ("/cursor", "pattern")
-    assert "nextCursor" in refused.sentence
+    assert (refused.data["pointer"], refused.data["rule"]) == ("/cursor", "pattern")
+    assert "nextCursor" in refused.data["sentence"]
 
 
 def test_values_that_are_no_objects_are_refused_in_their_own_words() -> None:
     """A result is not called params."""
-    assert refusal("report.result", []).sentence == "the value must be an object."
+    assert refusal("report.result", []).data["sentence"] == "the value must be an object."
 
 
 def test_places_inside_arrays_are_pointed_at() -> None:
@@ -126,15 +126,15 @@ def test_places_inside_arrays_are_pointed_at() -> None:
     value = copy.deepcopy(example)
     value["reports"][0]["account"] = CANARY
     refused = refusal("bridge.listReports.result", value)
-    assert (refused.pointer, refused.rule) == ("/reports/0/account", "pattern")
-    assert CANARY not in refused.sentence
+    assert (refused.data["pointer"], refused.data["rule"]) == ("/reports/0/account", "pattern")
+    assert CANARY not in refused.data["sentence"]
 
 
 def test_a_type_of_several_is_told_in_full() -> None:
     """Where null is allowed too, the sentence says so; so it does where the set of values has null."""
-    assert refusal("cancel.params", {"id": True}).sentence == "id must be a string, a number or null."
+    assert refusal("cancel.params", {"id": True}).data["sentence"] == "id must be a string, a number or null."
     record = {**load_json("bridge.getReport.result.json")["examples"][0], "outcome": "lost"}
-    assert refusal("bridge.getReport.result", record).sentence.endswith("unknown, not_sent or null.")
+    assert refusal("bridge.getReport.result", record).data["sentence"].endswith("unknown, not_sent or null.")
 
 
 def test_ids_of_any_size_may_be_cancelled() -> None:
@@ -151,10 +151,10 @@ def test_no_params_fit_methods_that_take_none(value: Any) -> None:
 def test_params_are_refused_where_none_are_taken() -> None:
     """Members and arrays are refused, with the words that a compiled schema would have."""
     refused = refusal(NO_PARAMS, {CANARY: 1})
-    assert (refused.pointer, refused.rule) == ("", "additionalProperties")
-    assert CANARY not in refused.sentence
+    assert (refused.data["pointer"], refused.data["rule"]) == ("", "additionalProperties")
+    assert CANARY not in refused.data["sentence"]
     refused = refusal(NO_PARAMS, [])
-    assert (refused.pointer, refused.rule) == ("", "type")
+    assert (refused.data["pointer"], refused.data["rule"]) == ("", "type")
 
 
 def test_the_shortcut_for_no_params_agrees_with_its_schema() -> None:
@@ -196,9 +196,9 @@ def test_null_is_as_left_out() -> None:
     assert check("report.params", given) == {"taskId": 1}
     assert check("bridge.listReports.params", {"limit": None, "cursor": None, "since": None}) == {}
     assert check("cancel.params", {"id": None}) == {"id": None}
-    assert refusal("report.params", {"taskId": None}).rule == "type"
-    assert refusal("report.params", {"taskId": 1, "other": None}).rule == "additionalProperties"
-    assert refusal("bridge.info.result", {"name": None}).rule == "required"
+    assert refusal("report.params", {"taskId": None}).data["rule"] == "type"
+    assert refusal("report.params", {"taskId": 1, "other": None}).data["rule"] == "additionalProperties"
+    assert refusal("bridge.info.result", {"name": None}).data["rule"] == "required"
 
 
 @settings(deadline=None)
@@ -222,7 +222,7 @@ def test_another_validator_agrees(value: dict[str, Any]) -> None:
 def test_refusals_hold_nothing_of_the_value(member: str, value: Any, is_name: bool) -> None:
     """Neither values nor unexpected names reach a refusal, its text, cause or context."""
     refused = refusal("report.params", {"taskId": 0, member: value, **({CANARY: 1} if is_name else {})})
-    assert CANARY not in json.dumps(refused.data())
+    assert CANARY not in json.dumps(refused.data)
     assert CANARY not in repr(refused) + str(refused)
     assert refused.__cause__ is None
     assert refused.__context__ is None

@@ -1,4 +1,4 @@
-"""Reading answers from bytes, without a socket: what is tolerated, and that both readers agree."""
+"""Reading answers from bytes, without a socket: what is tolerated, and that both ways to read agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.upstream.adapter import Call, name_failure, read_answer
-from bridge.upstream.heads import MAX_BODY_BYTES, MAX_HEAD_BYTES, Answer, Cut, Malformed, Reader
+from bridge.upstream.answers import MAX_BODY_BYTES, MAX_HEAD_BYTES, Answer, Cut, Malformed
 from tests.oddheads import BODY, LENGTH, ODD, spell
 
 
@@ -58,13 +58,11 @@ def tell(answer: Answer) -> tuple[Any, ...]:
 
 
 def read(data: bytes, step: int = 1 << 20) -> tuple[Any, ...]:
-    """Read one answer with the tolerant reader alone; what it says, or which exception it was."""
+    """Read one answer tolerantly from the beginning; what it says, or which exception it was."""
     answer = Answer()
     stream = Bytes(data, step)
-    reader = Reader(answer, b"", lambda: stream.receive(1 << 20, 0.0))
     try:
-        reader.read_head()
-        reader.read_body()
+        answer.read(lambda: stream.receive(1 << 20, 0.0))
     except (Malformed, Cut, ConnectionResetError) as error:
         return type(error), answer.status, answer.fields
     return tell(answer)
