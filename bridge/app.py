@@ -357,7 +357,7 @@ class App:
     def _open_server(self, url: str, machine: str, instance: str) -> Store:
         from bridge.ledger.postgres import PostgresStore
 
-        return PostgresStore.open(
+        return PostgresStore(
             url,
             password=self.settings.ledger_password,
             policy=self._policy,

@@ -132,7 +132,7 @@ def open_store(settings: Settings) -> Store:
     if is_database(settings.ledger):
         from bridge.ledger.postgres import PostgresStore
 
-        return PostgresStore.open(
+        return PostgresStore(
             settings.ledger,
             policy=policy,
             machine="command",

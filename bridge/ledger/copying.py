@@ -16,10 +16,9 @@ from bridge.core.redact import Secret
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
 from bridge.ledger.postgres_batch import pairs as account_arrays
-from bridge.ledger.postgres_link import Rows, Statement, connect
-from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, pause_values, report_values
+from bridge.ledger.postgres_link import Rows, Statement, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, REPORT, dump
 from bridge.ledger.postgres_schema import VERSION, identify, migrate
-from bridge.ledger.postgres_session import translated
 from bridge.ledger.postgres_trouble import trouble
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
 from bridge.ledger.trouble import NEWER, READONLY, LedgerTrouble
@@ -248,7 +247,7 @@ class PostgresEnd(End):
         if found.is_newer:
             raise trouble(NEWER)
         ((secret,),) = self._ask((QUERIES["secret"], []))
-        self.secret = bytes.fromhex(certain(secret))
+        self.secret: bytes = secret
         self._account_ids: dict[tuple[str, str], int] = {}
 
     def _ask(self, *statements: Statement) -> Rows:
@@ -266,50 +265,48 @@ class PostgresEnd(End):
 
     def count(self) -> int:
         """How many reports there are."""
-        return int(certain(self._ask((QUERIES["count_reports"], []))[0][0]))
+        return int(self._ask((QUERIES["count_reports"], []))[0][0])
 
     def is_at_work(self) -> bool:
         """True if a bridge works on it now."""
-        return self._ask((QUERIES["is_at_work"], []))[0][0] == b"t"
+        return bool(self._ask((QUERIES["is_at_work"], []))[0][0])
 
     def read(self, after_seq: int, limit: int) -> list[Bundle]:
         """The reports that follow, in the order of their numbers."""
-        rows = self._ask((QUERIES["read_on"], [str(after_seq).encode(), str(limit).encode()]))
+        rows = self._ask((QUERIES["read_on"], [after_seq, limit]))
         stories: dict[int, list[tuple[int, float, str, str]]] = {}
-        numbers = array(int(certain(row[0])) for row in rows)
-        for report, nth, at, name, data in self._ask((QUERIES["stories"], [numbers])):
-            event = (int(certain(nth)), float(certain(at)), certain(name), certain(data))
-            stories.setdefault(int(certain(report)), []).append(event)
+        for report, *event in self._ask((QUERIES["stories"], [[row[0] for row in rows]])):
+            stories.setdefault(report, []).append(tuple(event))
         bundles = []
         for values in rows:
-            columns = dict(zip((*COLUMNS, "revision", "current"), report_values(values), strict=True))
-            columns |= {"endpoint": certain(values[-2]), "account": certain(values[-1])}
+            columns = dict(zip((*REPORT, "endpoint", "account"), values, strict=True))
             columns["detail"] = columns["detail"] or "{}"
             bundles.append(Bundle(columns, stories.get(columns["seq"], [])))
         return bundles
 
     def read_pauses(self) -> list[Mapping[str, Any]]:
         """All pauses, by column."""
-        found = self._ask((QUERIES["all_pauses"], []))
-        return [dict(zip(_PAUSE, (*pause_values(row)[:-1], certain(row[0])), strict=True)) for row in found]
+        names = (*PAUSE_COLUMNS, "revision", "endpoint")
+        found = [dict(zip(names, row, strict=True)) for row in self._ask((QUERIES["all_pauses"], []))]
+        return [{name: pause[name] for name in _PAUSE} for pause in found]
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here."""
-        found = self._ask((QUERIES["get_meta"], [(_COPIED + source).encode()]))
-        return int(certain(found[0][0])) if found else None
+        found = self._ask((QUERIES["get_meta"], [_COPIED + source]))
+        return int(found[0][0]) if found else None
 
     def begin(self, source: str, secret: bytes) -> None:
         """Take over the secret of a source."""
-        self._change((QUERIES["set_secret"], [secret.hex().encode()]), self._note(source, 0))
+        self._change((QUERIES["set_secret"], [secret.hex()]), self._note(source, 0))
 
     def write(self, source: str, bundles: Sequence[Bundle], position: int) -> None:
         """Store reports with their stories, and how far that goes, in one commit."""
         names = {(b.columns["endpoint"], b.columns["account"]): None for b in bundles}
         pairs = account_arrays(name for name in names if name not in self._account_ids)
-        for number, endpoint, account in self._ask(
+        for endpoint, account, number in self._ask(
             (QUERIES["add_accounts"], pairs), (QUERIES["find_accounts"], pairs)
         ):
-            self._account_ids[certain(endpoint), certain(account)] = int(certain(number))
+            self._account_ids[endpoint, account] = number
         rows, events = [], []
         for columns, story in bundles:
             more = {
@@ -323,19 +320,19 @@ class PostgresEnd(End):
                 for nth, at, name, data in story
             ]
         self._change(
-            (QUERIES["add_reports"], [dump(rows), str(len(rows)).encode()]),
+            (QUERIES["add_reports"], [dump(rows), len(rows)]),
             (QUERIES["add_events"], [dump(events)]),
-            (QUERIES["skip_numbers"], [str(position).encode()]),
+            (QUERIES["skip_numbers"], [position]),
             self._note(source, position),
         )
 
     def finish(self, source: str, pauses: Sequence[Mapping[str, Any]]) -> None:
         """Store the pauses and note that the copy is complete."""
         rows = [{**pause, "recent": json.loads(pause["recent"]), "revision": 1} for pause in pauses]
-        self._change((QUERIES["save_pauses"], [dump(rows), str(len(rows)).encode()]), self._note(source, -1))
+        self._change((QUERIES["save_pauses"], [dump(rows), len(rows)]), self._note(source, -1))
 
     def _note(self, source: str, position: int) -> Statement:
-        return QUERIES["set_meta"], [(_COPIED + source).encode(), str(position).encode()]
+        return QUERIES["set_meta"], [_COPIED + source, str(position)]
 
     def close(self) -> None:
         """Let go of the session."""

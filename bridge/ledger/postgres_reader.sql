@@ -12,7 +12,6 @@ SELECT 1 FROM accounts, reports, events, pauses WHERE false;
 -- name: database
 -- What the database is, and whether a ledger could be made in it.
 SELECT pg_database_size(current_database()), has_database_privilege(current_database(), 'CREATE'),
-       to_regnamespace('report_bridge') IS NOT NULL,
        (SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'report-bridge' AND pid <> pg_backend_pid()),
        (SELECT greatest(reltuples, 0)::bigint FROM pg_class

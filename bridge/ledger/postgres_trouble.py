@@ -10,6 +10,7 @@ from typing import Final
 
 from bridge.ledger.trouble import (
     CORRUPT,
+    FOREIGN,
     FULL,
     LOCKED,
     NEWER,
@@ -57,30 +58,26 @@ AGAIN: Final = frozenset({"40001", "40P01"})
 """A race that was lost, or a deadlock: the same batch may well succeed now."""
 GONE: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", ""})
 """The session ended with it."""
-_STATES: Final[Mapping[str, str]] = {
-    "25006": READONLY,
-    "42501": READONLY,
-    "53100": FULL,
-    "53200": UNREADABLE,
-    "55P03": LOCKED,
-    "57014": LOCKED,
-    "40001": LOCKED,
-    "40P01": LOCKED,
-    "XX000": UNREADABLE,
-}
-_CLASSES: Final[Mapping[str, str]] = {
-    "08": UNREADABLE,
+_KINDS: Final[Mapping[str, str]] = {
     "22": CORRUPT,
     "23": CORRUPT,
+    "25006": READONLY,
+    # A prepared statement that is not there any more, or there already: somebody else has our session.
+    "26000": FOREIGN,
     "3F": CORRUPT,
+    "40001": LOCKED,
+    "40P01": LOCKED,
     "42": CORRUPT,
+    "42501": READONLY,
+    "42P05": FOREIGN,
     "53": FULL,
-    "54": UNREADABLE,
+    "53200": UNREADABLE,
     "55": LOCKED,
-    "57": UNREADABLE,
-    "58": UNREADABLE,
+    "57014": LOCKED,
     "XX": CORRUPT,
+    "XX000": UNREADABLE,
 }
+"""A SQLSTATE, or a class of them, -> its kind. What is not here says that the server cannot be used now."""
 _STARTING: Final = "The ledger's server is starting."
 _ENDING: Final = "The ledger's server is ending."
 PASSING: Final = frozenset({SENTENCES[UNREADABLE], _STARTING, _ENDING})
@@ -115,7 +112,9 @@ def explain(state: str) -> LedgerTrouble:
 
     Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
     """
-    kind = _STATES.get(state) or _CLASSES.get(state[:2], UNREADABLE)
+    kind = _KINDS.get(state) or _KINDS.get(state[:2], UNREADABLE)
+    if kind == FOREIGN:
+        return LedgerTrouble(FOREIGN, POOLED)
     return LedgerTrouble(kind, NOT_ALLOWED if state == "42501" else SENTENCES[kind])
 
 

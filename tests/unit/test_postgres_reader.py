@@ -136,7 +136,7 @@ def test_reading_leaves_nothing_in_a_session_of_a_pooler(ledger: ServerLedger) -
         with closing(opened(url)) as reader:
             assert reader.count(Listing(None)) == 4
             shown = "SELECT current_setting('search_path'), current_setting('statement_timeout')"
-            assert reader._link.run([(shown, [])])[0] == [(b'"$user", public', b"0")]
+            assert reader._link.run([(shown, [])])[0] == [('"$user", public', "0")]
 
 
 def test_instants_of_pauses_are_on_the_clock_of_this_host(ledger: ServerLedger) -> None:
