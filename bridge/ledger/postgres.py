@@ -18,7 +18,7 @@ from bridge.ledger.postgres_batch import GRACE_S, PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, translated
 from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.postgres_rows import QUERIES
-from bridge.ledger.postgres_session import Session, milliseconds
+from bridge.ledger.postgres_session import Session
 from bridge.ledger.postgres_trouble import AGAIN, POOLED, explain, trouble
 from bridge.ledger.transactions import READS
 from bridge.ledger.transfer import OPERATIONS, ask
@@ -101,7 +101,7 @@ class PostgresStore(Session):
         races = sessions = 0
         while True:
             try:
-                results = self._write(operations)
+                return self._write(operations)
             except LinkLost as lost:
                 sessions += 1
                 if self._is_committing or sessions > MOST_SESSIONS or time.monotonic() > deadline:
@@ -111,9 +111,6 @@ class PostgresStore(Session):
                 self._is_careful = True
                 if refusal.state not in AGAIN or (races > MOST_TRIES and time.monotonic() > deadline):
                     raise explain(refusal.state) from None
-            else:
-                self.trouble = None
-                return results
 
     def _write(self, operations: Sequence[Any]) -> list[Any]:
         batch = self._batch
@@ -122,21 +119,19 @@ class PostgresStore(Session):
             if not link.is_held:
                 # The server took no writes when this session began.
                 self.hold(link)
-            if link.lock_timeout_s != self.busy_s:
-                link.ask(f"SET lock_timeout = {milliseconds(self.busy_s)}")
-                link.lock_timeout_s = self.busy_s
             accounts = batch.number_accounts(operations)
             if accounts:
                 # In a commit of their own, so that nobody waits for the batch.
                 batch.take_accounts(self._run(accounts)[-1])
-            self._take(link, "begin", batch.plan(operations, self._is_careful))
-            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
+            self._note_time(link, *batch.begin(operations, self._is_careful))
+            results = _perform(batch, operations)
             writes = batch.pending()
             self._is_committing = True
             self._run([*writes, (_Q["commit"], [])])
             batch.settle_changes()
             self._is_careful = batch.is_restless
         batch.commit()
+        self.trouble = None
         return results
 
     def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
@@ -146,10 +141,7 @@ class PostgresStore(Session):
         return self._read_all([operation])[0]
 
     def _read_all(self, operations: Sequence[Any]) -> list[Any]:
-        return self._read(
-            operations,
-            lambda batch: [OPERATIONS[type(operation)](batch, operation) for operation in operations],
-        )
+        return self._read(operations, lambda batch: _perform(batch, operations))
 
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method; needs no right to write."""
@@ -170,7 +162,7 @@ class PostgresStore(Session):
     def _read_once(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
         batch = self._batch
         with self._transaction() as link:
-            self._take(link, "begin_reading", batch.plan(operations, is_careful=False, is_reading=True))
+            self._note_time(link, *batch.begin(operations, is_reading=True))
             found = find(batch)
             self._run([(_Q["commit"], [])])
         return found
@@ -180,7 +172,8 @@ class PostgresStore(Session):
         """Everything that happens after opening happens in here; what fails is undone."""
         link = self.wait_for_link()
         self._batch.clear()
-        self._batch.durable, self._batch.free_since = self.durable, link.free_since
+        self._batch.durable, self._batch.busy_s = self.durable, self.busy_s
+        self._batch.free_since = link.free_since
         try:
             yield link
         except BaseException as met:
@@ -192,15 +185,11 @@ class PostgresStore(Session):
                 self.lose()
             raise
 
-    def _take(self, link: Link, beginning: str, reads: Sequence[Statement]) -> None:
-        """Begin a transaction, and take what the statements of a plan answer."""
-        _, *answers = self._run([(_Q[beginning], []), *reads])
-        told, pid, _ = answers[0][0]
+    def _note_time(self, link: Link, told: float, pid: int) -> None:
         if pid != link.pid:
             # The session's lock would be somebody else's.
             raise LedgerTrouble(FOREIGN, POOLED)
         self._batch.now, self._batch.wall = self._tell_time(told)
-        self._batch.take(answers)
 
     def _run(self, statements: Sequence[Statement]) -> list[Rows]:
         return self.link.run(statements)
@@ -232,3 +221,7 @@ class PostgresStore(Session):
 
     def _reader(self) -> PostgresReader:
         return PostgresReader(self.wait_for_link, self._wall_clock())
+
+
+def _perform(batch: PostgresBatch, operations: Sequence[Any]) -> list[Any]:
+    return [OPERATIONS[type(operation)](batch, operation) for operation in operations]

@@ -53,6 +53,8 @@ class PostgresBatch(UnitOfWork):
         """Accounts by name, for as long as this process lives: they are never deleted."""
         self.free_since: dict[str, float] = {}
         """Since when this session knows locks as free; others may have broken with the one before."""
+        self.busy_s = 0.0
+        """Longest wait for another bridge's lock."""
         self.opened_at = 0.0
         """When this bridge came, on the timeline."""
         self._run = run
@@ -61,7 +63,6 @@ class PostgresBatch(UnitOfWork):
         self._grace_s = grace_s
         self._shard = zlib.crc32(instance.encode()) % SHARDS
         super().__init__(policy, instance)
-        self.is_alive = self._is_alive
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -69,13 +70,13 @@ class PostgresBatch(UnitOfWork):
         self._revisions: dict[tuple[str, PauseKey], int] = {}
         self._alive: dict[str, bool] = {}
         self._numbers: list[int] = []
-        self._wanted: list[Task] = []
-        self._about: list[tuple[str, str]] = []
 
     # --- reading in advance ------------------------------------------------------------------
 
-    def plan(self, operations: Sequence[Any], is_careful: bool, is_reading: bool = False) -> list[Statement]:
-        """The statements that read what a batch needs, to be run before it.
+    def begin(
+        self, operations: Sequence[Any], is_careful: bool = False, is_reading: bool = False
+    ) -> tuple[float, int]:
+        """Begin a transaction and read what a batch needs; the server's time, and whose session this is.
 
         Args:
             is_careful: also lock the pauses that are at work.
@@ -98,25 +99,26 @@ class PostgresBatch(UnitOfWork):
                 subjects.update(
                     ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
                 )
-        self._wanted, self._about = list(tasks), list(subjects)
-        statements: list[Statement] = [(_Q["clock_reading"], []) if is_reading else (_Q["clock"], [new])]
         names = pairs(subjects)
+        statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
+        if is_reading:
+            statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
         if is_careful and subjects:
             statements.append((_Q["lock_pauses"], names))
         if tasks:
-            statements.append(self._find_statement(self._wanted))
+            statements.append(self._find_statement(tasks))
         if subjects:
             statements.append((_Q["find_pauses"], [*names, self.instance]))
-        return statements
+        answers = self._run(statements)
+        told, pid, self._numbers, _ = answers[1][0]
+        if subjects:
+            self._take_pauses(subjects, answers.pop())
+        if tasks:
+            self._take_reports(tasks, answers.pop())
+        return told, pid
 
-    def take(self, answers: list[Rows]) -> None:
-        """Take what the statements of `plan` answered."""
-        ((_, _, self._numbers),) = answers[0]
-        rest = answers[1:]
-        if self._about:
-            self._take_pauses(self._about, rest.pop())
-        if self._wanted:
-            self._take_reports(self._wanted, rest.pop())
+    def _clock_statement(self, numbers: int) -> Statement:
+        return _Q["clock"], [numbers, max(1, round(self.busy_s * 1000))]
 
     def number_accounts(self, operations: Sequence[Any]) -> list[Statement]:
         """The statements that make and find the accounts that a batch may add a report to."""
@@ -148,11 +150,11 @@ class PostgresBatch(UnitOfWork):
         if known:
             self._take_reports(known, self._run([self._find_statement(known)])[0])
 
-    def _find_statement(self, tasks: Sequence[Task]) -> Statement:
+    def _find_statement(self, tasks: Iterable[Task]) -> Statement:
         accounts = [self.account_ids[task.endpoint, task.account] for task in tasks]
         return _Q["find_reports"], [accounts, [task.task_id for task in tasks], self.instance]
 
-    def _take_reports(self, tasks: Sequence[Task], rows: Rows) -> None:
+    def _take_reports(self, tasks: Iterable[Task], rows: Rows) -> None:
         self.entries.update(dict.fromkeys(tasks))
         wanted = {(self.account_ids[task.endpoint, task.account], task.task_id): task for task in tasks}
         for row in rows:
@@ -167,7 +169,7 @@ class PostgresBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if not self._numbers:
-            self._numbers = self._ask(_Q["clock"], 1)[0][2]
+            ((_, _, self._numbers, _),) = self._run([self._clock_statement(1)])[0]
         return self._numbers.pop(0)
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
@@ -185,7 +187,7 @@ class PostgresBatch(UnitOfWork):
             if state.probe_owner not in (None, self.instance):
                 self._judge(state.probe_owner or "", is_free)
 
-    def _is_alive(self, instance: str) -> bool:
+    def is_alive(self, instance: str) -> bool:
         """True if that instance still runs, or its connection may only have broken."""
         if instance == self.instance:
             return True

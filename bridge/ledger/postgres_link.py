@@ -12,14 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_trouble import (
-    GONE,
-    NO_DRIVER,
-    TOO_OLD,
-    UNUSABLE_URL,
-    explain,
-    explain_connect,
-)
+from bridge.ledger import postgres_trouble as words
 from bridge.ledger.trouble import FOREIGN, UNREADABLE, LedgerTrouble
 
 with suppress(ImportError):
@@ -60,19 +53,16 @@ class ServerRefused(Exception):
     """The server refused a statement; the transaction is to be rolled back.
 
     Args:
-        state: its SQLSTATE.
+        state: its SQLSTATE; empty if there was none.
     """
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str = "") -> None:
         self.state = state
         super().__init__(state)
 
 
 class LinkLost(ServerRefused):
     """The connection is gone or does not answer; a commit that was on its way may have happened."""
-
-    def __init__(self) -> None:
-        super().__init__("")
 
 
 @contextmanager
@@ -81,7 +71,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ServerRefused as refusal:
-        raise explain(refusal.state) from None
+        raise words.explain(refusal.state) from None
 
 
 class Link:
@@ -104,8 +94,6 @@ class Link:
         self.is_lost = False
         self.is_held = False
         """True while it holds the lock of its instance."""
-        self.lock_timeout_s = 0.0
-        """How long the server waits for another session's lock."""
         self.free_since: dict[str, float] = {}
         """Since when this session knows the locks of other instances as free."""
 
@@ -173,7 +161,7 @@ class Link:
         for name, result in zip(prepared, results, strict=False):
             if result.status == ExecStatus.FATAL_ERROR:
                 state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
-                if state in GONE:
+                if state in words.GONE:
                     self.close()
                     raise LinkLost
                 raise ServerRefused(state)
@@ -227,11 +215,11 @@ def connect(url: str, password: Secret | None) -> Link:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
     if "wait" not in globals():
-        raise LedgerTrouble(UNREADABLE, NO_DRIVER)
+        raise LedgerTrouble(UNREADABLE, words.NO_DRIVER)
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
     except psycopg.Error:
-        raise LedgerTrouble(FOREIGN, UNUSABLE_URL) from None
+        raise LedgerTrouble(FOREIGN, words.UNUSABLE_URL) from None
     if password is not None:
         parameters["password"] = password.reveal()
     parameters["client_encoding"] = "utf8"
@@ -239,8 +227,8 @@ def connect(url: str, password: Secret | None) -> Link:
         connection = psycopg.Connection.connect(autocommit=True, **parameters)
     except psycopg.Error as error:
         # Neither the error nor its text goes on: it may hold the address, user and password.
-        raise LedgerTrouble(UNREADABLE, explain_connect(str(error))) from None
+        raise LedgerTrouble(UNREADABLE, words.explain_connect(str(error))) from None
     if connection.pgconn.server_version < OLDEST_SERVER:
         connection.close()
-        raise LedgerTrouble(FOREIGN, TOO_OLD)
+        raise LedgerTrouble(FOREIGN, words.TOO_OLD)
     return Link(connection)

@@ -23,13 +23,15 @@ ROLLBACK;
 SELECT count(set_config(name, value, false)) FROM json_each_text($1::json) AS given (name, value);
 
 -- name: clock
--- The server's time, whose session this is, and numbers for new reports.
+-- The server's time, whose session this is, and numbers for new reports. From here on, and no longer than this
+-- transaction, nobody's lock is waited for longer than $2 milliseconds.
 SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(),
-       ARRAY(SELECT nextval('report_numbers') FROM generate_series(1, $1::bigint));
+       ARRAY(SELECT nextval('report_numbers') FROM generate_series(1, $1::bigint)),
+       set_config('lock_timeout', $2::text, true);
 
 -- name: clock_reading
 -- The same without numbers, which a server that takes no writes does not give.
-SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(), '{}'::bigint[];
+SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(), '{}'::bigint[], '';
 
 -- name: beat
 -- Show that this bridge is alive, and learn whether its version may still write.
@@ -120,7 +122,7 @@ FROM (SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> $1
 
 -- name: take_left
 -- The reports of instances that are gone, taken so that nobody else takes them at the same time.
-SELECT {columns}, true, a.endpoint, a.account
+SELECT {columns}, a.endpoint, a.account
 FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
 WHERE r.owner = ANY ($1::text[])
 ORDER BY r.seq LIMIT 1000
@@ -246,7 +248,7 @@ SELECT demand(count(*), $2::bigint) FROM saved;
 
 -- name: listing
 -- A page of reports, newest first; which ones is added by bridge.ledger.postgres_rows.
-SELECT {columns}, false, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
+SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports
 -- How many reports there are, exactly.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -51,27 +51,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
 }
 _WRITES: Final = ("write_accounts", "write_reports", "write_events", "write_pauses")
-_TALLY: Final = """
-    SELECT count(*), CASE WHEN grouping(hour) = 0 THEN 0 WHEN grouping(account_id) = 0 THEN 1 ELSE 2 END,
-           hour, method, outcome, code, cause, account_id, age, latency
-    FROM ({} OFFSET 0) AS one
-    GROUP BY GROUPING SETS (
-        (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
-    )
-"""
-"""Three counts in one reading. OFFSET 0 hides the columns' statistics, by which the planner would expect a
-million groups and sort a million reports thrice."""
-
-
 _Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
-_OF_TASK: Final = (
-    "FROM reports AS r JOIN accounts AS a ON a.id = r.account_id "
-    "WHERE r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[]) AND "
-)
-_FIND: Final = QUERIES["listing"].replace("{limit}", "$1")
-_FIND_NEWEST: Final = _FIND.replace("{rest}", f"{_OF_TASK} r.current")
-_FIND_OLDER: Final = _FIND.replace("{rest}", f"{_OF_TASK} NOT r.current")
-_OPEN_PAUSES: Final = f"SELECT * FROM ({QUERIES['all_pauses']}) AS a WHERE a.state <> 'closed'"
 
 
 class PostgresReader(Reader):
@@ -141,26 +121,24 @@ class PostgresReader(Reader):
         return self._run([*_opening(wait_s), (statement, values), (QUERIES["commit"], [])], wait_s)[2]
 
     def _run(self, statements: Sequence[Statement], wait_s: float = QUICK_S) -> list[Rows]:
-        """Run statements; if one is refused, undo what was begun."""
-        with translated():
-            try:
-                return self._link.run(statements, wait_s + _MARGIN_S)
-            except ServerRefused:
-                self._roll_back()
-                raise
+        with self._asking():
+            return self._link.run(statements, wait_s + _MARGIN_S)
 
-    def _roll_back(self) -> None:
-        if not self._link.is_idle:
-            with suppress(ServerRefused):
-                self._link.ask(QUERIES["roll_back"])
-
-    def _identify(self) -> Version:
-        self._run(_opening(QUICK_S))
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Say what is wrong in the ledger's words, and undo what was begun and not ended."""
         try:
             with translated():
-                return identify(self._link)
+                yield
         finally:
-            self._roll_back()
+            if not self._link.is_idle:
+                with suppress(ServerRefused):
+                    self._link.ask(QUERIES["roll_back"])
+
+    def _identify(self) -> Version:
+        with self._asking():
+            self._link.run(_opening(QUICK_S))
+            return identify(self._link)
 
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
@@ -169,7 +147,7 @@ class PostgresReader(Reader):
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
         tally: Tally = (Counter(), Counter(), Counter())
-        for many, which, *told in self.ask(_TALLY.format(statement), values, True):
+        for many, which, *told in self.ask(_Q["tally"].replace("{reports}", statement), values, True):
             hour, method, outcome, code, cause, account_id, age, latency = told
             kinds = (
                 (hour, method, outcome, code, cause),
@@ -188,14 +166,13 @@ class PostgresReader(Reader):
     def find(self, task_id: int, endpoint: str | None) -> Found:
         """The reports of a task id."""
         accounts = [number for number, place, _ in self.accounts() if endpoint in (None, place)]
-        values = [None, task_id, accounts]
-        newest = _to_rows(self._ask(_FIND_NEWEST, values))
+        newest = _to_rows(self._ask(_Q["find_newest"], [task_id, accounts]))
         older: tuple[Row, ...] = ()
         is_whole = True
         if newest:
             # They are few and have an index, but nobody should wait long for history.
             try:
-                older = _to_rows(self._ask(_FIND_OLDER, values, QUICK_S))
+                older = _to_rows(self._ask(_Q["find_older"], [task_id, accounts], QUICK_S))
             except LedgerTrouble as met:
                 if met.kind != LOCKED:
                     raise
@@ -204,13 +181,13 @@ class PostgresReader(Reader):
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
-        skew_s, _ = self._measure()
-        found = [(row[-1], move(one_pause(row), skew_s)) for row in self._ask(_OPEN_PAUSES, [], LIST_S)]
-        return tuple(sorted(found, key=lambda pause: (pause[0], pause[1].key)))
+        _, skew_s = self._measure()
+        rows = self._ask(_Q["open_pauses"], [], LIST_S)
+        return tuple((row[-1], move(one_pause(row), skew_s)) for row in rows)
 
     def shift_s(self, wall: float) -> float | None:
         """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
-        return None if self._identify().version < 2 else self._measure()[0]
+        return None if self._identify().version < 2 else self._measure()[1]
 
     # --- health ------------------------------------------------------------------------------
 
@@ -223,7 +200,7 @@ class PostgresReader(Reader):
         found = self._identify() if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
             ((estimate,),) = self._ask(QUERIES["count_reports"], [], LIST_S)
-        skew_s, round_trip_s = self._measure()
+        round_trip_s, skew_s = self._measure()
         return {
             "kind": "postgres",
             "path": self._link.place,
@@ -242,15 +219,15 @@ class PostgresReader(Reader):
         }
 
     def _measure(self) -> tuple[float, float]:
-        """This host's clock minus the server's, and the round trip that bounds its error, in seconds."""
+        """A round trip, and this host's clock minus the server's, as exact as half of it; in seconds."""
         measured = []
         for _ in range(_SKEW_TRIES):
             began_at = time.monotonic()
             ((told, *_),) = self._run([(QUERIES["clock_reading"], [])])[0]
             ended_at = time.monotonic()
             skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
-            measured.append((skew_s, ended_at - began_at))
-        return min(measured, key=lambda found: found[1])
+            measured.append((ended_at - began_at, skew_s))
+        return min(measured)
 
     def is_pooled(self) -> bool:
         """True if a pooler gives our session to others between transactions; False if none was noticed.
@@ -259,16 +236,13 @@ class PostgresReader(Reader):
         """
         pid = _Q["pid"]
         try:
-            with translated():
-                ((mine,),) = self._link.ask(pid)
-                other = self._reach()
-                try:
-                    if other.ask(pid)[0][0] == mine:
-                        return True
-                    other.run([(QUERIES["begin_reading"], []), (pid, [])], QUICK_S)
-                    return bool(self._link.ask(pid)[0][0] != mine)
-                finally:
-                    other.close()
+            with translated(), closing(self._reach()) as other:
+                ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
+                if others == mine:
+                    return True
+                # While the other session is busy, a pooler gives us another one.
+                other.run([(QUERIES["begin_reading"], []), (pid, [])], QUICK_S)
+                return self._link.ask(pid) != [(mine,)]
         except LedgerTrouble as met:
             if met.kind == FOREIGN:
                 return True

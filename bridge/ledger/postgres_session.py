@@ -45,6 +45,7 @@ _IDLE_MS: Final = round(IDLE_S * 1000)
 _SETTINGS: Final = {
     "search_path": "report_bridge, pg_temp",
     "statement_timeout": round(STATEMENT_S * 1000),
+    "lock_timeout": round(STATEMENT_S * 1000),
     "idle_in_transaction_session_timeout": _IDLE_MS,
     "idle_session_timeout": _IDLE_MS,
     "client_connection_check_interval": 1000,
@@ -105,24 +106,13 @@ class Session:
         self._random_bytes = random_bytes
         self._link: Link | None = None
         self._why_lost = trouble(UNREADABLE)
-        self._lost_at = 0.0
+        self._lost_at = time.monotonic()
         self._is_closed = False
         self._timeline = 0
         """The highest that was met; a server with a lower one knows nothing of what was written since."""
         self._retry_s = RETRY_FIRST_S
         self._retry_at = 0.0
-        self._join(self._connect_first())
-
-    def _connect_first(self) -> Link:
-        """Connect, if need be a moment later: a server that restarts is no reason to begin without it."""
-        deadline = time.monotonic() + BACK_S
-        while True:
-            try:
-                return self._connect()
-            except LedgerTrouble as why:
-                if why.sentence not in PASSING or time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_FIRST_S)
+        self.wait_for_link()
 
     def _join(self, link: Link) -> None:
         """Make this session ours. The first one makes the ledger; later ones must find the same.
@@ -140,9 +130,7 @@ class Session:
                     raise trouble(READONLY if is_first else REPLACED)
                 rows = link.ask(_Q["secret"])
                 secret = rows[0][0] if rows else b""
-                offset_s, round_trip_s = min(
-                    (self._compare_clocks(link) for _ in range(_OFFSET_TRIES)), key=lambda told: told[1]
-                )
+                round_trip_s, offset_s = min(self._compare_clocks(link) for _ in range(_OFFSET_TRIES))
                 if is_first:
                     if len(secret) != 32:
                         raise trouble(CORRUPT)
@@ -153,7 +141,7 @@ class Session:
                         self.trouble = trouble(READONLY)
                 elif secret != self.secret:
                     raise trouble(REPLACED)
-                elif self._has_moved(offset_s, round_trip_s):
+                elif self._has_moved(round_trip_s, offset_s):
                     # Opened anew it is the same ledger, with its times told in ours as they are now.
                     raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
@@ -169,10 +157,8 @@ class Session:
 
     def _set_up(self, link: Link) -> tuple[Found, bool]:
         """Make a session careful; the ledger's version and whether the server takes no writes."""
-        link.lock_timeout_s = self.busy_s
-        settings = {**_SETTINGS, "lock_timeout": milliseconds(self.busy_s)}
         _, ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(
-            [(_Q["set_up"], [dump(settings)]), (_Q["condition"], [])]
+            [(_Q["set_up"], [dump(_SETTINGS)]), (_Q["condition"], [])]
         )
         self.durable = is_synced and is_synchronous
         return identify(link), is_standby or is_readonly
@@ -188,14 +174,14 @@ class Session:
         return epoch, epoch
 
     def _compare_clocks(self, link: Link) -> tuple[float, float]:
-        """The server's time minus the boot clock, as exact as half a round trip, and that round trip."""
+        """A round trip, and the server's time minus the boot clock, as exact as half of it."""
         before = self._boot_clock()
         ((told, oldest_writer),) = link.ask(_Q["beat"])
         after = self._boot_clock()
         self.is_newer = oldest_writer > VERSION
-        return self._tell_time(told)[0] - (before + after) / 2, after - before
+        return after - before, self._tell_time(told)[0] - (before + after) / 2
 
-    def _has_moved(self, offset_s: float, round_trip_s: float) -> bool:
+    def _has_moved(self, round_trip_s: float, offset_s: float) -> bool:
         """True if the server's clock is no more the one that the ledger was opened with."""
         return abs(offset_s - self.clock_offset_s) > CLOCK_S + round_trip_s
 
@@ -216,6 +202,8 @@ class Session:
         """The session, if need be made anew in the moment after it was lost."""
         while self._link is None and not self._is_closed and time.monotonic() < self._lost_at + BACK_S:
             if not self._come_back():
+                if not self.secret and self._why_lost.sentence not in PASSING:
+                    break  # But a server that restarts is no reason to begin without it.
                 time.sleep(RETRY_FIRST_S)
         return self.link
 
@@ -236,8 +224,7 @@ class Session:
                 # Asked for, so that the lock is free when this returns, and not a moment later. If it cannot
                 # be, the server lets go when it misses the session.
                 self._link.run([(_Q["let_go"], [self.instance])], 1.0)
-            self._link.close()
-            self._link = None
+        self.lose()
 
     def tend(self) -> float | None:
         """Show that this bridge lives, or try to come back; seconds until it is time again."""
@@ -282,8 +269,3 @@ def _read_timeline(link: Link) -> int:
     with suppress(ServerRefused):
         return int(link.ask(_Q["timeline"])[0][0])
     return 0
-
-
-def milliseconds(seconds: float) -> int:
-    """A time as the server's settings have it, where 0 would be no bound."""
-    return max(1, round(seconds * 1000))
