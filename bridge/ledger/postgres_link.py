@@ -6,8 +6,9 @@ password, so nothing of them leaves this module. Imported by the PostgreSQL ledg
 
 from __future__ import annotations
 
+import select
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -20,10 +21,8 @@ with suppress(ImportError):
     import psycopg
     from psycopg.adapt import Transformer
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg.generators import fetch_many, send
     from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.types.string import TextLoader
-    from psycopg.waiting import wait
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with $1 and so on, and its values: numbers, texts, lists of those, or None."""
@@ -34,8 +33,6 @@ CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""
 ANSWER_S: Final = 3.0
 """Longest wait for the answer to a pipeline: one second more than the server may spend on a statement."""
-_GLANCE_S: Final = 0.1
-"""How often a wait looks whether it has lasted too long."""
 OLDEST_SERVER: Final = 140_000
 """PostgreSQL 14: the first that ends idle sessions by itself, which is how a vanished bridge is noticed."""
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -125,8 +122,7 @@ class Link:
         try:
             # Preparing has a result of its own, which comes before that of the statement.
             prepared = self._send(dumped)
-            exchange = _until(time.monotonic() + wait_s, self._exchange(len(prepared)))
-            results = wait(exchange, self._pg.socket, _GLANCE_S)
+            results = self._exchange(len(prepared), time.monotonic() + wait_s)
         except Exception:
             # The library's only reason to raise here is a connection that broke; its text stays here.
             self.close()
@@ -148,12 +144,24 @@ class Link:
         pg.pipeline_sync()
         return prepared
 
-    def _exchange(self, count: int) -> Generator[Any, Any, list[Any]]:
-        """Send what is queued and fetch so many results, whenever the socket is ready."""
-        yield from send(self._pg)
-        results = []
-        for _ in range(count + 1):
-            results += yield from fetch_many(self._pg)
+    def _exchange(self, count: int, deadline: float) -> list[Any]:
+        """Send what is queued, and fetch so many results and the mark of the end."""
+        pg, poll = self._pg, select.poll()
+        results: list[Any] = []
+        while len(results) <= count:
+            # The server may stop reading until somebody takes its answers.
+            poll.register(pg.socket, select.POLLIN | (select.POLLOUT if pg.flush() else 0))
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise LinkLost
+            pg.consume_input()
+            # One None ends the result of a statement; after two there is nothing more to come for now.
+            nones = 0
+            while nones < 2 and not pg.is_busy():
+                result = pg.get_result()
+                nones = nones + 1 if result is None else 0
+                if result is not None:
+                    results.append(result)
         return results
 
     def _take(self, prepared: Sequence[tuple[str, bytes] | None], results: Sequence[Any]) -> list[Rows]:
@@ -194,27 +202,13 @@ def _dump_part(value: str | int) -> str:
     return f'"{escaped}"'
 
 
-def _until(deadline: float, exchange: Generator[Any, Any, list[Any]]) -> Generator[Any, Any, list[Any]]:
-    """What a generator of the library waits for, until a deadline."""
-    try:
-        wanted = next(exchange)
-        while True:
-            ready = yield wanted
-            if time.monotonic() > deadline:
-                raise LinkLost
-            wanted = exchange.send(ready)
-    except StopIteration as end:
-        results: list[Any] = end.value
-        return results
-
-
 def connect(url: str, password: Secret | None) -> Link:
     """Open a session.
 
     Raises:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
-    if "wait" not in globals():
+    if "psycopg" not in globals():
         raise LedgerTrouble(UNREADABLE, words.NO_DRIVER)
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}

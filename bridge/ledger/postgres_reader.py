@@ -75,9 +75,9 @@ class PostgresReader(Reader):
     }
 
     def __init__(self, reach: Callable[[], Link], wall: float) -> None:
+        self._to_wall_s = wall - time.monotonic()
         self._link = reach()
         self._reach = reach
-        self._to_wall_s = wall - time.monotonic()
 
     @classmethod
     def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
