@@ -32,6 +32,7 @@ from bridge.ledger import postgres_batch, postgres_schema, postgres_trouble
 from bridge.ledger.copying import STEP, NotCopied, PostgresEnd, SqliteEnd, copy
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_link import Link, connect
+from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_schema import Migration
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
@@ -442,6 +443,25 @@ def test_strange_schema_is_left_alone(open_store: Open, ledger: Ledger) -> None:
     )
     ledger.server.sql("GRANT USAGE ON SCHEMA report_bridge TO bridge", database=ledger.database)
     assert trouble_of(open_store).kind == "foreign"
+
+
+def test_values_come_back_as_they_went(ledger: Ledger) -> None:
+    """Whatever is in a text or a list, the server has the same."""
+    assert all(QUERIES.values())
+    values = [
+        ['a"b\\c', "d,e", "{}", "NULL", "", "é", "' \n"],
+        [],
+        [1, -(2**40)],
+        [],
+        0.1,
+        float("-inf"),
+        None,
+    ]
+    kinds = ("text[]", "text[]", "bigint[]", "bigint[]", "float8", "float8", "text")
+    marks = ", ".join(f"${n}::{kind}" for n, kind in enumerate(kinds, 1))
+    link = connect(ledger.server.url(ledger.database), None)
+    assert link.ask(f"SELECT {marks}, true, json '{{\"a\": 1}}'", *values) == [(*values, True, '{"a": 1}')]
+    link.close()
 
 
 # --- rules -----------------------------------------------------------------------------------
