@@ -344,7 +344,7 @@ class App:
         if place is not None and "://" in place:
             from bridge.ledger.postgres import PostgresStore
 
-            return PostgresStore.open(place, password=self.settings.ledger_password, **common)
+            return PostgresStore(place, password=self.settings.ledger_password, **common)
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = place is not None and os.path.dirname(place) == self.settings.state_dir

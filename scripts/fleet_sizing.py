@@ -31,6 +31,7 @@ from bridge.ledger.postgres_rows import QUERIES
 from bridge.reports.pauses import PausePolicy
 from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, prove
+from tests.ledgers import watch
 from tests.pgserver import PgServer
 from tests.process import BridgeProcess
 
@@ -61,7 +62,7 @@ INDEXES: Final = ("reports_pkey", "reports_identity", "reports_by_time", "report
 
 def open_store(ledger: Ledger) -> PostgresStore:
     """The ledger as a bridge opens it."""
-    return PostgresStore.open(
+    return PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("sizing", enabled=False),
         machine="sizing",
@@ -152,7 +153,7 @@ def measure_commits(ledger: Ledger, chance: random.Random, reports: int = 320) -
     numbers = count(2_000_000_000)
     store.transact([make_claim(Task(ENDPOINT, "0" * 32, next(numbers)), time.time(), chance)])
     said: list[str] = []
-    store.on_statement(said.append)
+    watch(store, said.append)
     for name, size in (("commits_alone", 1), (f"commits_of_{BATCH}", BATCH)):
         before, ids = count_commits(ledger), next_id(ledger)
         said.clear()

@@ -45,7 +45,7 @@ _STORY: Final = (
 
 def fill_server(ledger: Ledger, rows: int, days: float = 30.0) -> None:
     """Put reports into a server's ledger, shaped as the bridge's own statements would have left them."""
-    PostgresStore.open(
+    PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("rows"),
         machine="rows",

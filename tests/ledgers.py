@@ -116,10 +116,25 @@ def transact(ledger: MadeLedger, *operations: Any) -> None:
     """Do something to a ledger as a bridge does."""
     options: dict[str, Any] = {"policy": PausePolicy("test"), "machine": "test"}
     options |= {"boot_clock": SystemClock.now, "wall_clock": SystemClock.wall}
-    opens: Any = PostgresStore.open if isinstance(ledger, ServerLedger) else SqliteStore.open
+    opens: Any = PostgresStore if isinstance(ledger, ServerLedger) else SqliteStore.open
     store = opens(str(ledger), **options)
     store.transact(operations)
     store.close()
+
+
+def watch(store: Any, note: Callable[[str], Any]) -> None:
+    """Tell the text of every statement that a store runs from now on, before it runs."""
+    if isinstance(store, SqliteStore):
+        store.on_statement(note)
+        return
+    run = store.link.run
+
+    def tell(statements: Any, *wait: float) -> Any:
+        for text, _ in statements:
+            note(text)
+        return run(statements, *wait)
+
+    store.link.run = tell
 
 
 # --- of either kind --------------------------------------------------------------------------
@@ -179,7 +194,7 @@ class ServerLedger:
 
     def make(self) -> None:
         """Make the tables."""
-        PostgresStore.open(
+        PostgresStore(
             self.url,
             policy=PausePolicy("test"),
             machine="test",

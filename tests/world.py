@@ -233,7 +233,7 @@ class Bridge:
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         is_server = path is not None and path.startswith("postgresql:")
         # Neighbours are judged by the clock of this machine, which does not move with the world's.
-        on_server = partial(server_store(lambda: EPOCH + world.t).open, grace_s=0.0)
+        on_server = partial(server_store(lambda: EPOCH + world.t), grace_s=0.0)
         opens: Any = on_server if is_server else SqliteStore.open
         self.store: SqliteStore | PostgresStore = opens(
             path,

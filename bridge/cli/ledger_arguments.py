@@ -107,7 +107,7 @@ def open_store(settings: Settings) -> Store:
     if is_database(settings.ledger):
         from bridge.ledger.postgres import PostgresStore
 
-        return PostgresStore.open(settings.ledger, password=settings.ledger_password, **options)
+        return PostgresStore(settings.ledger, password=settings.ledger_password, **options)
     from bridge.ledger.sqlite import SqliteStore
 
     return SqliteStore.open(settings.ledger, busy_s=_BUSY_S, **options)

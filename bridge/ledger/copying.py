@@ -17,10 +17,9 @@ from bridge.core.redact import Secret
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
 from bridge.ledger.postgres_batch import pairs as account_arrays
-from bridge.ledger.postgres_link import Rows, Statement, connect
-from bridge.ledger.postgres_rows import QUERIES, array, certain, dump, whole
+from bridge.ledger.postgres_link import Rows, Statement, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_schema import VERSION, identify, migrate
-from bridge.ledger.postgres_session import translated
 from bridge.ledger.postgres_trouble import trouble
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode
 from bridge.ledger.trouble import NEWER, READONLY, LedgerTrouble
@@ -209,40 +208,39 @@ class PostgresEnd:
         if found.is_newer:
             raise trouble(NEWER)
         ((secret,),) = self._ask("secret")
-        self.secret = bytes.fromhex(certain(secret))
+        self.secret: bytes = secret
 
     def _run(self, statements: Sequence[Statement]) -> Rows:
         """Run statements in one round trip; the rows of the last."""
         with translated():
             return self._link.run(statements, WAIT_S)[-1]
 
-    def _ask(self, name: str, *values: bytes | str | int) -> Rows:
+    def _ask(self, name: str, *values: Any) -> Rows:
         return self._run([_statement(name, *values)])
 
     def count(self) -> int:
         """How many reports there are."""
-        return int(certain(self._ask("count_reports")[0][0]))
+        return int(self._ask("count_reports")[0][0])
 
     def is_at_work(self) -> bool:
         """True if a bridge works on it now."""
-        return self._ask("is_at_work")[0][0] == b"t"
+        return bool(self._ask("is_at_work")[0][0])
 
-    def _read(self, name: str, *values: bytes | int) -> list[Columns]:
-        statement, given = _statement(name, *values)
-        found = self._run([(f"SELECT row_to_json(told) FROM ({statement}) AS told", given)])
-        return [json.loads(certain(row[0])) for row in found]
+    def _read(self, name: str, *values: Any) -> list[Columns]:
+        found = self._run([(f"SELECT row_to_json(told) FROM ({QUERIES[name]}) AS told", values)])
+        return [json.loads(row[0]) for row in found]
 
     def read(self, after_seq: int, limit: int) -> Part:
         """The reports that follow by their numbers, with their stories; after the last one all pauses."""
         reports = self._read("read_on", after_seq, limit)
         if not reports:
             return Part(pauses=self._read("all_pauses"))
-        return Part(reports, self._read("stories", array(row["seq"] for row in reports)))
+        return Part(reports, self._read("stories", [row["seq"] for row in reports]))
 
     def position(self, source: str) -> int | None:
         """The number up to which a source was copied here; None if that never began, -1 once it is done."""
         found = self._ask("get_meta", _COPIED + source)
-        return int(certain(found[0][0])) if found else None
+        return int(found[0][0]) if found else None
 
     def write(self, source: str, position: int, part: Part) -> None:
         """Store a part of a source, and how far that goes, in one commit."""
@@ -265,7 +263,7 @@ class PostgresEnd:
     def _add_reports(self, part: Part) -> list[Statement]:
         pairs = account_arrays({(row["endpoint"], row["account"]): None for row in part.reports})
         found = self._run([_statement("add_accounts", *pairs), _statement("find_accounts", *pairs)])
-        numbers = {(certain(endpoint), certain(account)): whole(n) for n, endpoint, account in found}
+        numbers = {(endpoint, account): number for endpoint, account, number in found}
         revisions = Counter(event["report"] for event in part.events)
         reports = [
             {**row, "account_id": numbers[row["endpoint"], row["account"]], "revision": revisions[row["seq"]]}
@@ -279,8 +277,8 @@ class PostgresEnd:
         self._link.close()
 
 
-def _statement(name: str, *values: bytes | str | int) -> Statement:
-    return QUERIES[name], [value if isinstance(value, bytes) else str(value).encode() for value in values]
+def _statement(name: str, *values: Any) -> Statement:
+    return QUERIES[name], values
 
 
 End = SqliteEnd | PostgresEnd

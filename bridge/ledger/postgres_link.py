@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_trouble import (
-    NO_DRIVER,
-    TOO_OLD,
-    UNUSABLE_URL,
-    explain_connect,
-)
+from bridge.ledger import postgres_trouble as words
 from bridge.ledger.trouble import FOREIGN, UNREADABLE, LedgerTrouble
 
-if TYPE_CHECKING:
-    from psycopg import Connection
+with suppress(ImportError):
+    # The driver is there only with the extra ``fleet``; `connect` says so.
+    import psycopg
+    from psycopg.adapt import Transformer
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+    from psycopg.types.string import TextLoader
 
-Statement = tuple[str, Sequence[bytes | None]]
-"""SQL with $1 and so on, and its values as text."""
-Rows = list[tuple[bytes | None, ...]]
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values: numbers, texts, lists of those, or None."""
+Rows = list[tuple[Any, ...]]
+"""Values as Python has them; JSON stays text."""
 
 CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""
 ANSWER_S: Final = 3.0
 """Longest wait for the answer to a pipeline: one second more than the server may spend on a statement."""
-LOAD_TRIES: Final = 60
-"""Tries to load the driver, 50 ms apart."""
 OLDEST_SERVER: Final = 140_000
 """PostgreSQL 14: the first that ends idle sessions by itself, which is how a vanished bridge is noticed."""
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -51,16 +50,25 @@ class ServerRefused(Exception):
     """The server refused a statement; the transaction is to be rolled back.
 
     Args:
-        state: its SQLSTATE.
+        state: its SQLSTATE; empty if there was none.
     """
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str = "") -> None:
         self.state = state
         super().__init__(state)
 
 
-class LinkLost(Exception):
+class LinkLost(ServerRefused):
     """The connection is gone or does not answer; a commit that was on its way may have happened."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The errors of the door become the ledger's."""
+    try:
+        yield
+    except ServerRefused as refusal:
+        raise words.explain(refusal.state) from None
 
 
 class Link:
@@ -69,24 +77,22 @@ class Link:
     Thread safety: none; one thread at a time.
     """
 
-    def __init__(self, connection: Connection[Any]) -> None:
-        from psycopg import pq
-
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        connection.adapters.register_loader("json", TextLoader)
         self._connection = connection
+        self._values = Transformer(connection)
         self._pg = connection.pgconn
-        self._statuses = pq.ExecStatus
-        self._idle = pq.TransactionStatus.IDLE
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
         self._names: dict[str, bytes] = {}
-        self._poll = select.poll()
         self.pid = 0
         """The server's process for this session, as the server says."""
         self.used_at = time.monotonic()
         self.is_lost = False
         self.is_held = False
         """True while it holds the lock of its instance."""
-        self.round_trips = 0
+        self.free_since: dict[str, float] = {}
+        """Since when this session knows the locks of other instances as free."""
 
     @property
     def place(self) -> str:
@@ -97,7 +103,11 @@ class Link:
     @property
     def is_idle(self) -> bool:
         """True outside of a transaction."""
-        return bool(self._pg.transaction_status == self._idle)
+        return self.is_lost or self._pg.transaction_status == TransactionStatus.IDLE
+
+    def ask(self, statement: str, *values: Any) -> Rows:
+        """Run one statement; its rows."""
+        return self.run([(statement, values)])[0]
 
     def run(self, statements: Sequence[Statement], wait_s: float = ANSWER_S) -> list[Rows]:
         """Run statements in one round trip; the rows of each.
@@ -108,99 +118,88 @@ class Link:
         """
         if self.is_lost:
             raise LinkLost
+        dumped = [(text, [_dump(value) for value in values]) for text, values in statements]
         try:
-            kinds = self._send(statements)
-            results = self._receive(len(kinds) + 1, time.monotonic() + wait_s)
-        except LinkLost:
-            self.close()
-            raise
+            # Preparing has a result of its own, which comes before that of the statement.
+            prepared = self._send(dumped)
+            results = self._exchange(len(prepared), time.monotonic() + wait_s)
         except Exception:
             # The library's only reason to raise here is a connection that broke; its text stays here.
             self.close()
             raise LinkLost from None
-        self.round_trips += 1
         self.used_at = time.monotonic()
-        return self._sort(kinds, results)
+        return self._take(prepared, results)
 
-    def _send(self, statements: Sequence[Statement]) -> list[str | None]:
-        pg, names = self._pg, self._names
-        kinds: list[str | None] = []
-        fresh: dict[str, bytes] = {}
-        for sql, values in statements:
-            name = names.get(sql) or fresh.get(sql)
-            if name is None:
-                name = fresh[sql] = b"s%d" % (len(names) + len(fresh))
-                pg.send_prepare(name, sql.encode())
-                kinds.append(sql)
-            pg.send_query_prepared(name, values)
-            kinds.append(None)
+    def _send(self, statements: Sequence[Statement]) -> list[tuple[str, bytes] | None]:
+        """Queue statements; for each result to come what it prepares, and under which name."""
+        pg, names = self._pg, dict(self._names)
+        prepared: list[tuple[str, bytes] | None] = []
+        for text, values in statements:
+            if text not in names:
+                names[text] = b"s%d" % len(names)
+                pg.send_prepare(names[text], text.encode())
+                prepared.append((text, names[text]))
+            pg.send_query_prepared(names[text], values)
+            prepared.append(None)
         pg.pipeline_sync()
-        # Names that are in use must not be given twice, even if preparing fails.
-        self._fresh = fresh
-        return kinds
+        return prepared
 
-    def _receive(self, wanted: int, deadline: float) -> list[Any]:
-        pg, statuses = self._pg, self._statuses
+    def _exchange(self, count: int, deadline: float) -> list[Any]:
+        """Send what is queued, and fetch so many results and the mark of the end."""
+        pg, poll = self._pg, select.poll()
         results: list[Any] = []
-        last: Any = None
-        self._poll.register(pg.socket, select.POLLIN)
-        try:
-            is_flushed = pg.flush() == 0
-            while True:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise LinkLost
-                self._poll.modify(pg.socket, select.POLLIN if is_flushed else select.POLLIN | select.POLLOUT)
-                for _, happened in self._poll.poll(left_s * 1000):
-                    if happened & (select.POLLIN | select.POLLERR | select.POLLHUP):
-                        pg.consume_input()
-                if not is_flushed:
-                    is_flushed = pg.flush() == 0
-                while not pg.is_busy():
-                    result = pg.get_result()
-                    if result is None:
-                        if last is None:
-                            break
-                        results.append(last)
-                        last = None
-                    elif result.status == statuses.PIPELINE_SYNC:
-                        results.append(result)
-                        if len(results) == wanted:
-                            return results
-                        raise LinkLost
-                    else:
-                        last = result
-        finally:
-            self._poll.unregister(pg.socket)
+        while len(results) <= count:
+            # The server may stop reading until somebody takes its answers.
+            poll.register(pg.socket, select.POLLIN | (select.POLLOUT if pg.flush() else 0))
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not poll.poll(left_s * 1000):
+                raise LinkLost
+            pg.consume_input()
+            # One None ends the result of a statement; after two there is nothing more to come for now.
+            nones = 0
+            while nones < 2 and not pg.is_busy():
+                result = pg.get_result()
+                nones = nones + 1 if result is None else 0
+                if result is not None:
+                    results.append(result)
+        return results
 
-    def _sort(self, kinds: list[str | None], results: list[Any]) -> list[Rows]:
-        statuses = self._statuses
+    def _take(self, prepared: Sequence[tuple[str, bytes] | None], results: Sequence[Any]) -> list[Rows]:
         answers: list[Rows] = []
-        for sql, result in zip(kinds, results, strict=False):
-            status = result.status
-            if status == statuses.FATAL_ERROR:
-                from psycopg import pq
-
-                state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        for name, result in zip(prepared, results, strict=False):
+            if result.status == ExecStatus.FATAL_ERROR:
+                state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+                if state in words.GONE:
+                    self.close()
+                    raise LinkLost
                 raise ServerRefused(state)
-            if sql is not None:
-                self._names[sql] = self._fresh[sql]
-            elif status == statuses.TUPLES_OK:
-                columns = range(result.nfields)
-                value = result.get_value
-                answers.append([tuple([value(row, c) for c in columns]) for row in range(result.ntuples)])
-            else:
-                answers.append([])
+            if name is not None:
+                self._names.update([name])
+                continue
+            self._values.set_pgresult(result)
+            answers.append(self._values.load_rows(0, result.ntuples, tuple))
         return answers
 
     def close(self) -> None:
         """Let go of the session; the server drops what it held. Idempotent."""
         self.is_lost = True
-        try:
-            self._connection.close()
-        except Exception:
+        with suppress(Exception):
             # A connection that cannot even be closed is gone all the same.
-            return
+            self._connection.close()
+
+
+def _dump(value: Any) -> bytes | None:
+    """A value as text: what type it has is said by the statement. The library takes six times as long."""
+    if isinstance(value, list):
+        return f"{{{','.join(map(_dump_part, value))}}}".encode()
+    return None if value is None else str(value).encode()
+
+
+def _dump_part(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def connect(url: str, password: Secret | None) -> Link:
@@ -209,14 +208,12 @@ def connect(url: str, password: Secret | None) -> Link:
     Raises:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
-    _load_driver()
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
+    if "psycopg" not in globals():
+        raise LedgerTrouble(UNREADABLE, words.NO_DRIVER)
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
     except psycopg.Error:
-        raise LedgerTrouble(FOREIGN, UNUSABLE_URL) from None
+        raise LedgerTrouble(FOREIGN, words.UNUSABLE_URL) from None
     if password is not None:
         parameters["password"] = password.reveal()
     parameters["client_encoding"] = "utf8"
@@ -224,28 +221,8 @@ def connect(url: str, password: Secret | None) -> Link:
         connection = psycopg.Connection.connect(autocommit=True, **parameters)
     except psycopg.Error as error:
         # Neither the error nor its text goes on: it may hold the address, user and password.
-        raise LedgerTrouble(UNREADABLE, explain_connect(str(error))) from None
+        raise LedgerTrouble(UNREADABLE, words.explain_connect(str(error))) from None
     if connection.pgconn.server_version < OLDEST_SERVER:
         connection.close()
-        raise LedgerTrouble(FOREIGN, TOO_OLD)
+        raise LedgerTrouble(FOREIGN, words.TOO_OLD)
     return Link(connection)
-
-
-def _load_driver() -> None:
-    """Import psycopg, which is there only with the extra ``fleet``.
-
-    Another thread may just be loading jsonrpcserver, for which a module that psycopg needs has a
-    stand-in for some milliseconds (see `bridge.rpc.dispatcher`): then it works a little later.
-    """
-    last: ImportError | None = None
-    for _ in range(LOAD_TRIES):
-        try:
-            import psycopg  # noqa: F401
-
-            return
-        except ImportError as error:
-            last = error
-            if find_spec("psycopg") is None:
-                break
-            time.sleep(0.05)
-    raise LedgerTrouble(UNREADABLE, NO_DRIVER) from last

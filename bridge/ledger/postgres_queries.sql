@@ -23,14 +23,15 @@ ROLLBACK;
 SELECT count(set_config(name, value, false)) FROM json_each_text($1::json) AS given (name, value);
 
 -- name: clock
--- The server's time, whose session this is, and numbers for new reports.
+-- The server's time, whose session this is, and numbers for new reports. From here on, and no longer than this
+-- transaction, nobody's lock is waited for longer than $2 milliseconds.
 SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(),
-       (SELECT coalesce(string_agg(nextval('report_numbers')::text, ','), '')
-        FROM generate_series(1, $1::bigint));
+       ARRAY(SELECT nextval('report_numbers') FROM generate_series(1, $1::bigint)),
+       set_config('lock_timeout', $2::text, true);
 
 -- name: clock_reading
 -- The same without numbers, which a server that takes no writes does not give.
-SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(), '';
+SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid(), '{}'::bigint[], '';
 
 -- name: beat
 -- Show that this bridge is alive, and learn whether its version may still write.
@@ -38,17 +39,20 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
        (SELECT oldest_writer FROM versions ORDER BY version DESC LIMIT 1);
 
 -- name: condition
--- What this server is and promises.
+-- What this server is and promises, and whose session this is.
 SELECT pg_is_in_recovery(), current_setting('server_version'), current_setting('fsync') = 'on',
-       current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on';
+       current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on',
+       pg_backend_pid();
 
 -- name: timeline
 -- How often a standby has taken over on the way to this server; each time the number grows.
 SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint;
 
 -- name: version
--- Whether there is a schema, the tables in it, and their version; zero if there are none.
-SELECT to_regnamespace('report_bridge') IS NOT NULL, to_regclass('report_bridge.versions') IS NOT NULL;
+-- Whether there is a ledger of some version, and whether a schema of its name, if any, has no tables.
+SELECT to_regclass('report_bridge.versions') IS NOT NULL,
+       NOT EXISTS (SELECT FROM pg_class
+                   WHERE relnamespace = to_regnamespace('report_bridge') AND relkind IN ('r', 'p'));
 
 -- name: versions
 -- The newest version and the oldest one whose statements still work.
@@ -72,7 +76,7 @@ INSERT INTO meta (name, value) VALUES ('secret', decode($1::text, 'hex')) ON CON
 
 -- name: secret
 -- The key of the account hash.
-SELECT encode(value, 'hex') FROM meta WHERE name = 'secret';
+SELECT value FROM meta WHERE name = 'secret';
 
 -- name: end_former_session
 -- End the session that holds this bridge's name: its own, which the server has not missed yet.
@@ -95,7 +99,7 @@ SELECT pg_try_advisory_xact_lock_shared(hashtextextended($1::text, 0));
 
 -- name: find_accounts
 -- The numbers of accounts.
-SELECT a.id, a.endpoint, a.account
+SELECT a.endpoint, a.account, a.id
 FROM unnest($1::text[], $2::text[]) AS k (endpoint, account) JOIN accounts AS a USING (endpoint, account);
 
 -- name: add_accounts
@@ -118,7 +122,7 @@ FROM (SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> $1
 
 -- name: take_left
 -- The reports of instances that are gone, taken so that nobody else takes them at the same time.
-SELECT {columns}, true, a.endpoint, a.account
+SELECT {columns}, a.endpoint, a.account
 FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
 WHERE r.owner = ANY ($1::text[])
 ORDER BY r.seq LIMIT 1000
@@ -128,7 +132,7 @@ FOR UPDATE OF r SKIP LOCKED;
 -- Store new reports; none at all if somebody else has stored one of them meanwhile.
 WITH added AS (
     INSERT INTO reports ({stored})
-    SELECT {stored} FROM json_to_recordset($1::json) AS g ({typed})
+    SELECT {stored} FROM json_populate_recordset(NULL::reports, $1::json)
     ORDER BY account_id, task_id
     ON CONFLICT (account_id, task_id) WHERE current DO NOTHING
     RETURNING 1
@@ -136,11 +140,11 @@ WITH added AS (
 SELECT demand(count(*), $2::bigint) FROM added;
 
 -- name: change_reports
--- Write changed reports, if all are as they were read.
+-- Write changed reports, if all have the revisions $3 that were read.
 WITH changed AS (
     UPDATE reports AS r SET {assigned}
-    FROM json_to_recordset($1::json) AS g ({typed}, was integer)
-    WHERE r.seq = g.seq AND r.revision = g.was
+    FROM ROWS FROM (json_populate_recordset(NULL::reports, $1::json), unnest($3::integer[])) AS g
+    WHERE r.seq = g.seq AND r.revision = g.unnest
     RETURNING 1
 )
 SELECT demand(count(*), $2::bigint) FROM changed;
@@ -149,12 +153,12 @@ SELECT demand(count(*), $2::bigint) FROM changed;
 -- Go on with the stories of reports.
 INSERT INTO events (report, nth, at_wall, name, data)
 SELECT report, nth, at_wall, name, data
-FROM json_to_recordset($1::json) AS g (report bigint, nth integer, at_wall float8, name text, data json);
+FROM json_populate_recordset(NULL::events, $1::json);
 
 -- name: add_tallies
 -- Add to what is counted; everybody adds in the same order.
 INSERT INTO tallies ({tally_stored})
-SELECT {tally_stored} FROM json_to_recordset($1::json) AS g ({tally_typed})
+SELECT {tally_stored} FROM json_populate_recordset(NULL::tallies, $1::json)
 ORDER BY width_s, account_id, subject, number
 ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_added};
 
@@ -222,24 +226,19 @@ FOR UPDATE OF p;
 
 -- name: find_pauses
 -- All pauses about some subjects, and whether a prober other than $3 is gone.
-SELECT p.endpoint, {pause_columns}, {is_prober_free}
+SELECT {pause_columns}, p.endpoint, {is_prober_free}
 FROM unnest($1::text[], $2::text[]) AS k (endpoint, subject) JOIN pauses AS p USING (endpoint, subject);
 
 -- name: open_pauses
 -- The pauses of an endpoint that are not closed.
-SELECT p.endpoint, {pause_columns}, false
+SELECT {pause_columns}
 FROM pauses AS p WHERE p.endpoint = $1::text AND p.state <> 'closed' ORDER BY p.rule, p.subject;
-
--- name: probed_by
--- The pauses that a report probes for its owner.
-SELECT p.endpoint, {pause_columns}, false
-FROM pauses AS p WHERE p.endpoint = $1::text AND p.probe_owner = $2::text AND p.probe_task = $3::text;
 
 -- name: save_pauses
 -- Store pauses, if all are as they were read; revision 1 is for one that was not there.
 WITH saved AS (
     INSERT INTO pauses (endpoint, {pause_stored})
-    SELECT endpoint, {pause_stored} FROM json_to_recordset($1::json) AS g (endpoint text, {pause_typed})
+    SELECT endpoint, {pause_stored} FROM json_populate_recordset(NULL::pauses, $1::json)
     ORDER BY endpoint, subject, rule
     ON CONFLICT (endpoint, subject, rule) DO UPDATE SET {pause_assigned}
     WHERE pauses.revision = excluded.revision - 1
@@ -249,14 +248,7 @@ SELECT demand(count(*), $2::bigint) FROM saved;
 
 -- name: listing
 -- A page of reports, newest first; which ones is added by bridge.ledger.postgres_rows.
-SELECT {columns}, false, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
-
--- name: size
--- How large the ledger is; the number of reports is an estimate until it is counted.
-SELECT pg_database_size(current_database()), greatest(c.reltuples, 0)::bigint,
-       (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND application_name = 'report-bridge')
-FROM pg_class AS c WHERE c.oid = 'reports'::regclass;
+SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports
 -- How many reports there are, exactly.
@@ -312,7 +304,7 @@ SELECT report, nth, at_wall, name, data FROM events WHERE report = ANY ($1::bigi
 
 -- name: all_pauses
 -- Every pause, whatever its state.
-SELECT p.endpoint, {pause_columns} FROM pauses AS p ORDER BY p.endpoint, p.subject, p.rule;
+SELECT {pause_columns}, p.endpoint FROM pauses AS p ORDER BY p.endpoint, p.subject, p.rule;
 
 -- name: get_meta
 -- A note about the ledger.

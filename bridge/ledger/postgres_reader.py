@@ -9,31 +9,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final, NoReturn
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, ClassVar, Final
 
 from bridge.core.model import Listing, PauseState, Row
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, connect
-from bridge.ledger.postgres_rows import (
-    QUERIES,
-    array,
-    certain,
-    dump,
-    list_statement,
-    load_statements,
-    named_row,
-    one_pause,
-    tell,
-    text,
-    whole,
-)
+from bridge.ledger.postgres_link import Link, Rows, ServerRefused, Statement, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, dump, list_statement, load_statements, named_row, one_pause
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
-from bridge.ledger.postgres_trouble import POOLED, explain, trouble
 from bridge.ledger.rows import Value
 from bridge.ledger.statistics import Found, NoLedger, Reader, Tally, move
-from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, UNREADABLE, LedgerTrouble
+from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, LedgerTrouble
 
 QUICK_S: Final = 5.0
 """Longest time for a question that an index answers."""
@@ -48,8 +36,6 @@ COUNTED: Final = 100_000
 _MARGIN_S: Final = 1.0
 """How much longer we wait than the server may take, so that it is the server who says why."""
 _SKEW_TRIES: Final = 3
-_POOLED_STATES: Final = frozenset({"42P05", "26000"})
-"""A prepared statement that is there already, or not any more: somebody else has our session."""
 _NEWER: Final = "A newer version of report-bridge has changed the ledger: install that version to read it."
 _MISSING: Final = (
     "There is no ledger in the database yet: the first report makes it, or 'report-bridge ledger migrate'."
@@ -65,27 +51,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
 }
 _WRITES: Final = ("write_accounts", "write_reports", "write_events", "write_pauses")
-_TALLY: Final = """
-    SELECT count(*), CASE WHEN grouping(hour) = 0 THEN 0 WHEN grouping(account_id) = 0 THEN 1 ELSE 2 END,
-           hour, method, outcome, code, cause, account_id, age, latency
-    FROM ({} OFFSET 0) AS one
-    GROUP BY GROUPING SETS (
-        (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
-    )
-"""
-"""Three counts in one reading. OFFSET 0 hides the columns' statistics, by which the planner would expect a
-million groups and sort a million reports thrice."""
-
-
 _Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
-_OF_TASK: Final = (
-    "FROM reports AS r JOIN accounts AS a ON a.id = r.account_id "
-    "WHERE r.task_id = $2::bigint AND r.account_id = ANY ($3::integer[]) AND "
-)
-_FIND: Final = QUERIES["listing"].replace("{limit}", "$1")
-_FIND_NEWEST: Final = _FIND.replace("{rest}", f"{_OF_TASK} r.current")
-_FIND_OLDER: Final = _FIND.replace("{rest}", f"{_OF_TASK} NOT r.current")
-_OPEN_PAUSES: Final = f"SELECT * FROM ({QUERIES['all_pauses']}) AS a WHERE a.state <> 'closed'"
 
 
 class PostgresReader(Reader):
@@ -96,9 +62,8 @@ class PostgresReader(Reader):
     Thread safety: none.
 
     Args:
-        link: a session.
-        reconnect: makes another one.
-        wall_clock: UNIX seconds of this host.
+        reach: gives a session.
+        wall: UNIX seconds of this host now.
     """
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
@@ -109,10 +74,10 @@ class PostgresReader(Reader):
         "status": "r.detail ->> 'httpStatus'",
     }
 
-    def __init__(self, link: Link, reconnect: Callable[[], Link], wall_clock: Callable[[], float]) -> None:
-        self._link = link
-        self._reconnect = reconnect
-        self._wall_clock = wall_clock
+    def __init__(self, reach: Callable[[], Link], wall: float) -> None:
+        self._to_wall_s = wall - time.monotonic()
+        self._link = reach()
+        self._reach = reach
 
     @classmethod
     def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
@@ -126,12 +91,7 @@ class PostgresReader(Reader):
         Raises:
             LedgerTrouble: there is no driver, no server, or it does not let us in.
         """
-        began_at = time.monotonic()
-        return cls(
-            connect(url, password),
-            lambda: connect(url, password),
-            lambda: wall + time.monotonic() - began_at,
-        )
+        return cls(partial(connect, url, password), wall)
 
     @classmethod
     def open(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
@@ -156,52 +116,45 @@ class PostgresReader(Reader):
 
     # --- transactions ------------------------------------------------------------------------
 
-    def _ask(self, statement: str, values: Sequence[bytes | None] = (), wait_s: float = QUICK_S) -> Rows:
+    def _ask(self, statement: str, values: Sequence[Any] = (), wait_s: float = QUICK_S) -> Rows:
         """Ask one question, in a transaction of its own and one round trip."""
         return self._run([*_opening(wait_s), (statement, values), (QUERIES["commit"], [])], wait_s)[2]
 
-    def _run(self, statements: Sequence[Statement], wait_s: float) -> list[Rows]:
-        with self._translated():
+    def _run(self, statements: Sequence[Statement], wait_s: float = QUICK_S) -> list[Rows]:
+        with self._asking():
             return self._link.run(statements, wait_s + _MARGIN_S)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Undo what was begun, and say what is wrong in the ledger's words."""
+    def _asking(self) -> Iterator[None]:
+        """Say what is wrong in the ledger's words, and undo what was begun and not ended."""
         try:
-            yield
-        except ServerRefused as refusal:
-            with suppress(ServerRefused, LinkLost):
-                if not self._link.is_idle:
-                    self._link.run([(QUERIES["roll_back"], [])])
-            _refuse(refusal)
-        except LinkLost:
-            raise trouble(UNREADABLE) from None
+            with translated():
+                yield
+        finally:
+            if not self._link.is_idle:
+                with suppress(ServerRefused):
+                    self._link.ask(QUERIES["roll_back"])
 
     def _identify(self) -> Version:
-        with self._translated():
+        with self._asking():
             self._link.run(_opening(QUICK_S))
-            found = identify(self._link)
-            self._link.run([(QUERIES["commit"], [])])
-            return found
+            return identify(self._link)
 
-    def ask(
-        self, statement: str, values: Sequence[Value] = (), is_slow: bool = False
-    ) -> list[list[str | None]]:
+    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
-        found = self._ask(statement, tell(values), COUNT_S if is_slow else QUICK_S)
-        return [list(map(text, row)) for row in found]
+        return self._ask(statement, values, COUNT_S if is_slow else QUICK_S)
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
         tally: Tally = (Counter(), Counter(), Counter())
-        for many, which, *told in self.ask(_TALLY.format(statement), values, True):
-            of, method, outcome, code, cause, account_id, age, latency = told
-            key = (
-                (of, method, outcome, code, cause),
+        for many, which, *told in self.ask(_Q["tally"].replace("{reports}", statement), values, True):
+            hour, method, outcome, code, cause, account_id, age, latency = told
+            kinds = (
+                (hour, method, outcome, code, cause),
                 (account_id, method, outcome, code, age),
                 (method, latency),
-            )[int(which or 0)]
-            tally[int(which or 0)][key] += int(many or 0)
+            )
+            tally[which][kinds[which]] += many
         return tally
 
     # --- lists -------------------------------------------------------------------------------
@@ -213,14 +166,13 @@ class PostgresReader(Reader):
     def find(self, task_id: int, endpoint: str | None) -> Found:
         """The reports of a task id."""
         accounts = [number for number, place, _ in self.accounts() if endpoint in (None, place)]
-        values = [None, str(task_id).encode(), array(accounts)]
-        newest = _to_rows(self._ask(_FIND_NEWEST, values))
+        newest = _to_rows(self._ask(_Q["find_newest"], [task_id, accounts]))
         older: tuple[Row, ...] = ()
         is_whole = True
         if newest:
             # They are few and have an index, but nobody should wait long for history.
             try:
-                older = _to_rows(self._ask(_FIND_OLDER, values, QUICK_S))
+                older = _to_rows(self._ask(_Q["find_older"], [task_id, accounts], QUICK_S))
             except LedgerTrouble as met:
                 if met.kind != LOCKED:
                     raise
@@ -229,96 +181,77 @@ class PostgresReader(Reader):
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
-        skew_s, _ = self._measure()
-        found = [
-            (certain(values[0]), move(one_pause(values), skew_s))
-            for values in self._ask(_OPEN_PAUSES, [], LIST_S)
-        ]
-        return tuple(sorted(found, key=lambda pause: (pause[0], pause[1].key)))
+        _, skew_s = self._measure()
+        rows = self._ask(_Q["open_pauses"], [], LIST_S)
+        return tuple((row[-1], move(one_pause(row), skew_s)) for row in rows)
 
     def shift_s(self, wall: float) -> float | None:
         """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
-        return None if self._identify().version < 2 else self._measure()[0]
+        return None if self._identify().version < 2 else self._measure()[1]
 
     # --- health ------------------------------------------------------------------------------
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, has_schema, sessions, estimate),) = self._ask(_Q["database"])
-        ((is_standby, version, is_synced, is_synchronous, is_readonly),) = self._ask(QUERIES["condition"])
-        lacking = tuple(certain(row[0]) for row in self._ask(_Q["lacking"]))
+        ((size, may_create, sessions, estimate),) = self._ask(_Q["database"])
+        ((is_standby, version, is_synced, is_synchronous, *_),) = self._ask(QUERIES["condition"])
+        lacking = tuple(told for (told,) in self._ask(_Q["lacking"]))
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = self._identify() if may_identify else None
-        reports = whole(estimate)
-        if (
-            found is not None
-            and found.version
-            and "SELECT on reports" not in lacking
-            and (reports or 0) <= COUNTED
-        ):
-            reports = int(certain(self._ask(QUERIES["count_reports"], [], LIST_S)[0][0]))
-        skew_s, round_trip_s = self._measure()
+        if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
+            ((estimate,),) = self._ask(QUERIES["count_reports"], [], LIST_S)
+        round_trip_s, skew_s = self._measure()
         return {
             "kind": "postgres",
             "path": self._link.place,
-            "serverVersion": certain(version),
-            "isStandby": is_standby == b"t",
-            "isReadonly": is_readonly == b"t",
-            "isDurable": is_synced == is_synchronous == b"t",
-            "hasSchema": has_schema == b"t",
+            "serverVersion": version,
+            "isStandby": is_standby,
+            "isDurable": is_synced and is_synchronous,
             "schemaVersion": None if found is None else found.version,
             "isNewer": found is not None and found.is_newer,
-            "mayCreate": may_create == b"t",
+            "mayCreate": may_create,
             "lacking": lacking,
-            "sizeBytes": int(certain(size)),
-            "reports": reports,
-            "sessions": int(certain(sessions)),
+            "sizeBytes": size,
+            "reports": estimate,
+            "sessions": sessions,
             "clockSkewS": skew_s,
             "roundTripS": round_trip_s,
         }
 
     def _measure(self) -> tuple[float, float]:
-        """This host's clock minus the server's, and the round trip that bounds its error, in seconds."""
-        best: tuple[float, float] | None = None
+        """A round trip, and this host's clock minus the server's, as exact as half of it; in seconds."""
+        measured = []
         for _ in range(_SKEW_TRIES):
-            before, started_at = self._wall_clock(), time.monotonic()
-            ((told, *_),) = self._run([(QUERIES["clock_reading"], [])], QUICK_S)[0]
-            round_trip_s = time.monotonic() - started_at
-            if best is None or round_trip_s < best[1]:
-                best = before + round_trip_s / 2 - float(certain(told)), round_trip_s
-        assert best is not None
-        return best
+            began_at = time.monotonic()
+            ((told, *_),) = self._run([(QUERIES["clock_reading"], [])])[0]
+            ended_at = time.monotonic()
+            skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
+            measured.append((ended_at - began_at, skew_s))
+        return min(measured)
 
     def is_pooled(self) -> bool:
         """True if a pooler gives our session to others between transactions; False if none was noticed.
 
         Two sessions that are open at once never share a process of the server, and never change theirs.
         """
+        pid = _Q["pid"]
         try:
-            mine = self._pid(self._link)
-            other = self._reconnect()
-            try:
-                if self._pid(other) == mine:
+            with translated(), closing(self._reach()) as other:
+                ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
+                if others == mine:
                     return True
-                other.run([(QUERIES["begin_reading"], []), (_Q["pid"], [])], QUICK_S)
-                return self._pid(self._link) != mine
-            finally:
-                other.close()
-        except ServerRefused as refusal:
-            if refusal.state in _POOLED_STATES:
+                # While the other session is busy, a pooler gives us another one.
+                other.run([(QUERIES["begin_reading"], []), (pid, [])], QUICK_S)
+                return self._link.ask(pid) != [(mine,)]
+        except LedgerTrouble as met:
+            if met.kind == FOREIGN:
                 return True
-            _refuse(refusal)
-        except LinkLost:
-            raise trouble(UNREADABLE) from None
-
-    @staticmethod
-    def _pid(link: Link) -> bytes | None:
-        return link.run([(_Q["pid"], [])], QUICK_S)[0][0][0]
+            raise
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
         names = ("find_damage", "find_false_reports") if full else ("find_damage",)
-        found = [certain(row[0]) for name in names for row in self._ask(QUERIES[name], [], COUNT_S)]
+        found = [told for name in names for (told,) in self._ask(QUERIES[name], [], COUNT_S)]
         return tuple(found[:10])
 
     def try_write(self) -> LedgerTrouble | None:
@@ -326,7 +259,7 @@ class PostgresReader(Reader):
         try:
             _, settings = _opening(QUICK_S)
             writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
-            self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])], QUICK_S)
+            self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
         except LedgerTrouble as met:
             return met
         return None
@@ -342,11 +275,5 @@ def _opening(wait_s: float) -> list[Statement]:
     return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
 
 
-def _refuse(refusal: ServerRefused) -> NoReturn:
-    if refusal.state in _POOLED_STATES:
-        raise LedgerTrouble(FOREIGN, POOLED) from None
-    raise explain(refusal.state) from None
-
-
 def _to_rows(rows: Rows) -> tuple[Row, ...]:
-    return tuple(named_row(values) for values in rows)
+    return tuple(map(named_row, rows))

@@ -12,7 +12,6 @@ SELECT 1 FROM accounts, reports, events, pauses WHERE false;
 -- name: database
 -- What the database is, and whether a ledger could be made in it.
 SELECT pg_database_size(current_database()), has_database_privilege(current_database(), 'CREATE'),
-       to_regnamespace('report_bridge') IS NOT NULL,
        (SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'report-bridge' AND pid <> pg_backend_pid()),
        (SELECT greatest(reltuples, 0)::bigint FROM pg_class
@@ -39,6 +38,33 @@ FROM (
       AND NOT has_sequence_privilege(oid, 'USAGE')
 ) AS lacking
 ORDER BY nth, mth;
+
+-- name: tally
+-- Three counts in one reading. OFFSET 0 hides the columns' statistics, by which the planner would expect a
+-- million groups and sort a million reports thrice. Which reports is added by bridge.ledger.postgres_reader.
+SELECT count(*), CASE WHEN grouping(hour) = 0 THEN 0 WHEN grouping(account_id) = 0 THEN 1 ELSE 2 END,
+       hour, method, outcome, code, cause, account_id, age, latency
+FROM ({reports} OFFSET 0) AS one
+GROUP BY GROUPING SETS (
+    (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
+);
+
+-- name: find_newest
+-- The newest reports with a task id, of some accounts.
+SELECT {columns}, a.endpoint, a.account
+FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
+WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND r.current;
+
+-- name: find_older
+-- The older ones: few, with an index of their own.
+SELECT {columns}, a.endpoint, a.account
+FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
+WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND NOT r.current;
+
+-- name: open_pauses
+-- The pauses that are not closed.
+SELECT {pause_columns}, p.endpoint FROM pauses AS p WHERE p.state <> 'closed'
+ORDER BY p.endpoint COLLATE "C", p.rule COLLATE "C", p.subject COLLATE "C";
 
 -- name: pid
 -- Whose session this is.

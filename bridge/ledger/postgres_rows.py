@@ -7,56 +7,20 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.counting import HOUR_S, Counts
 from bridge.core.model import Listing, PauseState, Row
-from bridge.ledger.rows import (
-    COLUMNS,
-    FIGURES,
-    PAUSE_COLUMNS,
-    TALLIED,
-    TALLY_COLUMNS,
-    Value,
-    encode,
-    from_pause,
-    from_row,
-    select_listing,
-    to_pause,
-    to_row,
-)
-from bridge.ledger.work import MOST_TALLIED
+from bridge.ledger import rows
+from bridge.ledger.work import MOST_TALLIED, Entry
 
-Values = Sequence[bytes | None]
-"""One row as the server tells it: text in UTF-8, or None."""
-
-_OF: Final = {
-    "seq": "bigint", "account_id": "integer", "task_id": "bigint", "attempts": "smallint",
-    "sends": "smallint",
-    "perhaps": "boolean", "window_until": "float8", "window_since": "float8", "completed_at": "float8",
-    "age_s": "float8", "code": "bigint", "detail": "json", "recorded_wall": "float8",
-    "finished_wall": "float8",
-    "latency_ms": "bigint", "finished_at": "float8", "streak": "integer", "recent": "json",
-    "level": "integer",
-    "opened_at": "float8", "ends_at": "float8",
-}  # fmt: skip
-"""Column -> its type, where that is not text."""
-_TYPES: Final = {
-    **{name: _OF.get(name, "text") for name in COLUMNS},
-    "revision": "integer",
-    "current": "boolean",
-}
+REPORT: Final = (*rows.COLUMNS, "revision", "current")
+"""Columns of a report here; what follows them in a row is the statement's own."""
+_PAUSE: Final = (*rows.PAUSE_COLUMNS, "revision")
+_TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
-_PAUSE_TYPES: Final = {**{name: _OF.get(name, "text") for name in PAUSE_COLUMNS}, "revision": "bigint"}
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
-WIDTH: Final = len(_TYPES)
-"""Columns of a report; what follows them in a row is the statement's own."""
-
-
-def _typed(types: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in types.items())
-
 
 _OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
 _OF_MOST: Final = (
@@ -64,30 +28,23 @@ _OF_MOST: Final = (
     f"WHERE endpoint = $1::text AND width_s = {HOUR_S} AND number >= $2::bigint "
     f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
 )
+_IS_FREE: Final = (
+    "CASE WHEN {0} <> $3::text THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
+)
 _PARTS: Final = {
-    "columns": ", ".join(f"r.{name}" for name in _TYPES),
-    "stored": ", ".join(_TYPES),
-    "typed": _typed(_TYPES),
-    "assigned": ", ".join(f"{name} = g.{name}" for name in _TYPES if name not in _FIXED),
-    "is_free": "CASE WHEN r.owner <> $3::text THEN "
-    "pg_try_advisory_xact_lock_shared(hashtextextended(r.owner, 0)) ELSE false END",
-    "pause_columns": ", ".join(f"p.{name}" for name in _PAUSE_TYPES),
-    "pause_stored": ", ".join(_PAUSE_TYPES),
-    "pause_typed": _typed(_PAUSE_TYPES),
-    "pause_assigned": ", ".join(
-        f"{name} = excluded.{name}" for name in _PAUSE_TYPES if name not in _PAUSE_KEY
-    ),
-    "is_prober_free": "CASE WHEN p.probe_owner <> $3::text THEN "
-    "pg_try_advisory_xact_lock_shared(hashtextextended(p.probe_owner, 0)) ELSE false END",
-    "tallies_of_account": TALLIED.format(_OF_ACCOUNT),
-    "tallies_of_most": TALLIED.format(_OF_MOST),
-    "figures_of_account": FIGURES.format(_OF_ACCOUNT),
-    "figures_of_most": FIGURES.format(_OF_MOST),
-    "tally_stored": ", ".join((*TALLY_COLUMNS, "shard")),
-    "tally_typed": ", ".join(
-        f"{name} {'text' if name == 'subject' else 'float8' if name == 'cost' else 'bigint'}"
-        for name in (*TALLY_COLUMNS, "shard")
-    ),
+    "columns": ", ".join(f"r.{name}" for name in REPORT),
+    "stored": ", ".join(REPORT),
+    "assigned": ", ".join(f"{name} = g.{name}" for name in REPORT if name not in _FIXED),
+    "is_free": _IS_FREE.format("r.owner"),
+    "pause_columns": ", ".join(f"p.{name}" for name in _PAUSE),
+    "pause_stored": ", ".join(_PAUSE),
+    "pause_assigned": ", ".join(f"{name} = excluded.{name}" for name in _PAUSE if name not in _PAUSE_KEY),
+    "is_prober_free": _IS_FREE.format("p.probe_owner"),
+    "tallies_of_account": rows.TALLIED.format(_OF_ACCOUNT),
+    "tallies_of_most": rows.TALLIED.format(_OF_MOST),
+    "figures_of_account": rows.FIGURES.format(_OF_ACCOUNT),
+    "figures_of_most": rows.FIGURES.format(_OF_MOST),
+    "tally_stored": ", ".join(_TALLY),
     "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
 }
 """What statements have in common, by the name in braces."""
@@ -104,8 +61,7 @@ def load_statements(script: str) -> dict[str, str]:
     """The statements of a script beside this module by name. The first line of each says what it is for."""
     found: dict[str, str] = {}
     for part in load(script).split("-- name: ")[1:]:
-        name, _, rest = part.partition("\n")
-        _, _, statement = rest.partition("\n")
+        name, _, statement = part.split("\n", 2)
         for key, text in _PARTS.items():
             statement = statement.replace("{" + key + "}", text)
         found[name.strip()] = statement.strip().rstrip(";")
@@ -116,99 +72,40 @@ QUERIES: Final[Mapping[str, str]] = load_statements("postgres_queries.sql")
 """Name -> statement."""
 
 
-# --- values towards the server ---------------------------------------------------------------
-
-
-def array(values: Iterable[str | int]) -> bytes:
-    """An array as PostgreSQL reads it. Texts are quoted; None is not among them."""
-    parts = []
-    for value in values:
-        if type(value) is int:
-            parts.append(str(value))
-        else:
-            escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-            parts.append(f'"{escaped}"')
-    return ("{" + ",".join(parts) + "}").encode()
-
-
-def report_columns(
-    row: Row, account_id: int, finished_at: float | None, revision: int, is_current: bool = True
-) -> dict[str, Any]:
+def report_columns(entry: Entry) -> dict[str, Any]:
     """The columns of a report, for JSON."""
-    columns = dict(zip(COLUMNS, from_row(row, account_id, finished_at), strict=True))
-    return columns | {"detail": row.detail or None, "revision": revision, "current": is_current}
+    values = rows.from_row(entry.row, entry.account_id, entry.finished_at)
+    columns = dict(zip(rows.COLUMNS, values, strict=True))
+    return columns | {
+        "detail": entry.row.detail or None,
+        "revision": entry.number,
+        "current": entry.is_current,
+    }
 
 
 def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, Any]:
     """The columns of a pause, for JSON."""
-    columns = dict(zip(PAUSE_COLUMNS, from_pause(state), strict=True))
+    columns = dict(zip(rows.PAUSE_COLUMNS, rows.from_pause(state), strict=True))
     return columns | {"recent": state.recent, "endpoint": endpoint, "revision": revision}
 
 
-def dump(values: Any) -> bytes:
+def dump(values: Any) -> str:
     """JSON for the server. A zero character, which its texts cannot hold, becomes a space."""
-    return encode(values).replace("\\u0000", " ").encode()
+    return rows.encode(values).replace("\\u0000", " ")
 
 
-# --- values from the server ------------------------------------------------------------------
-
-
-def text(value: bytes | None) -> str | None:
-    """A text, or None."""
-    return None if value is None else value.decode()
-
-
-def whole(value: bytes | None) -> int | None:
-    """A whole number, or None."""
-    return None if value is None else int(value)
-
-
-def certain(value: bytes | None) -> str:
-    """A text of a column that is never null."""
-    assert value is not None
-    return value.decode()
-
-
-_READERS: Final[Mapping[str, Callable[[bytes], Any]]] = {
-    **dict.fromkeys(("bigint", "integer", "smallint"), int),
-    **dict.fromkeys(("text", "json"), bytes.decode),
-    "float8": float,
-    "boolean": b"t".__eq__,
-}
-_REPORT: Final = tuple(_READERS[kind] for kind in _TYPES.values())
-_PAUSE: Final = tuple(_READERS[kind] for kind in _PAUSE_TYPES.values())
-
-
-def report_values(values: Values) -> list[Any]:
-    """The columns of a report with its revision and whether it is current, as Python's values."""
-    return [None if v is None else read(v) for read, v in zip(_REPORT, values, strict=False)]
-
-
-def pause_values(values: Values) -> list[Any]:
-    """The columns of a pause with its revision, which begin after the endpoint."""
-    return [None if v is None else read(v) for read, v in zip(_PAUSE, values[1:], strict=False)]
-
-
-def named_row(values: Values) -> Row:
+def named_row(values: Sequence[Any]) -> Row:
     """Make a report of the columns of a statement that ends with endpoint and account."""
-    return to_row(report_values(values), certain(values[-2]), certain(values[-1]))
+    return rows.to_row(values, *values[-2:])
 
 
-def one_pause(values: Values) -> PauseState:
-    """Make a pause of the columns of a pause statement."""
-    return to_pause(pause_values(values)[:-1])
+def one_pause(values: Sequence[Any]) -> PauseState:
+    """Make a pause of the columns of a statement that begins with them."""
+    return rows.to_pause(values[: len(rows.PAUSE_COLUMNS)])
 
 
-# --- lists -----------------------------------------------------------------------------------
-
-
-def list_statement(listing: Listing, limit: int) -> tuple[str, list[bytes | None]]:
+def list_statement(listing: Listing, limit: int) -> tuple[str, list[Any]]:
     """The statement and its values for one page of reports, newest first."""
-    rest, values = select_listing(listing)
+    rest, values = rows.select_listing(listing)
     mark = f"${len(values) + 1}"
-    return QUERIES["listing"].replace("{rest}", rest).replace("{limit}", mark), tell([*values, limit])
-
-
-def tell(values: Iterable[Value]) -> list[bytes | None]:
-    """Values as the server reads them."""
-    return [str(value).encode() for value in values]
+    return QUERIES["listing"].replace("{rest}", rest).replace("{limit}", mark), [*values, limit]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge.ledger.postgres_link import Link, ServerRefused, Statement
-from bridge.ledger.postgres_rows import QUERIES, certain, load
-from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA, explain
+from bridge.ledger.postgres_rows import QUERIES, load
+from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
 
 
@@ -50,16 +50,13 @@ def identify(link: Link) -> Found:
     Raises:
         LedgerTrouble: ``foreign`` if the schema is another program's.
     """
-    (((has_schema, has_versions),),) = link.run([(QUERIES["version"], [])])
-    if has_versions != b"t":
-        if has_schema == b"t" and link.run([(_COUNT_TABLES, [])])[0][0][0] != b"0":
-            raise LedgerTrouble(FOREIGN, STRANGE_SCHEMA)
+    ((has_versions, is_empty),) = link.ask(QUERIES["version"])
+    if not has_versions and is_empty:
         return Found(0, 0)
-    rows = link.run([(QUERIES["versions"], [])])[0]
+    rows = link.ask(QUERIES["versions"]) if has_versions else []
     if not rows:
         raise LedgerTrouble(FOREIGN, STRANGE_SCHEMA)
-    version, oldest = rows[0]
-    return Found(int(certain(version)), int(certain(oldest)))
+    return Found(*rows[0])
 
 
 def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
@@ -69,62 +66,30 @@ def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
         random_bytes: chance, for the secret of a new ledger.
 
     Raises:
-        LedgerTrouble: it cannot be done; nothing was changed.
+        ServerRefused, LedgerTrouble: it cannot be done; nothing was changed.
     """
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     patience: list[Statement] = [(f"SET LOCAL {name} = {round(MIGRATE_S * 1000)}", []) for name in names]
+    begin: list[Statement] = [(QUERIES["begin"], []), *patience]
     try:
         # Whoever is second waits here, and finds the work done. The lock comes before the transaction,
         # because a transaction goes on believing what it has once found missing.
-        link.run(
-            [(QUERIES["begin"], []), *patience, (QUERIES["lock_migration"], []), (QUERIES["commit"], [])],
-            MIGRATE_S,
-        )
-        link.run([(QUERIES["begin"], []), *patience])
+        link.run([*begin, (QUERIES["lock_migration"], []), (QUERIES["commit"], [])], MIGRATE_S)
+        link.run(begin)
         found = identify(link)
         if found.version == 0:
-            link.run([("CREATE SCHEMA IF NOT EXISTS report_bridge", [])])
+            link.ask("CREATE SCHEMA IF NOT EXISTS report_bridge")
         for number, migration in enumerate(MIGRATIONS[found.version :], found.version + 1):
-            for statement in split_script(load(migration.script)):
-                link.run([(statement, [])], MIGRATE_S)
-            values = [str(number).encode(), str(migration.oldest_writer).encode()]
-            link.run([(QUERIES["add_version"], values)])
+            # The body of a function, so that a script is one statement.
+            link.run([(f"DO $script$ BEGIN\n{load(migration.script)}END $script$", [])], MIGRATE_S)
+            link.ask(QUERIES["add_version"], number, migration.oldest_writer)
         if found.version == 0:
-            link.run([(QUERIES["add_secret"], [random_bytes(32).hex().encode()])])
+            link.ask(QUERIES["add_secret"], random_bytes(32).hex())
         link.run([(QUERIES["commit"], []), (QUERIES["unlock_migration"], [])])
         return identify(link)
-    except ServerRefused as refusal:
+    except (ServerRefused, LedgerTrouble) as met:
         link.run([(QUERIES["roll_back"], []), (QUERIES["unlock_migration"], [])])
-        if refusal.state == "42501":
-            raise LedgerTrouble(READONLY if found_any(link) else UNREADABLE, NO_SCHEMA) from None
-        raise explain(refusal.state) from None
-    except LedgerTrouble:
-        link.run([(QUERIES["roll_back"], []), (QUERIES["unlock_migration"], [])])
+        if isinstance(met, ServerRefused) and met.state == "42501":
+            has_ledger = identify(link).version > 0
+            raise LedgerTrouble(READONLY if has_ledger else UNREADABLE, NO_SCHEMA) from None
         raise
-
-
-def found_any(link: Link) -> bool:
-    """True if there is a ledger of any version."""
-    return identify(link).version > 0
-
-
-_COUNT_TABLES: Final = (
-    "SELECT count(*) FROM pg_class "
-    "WHERE relnamespace = to_regnamespace('report_bridge') AND relkind IN ('r', 'p')"
-)
-
-
-def split_script(script: str) -> list[str]:
-    """Cut a script into statements at semicolons that end a line, outside of function bodies."""
-    statements: list[str] = []
-    part = ""
-    is_body = False
-    for line in script.splitlines(keepends=True):
-        part += line
-        code = line.partition("--")[0]
-        if code.count("$$") % 2:
-            is_body = not is_body
-        if not is_body and code.rstrip().endswith(";"):
-            statements.append(part.strip().rstrip(";"))
-            part = ""
-    return statements

@@ -5,17 +5,19 @@ Knows sessions, locks of instances and clocks, and no report. Imported by `bridg
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect
-from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.postgres_rows import QUERIES, certain, dump
+from bridge.ledger.owners import name_instance
+from bridge.ledger.postgres_link import Link, ServerRefused, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
-from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, GONE, PASSING, explain, trouble
+from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, PASSING, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
 _Q: Final = QUERIES
@@ -39,163 +41,147 @@ _OFFSET_TRIES: Final = 3
 CLOCK_S: Final = 0.5
 """How far the server's clock may move against ours, beside what a round trip leaves open, before times on it
 are translated anew. A standby that took over may have another clock; two good ones differ by milliseconds."""
-
-Clocks = tuple[Callable[[], float], Callable[[], float]]
-"""Seconds since boot, and UNIX seconds of this host."""
-Times = Callable[[float], tuple[float, float]]
-"""The server's time as the ledger's timeline and wall."""
+_IDLE_MS: Final = round(IDLE_S * 1000)
+_SETTINGS: Final = {
+    "search_path": "report_bridge, pg_temp",
+    "statement_timeout": round(STATEMENT_S * 1000),
+    "lock_timeout": round(STATEMENT_S * 1000),
+    "idle_in_transaction_session_timeout": _IDLE_MS,
+    "idle_session_timeout": _IDLE_MS,
+    "client_connection_check_interval": 1000,
+    "tcp_keepalives_idle": 2,
+    "tcp_keepalives_interval": 1,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": _IDLE_MS,
+    # Only look-ups by index are ever right here, also while the statistics know of no rows.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
 
 
 class Session:
-    """Where statements run.
+    """Where statements run. It is open when it is made.
 
     Args:
-        url: the address.
+        url: ``postgresql://…`` as libpq reads it.
+        boot_clock: seconds since boot, suspend included.
+        wall_clock: UNIX seconds.
         password: one that the usual sources do not have.
-        instance: the name under which rows are owned.
-        neighbours: is told when everybody's sessions may have broken.
-        clocks: of this host.
-        tell_time: turns the server's time into the ledger's.
+        instance: the name that this process had before, so that its rows stay its own.
         busy_s: seconds to wait for a lock of another bridge.
-        random_bytes: chance, for the secret of a new ledger and the moment of a try.
+        random_bytes: chance, for names, secrets and the moment of a try.
+
+    Raises:
+        LedgerTrouble: the ledger can be neither made nor read.
     """
 
     def __init__(
         self,
         url: str,
-        password: Secret | None,
-        instance: str,
-        neighbours: Neighbours,
-        clocks: Clocks,
-        tell_time: Times,
-        busy_s: float,
-        random_bytes: Callable[[int], bytes],
+        *,
+        boot_clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        password: Secret | None = None,
+        instance: str | None = None,
+        busy_s: float = STATEMENT_S,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self.instance = instance or name_instance(None, random_bytes)
+        self.busy_s = busy_s
+        """Longest wait for another bridge's lock."""
         self.secret = b""
         self.durable = True
+        """True if the server syncs what it commits."""
         self.clock_offset_s = 0.0
-        self.clock_skew_s = 0.0
-        """This host's clock minus the server's."""
+        """Boot clock plus this is the ledger's timeline, which is the server's clock."""
         self.trouble: LedgerTrouble | None = None
+        """Why the ledger could not be written when it was opened; None once it could."""
         self.is_newer = False
         """True once a newer version has changed the ledger so that this one must not write."""
-        self.lock_timeout_s = busy_s
-        self._url, self._password = url, password
-        self._instance = instance.encode()
-        self._neighbours = neighbours
-        self._boot_clock, self._wall_clock = clocks
-        self._tell_time = tell_time
+        self._connect = partial(connect, url, password)
+        self._boot_clock, self._wall_clock = boot_clock, wall_clock
         self._random_bytes = random_bytes
         self._link: Link | None = None
         self._why_lost = trouble(UNREADABLE)
-        self._lost_at = 0.0
+        self._lost_at = time.monotonic()
         self._is_closed = False
         self._timeline = 0
         """The highest that was met; a server with a lower one knows nothing of what was written since."""
         self._retry_s = RETRY_FIRST_S
         self._retry_at = 0.0
+        self.wait_for_link()
 
-    def open(self) -> None:
-        """Make the first session, and the ledger if there is none.
+    def _join(self, link: Link) -> None:
+        """Make this session ours. The first one makes the ledger; later ones must find the same.
 
         Raises:
-            LedgerTrouble: it can be neither made nor read.
+            LedgerTrouble: it cannot be ours; it is closed then.
         """
-        link = self._connect_first()
+        is_first = not self.secret
         try:
             with translated():
                 found, is_readonly = self._set_up(link)
-                if found.version < VERSION and not is_readonly:
+                if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
                 if found.version == 0:
-                    raise trouble(READONLY)
-                self.is_newer = found.is_newer
-                if found.is_newer:
-                    self.trouble = trouble(NEWER)
-                elif is_readonly or found.version < VERSION:
-                    self.trouble = trouble(READONLY)
-                self.secret = _read_secret(link)
-                if len(self.secret) != 32:
-                    raise trouble(CORRUPT)
+                    raise trouble(READONLY if is_first else REPLACED)
+                rows = link.ask(_Q["secret"])
+                secret = rows[0][0] if rows else b""
+                round_trip_s, offset_s = min(self._compare_clocks(link) for _ in range(_OFFSET_TRIES))
+                if is_first:
+                    if len(secret) != 32:
+                        raise trouble(CORRUPT)
+                    self.secret, self.clock_offset_s = secret, offset_s
+                    if found.is_newer:
+                        self.trouble = trouble(NEWER)
+                    elif is_readonly or found.version < VERSION:
+                        self.trouble = trouble(READONLY)
+                elif secret != self.secret:
+                    raise trouble(REPLACED)
+                elif self._has_moved(round_trip_s, offset_s):
+                    # Opened anew it is the same ledger, with its times told in ours as they are now.
+                    raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
-                    self._timeline = _read_timeline(link)
+                    timeline = _read_timeline(link)
+                    if 0 < timeline < self._timeline:
+                        raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
+                    self._timeline = max(timeline, self._timeline)
                     self.hold(link)
-                self.clock_offset_s, _ = self._measure(link, _OFFSET_TRIES)
         except BaseException:
             link.close()
             raise
         self._link = link
 
-    def _connect_first(self) -> Link:
-        """Connect, if need be a moment later: a server that restarts is no reason to begin without it."""
-        deadline = time.monotonic() + BACK_S
-        while True:
-            try:
-                return connect(self._url, self._password)
-            except LedgerTrouble as why:
-                if why.sentence not in PASSING or time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_FIRST_S)
-
     def _set_up(self, link: Link) -> tuple[Found, bool]:
         """Make a session careful; the ledger's version and whether the server takes no writes."""
-        idle_ms = round(IDLE_S * 1000)
-        options = {
-            "search_path": "report_bridge, pg_temp",
-            "statement_timeout": round(STATEMENT_S * 1000),
-            "lock_timeout": max(1, round(self.lock_timeout_s * 1000)),
-            "idle_in_transaction_session_timeout": idle_ms,
-            "idle_session_timeout": idle_ms,
-            "client_connection_check_interval": 1000,
-            "tcp_keepalives_idle": 2,
-            "tcp_keepalives_interval": 1,
-            "tcp_keepalives_count": 3,
-            "tcp_user_timeout": idle_ms,
-            # Only look-ups by index are ever right here, also while the statistics know of no rows.
-            "enable_seqscan": "off",
-            "enable_hashjoin": "off",
-            "enable_mergejoin": "off",
-            "plan_cache_mode": "force_generic_plan",
-            "jit": "off",
-        }
-        given = {name: str(value) for name, value in options.items()}
-        _, condition, ((pid,),) = link.run([(_Q["set_up"], [dump(given)]), (_Q["condition"], []), (_PID, [])])
-        ((is_standby, _, is_synced, is_synchronous, is_readonly),) = condition
-        link.pid = int(certain(pid))
-        self.durable = is_synced == is_synchronous == b"t"
-        return identify(link), b"t" in (is_standby, is_readonly)
+        _, ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(
+            [(_Q["set_up"], [dump(_SETTINGS)]), (_Q["condition"], [])]
+        )
+        self.durable = is_synced and is_synchronous
+        return identify(link), is_standby or is_readonly
 
     def hold(self, link: Link) -> None:
         """Own the rows of our instance; a former session of ours may still have them."""
-        name = [self._instance]
+        name = [self.instance]
         link.run([(_Q["end_former_session"], name), (_Q["hold"], name)])
         link.is_held = True
 
-    def let_go(self) -> None:
-        """Show that this instance is gone."""
-        link = self._link
-        if link is not None and not link.is_lost:
-            link.is_held = False
-            try:
-                link.run([(_Q["let_go"], [self._instance])], 1.0)
-            except (LinkLost, ServerRefused):
-                return  # Then the server lets go when it misses the session.
+    def _tell_time(self, epoch: float) -> tuple[float, float]:
+        """The timeline and the wall at a time of the server: both are its clock, whatever ours says."""
+        return epoch, epoch
 
-    def _measure(self, link: Link, tries: int) -> tuple[float, float]:
-        """The server's time minus the boot clock, as exact as half a round trip, and that round trip."""
-        best: tuple[float, float] | None = None
-        for _ in range(tries):
-            before = self._boot_clock()
-            (((told,),),) = link.run([(_TIME, [])])
-            after = self._boot_clock()
-            now, wall = self._tell_time(float(certain(told)))
-            if best is None or after - before < best[1]:
-                best = now - (before + after) / 2, after - before
-                self.clock_skew_s = self._wall_clock() - wall
-        assert best is not None
-        return best
+    def _compare_clocks(self, link: Link) -> tuple[float, float]:
+        """A round trip, and the server's time minus the boot clock, as exact as half of it."""
+        before = self._boot_clock()
+        ((told, oldest_writer),) = link.ask(_Q["beat"])
+        after = self._boot_clock()
+        self.is_newer = oldest_writer > VERSION
+        return after - before, self._tell_time(told)[0] - (before + after) / 2
 
-    def _has_moved(self, offset_s: float, round_trip_s: float) -> bool:
+    def _has_moved(self, round_trip_s: float, offset_s: float) -> bool:
         """True if the server's clock is no more the one that the ledger was opened with."""
         return abs(offset_s - self.clock_offset_s) > CLOCK_S + round_trip_s
 
@@ -216,6 +202,8 @@ class Session:
         """The session, if need be made anew in the moment after it was lost."""
         while self._link is None and not self._is_closed and time.monotonic() < self._lost_at + BACK_S:
             if not self._come_back():
+                if not self.secret and self._why_lost.sentence not in PASSING:
+                    break  # But a server that restarts is no reason to begin without it.
                 time.sleep(RETRY_FIRST_S)
         return self.link
 
@@ -231,14 +219,15 @@ class Session:
     def close(self) -> None:
         """Let go of the session and, with it, of the instance's lock. Idempotent."""
         self._is_closed = True
-        # Asked for, so that the lock is free when this returns, and not a moment later.
-        self.let_go()
         if self._link is not None:
-            self._link.close()
-            self._link = None
+            with suppress(ServerRefused):
+                # Asked for, so that the lock is free when this returns, and not a moment later. If it cannot
+                # be, the server lets go when it misses the session.
+                self._link.run([(_Q["let_go"], [self.instance])], 1.0)
+        self.lose()
 
     def tend(self) -> float | None:
-        """Say something after a while of silence, or try to come back; seconds until it is time again."""
+        """Show that this bridge lives, or try to come back; seconds until it is time again."""
         if self._is_closed:
             return None
         now = time.monotonic()
@@ -258,78 +247,25 @@ class Session:
         return max(0.0, self._retry_at - time.monotonic())
 
     def _beat(self, link: Link) -> None:
-        before = self._boot_clock()
-        try:
-            (((told, oldest),),) = link.run([(_Q["beat"], [])])
-        except LinkLost:
-            self.lose()
-            return
-        except ServerRefused as refusal:
-            if refusal.state in GONE:
+        with suppress(ServerRefused):
+            if self._has_moved(*self._compare_clocks(link)):
+                # Whoever makes the next session finds out the same, and says so.
                 self.lose()
-            return
-        after = self._boot_clock()
-        self.is_newer = int(certain(oldest)) > VERSION
-        now, wall = self._tell_time(float(certain(told)))
-        self.clock_skew_s = self._wall_clock() - wall
-        if self._has_moved(now - (before + after) / 2, after - before):
-            # Whoever makes the next session finds out the same, and says so.
+        if link.is_lost:
             self.lose()
 
     def _come_back(self) -> bool:
         """Make a new session."""
         try:
-            link = connect(self._url, self._password)
+            self._join(self._connect())
         except LedgerTrouble as why:
             self._why_lost = why
             return False
-        try:
-            with translated():
-                found, is_readonly = self._set_up(link)
-                if found.version == 0 or _read_secret(link) != self.secret:
-                    raise trouble(REPLACED)
-                if self._has_moved(*self._measure(link, 1)):
-                    # Opened anew it is the same ledger, with its times told in ours as they are now.
-                    raise LedgerTrouble(REPLACED, CLOCK_MOVED)
-                if not is_readonly:
-                    timeline = _read_timeline(link)
-                    if 0 < timeline < self._timeline:
-                        raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
-                    self._timeline = max(timeline, self._timeline)
-                    self.hold(link)
-        except LedgerTrouble as why:
-            self._why_lost = why
-            link.close()
-            return False
-        self._neighbours.forgive()
-        self.is_newer = found.is_newer
-        self._link = link
         return True
-
-
-_PID: Final = "SELECT pg_backend_pid()"
-_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
 
 def _read_timeline(link: Link) -> int:
     """The server's timeline; 0 where that is not told."""
-    try:
-        return int(certain(link.run([(_Q["timeline"], [])])[0][0][0]))
-    except ServerRefused:
-        return 0
-
-
-def _read_secret(link: Link) -> bytes:
-    rows = link.run([(_Q["secret"], [])])[0]
-    return bytes.fromhex(certain(rows[0][0])) if rows else b""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """The errors of the door become the ledger's."""
-    try:
-        yield
-    except ServerRefused as refusal:
-        raise explain(refusal.state) from None
-    except LinkLost:
-        raise trouble(UNREADABLE) from None
+    with suppress(ServerRefused):
+        return int(link.ask(_Q["timeline"])[0][0])
+    return 0

@@ -8,16 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.ledger.trouble import (
-    CORRUPT,
-    FULL,
-    LOCKED,
-    NEWER,
-    READONLY,
-    REPLACED,
-    UNREADABLE,
-    LedgerTrouble,
-)
+from bridge.ledger import trouble as kinds
+from bridge.ledger.trouble import LedgerTrouble
 
 NO_DRIVER: Final = (
     "A PostgreSQL ledger needs the extra 'fleet': pip install '.[fleet]' in the project's folder."
@@ -43,13 +35,14 @@ FORMER_SERVER: Final = (
 NOT_ALLOWED: Final = "The ledger's role lacks a privilege: see the fleet page for what it needs."
 
 SENTENCES: Final[Mapping[str, str]] = {
-    FULL: "The ledger's server has no space left: free some on its disk.",
-    READONLY: "The ledger's server takes no writes: it is a standby or set to read-only.",
-    LOCKED: "The ledger's server is too slow, or another session holds a lock: see pg_stat_activity.",
-    UNREADABLE: "The ledger's server does not answer: check that it runs and can be reached.",
-    CORRUPT: "The ledger's database is damaged or not a ledger: run 'report-bridge ledger check'.",
-    NEWER: "The ledger was brought to a newer version: it is read but not written; install that version.",
-    REPLACED: "The ledger's address leads to another ledger now: start again if that is meant.",
+    kinds.FULL: "The ledger's server has no space left: free some on its disk.",
+    kinds.READONLY: "The ledger's server takes no writes: it is a standby or set to read-only.",
+    kinds.LOCKED: "The ledger's server is too slow, or another session holds a lock: see pg_stat_activity.",
+    kinds.UNREADABLE: "The ledger's server does not answer: check that it runs and can be reached.",
+    kinds.CORRUPT: "The ledger's database is damaged or not a ledger: run 'report-bridge ledger check'.",
+    kinds.NEWER: "The ledger was brought to a newer version: "
+    "it is read but not written; install that version.",
+    kinds.REPLACED: "The ledger's address leads to another ledger now: start again if that is meant.",
 }
 """Kind -> what it means on a server and what to do."""
 
@@ -58,32 +51,19 @@ AGAIN: Final = frozenset({"40001", "40P01"})
 GONE: Final = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53300", ""})
 """The session ended with it."""
 _STATES: Final[Mapping[str, str]] = {
-    "25006": READONLY,
-    "42501": READONLY,
-    "53100": FULL,
-    "53200": UNREADABLE,
-    "55P03": LOCKED,
-    "57014": LOCKED,
-    "40001": LOCKED,
-    "40P01": LOCKED,
-    "XX000": UNREADABLE,
+    kinds.CORRUPT: "22 23 3F 42 XX",
+    # A prepared statement that is not there any more, or there already: somebody else has our session.
+    kinds.FOREIGN: "26000 42P05",
+    kinds.FULL: "53",
+    kinds.LOCKED: "40001 40P01 55 57014",
+    kinds.READONLY: "25006 42501",
+    kinds.UNREADABLE: "53200 XX000",
 }
-_CLASSES: Final[Mapping[str, str]] = {
-    "08": UNREADABLE,
-    "22": CORRUPT,
-    "23": CORRUPT,
-    "3F": CORRUPT,
-    "42": CORRUPT,
-    "53": FULL,
-    "54": UNREADABLE,
-    "55": LOCKED,
-    "57": UNREADABLE,
-    "58": UNREADABLE,
-    "XX": CORRUPT,
-}
+"""Kind -> SQLSTATEs, and classes of them. What is not here says that the server cannot be used now."""
+_KINDS: Final = {state: kind for kind, states in _STATES.items() for state in states.split()}
 _STARTING: Final = "The ledger's server is starting."
 _ENDING: Final = "The ledger's server is ending."
-PASSING: Final = frozenset({SENTENCES[UNREADABLE], _STARTING, _ENDING})
+PASSING: Final = frozenset({SENTENCES[kinds.UNREADABLE], _STARTING, _ENDING})
 """Reasons for which there is no connection now and there may be one in a moment."""
 _CONNECT: Final = (
     # What libpq's text contains -> what to say. Only our own words leave this module.
@@ -115,7 +95,9 @@ def explain(state: str) -> LedgerTrouble:
 
     Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
     """
-    kind = _STATES.get(state) or _CLASSES.get(state[:2], UNREADABLE)
+    kind = _KINDS.get(state) or _KINDS.get(state[:2], kinds.UNREADABLE)
+    if kind == kinds.FOREIGN:
+        return LedgerTrouble(kinds.FOREIGN, POOLED)
     return LedgerTrouble(kind, NOT_ALLOWED if state == "42501" else SENTENCES[kind])
 
 
@@ -124,7 +106,7 @@ def explain_connect(told: str) -> str:
     for part, sentence in _CONNECT:
         if part in told:
             return sentence
-    return SENTENCES[UNREADABLE]
+    return SENTENCES[kinds.UNREADABLE]
 
 
 def trouble(kind: str) -> LedgerTrouble:

@@ -113,8 +113,7 @@ class Found(NamedTuple):
 Rows = Sequence[Sequence[Any]]
 Tally = tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]
 """How many reports share hour, method, outcome, code and cause; account, method, outcome, code and age; or
-method and latency. The values are as a store tells them: numbers perhaps as texts, methods and outcomes as
-places in their lists."""
+method and latency. Methods and outcomes are places in their lists."""
 
 
 class Reader(Protocol):
@@ -199,12 +198,11 @@ class Reader(Protocol):
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
         found = self.ask(f"SELECT at_wall, name, data FROM events WHERE report = {seq:d} ORDER BY nth")
-        return tuple(EventRow(float(at_wall), name, json.loads(data)) for at_wall, name, data in found)
+        return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
 
     def accounts(self) -> list[tuple[int, str, str]]:
         """Number, endpoint and hash of every account."""
-        found = self.ask("SELECT id, endpoint, account FROM accounts")
-        return [(int(number), endpoint, account) for number, endpoint, account in found]
+        return [tuple(row) for row in self.ask("SELECT id, endpoint, account FROM accounts")]
 
     def figures(self, span: Span, methods: tuple[str, ...], progress: Progress | None = None) -> Figures:
         """Count, a bounded number of reports at a time.
@@ -236,8 +234,7 @@ class Reader(Protocol):
                 tally.update(found)
             for at_wall, data in self.ask(openings.format(start, end), values, True):
                 told = json.loads(data)
-                hour = int(float(at_wall) // 3600)
-                pauses[Pause(hour, told.get("rule") or "", told.get("cause") or "")] += 1
+                pauses[Pause(int(at_wall // 3600), told.get("rule") or "", told.get("cause") or "")] += 1
             if progress is not None:
                 progress(end - first + 1, last - first + 1)
         return _decode(tallies, methods, accounts, pauses)
@@ -251,7 +248,7 @@ class Reader(Protocol):
             first = self.ask(f"SELECT min(seq + 0) {by_time} >= {float(span.since_wall)!r}", (), True)[0][0]
         if span.until_wall is not None:
             last = self.ask(f"SELECT max(seq + 0) {by_time} < {float(span.until_wall)!r}", (), True)[0][0]
-        return (1, 0) if first is None or last is None else (int(first), int(last))
+        return (1, 0) if first is None or last is None else (first, last)
 
 
 _REPORTS: Final = f"""
@@ -291,17 +288,16 @@ def _decode(
     figures = Figures(Counter(), Counter(), Counter(), Counter(), pauses)
     names, endings = (*methods, "other"), (*OUTCOMES, IN_FLIGHT)
     for (hour, method, outcome, code, cause), many in tallies[0].items():
-        figures.cells[Cell(int(hour), names[int(method)], endings[int(outcome)], int(code))] += many
+        figures.cells[Cell(hour, names[method], endings[outcome], code)] += many
         if cause is not None:
-            figures.causes[Cause(int(code), cause)] += many
-    for (account_id, method, outcome, code, age), many in tallies[1].items():
+            figures.causes[Cause(code, cause)] += many
+    for (account_id, method, outcome, code, seconds), many in tallies[1].items():
         # An account may be newer than this reading's list.
-        whose, seconds = accounts.get(int(account_id), "?"), None if age is None else int(age)
-        fate = _FATES.get(int(code), "")
-        figures.ages[Age(whose, names[int(method)], endings[int(outcome)], fate, seconds)] += many
+        whose, fate = accounts.get(account_id, "?"), _FATES.get(code, "")
+        figures.ages[Age(whose, names[method], endings[outcome], fate, seconds)] += many
     for (method, latency), many in tallies[2].items():
         if latency is not None:
-            figures.latencies[Latency(names[int(method)], int(latency))] += many
+            figures.latencies[Latency(names[method], latency)] += many
     return figures
 
 
@@ -311,8 +307,6 @@ class NoLedger(Exception):
 
 def move(state: PauseState, by_s: float) -> PauseState:
     """The pause with its instants moved, from one clock to another."""
-
-    def later(at: float | None) -> float | None:
-        return None if at is None else at + by_s
-
-    return state._replace(opened_at=later(state.opened_at), ends_at=later(state.ends_at))
+    instants = (state.opened_at, state.ends_at)
+    opened_at, ends_at = (None if at is None else at + by_s for at in instants)
+    return state._replace(opened_at=opened_at, ends_at=ends_at)

@@ -45,6 +45,7 @@ from tests.contract.test_ledger_store import (
     store,
     task,
 )
+from tests.ledgers import watch
 
 __all__ = ["backend", "shared", "store"]
 WHOSE = Task(ENDPOINT, ACCOUNT, 0)
@@ -198,7 +199,7 @@ def test_bridges_that_ask_at_the_same_moment_get_one_right(shared: Backend) -> N
             late.start()
             late.join(0.3)
 
-    stores[0].on_statement(hold)
+    watch(stores[0], hold)
     found.append(one(stores[0], Consult(WHOSE, 3600.0)))
     late.join()
     assert sorted(found) == [False, True]

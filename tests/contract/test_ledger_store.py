@@ -56,8 +56,10 @@ from bridge.core.model import (
 )
 from bridge.ledger.port import Restore, Store, Teach
 from bridge.ledger.postgres import PostgresStore
+from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
+from tests.ledgers import watch
 from tests.pgserver import PgServer
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +189,7 @@ class Backend:
         store: AnyStore
         if self.kind == "postgres":
             assert self.path is not None
-            store = _timed(self.clock).open(self.path, grace_s=0.0, **options)
+            store = _timed(self.clock)(self.path, grace_s=0.0, **options)
         else:
             store = SqliteStore.open(self.path, **options)
         self._stores.append(store)
@@ -196,7 +198,8 @@ class Backend:
     def leave(self, store: AnyStore) -> None:
         """Show others that a store's instance is gone, though it is not."""
         if isinstance(store, PostgresStore):
-            store.leave()
+            store.link.ask(QUERIES["let_go"], store.instance)
+            store.link.is_held = False
         else:
             store._owners.release()
 
@@ -808,9 +811,8 @@ def test_health_and_check(store: AnyStore) -> None:
 def test_group_is_one_commit(store: AnyStore) -> None:
     """Sixty-four reports that begin together cost one transaction."""
     statements: list[str] = []
-    store.on_statement(statements.append)
+    watch(store, statements.append)
     results = store.transact([claim(task(number)) for number in range(1, 65)])
-    store.on_statement(None)
     assert {result.gate.status for result in results} == {"begun"}
     opening, ending = (text for text in statements if text.startswith(("BEGIN", "COMMIT", "ROLLBACK")))
     assert (opening.split()[0], ending) == ("BEGIN", "COMMIT")
@@ -845,7 +847,7 @@ def test_policy_that_fails_undoes_the_batch(
 def test_reads_do_not_take_the_write_lock(store: AnyStore) -> None:
     """A batch of questions is a deferred transaction."""
     statements: list[str] = []
-    store.on_statement(statements.append)
+    watch(store, statements.append)
     store.transact([Look(task()), Listing(None), Pauses(ENDPOINT)])
     assert statements[0] == "BEGIN" or statements[0].endswith("READ ONLY")
     with pytest.raises(KeyError):
@@ -863,8 +865,8 @@ from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 PostgresStore._tell_time = lambda store, epoch: (4000.0, 4000.0)
-kind = PostgresStore if "://" in sys.argv[1] else SqliteStore
-store = kind.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+kind = PostgresStore if "://" in sys.argv[1] else SqliteStore.open
+store = kind(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
                          boot_clock=lambda: 1000.0, wall_clock=lambda: 4000.0)
 for number, begin in ((1, True), (2, False), (3, True), (4, False)):
     account = "a" * 32 if number < 3 else "b" * 32

@@ -28,13 +28,12 @@ from bridge.core.model import (
     Window,
 )
 from bridge.core.redact import Secret
-from bridge.ledger import postgres_schema, postgres_trouble
+from bridge.ledger import postgres_batch, postgres_schema, postgres_trouble
 from bridge.ledger.copying import STEP, NotCopied, PostgresEnd, SqliteEnd, copy
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_link import Link, connect
-from bridge.ledger.postgres_neighbours import Neighbours
-from bridge.ledger.postgres_rows import QUERIES, array
-from bridge.ledger.postgres_schema import Migration, split_script
+from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_schema import Migration
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
@@ -66,7 +65,7 @@ def open_store(ledger: Ledger) -> Iterator[Open]:
     def open_one(url: str | None = None, policy: PausePolicy | None = None, **options: Any) -> PostgresStore:
         options = {"wall_clock": time.time, "boot_clock": time.monotonic, **options}
         url = url or ledger.server.url(ledger.database)
-        store = PostgresStore.open(url, policy=policy or PausePolicy("m"), machine="m", **options)
+        store = PostgresStore(url, policy=policy or PausePolicy("m"), machine="m", **options)
         stores.append(store)
         return store
 
@@ -107,16 +106,23 @@ def _claim_five(
 
 
 @pytest.mark.parametrize("size", [1, 64])
-def test_batch_costs_two_round_trips(open_store: Open, size: int) -> None:
+def test_batch_costs_two_round_trips(open_store: Open, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Beginning and recording cost the same however many reports there are, all rules considered."""
     store = open_store()
     store.transact([claim(1), record(1)])
     numbers = range(2, size + 2)
-    before = store.round_trips
+    trips: list[Any] = []
+    run = store.link.run
+
+    def count(*given: Any) -> Any:
+        trips.append(given)
+        return run(*given)
+
+    monkeypatch.setattr(store.link, "run", count)
     begun = store.transact([claim(number) for number in numbers])
     assert {answer.gate.status for answer in begun} == {"begun"}
     store.transact([record(number) for number in numbers])
-    assert store.round_trips - before == 4
+    assert len(trips) == 4
 
 
 def test_a_dropped_session_is_made_anew_to_read(ledger: Ledger, open_store: Open) -> None:
@@ -168,20 +174,30 @@ def test_same_tasks_in_opposite_order_do_not_stand_in_each_others_way(open_store
 # --- life and death --------------------------------------------------------------------------
 
 
-def test_neighbour_without_a_session_is_given_a_moment(open_store: Open) -> None:
-    """A lock that is free counts only after it has stayed free for a while."""
+def test_neighbour_without_a_session_is_given_a_moment(
+    open_store: Open, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that is free counts only after it has stayed free for a while, in one session of ours."""
     now = 0.0
-    neighbours = Neighbours(2.0, lambda: now)
-    assert neighbours.is_alive("x", is_free=True)
+    monkeypatch.setattr(postgres_batch, "monotonic", lambda: now)
+    store = open_store(grace_s=2.0)
+    other = open_store()
+    assert store.is_alive(other.instance)
+    other.close()
+    assert store.is_alive(other.instance)
     now = 1.9
-    assert neighbours.is_alive("x", is_free=True)
-    assert neighbours.is_alive("x", is_free=False)
+    assert store.is_alive(other.instance)
+    other = open_store(instance=other.instance)
+    assert store.is_alive(other.instance)
+    other.close()
     now = 3.0
-    assert neighbours.is_alive("x", is_free=True), "it was back meanwhile"
+    assert store.is_alive(other.instance), "it was back meanwhile"
     now = 5.0
-    assert not neighbours.is_alive("x", is_free=True)
-    neighbours.forgive()
-    assert neighbours.is_alive("x", is_free=True)
+    assert not store.is_alive(other.instance)
+    ledger.server.drop_connections(ledger.database)
+    assert store.is_alive(other.instance), "its session may have broken with ours"
+    now = 7.0
+    assert not store.is_alive(other.instance)
 
 
 def test_lost_session_comes_back_under_the_same_name(open_store: Open, ledger: Ledger) -> None:
@@ -209,12 +225,12 @@ def test_session_that_hangs_on_the_server_is_replaced(open_store: Open, ledger: 
 def test_idle_bridge_stays_alive(open_store: Open) -> None:
     """A bridge with nothing to do keeps its session, though the server ends silent ones."""
     store = open_store()
-    pid = store._session.link.pid
+    pid = store.link.pid
     until = time.monotonic() + 5.0
     while time.monotonic() < until:
         time.sleep(store.tend() or 0.0)
     store.transact([claim()])
-    assert store._session.link.pid == pid
+    assert store.link.pid == pid
 
 
 # --- trouble ---------------------------------------------------------------------------------
@@ -297,7 +313,7 @@ def test_server_that_hangs_is_given_up(ledger: Ledger, open_store: Open) -> None
 def test_pooler_in_transaction_mode_is_noticed(open_store: Open) -> None:
     """Without the session that holds our lock nothing is written."""
     store = open_store()
-    store._session.link.pid += 1
+    store.link.pid += 1
     assert "session mode" in trouble_of(lambda: store.transact([claim()])).sentence
 
 
@@ -415,7 +431,7 @@ def test_ledger_of_a_newer_version_is_read_only(open_store: Open, ledger: Ledger
     assert store.read(Look(claim(1).task)).outcome == ACCEPTED
     assert trouble_of(lambda: store.transact([claim(2)])).kind == "newer"
     until = time.monotonic() + 20
-    while not before._session.is_newer:
+    while not before.is_newer:
         assert time.monotonic() < until
         time.sleep(before.tend() or 0.05)
 
@@ -429,12 +445,23 @@ def test_strange_schema_is_left_alone(open_store: Open, ledger: Ledger) -> None:
     assert trouble_of(open_store).kind == "foreign"
 
 
-def test_scripts_are_cut_outside_of_functions() -> None:
-    """Each statement of a script is run on its own; the body of a function is not cut."""
-    parts = split_script("CREATE TABLE a (b int); -- c;\nCREATE FUNCTION f() AS $$\nBEGIN\n x;\nEND\n$$;\n")
-    assert [part.split()[1] for part in parts] == ["TABLE", "FUNCTION"]
-    assert len([name for name in QUERIES if not QUERIES[name]]) == 0
-    assert array(['a"b\\c', "d,e"]) == b'{"a\\"b\\\\c","d,e"}'
+def test_values_come_back_as_they_went(ledger: Ledger) -> None:
+    """Whatever is in a text or a list, the server has the same."""
+    assert all(QUERIES.values())
+    values = [
+        ['a"b\\c', "d,e", "{}", "NULL", "", "é", "' \n"],
+        [],
+        [1, -(2**40)],
+        [],
+        0.1,
+        float("-inf"),
+        None,
+    ]
+    kinds = ("text[]", "text[]", "bigint[]", "bigint[]", "float8", "float8", "text")
+    marks = ", ".join(f"${n}::{kind}" for n, kind in enumerate(kinds, 1))
+    link = connect(ledger.server.url(ledger.database), None)
+    assert link.ask(f"SELECT {marks}, true, json '{{\"a\": 1}}'", *values) == [(*values, True, '{"a": 1}')]
+    link.close()
 
 
 # --- rules -----------------------------------------------------------------------------------
@@ -523,7 +550,7 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
     for end in (source, target, back):
         end.close()
     moved: tuple[PostgresStore | SqliteStore, ...] = (
-        PostgresStore.open(url, **options),
+        PostgresStore(url, **options),
         SqliteStore.open(paths[1], **options),
     )
     for copied in moved:
@@ -562,4 +589,4 @@ def test_link_survives_large_batches(open_store: Open) -> None:
     rows, _ = store.read(Listing(None, limit=1_000))
     assert len(rows) == 1_000
     assert rows[0].detail == detail
-    assert isinstance(store._session.link, Link)
+    assert isinstance(store.link, Link)

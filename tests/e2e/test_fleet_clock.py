@@ -54,7 +54,7 @@ class Bridge:
 
     def _open(self, instance: str) -> PostgresStore:
         url = self.ledger.server.url(self.ledger.database)
-        return PostgresStore.open(url, machine="m", instance=instance, **self._common())
+        return PostgresStore(url, machine="m", instance=instance, **self._common())
 
     def task(self, number: int) -> Task:
         return Task("https://upstream.test", self.account, number)

@@ -57,7 +57,7 @@ def connect(ledger: Ledger) -> psycopg.Connection[Any]:
 
 def make_tables(ledger: Ledger) -> PostgresStore:
     """Let a store make the ledger."""
-    return PostgresStore.open(
+    return PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("m"),
         machine="m",

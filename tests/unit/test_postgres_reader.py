@@ -104,8 +104,8 @@ def test_older_reports_are_left_out_if_they_take_too_long(
     with closing(opened(ledger)) as reader:
         assert [len(reader.find(1, None).rows), reader.find(1, None).is_whole] == [2, True]
         monkeypatch.setattr(postgres_reader, "QUICK_S", 0.2)
-        slow = f"SELECT s.* FROM ({postgres_reader._FIND_OLDER}) AS s, pg_sleep(60)"
-        monkeypatch.setattr(postgres_reader, "_FIND_OLDER", slow)
+        slow = f"SELECT s.* FROM ({postgres_reader._Q['find_older']}) AS s, pg_sleep(60)"
+        monkeypatch.setitem(postgres_reader._Q, "find_older", slow)
         found = reader.find(1, None)
         assert ([row.seq for row in found.rows], found.is_whole) == ([2], False)
 
@@ -136,7 +136,7 @@ def test_reading_leaves_nothing_in_a_session_of_a_pooler(ledger: ServerLedger) -
         with closing(opened(url)) as reader:
             assert reader.count(Listing(None)) == 4
             shown = "SELECT current_setting('search_path'), current_setting('statement_timeout')"
-            assert reader._link.run([(shown, [])])[0] == [(b'"$user", public', b"0")]
+            assert reader._link.run([(shown, [])])[0] == [('"$user", public', "0")]
 
 
 def test_instants_of_pauses_are_on_the_clock_of_this_host(ledger: ServerLedger) -> None:
