@@ -7,9 +7,8 @@ from typing import Final
 
 from bridge.core.model import GUARD_S, HISTORY_S, Prune, Row, Sweep, Swept
 from bridge.core.redact import Secret
-from bridge.engine import Engine
 from bridge.reports.observer import Observer
-from bridge.reports.ports import LedgerPort
+from bridge.reports.ports import Ports
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
@@ -29,18 +28,11 @@ class Recovery:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        ledger: LedgerPort,
-        observer: Observer,
-        endpoint: str,
-        lasts: bool,
-        take_over: Callable[[Row], None],
+        self, ports: Ports, observer: Observer, lasts: bool, take_over: Callable[[Row], None]
     ) -> None:
-        self._engine = engine
-        self._ledger = ledger
+        self._ports = ports
+        self._engine = ports.engine
         self._observer = observer
-        self._endpoint = endpoint
         self._lasts = lasts
         self._take_over = take_over
         self.keys: dict[str, Secret] = {}
@@ -55,18 +47,18 @@ class Recovery:
 
     def _sweep(self) -> None:
         while not self.is_stopped:
-            swept = self._ledger.call(Sweep(self._endpoint, frozenset(self.keys)))
+            swept = self._ports.ledger.call(Sweep(self._ports.endpoint, frozenset(self.keys)))
             if isinstance(swept, Swept):
-                self._go_on(swept.adopted)
+                for row in swept.adopted:
+                    self._go_on(row)
                 for row in swept.settled:
                     self._observer.tell("report_abandoned", row, outcome=row.outcome)
             self._engine.sleep(SWEEP_S)
 
-    def _go_on(self, rows: tuple[Row, ...]) -> None:
-        """Take reports over; who has stopped meanwhile leaves them to the next bridge."""
+    def _go_on(self, row: Row) -> None:
+        """Take a report over; who has stopped meanwhile leaves it to the next bridge."""
         if not self.is_stopped:
-            for row in rows:
-                self._take_over(row)
+            self._take_over(row)
 
     def _prune(self) -> None:
         """Delete reports that are older than anybody may ask for, in small steps."""
@@ -74,5 +66,5 @@ class Recovery:
         age_s = HISTORY_S if self._lasts else GUARD_S
         self._engine.sleep(PRUNE_PAUSE_S)
         while not self.is_stopped:
-            deleted = self._ledger.call(Prune(self._engine.wall() - age_s, PRUNE_STEP))
+            deleted = self._ports.ledger.call(Prune(self._engine.wall() - age_s, PRUNE_STEP))
             self._engine.sleep(PRUNE_PAUSE_S if deleted == PRUNE_STEP else PRUNE_S)

@@ -71,19 +71,8 @@ class Context:
         """Comparable form of the id, for cancellation; None for a notification."""
         return (envelope.id_key(self.call.id),) if self.call.has_id else None
 
-    def answer(self, answer: Answer) -> None:
-        """Answer the call as the report's life decided."""
-        if answer.result is not None:
-            self.settle(answer.result)
-        else:
-            self.settle(Failure(answer.code, answer.message, answer.data))
-
-    def refuse(self, error: BridgeError) -> None:
-        """Answer the call with an error."""
-        self.settle(Failure(error.code, error.message, error.data))
-
     def settle(self, value: Any) -> None:
-        """Answer the call with a result or a `Failure`."""
+        """Answer the call with a result, or with a `Failure` or a `BridgeError`."""
         if not self.call.has_id:
             self._respond(None)
             return
@@ -99,7 +88,7 @@ class Context:
         self.settle(self._dispatcher.fail(bug))
 
     def _response(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Failure):
+        if isinstance(value, (Failure, BridgeError)):
             data = {**value.data, **self._mark}
             return envelope.error_response(self.call.id, value.code, value.message, data)
         return envelope.success_response(self.call.id, value)
@@ -192,12 +181,12 @@ class Conversation:
             self._drop(self._parked.popleft(), "shutting_down")
         while self._waiting:
             context, _ = self._waiting.popitem()
-            context.refuse(BridgeError("ledger_unavailable"))
+            context.settle(BridgeError("ledger_unavailable"))
         return dropped
 
     def _drop(self, parked: Context, kind: str) -> None:
         self._count(1, True)
-        parked.answer(never_admitted(kind))
+        parked.settle(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
         for event in events:
@@ -342,7 +331,4 @@ def never_admitted(kind: str) -> Answer:
     Args:
         kind: Row of the table of errors, such as ``shutting_down``.
     """
-    ending = local_ending(kind)
-    return answer_ending(
-        ending, task_id=0, attempts=0, replayed=False, durable=False, elapsed_ms=0, retryable=True
-    )
+    return answer_ending(local_ending(kind))

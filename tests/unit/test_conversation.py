@@ -11,7 +11,6 @@ import pytest
 from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.reports.answers import Answer
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation
@@ -237,7 +236,7 @@ def test_at_most_so_many_reports_are_admitted_and_others_are_heard() -> None:
     assert not desk.talk.has_room()
     assert (len(desk.reports), desk.talk.unanswered) == (3, 4)
     changes = desk.changes
-    desk.reports[1].answer(Answer({"done": 2}))
+    desk.reports[1].settle({"done": 2})
     desk.time.run()
     assert desk.changes > changes
     assert desk.talk.has_room()

@@ -27,7 +27,6 @@ from bridge.core.model import (
     Window,
 )
 from bridge.core.redact import Secret
-from bridge.reports.answers import Answer
 from bridge.reports.pauses import PROOF, PausePolicy, is_transport_probe
 from tests.world import (
     ENDPOINT,
@@ -35,6 +34,7 @@ from tests.world import (
     OTHER_KEY,
     RECAPTCHA,
     UNREACHED,
+    Answer,
     Bridge,
     Fate,
     World,
@@ -679,7 +679,7 @@ def test_keys_are_remembered_within_bounds() -> None:
     policy, sizes, subjects = PausePolicy("m"), set(), set()
     for number in range(3000):
         subjects.add(policy.keys(TASK._replace(account=str(number)), IMAGE)[0].subject)
-        sizes.add(len(policy._known))
+        sizes.add(policy._known.cache_info().currsize)
     assert (len(subjects), max(sizes)) == (3000, 1024)
     assert policy.keys(TASK, IMAGE) is policy.keys(TASK, IMAGE)
     assert policy.subjects(TASK, IMAGE) is policy.subjects(TASK, IMAGE)
