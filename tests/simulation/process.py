@@ -215,10 +215,10 @@ class SimApp(App):
     def _warm_up(self) -> None:
         self._client_now()
 
-    def _open_file(self, path: str | None, machine: str, instance: str) -> SqliteStore:
+    def _open_store(self, place: str | None, machine: str, instance: str) -> SqliteStore:
         SimStore.arriving = self.process
         return SimStore.open(
-            path,
+            place,
             policy=self.policy,
             machine=machine,
             boot_clock=self.engine.now,
