@@ -47,13 +47,7 @@ class Policy(Protocol):
         """The same by what they are about."""
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
+        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
     ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """May an attempt begin now? Also the states that changed and what to tell of them."""
 
@@ -63,7 +57,6 @@ class Policy(Protocol):
         task: Task,
         method: str,
         owner: str,
-        began_at: float,
         verdict: Verdict,
         states: Mapping[PauseKey, PauseState],
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:

@@ -110,22 +110,11 @@ class Observer:
         """Tell of something that happened to a report."""
         self._emit(name, task_id=job.task.task_id, method=job.method, account=job.task.account[:8], **fields)
 
-    def tell_settled(
-        self, task: Task, method: str, ending: Ending, attempts: int = 0, *, replayed: bool, durable: bool
-    ) -> None:
+    def tell_settled(self, task: Task, method: str, ending: Ending, **fields: Any) -> None:
         """Tell how a report ended; without an account if the ledger was not even asked."""
-        self._emit(
-            "report_settled",
-            task_id=task.task_id,
-            method=method,
-            account=task.account[:8],
-            outcome=ending.outcome,
-            kind=ending.kind,
-            code=ending.code,
-            attempts=attempts,
-            replayed=replayed,
-            durable=durable,
-        )
+        known = {"task_id": task.task_id, "method": method, "account": task.account[:8]}
+        result = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code}
+        self._emit("report_settled", **known, **result, **fields)
 
     def tell_attempt(self, job: Job, verdict: Verdict, latency_ms: int) -> None:
         """Tell how an attempt ended."""

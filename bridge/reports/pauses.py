@@ -118,13 +118,7 @@ class PausePolicy:
     # --- may an attempt begin? ---------------------------------------------------------------
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
+        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
     ) -> tuple[Gate, *Changes]:
         """Decide whether an attempt may begin now.
 
@@ -204,7 +198,6 @@ class PausePolicy:
         task: Task,
         method: str,
         owner: str,
-        began_at: float,
         verdict: Verdict,
         states: Mapping[PauseKey, PauseState],
     ) -> Changes:

@@ -6,10 +6,12 @@ for the same task wait for its ending together. Imported by the app and `bridge.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
+from typing import Any, Final
 
+from bridge.core import model
 from bridge.core.errors import BridgeError, warning
-from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Look, Narrow, Row, Task, Window
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.reports import methods
 from bridge.reports import window as windows
@@ -19,7 +21,14 @@ from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
 from bridge.reports.ports import Ports
-from bridge.reports.recovery import Recovery
+
+SWEEP_S: Final = 1.0
+"""How often reports of dead bridges are looked for."""
+PRUNE_STEP: Final = 500
+"""Reports deleted at once, so that nobody waits long for the ledger."""
+PRUNE_PAUSE_S: Final = 5.0
+PRUNE_S: Final = 3600.0
+"""How often old reports are looked for."""
 
 
 class Reporter:
@@ -53,7 +62,9 @@ class Reporter:
         self._lifecycle = Lifecycle(
             ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
         )
-        self._recovery = Recovery(ports, observer, recovers, self._take_over)
+        self._recovers = recovers
+        self.keys: dict[str, Secret] = {}
+        """Keys by account: reports of these accounts that were left behind can be taken up."""
         self._jobs: dict[Task, Job] = {}
         self._unguarded = warning("duplicates_unguarded")
 
@@ -74,12 +85,14 @@ class Reporter:
             # Without a look at the ledger nothing more can be said of the task than that.
             ending = local_ending("shutting_down") if report.key or not refusal else refusal
             can_start = now <= windows.starts_by(window, False)
-            self._respond(requester, report.task_id, ending, can_start=can_start)
+            self._respond(requester, report.task_id, ending, retryable=can_start)
             nobodys = Task(self._ports.endpoint, "", report.task_id)
-            self._observer.tell_settled(nobodys, report.method, ending, replayed=False, durable=False)
+            self._observer.tell_settled(
+                nobodys, report.method, ending, attempts=0, replayed=False, durable=False
+            )
             return
         task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
-        self._recovery.keys.setdefault(task.account, report.key)
+        self.keys.setdefault(task.account, report.key)
         self._advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
@@ -103,12 +116,12 @@ class Reporter:
     def _narrow(self, job: Job, window: Window) -> None:
         """The earliest window end that is known of a task holds, whoever told it."""
         if job.narrow(window):
-            self._ledger.post(Narrow(job.task, job.window))
+            self._ledger.post(model.Narrow(job.task, job.window))
 
     def _refuse_beside(self, job: Job, report: Report, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
-        row = self._ledger.call(Look(job.task))
+        row = self._ledger.call(model.Look(job.task))
         stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
         if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
@@ -116,7 +129,7 @@ class Reporter:
             return
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
-        self._respond(requester, report.task_id, ending, job.attempts, durable)
+        self._respond(requester, report.task_id, ending, attempts=job.attempts, durable=durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -138,7 +151,8 @@ class Reporter:
         ending = local_ending("request_cancelled")._replace(outcome=UNKNOWN if begun else NOT_SENT)
         for requester in leaving:
             job.requesters.remove(requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts, can_start=self._can_start(job))
+            can_start = self._can_start(job)
+            self._respond(requester, job.task.task_id, ending, attempts=job.attempts, retryable=can_start)
         if not begun and job.requesters:
             job.requesters[0].is_joined = False
         if job.is_theirs and not job.requesters:
@@ -174,12 +188,26 @@ class Reporter:
         else:
             self._answer(job, ending, is_news)
 
+    # --- what nobody asks for ----------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Take up what dead bridges left behind."""
+        while not self._lifecycle.is_stopped:
+            swept = self._ledger.call(model.Sweep(self._ports.endpoint, frozenset(self.keys)))
+            if isinstance(swept, model.Swept):
+                for row in swept.adopted:
+                    # Who has stopped meanwhile leaves it to the next bridge.
+                    if not self._lifecycle.is_stopped:
+                        self._take_over(row)
+                for row in swept.settled:
+                    self._observer.tell("report_abandoned", row, outcome=row.outcome)
+            self._engine.sleep(SWEEP_S)
+
     def _take_over(self, row: Row) -> None:
         """Go on with a report that was left behind and is ours now."""
         job = self._jobs.get(row.task)
         if job is None:
-            key = self._recovery.keys[row.task.account]
-            job = self._make_job(row.task, row.method, key, row.window, row.facts)
+            job = self._make_job(row.task, row.method, self.keys[row.task.account], row.window, row.facts)
             job.adopt(row)
             self._engine.spawn(self._live, job, None, row)
         elif job.is_theirs:
@@ -189,6 +217,15 @@ class Reporter:
     def _adopt_orphan(self, row: Row) -> None:
         self._jobs.pop(row.task, None)
         self._take_over(row)
+
+    def _prune(self) -> None:
+        """Delete reports that are older than anybody may ask for, in small steps."""
+        # In memory they are kept as long as they guard against duplicates.
+        age_s = model.HISTORY_S if self._recovers else model.GUARD_S
+        self._engine.sleep(PRUNE_PAUSE_S)
+        while not self._lifecycle.is_stopped:
+            deleted = self._ledger.call(model.Prune(self._engine.wall() - age_s, PRUNE_STEP))
+            self._engine.sleep(PRUNE_PAUSE_S if deleted == PRUNE_STEP else PRUNE_S)
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -201,6 +238,7 @@ class Reporter:
             return
         job.is_answered = True
         task, can_start = job.task, self._can_start(job)
+        known = {"attempts": job.attempts, "durable": job.durable}
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(task.account)
@@ -210,11 +248,9 @@ class Reporter:
                 requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
             if not is_news and not is_conflict:
                 requester.is_joined = True
-            self._respond(requester, task.task_id, ending, job.attempts, job.durable, job.guarded, can_start)
+            self._respond(requester, task.task_id, ending, job.guarded, retryable=can_start, **known)
         if not is_conflict:
-            self._observer.tell_settled(
-                task, job.method, ending, job.attempts, replayed=not is_news, durable=job.durable
-            )
+            self._observer.tell_settled(task, job.method, ending, replayed=not is_news, **known)
 
     def _can_start(self, job: Job) -> bool:
         soonest = max(self._ledger.now(), job.closed_until)
@@ -231,7 +267,7 @@ class Reporter:
         if self._lifecycle.is_stopped:
             ending = local_ending("shutting_down")
             for requester in staying:
-                self._respond(requester, job.task.task_id, ending, can_start=self._can_start(job))
+                self._respond(requester, job.task.task_id, ending, retryable=self._can_start(job))
         elif staying:
             staying[0].is_joined = False
             again = self._make_job(job.task, job.method, job.key, job.window, job.facts)
@@ -239,26 +275,18 @@ class Reporter:
             self._engine.spawn(self._live, again)
 
     def _respond(
-        self,
-        requester: Requester,
-        task_id: int,
-        ending: Ending,
-        attempts: int = 0,
-        durable: bool = False,
-        guarded: bool = True,
-        can_start: bool = True,
+        self, requester: Requester, task_id: int, ending: Ending, guarded: bool = True, **known: Any
     ) -> None:
+        """Answer a requester; what is known of the report besides are members of `answer_ending`."""
         requester.respond(
             answer_ending(
                 ending,
                 task_id=task_id,
-                attempts=attempts,
                 replayed=requester.is_joined,
-                durable=durable,
                 elapsed_ms=round((self._engine.now() - requester.received_at) * 1000),
-                retryable=can_start,
                 warnings=requester.warnings if guarded else (*requester.warnings, self._unguarded),
                 sandbox=self._sandbox,
+                **known,
             )
         )
 
@@ -266,16 +294,13 @@ class Reporter:
 
     def start(self) -> None:
         """Begin to look for reports that dead bridges left behind, and for old ones."""
-        self._recovery.start()
-
-    @property
-    def keys(self) -> Mapping[str, Secret]:
-        """The keys that are known, by account."""
-        return self._recovery.keys
+        if self._recovers:
+            self._engine.spawn(self._sweep)
+        self._engine.spawn(self._prune)
 
     def hold(self, key: Secret) -> None:
         """Make a key known, so that open reports of its account can be resumed."""
-        self._recovery.keys.setdefault(self._ledger.account(key.reveal()), key)
+        self.keys.setdefault(self._ledger.account(key.reveal()), key)
 
     def stop(self, can_answer: bool = True) -> int:
         """Give up what is still open: never begun ends not_sent, begun is left to recovery.
@@ -286,7 +311,7 @@ class Reporter:
         Returns:
             The number of reports that were open.
         """
-        self._lifecycle.is_stopped = self._recovery.is_stopped = True
+        self._lifecycle.is_stopped = True
         self._lifecycle.leaves_all = not can_answer
         still_open = tuple(self._jobs.values())
         for job in still_open:

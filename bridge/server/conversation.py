@@ -136,8 +136,10 @@ class Conversation:
         self._changed = changed
         self._render = render
         self._mark = mark
-        self._open = 0
+        self.unanswered = 0
+        """Calls that were read and not answered yet."""
         self._open_reports = 0
+        """Reports among them that are served, and not parked."""
         self._parked: deque[Context] = deque()
         self._waiting: dict[Context, None] = {}
         """What is served in a greenlet of its own."""
@@ -151,14 +153,9 @@ class Conversation:
         """True if more may be read."""
         return (
             not self._parked
-            and self._open - self._open_reports + self._sink.backlog < self._queue
+            and self.unanswered - self._open_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
-
-    @property
-    def unanswered(self) -> int:
-        """Calls that were read and not answered yet."""
-        return self._open + len(self._parked)
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come."""
@@ -185,7 +182,7 @@ class Conversation:
         return dropped
 
     def _drop(self, parked: Context, kind: str) -> None:
-        self._count(1, True)
+        self._open_reports += 1
         parked.settle(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
@@ -232,6 +229,7 @@ class Conversation:
             self.is_over = method == EXIT
             respond(None if self.is_over else strict_json.dump(envelope.success_response(member.id, None)))
             return
+        self.unanswered += 1
         is_report = method in self._reports
         answered = partial(self._answered, respond, is_report)
         context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
@@ -260,7 +258,7 @@ class Conversation:
 
     def _serve(self, context: Context) -> None:
         method = context.call.method
-        self._count(1, method in self._reports)
+        self._open_reports += method in self._reports
         if method in self._waits:
             self._waiting[context] = None
             self._engine.spawn(self._serve_alone, context)
@@ -277,21 +275,16 @@ class Conversation:
 
     def _dispatch(self, context: Context) -> Any:
         call = context.call
-        params = call.params if call.params is None else strict_json.plain(call.params)
-        return self._dispatcher.dispatch(call.method, params, context)
+        return self._dispatcher.dispatch(call.method, strict_json.plain(call.params), context)
 
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)
-        self._count(-1, is_report)
+        self.unanswered -= 1
+        self._open_reports -= is_report
         if self._parked and not self._is_unparking:
             self._is_unparking = True
             self._engine.call_soon(self._unpark)
         self._changed()
-
-    def _count(self, change: int, is_report: bool) -> None:
-        self._open += change
-        if is_report:
-            self._open_reports += change
 
     def _unpark(self) -> None:
         """Admit what waits for room, as far as there is room."""
