@@ -112,11 +112,9 @@ class Lifecycle:
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
-                    ending, again_at = self._attempt(job)
+                    ending = self._attempt(job)
                     if ending is not None:
                         return ending
-                    if again_at is not None:
-                        job.pause(again_at)
                 elif gate.status == "paused":
                     self._wait_for_pause(job, gate)
                 elif gate.status == "busy":
@@ -213,11 +211,11 @@ class Lifecycle:
         finally:
             job.is_paused = False
 
-    def _attempt(self, job: Job) -> tuple[Ending | None, float | None]:
-        """Make the attempt that has begun: send, judge, record.
+    def _attempt(self, job: Job) -> Ending | None:
+        """Make the attempt that has begun: send, judge, record, and wait until there may be another.
 
         Returns:
-            The ending, committed; or None and when to try again (None: ask for a slot at once).
+            The ending, committed; None if the report asks for a slot again.
         """
         committed_at = self._ledger.committed_at
         if job.interruption is not None:
@@ -230,7 +228,7 @@ class Lifecycle:
         boot = self._engine.now()
         if boot - committed_at > STALE_S:
             self._commit(job, model.Withdraw(job.task, None))
-            return None, None
+            return None
         job.attempts += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
@@ -245,15 +243,18 @@ class Lifecycle:
             )
         except NoResources:
             job.attempts -= 1
-            self._commit(job, model.Withdraw(job.task, None))
-            return None, now + SCARCE_S
+            exchange = None
         finally:
             job.is_sending = False
             self._slots.give_back(job)
+        if exchange is None:
+            self._commit(job, model.Withdraw(job.task, None))
+            job.pause(now + SCARCE_S)
+            return None
         job.made += 1
         return self._judge(job, exchange)
 
-    def _judge(self, job: Job, exchange: model.Exchange) -> tuple[Ending | None, float | None]:
+    def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves, and commit it."""
         verdict = judge(exchange, job.perhaps, scrub=self._ports.scrub, now_wall=self._engine.wall())
         now = self._ledger.now()
@@ -272,7 +273,9 @@ class Lifecycle:
             again_at = next_attempt_at(job, verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
         self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
-        return ending, again_at
+        if again_at is not None:
+            job.pause(again_at)
+        return ending
 
     def _give_up(self, job: Job, otherwise: Ending) -> NoReturn:
         """Commit what is known of a report that gets no further attempt, and end it with that."""

@@ -2,7 +2,7 @@
 
 Pure and total: any bytes, status, headers or failure give one verdict, never an exception.
 The rows of ``schemas/errors.json`` say what follows; this module only finds the row.
-It never states more than is known. Imported by `bridge.reports.service`.
+It never states more than is known. Imported by `bridge.reports.lifecycle`.
 """
 
 from __future__ import annotations
