@@ -12,22 +12,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from bridge.core import model
 from bridge.core.errors import PauseRule, pause_rules
-from bridge.core.model import (
-    CLOSED,
-    OPEN,
-    PROBING,
-    REFUSED,
-    Ending,
-    Gate,
-    PauseEvent,
-    PauseKey,
-    PauseState,
-    Row,
-    Task,
-    Verdict,
-    Window,
-)
+from bridge.core.model import CLOSED, OPEN, PROBING, REFUSED, PauseEvent, PauseKey, PauseState, Task, Verdict
 from bridge.reports import advice
 from bridge.reports import window as windows
 from bridge.reports.answers import local_ending, rfc3339
@@ -38,6 +25,8 @@ _DISPROVING: Final = frozenset({"key_refused", "key_balance", "address_not_allow
 """Rules fed by the verdicts that do not prove a key: errorId 1, 55, 10, 11, 21."""
 _MOST_REMEMBERED: Final = 1024
 """Accounts and methods whose keys are kept: making them anew costs a tenth of a report."""
+
+_BEGUN: Final = model.Gate("begun")
 
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
@@ -119,7 +108,7 @@ class PausePolicy:
 
     def gate(
         self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
-    ) -> tuple[Gate, *Changes]:
+    ) -> tuple[model.Gate, *Changes]:
         """Decide whether an attempt may begin now.
 
         Returns:
@@ -127,7 +116,7 @@ class PausePolicy:
             report as its probe, but only if nothing else holds the attempt back.
         """
         if self._is_calm(states):
-            return Gate("begun"), (), ()
+            return _BEGUN, (), ()
         probe = task_name(task)
         mended: list[PauseState] = []
         lifted: list[PauseState] = []
@@ -157,12 +146,12 @@ class PausePolicy:
         changed = (*mended, *lifted)
         events = tuple(PauseEvent("pause_closed", state) for state in lifted)
         if paused is not None:
-            return Gate("paused", pause=paused, until=paused.ends_at), changed, events
+            return model.Gate("paused", pause=paused, until=paused.ends_at), changed, events
         if waiting is not None:
-            return Gate("busy", pause=waiting), changed, events
+            return model.Gate("busy", pause=waiting), changed, events
         probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
         begun = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
-        return Gate("begun"), (*changed, *probing), (*events, *begun)
+        return _BEGUN, (*changed, *probing), (*events, *begun)
 
     def mend_times(self, now: float, state: PauseState) -> PauseState:
         """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
@@ -290,11 +279,11 @@ class PausePolicy:
             return None
         return state._replace(ends_at=now)
 
-    def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+    def is_late(self, now: float, window: model.Window, retrying: bool) -> bool:
         """True if no attempt may start any more; see `bridge.reports.window.starts_by`."""
         return now > windows.starts_by(window, retrying)
 
-    def settle_dead(self, row: Row) -> Ending:
+    def settle_dead(self, row: model.Row) -> model.Ending:
         """The ending of a report that nobody could resume inside its window."""
         if row.perhaps or row.state == "sending":
             return local_ending("outcome_unknown")

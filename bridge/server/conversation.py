@@ -76,8 +76,13 @@ class Context:
         if not self.call.has_id:
             self._respond(None)
             return
+        if isinstance(value, (Failure, BridgeError)):
+            data = {**value.data, **self._mark}
+            response = envelope.error_response(self.call.id, value.code, value.message, data)
+        else:
+            response = envelope.success_response(self.call.id, value)
         try:
-            payload = strict_json.dump(self._response(value))
+            payload = strict_json.dump(response)
         except Exception as bug:
             self.fail(bug)
         else:
@@ -86,12 +91,6 @@ class Context:
     def fail(self, bug: BaseException) -> None:
         """Answer the call with an internal error."""
         self.settle(self._dispatcher.fail(bug))
-
-    def _response(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, (Failure, BridgeError)):
-            data = {**value.data, **self._mark}
-            return envelope.error_response(self.call.id, value.code, value.message, data)
-        return envelope.success_response(self.call.id, value)
 
 
 class Conversation:
