@@ -41,9 +41,12 @@ _COLUMNS: Final = ("name", "path", "summary", "subject", "polarity", "englishOnl
 
 
 @cache
-def methods() -> Mapping[str, Method]:
-    """Return every report method by its name, in the table's order."""
-    return {entry["name"]: _make_method(entry) for entry in load_json(TABLE)["methods"]}
+def _table() -> tuple[Mapping[str, Method], frozenset[str]]:
+    """Every method by its name, and every task type that is known."""
+    source = load_json(TABLE)
+    rows = {entry["name"]: _make_method(entry) for entry in source["methods"]}
+    known = _lower(source["uncoveredTaskTypes"]).union(*(row.task_types for row in rows.values()))
+    return rows, known
 
 
 def _make_method(entry: Mapping[str, Any]) -> Method:
@@ -51,14 +54,13 @@ def _make_method(entry: Mapping[str, Any]) -> Method:
     return Method._make((*plain, _lower(entry["taskTypes"]), _lower(entry["ignoredTaskTypes"])))
 
 
-@cache
-def _known_types() -> frozenset[str]:
-    uncovered = _lower(load_json(TABLE)["uncoveredTaskTypes"])
-    return uncovered.union(*(method.task_types for method in methods().values()))
-
-
 def _lower(names: list[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names)
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every report method by its name, in the table's order."""
+    return _table()[0]
 
 
 @lru_cache(maxsize=256)
@@ -73,10 +75,11 @@ def fit(method: str, task_type: str) -> str:
     Raises:
         KeyError: no such method.
     """
+    rows, known_types = _table()
     name = task_type.lower()
-    if name in methods()[method].task_types:
+    if name in rows[method].task_types:
         return FITS
-    return WRONG if name in _known_types() else UNKNOWN_TYPE
+    return WRONG if name in known_types else UNKNOWN_TYPE
 
 
 def find_fitting(task_type: str, like: str) -> str | None:

@@ -155,16 +155,15 @@ def _find_row(exchange: Exchange, answer: _Answer | None, wait_s: float | None) 
         return errors.upstream_row(answer.error_id, answer.code)
     if exchange.failure is not None:
         return errors.failure_row(exchange.failure, exchange.sent)
-    status = exchange.status if exchange.status is not None else 0
     # A complete answer with a status outside 200 to 599 is as unreadable as no HTTP at all.
-    return errors.http_row(status, wait_s is not None) or errors.failure_row("malformed", True)
+    return errors.http_row(exchange.status or 0, wait_s is not None) or errors.failure_row("malformed", True)
 
 
 def _conclude(row: errors.Row, answer: _Answer | None, perhaps: bool) -> tuple[str, int, str]:
     if answer is not None and not perhaps:
         return REFUSED, answer.error_id, row.kind
     final = errors.wire_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
-    return UNKNOWN if perhaps else final.outcome or UNKNOWN, final.code or 0, final.kind
+    return final.outcome or UNKNOWN, final.code or 0, final.kind
 
 
 # --- reading the answer -------------------------------------------------------------------------
