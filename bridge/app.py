@@ -111,7 +111,6 @@ class App:
             self.advisor,
             concurrency=settings.concurrency,
             timeout_s=settings.timeout_s,
-            sandbox=settings.sandbox,
             recovers=not is_memory,
         )
         self.methods = Methods(
@@ -174,7 +173,8 @@ class App:
             self._metrics_file.start()
 
     def _read_figures(self) -> Mapping[str, Any]:
-        return {**self.methods.read_status(), "latencySumMs": self.metrics.latency_sum_ms}
+        more = {"latencySumMs": self.metrics.latency_sum_ms, "sandbox": self.settings.sandbox}
+        return {**self.methods.read_status(), **more}
 
     def load_client(self) -> None:
         """Load the HTTP client now.

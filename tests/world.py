@@ -242,7 +242,6 @@ class Bridge:
         pauses: bool = True,
         clock_fast_s: float = 0.0,
         holds: tuple[Secret, ...] = (),
-        sandbox: bool = False,
     ) -> None:
         self.world = world
         self.endpoint = ENDPOINT
@@ -270,7 +269,6 @@ class Bridge:
             Advisor(self, lambda: None),
             concurrency=concurrency,
             timeout_s=10.0,
-            sandbox=sandbox,
             recovers=path is not None,
         )
         for key in holds:

@@ -40,7 +40,6 @@ def answer_ending(
     elapsed_ms: int = 0,
     retryable: bool = True,
     warnings: tuple[Mapping[str, str], ...] = (),
-    sandbox: bool = False,
 ) -> Answer:
     """Tell a requester how its report ended.
 
@@ -49,11 +48,7 @@ def answer_ending(
             ending's row says that it is worth trying at all.
     """
     known = {"attempts": attempts, "replayed": replayed, "durable": durable}
-    notes: dict[str, Any] = {}
-    if warnings:
-        notes["warnings"] = list(warnings)
-    if sandbox:
-        notes["sandbox"] = True
+    notes = {"warnings": list(warnings)} if warnings else {}
     if ending.code == 0:
         success = {"status": "success", "taskId": task_id, "outcome": ACCEPTED}
         return {**success, **known, "elapsedMs": elapsed_ms, **notes}

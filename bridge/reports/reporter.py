@@ -39,7 +39,6 @@ class Reporter:
     Args:
         concurrency: Most attempts at one time.
         timeout_s: Total seconds an attempt may take.
-        sandbox: Mark every answer as coming from the sandbox.
         recovers: The ledger lasts: look for reports that other bridges on it left behind.
     """
 
@@ -50,14 +49,12 @@ class Reporter:
         *,
         concurrency: int,
         timeout_s: float,
-        sandbox: bool,
         recovers: bool,
     ) -> None:
         self._ports = ports
         self._engine = ports.engine
         self._ledger = ports.ledger
         self._advisor = advisor
-        self._sandbox = sandbox
         self._observer = observer = Observer(ports, recovers)
         self._lifecycle = Lifecycle(
             ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
@@ -285,7 +282,6 @@ class Reporter:
                 replayed=requester.is_joined,
                 elapsed_ms=round((self._engine.now() - requester.received_at) * 1000),
                 warnings=requester.warnings if guarded else (*requester.warnings, self._unguarded),
-                sandbox=self._sandbox,
                 **known,
             )
         )

@@ -76,12 +76,15 @@ class Context:
         if not self.call.has_id:
             self._respond(None)
             return
-        if isinstance(value, (Failure, BridgeError)):
-            data = {**value.data, **self._mark}
-            response = envelope.error_response(self.call.id, value.code, value.message, data)
-        else:
-            response = envelope.success_response(self.call.id, value)
         try:
+            if isinstance(value, (Failure, BridgeError)):
+                data = {**value.data, **self._mark}
+                response = envelope.error_response(self.call.id, value.code, value.message, data)
+            else:
+                # What describes the protocol is a document of its own.
+                if self._mark and not self.call.method.startswith("rpc."):
+                    value = {**value, **self._mark}
+                response = envelope.success_response(self.call.id, value)
             payload = strict_json.dump(response)
         except Exception as bug:
             self.fail(bug)
@@ -102,7 +105,7 @@ class Conversation:
         cancel: Lets go the requests of a comparable id.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
-        mark: What the data of every error says besides.
+        mark: What every result and the data of every error says besides.
     """
 
     def __init__(

@@ -226,18 +226,16 @@ class Methods:
             if type(tallied) is tuple:
                 self._advice = [advice._asdict() for advice in self._advisor.judge(tallied)]
         sending, waiting = self._reporter.counts()
-        return self._marked(
-            {
-                "since": rfc3339(self._started_wall),
-                "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
-                **self._figures(),
-                "inFlight": sending,
-                "queued": waiting,
-                "pauses": self._pauses,
-                "advice": self._advice,
-                "ledger": dict(self._ledger.status()),
-            }
-        )
+        return {
+            "since": rfc3339(self._started_wall),
+            "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
+            **self._figures(),
+            "inFlight": sending,
+            "queued": waiting,
+            "pauses": self._pauses,
+            "advice": self._advice,
+            "ledger": dict(self._ledger.status()),
+        }
 
     def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.resume.params", params)
@@ -248,13 +246,13 @@ class Methods:
         if isinstance(states, Unavailable | Failed):
             raise BridgeError("ledger_unavailable")
         self._reporter.resume_waiting()
-        return self._marked({"resumed": [self._show_pause(state) for state in states]})
+        return {"resumed": [self._show_pause(state) for state in states]}
 
     def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.noteTasks.params", params)
         key = self._given_key(given)
         noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
-        return self._marked({"noted": noted})
+        return {"noted": noted}
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
         now = self._ledger.now()
@@ -274,7 +272,7 @@ class Methods:
         row = self._ledger.call(Look(task))
         if not isinstance(row, Row):
             raise BridgeError("report_not_found" if row is None else "ledger_unavailable")
-        return self._marked(show_record(row))
+        return show_record(row)
 
     def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.listReports.params", params)
@@ -294,12 +292,7 @@ class Methods:
             raise BridgeError("ledger_unavailable")
         rows, following = found
         reports = [show_record(row) for row in rows]
-        return self._marked({"reports": reports, "nextCursor": None if following is None else str(following)})
-
-    def _marked(self, result: dict[str, Any]) -> dict[str, Any]:
-        if self._sandbox:
-            result["sandbox"] = True
-        return result
+        return {"reports": reports, "nextCursor": None if following is None else str(following)}
 
 
 def show_record(row: Row) -> dict[str, Any]:

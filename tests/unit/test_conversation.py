@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
@@ -173,6 +174,21 @@ def test_what_is_not_json_has_no_rule() -> None:
         {"kind": "parse_error", "sandbox": True},
         {"kind": "invalid_request", "rule": "empty_batch", "sentence": RULES["empty_batch"], "sandbox": True},
     ]
+
+
+def test_marks_come_with_every_answer() -> None:
+    """Results of methods that wait and of others, reports and refusals say that it is the sandbox."""
+    desk = Desk(mark={"sandbox": True})
+    desk.say("tell", 1)
+    desk.say("wait", 2)
+    desk.say("report", 3)
+    desk.say("report", 4)
+    desk.reports[0].settle({"status": "success"})
+    desk.reports[1].settle(BridgeError("key_missing", {"outcome": "not_sent"}))
+    desk.time.run(2.0)
+    answers = sorted(desk.answers(), key=lambda answer: str(answer["id"]))
+    told = [answer["result"] if "result" in answer else answer["error"]["data"] for answer in answers]
+    assert [data["sandbox"] for data in told] == [True] * 4
 
 
 @pytest.mark.parametrize(

@@ -516,15 +516,6 @@ def test_errors_of_the_ledger_refuse_the_report(bridge: Bridge) -> None:
     assert bridge.world.upstream.attempts == []
 
 
-def test_sandbox_marks_every_answer(world: World) -> None:
-    """Results and errors of the sandbox say that they are."""
-    bridge = Bridge(world, sandbox=True)
-    result = bridge.ask(1).result
-    assert result is not None
-    assert result["sandbox"] is True
-    assert bridge.ask(2, key=None).data["sandbox"] is True
-
-
 def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
     """A ledger in memory forgets what no longer guards; a young report stays."""
     bridge = Bridge(world, pauses=False)

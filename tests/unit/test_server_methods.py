@@ -130,6 +130,7 @@ class Desk:
         self.keys = Keys(self.engine)
         self.scrubber = Scrubber()
         self.emitted: list[Any] = []
+        self.mark = {"sandbox": True} if sandbox else {}
         self.endpoint = "https://upstream.test"
         self.policy = PausePolicy("machine", "context")
         self.emit = self.emitted.append
@@ -164,7 +165,8 @@ class Desk:
             answer = json.loads(payload)
             self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
 
-        context = Context(self.dispatcher, Call(id, True, method, params), respond, self.engine.now())
+        call = Call(id, True, method, params)
+        context = Context(self.dispatcher, call, respond, self.engine.now(), self.mark)
 
         def dispatch() -> None:
             outcome = self.dispatcher.dispatch(method, params, context)
