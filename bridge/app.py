@@ -90,7 +90,7 @@ class App:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
-        self._policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
+        self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
             raise ConfigError(_NO_DRIVER)
@@ -105,33 +105,23 @@ class App:
         )
         self._figures: AccountFigures | None = None
         self._queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(engine, self.ledger, self.emit, self.endpoint, self.keys.get, self._queues)
+        self.advisor = Advisor(self, self.keys.get, self._queues)
         self.reporter = Reporter(
-            engine,
-            self.ledger,
             self,
             self.advisor,
-            endpoint=self.endpoint,
-            scope=self._policy.scope,
             concurrency=settings.concurrency,
             timeout_s=settings.timeout_s,
-            sandbox=settings.sandbox,
             recovers=not is_memory,
         )
         self.methods = Methods(
-            engine,
+            self,
             self.reporter,
-            self.ledger,
             self.advisor,
-            self._policy,
             self.keys,
             scrubber,
-            endpoint=self.endpoint,
             sandbox=settings.sandbox,
             limits=_limits(settings),
-            figures=self.metrics.figures,
-            dropped_lines=lambda: log.dropped,
-            account_figures=self._show_figures,
+            figures=self._show_figures,
         )
         self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
 
@@ -149,15 +139,7 @@ class App:
         if self.settings.account_figures:
             from bridge.reports.figures import AccountFigures
 
-            self._figures = AccountFigures(
-                self.engine,
-                self.ledger,
-                self.endpoint,
-                self._ask_figures,
-                self.reporter.keys,
-                self._queues,
-                self.scrub,
-            )
+            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, self._queues)
             self._figures.run()
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
@@ -171,13 +153,14 @@ class App:
         return client.send("getSpendingStats", body, until=until, leave_by=until, fresh=True)
 
     def _show_figures(self) -> dict[str, Any]:
-        """The status's member about the account's own figures, if they are asked for."""
-        if not self.settings.account_figures:
-            return {}
-        asked, failure = None, None
-        if self._figures is not None and self._figures.asked_wall is not None:
-            asked, failure = rfc3339(self._figures.asked_wall), self._figures.failure
-        return {"accountFigures": {"askedAt": asked, "failure": failure}}
+        """The members of the status that are counted here."""
+        shown = {**self.metrics.figures(), "droppedLogLines": self.log.dropped}
+        if self.settings.account_figures:
+            asked, failure = None, None
+            if self._figures is not None and self._figures.asked_wall is not None:
+                asked, failure = rfc3339(self._figures.asked_wall), self._figures.failure
+            shown["accountFigures"] = {"askedAt": asked, "failure": failure}
+        return shown
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""
@@ -190,7 +173,8 @@ class App:
             self._metrics_file.start()
 
     def _read_figures(self) -> Mapping[str, Any]:
-        return {**self.methods.read_status(), "latencySumMs": self.metrics.latency_sum_ms}
+        more = {"latencySumMs": self.metrics.latency_sum_ms, "sandbox": self.settings.sandbox}
+        return {**self.methods.read_status(), **more}
 
     def load_client(self) -> None:
         """Load the HTTP client now.
@@ -334,7 +318,7 @@ class App:
     def _open_store(self, place: str | None, machine: str, instance: str) -> Any:
         """Open a ledger on a server, in a file, or, without a place, in memory."""
         common: dict[str, Any] = {
-            "policy": self._policy,
+            "policy": self.policy,
             "machine": machine,
             "boot_clock": self.engine.now,
             "wall_clock": self.engine.wall,

@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from bridge.core.errors import BridgeError
 from bridge.core.model import Exchange, Look, Row, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
+from bridge.reports import answers
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
@@ -46,6 +47,22 @@ def http(status: int, **headers: str) -> Exchange:
     """An exchange that ended in an HTTP status without a verdict."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Exchange(None, True, status, named, b"<html>no verdict</html>", elapsed_s=0.1)
+
+
+class Answer(NamedTuple):
+    """What a requester was told, with the members of both kinds of answer."""
+
+    result: Any
+    code: int = 0
+    message: str = ""
+    data: Mapping[str, Any] = {}
+
+    @classmethod
+    def read(cls, told: answers.Answer) -> Answer:
+        """Take an answer apart."""
+        if isinstance(told, BridgeError):
+            return cls(None, told.code, told.message, told.data)
+        return cls(told)
 
 
 class Attempt(NamedTuple):
@@ -204,6 +221,9 @@ class _Ledger:
     def now(self) -> float:
         return self._bridge.world.t + self._bridge.store.clock_offset_s
 
+    def status(self) -> dict[str, Any]:
+        return {}
+
 
 class Bridge:
     """One bridge process, as far as reports go.
@@ -222,9 +242,9 @@ class Bridge:
         pauses: bool = True,
         clock_fast_s: float = 0.0,
         holds: tuple[Secret, ...] = (),
-        sandbox: bool = False,
     ) -> None:
         self.world = world
+        self.endpoint = ENDPOINT
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[tuple[float, int, Answer]] = []
         self.bugs: list[BaseException] = []
@@ -245,15 +265,10 @@ class Bridge:
         self.ledger = _Ledger(self)
         self.trouble: Any = None
         self.service = Reporter(
-            self.engine,
-            self.ledger,
             self,
-            Advisor(self.engine, self.ledger, self.emit, ENDPOINT, lambda: None),
-            endpoint=ENDPOINT,
-            scope=self.policy.scope,
+            Advisor(self, lambda: None),
             concurrency=concurrency,
             timeout_s=10.0,
-            sandbox=sandbox,
             recovers=path is not None,
         )
         for key in holds:
@@ -294,7 +309,7 @@ class Bridge:
         self.emit("key_refused")
 
     def scrub(self, text: str) -> str:
-        return text
+        return text.replace(KEY.reveal(), "***")
 
     def note_bug(self, bug: BaseException) -> str:
         self.bugs.append(bug)
@@ -308,7 +323,8 @@ class Bridge:
         """Ask for a report; the list holds the answer once there is one."""
         got: list[Answer] = []
 
-        def reply(answer: Answer) -> None:
+        def reply(told: answers.Answer) -> None:
+            answer = Answer.read(told)
             got.append(answer)
             self.answers.append((self.world.t, task_id, answer))
 

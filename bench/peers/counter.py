@@ -95,9 +95,9 @@ def _wrap_late() -> None:
 def main() -> int:
     """Serve with the counters on."""
     from bridge.cli.main import main as serve
-    from bridge.reports import recovery
+    from bridge.reports import reporter
 
-    recovery.SWEEP_S = 3600.0  # type: ignore[misc]  # sweeps go by the clock, and counts must not
+    reporter.SWEEP_S = 3600.0  # type: ignore[misc]  # sweeps go by the clock, and counts must not
     _count_writes()
     _wrap_late()
     threading.setprofile(_profile)

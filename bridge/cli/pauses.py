@@ -14,7 +14,6 @@ from bridge.cli.times import show_length, show_time
 from bridge.core import exits
 from bridge.core.errors import find_row
 from bridge.core.model import PauseState
-from bridge.reports.answers import rfc3339, show_pause
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets
 
@@ -54,8 +53,8 @@ def _list(args: argparse.Namespace) -> None:
     if args.json:
         told = []
         for place, state in found:
-            shown = show_pause(state, policy.scope(state), rfc3339)
-            told.append({**shown, "state": state.state, **dict(policy.parts(state.key)), "endpoint": place})
+            more = {"state": state.state, **dict(policy.parts(state.key)), "endpoint": place}
+            told.append({**policy.show(state, 0.0), **more})
         print_json({"pauses": told})
         return
     if not found:

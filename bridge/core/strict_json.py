@@ -110,6 +110,20 @@ def parse(data: bytes, max_depth: int) -> Any:
     return _parse_flawed(text, limit)
 
 
+def parse_foreign(data: bytes, max_depth: int) -> Any:
+    """Parse one JSON text as `parse` does, but leave lone surrogates in the texts.
+
+    Raises:
+        NotJson: the bytes are not JSON, not UTF-8, repeat member names or are nested too deep.
+    """
+    try:
+        if _measure_depth(data) <= max_depth:
+            return _scan(_STRICT, str(data, "utf-8").strip(" \t\n\r"))
+    except (UnicodeDecodeError, _RepeatedName):
+        pass
+    raise NotJson("not to be read without doubt")
+
+
 def plain(value: Any) -> Any:
     """Return the value with every `Number` in it turned into `int` or `float`."""
     if isinstance(value, Number):

@@ -39,7 +39,7 @@ class Policy(Protocol):
         """The same by what they are about."""
 
     def gate(
-        self, now: float, task: Task, method: str, owner: str, states: States, window: Window
+        self, now: float, task: Task, method: str, owner: str, states: States
     ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         """May an attempt begin now? Also the states that changed and what to tell of them."""
 
@@ -49,7 +49,6 @@ class Policy(Protocol):
         task: Task,
         method: str,
         owner: str,
-        began_at: float,
         verdict: model.Verdict,
         states: States,
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:

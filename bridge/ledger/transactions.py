@@ -88,7 +88,7 @@ def _claim_new(work: UnitOfWork, op: Claim) -> Claimed:
         work.tell(entry, "refused_locally", _tell_ending(ending))
         return Claimed("refused", entry.row, durable=work.durable)
     elif begin:
-        gate, events = _gate(work, task, method, window)
+        gate, events = _gate(work, task, method)
     begins = gate is not None and gate.status == "begun"
     # The row is born in the state that the gate allows: one statement instead of two.
     entry = _add_row(work, op, SENDING if begins else QUEUED, work.instance, None)
@@ -205,7 +205,7 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[Gate, Events]:
         return Gate("late"), ()
     if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
         return Gate("spent"), ()
-    gate, events = _gate(work, row.task, row.method, row.window)
+    gate, events = _gate(work, row.task, row.method)
     if gate.status == "begun":
         row = row._replace(state=SENDING, attempts=row.attempts + 1)
         work.change(entry, row)
@@ -214,9 +214,9 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[Gate, Events]:
     return gate, events
 
 
-def _gate(work: UnitOfWork, task: Task, method: str, window: Window) -> tuple[Gate, Events]:
+def _gate(work: UnitOfWork, task: Task, method: str) -> tuple[Gate, Events]:
     states, released = work.states(task, method)
-    gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states, window)
+    gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states)
     if released or changed:
         work.save(task.endpoint, (*released, *changed))
     return gate, events
@@ -232,9 +232,7 @@ def record(work: UnitOfWork, op: Record) -> Recorded:
         return _lost(work, op.task)
     row, verdict = entry.row, op.verdict
     states, released = work.states(row.task, row.method)
-    changed, events = work.policy.learn(
-        work.now, row.task, row.method, work.instance, op.began_at, verdict, states
-    )
+    changed, events = work.policy.learn(work.now, row.task, row.method, work.instance, verdict, states)
     probes = [s for s in states.values() if s.state == PROBING and is_probe(s, work.instance, row.task)]
     if changed or released or probes:
         after = {state.key: work.policy.release(work.now, state) for state in probes}

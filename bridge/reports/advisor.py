@@ -13,10 +13,8 @@ from typing import Any, Final
 from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Tallied, Tallies, add
 from bridge.core.model import Task
 from bridge.core.redact import Secret
-from bridge.engine import Engine
 from bridge.reports.advice import Advice, advise, find_subject
-from bridge.reports.observer import Emit
-from bridge.reports.ports import LedgerPort
+from bridge.reports.ports import Ports
 
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
@@ -44,18 +42,12 @@ class Advisor:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        ledger: LedgerPort,
-        emit: Emit,
-        endpoint: str,
-        default_key: Callable[[], Secret | None],
-        queues: Sequence[str] = (),
+        self, ports: Ports, default_key: Callable[[], Secret | None], queues: Sequence[str] = ()
     ) -> None:
-        self._engine = engine
-        self._ledger = ledger
-        self._emit = emit
-        self._endpoint = endpoint
+        self._engine = ports.engine
+        self._ledger = ports.ledger
+        self._emit = ports.emit
+        self._endpoint = ports.endpoint
         self._default_key = default_key
         self._queues = queues
         self._noted: dict[tuple[str | None, str], Counts] = {}
@@ -63,7 +55,7 @@ class Advisor:
         self._has_committed = False
         self._stale: dict[str, None] = {}
         self._is_due = False
-        self._looks, self._looked_at = float(LOOKS), engine.now()
+        self._looks, self._looked_at = float(LOOKS), ports.engine.now()
         self._read_at: dict[str, float] = {}
         self._known: dict[str, tuple[Advice, ...]] = {}
         self._told_at: dict[tuple[str, str, str], float] = {}

@@ -14,8 +14,8 @@ from typing import Any, Final
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
 from bridge.core.model import Exchange, Pauses, Task
 from bridge.core.redact import Secret
-from bridge.engine import Engine, NoResources
-from bridge.reports.ports import LedgerPort
+from bridge.engine import NoResources
+from bridge.reports.ports import Ports
 from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0
@@ -38,26 +38,15 @@ class AccountFigures:
     Args:
         keys: the keys that are known, by account.
         queues: names of the reCAPTCHA queues; without them the totals of all queues are asked for.
-        scrub: replaces keys in a text.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        ledger: LedgerPort,
-        endpoint: str,
-        ask: Ask,
-        keys: Mapping[str, Secret],
-        queues: Sequence[str],
-        scrub: Callable[[str], str],
-    ) -> None:
-        self._engine = engine
-        self._ledger = ledger
-        self._endpoint = endpoint
+    def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret], queues: Sequence[str]) -> None:
+        self._ports = ports
+        self._engine = ports.engine
+        self._ledger = ports.ledger
         self._ask_upstream = ask
         self._keys = keys
         self._queues = queues or ("",)
-        self._scrub = scrub
         self._next_at: dict[str, float] = {}
         self.asked_wall: float | None = None
         """When the upstream was asked last, UNIX time."""
@@ -75,11 +64,11 @@ class AccountFigures:
 
     def _consider(self, account: str, key: Secret) -> None:
         """Ask about an account, unless it is not the time or not our turn."""
-        task = Task(self._endpoint, account, 0)
-        known = self._ledger.call(Tallies(self._endpoint, account))
+        task = Task(self._ports.endpoint, account, 0)
+        known = self._ledger.call(Tallies(self._ports.endpoint, account))
         if not any(row.counts.sent for one in known if isinstance(one, Tallied) for row in one.tallies):
             return
-        if self._ledger.call(Pauses(self._endpoint)) != ():
+        if self._ledger.call(Pauses(self._ports.endpoint)) != ():
             return
         is_ours = self._ledger.call(Consult(task, float(HOUR_S))) is True
         self._next_at[account] = self._ledger.now() + HOUR_S * (1.0 + JITTER * self._engine.chance())
@@ -97,7 +86,7 @@ class AccountFigures:
         to_timeline = self._ledger.now() - self._engine.wall()
         found = read_answer(exchange, queue, to_timeline)
         if isinstance(found, str):
-            self.failure = clean_text(found, self._scrub)
+            self.failure = clean_text(found, self._ports.scrub)
         else:
             self.failure = None
             # An hour without tasks at the end shows when it was asked, also if there were none at all.

@@ -25,36 +25,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
-from bridge.core.model import (
-    DONE,
-    NOT_SENT,
-    OPEN,
-    REFUSED,
-    UNKNOWN,
-    Begin,
-    Begun,
-    Claim,
-    Claimed,
-    Ending,
-    Exchange,
-    Gate,
-    PauseEvent,
-    Record,
-    Recorded,
-    Row,
-    Settle,
-    Withdraw,
-)
-from bridge.engine import Engine, NoResources
-from bridge.reports import answers
+from bridge.core import model
+from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, Ending, Gate, PauseEvent, Row
+from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
+from bridge.reports.answers import local_ending, row_ending
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import is_transport_probe
-from bridge.reports.ports import LedgerPort, Ports
+from bridge.reports.ports import Ports
 from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.verdict import judge
 
@@ -77,8 +59,6 @@ class Lifecycle:
 
     def __init__(
         self,
-        engine: Engine,
-        ledger: LedgerPort,
         ports: Ports,
         observer: Observer,
         *,
@@ -86,14 +66,14 @@ class Lifecycle:
         timeout_s: float,
         orphaned: Callable[[Row], None],
     ) -> None:
-        self._engine = engine
-        self._ledger = ledger
         self._ports = ports
+        self._engine = ports.engine
+        self._ledger = ports.ledger
         self._observer = observer
         self._timeout_s = timeout_s
         self._orphaned = orphaned
         self._slots = Slots(concurrency)
-        self._flight = SingleFlight(engine)
+        self._flight = SingleFlight(ports.engine)
         self.is_stopped = False
         """True once nothing is tried again, because the process ends."""
         self.leaves_all = False
@@ -125,20 +105,16 @@ class Lifecycle:
         """The way of a report that nothing ends early. Returns its ending, committed."""
         if row is not None:
             self._observer.tell("report_resumed", job, state=row.state)
-            gate = None
-        else:
-            gate = self._claim(job, refusal)
+        gate = self._claim(job, refusal) if row is None else None
         while True:
             try:
                 if gate is None:
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
-                    ending, again_at = self._attempt(job)
+                    ending = self._attempt(job)
                     if ending is not None:
                         return ending
-                    if again_at is not None:
-                        job.pause(again_at)
                 elif gate.status == "paused":
                     self._wait_for_pause(job, gate)
                 elif gate.status == "busy":
@@ -149,7 +125,7 @@ class Lifecycle:
                 elif gate.status == "lost":
                     raise Lost
                 else:
-                    return self._settle(job, known_ending(job, answers.local_ending("upstream_unreachable")))
+                    self._give_up(job, local_ending("upstream_unreachable"))
                 gate = None
             except Lost:
                 self._watch(job)
@@ -172,12 +148,13 @@ class Lifecycle:
         """
         while True:
             begin = refusal is None and self._slots.take_free(job)
-            claimed = self._ledger.call(Claim(job.task, job.method, job.window, job.facts, begin, refusal))
-            if not isinstance(claimed, Claimed):
+            claimed = self._ledger.call(
+                model.Claim(job.task, job.method, job.window, job.facts, begin, refusal)
+            )
+            if not isinstance(claimed, model.Claimed):
                 job.durable = False
-                unknown = job.is_theirs or job.perhaps
-                ending = answers.local_ending("outcome_unknown", UNKNOWN) if unknown else None
-                raise Settled(ending or answers.local_ending("ledger_unavailable"), is_news=not job.is_theirs)
+                kind = "outcome_unknown" if job.is_theirs or job.perhaps else "ledger_unavailable"
+                raise Settled(local_ending(kind), is_news=not job.is_theirs)
             job.durable, job.guarded = claimed.durable, claimed.guarded
             self._note_pauses(job, claimed.events)
             row, status = claimed.row, claimed.status
@@ -191,9 +168,9 @@ class Lifecycle:
                 return claimed.gate
             job.attempts = row.attempts
             if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
-                raise self._told_elsewhere(job, row)
+                raise _told_elsewhere(job, row)
             if status == "refused":
-                raise Settled(answers.row_ending(row), is_news=True)
+                raise Settled(row_ending(row), is_news=True)
             if status == "conflict":
                 self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
                 if is_ours:
@@ -205,12 +182,10 @@ class Lifecycle:
 
     def _begin(self, job: Job) -> Gate:
         """Commit the beginning of an attempt, if it may begin."""
-        begun = self._ledger.call(Begin(job.task))
-        if not isinstance(begun, Begun):
+        begun = self._ledger.call(model.Begin(job.task))
+        if not isinstance(begun, model.Begun):
             # The row is ours still, and must not be found as if it waited.
-            raise Settled(
-                self._settle(job, known_ending(job, answers.local_ending("ledger_unavailable"))), is_news=True
-            )
+            self._give_up(job, local_ending("ledger_unavailable"))
         job.guarded = job.guarded and begun.guarded
         if begun.row is not None and begun.gate.status != "lost":
             job.adopt(begun.row)
@@ -229,20 +204,18 @@ class Lifecycle:
         self._slots.give_back(job)
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
-            raise Settled(
-                self._settle(job, known_ending(job, self._observer.paused(gate.pause))), is_news=True
-            )
+            self._give_up(job, self._observer.paused(gate.pause))
         job.is_paused = True
         try:
             job.pause(gate.until)
         finally:
             job.is_paused = False
 
-    def _attempt(self, job: Job) -> tuple[Ending | None, float | None]:
-        """Make the attempt that has begun: send, judge, record.
+    def _attempt(self, job: Job) -> Ending | None:
+        """Make the attempt that has begun: send, judge, record, and wait until there may be another.
 
         Returns:
-            The ending, committed; or None and when to try again (None: ask for a slot at once).
+            The ending, committed; None if the report asks for a slot again.
         """
         committed_at = self._ledger.committed_at
         if job.interruption is not None:
@@ -252,13 +225,13 @@ class Lifecycle:
         latest = windows.starts_by(job.window, retrying)
         if now > latest:
             raise WindowOver
-        if self._engine.now() - committed_at > STALE_S:
-            self._withdraw(job, None)
-            return None, None
+        boot = self._engine.now()
+        if boot - committed_at > STALE_S:
+            self._commit(job, model.Withdraw(job.task, None))
+            return None
         job.attempts += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
-        boot = self._engine.now()
         try:
             exchange = self._ports.send(
                 job.method,
@@ -270,48 +243,50 @@ class Lifecycle:
             )
         except NoResources:
             job.attempts -= 1
-            self._withdraw(job, None)
-            return None, now + SCARCE_S
+            exchange = None
         finally:
             job.is_sending = False
             self._slots.give_back(job)
+        if exchange is None:
+            self._commit(job, model.Withdraw(job.task, None))
+            job.pause(now + SCARCE_S)
+            return None
         job.made += 1
         return self._judge(job, exchange)
 
-    def _judge(self, job: Job, exchange: Exchange) -> tuple[Ending | None, float | None]:
+    def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves, and commit it."""
         verdict = judge(exchange, job.perhaps, scrub=self._ports.scrub, now_wall=self._engine.wall())
         now = self._ledger.now()
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps
         job.sends += verdict.is_send
-        if verdict.http_status is not None:
-            job.last_status = verdict.http_status
-        wait_s = float("inf") if verdict.next == "done" else verdict.retry_after_s or 0.0
-        job.closed_until = now + wait_s
+        job.last_status = verdict.http_status or job.last_status
+        is_done = verdict.next == "done"
+        job.closed_until = float("inf") if is_done else now + (verdict.retry_after_s or 0.0)
         latency_ms = round(exchange.elapsed_s * 1000)
         self._observer.tell_attempt(job, verdict, latency_ms)
         if verdict.error_id == 1:
             self._ports.key_refused()
-        chance = 0.0 if verdict.next == "done" else self._engine.chance()
-        again_at = None if self.is_stopped else next_attempt_at(job, verdict, now, chance)
+        again_at = None
+        if not (is_done or self.is_stopped):
+            again_at = next_attempt_at(job, verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        self._commit(job, Record(job.task, verdict, job.began_at, latency_ms, ending))
-        return ending, again_at
-
-    def _settle(self, job: Job, ending: Ending) -> Ending:
-        """Commit an ending without an attempt, and return it."""
-        if job.is_begun:
-            self._withdraw(job, ending)
-        else:
-            self._commit(job, Settle(job.task, ending))
+        self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
+        if again_at is not None:
+            job.pause(again_at)
         return ending
 
-    def _withdraw(self, job: Job, ending: Ending | None) -> None:
-        """Take back a beginning that no attempt followed, and commit the ending if there is one."""
-        self._commit(job, Withdraw(job.task, ending))
+    def _give_up(self, job: Job, otherwise: Ending) -> NoReturn:
+        """Commit what is known of a report that gets no further attempt, and end it with that."""
+        raise Settled(self._settle(job, known_ending(job, otherwise)), is_news=True)
 
-    def _commit(self, job: Job, op: Record | Settle | Withdraw) -> None:
+    def _settle(self, job: Job, ending: Ending) -> Ending:
+        """Commit an ending without an attempt, and return it; a beginning is taken back."""
+        self._commit(job, (model.Withdraw if job.is_begun else model.Settle)(job.task, ending))
+        return ending
+
+    def _commit(self, job: Job, op: model.Record | model.Settle | model.Withdraw) -> None:
         """Commit what became of the report.
 
         Raises:
@@ -319,7 +294,7 @@ class Lifecycle:
             Lost: another bridge has taken it over and is at it.
         """
         recorded = self._ledger.call(op)
-        if not isinstance(recorded, Recorded):
+        if not isinstance(recorded, model.Recorded):
             job.durable = False
             return
         job.durable = recorded.durable and recorded.status != "lost"
@@ -328,42 +303,43 @@ class Lifecycle:
             if event.state.state == OPEN:
                 ends_at = event.state.ends_at
                 job.closed_until = max(job.closed_until, float("inf") if ends_at is None else ends_at)
-        if type(op) is Record:
+        if type(op) is model.Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (op.ending is not None and op.ending.code == 0):
             return
         row = recorded.row
         if row is None or row.state != DONE:
             raise Lost
-        raise self._told_elsewhere(job, row)
-
-    def _told_elsewhere(self, job: Job, row: Row) -> Settled:
-        """The ending on record, which another bridge has committed or an earlier request."""
-        if _is_in_doubt(job, row):
-            job.durable = False
-            return Settled(answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
-        return Settled(answers.row_ending(row), is_news=False)
+        raise _told_elsewhere(job, row)
 
     def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
         """End a report whose window is over, that was cancelled, or whose process ends."""
-        unknown = answers.local_ending("outcome_unknown", UNKNOWN)
+        unknown = local_ending("outcome_unknown")
         if job.is_theirs or (isinstance(interruption, Draining) and (job.has_begun or self.leaves_all)):
             if job.is_begun:
                 with suppress(Lost):
-                    self._withdraw(job, None)
+                    self._commit(job, model.Withdraw(job.task, None))
             # Somebody else will end it.
             job.durable = False
             return unknown, not job.is_theirs
         if isinstance(interruption, WindowOver):
             ending = known_ending(job, self._observer.late(job.window, job.facts.completed_at))
         elif isinstance(interruption, Cancelled):
-            ending = answers.local_ending("request_cancelled")
+            ending = local_ending("request_cancelled")
         else:
-            ending = answers.local_ending("shutting_down")
+            ending = local_ending("shutting_down")
         try:
             return self._settle(job, ending), True
         except Lost:
             return unknown, False
+
+
+def _told_elsewhere(job: Job, row: Row) -> Settled:
+    """The ending on record, which another bridge has committed or an earlier request."""
+    if _is_in_doubt(job, row):
+        job.durable = False
+        return Settled(local_ending("outcome_unknown"), is_news=True)
+    return Settled(row_ending(row), is_news=False)
 
 
 def _is_in_doubt(job: Job, row: Row) -> bool:

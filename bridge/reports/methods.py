@@ -37,31 +37,21 @@ class Method(NamedTuple):
     """Types the vendor takes a report about, then ignores it."""
 
 
-class _Table(NamedTuple):
-    methods: Mapping[str, Method]
-    known_types: frozenset[str]
+_COLUMNS: Final = ("name", "path", "summary", "subject", "polarity", "englishOnly", "withdrawn")
 
 
 @cache
-def _table() -> _Table:
+def _table() -> tuple[Mapping[str, Method], frozenset[str]]:
+    """Every method by its name, and every task type that is known."""
     source = load_json(TABLE)
-    methods = {entry["name"]: _make_method(entry) for entry in source["methods"]}
-    known = _lower(source["uncoveredTaskTypes"]).union(*(method.task_types for method in methods.values()))
-    return _Table(methods, known)
+    rows = {entry["name"]: _make_method(entry) for entry in source["methods"]}
+    known = _lower(source["uncoveredTaskTypes"]).union(*(row.task_types for row in rows.values()))
+    return rows, known
 
 
 def _make_method(entry: Mapping[str, Any]) -> Method:
-    return Method(
-        entry["name"],
-        entry["path"],
-        entry["summary"],
-        entry["subject"],
-        entry["polarity"],
-        entry["englishOnly"],
-        entry["withdrawn"],
-        _lower(entry["taskTypes"]),
-        _lower(entry["ignoredTaskTypes"]),
-    )
+    plain = (entry[column] for column in _COLUMNS)
+    return Method._make((*plain, _lower(entry["taskTypes"]), _lower(entry["ignoredTaskTypes"])))
 
 
 def _lower(names: list[str]) -> frozenset[str]:
@@ -70,7 +60,7 @@ def _lower(names: list[str]) -> frozenset[str]:
 
 def methods() -> Mapping[str, Method]:
     """Return every report method by its name, in the table's order."""
-    return _table().methods
+    return _table()[0]
 
 
 @lru_cache(maxsize=256)
@@ -85,11 +75,11 @@ def fit(method: str, task_type: str) -> str:
     Raises:
         KeyError: no such method.
     """
-    table = _table()
+    rows, known_types = _table()
     name = task_type.lower()
-    if name in table.methods[method].task_types:
+    if name in rows[method].task_types:
         return FITS
-    return WRONG if name in table.known_types else UNKNOWN_TYPE
+    return WRONG if name in known_types else UNKNOWN_TYPE
 
 
 def find_fitting(task_type: str, like: str) -> str | None:
@@ -104,12 +94,14 @@ def find_fitting(task_type: str, like: str) -> str | None:
     Raises:
         KeyError: no such method.
     """
-    name = task_type.lower()
-    polarity = _table().methods[like].polarity
-    for method in _table().methods.values():
-        if name in method.task_types and method.polarity == polarity:
-            return method.name
-    return None
+    name, polarity = task_type.lower(), methods()[like].polarity
+    fitting = (row.name for row in methods().values() if name in row.task_types and row.polarity == polarity)
+    return next(fitting, None)
+
+
+def takes_language(method: str, language_pool: str | None) -> bool:
+    """True if the upstream takes a report about a task of that pool, as far as it was told."""
+    return language_pool in (None, "en") or not methods()[method].is_english_only
 
 
 @lru_cache(maxsize=256)
@@ -122,12 +114,10 @@ def find_warnings(method: str, task_type: str | None) -> tuple[Mapping[str, str]
     Raises:
         KeyError: no such method.
     """
-    row = _table().methods[method]
-    kinds = []
-    if task_type is not None and fit(method, task_type) == UNKNOWN_TYPE:
-        kinds.append("unknown_task_type")
-    if task_type is not None and task_type.lower() in row.ignored_task_types:
-        kinds.append("ignored_by_vendor")
-    if row.is_withdrawn:
-        kinds.append("withdrawn_by_vendor")
-    return tuple(warning(kind) for kind in kinds)
+    row = methods()[method]
+    warned = {
+        "unknown_task_type": task_type is not None and fit(method, task_type) == UNKNOWN_TYPE,
+        "ignored_by_vendor": task_type is not None and task_type.lower() in row.ignored_task_types,
+        "withdrawn_by_vendor": row.is_withdrawn,
+    }
+    return tuple(warning(kind) for kind, applies in warned.items() if applies)

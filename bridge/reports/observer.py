@@ -1,52 +1,37 @@
 """What the bridge knows beside a report, and what it tells of it: refusals, details of endings, events.
 
-Decides nothing about sending. Used by `bridge.reports.lifecycle` alone.
+Decides nothing about sending. Used by `bridge.reports.lifecycle` and what serves it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from bridge.core.errors import warning
 from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
-from bridge.engine import Engine
 from bridge.reports import hints, methods
 from bridge.reports import window as windows
-from bridge.reports.answers import conflict_ending, local_ending, rfc3339, show_pause
+from bridge.reports.answers import local_ending
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
+from bridge.reports.ports import Ports
 from bridge.reports.skew import ClockSkew
 from bridge.reports.verdict import ending as verdict_ending
-
-Emit = Callable[..., object]
-"""Takes the name of an event of `bridge.core.events` and its fields."""
 
 
 class Observer:
     """Words what is known and tells of what happens.
 
     Args:
-        now: seconds on the ledger's timeline.
-        scope: tells the wire scope of a pause.
-        durable: True if the ledger outlasts the process.
+        lasts: True if the ledger outlasts the process.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        now: Callable[[], float],
-        emit: Emit,
-        scope: Callable[[PauseState], str],
-        durable: bool,
-    ) -> None:
-        self._engine = engine
-        self.now = now
-        self._emit = emit
-        self._scope = scope
-        self._durable = durable
+    def __init__(self, ports: Ports, lasts: bool) -> None:
+        self._engine = ports.engine
+        self._now = ports.ledger.now
+        self._policy = ports.policy
+        self._emit = ports.emit
+        self._lasts = lasts
         self._skew = ClockSkew()
-        self.unguarded = warning("duplicates_unguarded")
 
     # --- before anything is sent -------------------------------------------------------------
 
@@ -58,11 +43,11 @@ class Observer:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if now > windows.starts_by(window, False):
             return self.late(window, report.completed_at)
-        if report.task_type is not None and methods.fit(report.method, report.task_type) == methods.WRONG:
+        if report.task_type is not None:
             explained = hints.explain_wrong_method(report.method, report.task_type)
-            return local_ending("wrong_method", hints=list(explained) or None)
-        method = methods.methods()[report.method]
-        if method.is_english_only and report.language_pool not in (None, "en"):
+            if explained is not None:
+                return local_ending("wrong_method", hints=[explained])
+        if not methods.takes_language(report.method, report.language_pool):
             return local_ending("language_refused")
         return local_ending("key_missing") if report.key is None else None
 
@@ -71,14 +56,12 @@ class Observer:
         return Ending(NOT_SENT, -32010, "window_closed", self._late_detail(window, completed_at))
 
     def _late_detail(self, window: Window, completed_at: float | None) -> dict[str, Any]:
-        now = self.now()
-        ages = [self.age_s(completed_at, now)]
-        if window.until is not None:
-            ages.append(windows.REPORTABLE_S - (window.until - now))
-        known = [age for age in ages if age is not None]
+        now = self._now()
         skew_s = self._skew.skew_s(now, self._engine.wall())
+        ages = (self.age_s(completed_at, now), windows.age_s(window, now))
+        age_s = max((age for age in ages if age is not None), default=None)
         return {
-            "ageSeconds": round(max(known), 3) if known else None,
+            "ageSeconds": None if age_s is None else round(age_s, 3),
             "clockSkewSeconds": None if skew_s is None else round(-skew_s, 3),
         }
 
@@ -91,43 +74,35 @@ class Observer:
             extra = self._late_detail(job.window, job.facts.completed_at)
         if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
             extra["httpStatus"] = job.last_status
-        ranked = self._hints(job, verdict)
-        if ranked:
-            extra["hints"] = list(ranked)
-        return verdict_ending(verdict, extra)
-
-    def _hints(self, job: Job, verdict: Verdict) -> tuple[dict[str, str], ...]:
-        """Rank the causes of a refusal that hides them; nothing for others."""
-        if verdict.event != "no_such_captcha":
-            return ()
-        age_s = None
-        if job.window.until is not None:
-            age_s = windows.REPORTABLE_S - (job.window.until - job.began_at)
-        return hints.rank(
-            hints.HintFacts(
-                method=job.method,
-                task_type=job.facts.task_type,
-                language_pool=job.facts.language_pool,
-                age_s=age_s,
-                clock_skew_s=self._skew.skew_s(self.now(), self._engine.wall()),
+        if verdict.event == "no_such_captcha":
+            extra["hints"] = hints.rank(
+                job.method,
+                job.facts.task_type,
+                job.facts.language_pool,
+                windows.age_s(job.window, job.began_at),
+                self._skew.skew_s(self._now(), self._engine.wall()),
                 perhaps_before=verdict.outcome != "refused",
                 guarded=job.guarded,
-                durable=self._durable and job.durable,
+                durable=self._lasts and job.durable,
             )
-        )
+        return verdict_ending(verdict, extra)
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
-        """The ending of a request for another method than the stored one, or refused beside one in flight."""
+        """The ending of a request for another method than the stored one, or refused beside one in flight.
+
+        Args:
+            outcome: Of the report on record; None while that is in flight.
+        """
         told = (refusal.detail.get("hints") or ()) if refusal is not None else ()
-        return conflict_ending(outcome, (*hints.explain_conflict(stored_method), *told))
+        ending = local_ending("task_conflict", hints=[hints.explain_conflict(stored_method), *told])
+        return ending._replace(outcome=outcome)  # type: ignore[arg-type]
 
     def paused(self, state: PauseState) -> Ending:
         """The ending of a report that a pause holds back for longer than its window."""
         return local_ending("sending_paused", pause=self._show_pause(state))
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        to_wall = self._engine.wall() - self.now()
-        return show_pause(state, self._scope(state), lambda at: rfc3339(at + to_wall))
+        return self._policy.show(state, self._engine.wall() - self._now())
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -135,22 +110,11 @@ class Observer:
         """Tell of something that happened to a report."""
         self._emit(name, task_id=job.task.task_id, method=job.method, account=job.task.account[:8], **fields)
 
-    def tell_settled(
-        self, task: Task, method: str, ending: Ending, attempts: int = 0, *, replayed: bool, durable: bool
-    ) -> None:
+    def tell_settled(self, task: Task, method: str, ending: Ending, **fields: Any) -> None:
         """Tell how a report ended; without an account if the ledger was not even asked."""
-        self._emit(
-            "report_settled",
-            task_id=task.task_id,
-            method=method,
-            account=task.account[:8],
-            outcome=ending.outcome,
-            kind=ending.kind,
-            code=ending.code,
-            attempts=attempts,
-            replayed=replayed,
-            durable=durable,
-        )
+        known = {"task_id": task.task_id, "method": method, "account": task.account[:8]}
+        result = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code}
+        self._emit("report_settled", **known, **result, **fields)
 
     def tell_attempt(self, job: Job, verdict: Verdict, latency_ms: int) -> None:
         """Tell how an attempt ended."""
@@ -170,7 +134,7 @@ class Observer:
         date = exchange.headers.get("date")
         if date is None:
             return
-        now, wall = self.now(), self._engine.wall()
+        now, wall = self._now(), self._engine.wall()
         if self._skew.learn(date, now, wall, exchange.elapsed_s):
             self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
 

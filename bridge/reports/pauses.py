@@ -9,38 +9,24 @@ is what makes attempts for it single-flight.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
+from bridge.core import model
 from bridge.core.errors import PauseRule, pause_rules
-from bridge.core.model import (
-    CLOSED,
-    NOT_SENT,
-    OPEN,
-    PROBING,
-    REFUSED,
-    UNKNOWN,
-    Ending,
-    Gate,
-    PauseEvent,
-    PauseKey,
-    PauseState,
-    Row,
-    Task,
-    Verdict,
-    Window,
-)
-from bridge.reports.advice import tally
-from bridge.reports.window import ends_at, starts_by
+from bridge.core.model import CLOSED, OPEN, PROBING, REFUSED, PauseEvent, PauseKey, PauseState, Task, Verdict
+from bridge.reports import advice
+from bridge.reports import window as windows
+from bridge.reports.answers import local_ending, rfc3339
 
 PROOF: Final = "proof"
 """Rule name of single-flight for keys without a verdict."""
 _DISPROVING: Final = frozenset({"key_refused", "key_balance", "address_not_allowed", "address_blocked"})
 """Rules fed by the verdicts that do not prove a key: errorId 1, 55, 10, 11, 21."""
-_FOREVER: Final = float("inf")
 _MOST_REMEMBERED: Final = 1024
 """Accounts and methods whose keys are kept: making them anew costs a tenth of a report."""
 
-_BEGUN: Final[tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]] = (Gate("begun"), (), ())
+_BEGUN: Final = model.Gate("begun")
 
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
@@ -56,38 +42,39 @@ class PausePolicy:
     Thread safety: any thread may call anything.
     """
 
+    tally = staticmethod(advice.tally)
+    ends_at = staticmethod(windows.ends_at)
+
     def __init__(self, machine: str, context: str = "", enabled: bool = True) -> None:
         self.machine = machine
         self.context = context
         self.enabled = enabled
-        self._rules: Mapping[str, PauseRule] = pause_rules()
-        self.tally = tally
-        """What a report that has ended adds to the counts."""
-        self._known: dict[tuple[str, str], tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]] = {}
+        self._rules = pause_rules()
+        self._known = lru_cache(_MOST_REMEMBERED)(self._find)
 
     # --- which pauses concern an attempt -----------------------------------------------------
 
     def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
         """The pauses that concern an attempt for this task with this method."""
-        return (self._known.get((task.account, method)) or self._find(task, method))[0]
+        return self._known(task.account, method)[0]
 
     def subjects(self, task: Task, method: str) -> Mapping[str, Collection[PauseKey]]:
         """The same by what they are about."""
-        return (self._known.get((task.account, method)) or self._find(task, method))[1]
+        return self._known(task.account, method)[1]
 
-    def _find(self, task: Task, method: str) -> tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]:
-        keys: tuple[PauseKey, ...] = ()
+    def _find(self, account: str, method: str) -> tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]:
+        keys: list[PauseKey] = []
         if self.enabled:
-            parts = {"account": task.account, "machine": self.machine, "method": method}
-            named = (PauseKey(rule.name, _join(rule, parts)) for rule in self._rules.values())
-            keys = (PauseKey(PROOF, task.account), *named)
+            parts = {"account": account, "machine": self.machine, "method": method}
+            keys.append(PauseKey(PROOF, account))
+            for rule in self._rules.values():
+                keys.append(PauseKey(rule.name, "/".join(parts[name] for name in rule.per)))
         subjects: dict[str, list[PauseKey]] = {}
         for key in keys:
             subjects.setdefault(key.subject, []).append(key)
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()
-        known = self._known[task.account, method] = keys, subjects
-        return known
+        return tuple(keys), subjects
+
+    # --- what people are shown ---------------------------------------------------------------
 
     def scope(self, state: PauseState) -> str:
         """The scope shown on the wire; ``proof`` for single-flight, which is not shown."""
@@ -98,20 +85,30 @@ class PausePolicy:
         """What a pause is about, for people: some of ``account`` (8 digits) and ``method``."""
         rule = self._rules.get(key.rule)
         values = {} if rule is None else dict(zip(rule.per, key.subject.split("/"), strict=False))
-        shown = [("account", values["account"][:8])] if "account" in values else []
-        return (*shown, *([("method", values["method"])] if "method" in values else []))
+        if "account" in values:
+            values["account"] = values["account"][:8]
+        return tuple((name, values[name]) for name in ("account", "method") if name in values)
+
+    def show(self, state: PauseState, to_wall: float) -> dict[str, Any]:
+        """A pause as the wire shows it.
+
+        Args:
+            to_wall: What makes UNIX time of a moment of the timeline.
+        """
+        opened_at, ends_at = state.opened_at, state.ends_at
+        return {
+            "scope": self.scope(state),
+            "cause": state.cause,
+            "openedAt": None if opened_at is None else rfc3339(opened_at + to_wall),
+            "endsAt": None if ends_at is None else rfc3339(ends_at + to_wall),
+            "manual": ends_at is None,
+        }
 
     # --- may an attempt begin? ---------------------------------------------------------------
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
-    ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
+        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
+    ) -> tuple[model.Gate, *Changes]:
         """Decide whether an attempt may begin now.
 
         Returns:
@@ -119,7 +116,7 @@ class PausePolicy:
             report as its probe, but only if nothing else holds the attempt back.
         """
         if self._is_calm(states):
-            return _BEGUN
+            return _BEGUN, (), ()
         probe = task_name(task)
         mended: list[PauseState] = []
         lifted: list[PauseState] = []
@@ -135,7 +132,8 @@ class PausePolicy:
             told, state = state, self.mend_times(now, state)
             if state is not told:
                 mended.append(state)
-            if self._is_lifted(state):
+            rule = self._rules.get(key.rule)
+            if rule is not None and rule.lifted_by_context and state.context != self.context:
                 lifted.append(PauseState(key))
             elif state.state == PROBING:
                 if (state.probe_owner, state.probe_task) != (owner, probe):
@@ -145,14 +143,15 @@ class PausePolicy:
                     paused = state
             else:
                 due.append(state)
-        closed = (*mended, *lifted), tuple(PauseEvent("pause_closed", state) for state in lifted)
+        changed = (*mended, *lifted)
+        events = tuple(PauseEvent("pause_closed", state) for state in lifted)
         if paused is not None:
-            return Gate("paused", pause=paused, until=paused.ends_at), *closed
+            return model.Gate("paused", pause=paused, until=paused.ends_at), changed, events
         if waiting is not None:
-            return Gate("busy", pause=waiting), *closed
+            return model.Gate("busy", pause=waiting), changed, events
         probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
-        events = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
-        return Gate("begun"), (*closed[0], *probing), (*closed[1], *events)
+        begun = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
+        return _BEGUN, (*changed, *probing), (*events, *begun)
 
     def mend_times(self, now: float, state: PauseState) -> PauseState:
         """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
@@ -165,10 +164,10 @@ class PausePolicy:
         if rule is None or rule.max_s is None:
             # Due in any case: single-flight pauses nobody, and what waits for a person ends when resumed.
             return state if state.ends_at <= now else state._replace(ends_at=now)
-        opened_at = now if state.opened_at is None else min(state.opened_at, now)
-        length_s = state.ends_at - (opened_at if state.opened_at is None else state.opened_at)
-        ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(length_s, 0.0))
-        if ends_at == state.ends_at and (state.opened_at is None or opened_at == state.opened_at):
+        told_at = now if state.opened_at is None else state.opened_at
+        opened_at = min(told_at, now)
+        ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(state.ends_at - told_at, 0.0))
+        if (opened_at, ends_at) == (told_at, state.ends_at):
             return state
         return state._replace(opened_at=opened_at, ends_at=ends_at)
 
@@ -180,10 +179,6 @@ class PausePolicy:
         (state,) = states.values()
         return state.key.rule == PROOF and state.state == CLOSED
 
-    def _is_lifted(self, state: PauseState) -> bool:
-        rule = self._rules.get(state.key.rule)
-        return rule is not None and rule.lifted_by_context and state.context != self.context
-
     # --- what an attempt's end teaches -------------------------------------------------------
 
     def learn(
@@ -192,7 +187,6 @@ class PausePolicy:
         task: Task,
         method: str,
         owner: str,
-        began_at: float,
         verdict: Verdict,
         states: Mapping[PauseKey, PauseState],
     ) -> Changes:
@@ -206,21 +200,20 @@ class PausePolicy:
             return (), ()
         changed: list[PauseState] = []
         events: list[PauseEvent] = []
-        holder = (owner, task_name(task))
+        name = task_name(task)
         for key in self.keys(task, method):
-            state = states.get(key)
-            if state is None:
-                if feeds_nothing and key.rule != PROOF:
-                    continue  # closed and without a streak: nothing can come of it
-                state = _default(key)
-            is_probe = state.state == PROBING and (state.probe_owner, state.probe_task) == holder
+            # Closed and without a streak: nothing can come of it.
+            if feeds_nothing and key not in states and key.rule != PROOF:
+                continue
+            state = states.get(key) or _default(key)
+            is_probe = state.state == PROBING and (state.probe_owner, state.probe_task) == (owner, name)
             rule = self._rules.get(key.rule)
-            if rule is None:
-                after = self._prove(now, state, is_probe, verdict)
-            elif _feeds(rule, verdict, is_probe):
-                after = self._feed(now, task, rule, state, is_probe, verdict)
+            if rule is not None and _feeds(rule, verdict, is_probe):
+                after = self._feed(now, name, rule, state, is_probe, verdict)
+            elif _clears(rule, state, is_probe, verdict):
+                after = PauseState(key)
             else:
-                after = self._clear(now, rule, state, is_probe, verdict)
+                after = self.release(now, state) if is_probe else state
             if after == state:
                 continue
             changed.append(after)
@@ -232,58 +225,41 @@ class PausePolicy:
                 events.append(PauseEvent("pause_closed", after))
         return tuple(changed), tuple(events)
 
-    def _prove(self, now: float, state: PauseState, is_probe: bool, verdict: Verdict) -> PauseState:
-        if state.state == CLOSED:
-            return state
-        if verdict.has_verdict and verdict.pause not in _DISPROVING:
-            return PauseState(state.key)
-        return self.release(now, state) if is_probe else state
-
     def _feed(
-        self, now: float, task: Task, rule: PauseRule, state: PauseState, is_probe: bool, verdict: Verdict
+        self, now: float, name: str, rule: PauseRule, state: PauseState, is_probe: bool, verdict: Verdict
     ) -> PauseState:
+        """The pause after an event that counts towards its rule."""
         if is_probe:
             return self._open(now, rule, state, state.level + 1, verdict)
         if state.state != CLOSED:
             return state
-        if rule.threshold > 1 and rule.consecutive:
+        if rule.consecutive:
             if state.streak + 1 < rule.threshold:
                 return state._replace(streak=state.streak + 1)
-        elif rule.threshold > 1:
-            window_s = rule.window_s or _FOREVER
-            name = task_name(task)
+        else:
+            window_s = rule.window_s or float("inf")
             kept = (seen for seen in state.recent if 0.0 <= now - seen[0] < window_s and seen[1] != name)
             recent = (*kept, (now, name))
             if len(recent) < rule.threshold:
                 return state._replace(recent=recent)
         return self._open(now, rule, state, 0, verdict)
 
-    def _clear(
-        self, now: float, rule: PauseRule, state: PauseState, is_probe: bool, verdict: Verdict
-    ) -> PauseState:
-        speaks = verdict.has_status if rule.name == "transport" else _is_definite(verdict)
-        if is_probe:
-            return PauseState(state.key) if speaks else self.release(now, state)
-        if state.state == CLOSED and state.streak and rule.consecutive and speaks:
-            return PauseState(state.key)
-        return state
-
     def _open(
         self, now: float, rule: PauseRule, state: PauseState, level: int, verdict: Verdict
     ) -> PauseState:
-        ends: float | None = None
+        ends_at: float | None = None
         if rule.first_s is not None and rule.max_s is not None:
-            length_s = min(rule.max_s, rule.first_s * rule.factor ** min(level, 64))
-            if rule.name == "address_rate" and verdict.retry_after_s is not None:
-                length_s = min(rule.max_s, max(length_s, verdict.retry_after_s))
-            ends = now + length_s
+            length_s = rule.first_s * rule.factor ** min(level, 64)
+            if rule.name == "address_rate":
+                length_s = max(length_s, verdict.retry_after_s or 0.0)
+            ends_at = now + min(rule.max_s, length_s)
         return PauseState(
             state.key,
             OPEN,
             cause=verdict.event,
             level=level,
             opened_at=now,
-            ends_at=ends,
+            ends_at=ends_at,
             context=self.context,
         )
 
@@ -303,19 +279,15 @@ class PausePolicy:
             return None
         return state._replace(ends_at=now)
 
-    def ends_at(self, window: Window, retrying: bool) -> float:
-        """When the window is over; see `bridge.reports.window.ends_at`."""
-        return ends_at(window, retrying)
-
-    def is_late(self, now: float, window: Window, retrying: bool) -> bool:
+    def is_late(self, now: float, window: model.Window, retrying: bool) -> bool:
         """True if no attempt may start any more; see `bridge.reports.window.starts_by`."""
-        return now > starts_by(window, retrying)
+        return now > windows.starts_by(window, retrying)
 
-    def settle_dead(self, row: Row) -> Ending:
+    def settle_dead(self, row: model.Row) -> model.Ending:
         """The ending of a report that nobody could resume inside its window."""
         if row.perhaps or row.state == "sending":
-            return Ending(UNKNOWN, -32002, "outcome_unknown")
-        return Ending(NOT_SENT, -32010, "window_closed")
+            return local_ending("outcome_unknown")
+        return local_ending("window_closed")
 
 
 def is_transport_probe(event: PauseEvent) -> bool:
@@ -334,12 +306,8 @@ def _default(key: PauseKey) -> PauseState:
     return PauseState(key)
 
 
-def _join(rule: PauseRule, parts: Mapping[str, str]) -> str:
-    return "/".join(parts[name] for name in rule.per)
-
-
 def _end(state: PauseState) -> float:
-    return _FOREVER if state.ends_at is None else state.ends_at
+    return float("inf") if state.ends_at is None else state.ends_at
 
 
 def _feeds(rule: PauseRule, verdict: Verdict, is_probe: bool) -> bool:
@@ -352,9 +320,14 @@ def _feeds(rule: PauseRule, verdict: Verdict, is_probe: bool) -> bool:
     return rule.name != "quality" or verdict.outcome == REFUSED or is_probe
 
 
-def _is_definite(verdict: Verdict) -> bool:
-    """True if the upstream said yes or no, by verdict or by an HTTP refusal."""
-    if verdict.has_verdict:
-        return True
-    status = verdict.http_status
-    return verdict.next == "done" and status is not None and 300 <= status < 500
+def _clears(rule: PauseRule | None, state: PauseState, is_probe: bool, verdict: Verdict) -> bool:
+    """True if the attempt's end, which does not count towards the rule, ends its pause or its run."""
+    if rule is None:
+        return state.state != CLOSED and verdict.has_verdict and verdict.pause not in _DISPROVING
+    if not is_probe and not (rule.consecutive and state.state == CLOSED and state.streak):
+        return False
+    if rule.name == "transport":
+        return verdict.has_status
+    # The upstream has said yes or no, by a verdict or by an HTTP refusal.
+    is_refusal = verdict.next == "done" and 300 <= (verdict.http_status or 0) < 500
+    return verdict.has_verdict or is_refusal

@@ -5,12 +5,14 @@ Declares only. Imported by `bridge.reports` and `bridge.server`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from bridge.core.counting import Operation
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
+from bridge.engine import Engine
+from bridge.reports.pauses import PausePolicy
 
 
 class LedgerPort(Protocol):
@@ -43,9 +45,21 @@ class LedgerPort(Protocol):
     def now(self) -> float:
         """Seconds on the ledger's timeline."""
 
+    def status(self) -> Mapping[str, Any]:
+        """How the ledger is."""
+
 
 class Ports(Protocol):
-    """What reports need of the world besides the ledger and the engine."""
+    """The world of the reports, handed to everybody who has to do with it."""
+
+    engine: Engine
+    policy: PausePolicy
+    endpoint: str
+    """Name of the upstream in the ledger: its canonical base URL."""
+
+    @property
+    def ledger(self) -> LedgerPort:
+        """Where reports are remembered."""
 
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool

@@ -6,22 +6,29 @@ for the same task wait for its ending together. Imported by the app and `bridge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, Final
 
-from bridge.core.errors import BridgeError
-from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Look, Narrow, Row, Task, Window
+from bridge.core import model
+from bridge.core.errors import BridgeError, warning
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Row, Task, Window
 from bridge.core.redact import Secret
-from bridge.engine import Engine
-from bridge.reports import answers, methods
+from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import Answer
+from bridge.reports.answers import answer_ending, local_ending
 from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
-from bridge.reports.ports import LedgerPort, Ports
-from bridge.reports.recovery import Recovery
+from bridge.reports.ports import Ports
+
+SWEEP_S: Final = 1.0
+"""How often reports of dead bridges are looked for."""
+PRUNE_STEP: Final = 500
+"""Reports deleted at once, so that nobody waits long for the ledger."""
+PRUNE_PAUSE_S: Final = 5.0
+PRUNE_S: Final = 3600.0
+"""How often old reports are looked for."""
 
 
 class Reporter:
@@ -30,47 +37,33 @@ class Reporter:
     The ledger must be open.
 
     Args:
-        endpoint: Name of the upstream in the ledger: its canonical base URL.
-        scope: Tells the wire scope of a pause.
         concurrency: Most attempts at one time.
         timeout_s: Total seconds an attempt may take.
-        sandbox: Mark every answer as coming from the sandbox.
         recovers: The ledger lasts: look for reports that other bridges on it left behind.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        ledger: LedgerPort,
         ports: Ports,
         advisor: Advisor,
         *,
-        endpoint: str,
-        scope: Callable[[Any], str],
         concurrency: int,
         timeout_s: float,
-        sandbox: bool,
         recovers: bool,
     ) -> None:
-        self._engine = engine
-        self._ledger = ledger
         self._ports = ports
+        self._engine = ports.engine
+        self._ledger = ports.ledger
         self._advisor = advisor
-        self._endpoint = endpoint
-        self._sandbox = sandbox
-        self._observer = Observer(engine, ledger.now, ports.emit, scope, recovers)
+        self._observer = observer = Observer(ports, recovers)
         self._lifecycle = Lifecycle(
-            engine,
-            ledger,
-            ports,
-            self._observer,
-            concurrency=concurrency,
-            timeout_s=timeout_s,
-            orphaned=self._adopt_orphan,
+            ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
         )
-        self._recovery = Recovery(engine, ledger, self._observer, endpoint, recovers, self._take_over)
+        self._recovers = recovers
+        self.keys: dict[str, Secret] = {}
+        """Keys by account: reports of these accounts that were left behind can be taken up."""
         self._jobs: dict[Task, Job] = {}
-        self._names: dict[Hashable, list[Job]] = {}
+        self._unguarded = warning("duplicates_unguarded")
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -87,50 +80,45 @@ class Reporter:
         refusal = self._observer.refuse(report, window, now)
         if report.key is None or self._lifecycle.is_stopped:
             # Without a look at the ledger nothing more can be said of the task than that.
-            ending = answers.local_ending("shutting_down") if report.key or not refusal else refusal
+            ending = local_ending("shutting_down") if report.key or not refusal else refusal
             can_start = now <= windows.starts_by(window, False)
-            self._respond(requester, report.task_id, ending, can_start=can_start)
-            nobodys = Task(self._endpoint, "", report.task_id)
-            self._observer.tell_settled(nobodys, report.method, ending, replayed=False, durable=False)
+            self._respond(requester, report.task_id, ending, retryable=can_start)
+            nobodys = Task(self._ports.endpoint, "", report.task_id)
+            self._observer.tell_settled(
+                nobodys, report.method, ending, attempts=0, replayed=False, durable=False
+            )
             return
-        task = Task(self._endpoint, self._ledger.account(report.key.reveal()), report.task_id)
-        self._recovery.keys.setdefault(task.account, report.key)
+        task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
+        self.keys.setdefault(task.account, report.key)
         self._advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
-            self._start(self._make_job(task, report.method, report.key, window, facts), [requester], refusal)
+            job = self._make_job(task, report.method, report.key, window, facts)
+            job.requesters.append(requester)
+            self._engine.spawn(self._live, job, refusal)
         elif job.method != report.method or refusal is not None:
             self._narrow(job, window)
             self._engine.spawn(self._refuse_beside, job, report, requester, refusal)
         else:
-            self._join(job, requester, window)
+            requester.is_joined = True
+            job.requesters.append(requester)
+            self._narrow(job, window)
 
     def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
-        return Job(self._engine, self._ledger.now() - self._engine.now(), task, method, key, window, facts)
-
-    def _start(
-        self, job: Job, requesters: list[Requester], refusal: Ending | None = None, row: Row | None = None
-    ) -> None:
-        self._jobs[job.task] = job
-        for requester in requesters:
-            self._seat(job, requester)
-        self._engine.spawn(self._live, job, refusal, row)
-
-    def _join(self, job: Job, requester: Requester, window: Window) -> None:
-        requester.is_joined = True
-        self._seat(job, requester)
-        self._narrow(job, window)
+        offset_s = self._ledger.now() - self._engine.now()
+        job = self._jobs[task] = Job(self._engine, offset_s, task, method, key, window, facts)
+        return job
 
     def _narrow(self, job: Job, window: Window) -> None:
         """The earliest window end that is known of a task holds, whoever told it."""
         if job.narrow(window):
-            self._ledger.post(Narrow(job.task, job.window))
+            self._ledger.post(model.Narrow(job.task, job.window))
 
     def _refuse_beside(self, job: Job, report: Report, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
-        row = self._ledger.call(Look(job.task))
+        row = self._ledger.call(model.Look(job.task))
         stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
         if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
@@ -138,34 +126,35 @@ class Reporter:
             return
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
-        self._respond(requester, report.task_id, ending, job.attempts, durable)
+        self._respond(requester, report.task_id, ending, attempts=job.attempts, durable=durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
-        for job in dict.fromkeys(self._names.get(name, ())):
-            begun = job.has_begun or job.is_theirs or job.is_sending
-            leaving = [
-                r for r in job.requesters if r.name == name and (r.is_joined or job.is_theirs or not begun)
-            ]
-            for requester in leaving:
-                requester.is_cancelled = True
-            everybody = len(leaving) == len(job.requesters)
-            if not begun and everybody and not all(r.is_joined for r in leaving):
-                job.interrupt(Cancelled())
-                continue
-            self._leave(job, leaving, begun)
-            if job.is_theirs and not job.requesters:
-                job.is_answered = True
-                job.interrupt(Cancelled())
+        for job in tuple(self._jobs.values()):
+            asked = [requester for requester in job.requesters if requester.name == name]
+            if asked:
+                self._cancel(job, asked)
 
-    def _leave(self, job: Job, leaving: list[Requester], begun: bool) -> None:
-        """Answer requesters who go while the report goes on; what they are told is committed nowhere."""
-        ending = answers.local_ending("request_cancelled", UNKNOWN if begun else NOT_SENT)
+    def _cancel(self, job: Job, asked: list[Requester]) -> None:
+        begun = job.has_begun or job.is_theirs or job.is_sending
+        leaving = [requester for requester in asked if requester.is_joined or job.is_theirs or not begun]
         for requester in leaving:
-            self._unseat(job, requester)
-            self._respond(requester, job.task.task_id, ending, job.attempts, can_start=self._can_start(job))
+            requester.is_cancelled = True
+        everybody = len(leaving) == len(job.requesters)
+        if not begun and everybody and not all(r.is_joined for r in leaving):
+            job.interrupt(Cancelled())
+            return
+        # They go while the report goes on; what they are told is committed nowhere.
+        ending = local_ending("request_cancelled")._replace(outcome=UNKNOWN if begun else NOT_SENT)
+        for requester in leaving:
+            job.requesters.remove(requester)
+            can_start = self._can_start(job)
+            self._respond(requester, job.task.task_id, ending, attempts=job.attempts, retryable=can_start)
         if not begun and job.requesters:
             job.requesters[0].is_joined = False
+        if job.is_theirs and not job.requesters:
+            job.is_answered = True
+            job.interrupt(Cancelled())
 
     def resume_waiting(self) -> None:
         """Ask again for every report that waits for a pause: a pause may have changed."""
@@ -184,23 +173,40 @@ class Reporter:
 
     # --- one report --------------------------------------------------------------------------
 
-    def _live(self, job: Job, refusal: Ending | None, row: Row | None) -> None:
+    def _live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> None:
         """Let a report live, and answer everybody who waits for it."""
         try:
             ending, is_news = self._lifecycle.live(job, refusal, row)
         except Exception as bug:
-            self._answer_bug(job, BridgeError("internal_error", {"reference": self._ports.note_bug(bug)}))
+            self._forget(job)
+            error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
+            for requester in job.leave():
+                requester.respond(error)
         else:
             self._answer(job, ending, is_news)
+
+    # --- what nobody asks for ----------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Take up what dead bridges left behind."""
+        while not self._lifecycle.is_stopped:
+            swept = self._ledger.call(model.Sweep(self._ports.endpoint, frozenset(self.keys)))
+            if isinstance(swept, model.Swept):
+                for row in swept.adopted:
+                    # Who has stopped meanwhile leaves it to the next bridge.
+                    if not self._lifecycle.is_stopped:
+                        self._take_over(row)
+                for row in swept.settled:
+                    self._observer.tell("report_abandoned", row, outcome=row.outcome)
+            self._engine.sleep(SWEEP_S)
 
     def _take_over(self, row: Row) -> None:
         """Go on with a report that was left behind and is ours now."""
         job = self._jobs.get(row.task)
         if job is None:
-            key = self._recovery.keys[row.task.account]
-            job = self._make_job(row.task, row.method, key, row.window, row.facts)
+            job = self._make_job(row.task, row.method, self.keys[row.task.account], row.window, row.facts)
             job.adopt(row)
-            self._start(job, [], row=row)
+            self._engine.spawn(self._live, job, None, row)
         elif job.is_theirs:
             # It asks again, and will find that the report is ours.
             job.wake()
@@ -209,40 +215,39 @@ class Reporter:
         self._jobs.pop(row.task, None)
         self._take_over(row)
 
+    def _prune(self) -> None:
+        """Delete reports that are older than anybody may ask for, in small steps."""
+        # In memory they are kept as long as they guard against duplicates.
+        age_s = model.HISTORY_S if self._recovers else model.GUARD_S
+        self._engine.sleep(PRUNE_PAUSE_S)
+        while not self._lifecycle.is_stopped:
+            deleted = self._ledger.call(model.Prune(self._engine.wall() - age_s, PRUNE_STEP))
+            self._engine.sleep(PRUNE_PAUSE_S if deleted == PRUNE_STEP else PRUNE_S)
+
     # --- answers -----------------------------------------------------------------------------
 
     def _answer(self, job: Job, ending: Ending, is_news: bool) -> None:
         """Answer everybody who waits for the report, once."""
         self._forget(job)
-        if job.is_answered:
+        if job.is_answered or ending.kind == "request_cancelled":
             self._restart(job)
+        if job.is_answered:
             return
         job.is_answered = True
-        if ending.kind == "request_cancelled":
-            self._restart(job)
-        can_start = self._can_start(job)
+        task, can_start = job.task, self._can_start(job)
+        known = {"attempts": job.attempts, "durable": job.durable}
         is_conflict = ending.kind == "task_conflict"
         if is_news:
-            self._advisor.touch(job.task.account)
-        self._advise(job)
-        for requester in tuple(job.requesters):
-            if not is_news and not is_conflict:
-                requester.is_joined = True
-            self._unseat(job, requester)
-            self._respond(
-                requester, job.task.task_id, ending, job.attempts, job.durable, job.guarded, can_start
-            )
-        if not is_conflict:
-            self._observer.tell_settled(
-                job.task, job.method, ending, job.attempts, replayed=not is_news, durable=job.durable
-            )
-
-    def _advise(self, job: Job) -> None:
-        """Let one of those who get an answer hear what is new about their account."""
-        for requester in job.requesters:
+            self._advisor.touch(task.account)
+        for requester in job.leave():
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
-                requester.warnings = (*requester.warnings, *self._advisor.warnings(job.task.account))
+                requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
+            if not is_news and not is_conflict:
+                requester.is_joined = True
+            self._respond(requester, task.task_id, ending, job.guarded, retryable=can_start, **known)
+        if not is_conflict:
+            self._observer.tell_settled(task, job.method, ending, replayed=not is_news, **known)
 
     def _can_start(self, job: Job) -> bool:
         soonest = max(self._ledger.now(), job.closed_until)
@@ -252,79 +257,46 @@ class Reporter:
         if self._jobs.get(job.task) is job:
             del self._jobs[job.task]
 
-    def _answer_bug(self, job: Job, error: BridgeError) -> None:
-        self._forget(job)
-        for requester in tuple(job.requesters):
-            self._unseat(job, requester)
-            requester.respond(Answer(None, error.code, error.message, error.data))
-
     def _restart(self, job: Job) -> None:
         """Requesters who came while the cancellation of others took effect begin anew."""
         staying = [requester for requester in job.requesters if not requester.is_cancelled]
-        if not staying:
-            return
-        for requester in staying:
-            self._unseat(job, requester)
-            if self._lifecycle.is_stopped:
-                ending = answers.local_ending("shutting_down")
-                self._respond(requester, job.task.task_id, ending, can_start=self._can_start(job))
+        job.requesters = [requester for requester in job.requesters if requester.is_cancelled]
         if self._lifecycle.is_stopped:
-            return
-        staying[0].is_joined = False
-        self._start(self._make_job(job.task, job.method, job.key, job.window, job.facts), staying)
+            ending = local_ending("shutting_down")
+            for requester in staying:
+                self._respond(requester, job.task.task_id, ending, retryable=self._can_start(job))
+        elif staying:
+            staying[0].is_joined = False
+            again = self._make_job(job.task, job.method, job.key, job.window, job.facts)
+            again.requesters = staying
+            self._engine.spawn(self._live, again)
 
     def _respond(
-        self,
-        requester: Requester,
-        task_id: int,
-        ending: Ending,
-        attempts: int = 0,
-        durable: bool = False,
-        guarded: bool = True,
-        can_start: bool = True,
+        self, requester: Requester, task_id: int, ending: Ending, guarded: bool = True, **known: Any
     ) -> None:
-        warnings = requester.warnings if guarded else (*requester.warnings, self._observer.unguarded)
+        """Answer a requester; what is known of the report besides are members of `answer_ending`."""
         requester.respond(
-            answers.answer_ending(
+            answer_ending(
                 ending,
                 task_id=task_id,
-                attempts=attempts,
                 replayed=requester.is_joined,
-                durable=durable,
                 elapsed_ms=round((self._engine.now() - requester.received_at) * 1000),
-                retryable=can_start,
-                warnings=warnings,
-                sandbox=self._sandbox,
+                warnings=requester.warnings if guarded else (*requester.warnings, self._unguarded),
+                **known,
             )
         )
-
-    def _seat(self, job: Job, requester: Requester) -> None:
-        job.requesters.append(requester)
-        if requester.name is not None:
-            self._names.setdefault(requester.name, []).append(job)
-
-    def _unseat(self, job: Job, requester: Requester) -> None:
-        job.requesters.remove(requester)
-        if requester.name is not None:
-            jobs = self._names[requester.name]
-            jobs.remove(job)
-            if not jobs:
-                del self._names[requester.name]
 
     # --- beginning and end -------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to look for reports that dead bridges left behind, and for old ones."""
-        self._recovery.start()
-
-    @property
-    def keys(self) -> Mapping[str, Secret]:
-        """The keys that are known, by account."""
-        return self._recovery.keys
+        if self._recovers:
+            self._engine.spawn(self._sweep)
+        self._engine.spawn(self._prune)
 
     def hold(self, key: Secret) -> None:
         """Make a key known, so that open reports of its account can be resumed."""
-        self._recovery.keys.setdefault(self._ledger.account(key.reveal()), key)
+        self.keys.setdefault(self._ledger.account(key.reveal()), key)
 
     def stop(self, can_answer: bool = True) -> int:
         """Give up what is still open: never begun ends not_sent, begun is left to recovery.
@@ -335,7 +307,7 @@ class Reporter:
         Returns:
             The number of reports that were open.
         """
-        self._lifecycle.is_stopped = self._recovery.is_stopped = True
+        self._lifecycle.is_stopped = True
         self._lifecycle.leaves_all = not can_answer
         still_open = tuple(self._jobs.values())
         for job in still_open:
@@ -353,4 +325,4 @@ class Reporter:
     def _abandon(self, job: Job) -> None:
         """Answer a report that is left to recovery."""
         job.durable = False
-        self._answer(job, answers.local_ending("outcome_unknown", UNKNOWN), is_news=True)
+        self._answer(job, local_ending("outcome_unknown"), is_news=True)

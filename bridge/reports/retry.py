@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.core.model import REFUSED, UNKNOWN, Ending, Verdict
+from bridge.core.model import REFUSED, Ending, Verdict
 from bridge.reports import window as windows
 from bridge.reports.answers import local_ending
 from bridge.reports.job import Job
@@ -36,8 +36,6 @@ def known_ending(job: Job, otherwise: Ending) -> Ending:
     """
     last = job.last
     if job.perhaps:
-        return local_ending("outcome_unknown", UNKNOWN) if last is None else ending(last, {})
-    taught = last is not None and (
-        last.outcome == REFUSED or otherwise.kind in ("window_closed", "upstream_unreachable")
-    )
-    return ending(last, {}) if last is not None and taught else otherwise
+        return local_ending("outcome_unknown") if last is None else ending(last, {})
+    is_silent = otherwise.kind in ("window_closed", "upstream_unreachable")
+    return ending(last, {}) if last is not None and (last.outcome == REFUSED or is_silent) else otherwise

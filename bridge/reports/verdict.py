@@ -2,16 +2,15 @@
 
 Pure and total: any bytes, status, headers or failure give one verdict, never an exception.
 The rows of ``schemas/errors.json`` say what follows; this module only finds the row.
-It never states more than is known. Imported by `bridge.reports.service`.
+It never states more than is known. Imported by `bridge.reports.lifecycle`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bridge.core import errors
+from bridge.core import errors, strict_json
 from bridge.core.model import ACCEPTED, NOT_SENT, REFUSED, UNKNOWN, Ending, Exchange, Verdict
 from bridge.core.text import escape_char
 
@@ -27,13 +26,6 @@ MAX_WAIT_S: Final = 1e9
 
 _LIKELY_KIND: Final = "no_such_captcha"
 _DATE_FORMS: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-_MEMBERS: Final = (
-    ("errorId", "error_id"),
-    ("errorCode", "error_code"),
-    ("errorDescription", "error_description"),
-    ("likely", "likely"),
-    ("cause", "cause"),
-)
 
 
 class _Answer(NamedTuple):
@@ -49,12 +41,6 @@ _USUAL_BODIES: Final = frozenset(
     {b'{"errorId":0,"status":"success"}', b'{"errorId": 0, "status": "success"}'}
 )
 """What the upstream says to nearly every report, as the usual encoders write it; parsing it costs 20 us."""
-
-
-class _Integer(str):
-    """The token of a JSON number without fraction and exponent."""
-
-    __slots__ = ()
 
 
 def judge(
@@ -77,7 +63,7 @@ def judge(
     """
     answer = _read_answer(exchange)
     wait_s = _read_retry_after(exchange, now_wall)
-    status = exchange.status if _is_status(exchange.status) else None
+    status = exchange.status if 100 <= (exchange.status or 0) <= 999 else None
     if answer is not None and answer.error_id == 0:
         return Verdict(
             ACCEPTED, 0, ACCEPTED, ACCEPTED, "done", perhaps_before, True, True, True, http_status=status
@@ -85,6 +71,7 @@ def judge(
     row = _find_row(exchange, answer, wait_s)
     perhaps = perhaps_before or row.outcome == UNKNOWN
     outcome, code, kind = _conclude(row, answer, perhaps)
+    error_id, error_code, description = answer or (None, None, None)
     return Verdict(
         outcome=outcome,
         code=code,
@@ -95,10 +82,11 @@ def judge(
         is_send=row.outcome != NOT_SENT,
         has_status=status is not None,
         has_verdict=answer is not None,
-        pause=_find_pause(row, status),
-        error_id=answer.error_id if answer else None,
-        error_code=_clean_code(answer.code, scrub) if answer and answer.code is not None else None,
-        error_description=_clean_description(answer, scrub),
+        # The transport pause counts attempts without a status; one that was read ends the run.
+        pause=None if row.pause == "transport" and status is not None else row.pause,
+        error_id=error_id,
+        error_code=None if error_code is None else _clean_code(error_code, scrub),
+        error_description=None if description is None else clean_text(description, scrub),
         http_status=status,
         # The rate pause lasts as long as the upstream asks, however it says that it is too much.
         retry_after_s=wait_s if row.retry == "wait" or row.pause == "address_rate" else None,
@@ -116,12 +104,17 @@ def ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
     """
     detail: dict[str, Any] = {}
     if verdict.outcome != ACCEPTED:
-        detail.update((name, getattr(verdict, field)) for name, field in _MEMBERS)
         # Beside an errorId the status says something only if it is not the usual one.
-        if verdict.error_id is None or not 200 <= (verdict.http_status or 200) <= 299:
-            detail["httpStatus"] = verdict.http_status
-    detail.update(extra)
-    kept = {name: value for name, value in detail.items() if value is not None}
+        is_usual = verdict.error_id is not None and 200 <= (verdict.http_status or 200) <= 299
+        detail = {
+            "errorId": verdict.error_id,
+            "errorCode": verdict.error_code,
+            "errorDescription": verdict.error_description,
+            "likely": verdict.likely,
+            "cause": verdict.cause,
+            "httpStatus": None if is_usual else verdict.http_status,
+        }
+    kept = {name: value for name, value in {**detail, **extra}.items() if value is not None}
     return Ending(verdict.outcome, verdict.code, verdict.kind, kept)
 
 
@@ -131,15 +124,12 @@ def clean_text(text: str, scrub: Callable[[str], str]) -> str:
     Control characters, line and paragraph separators, characters that turn the reading direction
     and lone surrogates become ``\\u`` and four digits; no such escape is cut in two.
     """
-    pieces = []
-    left = MAX_DESCRIPTION
-    for char in scrub(text):
-        piece = escape_char(char)
-        left -= len(piece)
-        if left < 0:
+    cleaned = ""
+    for piece in map(escape_char, scrub(text)):
+        if len(cleaned) + len(piece) > MAX_DESCRIPTION:
             break
-        pieces.append(piece)
-    return "".join(pieces)
+        cleaned += piece
+    return cleaned
 
 
 def parse_http_date(text: str) -> float | None:
@@ -165,25 +155,15 @@ def _find_row(exchange: Exchange, answer: _Answer | None, wait_s: float | None) 
         return errors.upstream_row(answer.error_id, answer.code)
     if exchange.failure is not None:
         return errors.failure_row(exchange.failure, exchange.sent)
-    status = exchange.status if exchange.status is not None else 0
     # A complete answer with a status outside 200 to 599 is as unreadable as no HTTP at all.
-    return errors.http_row(status, wait_s is not None) or errors.failure_row("malformed", True)
+    return errors.http_row(exchange.status or 0, wait_s is not None) or errors.failure_row("malformed", True)
 
 
 def _conclude(row: errors.Row, answer: _Answer | None, perhaps: bool) -> tuple[str, int, str]:
     if answer is not None and not perhaps:
         return REFUSED, answer.error_id, row.kind
     final = errors.wire_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
-    return UNKNOWN if perhaps else final.outcome or UNKNOWN, final.code or 0, final.kind
-
-
-def _find_pause(row: errors.Row, status: int | None) -> str | None:
-    # The transport pause counts attempts without a status; one that was read ends the run.
-    return None if row.pause == "transport" and status is not None else row.pause
-
-
-def _is_status(status: int | None) -> bool:
-    return status is not None and 100 <= status <= 999
+    return final.outcome or UNKNOWN, final.code or 0, final.kind
 
 
 # --- reading the answer -------------------------------------------------------------------------
@@ -197,76 +177,19 @@ def _read_answer(exchange: Exchange) -> _Answer | None:
     if exchange.body in _USUAL_BODIES:
         return _TAKEN
     try:
-        value = _parse(exchange.body)
-    except (ValueError, RecursionError):
+        value = strict_json.parse_foreign(exchange.body.removeprefix(b"\xef\xbb\xbf"), MAX_DEPTH)
+    except strict_json.NotJson:
         return None
     error_id = value.get("errorId") if isinstance(value, dict) else None
-    # Ten digits hold 2^31-1; the length is asked first because thousands of digits raise.
-    if not isinstance(error_id, _Integer) or len(error_id) > 10 or not 0 <= int(error_id) <= MAX_ERROR_ID:
+    if type(error_id) is not int or not 0 <= error_id <= MAX_ERROR_ID:
         return None
-    return _Answer(int(error_id), _text(value.get("errorCode")), _text(value.get("errorDescription")))
-
-
-def _parse(body: bytes) -> Any:
-    text = body.decode("utf-8").removeprefix("\ufeff")
-    if text.count("[") + text.count("{") > MAX_DEPTH and _measure_depth(text) > MAX_DEPTH:
-        raise ValueError("nested too deep")
-    return json.loads(
-        text,
-        object_pairs_hook=_make_object,
-        parse_int=_Integer,
-        parse_float=_ignore_number,
-        parse_constant=_refuse_constant,
-    )
-
-
-def _measure_depth(text: str) -> int:
-    depth = deepest = 0
-    in_string = escaped = False
-    for char in text:
-        if in_string:
-            in_string = escaped or char != '"'
-            escaped = char == "\\" and not escaped
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
-    return deepest
-
-
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("repeated member name")
-    return value
-
-
-def _ignore_number(token: str) -> None:
-    """No member with a fraction or exponent is of interest, and huge ones must not become infinity."""
-
-
-def _refuse_constant(token: str) -> None:
-    raise ValueError("not a JSON value")
-
-
-def _text(value: Any) -> str | None:
-    # Number tokens are texts of a class of their own.
-    return value if type(value) is str else None
-
-
-def _clean_description(answer: _Answer | None, scrub: Callable[[str], str]) -> str | None:
-    if answer is None or answer.description is None:
-        return None
-    return clean_text(answer.description, scrub)
+    texts = (value.get(name) for name in ("errorCode", "errorDescription"))
+    return _Answer(error_id, *(text if isinstance(text, str) else None for text in texts))
 
 
 def _clean_code(code: str, scrub: Callable[[str], str]) -> str:
     # Passed on as it came, but half a surrogate pair could not be written as JSON.
-    whole = "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in scrub(code))
-    return whole[:MAX_CODE]
+    return scrub(code).encode(errors="backslashreplace").decode()[:MAX_CODE]
 
 
 # --- reading Retry-After ------------------------------------------------------------------------

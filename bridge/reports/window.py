@@ -38,6 +38,11 @@ def open_window(now: float, age_s: float | None) -> Window:
     return Window(now + REPORTABLE_S - max(0.0, age_s), None)
 
 
+def age_s(window: Window, now: float) -> float | None:
+    """How old the task is by its window; None if nobody told ``completedAt``."""
+    return None if window.until is None else REPORTABLE_S - (window.until - now)
+
+
 def ends_at(window: Window, retrying: bool) -> float:
     """When a report that still waits is answered, because nothing can be sent any more."""
     ends = float("inf") if window.until is None else window.until

@@ -71,24 +71,21 @@ class Context:
         """Comparable form of the id, for cancellation; None for a notification."""
         return (envelope.id_key(self.call.id),) if self.call.has_id else None
 
-    def answer(self, answer: Answer) -> None:
-        """Answer the call as the report's life decided."""
-        if answer.result is not None:
-            self.settle(answer.result)
-        else:
-            self.settle(Failure(answer.code, answer.message, answer.data))
-
-    def refuse(self, error: BridgeError) -> None:
-        """Answer the call with an error."""
-        self.settle(Failure(error.code, error.message, error.data))
-
     def settle(self, value: Any) -> None:
-        """Answer the call with a result or a `Failure`."""
+        """Answer the call with a result, or with a `Failure` or a `BridgeError`."""
         if not self.call.has_id:
             self._respond(None)
             return
         try:
-            payload = strict_json.dump(self._response(value))
+            if isinstance(value, (Failure, BridgeError)):
+                data = {**value.data, **self._mark}
+                response = envelope.error_response(self.call.id, value.code, value.message, data)
+            else:
+                # What describes the protocol is a document of its own.
+                if self._mark and not self.call.method.startswith("rpc."):
+                    value = {**value, **self._mark}
+                response = envelope.success_response(self.call.id, value)
+            payload = strict_json.dump(response)
         except Exception as bug:
             self.fail(bug)
         else:
@@ -97,12 +94,6 @@ class Context:
     def fail(self, bug: BaseException) -> None:
         """Answer the call with an internal error."""
         self.settle(self._dispatcher.fail(bug))
-
-    def _response(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Failure):
-            data = {**value.data, **self._mark}
-            return envelope.error_response(self.call.id, value.code, value.message, data)
-        return envelope.success_response(self.call.id, value)
 
 
 class Conversation:
@@ -114,7 +105,7 @@ class Conversation:
         cancel: Lets go the requests of a comparable id.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
-        mark: What the data of every error says besides.
+        mark: What every result and the data of every error says besides.
     """
 
     def __init__(
@@ -147,8 +138,10 @@ class Conversation:
         self._changed = changed
         self._render = render
         self._mark = mark
-        self._open = 0
+        self.unanswered = 0
+        """Calls that were read and not answered yet."""
         self._open_reports = 0
+        """Reports among them that are served, and not parked."""
         self._parked: deque[Context] = deque()
         self._waiting: dict[Context, None] = {}
         """What is served in a greenlet of its own."""
@@ -162,14 +155,9 @@ class Conversation:
         """True if more may be read."""
         return (
             not self._parked
-            and self._open - self._open_reports + self._sink.backlog < self._queue
+            and self.unanswered - self._open_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
-
-    @property
-    def unanswered(self) -> int:
-        """Calls that were read and not answered yet."""
-        return self._open + len(self._parked)
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come."""
@@ -192,12 +180,12 @@ class Conversation:
             self._drop(self._parked.popleft(), "shutting_down")
         while self._waiting:
             context, _ = self._waiting.popitem()
-            context.refuse(BridgeError("ledger_unavailable"))
+            context.settle(BridgeError("ledger_unavailable"))
         return dropped
 
     def _drop(self, parked: Context, kind: str) -> None:
-        self._count(1, True)
-        parked.answer(never_admitted(kind))
+        self._open_reports += 1
+        parked.settle(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
         for event in events:
@@ -243,6 +231,7 @@ class Conversation:
             self.is_over = method == EXIT
             respond(None if self.is_over else strict_json.dump(envelope.success_response(member.id, None)))
             return
+        self.unanswered += 1
         is_report = method in self._reports
         answered = partial(self._answered, respond, is_report)
         context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
@@ -271,7 +260,7 @@ class Conversation:
 
     def _serve(self, context: Context) -> None:
         method = context.call.method
-        self._count(1, method in self._reports)
+        self._open_reports += method in self._reports
         if method in self._waits:
             self._waiting[context] = None
             self._engine.spawn(self._serve_alone, context)
@@ -288,21 +277,16 @@ class Conversation:
 
     def _dispatch(self, context: Context) -> Any:
         call = context.call
-        params = call.params if call.params is None else strict_json.plain(call.params)
-        return self._dispatcher.dispatch(call.method, params, context)
+        return self._dispatcher.dispatch(call.method, strict_json.plain(call.params), context)
 
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)
-        self._count(-1, is_report)
+        self.unanswered -= 1
+        self._open_reports -= is_report
         if self._parked and not self._is_unparking:
             self._is_unparking = True
             self._engine.call_soon(self._unpark)
         self._changed()
-
-    def _count(self, change: int, is_report: bool) -> None:
-        self._open += change
-        if is_report:
-            self._open_reports += change
 
     def _unpark(self) -> None:
         """Admit what waits for room, as far as there is room."""
@@ -342,7 +326,4 @@ def never_admitted(kind: str) -> Answer:
     Args:
         kind: Row of the table of errors, such as ``shutting_down``.
     """
-    ending = local_ending(kind)
-    return answer_ending(
-        ending, task_id=0, attempts=0, replayed=False, durable=False, elapsed_ms=0, retryable=True
-    )
+    return answer_ending(local_ending(kind))

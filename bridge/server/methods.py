@@ -16,7 +16,6 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
-from bridge.engine import Engine
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.advisor import Advisor
 from bridge.reports.answers import ROUNDING_S, rfc3339
@@ -24,8 +23,8 @@ from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
-from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.reports.ports import LedgerPort
+from bridge.reports.pauses import PROOF
+from bridge.reports.ports import Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
@@ -50,53 +49,38 @@ class Keys(Protocol):
         """The default key, if it can be told without waiting."""
 
 
-class Ledger(LedgerPort, Protocol):
-    """A ledger that also tells how it is."""
-
-    def status(self) -> Mapping[str, Any]:
-        """How the ledger is."""
-
-
 class Methods:
     """The methods as a table for the dispatcher.
 
     Args:
         figures: The members of the status that are counted elsewhere.
-        account_figures: Its member about the account's own figures, if they are asked for.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        ports: Ports,
         reporter: Reporter,
-        ledger: Ledger,
         advisor: Advisor,
-        policy: PausePolicy,
         keys: Keys,
         scrubber: Scrubber,
         *,
-        endpoint: str,
         sandbox: bool,
         limits: Mapping[str, Any],
         figures: Callable[[], dict[str, Any]],
-        dropped_lines: Callable[[], int],
-        account_figures: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        self._engine = engine
+        self._engine = ports.engine
+        self._ledger = ports.ledger
+        self._endpoint = ports.endpoint
+        self._policy = ports.policy
         self._reporter = reporter
-        self._ledger = ledger
         self._advisor = advisor
-        self._account_figures = account_figures
-        self._policy = policy
         self._keys = keys
         self._scrubber = scrubber
-        self._endpoint = endpoint
         self._sandbox = sandbox
         self._limits = limits
         self._figures = figures
-        self._dropped_lines = dropped_lines
-        self._started_wall = engine.wall()
-        self._started_at = engine.now()
+        self._started_wall = self._engine.wall()
+        self._started_at = self._engine.now()
         self._waiting: dict[Context, None] = {}
         """Reports that wait for the key or for the ledger to open."""
         self._pauses: list[dict[str, Any]] = []
@@ -123,44 +107,25 @@ class Methods:
     def _report_as(self, name: str) -> Method:
         def report(context: Context, params: dict[str, Any]) -> Any:
             try:
-                given = _checked("report.params", params)
+                asked = self._read_report(name, params)
             except OSError:
                 # What checks them is loaded when it is first needed, and this machine may lack a descriptor.
-                if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
-                    raise
-                self._waiting[context] = None
-                self._engine.spawn(self._try_again, report, context, params)
-                return PENDING
-            key = self._given_key(given) or self._keys.at_hand()
-            asked = Report(
-                name,
-                given["taskId"],
-                key,
-                given.get("completedAt"),
-                given.get("taskType"),
-                given.get("languagePool"),
-            )
+                asked = None
             # Nobody overtakes those that wait for the ledger to open.
-            if key is not None and self._ledger.is_open and not self._waiting:
+            if asked is not None and asked.key is not None and self._ledger.is_open and not self._waiting:
                 self._submit(context, asked)
             else:
                 self._waiting[context] = None
-                self._engine.spawn(self._submit_later, context, asked)
+                self._engine.spawn(self._submit_later, context, name, params, asked)
             return PENDING
 
         return report
 
-    def _try_again(self, report: Method, context: Context, params: dict[str, Any]) -> None:
-        """Call a method once more, unless who asked has been answered meanwhile."""
-        self._engine.sleep(SCARCE_S)
-        if context in self._waiting:
-            del self._waiting[context]
-            try:
-                report(context, params)
-            except BridgeError as error:
-                context.refuse(error)
-            except Exception as bug:
-                context.fail(bug)
+    def _read_report(self, name: str, params: dict[str, Any]) -> Report:
+        given = _checked("report.params", params)
+        key = self._given_key(given) or self._keys.at_hand()
+        told = given.get
+        return Report(name, given["taskId"], key, told("completedAt"), told("taskType"), told("languagePool"))
 
     def _submit(self, context: Context, report: Report) -> None:
         task_type = report.task_type
@@ -169,19 +134,33 @@ class Methods:
             if report.key is not None:
                 self._scrubber.learn(report.key)
             report = report._replace(task_type=self._scrubber.scrub(task_type))
-        self._reporter.submit(report, Requester(context.answer, context.name, context.received_at))
+        self._reporter.submit(report, Requester(context.settle, context.name, context.received_at))
 
-    def _submit_later(self, context: Context, report: Report) -> None:
-        """Wait for the key and the ledger first; who is cancelled or given up meanwhile has been answered."""
+    def _submit_later(
+        self, context: Context, name: str, params: dict[str, Any], report: Report | None
+    ) -> None:
+        """Wait for the means, the key and the ledger; who is cancelled or given up meanwhile is answered."""
         try:
+            while report is None:
+                self._engine.sleep(SCARCE_S)
+                if context not in self._waiting:
+                    return
+                try:
+                    report = self._read_report(name, params)
+                except OSError:
+                    if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
+                        raise
             if report.key is None:
                 report = report._replace(key=self._keys.get())
             self._ledger.wait_until_open()
             if context in self._waiting:
-                del self._waiting[context]
                 self._submit(context, report)
+        except BridgeError as error:
+            context.settle(error)
         except Exception as bug:
             context.fail(bug)
+        finally:
+            self._waiting.pop(context, None)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name that has not begun, wherever it waits."""
@@ -195,7 +174,7 @@ class Methods:
     def _let_go(self, kind: str, leaving: list[Context]) -> int:
         for context in leaving:
             del self._waiting[context]
-            context.answer(never_admitted(kind))
+            context.settle(never_admitted(kind))
         return len(leaving)
 
     def _given_key(self, given: Mapping[str, Any]) -> Secret | None:
@@ -247,20 +226,16 @@ class Methods:
             if type(tallied) is tuple:
                 self._advice = [advice._asdict() for advice in self._advisor.judge(tallied)]
         sending, waiting = self._reporter.counts()
-        return self._marked(
-            {
-                "since": rfc3339(self._started_wall),
-                "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
-                **self._figures(),
-                "inFlight": sending,
-                "queued": waiting,
-                "droppedLogLines": self._dropped_lines(),
-                "pauses": self._pauses,
-                "advice": self._advice,
-                **self._account_figures(),
-                "ledger": dict(self._ledger.status()),
-            }
-        )
+        return {
+            "since": rfc3339(self._started_wall),
+            "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
+            **self._figures(),
+            "inFlight": sending,
+            "queued": waiting,
+            "pauses": self._pauses,
+            "advice": self._advice,
+            "ledger": dict(self._ledger.status()),
+        }
 
     def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.resume.params", params)
@@ -271,32 +246,19 @@ class Methods:
         if isinstance(states, Unavailable | Failed):
             raise BridgeError("ledger_unavailable")
         self._reporter.resume_waiting()
-        return self._marked({"resumed": [self._show_pause(state) for state in states]})
+        return {"resumed": [self._show_pause(state) for state in states]}
 
     def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.noteTasks.params", params)
         key = self._given_key(given)
         noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
-        return self._marked({"noted": noted})
+        return {"noted": noted}
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
         now = self._ledger.now()
-        to_wall = self._engine.wall() - now
         # What a wrong clock wrote stays in the ledger until a report meets it.
-        state = self._policy.mend_times(now, state)
-
-        def show(at: float | None) -> str | None:
-            return None if at is None else rfc3339(at + to_wall)
-
-        return {
-            "scope": self._policy.scope(state),
-            "cause": state.cause,
-            "state": state.state,
-            "openedAt": show(state.opened_at),
-            "endsAt": show(state.ends_at),
-            "manual": state.ends_at is None,
-            **dict(self._policy.parts(state.key)),
-        }
+        shown = self._policy.show(self._policy.mend_times(now, state), self._engine.wall() - now)
+        return {**shown, "state": state.state, **dict(self._policy.parts(state.key))}
 
     # --- what the ledger knows ---------------------------------------------------------------
 
@@ -310,7 +272,7 @@ class Methods:
         row = self._ledger.call(Look(task))
         if not isinstance(row, Row):
             raise BridgeError("report_not_found" if row is None else "ledger_unavailable")
-        return self._marked(show_record(row))
+        return show_record(row)
 
     def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
         given = _checked("bridge.listReports.params", params)
@@ -330,12 +292,7 @@ class Methods:
             raise BridgeError("ledger_unavailable")
         rows, following = found
         reports = [show_record(row) for row in rows]
-        return self._marked({"reports": reports, "nextCursor": None if following is None else str(following)})
-
-    def _marked(self, result: dict[str, Any]) -> dict[str, Any]:
-        if self._sandbox:
-            result["sandbox"] = True
-        return result
+        return {"reports": reports, "nextCursor": None if following is None else str(following)}
 
 
 def show_record(row: Row) -> dict[str, Any]:

@@ -108,13 +108,7 @@ class Policy:
         return {key.subject: (key,) for key in self.keys(task, method)}
 
     def gate(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        states: Mapping[PauseKey, PauseState],
-        window: Window,
+        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
     ) -> tuple[Gate, tuple[PauseState, ...], tuple[PauseEvent, ...]]:
         state = states.get(PauseKey("account", task.account))
         if state is None or state.state not in (OPEN, PROBING):
@@ -133,7 +127,6 @@ class Policy:
         task: Task,
         method: str,
         owner: str,
-        began_at: float,
         verdict: Verdict,
         states: Mapping[PauseKey, PauseState],
     ) -> tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]:

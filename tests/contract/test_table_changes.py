@@ -80,11 +80,21 @@ def is_seen(module: ModuleType, table: Any, faults: Callable[[], Iterator[Any]])
     """Tell whether the properties fail with another table in place of the module's own."""
     # As at first use: the module loads its table, and gets this one.
     load = cache(module._table.__wrapped__)
+    forget_all(module)
     with patch.object(module, "load_json", lambda _: table), patch.object(module, "_table", load):
         try:
             return next(faults(), None) is not None
         except LookupError:
             return True
+        finally:
+            forget_all(module)
+
+
+def forget_all(module: ModuleType) -> None:
+    """Let a module remember no answer that it has made of its table."""
+    for function in vars(module).values():
+        if function is not module._table and hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 def look_for_refusals(kinds: set[str]) -> Iterator[Any]:

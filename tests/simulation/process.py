@@ -216,7 +216,7 @@ class SimApp(App):
         SimStore.arriving = self.process
         return SimStore.open(
             place,
-            policy=self._policy,
+            policy=self.policy,
             machine=machine,
             boot_clock=self.engine.now,
             wall_clock=self.engine.wall,

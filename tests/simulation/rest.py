@@ -19,7 +19,6 @@ def check_rest(world: World, process: Process) -> None:
     conversation = process.server._conversation
     left = {
         "jobs": len(reporter._jobs),
-        "names": len(reporter._names),
         "used slots": world.plan.setup["concurrency"] - lifecycle._slots._free,
         "waiting for a slot": len(lifecycle._slots._waiting),
         "waiting for another": len(lifecycle._flight._waiting),

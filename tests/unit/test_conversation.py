@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 from bridge.engine import Engine
 from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.reports.answers import Answer
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation
@@ -176,6 +176,21 @@ def test_what_is_not_json_has_no_rule() -> None:
     ]
 
 
+def test_marks_come_with_every_answer() -> None:
+    """Results of methods that wait and of others, reports and refusals say that it is the sandbox."""
+    desk = Desk(mark={"sandbox": True})
+    desk.say("tell", 1)
+    desk.say("wait", 2)
+    desk.say("report", 3)
+    desk.say("report", 4)
+    desk.reports[0].settle({"status": "success"})
+    desk.reports[1].settle(BridgeError("key_missing", {"outcome": "not_sent"}))
+    desk.time.run(2.0)
+    answers = sorted(desk.answers(), key=lambda answer: str(answer["id"]))
+    told = [answer["result"] if "result" in answer else answer["error"]["data"] for answer in answers]
+    assert [data["sandbox"] for data in told] == [True] * 4
+
+
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [
@@ -237,7 +252,7 @@ def test_at_most_so_many_reports_are_admitted_and_others_are_heard() -> None:
     assert not desk.talk.has_room()
     assert (len(desk.reports), desk.talk.unanswered) == (3, 4)
     changes = desk.changes
-    desk.reports[1].answer(Answer({"done": 2}))
+    desk.reports[1].settle({"done": 2})
     desk.time.run()
     assert desk.changes > changes
     assert desk.talk.has_room()

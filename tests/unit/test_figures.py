@@ -26,11 +26,6 @@ def told(*hours: tuple[Any, Any], error_id: int = 0) -> Exchange:
     return http(200, json.dumps({"errorId": error_id, "errorCode": "ERROR_X", "data": data}))
 
 
-def hide(text: str) -> str:
-    """Replace the key."""
-    return text.replace(KEY.reveal(), "***")
-
-
 class Desk:
     """An account's figures of one bridge in virtual time."""
 
@@ -38,9 +33,7 @@ class Desk:
         self.bridge = bridge
         self.calls: list[tuple[float, Secret, int, str]] = []
         self.answer = answer or told((EPOCH + bridge.world.t - HOUR_S, 5))
-        self.figures = AccountFigures(
-            bridge.engine, bridge.ledger, ENDPOINT, self.ask, bridge.service.keys, queues, hide
-        )
+        self.figures = AccountFigures(bridge, self.ask, bridge.service.keys, queues)
         bridge.engine.spawn(self.figures.run)
 
     def ask(self, key: Secret, date: int, queue: str) -> Exchange:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bridge.core.model import Begin, Begun, Claim, Exchange, Gate, Record, Recorded, Row, Settle
-from bridge.reports.answers import Answer
 from tests.world import (
     LOST_ANSWER,
     LOST_REQUEST,
@@ -18,6 +17,7 @@ from tests.world import (
     STALLED,
     TAKEN,
     UNREACHED,
+    Answer,
     Bridge,
     Fate,
     World,

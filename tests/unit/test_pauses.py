@@ -27,7 +27,6 @@ from bridge.core.model import (
     Window,
 )
 from bridge.core.redact import Secret
-from bridge.reports.answers import Answer
 from bridge.reports.pauses import PROOF, PausePolicy, is_transport_probe
 from tests.world import (
     ENDPOINT,
@@ -35,6 +34,7 @@ from tests.world import (
     OTHER_KEY,
     RECAPTCHA,
     UNREACHED,
+    Answer,
     Bridge,
     Fate,
     World,
@@ -351,7 +351,7 @@ def test_unproven_key_is_not_paused_by_a_wrong_clock() -> None:
     task = Task("https://upstream.test", "a" * 32, 1)
     key = PauseKey(PROOF, task.account)
     left = policy.release(1000.0 + 400 * 86400.0, PauseState(key, "probing", probe_owner="x", probe_task="y"))
-    gate, changed, _ = policy.gate(1000.0, task, IMAGE, "owner", {key: left}, Window(None, 1000.0))
+    gate, changed, _ = policy.gate(1000.0, task, IMAGE, "owner", {key: left})
     assert gate.status == "begun"
     assert [(state.key, state.state) for state in changed if state.state == "probing"] == [(key, "probing")]
 
@@ -401,9 +401,8 @@ def test_route_pause_is_lifted_by_another_context() -> None:
     proven = PauseState(policy.keys(task, IMAGE)[0])
     state = PauseState(key, OPEN, "http_redirect", opened_at=0.0, ends_at=60.0, context="old")
     states = {key: state, proven.key: proven}
-    window = Window(None, 0.0)
-    assert policy.gate(1.0, task, IMAGE, "me", states, window)[0].status == "paused"
-    gate, stored, events = changed.gate(1.0, task, IMAGE, "me", states, window)
+    assert policy.gate(1.0, task, IMAGE, "me", states)[0].status == "paused"
+    gate, stored, events = changed.gate(1.0, task, IMAGE, "me", states)
     assert gate.status == "begun"
     assert [state.state for state in stored] == ["closed"]
     assert [event.name for event in events] == ["pause_closed"]
@@ -476,13 +475,13 @@ class Rules:
     def learn(self, verdict: Verdict, now: float, number: int = 1, owner: str = "me") -> list[str]:
         """Tell the end of an attempt; the names and rules of the events."""
         task = TASK._replace(task_id=number)
-        changed, events = self.policy.learn(now, task, IMAGE, owner, 0.0, verdict, self.states)
+        changed, events = self.policy.learn(now, task, IMAGE, owner, verdict, self.states)
         self.states |= {state.key: state for state in changed}
         return [f"{event.name} {event.state.key.rule}" for event in events]
 
     def gate(self, now: float, number: int = 1, owner: str = "me") -> tuple[Gate, list[str]]:
         task = TASK._replace(task_id=number)
-        gate, changed, events = self.policy.gate(now, task, IMAGE, owner, self.states, FAR)
+        gate, changed, events = self.policy.gate(now, task, IMAGE, owner, self.states)
         self.states |= {state.key: state for state in changed}
         return gate, [f"{event.name} {event.state.key.rule}" for event in events]
 
@@ -679,7 +678,7 @@ def test_keys_are_remembered_within_bounds() -> None:
     policy, sizes, subjects = PausePolicy("m"), set(), set()
     for number in range(3000):
         subjects.add(policy.keys(TASK._replace(account=str(number)), IMAGE)[0].subject)
-        sizes.add(len(policy._known))
+        sizes.add(policy._known.cache_info().currsize)
     assert (len(subjects), max(sizes)) == (3000, 1024)
     assert policy.keys(TASK, IMAGE) is policy.keys(TASK, IMAGE)
     assert policy.subjects(TASK, IMAGE) is policy.subjects(TASK, IMAGE)
@@ -708,7 +707,7 @@ def test_of_pauses_that_end_together_the_first_rule_is_shown(rules: Rules) -> No
 
 def test_verdict_that_changes_nothing_stores_nothing(rules: Rules) -> None:
     """A good verdict for a proven key without pauses costs no write."""
-    assert rules.policy.learn(1.0, TASK, IMAGE, "me", 0.0, GOOD, rules.states) == ((), ())
+    assert rules.policy.learn(1.0, TASK, IMAGE, "me", GOOD, rules.states) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -773,9 +772,7 @@ def test_what_was_mended_is_stored() -> None:
     policy, task = PausePolicy("m"), Task(ENDPOINT, "a" * 32, 7)
     key = next(key for key in policy.keys(task, "reportIncorrectRecaptcha") if key.rule == "key_balance")
     state = PauseState(key, OPEN, opened_at=5000.0, ends_at=5600.0)
-    gate, changed, _ = policy.gate(
-        1000.0, task, "reportIncorrectRecaptcha", "o", {key: state}, Window(None, 1000.0)
-    )
+    gate, changed, _ = policy.gate(1000.0, task, "reportIncorrectRecaptcha", "o", {key: state})
     assert (gate.status, gate.until) == ("paused", 1600.0)
     assert changed == (state._replace(opened_at=1000.0, ends_at=1600.0),)
 

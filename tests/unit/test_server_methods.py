@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from bridge.core.counting import Counts, Note, Tallied, Tallies, Tally, add
+from bridge.core.errors import BridgeError
 from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
 from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.port import Unavailable
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.rpc.dispatcher import PENDING, Dispatcher
@@ -130,19 +130,21 @@ class Desk:
         self.keys = Keys(self.engine)
         self.scrubber = Scrubber()
         self.emitted: list[Any] = []
+        self.mark = {"sandbox": True} if sandbox else {}
+        self.endpoint = "https://upstream.test"
+        self.policy = PausePolicy("machine", "context")
+        self.emit = self.emitted.append
+        ports: Any = self  # of which the methods need these members
+        reporter: Any = self.lifecycle
         self.methods = Methods(
-            self.engine,
-            self.lifecycle,  # type: ignore[arg-type]  # of which it needs these methods
-            self.ledger,
-            Advisor(self.engine, self.ledger, self.emitted.append, "https://upstream.test", self.keys.get),
-            PausePolicy("machine", "context"),
+            ports,
+            reporter,
+            Advisor(ports, self.keys.get),
             self.keys,
             self.scrubber,
-            endpoint="https://upstream.test",
             sandbox=sandbox,
             limits={"queue": 3},
-            figures=dict,
-            dropped_lines=lambda: 7,
+            figures=lambda: {"droppedLogLines": 7},
         )
         self.dispatcher = Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef")
         self.answers: list[tuple[Any, Any]] = []
@@ -163,7 +165,8 @@ class Desk:
             answer = json.loads(payload)
             self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
 
-        context = Context(self.dispatcher, Call(id, True, method, params), respond, self.engine.now())
+        call = Call(id, True, method, params)
+        context = Context(self.dispatcher, call, respond, self.engine.now(), self.mark)
 
         def dispatch() -> None:
             outcome = self.dispatcher.dispatch(method, params, context)
@@ -212,8 +215,9 @@ def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
     [(report, requester)] = desk.lifecycle.submitted
     assert report == Report(IMAGE, 5, Secret("x" * 16), 7.5, None, "en")
     assert (requester.name, requester.received_at) == (("me",), 2.0)
-    requester.respond(Answer(None, 16, "no", {"kind": "no_such_captcha"}))
-    assert desk.answers == [("me", {"code": 16, "message": "no", "data": {"kind": "no_such_captcha"}})]
+    requester.respond(BridgeError("no_such_captcha", code=16))
+    [(name, told)] = desk.answers
+    assert (name, told["code"], told["data"]) == ("me", 16, {"kind": "no_such_captcha"})
 
 
 @pytest.mark.parametrize(
