@@ -146,6 +146,8 @@ class Outbox:
         self._has_heard = False
         """True if memory knows the pauses that the ledger last told."""
         self._notes: dict[tuple[Any, ...], Note] = {}
+        self._narrows: dict[Task, model.Narrow] = {}
+        """Earlier ends of windows that the ledger does not know and memory has no report for."""
         self.written = self.differing = 0
         """Outcomes that the ledger took, and did not take because it knows otherwise."""
 
@@ -213,9 +215,14 @@ class Outbox:
             is_told = is_others and not known.is_free and not _is_empty(known.row)
             if task in self.held and _is_empty(before) and is_told:
                 # While nobody could be asked it was told off; now the ledger says what others did with it.
+                assert before is not None
+                self._narrows[task] = model.Narrow(task, before.window)
                 self._drop(task)
         if task not in self.held:
             before = condition.recall(task, known)
+            if before is not None and task in self._narrows:
+                window = before.window.narrowed_by(self._narrows[task].window)
+                before = before._replace(window=window)
             if before is not None and before.owner not in (None, condition.instance):
                 before = before._replace(owner=DEAD if known is not None and known.is_free else OTHERS)
         if self._require and self._would_send(op, before):
@@ -338,7 +345,8 @@ class Outbox:
         """
         truths = [self._tell(task) for task in tasks]
         # Deletes nothing, but takes the lock that any write needs.
-        operations = [model.Prune(0.0, 1), *self._lessons(), *self._notes.values(), *truths]
+        more = (*self._lessons(), *self._notes.values(), *self._narrows.values())
+        operations = [model.Prune(0.0, 1), *more, *truths]
         answers: list[Any] = []
         try:
             commit(operations, answers)
@@ -356,6 +364,8 @@ class Outbox:
             self._agree(op)
         elif isinstance(op, Note):
             del self._notes[_hour_of(op)]
+        elif isinstance(op, model.Narrow):
+            del self._narrows[op.task]
         elif isinstance(answer, port.Restored):
             task = op.row.task
             if task in self._unwritten:

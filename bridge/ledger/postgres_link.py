@@ -16,13 +16,14 @@ from bridge.core.redact import Secret
 from bridge.ledger import postgres_trouble as words
 from bridge.ledger.trouble import FOREIGN, UNREADABLE, LedgerTrouble
 
-with suppress(ImportError):
-    # The driver is there only with the extra ``fleet``; `connect` says so.
+try:
     import psycopg
     from psycopg.adapt import Transformer
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.types.string import TextLoader
+except ImportError:  # it is there only with the extra ``fleet``, and `connect` says so
+    psycopg = None  # type: ignore[assignment]
 
 Statement = tuple[str, Sequence[Any]]
 """SQL with $1 and so on, and its values: numbers, texts, lists of those, or None."""
@@ -208,7 +209,7 @@ def connect(url: str, password: Secret | None) -> Link:
     Raises:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
-    if "psycopg" not in globals():
+    if psycopg is None:
         raise LedgerTrouble(UNREADABLE, words.NO_DRIVER)
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}

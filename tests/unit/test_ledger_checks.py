@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +75,7 @@ def test_a_missing_ledger_is_fine_and_not_made(find: Find, pg_server: PgServer) 
 
 def test_a_missing_driver_fails(find: Find, ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without psycopg nothing else about the server is looked at, and the fix installs it."""
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setattr(postgres_link, "psycopg", None)
     found = find(ledger)
     assert statuses(found) == {"driver": "failed"} == {name: "failed" for name in found}
     assert "[fleet]" in found["driver"]["fix"]
