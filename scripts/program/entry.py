@@ -6,8 +6,6 @@ Must stay small: it runs at each start. Made into a program by `bridge.spec`.
 import os
 import sys
 
-from bridge.cli.main import run
-
 # The bootloader's variables are for this process alone: a key command must find its own libraries.
 for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
     os.environ.pop(name, None)
@@ -19,4 +17,7 @@ for name in [name for name in os.environ if name.startswith("_PYI_")]:
 # `sys.executable` is this program: what the command would have Python do arrives here.
 if sys.argv[1:3] == ["-m", "bridge"]:
     del sys.argv[1:3]
+
+from bridge.cli.main import run  # noqa: E402  # nothing of the bridge may see those variables
+
 run()
