@@ -21,7 +21,8 @@ from tests.process import BridgeProcess
 STOP_S = 40.0
 """After that no task is submitted, whatever has been told."""
 KILL_AT_S = 1.0
-PROMOTE_AFTER_S = 1.0
+PROMOTE_AFTER_S = 3.0
+"""Longer than a bridge waits for a session that it has just lost, so that each of them has to do without."""
 ENOUGH = 20
 """So many durable answers by the new server end the test."""
 
