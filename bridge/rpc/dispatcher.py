@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -33,17 +33,36 @@ class Failure(NamedTuple):
     data: Mapping[str, Any]
 
 
-def _load() -> tuple[ModuleType, ModuleType]:
-    """Import jsonrpcserver's dispatcher and its result module."""
-    if os.environ.get("_BRIDGE_PLAIN_IMPORTS") != "1":
-        # An empty package with a path is enough for its submodules to be found.
-        for name in ("jsonrpcserver", "oslash"):
-            spec = PathFinder.find_spec(name)
-            if spec is not None and name not in sys.modules:
-                sys.modules[name] = package = ModuleType(name)
-                package.__spec__, package.__path__ = spec, spec.submodule_search_locations or []
-    from jsonrpcserver import dispatcher, result
+class _EmptyPackages:
+    """Finds the library's packages, and loads them without what their ``__init__`` would import.
 
+    Source: https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Say where the package lies and that this object loads it; None if it is somebody else's."""
+        spec = PathFinder.find_spec(name) if name in ("jsonrpcserver", "oslash") else None
+        if spec is not None:
+            spec.loader = self  # type: ignore[assignment]  # importlib.abc would take 10 ms to load
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run nothing: a package needs only its path for its submodules to be found."""
+
+
+def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
+    """Import jsonrpcserver's dispatcher and its result module."""
+    finder = _EmptyPackages()
+    if not plain:
+        sys.meta_path.insert(0, finder)
+    try:
+        from jsonrpcserver import dispatcher, result
+    finally:
+        if not plain:
+            sys.meta_path.remove(finder)
     # It logs tracebacks with arguments, and arguments hold keys.
     dispatcher.logger.disabled = True
     return dispatcher, result
@@ -61,7 +80,7 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
         self._on_bug = on_bug
-        library, results = _load()
+        library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
         self._dispatch = library.dispatch_request
         self._make_request = library.create_request
         self._success = results.Success
