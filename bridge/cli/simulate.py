@@ -118,7 +118,7 @@ def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, in
     elapsed_s = length_s = 0.0
     while elapsed_s <= length_s:
         engine.sleep(PROGRESS_S)
-        elapsed_s, length_s, _ = simulator.progress()
+        elapsed_s, length_s = simulator.progress()
         tell(int(elapsed_s * 1000), int(length_s * 1000))
 
 
