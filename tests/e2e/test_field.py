@@ -64,8 +64,9 @@ def test_heads_that_browsers_accept_are_accepted(talk: Start) -> None:
     answers = itertools.cycle(ODD.values())
 
     def script(peer: Peer) -> None:
-        peer.read_request()
-        peer.send(next(answers))
+        # A connection that ends by itself, while the bridge keeps it, would cost a second request.
+        while peer.read_request() is not None:
+            peer.send(next(answers))
 
     with FaultServer(script) as server:
         bridge = talk("--url", server.url, "--ledger", "memory", environ=WITH_KEY)
