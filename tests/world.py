@@ -358,7 +358,7 @@ def error(answer: Answer) -> dict[str, Any]:
 
 def row(bridge: Bridge, task_id: int = 1) -> Row:
     """A report as the ledger has it."""
-    found = bridge.store.read(Look(bridge.task(task_id)))
+    found = bridge.store.transact([Look(bridge.task(task_id))])[0]
     assert isinstance(found, Row)
     return found
 

@@ -10,15 +10,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from bridge.core.counting import Operation, Tallies
-from bridge.core.model import Listing, Look, Pauses, Task
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners, name_instance
-from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
+from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
-from bridge.ledger.transactions import READS
-from bridge.ledger.transfer import ask
+from bridge.ledger.transfer import READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
@@ -266,7 +263,7 @@ class SqliteStore:
 
     # --- transactions ------------------------------------------------------------------------
 
-    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation]) -> list[Any]:
         """Run all operations in order in one transaction, or none; see `bridge.ledger.port.Store`.
 
         Raises:
@@ -282,23 +279,6 @@ class SqliteStore:
             results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
         self.trouble = None
         return results
-
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
-        """Run one operation that changes nothing, also while the ledger cannot be written."""
-        if type(operation) not in READS:
-            raise KeyError(type(operation))
-        return self._in_queue(lambda: self._run([operation], "BEGIN"))[0]
-
-    def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method; needs no right to write."""
-        return self._in_queue(lambda: self._ask(task, method))
-
-    def _ask(self, task: Task, method: str | None) -> Known:
-        return self._in_transaction("BEGIN", lambda: ask(self._batch, task, method))
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return self._in_transaction("BEGIN", lambda: self._batch.events(seq))
 
     def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
         batch = self._batch

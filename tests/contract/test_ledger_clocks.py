@@ -169,7 +169,7 @@ def test_history_outlives_a_clock_that_is_ahead(machine: Machine) -> None:
     assert machine.do(before) == 0
     machine.true += DAY + 1.0
     assert machine.do(before) == 1
-    assert store.read(Listing(None)) == ((), None)
+    assert store.transact([Listing(None)])[0] == ((), None)
 
 
 class Boot(NamedTuple):

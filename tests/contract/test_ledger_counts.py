@@ -23,6 +23,7 @@ from bridge.core.counting import (
 )
 from bridge.core.model import REFUSED, Claim, Ending, Facts, Pauses, Settle, Sweep, Task, Window
 from bridge.ledger import sqlite_driver, sqlite_file
+from bridge.ledger.port import Ask
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.translation import Accounts, View, see
 from bridge.ledger.trouble import LedgerTrouble
@@ -58,7 +59,7 @@ def note(at: float, tasks: int = 1, subject: str = "image", whose: Task = WHOSE,
 
 def read(store: AnyStore, account: str | None = ACCOUNT) -> tuple[Tallied, ...]:
     """What the store says."""
-    found: tuple[Tallied, ...] = store.read(Tallies(ENDPOINT, account))
+    found: tuple[Tallied, ...] = one(store, Tallies(ENDPOINT, account))
     return found
 
 
@@ -209,7 +210,7 @@ def test_the_right_to_ask_is_not_given_beside_a_pause(shared: Backend) -> None:
     """A pause that another bridge has opened meanwhile counts; once nothing is paused the right is given."""
     first, second = shared.open(), shared.open()
     first.transact([claim(task(1)), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"), task(1))])
-    assert second.read(Pauses(ENDPOINT)) != ()
+    assert one(second, Pauses(ENDPOINT)) != ()
     assert one(second, Consult(WHOSE, 3600.0)) is False
 
 
@@ -231,13 +232,13 @@ def test_counts_are_translated(backend: Backend, store: AnyStore) -> None:
     now = backend.clock.boot
     view.transact([note(now, 5, whose=WHOSE._replace(account=name)),
                    Learn(WHOSE._replace(account=name), "A", (Figure("A", now, 2),))])  # fmt: skip
-    [known] = view.read(Tallies(ENDPOINT, name))
+    [known] = view.transact([Tallies(ENDPOINT, name)])[0]
     assert known.task.account == name
     assert known.figures == (Figure("A", now, 2),)
     assert {row.at for row in known.tallies if row.width_s == FINE_S} == {
         backend.clock.now // FINE_S * FINE_S - 3_000.0
     }
-    assert view.read(Tallies(ENDPOINT, None))[0].task.account == name
+    assert view.transact([Tallies(ENDPOINT, None)])[0][0].task.account == name
     [inside] = read(store, None)
     assert {row.at for row in inside.tallies if row.width_s == FINE_S} == {
         backend.clock.now // FINE_S * FINE_S
@@ -301,7 +302,7 @@ def test_a_program_of_version_1_says_what_is_wrong(tmp_path: Path, monkeypatch: 
     assert "newer" in older.trouble.sentence
     with pytest.raises(LedgerTrouble, match="newer"):
         older.transact([claim(task(7))])
-    assert older.ask(task(6), IMAGE).row is not None
+    assert one(older, Ask(task(6), IMAGE)).row is not None
     older.close()
 
 

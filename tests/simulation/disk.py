@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bridge.core.model import Sweep, Swept, Task
-from bridge.ledger.port import EventRow, Known
+from bridge.core.model import Sweep, Swept
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import FULL, LOCKED, READONLY, UNREADABLE, LedgerTrouble
 
@@ -157,16 +156,6 @@ class SimStore(SqliteStore):
             if is_quiet and self._sweeps % _SWEEPS_ASKED:
                 return [Swept((), ())]
         return super().transact(operations)
-
-    def _ask(self, task: Task, method: str | None) -> Known:
-        if self.disk is not None:
-            self.disk.enter(self.process, False, self.busy_s)
-        return super()._ask(task, method)
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        if self.disk is not None:
-            self.disk.enter(self.process, False, self.busy_s)
-        return super().events(seq)
 
     def die(self) -> None:
         """Let go as the kernel does for a process that is killed: nothing is said, nothing tidied up."""

@@ -30,6 +30,7 @@ from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.copying import SqliteEnd
 from bridge.ledger.owners import Owners
+from bridge.ledger.port import Ask, Story
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
@@ -106,7 +107,7 @@ def trouble(action: Callable[[], Any]) -> str:
 
 def outcome_of(store: SqliteStore, number: int = 1) -> str | None:
     """What a store tells of a report without writing."""
-    row = store.ask(task(number)).row
+    row = store.transact([Ask(task(number), None)])[0].row
     return None if row is None else row.outcome
 
 
@@ -158,7 +159,7 @@ def test_reports_survive_a_restart(opener: Opener) -> None:
     second = opener()
     assert second.transact([claim()])[0].status == "known"
     assert second.secret == first.secret
-    assert trouble(lambda: first.read(Look(task(1)))) == "unreadable"
+    assert trouble(lambda: first.transact([Look(task(1))])[0]) == "unreadable"
 
 
 def test_next_boot_has_its_own_timeline(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +314,7 @@ def test_locked_ledger_says_so_and_recovers(opener: Opener, outsider: sqlite3.Co
     store = opener()
     outsider.execute("BEGIN EXCLUSIVE")
     assert trouble(lambda: store.transact([claim()])) == "locked"
-    assert trouble(lambda: store.read(Listing(None))) == "locked"
+    assert trouble(lambda: store.transact([Listing(None)])[0]) == "locked"
     assert trouble(opener) == "locked"
     outsider.execute("ROLLBACK")
     assert store.transact([claim()])[0].status == "new"
@@ -326,7 +327,7 @@ def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqli
     outsider.execute("SELECT count(*) FROM reports").fetchone()
     assert trouble(lambda: store.transact([claim()])) == "locked"
     outsider.execute("ROLLBACK")
-    assert store.read(Look(task(1))) is None
+    assert store.transact([Look(task(1))])[0] is None
     assert store.transact([claim()])[0].status == "new"
 
 
@@ -659,7 +660,11 @@ def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Pa
     results = mine.transact(operations)
     assert [result.status for result in results] == ["lost", "new", "lost", "lost"]
     assert {results[at].row.owner for at in (0, 2, 3)} == {theirs.instance}
-    assert [name for _, name, _ in theirs.events(results[0].row.seq)] == ["claimed", "begun", "adopted"]
+    assert [name for _, name, _ in theirs.transact([Story(results[0].row.seq)])[0]] == [
+        "claimed",
+        "begun",
+        "adopted",
+    ]
     # Not remembered any more, so told again from the file.
     assert mine.transact([finish(1)[1]])[0].status == "lost"
     assert theirs.transact([finish(1)[1]])[0].status == "ok"
@@ -687,10 +692,10 @@ def test_nothing_is_written_to_what_another_bridge_took_over(
     mine.transact([claim(1)])
     bury(mine, path)
     theirs.transact([sweep()])
-    before = theirs.read(Look(task(1)))
+    before = theirs.transact([Look(task(1))])[0]
     (result,) = mine.transact([operation])
     assert (result.gate.status if isinstance(operation, Begin) else result.status) == "lost"
-    assert result.row == theirs.read(Look(task(1))) == before
+    assert result.row == theirs.transact([Look(task(1))])[0] == before
 
 
 def test_a_report_that_another_process_took_over_is_lost(opener: Opener, path: Path) -> None:
@@ -752,9 +757,9 @@ def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.M
     monkeypatch.setattr(store._batch, "flush", fail)
     assert trouble(lambda: store.transact([finish(1)[1]])) == "unreadable"
     monkeypatch.setattr(store._batch, "flush", flush)
-    assert store.read(Look(task(1))).state == "sending"
+    assert store.transact([Look(task(1))])[0].state == "sending"
     assert store.transact([finish(1)[1]])[0].status == "ok"
-    assert [name for _, name, _ in store.events(1)] == ["claimed", "begun", "settled"]
+    assert [name for _, name, _ in store.transact([Story(1)])[0]] == ["claimed", "begun", "settled"]
 
 
 # --- both libraries --------------------------------------------------------------------------
