@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from bridge.engine import SystemClock
-from bridge.ledger import sqlite_driver
+from bridge.ledger import sqlite_driver, sqlite_file
 from bridge.ledger.postgres import PostgresStore
+from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
@@ -122,10 +123,19 @@ def transact(ledger: MadeLedger, *operations: Any) -> None:
     store.close()
 
 
-def watch(store: Any, note: Callable[[str], Any]) -> None:
+def watch(store: Any, note: Callable[[str], None]) -> None:
     """Tell the text of every statement that a store runs from now on, before it runs."""
     if isinstance(store, SqliteStore):
-        store.on_statement(note)
+        connection: Any = store._connection
+
+        def trace(_cursor: Any, text: str, _values: Any) -> bool:
+            note(text)
+            return True
+
+        if sqlite_driver.IS_STOCK:
+            connection.set_trace_callback(note)
+        else:
+            connection.exec_trace = trace
         return
     run = store.link.run
 
@@ -135,6 +145,13 @@ def watch(store: Any, note: Callable[[str], Any]) -> None:
         return run(statements, *wait)
 
     store.link.run = tell
+
+
+def find_damage(store: SqliteStore | PostgresStore) -> tuple[str, ...]:
+    """What is wrong with the ledger that a store has open."""
+    if isinstance(store, SqliteStore):
+        return sqlite_file.find_damage(store._connection, full=True)
+    return PostgresReader(store.wait_for_link, 0.0).check(full=True)
 
 
 # --- of either kind --------------------------------------------------------------------------

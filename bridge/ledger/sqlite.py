@@ -195,7 +195,7 @@ class SqliteStore:
             self.trouble = LedgerTrouble(NEWER)
         elif not writable:
             self.trouble = LedgerTrouble(READONLY)
-        if version and self._is_alone and self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
+        if version and self._is_alone and sqlite_file.is_damaged(self._connection):
             # Before anything is written: what is damaged is left as it was found. Who has it open has looked.
             raise LedgerTrouble(CORRUPT)
         try:
@@ -322,48 +322,7 @@ class SqliteStore:
         """Nothing is ever due."""
         return None
 
-    # --- health ------------------------------------------------------------------------------
-
-    def health(self, integrity: bool = False) -> dict[str, Any]:
-        """The state of the ledger for people and monitors.
-
-        Args:
-            integrity: also check the whole file for damage, which takes a while.
-        """
-        report = self._in_transaction("BEGIN", self._examine)
-        if integrity:
-            report["integrity"] = self.check(full=True)
-        return report
-
-    def _examine(self) -> dict[str, Any]:
-        get, connection = sqlite_file.get, self._connection
-        return {
-            "kind": self.kind,
-            "path": self._path,
-            "durable": self.durable,
-            "trouble": None if self.trouble is None else self.trouble.kind,
-            "journal_mode": get(connection, "journal_mode"),
-            "synchronous": get(connection, "synchronous"),
-            "sqlite_version": sqlite3.sqlite_version,
-            "schema_version": get(connection, "user_version"),
-            "page_count": get(connection, "page_count"),
-            "size_bytes": self._size(),
-            "reports": connection.execute("SELECT count(*) FROM reports").fetchone()[0],
-        }
-
-    def check(self, full: bool = False) -> tuple[str, ...]:
-        """Look for damage; the problems found, at most ten.
-
-        A large file takes seconds, in which no other process can commit.
-
-        Args:
-            full: also compare every index with its table.
-        """
-        return self._in_transaction("BEGIN", lambda: sqlite_file.find_damage(self._connection, full))
-
-    def on_statement(self, callback: Callable[[str], Any] | None) -> None:
-        """Call back with the text of every statement that runs; None to stop."""
-        self._connection.set_trace_callback(callback)
+    # --- the rest ---------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let go of the file and of the owner's lock. Idempotent."""
@@ -388,7 +347,3 @@ class SqliteStore:
         if self._path is None or self._identity is None:
             return True
         return files.is_in_place(self._path, self._identity)
-
-    def _size(self) -> int:
-        pages: int = sqlite_file.get(self._connection, "page_count")
-        return pages * int(sqlite_file.get(self._connection, "page_size"))

@@ -8,7 +8,6 @@ Must not know what is in a ledger. Imported by the ledger's SQLite modules and `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 
@@ -41,37 +40,20 @@ class Connection(Protocol):
         """True between the beginning and the end of a transaction."""
 
     @property
-    def total_changes(self) -> int:
-        """Rows that were changed since it was opened."""
+    def total_changes(self) -> Any:
+        """For `count_changes`."""
 
     def execute(self, statement: str, values: Any = ..., /) -> Any:
         """Run one statement; returns its cursor."""
-
-    def set_trace_callback(self, callback: Callable[[str], Any] | None, /) -> None:
-        """Call back with the text of every statement."""
 
     def close(self) -> None:
         """Let go of the file."""
 
 
-def _adapt() -> Any:
-    """apsw's connection with the rest of what the ledger needs."""
-
-    class ApswConnection(library.Connection):  # type: ignore[misc]
-        total_changes = property(library.Connection.total_changes)
-
-        def set_trace_callback(self, callback: Callable[[str], Any] | None) -> None:
-            def tell(_cursor: Any, statement: str, _values: Any) -> bool:
-                assert callback is not None
-                callback(statement)
-                return True
-
-            self.exec_trace = None if callback is None else tell
-
-    return ApswConnection
-
-
-ApswConnection: Any = None if IS_STOCK else _adapt()
+def count_changes(connection: Connection) -> int:
+    """Rows that were changed since a connection was opened."""
+    count: Any = connection.total_changes
+    return int(count if IS_STOCK else count())
 
 
 def connect(uri: str, busy_s: float) -> Connection:
@@ -86,7 +68,7 @@ def connect(uri: str, busy_s: float) -> Connection:
         )
         return stock
     names = ("SQLITE_OPEN_READWRITE", "SQLITE_OPEN_CREATE", "SQLITE_OPEN_URI")
-    connection = ApswConnection(uri, flags=sum(getattr(library, name) for name in names))
+    connection = library.Connection(uri, flags=sum(getattr(library, name) for name in names))
     # A plan that looks at bound values is made anew whenever they change, which takes longer than the answer.
     connection.config(library.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     connection.execute(f"PRAGMA busy_timeout = {round(busy_s * 1000)}")

@@ -219,6 +219,12 @@ def split_script(script: str) -> list[str]:
     return statements
 
 
+def is_damaged(connection: sqlite3.Connection) -> bool:
+    """True if a file of up to `QUICK_CHECK_BYTES` does not pass a check."""
+    size = get(connection, "page_count") * get(connection, "page_size")
+    return size <= QUICK_CHECK_BYTES and find_damage(connection, full=False) != ()
+
+
 def find_damage(connection: sqlite3.Connection, full: bool) -> tuple[str, ...]:
     """Run SQLite's own check; at most ten findings."""
     found = connection.execute(f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)").fetchall()

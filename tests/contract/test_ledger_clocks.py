@@ -31,7 +31,7 @@ from bridge.core.model import (
 from bridge.ledger.postgres_batch import GRACE_S
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
-from tests.ledgers import BACKENDS, make_of
+from tests.ledgers import BACKENDS, find_damage, make_of
 from tests.world import server_store
 
 ENDPOINT = "https://upstream.test"
@@ -232,7 +232,7 @@ def live_through(machine: Machine, boots: list[Boot]) -> None:
             if row is not None:
                 assert row.attempts <= 4
                 assert (row.owner is None) == (row.state == DONE)
-        assert store.check() == ()
+        assert find_damage(store) == ()
     machine.boot(0.0)
     machine.true += 200.0
     machine.do(Sweep(ENDPOINT, frozenset()))

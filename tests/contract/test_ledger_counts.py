@@ -281,7 +281,7 @@ def test_a_file_of_version_1_is_brought_on(tmp_path: Path) -> None:
     make_version_1(tmp_path / "ledger")
     opened = open_store(tmp_path / "ledger")
     assert (opened.trouble, opened.secret) == (None, b"s" * 32)
-    assert opened.health()["schema_version"] == 2
+    assert sqlite_file.get(opened._connection, "user_version") == sqlite_file.VERSION
     assert one(opened, claim(task(5))).status == "known"
     assert read(opened) == ()
     opened.transact([claim(task(6)), record(GOOD, TAKEN, task(6))])

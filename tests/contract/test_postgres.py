@@ -39,6 +39,7 @@ from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 from tests.fleet import Ledger, Relay
+from tests.ledgers import find_damage
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import ROOT
 
@@ -351,14 +352,13 @@ def test_no_address_gets_into_an_error(pg_server: PgServer, url: str) -> None:
 
 
 def test_wrong_clock_harms_nobody(open_store: Open) -> None:
-    """A host ten years ahead writes the server's time, prunes by it, and says how wrong it is."""
+    """A host ten years ahead writes the server's time, and prunes by it."""
     ahead_s = 10 * 365 * 86_400.0
     honest, wrong = open_store(), open_store(wall_clock=lambda: time.time() + ahead_s)
     honest.transact([claim(1), record(1)])
     row = wrong.transact([claim(2)])[0].row
     assert abs(row.recorded_wall - time.time()) < 60
     assert wrong.transact([Prune(time.time() + ahead_s - 90 * 86_400.0)])[0] == 0
-    assert abs(wrong.health()["clock_skew_s"] - ahead_s) < 60
     assert abs(wrong.clock_offset_s + time.monotonic() - time.time()) < 60
 
 
@@ -494,10 +494,9 @@ def test_damage_is_found(open_store: Open, ledger: Ledger) -> None:
     """A missing index and a report without a story are told."""
     store = open_store()
     store.transact([claim(1), record(1)])
-    assert store.check(full=True) == ()
+    assert find_damage(store) == ()
     ledger.select("DROP INDEX reports_by_time; DELETE FROM events")
-    assert len(store.check()) == 1
-    assert len(store.check(full=True)) == 2
+    assert len(find_damage(store)) == 2
 
 
 # --- moving ----------------------------------------------------------------------------------

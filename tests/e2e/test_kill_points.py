@@ -48,7 +48,7 @@ def point(name):
     if name == fatal:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Connection(sqlite_driver.ApswConnection):
+class Connection(sqlite_driver.library.Connection):
     def execute(self, statement, *values):
         words = statement.split()
         name = words[0] if words else ""
@@ -59,7 +59,7 @@ class Connection(sqlite_driver.ApswConnection):
             point("after COMMIT")
         return result
 
-sqlite_driver.ApswConnection = Connection
+sqlite_driver.library.Connection = Connection
 
 def surround(name, owner=socket.socket):
     inner = getattr(owner, name)

@@ -35,7 +35,7 @@ from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
-from tests.ledgers import open_file
+from tests.ledgers import open_file, watch
 
 ROOT = Path(__file__).parents[2]
 VERDICT = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
@@ -117,9 +117,8 @@ def outcome_of(store: SqliteStore, number: int = 1) -> str | None:
 def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
     """Settings are read back as they were meant, and the file says whose it is."""
     store = opener()
-    health = store.health()
-    assert health["synchronous"] == 2
-    assert (health["path"], health["trouble"], health["schema_version"]) == (str(path), None, 2)
+    assert sqlite_file.get(store._connection, "synchronous") == 2
+    assert sqlite_file.get(store._connection, "user_version") == sqlite_file.VERSION
     assert sqlite_file.get(store._connection, "application_id") == sqlite_file.APPLICATION_ID
     assert sqlite_file.get(store._connection, "foreign_keys") == 1
     assert sqlite_file.get(store._connection, "trusted_schema") == 0
@@ -258,7 +257,7 @@ def test_ledger_that_cannot_be_written_when_it_is_opened_recovers(
         patch.setattr(Owners, "hold", fail)
         store = opener()
         assert store.trouble is not None
-        assert (store.trouble.kind, store.health()["trouble"]) == ("full", "full")
+        assert store.trouble.kind == "full"
         assert outcome_of(store) == "accepted"
         assert trouble(lambda: store.transact([claim(2)])) == "full"
     assert store.transact([claim(2)])[0].status == "new"
@@ -301,7 +300,7 @@ def test_full_ledger_is_read_and_recovers(opener: Opener) -> None:
     """When no page can be added reads go on, and writes do again once there is room."""
     store = opener()
     store.transact(finish())
-    pages = store.health()["page_count"]
+    pages = sqlite_file.get(store._connection, "page_count")
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
     assert trouble(lambda: [store.transact([claim(n)]) for n in range(2, 500)]) == "full"
     assert outcome_of(store) == "accepted"
@@ -382,15 +381,15 @@ def test_wal_is_left_when_alone(opener: Opener, monkeypatch: pytest.MonkeyPatch)
     """A write-ahead log made by a fixed version is given up by one that is not, if nobody else is there."""
     monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
     fixed = opener()
-    assert fixed.health()["journal_mode"] == "wal"
+    assert sqlite_file.get(fixed._connection, "journal_mode") == "wal"
     monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
     store = opener()
-    assert store.health()["journal_mode"] == "wal"
+    assert sqlite_file.get(store._connection, "journal_mode") == "wal"
     assert ("ledger_wal_kept", {"sqlite": sqlite3.sqlite_version}) in store.notices
     store.close()
     fixed.close()
     alone = opener()
-    assert alone.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
+    assert sqlite_file.get(alone._connection, "journal_mode") == sqlite_file.ROLLBACK_JOURNAL
     assert "ledger_wal_kept" not in [name for name, _ in alone.notices]
 
 
@@ -577,10 +576,10 @@ def test_journal_is_not_changed_under_somebody_at_work(
     first.transact(finish(1))
     monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
     second = opener()
-    assert second.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
+    assert sqlite_file.get(second._connection, "journal_mode") == sqlite_file.ROLLBACK_JOURNAL
     first.close()
     second.close()
-    assert opener().health()["journal_mode"] == "wal"
+    assert sqlite_file.get(opener()._connection, "journal_mode") == "wal"
 
 
 @pytest.mark.usefixtures("log")
@@ -732,7 +731,7 @@ def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
     first = opener()
     first.transact([claim(1), claim(2)])
     statements: list[str] = []
-    first.on_statement(statements.append)
+    watch(first, statements.append)
     assert [r.status for r in first.transact([finish(1)[1], finish(2)[1]])] == ["ok", "ok"]
     assert not [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
     first._batch._own.clear()
@@ -741,7 +740,6 @@ def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
     statements.clear()
     assert first.transact([finish(3)[1]])[0].status == "ok"
     assert [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
-    first.on_statement(None)
 
 
 def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ from tests.contract.test_ledger_store import (
     record,
     task,
 )
+from tests.ledgers import watch
 
 NOW, WALL = 5_000.0, 9_000.0
 OTHER_BOOT = "f" * 24
@@ -245,9 +246,8 @@ def test_a_report_releases_what_it_probes_and_nothing_else(
 def count_reads(store: SqliteStore, operations: Sequence[Any]) -> tuple[int, int]:
     """How many statements of a batch look for reports, and for pauses."""
     statements: list[str] = []
-    store.on_statement(statements.append)
+    watch(store, statements.append)
     store.transact(operations)
-    store.on_statement(None)
     reports, pauses = (sum(f"FROM {table} WHERE" in text for text in statements) for table in TABLES)
     return reports, pauses
 
