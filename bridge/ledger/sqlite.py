@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import Notice, Operation, Policy, Seen
-from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
+from bridge.ledger.sqlite_batch import Raced, SqliteBatch
 from bridge.ledger.transfer import READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
@@ -135,8 +136,16 @@ class SqliteStore:
         if prepared is not None:
             store._identity = prepared.identity
             store.notices.extend(prepared.notices)
+        began_at = boot_clock()
         try:
-            store._in_queue(lambda: store._start(writable, machine, boot, random_bytes))
+            while True:
+                try:
+                    with sqlite_file.translated(writing=False):
+                        store._start(writable, machine, boot, random_bytes)
+                    break
+                except LedgerTrouble as trouble:
+                    if not store._is_queue(trouble, began_at):
+                        raise
         except BaseException:
             store.close()
             raise
@@ -153,29 +162,17 @@ class SqliteStore:
             self._busy_s = seconds
             self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def _in_queue(self, action: Callable[[], _Result]) -> _Result:
-        """Do something that may wait for a lock, longer if it is bridges who wait for each other.
+    def _is_queue(self, trouble: LedgerTrouble, began_at: float) -> bool:
+        """True if a lock is worth waiting for longer, since it is bridges who wait for each other.
 
         SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
+
+        Args:
+            began_at: when the wait began, on the boot clock.
         """
-        began_at = self._boot_clock()
-        while True:
-            try:
-                return action()
-            except sqlite3.Error as error:
-                trouble = sqlite_file.translate(error, writing=False)
-                cause: Exception = error
-            except LedgerTrouble as met:
-                trouble, cause = met, met
-            waited_s = self._boot_clock() - began_at
-            if (
-                trouble.kind != LOCKED
-                or trouble.sentence is _IN_USE
-                or not 0.0 < waited_s < QUEUE * self._busy_s
-            ):
-                raise trouble from cause
-            if not self._is_in_crowd():
-                raise trouble from cause
+        is_early = 0.0 < self._boot_clock() - began_at < QUEUE * self._busy_s
+        is_lock = trouble.kind == LOCKED and trouble.sentence is not _IN_USE
+        return is_lock and is_early and self._is_in_crowd()
 
     def _is_in_crowd(self) -> bool:
         """True if bridges are at work on the ledger, so that one of them may have the lock.
@@ -270,26 +267,27 @@ class SqliteStore:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if READS.issuperset(map(type, operations)):
-            return self._in_queue(lambda: self._run(operations, "BEGIN"))
+            return self._run_patiently(operations, "BEGIN")
         self._check_writable()
         try:
-            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
-            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
         self.trouble = None
         return results
 
+    def _run_patiently(self, operations: Sequence[Any], opening: str) -> list[Any]:
+        began_at = self._boot_clock()
+        while True:
+            try:
+                return self._run(operations, opening)
+            except LedgerTrouble as trouble:
+                if not self._is_queue(trouble, began_at):
+                    raise
+
     def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
-        batch = self._batch
-
-        def run() -> list[Any]:
-            batch.prepare(operations)
-            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
-            batch.flush()
-            return results
-
-        return self._in_transaction(opening, run)
+        return self._in_transaction(opening, partial(self._batch.perform, operations))
 
     def _in_transaction(self, opening: str, action: Callable[[], _Result]) -> _Result:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""

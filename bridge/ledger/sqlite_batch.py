@@ -149,6 +149,13 @@ class SqliteBatch(UnitOfWork):
         self._ids.clear()
         self._names.clear()
 
+    def perform(self, operations: Sequence[Any]) -> list[Any]:
+        """Run operations in order in the transaction that is open; one result for each."""
+        self.prepare(operations)
+        results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
+        self.flush()
+        return results
+
     # --- reading -----------------------------------------------------------------------------
 
     def fetch(self, tasks: Sequence[Task]) -> None:
