@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bridge.engine import SystemClock
-from bridge.ledger import sqlite_driver, sqlite_file
+from bridge.ledger import sqlite_file
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.sqlite import SqliteStore
@@ -72,12 +72,13 @@ def make_columns(given: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]
     )
 
 
-def open_file(path: Path | str, busy_s: float = 5.0) -> sqlite_driver.Connection:
+def open_file(path: Path | str, busy_s: float = 5.0) -> sqlite_file.Connection:
     """Open a ledger's file with the library that the bridge uses, every statement on its own.
 
     Two libraries in one process would let go of each other's locks.
     """
-    return sqlite_driver.connect(f"file:{path}?mode=rwc", busy_s)
+    Path(path).touch()
+    return sqlite_file.connect(str(path), busy_s, writable=True)
 
 
 def add_reports(path: Path, *reports: dict[str, Any]) -> None:
@@ -88,11 +89,11 @@ def add_reports(path: Path, *reports: dict[str, Any]) -> None:
         place, values, events = make_columns(given)
         connection.execute("INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (?, ?)", place)
         find = "SELECT id FROM accounts WHERE endpoint = ? AND account = ?"
-        values["account_id"] = connection.execute(find, place).fetchone()[0]
+        ((values["account_id"],),) = connection.execute(find, place).fetchall()
         values["detail"] = json.dumps(values["detail"], separators=(",", ":"))
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO reports ({names}) VALUES ({marks})", tuple(values.values()))
-        (seq,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        seq = connection.last_insert_rowid()
         for nth, (name, data) in enumerate(events.items(), 1):
             row = (seq, nth, values["recorded_wall"], name, json.dumps(data))
             connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", row)
@@ -132,10 +133,7 @@ def watch(store: Any, note: Callable[[str], None]) -> None:
             note(text)
             return True
 
-        if sqlite_driver.IS_STOCK:
-            connection.set_trace_callback(note)
-        else:
-            connection.exec_trace = trace
+        connection.exec_trace = trace
         return
     run = store.link.run
 

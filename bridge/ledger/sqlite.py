@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.sqlite_batch import Raced, SqliteBatch
@@ -36,7 +35,7 @@ class SqliteStore:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: sqlite_file.Connection,
         path: str | None,
         policy: Policy,
         clocks: tuple[Callable[[], float], Callable[[], float]],
@@ -127,7 +126,7 @@ class SqliteStore:
                 raise LedgerTrouble(LOCKED, _IN_USE)
         try:
             connection = sqlite_file.connect(path, busy_s, writable)
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             raise sqlite_file.translate(error, writing=False) from error
         store = cls(connection, path, policy, (boot_clock, wall_clock), owners)
         store._is_alone = not any(mark in ("", owners.mark) for mark in neighbours)
@@ -160,7 +159,7 @@ class SqliteStore:
     def busy_s(self, seconds: float) -> None:
         if seconds != self._busy_s:
             self._busy_s = seconds
-            self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+            self._connection.set_busy_timeout(round(seconds * 1000))
 
     def _is_queue(self, trouble: LedgerTrouble, began_at: float) -> bool:
         """True if a lock is worth waiting for longer, since it is bridges who wait for each other.
@@ -197,13 +196,11 @@ class SqliteStore:
             raise LedgerTrouble(CORRUPT)
         try:
             if self.trouble is None:
-                self.notices += sqlite_file.configure(
-                    self._connection, writable=True, may_switch=self._is_alone
-                )
+                self.notices += sqlite_file.configure(self._connection, writable=True)
                 if version < sqlite_file.VERSION:
                     sqlite_file.migrate(self._connection, random_bytes)
                 self._owners.hold()
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             self.trouble = sqlite_file.translate(error, writing=True)
             if version == 0 or not self.trouble.is_readable:
                 raise self.trouble from error
@@ -253,8 +250,8 @@ class SqliteStore:
         if known is not None:
             self.clock_offset_s, first_wall = map(float, known)
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
-            (newest,) = execute(before, (first_wall,)).fetchone()
-            if newest is not None and first_wall - newest > _DAY_S and not self._trusts_clock:
+            ((newest,),) = execute(before, (first_wall,)).fetchall()
+            if newest is not None and first_wall - float(newest) > _DAY_S and not self._trusts_clock:
                 # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
                 self._batch.pruned_from = first_wall + _DAY_S
 
@@ -302,7 +299,7 @@ class SqliteStore:
         except BaseException as error:
             sqlite_file.roll_back(connection)
             batch.forget_own()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite_file.Error):
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
         batch.commit()

@@ -28,12 +28,12 @@ from bridge.ledger.rows import (
     to_pause,
     to_row,
 )
-from bridge.ledger.sqlite_driver import Connection, count_changes
 from bridge.ledger.transfer import OPERATIONS as SHARED
 from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
+    from bridge.ledger.sqlite_file import Connection
 
 _Values = tuple[Any, ...]
 _MOST_ACCOUNTS: Final = 10_000
@@ -291,9 +291,9 @@ class SqliteBatch(UnitOfWork):
                 values += [columns[place] for place in _CLAIMED]
             values += (row.seq, was.state, was.owner)
             (ended if is_narrow else claimed).append(tuple(values))
-        before = count_changes(self._connection)
+        before = self._connection.total_changes()
         self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
-        if count_changes(self._connection) - before != len(self.changed):
+        if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
         counted = [(*key, *counts) for key, counts in self.counted.items()]

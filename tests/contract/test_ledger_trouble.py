@@ -331,7 +331,7 @@ def test_damaged_file_at_the_start_means_memory(folder: Path) -> None:
 @pytest.fixture
 def _rollback_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every page is in the file; a write-ahead log would hold them all, and damage would not be met."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+    monkeypatch.setattr(sqlite_file, "JOURNAL", "truncate")
 
 
 @pytest.mark.usefixtures("_rollback_journal")

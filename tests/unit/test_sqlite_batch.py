@@ -99,7 +99,7 @@ def test_what_every_report_asks_is_prepared_once(store: SqliteStore) -> None:
         return 0
 
     # Asked while a statement is prepared, and at no other time.
-    store._connection.authorizer = allow  # type: ignore[attr-defined]
+    store._connection.authorizer = allow
     report(1)
     report(2)
     assert prepared
