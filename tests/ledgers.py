@@ -29,10 +29,9 @@ START: Final = 1_767_225_600.0
 
 def make_ledger(path: Path) -> Path:
     """Make an empty ledger."""
-    SqliteStore.open(
+    SqliteStore(
         str(path),
         policy=PausePolicy("test"),
-        machine="test",
         boot_clock=SystemClock.now,
         wall_clock=SystemClock.wall,
     ).close()
@@ -116,9 +115,9 @@ def add_pause(
 
 def transact(ledger: MadeLedger, *operations: Any) -> None:
     """Do something to a ledger as a bridge does."""
-    options: dict[str, Any] = {"policy": PausePolicy("test"), "machine": "test"}
+    options: dict[str, Any] = {"policy": PausePolicy("test")}
     options |= {"boot_clock": SystemClock.now, "wall_clock": SystemClock.wall}
-    opens: Any = PostgresStore if isinstance(ledger, ServerLedger) else SqliteStore.open
+    opens: Any = PostgresStore if isinstance(ledger, ServerLedger) else SqliteStore
     store = opens(str(ledger), **options)
     store.transact(operations)
     store.close()
@@ -212,7 +211,6 @@ class ServerLedger:
         PostgresStore(
             self.url,
             policy=PausePolicy("test"),
-            machine="test",
             boot_clock=SystemClock.now,
             wall_clock=SystemClock.wall,
         ).close()

@@ -44,10 +44,9 @@ class Times:
 
 def open_memory(times: Times, enabled: bool = True, instance: str | None = None) -> SqliteStore:
     """The real store, in memory; `close_all` closes it."""
-    store = SqliteStore.open(
+    store = SqliteStore(
         None,
         policy=PausePolicy("machine", enabled=enabled),
-        machine="machine",
         boot_clock=lambda: times.boot,
         wall_clock=lambda: times.wall,
         instance=instance,

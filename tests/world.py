@@ -254,11 +254,10 @@ class Bridge:
         is_server = path is not None and path.startswith("postgresql:")
         # Neighbours are judged by the clock of this machine, which does not move with the world's.
         on_server = partial(server_store(lambda: EPOCH + world.t), grace_s=0.0)
-        opens: Any = on_server if is_server else SqliteStore.open
+        opens: Any = on_server if is_server else SqliteStore
         self.store: SqliteStore | PostgresStore = opens(
             path,
             policy=self.policy,
-            machine=machine,
             boot_clock=lambda: world.t,
             wall_clock=lambda: EPOCH + world.t,
         )

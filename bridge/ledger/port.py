@@ -183,8 +183,6 @@ class Store(Protocol):
 
     kind: str
     """``sqlite``, ``memory`` or ``postgres``."""
-    durable: bool
-    """True if a commit survives the end of this process."""
     secret: bytes
     """32 random bytes of this ledger, made once: the key of the account hash."""
     clock_offset_s: float
@@ -195,6 +193,10 @@ class Store(Protocol):
     """What opening found worth a log line."""
     busy_s: float
     """Seconds to wait for a lock of another process."""
+
+    @property
+    def durable(self) -> bool:
+        """True if a commit survives the end of this process."""
 
     @property
     def trouble(self) -> LedgerTrouble | None:

@@ -43,7 +43,6 @@ class PostgresStore(Session):
 
     Args:
         url: ``postgresql://…`` as libpq reads it.
-        machine: an identity of this machine; unused, since sessions show where they come from.
         grace_s: seconds that a neighbour without a session still counts as alive.
         trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
         session: what a `Session` takes.
@@ -59,7 +58,6 @@ class PostgresStore(Session):
         url: str,
         *,
         policy: Policy,
-        machine: str,
         grace_s: float = GRACE_S,
         trusts_clock: bool = False,
         **session: Any,

@@ -28,39 +28,92 @@ _IN_USE: Final = (
 
 
 class SqliteStore:
-    """A ledger in SQLite; fits `bridge.ledger.port.Store`. Made by `SqliteStore.open`.
+    """A ledger in SQLite; fits `bridge.ledger.port.Store`.
+
+    Making one makes the file if it is missing. A ledger that can be read but not written is opened too;
+    `trouble` then says why, and everything that writes raises.
 
     Thread safety: none. One thread at a time, which need not be the one that opened it.
+
+    Args:
+        path: the file, or None for memory.
+        boot_clock: seconds since boot, suspend included.
+        wall_clock: UNIX seconds.
+        busy_s: seconds to wait for a lock of another process.
+        private_directory: True if the file's directory is the program's own and may be repaired.
+        trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
+        instance: the name of this bridge, if it has one already.
+        boot_id: names this boot; the system does by default.
+        random_bytes: chance, for names and secrets.
+
+    Raises:
+        LedgerTrouble: it can be neither made nor read.
     """
 
     def __init__(
         self,
-        connection: sqlite_file.Connection,
         path: str | None,
+        *,
         policy: Policy,
-        clocks: tuple[Callable[[], float], Callable[[], float]],
-        owners: Owners,
+        boot_clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        busy_s: float = 2.0,
+        private_directory: bool = False,
+        trusts_clock: bool = False,
+        instance: str | None = None,
+        boot_id: Callable[[], str | None] | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        prepared = None if path is None else files.prepare(path, private_directory)
+        boot = None if path is None else (boot_id or files.boot_id)()
         self.kind = "memory" if path is None else "sqlite"
-        self.durable = path is not None
         self.secret = b""
         self.clock_offset_s = 0.0
-        self.instance = owners.instance
+        self.instance = instance or name_instance(boot, random_bytes)
         self.notices: list[Notice] = []
         self.trouble: LedgerTrouble | None = None
-        self._connection = connection
-        self._busy_s = 0.0
         self._path = path
         self._identity: files.Identity | None = None
         self._companions: dict[str, files.Identity] = {}
         """Beside the file while there is a write-ahead log."""
-        self._boot_clock, self._wall_clock = clocks
-        self._owners = owners
-        self._is_alone = True
-        self._trusts_clock = False
-        self._batch = SqliteBatch(connection, policy, owners)
-        self._batch.durable = self.durable
+        self._boot_clock, self._wall_clock = boot_clock, wall_clock
+        self._busy_s = busy_s
+        self._trusts_clock = trusts_clock
         self._is_closed = False
+        self._owners = Owners(path, self.instance)
+        neighbours = self._owners.live_marks()
+        if prepared is not None:
+            self._identity = prepared.identity
+            self.notices += prepared.notices
+            self._owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
+            is_other = any(mark not in ("", self._owners.mark) for mark in neighbours)
+            if is_other and files.find_companions(str(path)):
+                # Its log may be what lies beside this file, and would be taken for this file's.
+                raise LedgerTrouble(LOCKED, _IN_USE)
+        self._is_alone = not any(mark in ("", self._owners.mark) for mark in neighbours)
+        writable = prepared is None or prepared.writable
+        with sqlite_file.translated(writing=False):
+            self._connection = sqlite_file.connect(path, busy_s, writable)
+        self._batch = SqliteBatch(self._connection, policy, self._owners)
+        self._batch.durable = path is not None
+        began_at = boot_clock()
+        try:
+            while True:
+                try:
+                    with sqlite_file.translated(writing=False):
+                        self._start(writable, boot, random_bytes)
+                    break
+                except LedgerTrouble as trouble:
+                    if not self._is_queue(trouble, began_at):
+                        raise
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def durable(self) -> bool:
+        """True if a commit survives the end of this process."""
+        return self._batch.durable
 
     @property
     def seen(self) -> Seen:
@@ -76,79 +129,6 @@ class SqliteStore:
         self._batch.is_alive = is_alive
 
     # --- opening -----------------------------------------------------------------------------
-
-    @classmethod
-    def open(
-        cls,
-        path: str | None,
-        *,
-        policy: Policy,
-        machine: str,
-        boot_clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-        busy_s: float = 2.0,
-        private_directory: bool = False,
-        trusts_clock: bool = False,
-        instance: str | None = None,
-        boot_id: Callable[[], str | None] | None = None,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> SqliteStore:
-        """Open a ledger, making it if it is missing.
-
-        A ledger that can be read but not written is opened too; `trouble` then says why, and
-        everything that writes raises.
-
-        Args:
-            path: the file, or None for memory.
-            machine: an identity of this machine, for people who look into the file.
-            boot_clock: seconds since boot, suspend included.
-            wall_clock: UNIX seconds.
-            busy_s: seconds to wait for a lock of another process.
-            private_directory: True if the file's directory is the program's own and may be repaired.
-            trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
-            instance: the name of this bridge, if it has one already.
-            boot_id: names this boot.
-            random_bytes: chance, for names and secrets.
-
-        Raises:
-            LedgerTrouble: it can be neither made nor read.
-        """
-        prepared = None if path is None else files.prepare(path, private_directory)
-        writable = prepared is None or prepared.writable
-        boot = None if path is None else (boot_id or files.boot_id)()
-        owners = Owners(path, instance or name_instance(boot, random_bytes))
-        neighbours = owners.live_marks()
-        if prepared is not None:
-            owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
-            is_other = any(mark not in ("", owners.mark) for mark in neighbours)
-            if is_other and files.find_companions(str(path)):
-                # Its log may be what lies beside this file, and would be taken for this file's.
-                raise LedgerTrouble(LOCKED, _IN_USE)
-        try:
-            connection = sqlite_file.connect(path, busy_s, writable)
-        except sqlite_file.Error as error:
-            raise sqlite_file.translate(error, writing=False) from error
-        store = cls(connection, path, policy, (boot_clock, wall_clock), owners)
-        store._is_alone = not any(mark in ("", owners.mark) for mark in neighbours)
-        store._busy_s = busy_s
-        store._trusts_clock = trusts_clock
-        if prepared is not None:
-            store._identity = prepared.identity
-            store.notices.extend(prepared.notices)
-        began_at = boot_clock()
-        try:
-            while True:
-                try:
-                    with sqlite_file.translated(writing=False):
-                        store._start(writable, machine, boot, random_bytes)
-                    break
-                except LedgerTrouble as trouble:
-                    if not store._is_queue(trouble, began_at):
-                        raise
-        except BaseException:
-            store.close()
-            raise
-        return store
 
     @property
     def busy_s(self) -> float:
@@ -182,45 +162,41 @@ class SqliteStore:
             return False
         return not self.secret or bool(self._owners.live_marks())
 
-    def _start(
-        self, writable: bool, machine: str, boot: str | None, random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def _start(self, writable: bool, boot: str | None, random_bytes: Callable[[int], bytes]) -> None:
+        connection = self._connection
         self.trouble = None
-        version = sqlite_file.identify(self._connection)
+        version = sqlite_file.identify(connection)
         if version > sqlite_file.VERSION:
             self.trouble = LedgerTrouble(NEWER)
         elif not writable:
             self.trouble = LedgerTrouble(READONLY)
-        if version and self._is_alone and sqlite_file.is_damaged(self._connection):
+        if version and self._is_alone and sqlite_file.is_damaged(connection):
             # Before anything is written: what is damaged is left as it was found. Who has it open has looked.
             raise LedgerTrouble(CORRUPT)
-        try:
-            if self.trouble is None:
-                self.notices += sqlite_file.configure(self._connection, writable=True)
-                if version < sqlite_file.VERSION:
-                    sqlite_file.migrate(self._connection, random_bytes)
+        if self.trouble is None:
+            try:
+                with sqlite_file.translated(writing=True):
+                    self.notices += sqlite_file.configure(connection, writable=True)
+                    if version < sqlite_file.VERSION:
+                        sqlite_file.migrate(connection, random_bytes)
                 self._owners.hold()
-        except sqlite_file.Error as error:
-            self.trouble = sqlite_file.translate(error, writing=True)
-            if version == 0 or not self.trouble.is_readable:
-                raise self.trouble from error
-        except LedgerTrouble as trouble:
-            if version == 0 or not trouble.is_readable:
-                raise
-            self.trouble = trouble
+            except LedgerTrouble as trouble:
+                if not trouble.is_readable:
+                    raise
+                self.trouble = trouble
         if self.trouble is not None:
             if version == 0:
                 raise self.trouble
-            sqlite_file.configure(self._connection, writable=False)
+            sqlite_file.configure(connection, writable=False)
             if self.trouble.kind == NEWER:
-                self._connection.execute("PRAGMA query_only = ON")
-        if sqlite_file.get(self._connection, "synchronous") != 2:
-            self.durable = self._batch.durable = False
-        self._join(machine, boot)
+                connection.execute("PRAGMA query_only = ON")
+        if sqlite_file.get(connection, "synchronous") != 2:
+            self._batch.durable = False
+        self._join(boot)
         if self._path is not None:
             self._companions = files.find_companions(self._path)
 
-    def _join(self, machine: str, boot: str | None) -> None:
+    def _join(self, boot: str | None) -> None:
         """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
         execute = self._connection.execute
         found = execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
@@ -231,22 +207,17 @@ class SqliteStore:
         self.clock_offset_s = wall - self._boot_clock()
         if boot is None:
             return
-        ask, values = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?", (boot,)
-        known = execute(ask, values).fetchone()
-        name = execute("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'machine'").fetchone()
-        if self.trouble is None and (known is None or name != (machine,)):
-
-            def join() -> None:
-                execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
-                execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (machine,))
-
+        ask = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?"
+        known = execute(ask, (boot,)).fetchone()
+        if self.trouble is None and known is None:
+            add, row = "INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall)
             try:
-                self._in_transaction("BEGIN IMMEDIATE", join)
+                self._in_transaction("BEGIN IMMEDIATE", lambda: execute(add, row))
             except LedgerTrouble as trouble:
                 if not trouble.is_readable:
                     raise
                 self.trouble = trouble
-            known = execute(ask, values).fetchone()
+            known = execute(ask, (boot,)).fetchone()
         if known is not None:
             self.clock_offset_s, first_wall = map(float, known)
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"

@@ -73,7 +73,6 @@ class Machine:
         self.booted_at, self.wrong_s = self.true, wrong_s
         told: dict[str, Any] = {
             "policy": PausePolicy("machine", enabled=self.pauses),
-            "machine": "machine",
             "boot_clock": lambda: self.true - self.booted_at,
             "wall_clock": lambda: self.true + self.wrong_s,
         }
@@ -83,7 +82,7 @@ class Machine:
             self.store = server_store(lambda: self.true + self.wrong_s)(self.place, **told)
         else:
             boot = f"boot {next(_BOOTS)}"
-            self.store = SqliteStore.open(self.place, boot_id=lambda: boot, **told)
+            self.store = SqliteStore(self.place, boot_id=lambda: boot, **told)
         self.true += GRACE_S + 0.1
         return self.store
 

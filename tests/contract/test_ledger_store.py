@@ -177,14 +177,14 @@ class Backend:
         self._stores: list[AnyStore] = []
 
     def open(self, **options: Any) -> AnyStore:
-        options |= {"policy": self.policy, "machine": "m"}
+        options["policy"] = self.policy
         options |= {"boot_clock": lambda: self.clock.boot, "wall_clock": lambda: self.clock.wall}
         store: AnyStore
         if self.kind == "postgres":
             assert self.path is not None
             store = _timed(self.clock)(self.path, grace_s=0.0, **options)
         else:
-            store = SqliteStore.open(self.path, **options)
+            store = SqliteStore(self.path, **options)
         self._stores.append(store)
         return store
 
@@ -857,8 +857,8 @@ from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 PostgresStore._tell_time = lambda store, epoch: (4000.0, 4000.0)
-kind = PostgresStore if "://" in sys.argv[1] else SqliteStore.open
-store = kind(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+kind = PostgresStore if "://" in sys.argv[1] else SqliteStore
+store = kind(sys.argv[1], policy=PausePolicy("m", enabled=False),
                          boot_clock=lambda: 1000.0, wall_clock=lambda: 4000.0)
 for number, begin in ((1, True), (2, False), (3, True), (4, False)):
     account = "a" * 32 if number < 3 else "b" * 32

@@ -31,10 +31,9 @@ BUSY_S = 0.2
 
 def open_store(path: str | None, pauses: bool = False, instance: str | None = None) -> SqliteStore:
     """The real store, with pauses off unless they are what is tested."""
-    return SqliteStore.open(
+    return SqliteStore(
         path,
         policy=PausePolicy("machine", enabled=pauses),
-        machine="machine",
         boot_clock=time.monotonic,
         wall_clock=time.time,
         busy_s=BUSY_S,

@@ -67,7 +67,7 @@ def open_store(ledger: Ledger) -> Iterator[Open]:
     def open_one(url: str | None = None, policy: PausePolicy | None = None, **options: Any) -> PostgresStore:
         options = {"wall_clock": time.time, "boot_clock": time.monotonic, **options}
         url = url or ledger.server.url(ledger.database)
-        store = PostgresStore(url, policy=policy or PausePolicy("m"), machine="m", **options)
+        store = PostgresStore(url, policy=policy or PausePolicy("m"), **options)
         stores.append(store)
         return store
 
@@ -511,11 +511,10 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
     paths = [str(tmp_path / name / "ledger.db") for name in ("one", "two")]
     options: dict[str, Any] = {
         "policy": PausePolicy("m"),
-        "machine": "m",
         "boot_clock": time.monotonic,
         "wall_clock": time.time,
     }
-    store = SqliteStore.open(paths[0], **options)
+    store = SqliteStore(paths[0], **options)
     for first in range(1, STEP * 2, 100):
         numbers = range(first, first + 100)
         store.transact([claim(n, begin=False) for n in numbers] + [record(n) for n in numbers])
@@ -551,7 +550,7 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
         end.close()
     moved: tuple[PostgresStore | SqliteStore, ...] = (
         PostgresStore(url, **options),
-        SqliteStore.open(paths[1], **options),
+        SqliteStore(paths[1], **options),
     )
     for copied in moved:
         assert copied.secret == secret

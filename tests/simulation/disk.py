@@ -106,12 +106,12 @@ class SimStore(SqliteStore):
     arriving: ClassVar[Process]
     """Whose store is being opened."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, place: str | None, **options: Any) -> None:
         self.process = type(self).arriving
-        self.disk = self.process.world.disk if self.durable else None
-        self.process.stores.append(self)
+        self.disk = None if place is None else self.process.world.disk
         self._sweeps = 0
+        super().__init__(place, **options)
+        self.process.stores.append(self)
 
     def _start(self, *arguments: Any) -> None:
         if self.disk is None:

@@ -75,10 +75,9 @@ def opener(path: Path) -> Iterator[Opener]:
 
     def open_store(where: Path | None = path, **options: Any) -> SqliteStore:
         given: dict[str, Any] = {"boot_clock": lambda: 1.0, "wall_clock": lambda: 2.0, "busy_s": 0.05}
-        store = SqliteStore.open(
+        store = SqliteStore(
             None if where is None else str(where),
             policy=PausePolicy("m", enabled=False),
-            machine="m",
             **{**given, **options},
         )
         stores.append(store)
@@ -665,7 +664,7 @@ import sys
 from bridge.core.model import Sweep
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
-store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+store = SqliteStore(sys.argv[1], policy=PausePolicy("m", enabled=False),
                          boot_clock=lambda: 1.0, wall_clock=lambda: 2.0)
 swept = store.transact([Sweep("https://upstream.test", frozenset({"a" * 32}))])[0]
 print(len(swept.adopted), flush=True)
