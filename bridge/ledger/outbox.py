@@ -187,13 +187,8 @@ class Outbox:
                 return None
             if isinstance(op, counting.Tallies):
                 return self._ask(op) or ()
-            if isinstance(op, model.Pauses):
-                self._take_over(op.endpoint, self._ask(op) or ())
-                return self._run_here(op)
-            if isinstance(op, model.Resume | model.Heed):
-                if self._condition.is_guarded:
-                    return self._refusal()
-                self.hear()
+            if isinstance(op, model.Pauses | model.Resume):
+                self._take_over(op.endpoint, self._ask(model.Pauses(op.endpoint)) or ())
                 return self._run_here(op)
             return self._run_on_report(op)
         except Exception as error:
