@@ -26,7 +26,7 @@ _AXES: Final = {
 }
 _MOST_GROUPS: Final = 400
 _MOST_BARS: Final = 10
-_NARROWEST: Final = 240
+_NARROWEST: Final = 250
 """Pixels that a chart has for its columns on a small phone; one character of a label takes up to 7."""
 
 
@@ -152,7 +152,7 @@ def _columns(title: str, names: Sequence[str], unit: str, rows: summary.Rows, wo
         stacks[summary.WALL_AT] += f"<b>wall: {summary.WALL_S} s</b>"
     labels = [short(row["from"]) if "from" in row else row[unit].partition("-")[2] for row in rows]
     # So many columns share a label that the longest one has room.
-    every = ceil(len(rows) * (max(map(len, labels)) * 7 + 10) / _NARROWEST)
+    every = ceil(len(rows) * (max(map(len, labels)) * 7 + 8) / _NARROWEST)
     below = labels[: len(rows) - every + 1 : every]
     chart = (
         f'<ul class="axis">{_items(ticks)}</ul><ol class="columns">{_items(stacks)}</ol>'

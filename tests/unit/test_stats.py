@@ -246,23 +246,3 @@ def test_pauses_and_causes_are_listed() -> None:
     assert [(row["rule"], row["openings"]) for row in summary["pauses"]] == [("quality", 3)]
     assert summary["refused"][0]["causes"] == {"HTTP 403": 3}
     assert "HTTP 403: 3" in render_page(summary | {"advice": [], "claims": []}, START)
-
-
-def test_the_page_is_opened_in_the_browser(
-    run: Run, ledger: MadeLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With --open the page is written and handed to the browser; without one a sentence says so."""
-    opened: list[str] = []
-
-    def open_page(url: str) -> bool:
-        opened.append(url)
-        return False
-
-    monkeypatch.setattr("webbrowser.open", open_page)
-    code, out, err = run("stats", "--open", "--ledger", str(ledger))
-    path = Path(out.strip())
-    assert code == 0
-    assert opened == [f"file://{path}"]
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert "by hand" in err
-    path.unlink()
