@@ -65,7 +65,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
     yield from checks.check_settings(settings)
     yield checks.check_key(settings, scrubber)
     yield from check_ledger(settings, args.full)
-    yield from check_advice(settings)
+    yield from check_advice(args)
     if args.online and not settings.sandbox:
         yield from checks.check_online(settings)
 

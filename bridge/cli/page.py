@@ -116,10 +116,7 @@ def _latency(latency: dict[str, Any]) -> str:
     title, words = "How long the last attempt took", "Nothing was sent."
     if latency["attempts"]:
         words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    bins = list(latency["bins"])
-    while len(bins) > 4 and not bins[-1]["reports"]:
-        bins.pop()
-    return _columns(title, ["reports"], "ms", bins, words)
+    return _columns(title, ["reports"], "ms", latency["bins"], words)
 
 
 def _groups(facts: dict[str, Any]) -> str:

@@ -16,11 +16,10 @@ from typing import IO, Any, Final
 
 from bridge.core.text import escape
 
-NARROW: Final = 60
-"""Columns below which bars would say nothing: numbers only."""
 WIDE: Final = 132
 """Columns that are used at most."""
 _LEAST_BAR: Final = 8
+"""Columns below which bars would say nothing: numbers only."""
 Row = Sequence[str]
 Bar = Sequence[tuple[int, str]]
 """Values and colours of its pieces."""
@@ -57,8 +56,6 @@ class Screen:
         is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
         self.has_colour = self.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDE) if self.is_terminal else 80
-        self.has_bars = self.is_terminal and self.width >= NARROW
-        """Charts are for people at a terminal that is wide enough."""
 
     def paint(self, text: str, colour: str) -> str:
         """Escape a text and colour it, if colours are shown; an outcome has a colour, too."""
@@ -118,7 +115,7 @@ class Screen:
         """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
 
         Args:
-            bars: what is drawn behind the rows if there is room for charts.
+            bars: what is drawn behind the rows on a terminal that has room for it.
             drops: on a terminal that is too narrow leave out what does not fit, the last columns first; the
                 last line says which. Files and pipes get them all.
         """
@@ -131,7 +128,7 @@ class Screen:
                 kept.append(index)
                 room -= width + 2
         lines = ["  ".join(_pad(row[i], widths[i], i < left) for i in kept) for row in cells]
-        if self.has_bars and room >= _LEAST_BAR:
+        if room >= _LEAST_BAR:
             most = max((sum(value for value, _ in bar) for bar in bars), default=0)
             for index, bar in enumerate(bars, 1):
                 longest = room - len(bar) + 1  # each piece may be rounded up
@@ -193,23 +190,21 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         what to tell how much is done, and of how much.
     """
     screen = Screen(sys.stderr)
-    last = ""
+    shown = ""
 
     def tell(done: int, whole: int) -> None:
-        nonlocal last
-        if not screen.is_terminal:
-            return
+        nonlocal shown
         part = min(1.0, done / whole) if whole else 1.0
-        line = f"{what} {screen.bar(part, 1.0, 24):<24} {part:4.0%}"
-        if line != last:
-            last = line
-            _write_error(f"\r{line}\x1b[K" if screen.has_colour else f"\r{line}")
+        line = f"\r{what} {screen.bar(part, 1.0, 24):<24} {part:4.0%}"
+        if screen.is_terminal and line != shown:
+            shown = line
+            _write_error(line)
 
     try:
         yield tell
     finally:
-        if last:
-            _write_error("\r" + " " * len(last) + "\r")
+        if shown:
+            _write_error("\r" + " " * (len(shown) - 1) + "\r")
 
 
 def print_text(text: str) -> None:

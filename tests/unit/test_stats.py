@@ -63,6 +63,9 @@ def test_json_has_every_total(run: Run, ledger: MadeLedger) -> None:
     assert told["notSent"][1]["causes"] == {"<b>": 1}
     assert (told["ages"]["known"], told["ages"]["unknown"], told["ages"]["past60"]) == (16, 13, 6)
     assert (told["latency"]["p50Ms"], told["latency"]["p95Ms"]) == (100, 900)
+    assert sum(row["reports"] for row in told["latency"]["bins"]) == told["latency"]["attempts"]
+    # Nothing is shown beyond the oldest task and the longest attempt.
+    assert [told[name]["bins"][-1]["to"] for name in ("ages", "latency")] == [90, 2000]
     assert (told["advice"], told["claims"]) == ([], [])
 
 
@@ -96,10 +99,10 @@ def test_a_terminal_gets_bars_if_it_is_wide_enough(ledger: MadeLedger, run: Run)
         "claims": [],
     }
     screen = Screen(io.StringIO())
-    screen.is_terminal = screen.is_unicode = screen.has_bars = True
+    screen.is_terminal = screen.is_unicode = True
     screen.width = 100
     wide = render(summary, screen)
-    screen.has_bars, screen.width = False, 40
+    screen.width = 40
     narrow = render(summary, screen)
     assert any("█" in line for line in wide)
     assert not any("█" in line for line in narrow)
