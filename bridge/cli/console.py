@@ -217,7 +217,7 @@ def _help(about: str) -> list[str]:
     lines = ["A line is a method with its params, or one JSON-RPC message:"]
     lines += ["", "  reportIncorrectImageCaptcha taskId=123", "", "Methods:"]
     for name, method in known.items():
-        lines += screen.wrap(method.summary, " " * 31, f"  {name:<28} ", always=True)
+        lines += screen.wrap(method.summary, f"  {name:<28} ", always=True)
     return [
         *lines,
         "",
@@ -230,5 +230,5 @@ def _explain(method: Method, screen: Screen) -> list[str]:
     lines = screen.wrap(method.summary, always=True)
     for name, schema in call.members(method).items():
         what: Any = schema.get("description", "").partition(" Source:")[0]
-        lines += screen.wrap(what, " " * 16, f"  {name:<13} ", always=True)
+        lines += screen.wrap(what, f"  {name:<13} ", always=True)
     return lines

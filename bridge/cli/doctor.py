@@ -71,7 +71,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
 
 
 def _render(check: Check, screen: Screen) -> list[str]:
-    first, *rest = screen.wrap(check.message, " " * 20, f"{check.status:<8} {check.name:<10} ")
+    first, *rest = screen.wrap(check.message, f"{check.status:<8} {check.name:<10} ")
     width = len(check.status)
     lines = [screen.paint(first[:width], _COLOURS[check.status]) + first[width:], *rest]
-    return lines if check.fix is None else lines + screen.wrap(check.fix, " " * 25, f"{'':<20}fix: ")
+    return lines if check.fix is None else lines + screen.wrap(check.fix, f"{'':<20}fix: ")

@@ -210,7 +210,7 @@ def _tell(row: Row, events: Sequence[EventRow], screen: Screen) -> list[str]:
     for event in events:
         first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
         told = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
-        lines += screen.wrap(", ".join(told), " " * 42, first) if told else [first.rstrip()]
+        lines += screen.wrap(", ".join(told), first) if told else [first.rstrip()]
     return lines
 
 

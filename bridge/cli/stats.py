@@ -85,7 +85,7 @@ def render(facts: dict[str, Any], screen: Screen) -> list[str]:
         return ["No report fits."]
 
     def wrap(*texts: str, indent: str = "") -> list[str]:
-        return [line for text in texts for line in screen.wrap(text, indent, "", always=True)]
+        return [line for text in texts for line in screen.wrap(text, indent, always=True)]
 
     sections = {
         f"{plural(facts['reports'], 'report')}, {facts['first']} to {facts['last']}": [],
@@ -120,7 +120,7 @@ def _reasons(rows: list[dict[str, Any]], screen: Screen) -> list[str]:
     for row in rows:
         causes = ", ".join(f"{cause} {many:,}" for cause, many in row["causes"].items())
         text = f"{row['kind']}" + (f" ({causes})" if causes else "")
-        lines += screen.wrap(text, " " * 20, f"{row['reports']:>10,}  {row['code']:>6}  ")
+        lines += screen.wrap(text, f"{row['reports']:>10,}  {row['code']:>6}  ")
         if screen.is_terminal:
             lines += [screen.paint(line, "dim") for line in screen.wrap(row["advice"], " " * 20)]
     return lines

@@ -71,24 +71,22 @@ class Screen:
             return "#" * max(1, eighths // 8)
         return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
-    def wrap(self, text: str, indent: str = "", first: str | None = None, always: bool = False) -> list[str]:
+    def wrap(self, text: str, first: str = "", always: bool = False) -> list[str]:
         """Break a text into lines that fit a terminal; no word is broken.
 
         Args:
-            indent: before every line.
-            first: before the first line, in place of that.
+            first: before the first line; as many blanks go before the others.
             always: also for files and pipes, which else get it on one line.
         """
-        first = indent if first is None else first
         if not self.is_terminal and not always:
             return [first + escape(text)]
         import textwrap
 
         return textwrap.wrap(
             escape(text),
-            max(self.width, len(indent) + 20),
+            max(self.width, len(first) + 20),
             initial_indent=first,
-            subsequent_indent=indent,
+            subsequent_indent=" " * len(first),
             break_long_words=False,
             break_on_hyphens=False,
         )
@@ -103,9 +101,9 @@ class Screen:
             if isinstance(value, list) and value and isinstance(value[0], dict) and not _is_hint(value[0]):
                 lines += ["", *self.table(list(value[0]), [list(map(spell, row.values())) for row in value])]
                 continue
-            items = [f"- {spell(item)}" for item in value] if isinstance(value, list) else [spell(value)]
-            for item in items or ["-"]:
-                lines += self.wrap(item, " " * (width + 2 * isinstance(value, list)), first)
+            mark, items = ("- ", value) if isinstance(value, list) and value else ("", [value])
+            for item in items:
+                lines += self.wrap(spell(item), first + mark)
                 first = " " * width
         return lines
 
@@ -160,7 +158,7 @@ def spell(value: Any) -> str:
         return str(value["message"])
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is None or value == {}:
+    if value in (None, {}, []):
         return "-"
     return value if isinstance(value, str) else json.dumps(value)
 
