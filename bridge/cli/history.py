@@ -264,8 +264,7 @@ def _prune(args: argparse.Namespace) -> None:
                 tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-    was = "was" if deleted == 1 else "were"
-    print_text(f"{plural(deleted, 'report')} from before {show_time(before)} UTC {was} deleted.\n")
+    print_text(f"{plural(deleted, 'report')} deleted: all from before {show_time(before)} UTC.\n")
 
 
 def _path(args: argparse.Namespace) -> None:

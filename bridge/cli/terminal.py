@@ -107,20 +107,19 @@ class Screen:
                 first = " " * width
         return lines
 
-    def table(
-        self, head: Row, rows: Sequence[Row], left: int = 1, drops: bool = True, bars: Sequence[Bar] = ()
-    ) -> list[str]:
+    def table(self, head: Row, rows: Sequence[Row], left: int = 1, bars: Sequence[Bar] = ()) -> list[str]:
         """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
+
+        A terminal that is too narrow does not get what does not fit, the last columns first, and a last line
+        that says which. Files and pipes get them all.
 
         Args:
             bars: what is drawn behind the rows on a terminal that has room for it.
-            drops: on a terminal that is too narrow leave out what does not fit, the last columns first; the
-                last line says which. Files and pipes get them all.
         """
         cells = [[escape(cell) for cell in row] for row in (head, *rows)]
         widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
         kept: list[int] = []
-        room = self.width if self.is_terminal and drops else sum(widths) + 2 * len(widths)
+        room = self.width if self.is_terminal else sum(widths) + 2 * len(widths)
         for index, width in enumerate(widths):
             if not kept or width <= room:
                 kept.append(index)
