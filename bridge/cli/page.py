@@ -92,24 +92,21 @@ def _advice(facts: dict[str, Any]) -> str:
 
 def _reasons(facts: dict[str, Any]) -> str:
     title = "Why reports were refused or not sent"
-    found = [(row, "refused") for row in facts["refused"]]
-    found += [(row, "not_sent") for row in facts["notSent"]]
+    found = sorted([*facts["refused"], *facts["notSent"]], key=lambda row: -row["reports"])
     if not found:
         return _card(title, "None was.")
-    found.sort(key=lambda item: -item[0]["reports"])
-    most = found[0][0]["reports"]
-    bars = (
-        f"{row['code']} {row['kind']}<br>"
-        f'<i style="--w:{row["reports"] / most:.3f};--c:var(--{colour})"></i> <b>{row["reports"]:,}</b>'
-        for row, colour in found[:_MOST_BARS]
-    )
-    rows = []
-    for row, colour in found:
+    bars, rows = [], []
+    for row in found:
+        part, reports = row["reports"] / found[0]["reports"], f"{row['reports']:,}"
+        bar = f'<i style="--w:{part:.3f};--c:var(--{row["outcome"]})"></i> <b>{reports}</b>'
+        bars.append(f"{row['code']} {row['kind']}<br>{bar}")
         causes = "".join(f" {cause}: {many:,}." for cause, many in row["causes"].items())
-        meaning = row["message"] + causes
-        rows.append([str(row["code"]), summary.NAMES[colour], f"{row['reports']:,}", meaning, row["advice"]])
+        outcome, meaning = summary.NAMES[row["outcome"]], row["message"] + causes
+        rows.append([str(row["code"]), outcome, reports, meaning, row["advice"]])
     table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows)
-    return _figure(title, "", ["refused", "not_sent"], f'<ol class="bars">{_items(bars)}</ol>', table)
+    return _figure(
+        title, "", ["refused", "not_sent"], f'<ol class="bars">{_items(bars[:_MOST_BARS])}</ol>', table
+    )
 
 
 def _latency(latency: dict[str, Any]) -> str:

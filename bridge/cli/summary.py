@@ -65,8 +65,8 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
         "first": _spell_hour(min(hours)) if hours else None,
         "last": _spell_hour(max(hours)) if hours else None,
         "outcomes": outcomes,
-        "refused": _reasons(codes[REFUSED], figures.causes),
-        "notSent": _reasons(codes[NOT_SENT], figures.causes),
+        "refused": _reasons(REFUSED, codes[REFUSED], figures.causes),
+        "notSent": _reasons(NOT_SENT, codes[NOT_SENT], figures.causes),
         "ages": _ages(figures.ages),
         "latency": _latency(figures.latencies),
         "pauses": _pauses(figures.pauses),
@@ -82,11 +82,11 @@ def _spell_hour(hour: int, form: str = "%Y-%m-%dT%H:00Z") -> str:
     return show_time(hour * 3600, form)
 
 
-def _reasons(codes: Counter[int], causes: Counter[Cause]) -> list[dict[str, Any]]:
+def _reasons(outcome: str, codes: Counter[int], causes: Counter[Cause]) -> list[dict[str, Any]]:
     told = []
     for code, many in sorted(codes.items(), key=lambda item: (-item[1], item[0])):
         found = {cause: n for (of, cause), n in causes.most_common() if of == code and cause != "other"}
-        told.append({"code": code, **explain(code), "reports": many, "causes": found})
+        told.append({"code": code, "outcome": outcome, **explain(code), "reports": many, "causes": found})
     return told
 
 
