@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from math import inf
 from typing import Any, Final
 
 from bridge.cli import ledger_arguments, summary, terminal
@@ -65,12 +66,13 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         facts = summary.summarise(figures, args.by)
         facts |= read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
-            # The figures know the hours only.
-            rest, values = select_listing(Listing(endpoint, args.since, args.until, None, args.method))
-            for name, find in (("first", "min"), ("last", "max")):
-                ((found,),) = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)
-                if found is not None:
-                    facts[name] = show_time(float(found), "%Y-%m-%dT%H:%MZ")
+            # The figures know the hours only; within one of them the question is cheap in any ledger.
+            hours = [cell.hour * 3600.0 for cell in figures.cells]
+            for name, find, hour in (("first", "min", min(hours)), ("last", "max", max(hours))):
+                low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
+                rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
+                found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
+                facts[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):
         facts[name] = None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
     return facts
