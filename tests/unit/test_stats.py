@@ -18,6 +18,7 @@ from bridge.cli.page import nice_ceiling, render_page, short
 from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.cli.terminal import Screen
+from bridge.cli.times import show_time
 from bridge.core.counting import Counts, Note
 from bridge.core.errors import rows
 from bridge.core.model import Task
@@ -67,6 +68,20 @@ def test_json_has_every_total(run: Run, ledger: MadeLedger) -> None:
     # Nothing is shown beyond the oldest task and the longest attempt.
     assert [told[name]["bins"][-1]["to"] for name in ("ages", "latency")] == [90, 2000]
     assert (told["advice"], told["claims"]) == ([], [])
+
+
+def test_the_first_and_the_last_are_told_to_the_minute(run: Run, ledger: MadeLedger) -> None:
+    """What is counted says when its first and last report were recorded, not when their hours began."""
+    ledger.add_reports(
+        *({"task_id": n, "recorded_wall": START + 120 * n, "method": TOKEN} for n in range(50, 60))
+    )
+    words = ("stats", "--json", "--method", TOKEN, "--ledger", str(ledger))
+    bounds = ("--since", str(START + 120 * 51), "--until", str(START + 120 * 58))
+    for more, first, last in ((), 50, 59), (bounds, 51, 57):
+        told = json.loads(run(*words, *more)[1])
+        assert [told["first"], told["last"]] == [
+            show_time(START + 120 * n, "%Y-%m-%dT%H:%MZ") for n in (first, last)
+        ]
 
 
 @pytest.mark.parametrize("by", GROUPS)
