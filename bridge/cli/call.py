@@ -17,7 +17,6 @@ from bridge.core.model import ACCEPTED
 from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
-from bridge.rpc.schemas import resolve
 from bridge.settings import drop_secrets, load
 
 HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
@@ -93,8 +92,16 @@ def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) 
             raise UsageError(NO_PLACE_FOR_KEYS)
         if name in params:
             raise UsageError(f"The param {name} is given twice.")
-        params[name] = _parse_value(name, text, resolve(properties[name])["type"])
+        params[name] = _parse_value(name, text, _find_type(properties[name]))
     return params
+
+
+def _find_type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        file, _, pointer = schema["$ref"].partition("#/definitions/")
+        schema = load_json(file)["definitions"][pointer]
+    kind: str = schema["type"]
+    return kind
 
 
 def _parse_value(name: str, text: str, kind: str) -> Any:

@@ -55,7 +55,7 @@ class _Check:
         self.integers = frozenset(
             member
             for member, part in schema.get("properties", {}).items()
-            if resolve(part).get("type") == "integer"
+            if _resolve(part).get("type") == "integer"
         )
 
 
@@ -174,7 +174,7 @@ def _join(words: list[str], last: str) -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def resolve(part: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """Follow a reference into another schema file, as every reference of the project is written."""
     if "$ref" not in part:
         return part
