@@ -93,12 +93,13 @@ class Console:
 
     def _ask(self) -> None:
         message = None
-        while message is None:
-            try:
+        try:
+            while message is None:
                 message = self._take(input("> " if self._edits else "").strip())
-            except (EOFError, OSError):
+        except (EOFError, OSError):
+            message = b""
+            with suppress(OSError):  # The terminal may be gone.
                 print_text("\n" if self._edits else "")
-                message = b""
         self._engine.call_soon_from_thread(self._answer.wake, message)
 
     def _take(self, line: str) -> bytes | None:

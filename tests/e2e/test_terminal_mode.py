@@ -32,6 +32,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.slave = os.dup(slave)
         self.before = termios.tcgetattr(slave)
+        self._descriptors = [self.master, self.slave]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bridge", *words],
             stdin=slave, stdout=slave if stdout is None else stdout, stderr=slave, start_new_session=True,
@@ -68,11 +69,16 @@ class Terminal:
         assert termios.tcgetattr(self.slave) == self.before
         return code
 
+    def hang_up(self) -> None:
+        """Let the terminal go away. Idempotent."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
+        self.hang_up()
 
 
 @pytest.fixture
@@ -307,3 +313,11 @@ def test_an_interrupt_at_the_terminal_stops(person: Terminal) -> None:
     person.say("bridge.info")
     person.process.send_signal(signal.SIGINT)
     assert person.end() == 0
+
+
+def test_a_terminal_that_goes_away_is_the_end(terminal: Callable[..., Terminal]) -> None:
+    """A window that was closed, or a line that broke, types no more, though no signal says so."""
+    bridge = terminal("--sandbox", "--no-parent-watch")
+    bridge.read_until("> ")
+    bridge.hang_up()
+    assert bridge.process.wait(PATIENCE_S) == 74  # who could read is gone, too
