@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,35 +52,32 @@ _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy
 
 
 class App:
-    """A bridge without its streams: everything from the dispatcher down.
+    """A bridge without its streams: everything from the log and the dispatcher down.
 
     Args:
         settings: What was configured.
-        log: Where events go.
-        scrubber: Learns every key that is seen.
-        engine: Where everything waits.
-        boot_id: Names this boot of this machine.
+
+    Raises:
+        ConfigError: What the settings name cannot be used.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        log: Log,
-        scrubber: Scrubber,
-        engine: Engine,
-        boot_id: Callable[[], str | None] = files.boot_id,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._boot_id = boot_id
-        self.log = log
-        self.engine = engine
-        self._scrubber = scrubber
+        self.scrubber = scrubber = Scrubber()
+        """Learns every key that is seen."""
+        self.log = self.open_log()
+        for name, fields in settings.notices:
+            self.log.event(name, **fields)
+        self.engine = engine = self.make_engine()
+        self.log.attach(engine)
         self._client: Client | None = None
-        self._loading: list[Any] | None = None
         self._metrics_file: MetricsFile | None = None
         self._simulator: Simulator | None = None
+        self._figures: AccountFigures | None = None
         self._has_hinted = False
         self.metrics = Metrics()
+        self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
+        """What every answer says besides."""
         self.keys: KeySource | _SandboxKeys
         if settings.sandbox:
             self.keys = _SandboxKeys()
@@ -101,11 +98,10 @@ class App:
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
-            boot_id=boot_id,
+            boot_id=self.boot_id,
         )
-        self._figures: AccountFigures | None = None
-        self._queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys.get, self._queues)
+        queues = queue_names(settings.account_queues)
+        self.advisor = Advisor(self, self.keys.get, queues)
         self.reporter = Reporter(
             self,
             self.advisor,
@@ -113,6 +109,10 @@ class App:
             timeout_s=settings.timeout_s,
             recovers=not is_memory,
         )
+        if settings.account_figures:
+            from bridge.reports.figures import AccountFigures
+
+            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, queues)
         self.methods = Methods(
             self,
             self.reporter,
@@ -124,6 +124,24 @@ class App:
             figures=self._show_figures,
         )
         self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
+        if settings.ca_file is not None:
+            self._load_client()
+
+    # --- the world: a simulation has another one ----------------------------------------------
+
+    boot_id = staticmethod(files.boot_id)
+    """Names this boot of this machine."""
+
+    def make_engine(self) -> Engine:
+        """Make what everything waits in."""
+        return Engine(self.note_bug)
+
+    def open_log(self) -> Log:
+        """Open what the events go to."""
+        settings = self.settings
+        return Log.open(settings.log_level, settings.log_format, settings.log_file, self.scrubber)
+
+    # --- from start to end -------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin what runs beside the requests: the ledger, and recovery once it is open."""
@@ -136,18 +154,15 @@ class App:
         key = self.keys.get()
         if key is not None:
             self.reporter.hold(key)
-        if self.settings.account_figures:
-            from bridge.reports.figures import AccountFigures
-
-            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, self._queues)
+        if self._figures is not None:
             self._figures.run()
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
         """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
         from bridge.upstream.client import spending_body
 
-        client = self._client or self._client_or_lack()
-        self._scrubber.learn(key)
+        client = self._client or self._client_now()
+        self.scrubber.learn(key)
         until = self.engine.now() + self.settings.timeout_s
         body = spending_body(key, date, queue)
         return client.send("getSpendingStats", body, until=until, leave_by=until, fresh=True)
@@ -155,11 +170,10 @@ class App:
     def _show_figures(self) -> dict[str, Any]:
         """The members of the status that are counted here."""
         shown = {**self.metrics.figures(), "droppedLogLines": self.log.dropped}
-        if self.settings.account_figures:
-            asked, failure = None, None
-            if self._figures is not None and self._figures.asked_wall is not None:
-                asked, failure = rfc3339(self._figures.asked_wall), self._figures.failure
-            shown["accountFigures"] = {"askedAt": asked, "failure": failure}
+        if self._figures is not None:
+            asked = self._figures.asked_wall
+            asked_at = None if asked is None else rfc3339(asked)
+            shown["accountFigures"] = {"askedAt": asked_at, "failure": self._figures.failure}
         return shown
 
     def keep_metrics(self) -> None:
@@ -176,17 +190,6 @@ class App:
         more = {"latencySumMs": self.metrics.latency_sum_ms, "sandbox": self.settings.sandbox}
         return {**self.methods.read_status(), **more}
 
-    def load_client(self) -> None:
-        """Load the HTTP client now.
-
-        Raises:
-            ConfigError: The CA file or the proxy cannot be used.
-        """
-        try:
-            self._load_client()
-        except ValueError as error:
-            raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
-
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
         self.engine.call_at(self.engine.now() + _WARM_UP_S, lambda: self.engine.spawn(self._warm_up))
@@ -194,8 +197,8 @@ class App:
     def _warm_up(self) -> None:
         try:
             prepare("report.params")
-            self._client_now().warm_up()
-        except (OSError, ImportError, ValueError):
+            (self._client or self._client_now()).warm_up()
+        except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
         calm_collector()
@@ -219,9 +222,9 @@ class App:
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
-        client = self._client or self._client_or_lack()
+        client = self._client or self._client_now()
         # It may have been forgotten among many keys, and an answer may repeat it.
-        self._scrubber.learn(key)
+        self.scrubber.learn(key)
         exchange = client.send(method, self._body(key, task_id), until=until, leave_by=leave_by, fresh=fresh)
         if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
             self._hint_at_proxy()
@@ -238,7 +241,7 @@ class App:
 
     def scrub(self, text: str) -> str:
         """Replace keys in a text."""
-        return self._scrubber.scrub(text)
+        return self.scrubber.scrub(text)
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
@@ -260,28 +263,13 @@ class App:
 
     def _client_now(self) -> Client:
         """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
-        while self._client is None:
-            if self._loading is not None:
-                waiter = self.engine.waiter()
-                self._loading.append(waiter)
-                waiter.wait()
-                continue
-            self._loading = []
-            try:
-                try:
-                    self.engine.run_in_thread(_import_client)
-                except NoResources:
-                    _import_client()
-                self._load_client()
-            finally:
-                waiting, self._loading = self._loading, None
-                for waiter in waiting:
-                    waiter.wake()
-        return self._client
-
-    def _client_or_lack(self) -> Client:
         try:
-            return self._client_now()
+            try:
+                # Who comes while it is being loaded waits on a thread, too: Python loads a module once.
+                self.engine.run_in_thread(_import_client)
+            except NoResources:
+                _import_client()
+            return self._client or self._load_client()
         except (OSError, ImportError) as error:
             try:
                 os.close(os.open(os.devnull, os.O_RDONLY))
@@ -290,19 +278,23 @@ class App:
                 raise NoResources("no descriptor to load the client with") from error
             raise
 
-    def _load_client(self) -> None:
+    def _load_client(self) -> Client:
         from bridge.upstream.client import Client, report_body
 
         self._body = report_body
-        self._client = Client(
-            self.engine,
-            self.url,
-            ca_file=self.settings.ca_file,
-            proxy=self.settings.proxy,
-            connect_timeout_s=self.settings.connect_timeout_s,
-            pool_size=self.settings.concurrency,
-        )
+        try:
+            self._client = Client(
+                self.engine,
+                self.url,
+                ca_file=self.settings.ca_file,
+                proxy=self.settings.proxy,
+                connect_timeout_s=self.settings.connect_timeout_s,
+                pool_size=self.settings.concurrency,
+            )
+        except ValueError as error:
+            raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         silence_libraries()
+        return self._client
 
     def _start_sandbox(self) -> str:
         from bridge.simulator import Simulator
@@ -332,7 +324,7 @@ class App:
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = place is not None and os.path.dirname(place) == self.settings.state_dir
-        return SqliteStore.open(place, private_directory=is_own, boot_id=self._boot_id, **common)
+        return SqliteStore.open(place, private_directory=is_own, boot_id=self.boot_id, **common)
 
     def _hint_at_proxy(self) -> None:
         for name in _PROXY_VARIABLES:
@@ -370,17 +362,11 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
 
     undo_inherited()
     forbid_core_dumps()
-    scrubber = Scrubber()
-    log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
-    engine = Engine(lambda bug: app.note_bug(bug))
-    log.attach(engine)
-    app = App(settings, log, scrubber, engine)
-    if settings.ca_file is not None:
-        app.load_client()
+    app = App(settings)
+    engine = app.engine
     app.start()
     waiter = engine.waiter()
-    mark = {"sandbox": True} if settings.sandbox else {}
-    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), mark)
+    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), app.mark)
 
     def ask() -> None:
         outcome = app.dispatcher.dispatch(method, dict(params), context)
@@ -391,7 +377,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     answer = waiter.wait()
     app.reporter.stop()
     app.close()
-    log.close()
+    app.log.close()
     response = strict_json.plain(strict_json.parse(answer, 64))
     assert isinstance(response, dict)
     return response

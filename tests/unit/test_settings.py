@@ -301,6 +301,7 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "https://example.com/a b"}, "path"),
         ({"proxy": "proxy:3128"}, "http://"),
         ({"proxy": "socks5://proxy:1080"}, "http://"),
+        ({"proxy": "https://proxy:3128"}, "http://"),
         ({"proxy": "http://proxy:3128/path"}, "path"),
         ({"proxy": "http://me:secret@proxy:3128?x"}, "query"),
         ({"proxy": "http://me:secret@proxy:0"}, "port"),
