@@ -42,10 +42,6 @@ _HEAD_START_S: Final = 0.005
 """How long requests are read before the ledger is opened, unless one of them needs it."""
 _WARM_UP_S: Final = 3.0
 """By then a caller that asks at once has its answer, also where many bridges start together."""
-_NO_DRIVER: Final = (
-    "The ledger on PostgreSQL needs the driver psycopg; "
-    "install it, in the project's folder, with: pip install '.[fleet]'."
-)
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -78,19 +74,23 @@ class App:
         self.metrics = Metrics()
         self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
         """What every answer says besides."""
-        self.keys: KeySource | _SandboxKeys
+        key_settings = settings
         if settings.sandbox:
-            self.keys = _SandboxKeys()
+            key_settings = Settings(
+                {**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {"client_key": "the sandbox"}
+            )
             self.url = self._start_sandbox()
             self.endpoint, machine = SANDBOX, SANDBOX
         else:
-            self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
+        self.keys = KeySource(engine, key_settings, scrubber, self.emit)
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
-            raise ConfigError(_NO_DRIVER)
+            from bridge.ledger.postgres_trouble import NO_DRIVER
+
+            raise ConfigError(NO_DRIVER)
         self.ledger = Ledger(
             engine,
             None if is_memory else lambda instance: self._open_store(settings.ledger, machine, instance),
@@ -187,8 +187,7 @@ class App:
             self._metrics_file.start()
 
     def _read_figures(self) -> Mapping[str, Any]:
-        more = {"latencySumMs": self.metrics.latency_sum_ms, "sandbox": self.settings.sandbox}
-        return {**self.methods.read_status(), **more}
+        return {**self.methods.read_status(), **self.mark, "latencySumMs": self.metrics.latency_sum_ms}
 
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
@@ -331,21 +330,6 @@ class App:
             if os.environ.get(name) and self.settings.proxy is None and not self._has_hinted:
                 self._has_hinted = True
                 self.emit("proxy_hint", variable=name)
-
-
-class _SandboxKeys:
-    """The sandbox reads none of the user's key sources."""
-
-    def get(self) -> Secret:
-        """The key that stands in for one."""
-        return Secret(SANDBOX_KEY)
-
-    def at_hand(self) -> Secret:
-        """The same."""
-        return self.get()
-
-    def reload(self) -> None:
-        """There is nothing to read again."""
 
 
 def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
