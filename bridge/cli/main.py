@@ -31,7 +31,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.SIGINT
     except BrokenPipeError:
-        _abandon_stdout()
         return exits.STDOUT_GONE
     except SystemExit as leaving:
         # argparse has printed help; `exit` of other kinds is not used in this program.
@@ -141,13 +140,5 @@ def _flush_stdout(code: int) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        _abandon_stdout()
         return exits.STDOUT_GONE
     return code
-
-
-def _abandon_stdout() -> None:
-    """Point stdout at the null device, so that the interpreter's last flush finds a reader."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
