@@ -7,9 +7,10 @@ Imports argparse late: `read_plain_flags` does without it in the usual starts of
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
@@ -25,15 +26,8 @@ _SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "accou
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
-class PlainArguments(NamedTuple):
-    """Arguments of a start that needed no parser. Same attributes as the parser's."""
-
-    given: Mapping[str, str | bool | None]
-    json: bool = False
-
-
-def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
-    """Read flags of the service without a parser; None if a parser has to look at them.
+def read_plain_flags(words: Sequence[str]) -> SimpleNamespace | None:
+    """Read flags of the service as the parser would; None if it has to look at them itself.
 
     Importing argparse costs 8 ms, a tenth of the whole start. Anything unusual is left to it, so that
     there is one place that explains mistakes.
@@ -45,7 +39,7 @@ def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
         if row.flag and row.kind == "switch"
         for no in ("", "no-")
     }
-    given: dict[str, str | bool | None] = {}
+    given: dict[str, str | bool] = {}
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -60,7 +54,7 @@ def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
             given[name] = is_on
         elif word != "--stdio":
             return None
-    return PlainArguments(given)
+    return SimpleNamespace(given=given, json=False)
 
 
 def parse_arguments(name: str, words: Sequence[str]) -> Any:
@@ -82,8 +76,8 @@ def parse_arguments(name: str, words: Sequence[str]) -> Any:
     if strange:
         raise UsageError(_explain_strange(name, known, strange[0]))
     taken = vars(args)
-    given = {key: taken.pop(key) for key in list(taken) if key.startswith(_PREFIX)}
-    args.given = {key.removeprefix(_PREFIX): value for key, value in given.items() if value is not None}
+    given = [key for key in taken if key.startswith(_PREFIX)]
+    args.given = {key.removeprefix(_PREFIX): taken.pop(key) for key in given}
     return args
 
 
@@ -142,7 +136,8 @@ def make_parser(name: str) -> argparse.ArgumentParser:
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
     for row in rows:
         how = argparse.BooleanOptionalAction if row.kind == "switch" else "store"
-        parser.add_argument(str(row.flag), dest=_PREFIX + row.name, action=how, help=argparse.SUPPRESS)
+        nothing = argparse.SUPPRESS
+        parser.add_argument(str(row.flag), dest=_PREFIX + row.name, action=how, default=nothing, help=nothing)
     return parser
 
 
