@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +62,8 @@ class App:
         self.settings = settings
         self.scrubber = scrubber = Scrubber()
         """Learns every key that is seen."""
+        self.scrub = scrubber.scrub
+        """Replace keys in a text."""
         self.log = self.open_log()
         for name, fields in settings.notices:
             self.log.event(name, **fields)
@@ -79,12 +82,17 @@ class App:
             key_settings = Settings(
                 {**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {"client_key": "the sandbox"}
             )
-            self.url = self._start_sandbox()
+            from bridge.simulator import Simulator
+
+            self._simulator = Simulator(engine)
+            self.url = self._simulator.start()
             self.endpoint, machine = SANDBOX, SANDBOX
         else:
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
         self.keys = KeySource(engine, key_settings, scrubber, self.emit)
+        self.key_refused = self.keys.reload
+        """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
@@ -234,14 +242,6 @@ class App:
         self.metrics.read(name, fields)
         self.log.event(name, **fields)
 
-    def key_refused(self) -> None:
-        """The default key may have been changed: read it again, not on the caller's time."""
-        self.keys.reload()
-
-    def scrub(self, text: str) -> str:
-        """Replace keys in a text."""
-        return self.scrubber.scrub(text)
-
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
         reference = self.engine.random_bytes(8).hex()
@@ -263,11 +263,8 @@ class App:
     def _client_now(self) -> Client:
         """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
         try:
-            try:
-                # Who comes while it is being loaded waits on a thread, too: Python loads a module once.
-                self.engine.run_in_thread(_import_client)
-            except NoResources:
-                _import_client()
+            # Who comes while it is being loaded waits on a thread, too: Python loads a module once.
+            self.engine.run_in_thread(import_module, "bridge.upstream.client")
             return self._client or self._load_client()
         except (OSError, ImportError) as error:
             try:
@@ -294,12 +291,6 @@ class App:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         silence_libraries()
         return self._client
-
-    def _start_sandbox(self) -> str:
-        from bridge.simulator import Simulator
-
-        self._simulator = Simulator(self.engine)
-        return self._simulator.start()
 
     def _context(self) -> str:
         # Without the proxy's user and password, which do not belong into the ledger.
@@ -365,10 +356,6 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     response = strict_json.plain(strict_json.parse(answer, 64))
     assert isinstance(response, dict)
     return response
-
-
-def _import_client() -> None:
-    import bridge.upstream.client  # noqa: F401
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
