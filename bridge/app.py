@@ -43,6 +43,8 @@ _HEAD_START_S: Final = 0.005
 """How long requests are read before the ledger is opened, unless one of them needs it."""
 _WARM_UP_S: Final = 3.0
 """By then a caller that asks at once has its answer, also where many bridges start together."""
+_LOOK_S: Final = 0.01
+"""How often who needs the HTTP client looks whether it has been loaded."""
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -70,6 +72,7 @@ class App:
         self.engine = engine = self.make_engine()
         self.log.attach(engine)
         self._client: Client | None = None
+        self._is_loading = False
         self._metrics_file: MetricsFile | None = None
         self._simulator: Simulator | None = None
         self._figures: AccountFigures | None = None
@@ -167,9 +170,9 @@ class App:
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
         """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
+        client = self._client_now()
         from bridge.upstream.client import spending_body
 
-        client = self._client or self._client_now()
         self.scrubber.learn(key)
         until = self.engine.now() + self.settings.timeout_s
         body = spending_body(key, date, queue)
@@ -204,7 +207,7 @@ class App:
     def _warm_up(self) -> None:
         try:
             prepare("report.params")
-            (self._client or self._client_now()).warm_up()
+            self._client_now().warm_up()
         except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
@@ -262,10 +265,14 @@ class App:
 
     def _client_now(self) -> Client:
         """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
+        while self._is_loading:
+            self.engine.sleep(_LOOK_S)
+        if self._client is not None:
+            return self._client
+        self._is_loading = True
         try:
-            # Who comes while it is being loaded waits on a thread, too: Python loads a module once.
             self.engine.run_in_thread(import_module, "bridge.upstream.client")
-            return self._client or self._load_client()
+            return self._load_client()
         except (OSError, ImportError) as error:
             try:
                 os.close(os.open(os.devnull, os.O_RDONLY))
@@ -273,6 +280,8 @@ class App:
                 # It was not to be had for want of descriptors, and will be when there are some.
                 raise NoResources("no descriptor to load the client with") from error
             raise
+        finally:
+            self._is_loading = False
 
     def _load_client(self) -> Client:
         from bridge.upstream.client import Client, report_body
