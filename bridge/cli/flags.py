@@ -212,6 +212,6 @@ def _explain_strange(name: str, known: Sequence[str], word: str) -> str:
         return NO_PLACE_FOR_KEYS
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see {flags}."
-    if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
+    if any(flag == known_flag for row in TABLE for known_flag, _ in flags_of(row)):
         return f"{name} does not take {flag}: it has no use for that setting."
     return f"The flag {hide_keys(flag)} is not known{suggest(flag, known)} See {flags}."
