@@ -85,6 +85,10 @@ class App:
             key_settings = Settings(
                 {**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {"client_key": "the sandbox"}
             )
+        self.keys = KeySource(engine, key_settings, scrubber, self.emit)
+        self.key_refused = self.keys.reload
+        """The default key may have been changed: read it again, not on the caller's time."""
+        if settings.sandbox:
             from bridge.simulator import Simulator
 
             self._simulator = Simulator(engine)
@@ -93,9 +97,6 @@ class App:
         else:
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
-        self.keys = KeySource(engine, key_settings, scrubber, self.emit)
-        self.key_refused = self.keys.reload
-        """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
