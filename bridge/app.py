@@ -80,23 +80,21 @@ class App:
         self.metrics = Metrics()
         self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
         """What every answer says besides."""
-        key_settings = settings
-        if settings.sandbox:
-            key_settings = Settings(
-                {**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {"client_key": "the sandbox"}
-            )
-        self.keys = KeySource(engine, key_settings, scrubber, self.emit)
-        self.key_refused = self.keys.reload
-        """The default key may have been changed: read it again, not on the caller's time."""
         if settings.sandbox:
             from bridge.simulator import Simulator
 
+            # It asks for no key, so there is nothing to tell of the one that stands in.
+            stand_in = Settings({**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {})
+            self.keys = KeySource(engine, stand_in, scrubber, lambda *_, **__: None)
             self._simulator = Simulator(engine)
             self.url = self._simulator.start()
             self.endpoint, machine = SANDBOX, SANDBOX
         else:
+            self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
+        self.key_refused = self.keys.reload
+        """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
