@@ -26,7 +26,7 @@ OK: Final = "ok"
 WARNING: Final = "warning"
 FAILED: Final = "failed"
 
-PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools")
+PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
 _PINNED: Final = "5.0.9"
 """The one version of jsonrpcserver that will do."""
 _SKEW_S: Final = 2.0

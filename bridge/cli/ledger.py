@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
+from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, reading, show_place
 from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
 from bridge.core.text import plural
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
-from bridge.settings.parsing import has_password, is_database
+from bridge.settings.parsing import has_password
 from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             _copy(settings, *args.places)
         elif args.action == "path":
             print_place(settings)
-        elif _look(settings, args.action == "check", args.full):
+        elif _look(args, settings):
             return exits.REFUSED
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
@@ -84,24 +84,24 @@ def _open_end(settings: Settings, place: str, make: bool) -> End:
     return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
 
 
-def _look(settings: Settings, is_check: bool, full: bool) -> Sequence[str]:
+def _look(args: argparse.Namespace, settings: Settings) -> Sequence[str]:
     """Check or migrate, and say which version it is; returns the damage that was found."""
-    ledger, place = settings.ledger, show_place(settings)
-    if ledger == MEMORY:
+    is_check, place = args.action == "check", show_place(settings)
+    if settings.ledger == MEMORY:
         raise exits.UsageError(
             "a ledger in memory ends with its bridge: name a file or a database with --ledger"
         )
-    if is_check and not is_database(ledger) and not os.path.exists(ledger):
-        raise NotPossible(f"There is no ledger at {ledger}.")
-    with closing(open_store(settings)) as store:
-        found = store.check(full) if is_check else ()
-        health = store.health()
-    version = f"version {health['schema_version']}"
+    if not is_check:
+        open_store(settings).close()
+    with reading(args) as (_, reader):
+        found = reader.check(args.full) if is_check else ()
+        health = reader.health()
+    version = f"version {health['schemaVersion']}"
     if not is_check:
         print_lines([f"{place}: {version}"])
         return ()
     lines = [f"{place}: {plural(health['reports'], 'report')}, {version}"]
-    skew_s = health.get("clock_skew_s", 0.0)
+    skew_s = health.get("clockSkewS", 0.0)
     if abs(skew_s) > 2.0:
         which = "ahead of" if skew_s > 0 else "behind"
         lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final
 from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.rows import PAUSE_COLUMNS, Value, to_pause, to_row
 from bridge.ledger.statistics import Found, NoLedger, Reader, Rows, Tally, move
 from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
@@ -41,7 +40,7 @@ class SqliteReader(Reader):
         "status": "json_extract(r.detail, '$.httpStatus')",
     }
 
-    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+    def __init__(self, connection: sqlite_file.Connection, path: str) -> None:
         self._connection = connection
         self._path = path
         self._clocks: tuple[float, float] = (0.0, 0.0)
@@ -84,7 +83,7 @@ class SqliteReader(Reader):
     def _reading(self) -> Iterator[Callable[..., Any]]:
         try:
             yield self._connection.execute
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             raise sqlite_file.translate(error, writing=False) from error
 
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
@@ -157,10 +156,9 @@ class SqliteReader(Reader):
                 "kind": "sqlite",
                 "path": self._path,
                 "journalMode": get(connection, "journal_mode"),
-                "sqliteVersion": sqlite3.sqlite_version,
+                "sqliteVersion": sqlite_file.sqlite_version,
                 "schemaVersion": get(connection, "user_version"),
                 "isNewer": get(connection, "user_version") > sqlite_file.VERSION,
-                "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version),
                 "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
                 "reports": execute("SELECT count(*) FROM reports").fetchone()[0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
@@ -178,7 +176,7 @@ class SqliteReader(Reader):
             connection = sqlite_file.connect(self._path, 2.0, True)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             return sqlite_file.translate(error, writing=True)
         finally:
             if connection is not None:
@@ -190,12 +188,12 @@ class SqliteReader(Reader):
         self._connection.close()
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str) -> sqlite_file.Connection:
     """Open without the right to change, yet able to tidy up after a crash, which reading may need."""
     for writable in (True, False):
         try:
             connection = sqlite_file.connect(path, BUSY_S, writable)
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             if writable:
                 continue
             raise sqlite_file.translate(error, writing=False) from error
@@ -205,7 +203,7 @@ def _connect(path: str) -> sqlite3.Connection:
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA mmap_size = 1073741824")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except sqlite_file.Error as error:
             connection.close()
             trouble = sqlite_file.translate(error, writing=False)
             if writable and trouble.kind != CORRUPT:

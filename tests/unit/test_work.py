@@ -19,7 +19,6 @@ from bridge.core.model import (
     WAITING,
     Ending,
     Facts,
-    Heed,
     Look,
     PauseKey,
     Pauses,
@@ -28,6 +27,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import work as module
+from bridge.ledger.port import Ask, Story, Teach
 from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
@@ -46,6 +46,7 @@ from tests.contract.test_ledger_store import (
     record,
     task,
 )
+from tests.ledgers import watch
 
 NOW, WALL = 5_000.0, 9_000.0
 OTHER_BOOT = "f" * 24
@@ -153,10 +154,10 @@ def test_a_task_is_guarded_for_a_day(
 
 
 def test_a_task_that_ends_in_the_future_is_guarded_from_now_on(work: UnitOfWork) -> None:
-    """If both clocks were set back the day begins again, once, and that is written down."""
+    """If both clocks were set back the day begins again, once; when the report ended stays as it was told."""
     entry = make_done(-9e6, -9e6)
     assert work.guards(entry)
-    assert (entry.finished_at, entry.row.finished_wall) == (NOW, WALL)
+    assert (entry.finished_at, entry.row.finished_wall) == (NOW, WALL + 9e6)
     assert list(work.changed.values()) == [entry]
     work.now, work.wall = NOW + GUARD_S, WALL + GUARD_S
     assert work.guards(entry)
@@ -217,10 +218,10 @@ def test_only_pauses_that_concern_an_attempt_are_told_and_released(store: Sqlite
         PauseState(PauseKey(rule, ACCOUNT), PROBING, ends_at=9e9, probe_owner="dead", probe_task="x/1")
         for rule in ("account", "other")
     )
-    one(store, Heed(ENDPOINT, (ours, other)))
-    assert [(state.key, state.state) for state in store.ask(task(), IMAGE).pauses] == [(ours.key, OPEN)]
+    one(store, Teach(ENDPOINT, ((None, ours), (None, other))))
+    assert [(state.key, state.state) for state in one(store, Ask(task(), IMAGE)).pauses] == [(ours.key, OPEN)]
     assert one(store, claim()).gate.status == "begun"
-    probing = {state.key: state.probe_owner for state in store.read(Pauses(ENDPOINT))}
+    probing = {state.key: state.probe_owner for state in one(store, Pauses(ENDPOINT))}
     assert probing == {ours.key: store.instance, other.key: "dead"}
 
 
@@ -244,9 +245,8 @@ def test_a_report_releases_what_it_probes_and_nothing_else(
 def count_reads(store: SqliteStore, operations: Sequence[Any]) -> tuple[int, int]:
     """How many statements of a batch look for reports, and for pauses."""
     statements: list[str] = []
-    store.on_statement(statements.append)
+    watch(store, statements.append)
     store.transact(operations)
-    store.on_statement(None)
     reports, pauses = (sum(f"FROM {table} WHERE" in text for text in statements) for table in TABLES)
     return reports, pauses
 
@@ -265,11 +265,11 @@ def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
     """Both say what the store has, which the next write demands, down to the number of the last event."""
     store.transact([claim(task(8, "b" * 32)), claim(task(9)), claim()])
     remembered = store._batch._own[task()]
-    assert store.read(Look(task())) == remembered.row == remembered.read
+    assert one(store, Look(task())) == remembered.row == remembered.read
     read = store._batch.entries[task()]
     for name in Entry.__slots__:
         assert getattr(read, name) == getattr(remembered, name), name
-    assert remembered.was == len(store.events(remembered.row.seq)) == 2
+    assert remembered.was == len(one(store, Story(remembered.row.seq))) == 2
 
 
 def test_our_own_reports_are_remembered_but_not_too_many(
