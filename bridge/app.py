@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,58 +43,64 @@ _HEAD_START_S: Final = 0.005
 """How long requests are read before the ledger is opened, unless one of them needs it."""
 _WARM_UP_S: Final = 3.0
 """By then a caller that asks at once has its answer, also where many bridges start together."""
-_NO_DRIVER: Final = (
-    "The ledger on PostgreSQL needs the driver psycopg; "
-    "install it, in the project's folder, with: pip install '.[fleet]'."
-)
+_LOOK_S: Final = 0.01
+"""How often who needs the HTTP client looks whether it has been loaded."""
 _CLOSE_S: Final = 5.0
 """How long the end waits for the ledger."""
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 class App:
-    """A bridge without its streams: everything from the dispatcher down.
+    """A bridge without its streams: everything from the log and the dispatcher down.
 
     Args:
         settings: What was configured.
-        log: Where events go.
-        scrubber: Learns every key that is seen.
-        engine: Where everything waits.
-        boot_id: Names this boot of this machine.
+
+    Raises:
+        ConfigError: What the settings name cannot be used.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        log: Log,
-        scrubber: Scrubber,
-        engine: Engine,
-        boot_id: Callable[[], str | None] = files.boot_id,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._boot_id = boot_id
-        self.log = log
-        self.engine = engine
-        self._scrubber = scrubber
+        self.scrubber = scrubber = Scrubber()
+        """Learns every key that is seen."""
+        self.scrub = scrubber.scrub
+        """Replace keys in a text."""
+        self.log = self.open_log()
+        for name, fields in settings.notices:
+            self.log.event(name, **fields)
+        self.engine = engine = self.make_engine()
+        self.log.attach(engine)
         self._client: Client | None = None
-        self._loading: list[Any] | None = None
+        self._is_loading = False
         self._metrics_file: MetricsFile | None = None
         self._simulator: Simulator | None = None
+        self._figures: AccountFigures | None = None
         self._has_hinted = False
         self.metrics = Metrics()
-        self.keys: KeySource | _SandboxKeys
+        self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
+        """What every answer says besides."""
         if settings.sandbox:
-            self.keys = _SandboxKeys()
-            self.url = self._start_sandbox()
+            from bridge.simulator import Simulator
+
+            # It asks for no key, so there is nothing to tell of the one that stands in.
+            stand_in = Settings({**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {})
+            self.keys = KeySource(engine, stand_in, scrubber, lambda *_, **__: None)
+            self._simulator = Simulator(engine)
+            self.url = self._simulator.start()
             self.endpoint, machine = SANDBOX, SANDBOX
         else:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = load_machine_id(settings.state_dir)
+        self.key_refused = self.keys.reload
+        """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
-            raise ConfigError(_NO_DRIVER)
+            from bridge.ledger.postgres_trouble import NO_DRIVER
+
+            raise ConfigError(NO_DRIVER)
         self.ledger = Ledger(
             engine,
             None if is_memory else lambda instance: self._open_store(settings.ledger, instance),
@@ -101,11 +108,10 @@ class App:
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
-            boot_id=boot_id,
+            boot_id=self.boot_id,
         )
-        self._figures: AccountFigures | None = None
-        self._queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys.get, self._queues)
+        queues = queue_names(settings.account_queues)
+        self.advisor = Advisor(self, self.keys.get, queues)
         self.reporter = Reporter(
             self,
             self.advisor,
@@ -113,6 +119,10 @@ class App:
             timeout_s=settings.timeout_s,
             recovers=not is_memory,
         )
+        if settings.account_figures:
+            from bridge.reports.figures import AccountFigures
+
+            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, queues)
         self.methods = Methods(
             self,
             self.reporter,
@@ -124,6 +134,24 @@ class App:
             figures=self._show_figures,
         )
         self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
+        if settings.ca_file is not None:
+            self._load_client()
+
+    # --- the world: a simulation has another one ----------------------------------------------
+
+    boot_id = staticmethod(files.boot_id)
+    """Names this boot of this machine."""
+
+    def make_engine(self) -> Engine:
+        """Make what everything waits in."""
+        return Engine(self.note_bug)
+
+    def open_log(self) -> Log:
+        """Open what the events go to."""
+        settings = self.settings
+        return Log.open(settings.log_level, settings.log_format, settings.log_file, self.scrubber)
+
+    # --- from start to end -------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin what runs beside the requests: the ledger, and recovery once it is open."""
@@ -136,18 +164,15 @@ class App:
         key = self.keys.get()
         if key is not None:
             self.reporter.hold(key)
-        if self.settings.account_figures:
-            from bridge.reports.figures import AccountFigures
-
-            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, self._queues)
+        if self._figures is not None:
             self._figures.run()
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
         """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
+        client = self._client_now()
         from bridge.upstream.client import spending_body
 
-        client = self._client or self._client_or_lack()
-        self._scrubber.learn(key)
+        self.scrubber.learn(key)
         until = self.engine.now() + self.settings.timeout_s
         body = spending_body(key, date, queue)
         return client.send("getSpendingStats", body, until=until, leave_by=until, fresh=True)
@@ -155,11 +180,10 @@ class App:
     def _show_figures(self) -> dict[str, Any]:
         """The members of the status that are counted here."""
         shown = {**self.metrics.figures(), "droppedLogLines": self.log.dropped}
-        if self.settings.account_figures:
-            asked, failure = None, None
-            if self._figures is not None and self._figures.asked_wall is not None:
-                asked, failure = rfc3339(self._figures.asked_wall), self._figures.failure
-            shown["accountFigures"] = {"askedAt": asked, "failure": failure}
+        if self._figures is not None:
+            asked = self._figures.asked_wall
+            asked_at = None if asked is None else rfc3339(asked)
+            shown["accountFigures"] = {"askedAt": asked_at, "failure": self._figures.failure}
         return shown
 
     def keep_metrics(self) -> None:
@@ -173,19 +197,7 @@ class App:
             self._metrics_file.start()
 
     def _read_figures(self) -> Mapping[str, Any]:
-        more = {"latencySumMs": self.metrics.latency_sum_ms, "sandbox": self.settings.sandbox}
-        return {**self.methods.read_status(), **more}
-
-    def load_client(self) -> None:
-        """Load the HTTP client now.
-
-        Raises:
-            ConfigError: The CA file or the proxy cannot be used.
-        """
-        try:
-            self._load_client()
-        except ValueError as error:
-            raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
+        return {**self.methods.read_status(), **self.mark, "latencySumMs": self.metrics.latency_sum_ms}
 
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
@@ -195,7 +207,7 @@ class App:
         try:
             prepare("report.params")
             self._client_now().warm_up()
-        except (OSError, ImportError, ValueError):
+        except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
         calm_collector()
@@ -219,9 +231,9 @@ class App:
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
-        client = self._client or self._client_or_lack()
+        client = self._client or self._client_now()
         # It may have been forgotten among many keys, and an answer may repeat it.
-        self._scrubber.learn(key)
+        self.scrubber.learn(key)
         exchange = client.send(method, self._body(key, task_id), until=until, leave_by=leave_by, fresh=fresh)
         if exchange.failure in ("dns", "connect", "timeout") and not exchange.sent:
             self._hint_at_proxy()
@@ -231,14 +243,6 @@ class App:
         """Hand an event to its readers."""
         self.metrics.read(name, fields)
         self.log.event(name, **fields)
-
-    def key_refused(self) -> None:
-        """The default key may have been changed: read it again, not on the caller's time."""
-        self.keys.reload()
-
-    def scrub(self, text: str) -> str:
-        """Replace keys in a text."""
-        return self._scrubber.scrub(text)
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
@@ -260,28 +264,14 @@ class App:
 
     def _client_now(self) -> Client:
         """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
-        while self._client is None:
-            if self._loading is not None:
-                waiter = self.engine.waiter()
-                self._loading.append(waiter)
-                waiter.wait()
-                continue
-            self._loading = []
-            try:
-                try:
-                    self.engine.run_in_thread(_import_client)
-                except NoResources:
-                    _import_client()
-                self._load_client()
-            finally:
-                waiting, self._loading = self._loading, None
-                for waiter in waiting:
-                    waiter.wake()
-        return self._client
-
-    def _client_or_lack(self) -> Client:
+        while self._is_loading:
+            self.engine.sleep(_LOOK_S)
+        if self._client is not None:
+            return self._client
+        self._is_loading = True
         try:
-            return self._client_now()
+            self.engine.run_in_thread(import_module, "bridge.upstream.client")
+            return self._load_client()
         except (OSError, ImportError) as error:
             try:
                 os.close(os.open(os.devnull, os.O_RDONLY))
@@ -289,26 +279,26 @@ class App:
                 # It was not to be had for want of descriptors, and will be when there are some.
                 raise NoResources("no descriptor to load the client with") from error
             raise
+        finally:
+            self._is_loading = False
 
-    def _load_client(self) -> None:
+    def _load_client(self) -> Client:
         from bridge.upstream.client import Client, report_body
 
         self._body = report_body
-        self._client = Client(
-            self.engine,
-            self.url,
-            ca_file=self.settings.ca_file,
-            proxy=self.settings.proxy,
-            connect_timeout_s=self.settings.connect_timeout_s,
-            pool_size=self.settings.concurrency,
-        )
+        try:
+            self._client = Client(
+                self.engine,
+                self.url,
+                ca_file=self.settings.ca_file,
+                proxy=self.settings.proxy,
+                connect_timeout_s=self.settings.connect_timeout_s,
+                pool_size=self.settings.concurrency,
+            )
+        except ValueError as error:
+            raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         silence_libraries()
-
-    def _start_sandbox(self) -> str:
-        from bridge.simulator import Simulator
-
-        self._simulator = Simulator(self.engine)
-        return self._simulator.start()
+        return self._client
 
     def _context(self) -> str:
         # Without the proxy's user and password, which do not belong into the ledger.
@@ -331,28 +321,13 @@ class App:
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = place is not None and os.path.dirname(place) == self.settings.state_dir
-        return SqliteStore(place, private_directory=is_own, boot_id=self._boot_id, **common)
+        return SqliteStore(place, private_directory=is_own, boot_id=self.boot_id, **common)
 
     def _hint_at_proxy(self) -> None:
         for name in _PROXY_VARIABLES:
             if os.environ.get(name) and self.settings.proxy is None and not self._has_hinted:
                 self._has_hinted = True
                 self.emit("proxy_hint", variable=name)
-
-
-class _SandboxKeys:
-    """The sandbox reads none of the user's key sources."""
-
-    def get(self) -> Secret:
-        """The key that stands in for one."""
-        return Secret(SANDBOX_KEY)
-
-    def at_hand(self) -> Secret:
-        """The same."""
-        return self.get()
-
-    def reload(self) -> None:
-        """There is nothing to read again."""
 
 
 def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -369,17 +344,11 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
 
     undo_inherited()
     forbid_core_dumps()
-    scrubber = Scrubber()
-    log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
-    engine = Engine(lambda bug: app.note_bug(bug))
-    log.attach(engine)
-    app = App(settings, log, scrubber, engine)
-    if settings.ca_file is not None:
-        app.load_client()
+    app = App(settings)
+    engine = app.engine
     app.start()
     waiter = engine.waiter()
-    mark = {"sandbox": True} if settings.sandbox else {}
-    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), mark)
+    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), app.mark)
 
     def ask() -> None:
         outcome = app.dispatcher.dispatch(method, dict(params), context)
@@ -390,14 +359,10 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     answer = waiter.wait()
     app.reporter.stop()
     app.close()
-    log.close()
+    app.log.close()
     response = strict_json.plain(strict_json.parse(answer, 64))
     assert isinstance(response, dict)
     return response
-
-
-def _import_client() -> None:
-    import bridge.upstream.client  # noqa: F401
 
 
 def _limits(settings: Settings) -> dict[str, Any]:

@@ -82,11 +82,11 @@ def _wrap_late() -> None:
     app._HEAD_START_S = 1.0  # type: ignore[misc]  # goes by the clock
     load_client = App._load_client
 
-    def wrapped(self: App) -> None:
-        load_client(self)
-        assert self._client is not None
-        _count_connections(*self._client._session.adapters.values())
+    def wrapped(self: App) -> Any:
+        client = load_client(self)
+        _count_connections(*client._session.adapters.values())
         _count_commits()
+        return client
 
     App._load_client = wrapped  # type: ignore[method-assign]
     App.warm_up_later = lambda self: None  # type: ignore[method-assign]  # goes by the clock

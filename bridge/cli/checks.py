@@ -27,7 +27,8 @@ WARNING: Final = "warning"
 FAILED: Final = "failed"
 
 PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
-_PINNED: Final = {"jsonrpcserver": "5.0.9"}
+_PINNED: Final = "5.0.9"
+"""The one version of jsonrpcserver that will do."""
 _SKEW_S: Final = 2.0
 """The difference from which the bridge corrects its clock by the upstream's."""
 
@@ -50,11 +51,8 @@ def check_python() -> Iterator[Check]:
     yield Check("python", OK, f"Python {platform.python_version()} at {where}")
     versions = {name: version_of(name) for name in PACKAGES}
     wrong = [f"{name} is missing" for name in PACKAGES if find_spec(name) is None]
-    wrong += [
-        f"{name} {versions[name]} instead of {wanted}"
-        for name, wanted in _PINNED.items()
-        if versions.get(name) not in (None, wanted)
-    ]
+    if (found := versions.get("jsonrpcserver")) not in (None, _PINNED):
+        wrong.append(f"jsonrpcserver {found} instead of {_PINNED}")
     if wrong:
         yield Check("packages", FAILED, ", ".join(wrong), REINSTALL)
     else:

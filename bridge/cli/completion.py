@@ -11,26 +11,11 @@ from typing import Final, NamedTuple
 
 from bridge.cli.call import callable_methods
 from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS
-from bridge.cli.flags import make_parser, settings_of, shown_flag
+from bridge.cli.flags import make_parser
 from bridge.cli.terminal import print_text
 
 HELP = "Print completions for a shell."
 _FILES: Final = ("PATH", "FILE", "F")
-
-
-class Flag(NamedTuple):
-    """One flag of a command."""
-
-    names: Sequence[str]
-    help: str
-    metavar: str
-    """Empty: it takes no value."""
-    choices: Sequence[str]
-
-    @property
-    def is_file(self) -> bool:
-        """Whether its value is the name of a file."""
-        return self.metavar.split("|")[0] in _FILES
 
 
 class Command(NamedTuple):
@@ -39,7 +24,7 @@ class Command(NamedTuple):
     name: str
     words: Sequence[str]
     """What its first word may be; empty if anything."""
-    flags: Sequence[Flag]
+    flags: Sequence[argparse.Action]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,19 +45,12 @@ def read_commands() -> Iterator[Command]:
     for name in COMMANDS:
         parser = make_parser(name)
         first = next((action.choices for action in parser._actions if not action.option_strings), None)
-        yield Command(name, known.get(name) or list(first or ()), list(_read_flags(name, parser)))
+        flags = [action for action in parser._actions if action.option_strings]
+        yield Command(name, known.get(name) or list(first or ()), flags)
 
 
-def _read_flags(name: str, parser: argparse.ArgumentParser) -> Iterator[Flag]:
-    for action in parser._actions:
-        if action.option_strings and action.help not in (None, argparse.SUPPRESS):
-            metavar = "" if action.nargs == 0 else str(action.metavar)
-            yield Flag(action.option_strings, str(action.help), metavar, list(action.choices or ()))
-    for row in settings_of(name):
-        is_switch = row.kind == "switch"
-        text = f"Turns off: {row.help}" if is_switch and row.default else row.help
-        metavar = "" if is_switch else row.metavar or "VALUE"
-        yield Flag([shown_flag(row)], text.removesuffix("."), metavar, row.choices)
+def _takes_file(flag: argparse.Action) -> bool:
+    return str(flag.metavar).partition("|")[0] in _FILES
 
 
 def make_bash(known: Sequence[Command]) -> str:
@@ -81,11 +59,11 @@ def make_bash(known: Sequence[Command]) -> str:
     for command in known:
         cases += [f"    {command.name})", "      case $prev in"]
         for flag in command.flags:
-            source = f'-W "{" ".join(flag.choices)}"' if flag.choices else "-f" if flag.is_file else ""
+            source = f'-W "{" ".join(flag.choices)}"' if flag.choices else "-f" if _takes_file(flag) else ""
             reply = f'COMPREPLY=($(compgen {source} -- "$cur")); ' if source else ""
-            if flag.metavar:
-                cases.append(f"        {'|'.join(flag.names)}) {reply}return ;;")
-        words = " ".join([*(name for flag in command.flags for name in flag.names), *command.words])
+            if flag.nargs != 0:
+                cases.append(f"        {'|'.join(flag.option_strings)}) {reply}return ;;")
+        words = " ".join([*(name for flag in command.flags for name in flag.option_strings), *command.words])
         cases += ["      esac", f'      offered="{words}" ;;']
     return "\n".join(
         [
@@ -124,10 +102,13 @@ def make_fish(known: Sequence[Command]) -> str:
         if command.words:
             lines.append(f"{begin} {seen} -a {_quote(' '.join(command.words))}")
         for flag in command.flags:
-            names = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in flag.names)
-            value = "" if not flag.metavar else " -r -F" if flag.is_file else " -x"
-            choices = f" -a {_quote(' '.join(flag.choices))}" if flag.choices else ""
-            lines.append(f"{begin} {seen} {names}{value}{choices} -d {_quote(flag.help)}")
+            words = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in flag.option_strings]
+            if flag.nargs != 0:
+                words.append("-r -F" if _takes_file(flag) else "-x")
+            if flag.choices:
+                words.append(f"-a {_quote(' '.join(flag.choices))}")
+            help = _quote(str(flag.help).removesuffix("."))
+            lines.append(f"{begin} {seen} {' '.join(words)} -d {help}")
     return "\n".join(lines) + "\n"
 
 

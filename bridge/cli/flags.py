@@ -7,9 +7,10 @@ Imports argparse late: `read_plain_flags` does without it in the usual starts of
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
@@ -25,42 +26,29 @@ _SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "accou
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
-class PlainArguments(NamedTuple):
-    """Arguments of a start that needed no parser. Same attributes as the parser's."""
-
-    given: Mapping[str, str | bool | None]
-    json: bool = False
-
-
-def read_plain_flags(words: Sequence[str]) -> PlainArguments | None:
-    """Read flags of the service without a parser; None if a parser has to look at them.
+def read_plain_flags(words: Sequence[str]) -> SimpleNamespace | None:
+    """Read flags of the service as the parser would; None if it has to look at them itself.
 
     Importing argparse costs 8 ms, a tenth of the whole start. Anything unusual is left to it, so that
     there is one place that explains mistakes.
     """
-    takes_value = {row.flag: row.name for row in TABLE if row.flag and row.kind != "switch"}
-    switches = {
-        f"--{no}{row.flag[2:]}": (row.name, not no)
-        for row in TABLE
-        if row.flag and row.kind == "switch"
-        for no in ("", "no-")
-    }
-    given: dict[str, str | bool | None] = {}
+    known = {flag: (row.name, meaning) for row in TABLE for flag, meaning in flags_of(row)}
+    given: dict[str, str | bool] = {}
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
-        if flag in takes_value:
+        name, meaning = known.get(flag, ("", None))
+        if meaning is not None and not equals:
+            given[name] = meaning
+        elif name and meaning is None:
             if not equals:
                 value = next(rest, "-")
                 if value.startswith("-"):
                     return None
-            given[takes_value[flag]] = value
-        elif word in switches:
-            name, is_on = switches[word]
-            given[name] = is_on
+            given[name] = value
         elif word != "--stdio":
             return None
-    return PlainArguments(given)
+    return SimpleNamespace(given=given, json=False)
 
 
 def parse_arguments(name: str, words: Sequence[str]) -> Any:
@@ -82,8 +70,8 @@ def parse_arguments(name: str, words: Sequence[str]) -> Any:
     if strange:
         raise UsageError(_explain_strange(name, known, strange[0]))
     taken = vars(args)
-    given = {key: taken.pop(key) for key in list(taken) if key.startswith(_PREFIX)}
-    args.given = {key.removeprefix(_PREFIX): value for key, value in given.items() if value is not None}
+    given = [key for key in taken if key.startswith(_PREFIX)]
+    args.given = {key.removeprefix(_PREFIX): taken.pop(key) for key in given}
     return args
 
 
@@ -106,15 +94,17 @@ def make_parser(name: str) -> argparse.ArgumentParser:
             raise UsageError(f"{hide_keys(message)}{end} `{self.prog} --help`.")
 
         def _check_value(self, action: argparse.Action, value: Any) -> None:
-            if action.choices is not None and value not in action.choices:
-                near = suggest(str(value), action.choices, "; did you mean {}?").removesuffix(".")
-                raise argparse.ArgumentError(action, f"is one of {', '.join(action.choices)}{near}")
+            # What a setting may be is judged where it is read, whatever source it is from.
+            choices = None if action.dest.startswith(_PREFIX) else action.choices
+            if choices is not None and value not in choices:
+                near = suggest(str(value), choices, "; did you mean {}?").removesuffix(".")
+                raise argparse.ArgumentError(action, f"is one of {', '.join(choices)}{near}")
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
-        """Fits a screen: says nothing of --help, which was found, nor what the text below says better."""
+        """Fits a screen: says nothing of --help, which was found, nor what the text below says or names."""
 
         def add_argument(self, action: argparse.Action) -> None:
-            if action.dest not in hidden:
+            if action.dest not in hidden and not action.dest.startswith(_PREFIX):
                 super().add_argument(action)
 
     module = importlib.import_module(COMMANDS[name].module)
@@ -141,8 +131,12 @@ def make_parser(name: str) -> argparse.ArgumentParser:
     ]
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
     for row in rows:
-        how = argparse.BooleanOptionalAction if row.kind == "switch" else "store"
-        parser.add_argument(str(row.flag), dest=_PREFIX + row.name, action=how, help=argparse.SUPPRESS)
+        for flag, meaning in flags_of(row):
+            what: dict[str, Any] = {"metavar": row.metavar or "VALUE", "choices": row.choices or None}
+            if meaning is not None:
+                what = {"action": "store_const", "const": meaning}
+            text = f"Turns off: {row.help}" if meaning is False else row.help
+            parser.add_argument(flag, dest=_PREFIX + row.name, default=argparse.SUPPRESS, help=text, **what)
     return parser
 
 
@@ -162,6 +156,15 @@ def settings_of(name: str) -> list[Setting]:
         return [row for row in rows if row.group != "wire" and row.name not in _SERVES_ONLY]
     names = {"ledger": _READING, "pauses": ("key_file", "key_command", *_READING)}.get(uses, ())
     return rows if uses == "all" else [row for row in rows if row.name in names]
+
+
+def flags_of(row: Setting) -> Iterator[tuple[str, bool | None]]:
+    """Yield each flag of a setting with what it means; None: the value comes with it."""
+    if row.flag is not None:
+        is_switch = row.kind == "switch"
+        yield row.flag, True if is_switch else None
+        if is_switch:
+            yield f"--no-{row.flag[2:]}", False
 
 
 def shown_flag(row: Setting) -> str:
@@ -209,6 +212,6 @@ def _explain_strange(name: str, known: Sequence[str], word: str) -> str:
         return NO_PLACE_FOR_KEYS
     if len(flag) > 40 or not flag.isascii() or not flag.replace("-", "").replace("_", "").isalnum():
         return f"A flag is not known; see {flags}."
-    if any(flag in (row.flag, shown_flag(row)) for row in TABLE):
+    if any(flag == known_flag for row in TABLE for known_flag, _ in flags_of(row)):
         return f"{name} does not take {flag}: it has no use for that setting."
     return f"The flag {hide_keys(flag)} is not known{suggest(flag, known)} See {flags}."

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
 from bridge.core import exits
-from bridge.core.redact import Scrubber
-from bridge.engine import Engine, Outlet, TimedOut
-from bridge.ops.log import Log
+from bridge.engine import Outlet, TimedOut, Waiter
 from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
 from bridge.ops.signals import Signals, watch_parent
-from bridge.settings import Settings, drop_secrets, load
+from bridge.settings import drop_secrets, load
 from bridge.wire.framing import Framer
 from bridge.wire.streams import Reader, take_descriptors
 
@@ -55,56 +53,51 @@ def run(args: Any) -> int:
     forbid_core_dumps()
     settings = load(args.given, os.environ)
     drop_secrets(os.environ)
-    scrubber = Scrubber()
-    log = Log.open(settings.log_level, settings.log_format, settings.log_file, scrubber)
-    for name, fields in settings.notices:
-        log.event(name, **fields)
-    # Before the engine opens descriptors of its own, which would take the numbers of those that are closed.
-    descriptors = take_descriptors()
+    # Before anything opens descriptors of its own, which would take the numbers of those that are closed.
+    source, sink = take_descriptors()
+    from bridge.app import App
+
+    app = App(settings)
     console = None
-    if os.isatty(descriptors[0]):
+    if os.isatty(source):
         from bridge.cli.console import Console
 
-        console = Console(*descriptors, settings.state_dir, scrubber, args.json)
-    return Server(settings, log, scrubber, descriptors, console).run()
+        console = Console(source, sink, settings.state_dir, app.scrubber, args.json)
+    news = app.engine.waiter()
+    outlet = Outlet(sink, app.engine, on_room=news.wake, on_lost=lambda _: server.lose_stdout())
+    server = Server(app, Reader(app.engine, source), outlet, news, console)
+    return server.run()
 
 
 class Server:
     """One bridge process, from its first byte to its exit code.
 
     Args:
-        descriptors: private copies of standard input and output.
-        console: a person types.
+        reader: where the protocol is read.
+        outlet: where it is written. Whoever makes it has `news` woken when there is room, and
+            `lose_stdout` called when nobody reads it any more.
+        news: where the main greenlet waits for room to read, and for the end.
+        console: a person types, and nothing is read from `reader`.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        log: Log,
-        scrubber: Scrubber,
-        descriptors: tuple[int, int],
-        console: Console | None = None,
+        self, app: App, reader: Reader, outlet: Outlet, news: Waiter, console: Console | None = None
     ) -> None:
         from bridge.server.conversation import Conversation
         from bridge.server.methods import WAITS
 
-        self._settings = settings
-        self._log = log
+        self._app = app
+        self._settings = settings = app.settings
+        self._log = app.log
+        self._engine = app.engine
+        self._source = console or reader
         self._console = console
-        self._engine = engine = self.make_engine(lambda bug: self._app.note_bug(bug))
-        log.attach(engine)
-        self._news = engine.waiter()
-        """Where the main greenlet waits for room to read, and for the end."""
-        self._reader, self._outlet = self.open_streams(
-            engine, descriptors, self._news.wake, self._on_stdout_gone
-        )
-        self._app = app = self.make_app(settings, log, scrubber, engine)
-        if settings.ca_file is not None:
-            app.load_client()
+        self._outlet = outlet
+        self._news = news
         self._conversation = conversation = Conversation(
-            engine,
+            app.engine,
             Framer(settings.max_message),
-            self._outlet,
+            outlet,
             app.dispatcher,
             max_batch=settings.max_batch,
             max_depth=settings.max_depth,
@@ -112,40 +105,17 @@ class Server:
             reports=app.methods.reports,
             waits=WAITS,
             cancel=app.methods.cancel,
-            changed=self._news.wake,
-            mark={"sandbox": True} if settings.sandbox else {},
+            changed=news.wake,
+            mark=app.mark,
             render=None if console is None else console.render,
         )
         app.methods.framing = lambda: conversation.framer.framing
         self._signals = Signals(
-            engine, self._on_signal, lambda: log.event("sigint_ignored"), console is not None
+            app.engine, self._on_signal, lambda: app.log.event("sigint_ignored"), console is not None
         )
         self._reason: str | None = None
         """Why nothing more is read."""
         self._is_stdout_gone = False
-
-    # --- the world: a simulation has another one ----------------------------------------------
-
-    def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
-        """Make the engine of this process."""
-        return Engine(on_bug)
-
-    def open_streams(
-        self,
-        engine: Engine,
-        descriptors: tuple[int, int],
-        on_room: Callable[[], object],
-        on_lost: Callable[[int], object],
-    ) -> tuple[Reader, Outlet]:
-        """Read standard input and write standard output."""
-        source, sink = descriptors
-        return Reader(engine, source), Outlet(sink, engine, on_room=on_room, on_lost=on_lost)
-
-    def make_app(self, settings: Settings, log: Log, scrubber: Scrubber, engine: Engine) -> App:
-        """Make everything from the dispatcher down."""
-        from bridge.app import App
-
-        return App(settings, log, scrubber, engine)
 
     def run(self) -> int:
         """Serve; returns the exit code."""
@@ -180,7 +150,7 @@ class Server:
 
     def _read(self) -> None:
         """Read and serve until there is a reason to stop."""
-        conversation, source = self._conversation, self._console or self._reader
+        conversation = self._conversation
         # A person is asked for the next line once the last one is answered.
         is_ready = conversation.has_room if self._console is None else self._is_answered
         has_input = has_told_bracket = False
@@ -188,7 +158,7 @@ class Server:
             if not is_ready():
                 self._news.wait()
                 continue
-            data = source.read()
+            data = self._source.read()
             if data:
                 has_input = True
                 conversation.feed(data)
@@ -205,7 +175,7 @@ class Server:
     def _stop_reading(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        (self._console or self._reader).stop()
+        self._source.stop()
         self._news.wake()
 
     def _on_signal(self, number: int) -> None:
@@ -217,7 +187,8 @@ class Server:
         self._log.event("parent_gone", parent_pid=parent)
         self._stop_reading("parent gone")
 
-    def _on_stdout_gone(self, _lost: int) -> None:
+    def lose_stdout(self) -> None:
+        """Nobody reads the answers any more."""
         if not self._is_stdout_gone:
             self._is_stdout_gone = True
             self._log.event("stdout_gone")

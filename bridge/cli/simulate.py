@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bridge.cli.terminal import progress
 from bridge.core import exits
 from bridge.core.exits import ConfigError, UsageError
+from bridge.ops.metrics_file import replace_file
 
 if TYPE_CHECKING:
     from bridge.engine import Engine
@@ -65,21 +66,16 @@ def run(args: argparse.Namespace) -> int:
         latency_s=args.latency,
     )
     ended = engine.waiter()
-    came: list[int] = []
-
-    def end(number: int) -> None:
-        came.append(number)
-        ended.wake()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        engine.on_signal(number, end)
     try:
         if args.ready_file is not None:
             with suppress(FileNotFoundError):
                 os.unlink(args.ready_file)  # one left by an earlier run would tell a port nobody serves
         base_url = simulator.start()
+        # Nobody hears of a signal before this greenlet waits.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            engine.on_signal(number, ended.wake)
         if args.ready_file is not None:
-            write_atomically(args.ready_file, f"{base_url}\n")
+            replace_file(args.ready_file, f"{base_url}\n".encode("ascii"))
     except OSError as problem:
         where = problem.filename or f"port {args.port} of 127.0.0.1"
         also = " with that certificate" if args.tls_cert else ""
@@ -91,27 +87,8 @@ def run(args: argparse.Namespace) -> int:
         with progress("scenario") as tell:
             if scenario and scenario.get("steps"):
                 engine.spawn(_show_progress, engine, simulator, tell)
-            if not came:
-                ended.wait()
+            ended.wait()
     return exits.DONE
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Put a file into place in one step, so that a reader sees all of it or none.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    # In the same folder, because a rename is atomic only inside one file system.
-    draft = f"{path}.{os.getpid()}.new"
-    try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(draft, path)
-    except OSError:
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
 
 
 def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, int], None]) -> None:

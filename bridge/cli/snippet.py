@@ -60,9 +60,6 @@ def render_snippet(kind: str, words: Sequence[str], sources: str) -> str:
     unit = [word.replace("%", "%%").replace("$", "$$") for word in words]
     return text.substitute(
         sources=shlex.quote(sources),
-        container=shlex.quote(f"{sources}/Containerfile"),
-        node=shlex.quote(f"{sources}/clients/node"),
-        go=shlex.quote(f"{sources}/clients/go"),
         path=json.dumps(words[0]),
         args=f"[{quoted}]",
         go_args=f"[]string{{{quoted}}}",

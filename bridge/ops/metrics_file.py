@@ -66,7 +66,7 @@ class MetricsFile:
         text = render(figures, self._started_wall, now).encode("ascii")
         try:
             # On a thread, since nobody knows how long a disk takes.
-            self._engine.run_in_thread(_replace, self._path, text, until=self._engine.now() + PERIOD_S)
+            self._engine.run_in_thread(replace_file, self._path, text, until=self._engine.now() + PERIOD_S)
         except (NoResources, TimeoutError):
             return  # the file's own time shows that it is old
         except OSError as error:
@@ -135,13 +135,18 @@ def _escape(text: str) -> str:
     return safe.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _replace(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes) -> None:
+    """Put a file into place in one step, so that a reader sees all of it or none; others may read it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     # Not ending like the file itself, so that a collector of *.prom leaves it alone.
     draft = f"{path}.{os.getpid()}.draft"
     with suppress(FileNotFoundError):
         os.unlink(draft)
     try:
-        # Others may read it: the collector is another user, and there is no secret in it.
+        # The collector is another user, and there is no secret in it.
         with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
             file.write(data)
         os.replace(draft, path)

@@ -110,8 +110,8 @@ def parse_upstream(text: str) -> str:
 
 
 def parse_proxy(text: str) -> str:
-    """Return the canonical URL of an HTTP proxy, with its user name and password as given."""
-    scheme, host, port, rest, userinfo = _split(text, ("http", "https"))
+    """Return the canonical URL of an HTTP proxy that is spoken to without TLS, its login as given."""
+    scheme, host, port, rest, userinfo = _split(text, ("http",))
     if rest.strip("/"):
         raise BadValue("has a path, query or fragment; give http://host:port alone")
     return f"{scheme}://{userinfo + '@' if userinfo else ''}{host}{port}"

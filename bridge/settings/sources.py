@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from bridge.core.exits import ConfigError
-from bridge.core.text import escape, suggest
+from bridge.core.text import escape, nearest, suggest
 from bridge.settings.parsing import BadValue
 from bridge.settings.table import ENV_PREFIX, OTHER_VARIABLES, ROWS, TABLE, Setting
 
@@ -89,8 +89,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str
     endings = [name.removeprefix(ENV_PREFIX) for name in known]
     found: list[tuple[str, Mapping[str, Any]]] = []
     for name in sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known):
-        hint = suggest(name.removeprefix(ENV_PREFIX), endings, f"Did you mean {ENV_PREFIX}{{}}?")
-        found.append(("setting_unknown", {"name": name, "hint": "Unset it." if hint == "." else hint}))
+        near = nearest(name.removeprefix(ENV_PREFIX), endings)
+        hint = "Unset it." if near is None else f"Did you mean {ENV_PREFIX}{near}?"
+        found.append(("setting_unknown", {"name": name, "hint": hint}))
     return found
 
 

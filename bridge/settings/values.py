@@ -17,12 +17,11 @@ from bridge.settings.sources import Layer, find_home, read_environment, read_fil
 from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting, Settings
 
 
-def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> Settings:
+def load(flags: Mapping[str, str | bool], environ: Mapping[str, str]) -> Settings:
     """Read all sources and return the settings.
 
     Args:
-        flags: setting name to the text given on the command line, or to a boolean for a switch;
-            None counts as not given.
+        flags: setting name to the text given on the command line, or to a boolean for a switch.
         environ: the environment; an empty variable counts as not set, except for secrets.
 
     Raises:
@@ -33,7 +32,7 @@ def load(flags: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> 
     state_dir = user_dir(environ, home, "XDG_STATE_HOME", ".local/state")
     config_file = None if config_dir is None else os.path.join(config_dir, "config.toml")
     layers = (
-        Layer("flag", {name: value for name, value in flags.items() if value is not None}),
+        Layer("flag", flags),
         Layer("environment", read_environment(environ)),
         Layer("file", read_file(config_file), config_file),
     )

@@ -290,6 +290,17 @@ def test_closed_standard_descriptors_are_noticed(talk: Start) -> None:
     assert bridge.close().code == 0
 
 
+def test_a_log_file_does_not_take_the_place_of_a_closed_output(talk: Start, clean_environment: Path) -> None:
+    """Answers go to standard output or nowhere: what is opened for the log has another number."""
+    log = clean_environment / "log"
+    bridge = talk("--sandbox", "--log-file", str(log), preexec_fn=lambda: os.close(1))
+    bridge.send("bridge.info")
+    assert bridge.wait().code == 74
+    text = log.read_text()
+    assert "stdout_gone" in text
+    assert "result" not in text
+
+
 def test_exit_ends_a_bridge_that_is_spoken_to_with_headers(talk: Start, simulator: Simulator) -> None:
     """The notification exit counts as end of input though the pipe stays open."""
     simulator.add_fault("latency", seconds=0.3)

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import simulate
+from bridge.ops.metrics_file import replace_file
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
@@ -105,19 +106,19 @@ def test_ready_file_is_whole_from_its_first_moment(tmp_path: Path) -> None:
 def test_ready_file_is_never_seen_half_written(tmp_path: Path) -> None:
     """A reader that looks all the time sees only the old text or the new."""
     path = tmp_path / "ready"
-    texts = ["a" * 200_000, "b" * 200_000]
-    simulate.write_atomically(str(path), texts[0])
+    texts = [b"a" * 200_000, b"b" * 200_000]
+    replace_file(str(path), texts[0])
     is_over = threading.Event()
 
     def write() -> None:
         for at in range(100):
-            simulate.write_atomically(str(path), texts[at % 2])
+            replace_file(str(path), texts[at % 2])
         is_over.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     while not is_over.is_set():
-        assert path.read_text() in texts
+        assert path.read_bytes() in texts
     writer.join()
     assert os.listdir(tmp_path) == ["ready"]
 

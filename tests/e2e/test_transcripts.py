@@ -15,9 +15,6 @@ import pytest
 
 from bridge.app import App
 from bridge.cli.flags import read_plain_flags
-from bridge.core.redact import Scrubber
-from bridge.engine import Engine
-from bridge.ops.log import Log
 from bridge.server.conversation import Conversation
 from bridge.server.methods import WAITS
 from bridge.settings import load
@@ -95,10 +92,8 @@ class InnerPeer:
         plain = read_plain_flags(args)
         assert plain is not None
         settings = load(plain.given, {})
-        scrubber = Scrubber()
-        self._log = Log.open("error", "json", None, scrubber)
-        self._engine = Engine(lambda bug: self._app.note_bug(bug))
-        self._app = App(settings, self._log, scrubber, self._engine)
+        self._app = App(settings)
+        self._engine = self._app.engine
         self._answers: list[bytes] = []
         self._conversation = Conversation(
             self._engine,
@@ -146,7 +141,7 @@ class InnerPeer:
             self._is_open = False
             self._app.reporter.stop()
             self._app.close()
-            self._log.close(1.0)
+            self._app.log.close(1.0)
 
     def _wait_for(self, is_done: Callable[[], bool]) -> None:
         until = time.monotonic() + PATIENCE_S

@@ -194,9 +194,28 @@ class SimLog(Log):
 
 
 class SimApp(App):
-    process: Process
+    """The real app in a world of its own."""
 
-    def _load_client(self) -> None:
+    def __init__(self, process: Process, settings: Settings) -> None:
+        self.process = process
+        super().__init__(settings)
+
+    def boot_id(self) -> str:
+        return self.process.host.boot_id
+
+    def make_engine(self) -> Engine:
+        def note(bug: BaseException) -> None:
+            self.process.world.break_rule(f"{self.process.name}: nobody caught {type(bug).__name__}: {bug}")
+            self.note_bug(bug)
+
+        loop: Any = self.process.loop
+        self.process.engine = Engine(note, loop, self.process.host)
+        return self.process.engine
+
+    def open_log(self) -> Log:
+        return SimLog(self.process, self.scrubber)
+
+    def _load_client(self) -> Client:
         process = self.process
         self._body = report_body
         self._client = Client(
@@ -208,6 +227,7 @@ class SimApp(App):
             pool_size=self.settings.concurrency,
             connect=lambda until: process.world.network.connect(process, until),
         )
+        return self._client
 
     def _warm_up(self) -> None:
         self._client_now()
@@ -220,7 +240,7 @@ class SimApp(App):
             boot_clock=self.engine.now,
             wall_clock=self.engine.wall,
             instance=instance,
-            boot_id=self._boot_id,
+            boot_id=self.boot_id,
             random_bytes=self.engine.random_bytes,
         )
 
@@ -236,45 +256,10 @@ class SimApp(App):
         return exchange
 
 
-class SimServer(Server):
-    """The real server in a world of its own."""
-
-    def __init__(self, process: Process, settings: Settings) -> None:
-        self.process = process
-        scrubber = Scrubber()
-        super().__init__(settings, SimLog(process, scrubber), scrubber, (-1, -1))
-
-    def make_engine(self, on_bug: Callable[[BaseException], object]) -> Engine:
-        process = self.process
-
-        def note(bug: BaseException) -> None:
-            process.world.break_rule(f"{process.name}: nobody caught {type(bug).__name__}: {bug}")
-            on_bug(bug)
-
-        loop: Any = process.loop
-        process.engine = Engine(note, loop, process.host)
-        return process.engine
-
-    def open_streams(self, engine: Engine, descriptors: Any, on_room: Any, on_lost: Any) -> Any:
-        process = self.process
-        process.input, process.output = Input(process), Output(process, on_room, on_lost)
-        return process.input, process.output
-
-    def make_app(self, settings: Settings, log: Log, scrubber: Scrubber, engine: Engine) -> App:
-        app = SimApp.__new__(SimApp)
-        app.process = self.process
-        app.__init__(settings, log, scrubber, engine, lambda: self.process.host.boot_id)  # type: ignore[misc]
-        self.process.app = app
-        return app
-
-
 class Process:
     """One life of a bridge."""
 
     engine: Engine
-    app: SimApp
-    input: Input
-    output: Output
 
     def __init__(self, world: World, slot: int, life: int) -> None:
         self.world = world
@@ -295,7 +280,13 @@ class Process:
         self.knows_time_at: float | None = None
         self.suspended: list[tuple[float, float]] = []
         self.loop = Loop(self)
-        self.server = SimServer(self, _settings(world, slot))
+        self.app = SimApp(self, _settings(world, slot))
+        news = self.engine.waiter()
+        self.input = Input(self)
+        self.output = Output(self, news.wake, lambda _: self.server.lose_stdout())
+        reader: Any = self.input
+        outlet: Any = self.output
+        self.server = Server(self.app, reader, outlet, news)
         self.engine.spawn(self._serve)
 
     def _serve(self) -> None:

@@ -109,6 +109,7 @@ def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
         (["--sandbox", "config"], "first"),
         (["config", "extra"], "too many"),
         (["version", "--url", "https://x"], "does not take --url"),
+        (["version", "--no-sandbox"], "does not take --no-sandbox"),
         (["call"], "report-bridge: METHOD is missing: name of a method"),
         (["ledger"], "report-bridge: ACTION is missing: copy|check|migrate|path; see"),
         (["history", "--colums", "task"], "--colums is not known; did you mean --columns?"),

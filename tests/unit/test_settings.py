@@ -41,10 +41,10 @@ class Place:
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(text, encoding="utf-8")
 
-    def load(self, flags: Mapping[str, str | bool | None] | None = None, **variables: str) -> Settings:
+    def load(self, flags: Mapping[str, str | bool] | None = None, **variables: str) -> Settings:
         return load(flags or {}, {"HOME": str(self.home), **variables})
 
-    def refusal(self, flags: Mapping[str, str | bool | None] | None = None, **variables: str) -> str:
+    def refusal(self, flags: Mapping[str, str | bool] | None = None, **variables: str) -> str:
         with pytest.raises(ConfigError) as caught:
             self.load(flags, **variables)
         assert caught.value.exit_code == 3
@@ -301,6 +301,7 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "https://example.com/a b"}, "path"),
         ({"proxy": "proxy:3128"}, "http://"),
         ({"proxy": "socks5://proxy:1080"}, "http://"),
+        ({"proxy": "https://proxy:3128"}, "http://"),
         ({"proxy": "http://proxy:3128/path"}, "path"),
         ({"proxy": "http://me:secret@proxy:3128?x"}, "query"),
         ({"proxy": "http://me:secret@proxy:0"}, "port"),
@@ -318,7 +319,7 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_bad_values_are_refused_with_a_sentence(
-    place: Place, flags: Mapping[str, str | bool | None], word: str
+    place: Place, flags: Mapping[str, str | bool], word: str
 ) -> None:
     """Each bad value names its setting and origin, says what to write, and shows no password."""
     text = place.refusal(flags)

@@ -58,7 +58,7 @@ def test_every_flag_is_read_from_the_parsers(commands: list[Command]) -> None:
     """Each command is there, and each setting's flag with the commands that use it."""
     assert [command.name for command in commands] == list(COMMANDS)
     for command in commands:
-        flags = {name for flag in command.flags for name in flag.names}
+        flags = {name for flag in command.flags for name in flag.option_strings}
         assert {shown_flag(row) for row in settings_of(command.name)} <= flags
 
 
@@ -70,7 +70,7 @@ def test_completions_name_every_command_and_flag(shell: str, commands: list[Comm
     for command in commands:
         assert command.name in script
         for flag in command.flags:
-            assert all(name.lstrip("-") in script for name in flag.names)
+            assert all(name.lstrip("-") in script for name in flag.option_strings)
 
 
 @pytest.mark.parametrize(
