@@ -11,11 +11,11 @@ import pytest
 from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation
 from bridge.wire.framing import Framer
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock, raise_bug
 
 RULES = {row["kind"]: row["message"] for row in load_json("errors.json")["rules"]}

@@ -13,7 +13,6 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.port import Unavailable
 from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
@@ -22,6 +21,7 @@ from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call
 from bridge.server.conversation import Context
 from bridge.server.methods import STATUS_PATIENCE_S, WAITS, Methods
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import EPOCH, Clock, raise_bug
 
 KEY = "k" * 32
