@@ -11,6 +11,8 @@ from typing import Final
 
 _FORMULA: Final = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet computes. TAB and CR, which some skip before it, are escaped."""
+_LONGEST_MISSPELT: Final = 64
+"""Characters of a word that is compared with our own: those have about 50, and comparing is quadratic."""
 
 
 def is_unsafe(char: str) -> bool:
@@ -51,11 +53,14 @@ def hide_keys(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that was probably meant; None if none is near."""
+    """Return the known word that was probably meant, in whatever letter case; None if none is near."""
+    if len(word) > _LONGEST_MISSPELT:
+        return None
     from difflib import get_close_matches  # only ever needed on the way to a message
 
-    near = get_close_matches(word, sorted(known), 1, 0.7)
-    return near[0] if near else None
+    spellings = {own.lower(): own for own in sorted(known)}
+    near = get_close_matches(word.lower(), spellings, 1)
+    return spellings[near[0]] if near else None
 
 
 def suggest(word: str, known: Iterable[str], sentence: str = "; did you mean {}?") -> str:

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.core import strict_json
-from bridge.core.errors import BridgeError
+from bridge.core.errors import BridgeError, rule
 from bridge.engine import Engine
 from bridge.reports.answers import Answer, answer_ending, local_ending
 from bridge.rpc import envelope
-from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
+from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid
 from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
 
@@ -72,14 +72,13 @@ class Context:
         return (envelope.id_key(self.call.id),) if self.call.has_id else None
 
     def settle(self, value: Any) -> None:
-        """Answer the call with a result, or with a `Failure` or a `BridgeError`."""
+        """Answer the call with a result, or with a `BridgeError`."""
         if not self.call.has_id:
             self._respond(None)
             return
         try:
-            if isinstance(value, (Failure, BridgeError)):
-                data = {**value.data, **self._mark}
-                response = envelope.error_response(self.call.id, value.code, value.message, data)
+            if isinstance(value, BridgeError):
+                response = envelope.error_response(self.call.id, value, self._mark)
             else:
                 # What describes the protocol is a document of its own.
                 if self._mark and not self.call.method.startswith("rpc."):
@@ -192,9 +191,9 @@ class Conversation:
             if self.is_over:
                 return
             if isinstance(event, Oversize):
-                self._send(self._refusal(envelope.invalid_response("message_too_large")))
+                self._send(self._refuse(BridgeError("invalid_request", rule("message_too_large"))))
             elif isinstance(event, BadFraming):
-                self._send(self._refusal(envelope.parse_error_response(f"framing_{event.reason}")))
+                self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{event.reason}"))))
             else:
                 self._take(event)
 
@@ -202,7 +201,7 @@ class Conversation:
         try:
             message = strict_json.parse(text, self._max_depth)
         except strict_json.NotJson:
-            self._send(self._refusal(envelope.parse_error_response()))
+            self._send(self._refuse(BridgeError("parse_error")))
             return
         except strict_json.NotAcceptable as refused:
             message = refused.value
@@ -216,7 +215,7 @@ class Conversation:
 
     def _admit(self, member: Call | Invalid, respond: Respond) -> None:
         if isinstance(member, Invalid):
-            respond(self._refusal(envelope.invalid_response(member.rule, member.id)))
+            respond(self._refuse(BridgeError("invalid_request", rule(member.rule)), member.id))
             return
         method = member.method
         if method == CANCEL and not member.has_id:
@@ -240,9 +239,8 @@ class Conversation:
         else:
             self._serve(context)
 
-    def _refusal(self, response: dict[str, Any]) -> bytes:
-        response["error"]["data"].update(self._mark)
-        return strict_json.dump(response)
+    def _refuse(self, error: BridgeError, id: envelope.Id = None) -> bytes:
+        return strict_json.dump(envelope.error_response(id, error, self._mark))
 
     def _cancel_by(self, params: Any) -> None:
         if not isinstance(params, dict) or "id" not in params:

@@ -11,7 +11,7 @@ import pytest
 from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 from bridge.engine import Engine
-from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
+from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation
 from bridge.wire.framing import Framer
@@ -315,7 +315,7 @@ def test_many_that_wait_for_room_may_all_be_answered_at_once() -> None:
     desk.say("report", 0)
     for id in range(1, 3000):
         desk.say("report", id)
-    desk.on_report = lambda context: context.settle(Failure(7, "seven", {}))
+    desk.on_report = lambda context: context.settle(BridgeError("key_missing"))
     desk.reports[0].settle(1)
     desk.time.run()
     assert [answer["id"] for answer in desk.answers()] == list(range(3000))
