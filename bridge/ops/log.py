@@ -107,7 +107,8 @@ class Log:
             self.dropped += 1
             return
         try:
-            line = self._render(at, level, name, self._scrubber.scrub_value(fields))
+            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
+            line = self._render(at, level, name, clean)
             self._reopen_if_moved(at)
         except Exception:
             self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
