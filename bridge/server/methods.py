@@ -28,7 +28,7 @@ from bridge.reports.ports import Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
-from bridge.rpc.schemas import Refused, check
+from bridge.rpc.schemas import check
 from bridge.server.conversation import Context, never_admitted
 
 PROTOCOL: Final = 1
@@ -122,7 +122,7 @@ class Methods:
         return report
 
     def _read_report(self, name: str, params: dict[str, Any]) -> Report:
-        given = _checked("report.params", params)
+        given = check("report.params", params)
         key = self._given_key(given) or self._keys.at_hand()
         told = given.get
         return Report(name, given["taskId"], key, told("completedAt"), told("taskType"), told("languagePool"))
@@ -188,11 +188,11 @@ class Methods:
     # --- about the bridge --------------------------------------------------------------------
 
     def _discover(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return load_json("openrpc.json")
 
     def _info(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return {
             "name": NAME,
             "version": __version__,
@@ -204,7 +204,7 @@ class Methods:
         }
 
     def _status(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return self.read_status()
 
     def read_status(self) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class Methods:
         }
 
     def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.resume.params", params)
+        given = check("bridge.resume.params", params)
         key = self._given_key(given)
         self._ledger.wait_until_open()
         account = None if key is None else self._ledger.account(key.reveal())
@@ -249,7 +249,7 @@ class Methods:
         return {"resumed": [self._show_pause(state) for state in states]}
 
     def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.noteTasks.params", params)
+        given = check("bridge.noteTasks.params", params)
         key = self._given_key(given)
         noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
         return {"noted": noted}
@@ -263,7 +263,7 @@ class Methods:
     # --- what the ledger knows ---------------------------------------------------------------
 
     def _get_report(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.getReport.params", params)
+        given = check("bridge.getReport.params", params)
         key = self._given_key(given) or self._keys.get()
         if key is None:
             raise BridgeError("key_missing")
@@ -275,7 +275,7 @@ class Methods:
         return show_record(row)
 
     def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.listReports.params", params)
+        given = check("bridge.listReports.params", params)
         cursor, since = given.get("cursor"), given.get("since")
         found = self._ledger.call(
             Listing(
@@ -310,10 +310,3 @@ def show_record(row: Row) -> dict[str, Any]:
         "recordedAt": rfc3339(row.recorded_wall),
         "finishedAt": None if row.finished_wall is None else rfc3339(row.finished_wall),
     }
-
-
-def _checked(schema: str, params: dict[str, Any]) -> Any:
-    try:
-        return check(schema, params)
-    except Refused as refused:
-        raise BridgeError("invalid_params", refused.data) from None
