@@ -364,7 +364,6 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
         params: Its params by name.
     """
     from bridge.core import strict_json
-    from bridge.rpc.dispatcher import PENDING
     from bridge.rpc.envelope import Call
     from bridge.server.conversation import Context
 
@@ -380,14 +379,8 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     app.start()
     waiter = engine.waiter()
     mark = {"sandbox": True} if settings.sandbox else {}
-    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), mark)
-
-    def ask() -> None:
-        outcome = app.dispatcher.dispatch(method, dict(params), context)
-        if outcome is not PENDING:
-            context.settle(outcome)
-
-    engine.spawn(ask)
+    call = Call(1, True, method, dict(params))
+    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now(), mark).serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

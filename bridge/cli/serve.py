@@ -86,7 +86,6 @@ class Server:
         console: Console | None = None,
     ) -> None:
         from bridge.server.conversation import Conversation
-        from bridge.server.methods import WAITS
 
         self._settings = settings
         self._log = log
@@ -110,7 +109,6 @@ class Server:
             max_depth=settings.max_depth,
             queue=settings.queue,
             reports=app.methods.reports,
-            waits=WAITS,
             cancel=app.methods.cancel,
             changed=self._news.wake,
             mark={"sandbox": True} if settings.sandbox else {},

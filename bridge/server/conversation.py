@@ -71,14 +71,22 @@ class Context:
         """Comparable form of the id, for cancellation; None for a notification."""
         return (envelope.id_key(self.call.id),) if self.call.has_id else None
 
+    def serve(self) -> None:
+        """Call the method, and answer the call unless the method will."""
+        call = self.call
+        outcome = self._dispatcher.dispatch(call.method, strict_json.plain(call.params), self)
+        if outcome is not PENDING:
+            self.settle(outcome)
+
     def settle(self, value: Any) -> None:
-        """Answer the call with a result, or with a `BridgeError`."""
+        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug."""
         if not self.call.has_id:
             self._respond(None)
             return
         try:
-            if isinstance(value, BridgeError):
-                response = envelope.error_response(self.call.id, value, self._mark)
+            if isinstance(value, Exception):
+                error = value if isinstance(value, BridgeError) else self._dispatcher.fail(value)
+                response = envelope.error_response(self.call.id, error, self._mark)
             else:
                 # What describes the protocol is a document of its own.
                 if self._mark and not self.call.method.startswith("rpc."):
@@ -86,13 +94,9 @@ class Context:
                 response = envelope.success_response(self.call.id, value)
             payload = strict_json.dump(response)
         except Exception as bug:
-            self.fail(bug)
+            self.settle(bug)
         else:
             self._respond(payload)
-
-    def fail(self, bug: BaseException) -> None:
-        """Answer the call with an internal error."""
-        self.settle(self._dispatcher.fail(bug))
 
 
 class Conversation:
@@ -100,7 +104,6 @@ class Conversation:
 
     Args:
         reports: Names of the methods that are admitted against the queue.
-        waits: Names of the other methods that may wait; each of their calls gets a greenlet of its own.
         cancel: Lets go the requests of a comparable id.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
@@ -118,7 +121,6 @@ class Conversation:
         max_depth: int,
         queue: int,
         reports: Collection[str],
-        waits: Collection[str],
         cancel: Callable[[Any], object],
         changed: Callable[[], object],
         render: Callable[[bytes], bytes] | None = None,
@@ -132,7 +134,6 @@ class Conversation:
         self._max_depth = max_depth
         self._queue = queue
         self._reports = reports
-        self._waits = waits
         self._cancel = cancel
         self._changed = changed
         self._render = render
@@ -142,8 +143,6 @@ class Conversation:
         self._open_reports = 0
         """Reports among them that are served, and not parked."""
         self._parked: deque[Context] = deque()
-        self._waiting: dict[Context, None] = {}
-        """What is served in a greenlet of its own."""
         self._is_unparking = False
         self.is_over = False
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
@@ -169,17 +168,10 @@ class Conversation:
             self._take_all(self.framer.end())
 
     def give_up(self) -> int:
-        """Answer at the end what was read and has no answer, reports that were admitted left out.
-
-        Returns:
-            How many reports those were.
-        """
+        """Answer at the end what waits for room; returns how many reports those were."""
         dropped = len(self._parked)
         while self._parked:
             self._drop(self._parked.popleft(), "shutting_down")
-        while self._waiting:
-            context, _ = self._waiting.popitem()
-            context.settle(BridgeError("ledger_unavailable"))
         return dropped
 
     def _drop(self, parked: Context, kind: str) -> None:
@@ -257,25 +249,8 @@ class Conversation:
     # --- serving -----------------------------------------------------------------------------
 
     def _serve(self, context: Context) -> None:
-        method = context.call.method
-        self._open_reports += method in self._reports
-        if method in self._waits:
-            self._waiting[context] = None
-            self._engine.spawn(self._serve_alone, context)
-        else:
-            outcome = self._dispatch(context)
-            if outcome is not PENDING:
-                context.settle(outcome)
-
-    def _serve_alone(self, context: Context) -> None:
-        outcome = self._dispatch(context)
-        if context in self._waiting:
-            del self._waiting[context]
-            context.settle(outcome)
-
-    def _dispatch(self, context: Context) -> Any:
-        call = context.call
-        return self._dispatcher.dispatch(call.method, strict_json.plain(call.params), context)
+        self._open_reports += context.call.method in self._reports
+        context.serve()
 
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)

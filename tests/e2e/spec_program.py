@@ -82,7 +82,6 @@ def main() -> None:
         max_depth=64,
         queue=1000,
         reports=frozenset(),
-        waits=frozenset(),
         cancel=lambda name: None,
         changed=lambda: None,
     )

@@ -19,7 +19,6 @@ from bridge.core.redact import Scrubber
 from bridge.engine import Engine
 from bridge.ops.log import Log
 from bridge.server.conversation import Conversation
-from bridge.server.methods import WAITS
 from bridge.settings import load
 from bridge.wire.framing import Framer
 from tests.e2e.talk import Talk
@@ -109,7 +108,6 @@ class InnerPeer:
             max_depth=settings.max_depth,
             queue=settings.queue,
             reports=self._app.methods.reports,
-            waits=WAITS,
             cancel=self._app.methods.cancel,
             changed=lambda: None,
             mark={"sandbox": True},
