@@ -19,6 +19,7 @@ from bridge.ledger.trouble import SENTENCES
 from bridge.rpc import schemas
 from bridge.rpc.discovery import methods
 from bridge.rpc.schemas import NO_PARAMS, check
+from scripts.generate_openrpc import error_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = {"errors.json", "methods.json", "openrpc.json", "scenario.json"}
@@ -74,7 +75,7 @@ def test_every_file_is_used_by_a_method() -> None:
     """The files are those that the methods name, the shared parts, and the data of errors."""
     named = {"common", "report.error", "protocol.error"}
     for method in methods():
-        named |= {name for name in (method.params, method.result, method.error) if name}
+        named |= {name for name in (method.params, method.result, error_schema(method)) if name}
     assert set(FILES) == {f"{name}.json" for name in named}
 
 
@@ -135,7 +136,7 @@ def test_every_rule_has_words() -> None:
 def test_answers_may_carry_the_mark_of_the_sandbox() -> None:
     """Every result and every error data has room for sandbox."""
     for method in methods():
-        for name in (method.result, method.error):
+        for name in (method.result, error_schema(method)):
             if name and f"{name}.json" != OPEN:
                 schema = load_json(f"{name}.json")
                 if "$ref" in schema:
@@ -204,7 +205,7 @@ def test_messages_of_the_protocol_page_are_real() -> None:
             error = message["error"]
             is_protocol = -32700 <= error["code"] <= -32600
             check(
-                "protocol.error" if is_protocol else str(by_name[asked.pop(message["id"])].error),
+                "protocol.error" if is_protocol else str(error_schema(by_name[asked.pop(message["id"])])),
                 error["data"],
             )
             assert error["code"] == codes[error["data"]["kind"]]
