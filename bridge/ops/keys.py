@@ -132,10 +132,10 @@ class KeySource:
         try:
             if settings.client_key is not None:
                 self._take(check_key(settings.client_key.reveal()))
-            elif self._path and not _is_pipe(self._path):
-                self._take_file(*_read_file(self._path))
-            elif self._path or self._command:
+            elif self._command or (self._path and _is_pipe(self._path)):
                 self._begin()
+            elif self._path:
+                self._take_file(*_read_file(self._path, False))
         except KeyFault as fault:
             raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
 
@@ -183,9 +183,9 @@ class KeySource:
                 # What comes after the first line is for people, as with `pass`.
                 self._take(check_key(output.partition("\n")[0]))
             elif self._signature is not None:
-                self._take_file(*run(_read_file, self._path))
+                self._take_file(*run(_read_file, self._path, False))
             else:
-                self._take(check_key(_decode(run(_read_pipe, self._path))))
+                self._take(check_key(_decode(run(_read_file, self._path, True)[0])))
             self._told_fault = ""
         except KeyFault as fault:
             self._complain(str(fault))
@@ -262,20 +262,12 @@ def _is_pipe(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
-def _read_file(path: str) -> tuple[bytes, os.stat_result]:
-    # Not to be held up by what has taken the file's place.
-    with _named(path), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+def _read_file(path: str, is_pipe: bool) -> tuple[bytes, os.stat_result]:
+    # Who writes to a pipe is awaited; what has taken a file's place is not to hold anybody up.
+    wait = 0 if is_pipe else os.O_NONBLOCK
+    with _named(path), open(path, "rb", opener=lambda path, flags: os.open(path, flags | wait)) as file:
         status = os.fstat(file.fileno())  # before reading: a write in between is then seen next time
         return file.read(_READ_BYTES) or b"", status
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _read_pipe(path: str) -> bytes:
-    with _named(path), open(path, "rb") as file:
-        return file.read(_READ_BYTES)
 
 
 def _decode(data: bytes) -> str:

@@ -140,10 +140,9 @@ class Conversation:
         self._mark = mark
         self.unanswered = 0
         """Calls that were read and not answered yet."""
-        self._open_reports = 0
-        """Reports among them that are served, and not parked."""
+        self._unanswered_reports = 0
+        """Reports among them, those included that are parked."""
         self._parked: deque[Context] = deque()
-        self._is_unparking = False
         self.is_over = False
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
 
@@ -153,7 +152,7 @@ class Conversation:
         """True if more may be read."""
         return (
             not self._parked
-            and self.unanswered - self._open_reports + self._sink.backlog < self._queue
+            and self.unanswered - self._unanswered_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
@@ -171,12 +170,8 @@ class Conversation:
         """Answer at the end what waits for room; returns how many reports those were."""
         dropped = len(self._parked)
         while self._parked:
-            self._drop(self._parked.popleft(), "shutting_down")
+            self._parked.popleft().settle(never_admitted("shutting_down"))
         return dropped
-
-    def _drop(self, parked: Context, kind: str) -> None:
-        self._open_reports += 1
-        parked.settle(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
         for event in events:
@@ -224,12 +219,13 @@ class Conversation:
             return
         self.unanswered += 1
         is_report = method in self._reports
+        self._unanswered_reports += is_report
         answered = partial(self._answered, respond, is_report)
         context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
-        if is_report and (self._parked or self._open_reports >= self._queue):
+        if is_report and (self._parked or self._unanswered_reports > self._queue):
             self._parked.append(context)
         else:
-            self._serve(context)
+            context.serve()
 
     def _refuse(self, error: BridgeError, id: envelope.Id = None) -> bytes:
         return strict_json.dump(envelope.error_response(id, error, self._mark))
@@ -243,29 +239,23 @@ class Conversation:
         name = (envelope.id_key(id),)
         for context in [context for context in self._parked if context.name == name]:
             self._parked.remove(context)
-            self._drop(context, "request_cancelled")
+            context.settle(never_admitted("request_cancelled"))
         self._cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _serve(self, context: Context) -> None:
-        self._open_reports += context.call.method in self._reports
-        context.serve()
-
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)
         self.unanswered -= 1
-        self._open_reports -= is_report
-        if self._parked and not self._is_unparking:
-            self._is_unparking = True
+        self._unanswered_reports -= is_report
+        if self._parked:
             self._engine.call_soon(self._unpark)
         self._changed()
 
     def _unpark(self) -> None:
         """Admit what waits for room, as far as there is room."""
-        self._is_unparking = False
-        while self._parked and self._open_reports < self._queue:
-            self._serve(self._parked.popleft())
+        while self._parked and self._unanswered_reports - len(self._parked) < self._queue:
+            self._parked.popleft().serve()
         self._changed()
 
     def _send(self, payload: bytes | None) -> None:
