@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.exits import ConfigError
 from bridge.core.model import Exchange
 from bridge.core.redact import Scrubber, Secret
+from bridge.core.text import rfc3339
 from bridge.engine import Engine, NoResources
 from bridge.ledger import files
 from bridge.ledger.writer import Ledger
@@ -20,7 +21,6 @@ from bridge.ops.metrics import Metrics
 from bridge.ops.process import calm_collector, forbid_core_dumps, silence_libraries, undo_inherited
 from bridge.reports.advice import queue_names
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher

@@ -17,9 +17,10 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
+from bridge.core.text import ROUNDING_S, rfc3339
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import ROUNDING_S, Answer, rfc3339
+from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit

@@ -8,7 +8,6 @@ import logging
 import os
 import stat
 import string
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
 from bridge.ops import log as logs
-from bridge.ops.log import Log, format_time
+from bridge.ops.log import Log
 from bridge.ops.process import silence_libraries
 from scripts.generate_operations import list_fields
 
@@ -197,31 +196,6 @@ def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> No
     log.close(10)
 
 
-def test_events_may_come_from_any_thread(piped: tuple[int, int]) -> None:
-    """An event of another thread is written by the engine's, with the time at which it happened."""
-    reader, writer = piped
-    engine = Engine(fail)
-    threads: list[int] = []
-
-    class Watched(Scrubber):
-        def scrub_value(self, value: Any) -> Any:
-            threads.append(threading.get_ident())
-            return super().scrub_value(value)
-
-    log = Log(writer, threshold=10, text=False, scrubber=Watched())
-    log.attach(engine)
-    thread = threading.Thread(target=log.event, args=("oversize",), kwargs={"limit": 7})
-    thread.start()
-    thread.join()
-    os.set_blocking(reader, False)
-    with pytest.raises(BlockingIOError):
-        os.read(reader, 100)
-    engine.sleep(0.01)
-    assert json.loads(os.read(reader, 65536))["limit"] == 7
-    assert set(threads) == {threading.get_ident()}
-    log.close(1)
-
-
 def test_a_log_that_cannot_be_written_is_counted() -> None:
     """Writing to a broken pipe raises nothing and counts each lost event once."""
     reader, writer = os.pipe()
@@ -271,9 +245,3 @@ def test_libraries_say_nothing_on_stderr(
     logging.getLogger("urllib3.pool").critical("Retrying %d", KEY)
     logging.error("Internal error: %s", KEY)
     assert capfd.readouterr().err == ""
-
-
-def test_times_are_rfc_3339() -> None:
-    """Times are UTC with milliseconds, cut, not rounded."""
-    assert format_time(0) == "1970-01-01T00:00:00.000Z"
-    assert format_time(1767323045.6789) == "2026-01-02T03:04:05.678Z"
