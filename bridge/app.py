@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.exits import ConfigError
 from bridge.core.model import Exchange
 from bridge.core.redact import Scrubber, Secret
+from bridge.core.text import rfc3339
 from bridge.engine import Engine, NoResources
 from bridge.ledger import files
 from bridge.ledger.writer import Ledger
@@ -21,7 +22,6 @@ from bridge.ops.metrics import Metrics
 from bridge.ops.process import calm_collector, forbid_core_dumps, silence_libraries, undo_inherited
 from bridge.reports.advice import queue_names
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import rfc3339
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher
@@ -338,7 +338,6 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
         params: Its params by name.
     """
     from bridge.core import strict_json
-    from bridge.rpc.dispatcher import PENDING
     from bridge.rpc.envelope import Call
     from bridge.server.conversation import Context
 
@@ -348,14 +347,8 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     engine = app.engine
     app.start()
     waiter = engine.waiter()
-    context = Context(app.dispatcher, Call(1, True, method, None), waiter.wake, engine.now(), app.mark)
-
-    def ask() -> None:
-        outcome = app.dispatcher.dispatch(method, dict(params), context)
-        if outcome is not PENDING:
-            context.settle(outcome)
-
-    engine.spawn(ask)
+    call = Call(1, True, method, dict(params))
+    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now(), app.mark).serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bridge.core.errors import BridgeError, rule
 from bridge.core.strict_json import NotAcceptable, NotJson, dump, parse, plain
 from bridge.rpc.envelope import (
     Call,
     Member,
+    error_response,
     id_key,
-    invalid_response,
-    parse_error_response,
     split,
     success_response,
 )
@@ -112,19 +112,18 @@ def answer_member(member: Member) -> object:
     if isinstance(member, Call):
         plain(member.params)
         return success_response(member.id, member.params)
-    return invalid_response(member.rule, member.id)
+    return error_response(member.id, BridgeError("invalid_request", rule(member.rule)))
 
 
 def answer(event: Event) -> object:
     """Answer one event as the service does."""
     if not isinstance(event, bytes):
-        return (
-            invalid_response("message_too_large") if isinstance(event, Oversize) else parse_error_response()
-        )
+        told = "message_too_large" if isinstance(event, Oversize) else f"framing_{event.reason}"
+        return error_response(None, BridgeError("parse_error", rule(told)))
     try:
         value = parse(event, MAX_DEPTH)
     except NotJson:
-        return parse_error_response()
+        return error_response(None, BridgeError("parse_error"))
     except NotAcceptable as refused:
         value = refused.value
     verdict = split(value, MAX_BATCH)

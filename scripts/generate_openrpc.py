@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from bridge import __version__
 from bridge.core.resources import load_json
-from bridge.rpc.discovery import PROTOCOL_KINDS, Method, methods
+from bridge.rpc.discovery import Method, methods
 
 OPENRPC = "1.4.1"
 """Version of the OpenRPC specification that the document follows; the schema allows 1.4.x."""
 
 MAX_ERROR_ID = 2**31 - 1
 """Largest errorId of the upstream that is a verdict."""
+
+
+PROTOCOL_KINDS: Final = ("invalid_request", "invalid_params", "internal_error")
+"""Kinds of the JSON-RPC errors that any method can be answered with."""
+_KINDS: Final = {
+    "bridge.getReport": "report_not_found key_missing ledger_unavailable",
+    "bridge.listReports": "ledger_unavailable",
+    "bridge.resume": "ledger_unavailable",
+}
+"""Method of the bridge's own -> kinds of the section ``wire`` that it can be answered with besides."""
+_REPORT_KINDS: Final = (
+    "request_cancelled upstream_unreachable outcome_unknown upstream_http window_closed task_conflict "
+    "wrong_method language_refused key_missing sending_paused ledger_unavailable shutting_down"
+)
+
+
+def error_schema(method: Method) -> str | None:
+    """Name the schema of ``error.data`` of errors that are not JSON-RPC's own; None for a notification."""
+    if method.result is None:
+        return None
+    return "report.error" if method.result == "report.result" else "protocol.error"
+
+
+def list_kinds(method: Method) -> list[str]:
+    """List the kinds of the table's section ``wire`` that a method can be answered with."""
+    is_report = method.result == "report.result"
+    return [*PROTOCOL_KINDS, *(_REPORT_KINDS if is_report else _KINDS.get(method.name, "")).split()]
 
 
 def render() -> str:
@@ -84,8 +111,8 @@ def _method(method: Method) -> dict[str, Any]:
     if method.result is None:
         return built
     built["result"] = {"name": "result", "schema": {"$ref": _component(method.result)}}
-    kinds = list(method.kinds)
-    if method.error == "report.error":
+    kinds = list_kinds(method)
+    if error_schema(method) == "report.error":
         kinds += [row["kind"] for row in load_json("errors.json")["upstream"] if row["errorId"] is not None]
         built["x-task-types"] = _task_types(method.name)
         built["x-other-errors"] = (
@@ -96,7 +123,7 @@ def _method(method: Method) -> dict[str, Any]:
     # The specification has no schema for the data of an error, so it is told beside.
     built["x-error-data"] = {
         "protocol": {"kinds": list(PROTOCOL_KINDS), "schema": {"$ref": _component("protocol.error")}},
-        "others": {"schema": {"$ref": _component(str(method.error))}},
+        "others": {"schema": {"$ref": _component(str(error_schema(method)))}},
     }
     examples = _examples(method)
     if examples:
@@ -170,7 +197,7 @@ def _component_schemas(built: list[dict[str, Any]]) -> dict[str, Any]:
     shared = _rewrite(load_json("common.json")["definitions"])
     by_title = {part["title"]: part for part in shared.values()}
     for method in methods():
-        for name in (method.result, method.error, "protocol.error"):
+        for name in (method.result, error_schema(method), "protocol.error"):
             schema = read(name) if name else {}
             if "title" in schema:
                 by_title[schema["title"]] = schema

@@ -16,7 +16,6 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import Exchange, Look, Row, Task
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports import answers
@@ -24,6 +23,7 @@ from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 
 EPOCH = 1_800_000_000.0
 ENDPOINT = "https://upstream.test"

@@ -18,10 +18,9 @@ from bridge.cli.terminal import Screen, print_json, print_lines, print_text, pro
 from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
-from bridge.core.text import escape, plural, suggest
+from bridge.core.text import escape, plural, rfc3339, suggest
 from bridge.ledger.port import EventRow
 from bridge.ledger.statistics import Reader
-from bridge.reports.answers import rfc3339
 from bridge.server.methods import show_record
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database

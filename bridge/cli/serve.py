@@ -84,7 +84,6 @@ class Server:
         self, app: App, reader: Reader, outlet: Outlet, news: Waiter, console: Console | None = None
     ) -> None:
         from bridge.server.conversation import Conversation
-        from bridge.server.methods import WAITS
 
         self._app = app
         self._settings = settings = app.settings
@@ -103,7 +102,6 @@ class Server:
             max_depth=settings.max_depth,
             queue=settings.queue,
             reports=app.methods.reports,
-            waits=WAITS,
             cancel=app.methods.cancel,
             changed=news.wake,
             mark=app.mark,

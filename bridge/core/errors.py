@@ -226,7 +226,7 @@ class BridgeError(Exception):
     Args:
         kind: row of the sections ``wire`` or ``upstream``.
         data: other members of the wire error's ``data``.
-        code: wire code, needed for kinds of ``upstream``, whose code is the upstream's ``errorId``.
+        code: wire code; needed for kinds of ``upstream``, whose code is the upstream's ``errorId``.
     """
 
     def __init__(self, kind: str, data: Mapping[str, Any] | None = None, code: int | None = None) -> None:
@@ -235,8 +235,6 @@ class BridgeError(Exception):
         self.kind = kind
         self.message = row.message
         self.data: dict[str, Any] = {"kind": kind, **(data or {})}
-        codes = (code, row.code, self.data.get("errorId"), row.error_id)
-        known = [int(one) for one in codes if one is not None]
-        if not known:
-            raise ValueError(f"kind {kind!r} has no code of its own; hand one in")
-        self.code = known[0]
+        number = row.code if code is None else code
+        assert number is not None, f"kind {kind!r} has no code of its own; hand one in"
+        self.code = number

@@ -26,33 +26,10 @@ class EventRow(NamedTuple):
     description: str
     """When it is said, for the operator's documentation."""
     more: str = ""
-    """Fields that the sentence does not name, and with ``?`` those that may be null, separated by blanks."""
+    """For the documentation: fields that the sentence does not name, and with ``?`` those that may be null,
+    separated by blanks."""
     level: int = WARNING
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """Field name to type: ``string`` ``integer`` ``number`` ``boolean``, with ``?`` if it may be null."""
-        fields = _Fields()
-        self.sentence.format_map(fields)
-        for word in self.more.split():
-            name = word.removesuffix("?")
-            fields[name] = _TYPES.get(name, "string") + word[len(name) :]
-        return fields
-
-
-class _Fields(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return self.setdefault(name, _TYPES.get(name, "string"))
-
-
-_TYPES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("task_id", "code", "attempt", "attempts", "http_status", "error_id"), "integer"),
-    **dict.fromkeys(("elapsed_ms", "latency_ms", "doublings", "owed", "in_flight", "undone"), "integer"),
-    **dict.fromkeys(("pid", "parent_pid", "exit_code", "count"), "integer"),
-    **dict.fromkeys(("drain_s", "down_s", "skew_s"), "number"),
-    **dict.fromkeys(("sandbox", "replayed", "durable"), "boolean"),
-}
-"""Types of the fields that are no strings; a name means the same wherever it stands."""
 
 _PAUSE: Final = "rule subject cause? until doublings"
 
@@ -240,17 +217,13 @@ class _Shown(dict[str, Any]):
 
 
 def render_sentence(name: str, fields: Mapping[str, Any]) -> str:
-    """Return the sentence of an event with its fields filled in; never raises.
+    """Return the sentence of an event with its fields filled in.
 
     Args:
         name: a row of `EVENTS`; an unknown one is rendered as the bare name and its fields.
-        fields: values for the template; missing ones are shown as ``?``.
+        fields: numbers and texts for the template; missing ones are shown as ``?``.
     """
     row = EVENTS.get(name)
     if row is None:
         return f"{name} {dict(fields)!r}" if fields else name
-    try:
-        return row.sentence.format_map(_Shown(fields))
-    except Exception:
-        # A value that cannot be formatted must not cost the line.
-        return row.sentence
+    return row.sentence.format_map(_Shown(fields))

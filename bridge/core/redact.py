@@ -8,16 +8,10 @@ by the adapters that pass foreign text on, and by the command line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, NoReturn
 
 MASK: Final = "***"
-
-SENSITIVE_NAMES: Final = frozenset(
-    {"clientkey", "client_key", "key", "apikey", "api_key", "password", "passwd", "secret", "token"}
-    | {"authorization", "proxy-authorization", "cookie"}
-)
-"""Member names (lower case) whose value is masked whatever it is."""
 
 _MIN_SECRET: Final = 4
 """Shorter secrets would turn ordinary text into asterisks; no key is that short."""
@@ -124,20 +118,9 @@ class Scrubber:
         return "".join(pieces)
 
     def scrub_value(self, value: Any) -> Any:
-        """Return a JSON-like value with every string scrubbed and members with telling names masked."""
-        if isinstance(value, str):
-            return self.scrub(value)
+        """Return a value as it may be logged: a number or None as it is, everything else as scrubbed text."""
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        if isinstance(value, Mapping):
-            return {
-                self.scrub(str(name)): MASK
-                if str(name).lower() in SENSITIVE_NAMES and inner is not None
-                else self.scrub_value(inner)
-                for name, inner in value.items()
-            }
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [self.scrub_value(inner) for inner in value]
         return self.scrub(str(value))
 
 

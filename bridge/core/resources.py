@@ -19,8 +19,8 @@ _PLACES = (os.path.join(_PACKAGE, _FOLDER), os.path.join(os.path.dirname(_PACKAG
 
 
 @cache
-def load_text(name: str) -> str:
-    """Read one data file as text.
+def load_json(name: str) -> Any:
+    """Read one data file as JSON; every caller gets the same value and must not change it.
 
     Args:
         name: file name inside the folder, with forward slashes; a constant of the program.
@@ -28,22 +28,9 @@ def load_text(name: str) -> str:
     Raises:
         FileNotFoundError: the program was packed without that file.
 
-    Thread safety: any thread; two threads at once may both read, and get equal text.
+    Thread safety: any thread; two threads at once may both read, and get equal values.
     """
     for place in _PLACES:
         with suppress(OSError), open(os.path.join(place, *name.split("/")), encoding="utf-8") as file:
-            return file.read()
+            return json.load(file)
     raise FileNotFoundError(f"data file {name!r} is missing from this installation")
-
-
-@cache
-def load_json(name: str) -> Any:
-    """Read one data file as JSON; every caller gets the same value and must not change it.
-
-    Args:
-        name: as for `load_text`.
-
-    Raises:
-        FileNotFoundError: the program was packed without that file.
-    """
-    return json.loads(load_text(name))

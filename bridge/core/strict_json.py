@@ -42,12 +42,13 @@ class Number:
         self.token = token
 
     def to_python(self) -> int | float:
-        """Return the value: `int` for an integer token, else `float`; too large is infinite."""
+        """Return the value: `int` if it is whole, as ``5.0`` is, else `float`; too large is infinite."""
         token = self.token
         # 640 digits are what int() takes whatever PYTHONINTMAXSTRDIGITS says; above, float() says infinity.
         if len(token) <= 640 and token.lstrip("-").isdigit():
             return int(token)
-        return float(token)
+        value = float(token)
+        return int(value) if value.is_integer() else value
 
     def __repr__(self) -> str:
         return f"Number({self.token!r})"
@@ -59,16 +60,8 @@ class Number:
         return hash((Number, self.token))
 
 
-class Unreadable:
-    """Stands for a part of a tainted value that could not be read without doubt."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "UNREADABLE"
-
-
-UNREADABLE: Final = Unreadable()
+UNREADABLE: Final = object()
+"""Stands for a part of a tainted value that could not be read without doubt."""
 
 
 class Tainted(NamedTuple):

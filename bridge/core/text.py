@@ -1,4 +1,4 @@
-"""Foreign text made safe to show, and small words for people.
+"""Foreign text made safe to show, small words for people, and times as everybody shows them.
 
 Foreign is whatever comes from the upstream, a caller, a file, the environment or a neighbour. The rule
 for single characters is spelled here and nowhere else.
@@ -7,10 +7,16 @@ for single characters is spelled here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import floor
+from time import gmtime, strftime
 from typing import Final
 
+ROUNDING_S: Final = 1e-6
+"""More than a time of today is off as a number of seconds, so that a whole millisecond stays one."""
 _FORMULA: Final = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet computes. TAB and CR, which some skip before it, are escaped."""
+_LONGEST_MISSPELT: Final = 64
+"""Characters of a word that is compared with our own: those have about 50, and comparing is quadratic."""
 
 
 def is_unsafe(char: str) -> bool:
@@ -51,11 +57,14 @@ def hide_keys(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that was probably meant; None if none is near."""
+    """Return the known word that was probably meant, in whatever letter case; None if none is near."""
+    if len(word) > _LONGEST_MISSPELT:
+        return None
     from difflib import get_close_matches  # only ever needed on the way to a message
 
-    near = get_close_matches(word, sorted(known), 1, 0.7)
-    return near[0] if near else None
+    spellings = {own.lower(): own for own in sorted(known)}
+    near = get_close_matches(word.lower(), spellings, 1)
+    return spellings[near[0]] if near else None
 
 
 def suggest(word: str, known: Iterable[str], sentence: str = "; did you mean {}?") -> str:
@@ -67,3 +76,9 @@ def suggest(word: str, known: Iterable[str], sentence: str = "; did you mean {}?
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun: ``1 report``, ``1,234 reports``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def rfc3339(wall: float) -> str:
+    """UNIX seconds as RFC 3339 in UTC with the milliseconds that have passed."""
+    whole, part = divmod(floor((wall + ROUNDING_S) * 1000), 1000)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{part:03d}Z"

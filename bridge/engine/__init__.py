@@ -1,7 +1,7 @@
 """The engine: greenlets of one thread, everything that waits, and the one clock.
 
 The only room that knows gevent. Everybody else spawns, waits and sleeps through an `Engine` that is
-handed in; a virtual loop (`bridge.engine.virtual`) runs the same bridge without real time.
+handed in. With another loop and clock the same bridge runs without real time (`tests/simulation`).
 """
 
 from bridge.engine.clock import SystemClock

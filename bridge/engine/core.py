@@ -2,8 +2,8 @@
 
 Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one
 heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
-(`bridge.engine.loop`), or a virtual one. Thread safety: everything belongs to the engine's thread, except
-`Engine.call_soon_from_thread`.
+(`bridge.engine.loop`), or one that is handed in. Thread safety: everything belongs to the engine's thread,
+except `Engine.call_soon_from_thread`.
 """
 
 from __future__ import annotations

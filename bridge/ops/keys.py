@@ -10,10 +10,9 @@ import errno
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
@@ -32,8 +31,6 @@ must not make as many refused calls."""
 PATIENCE_S: Final = COMMAND_TIMEOUT_S + 1.0
 """How long `KeySource.get` waits for what is being read; a pipe that nobody writes to never ends."""
 _READ_BYTES: Final = 8192
-_LOOK_S: Final = 0.01
-"""How often it is looked what a command has printed, and whether it has ended."""
 _QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb")
 _BRACKETS: Final = frozenset("<>[](){}")
 
@@ -135,10 +132,10 @@ class KeySource:
         try:
             if settings.client_key is not None:
                 self._take(check_key(settings.client_key.reveal()))
-            elif self._path and not _is_pipe(self._path):
-                self._take_file(*_read_file(self._path))
-            elif self._path or self._command:
+            elif self._command or (self._path and _is_pipe(self._path)):
                 self._begin()
+            elif self._path:
+                self._take_file(*_read_file(self._path, False))
         except KeyFault as fault:
             raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
 
@@ -186,9 +183,9 @@ class KeySource:
                 # What comes after the first line is for people, as with `pass`.
                 self._take(check_key(output.partition("\n")[0]))
             elif self._signature is not None:
-                self._take_file(*run(_read_file, self._path))
+                self._take_file(*run(_read_file, self._path, False))
             else:
-                self._take(check_key(_decode(run(_read_pipe, self._path))))
+                self._take(check_key(_decode(run(_read_file, self._path, True)[0])))
             self._told_fault = ""
         except KeyFault as fault:
             self._complain(str(fault))
@@ -265,20 +262,12 @@ def _is_pipe(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
-def _read_file(path: str) -> tuple[bytes, os.stat_result]:
-    # Not to be held up by what has taken the file's place.
-    with _named(path), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+def _read_file(path: str, is_pipe: bool) -> tuple[bytes, os.stat_result]:
+    # Who writes to a pipe is awaited; what has taken a file's place is not to hold anybody up.
+    wait = 0 if is_pipe else os.O_NONBLOCK
+    with _named(path), open(path, "rb", opener=lambda path, flags: os.open(path, flags | wait)) as file:
         status = os.fstat(file.fileno())  # before reading: a write in between is then seen next time
         return file.read(_READ_BYTES) or b"", status
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _read_pipe(path: str) -> bytes:
-    with _named(path), open(path, "rb") as file:
-        return file.read(_READ_BYTES)
 
 
 def _decode(data: bytes) -> str:
@@ -304,6 +293,9 @@ def _run(command: str, environ: dict[str, str]) -> bytes:
     import signal
     import subprocess
 
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # The library takes an exit status that is lost for 0.
+        raise KeyFault("nobody can tell how the command ended, since SIGCHLD is ignored")
     try:
         words = shlex.split(command)
     except ValueError:
@@ -325,46 +317,24 @@ def _run(command: str, environ: dict[str, str]) -> bytes:
         raise KeyFault(f"the command {escape(hide_keys(words[0]))} cannot be started ({reason})") from None
     assert process.stdout is not None  # asked for above
     with process.stdout as pipe:
-        try:
-            output = _await_end(process, pipe.fileno())
-        finally:
-            if process.returncode is None:
-                with suppress(OSError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(COMMAND_TIMEOUT_S)
+        is_late = process.returncode is None
+        if is_late:
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        # What it wrote before its end is in the pipe, or it wrote more than any key has.
+        os.set_blocking(pipe.fileno(), False)
+        output = b""
+        with suppress(BlockingIOError):
+            output = os.read(pipe.fileno(), _READ_BYTES)
+    if len(output) >= _READ_BYTES:
+        raise KeyFault("the command prints far more than a key")
+    if is_late:
+        raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s")
     if process.returncode < 0:
         raise KeyFault(f"the command was ended by signal {-process.returncode}")
     if process.returncode > 0:
         raise KeyFault(f"the command ended with code {process.returncode}; run it by hand to see why")
     return output
-
-
-def _await_end(process: Any, descriptor: int) -> bytes:
-    """Read while a command runs, and set its exit code."""
-    os.set_blocking(descriptor, False)
-    until = time.monotonic() + COMMAND_TIMEOUT_S
-    output = b""
-    while True:
-        # Looked at before reading: what a command wrote before its end is in the pipe by then.
-        has_ended = _has_ended(process)
-        with suppress(BlockingIOError):
-            output += os.read(descriptor, _READ_BYTES)
-        if len(output) >= _READ_BYTES:
-            raise KeyFault("the command prints far more than a key")
-        if has_ended:
-            return output
-        if time.monotonic() >= until:
-            raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s")
-        time.sleep(_LOOK_S)
-
-
-def _has_ended(process: Any) -> bool:
-    # Not by the library, which takes an exit status that is lost for 0.
-    try:
-        pid, status = os.waitpid(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        process.returncode = 0
-        raise KeyFault("nobody can tell how the command ended, since SIGCHLD is ignored") from None
-    if pid:
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return bool(pid)

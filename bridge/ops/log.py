@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 from bridge.core.events import EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
+from bridge.core.text import rfc3339
 from bridge.engine import Engine, Outlet, SystemClock
 
 QUEUE_LINES: Final = 1000
@@ -27,8 +27,7 @@ ROTATION_CHECK_S: Final = 1.0
 class Log:
     """Where events go.
 
-    Works from the start, and without an engine; see `attach`. Thread safety: once an engine is attached,
-    `event` may be called from any thread, everything else from the engine's.
+    Works from the start, and without an engine; see `attach`. Belongs to the engine's thread.
 
     Attributes:
         dropped: events lost because too many lines were waiting or the log could not be written.
@@ -78,13 +77,8 @@ class Log:
         """
         row = EVENTS.get(name)
         level = WARNING if row is None else row.level
-        if level < self.threshold:
-            return
-        engine, at = self._engine, self._wall()
-        if engine is None or engine.is_here():
-            self._take(at, level, name, fields)
-        else:
-            engine.call_soon_from_thread(self._take, at, level, name, fields)
+        if level >= self.threshold:
+            self._take(self._wall(), level, name, fields)
 
     def attach(self, engine: Engine) -> None:
         """From now on wait for the reader of the log in the engine, and take the time from it."""
@@ -107,7 +101,8 @@ class Log:
             self.dropped += 1
             return
         try:
-            line = self._render(at, level, name, self._scrubber.scrub_value(fields))
+            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
+            line = self._render(at, level, name, clean)
             self._reopen_if_moved(at)
         except Exception:
             self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
@@ -155,15 +150,9 @@ def _open_file(path: str) -> int:
 # --- lines -----------------------------------------------------------------------------------
 
 
-def format_time(at: float) -> str:
-    """Return UNIX seconds as RFC 3339 in UTC with milliseconds."""
-    whole, fraction = divmod(int(at * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:03}Z"
-
-
 def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
     line: dict[str, Any] = {
-        "time": format_time(at),
+        "time": rfc3339(at),
         "level": LEVEL_NAMES[level],
         "event": name,
         "message": render_sentence(name, fields),
@@ -175,7 +164,7 @@ def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
 
 
 def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
-    text = f"{format_time(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
+    text = f"{rfc3339(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
     if fields.get("trace"):
         text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.

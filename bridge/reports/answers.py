@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor
-from time import gmtime, strftime
-from typing import Any, Final
+from typing import Any
 
 from bridge.core.errors import BridgeError, wire_row
 from bridge.core.model import ACCEPTED, MAX_ATTEMPTS, NOT_SENT, UNKNOWN, Ending, Row
-
-ROUNDING_S: Final = 1e-6
-"""More than a time of today is off as a number of seconds, so that a whole millisecond stays one."""
 
 Answer = Mapping[str, Any] | BridgeError
 """What a requester is told: a result, or an error of ``schemas/errors.json``."""
@@ -55,9 +50,3 @@ def answer_ending(
     may_help = retryable and attempts < MAX_ATTEMPTS and ending.outcome == NOT_SENT
     error = {"outcome": ending.outcome, "retryable": may_help and wire_row(ending.kind).retryable}
     return BridgeError(ending.kind, {**error, **known, **ending.detail, **notes}, ending.code)
-
-
-def rfc3339(wall: float) -> str:
-    """UNIX seconds as RFC 3339 in UTC with the milliseconds that have passed."""
-    whole, part = divmod(floor((wall + ROUNDING_S) * 1000), 1000)
-    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{part:03d}Z"

@@ -15,9 +15,10 @@ from typing import Any, Final
 from bridge.core import model
 from bridge.core.errors import PauseRule, pause_rules
 from bridge.core.model import CLOSED, OPEN, PROBING, REFUSED, PauseEvent, PauseKey, PauseState, Task, Verdict
+from bridge.core.text import rfc3339
 from bridge.reports import advice
 from bridge.reports import window as windows
-from bridge.reports.answers import local_ending, rfc3339
+from bridge.reports.answers import local_ending
 
 PROOF: Final = "proof"
 """Rule name of single-flight for keys without a verdict."""

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from bridge.core.errors import BridgeError, wire_row
+from bridge.core.text import nearest
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -23,14 +24,6 @@ PENDING: Final = object()
 Method = Callable[[Any, dict[str, Any]], Any]
 """A method: called with the context and the params by name; returns a JSON-ready result or
 `PENDING`; raises `BridgeError`."""
-
-
-class Failure(NamedTuple):
-    """An error to answer with."""
-
-    code: int
-    message: str
-    data: Mapping[str, Any]
 
 
 class _EmptyPackages:
@@ -84,9 +77,7 @@ class Dispatcher:
         self._dispatch = library.dispatch_request
         self._make_request = library.create_request
         self._success = results.Success
-        self._error = results.Error
         self._methods = {name: self._guard(method) for name, method in methods.items()}
-        self._not_found = wire_row("method_not_found")
 
     def dispatch(self, name: str, params: Any, context: Any) -> Any:
         """Call a method.
@@ -96,10 +87,10 @@ class Dispatcher:
             context: Handed to the method.
 
         Returns:
-            The method's result, `PENDING`, or a `Failure`.
+            The method's result, `PENDING`, or the `BridgeError` that it ended in.
         """
         if isinstance(params, list) and name in self._methods:
-            return _tell(BridgeError("invalid_params", _ARRAY))
+            return BridgeError("invalid_params", _ARRAY)
         request: dict[str, Any] = {"method": name, "id": None}
         if params is not None:
             request["params"] = params
@@ -108,48 +99,30 @@ class Dispatcher:
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
-        error = outcome._error
-        if isinstance(error.data, dict):
-            return Failure(error.code, error.message, error.data)
         # One of the library's own: its data may hold input or exception text, so only the code counts.
-        row = self._not_found
-        if error.code != row.code:
-            return self.fail(RuntimeError(f"the dispatcher answered {error.code}"))
-        nearest = self._find_nearest(name)
-        return Failure(
-            error.code, row.message, {"kind": row.kind} | ({"suggestion": nearest} if nearest else {})
-        )
+        code = outcome._error.code
+        if code != wire_row("method_not_found").code:
+            return self.fail(RuntimeError(f"the dispatcher answered {code}"))
+        suggestion = nearest(name, self._methods)
+        return BridgeError("method_not_found", {"suggestion": suggestion} if suggestion else None)
 
-    def _find_nearest(self, name: str) -> str | None:
-        """The method whose name is nearest to one that does not exist; None if none is near."""
-        if len(name) > _LONGEST_MISSPELT:
-            return None
-        # Imported here: most callers spell well.
-        from difflib import get_close_matches
-
-        known = {own.lower(): own for own in self._methods}
-        return next((known[near] for near in get_close_matches(name.lower(), known, 1)), None)
-
-    def fail(self, bug: BaseException) -> Failure:
+    def fail(self, bug: BaseException) -> BridgeError:
         """Turn a bug into an internal error with a reference that the log has too."""
-        return _tell(BridgeError("internal_error", {"reference": self._on_bug(bug)}))
+        return BridgeError("internal_error", {"reference": self._on_bug(bug)})
 
     def _guard(self, method: Method) -> Callable[..., Any]:
         def guarded(context: Any, /, **params: Any) -> Any:
+            # Errors go through the library as values: its own shape of them would be taken apart again.
             try:
                 return self._success(method(context, params))
             except BridgeError as error:
-                return self._error(*_tell(error))
+                return self._success(error)
             except Exception as bug:
-                return self._error(*self.fail(bug))
+                return self._success(self.fail(bug))
 
         # Found here by the library, which would else work it out at every call.
         guarded.__signature__ = _ANYTHING  # type: ignore[attr-defined]
         return guarded
-
-
-def _tell(error: BridgeError) -> Failure:
-    return Failure(error.code, error.message, error.data)
 
 
 class _Anything(Signature):
@@ -162,8 +135,6 @@ class _Anything(Signature):
 
 _ANYTHING: Final = _Anything([Parameter("params", Parameter.VAR_KEYWORD)])
 _NOTHING: Final = Signature().bind()
-_LONGEST_MISSPELT: Final = 64
-"""Characters of a name that is compared with our own; the longest has 27, and comparing is quadratic."""
 _ARRAY: Final = {
     "pointer": "",
     "rule": "type",

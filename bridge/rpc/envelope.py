@@ -6,14 +6,15 @@ run anything, does not look into params, and knows nothing of reports.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import Any, Final, NamedTuple
 
-from bridge.core.errors import rule, wire_row
+from bridge.core.errors import BridgeError
 from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
 """The id of a request, as it was written."""
+_NO_MARK: Final[Mapping[str, Any]] = {}
 
 
 class Call(NamedTuple):
@@ -28,7 +29,7 @@ class Call(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A message that is not a JSON-RPC request; always answered, see `invalid_response`."""
+    """A message that is not a JSON-RPC request; always answered."""
 
     id: Id
     """The id to answer with: None if it cannot be read."""
@@ -61,26 +62,10 @@ def success_response(id: Id, result: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "result": result}
 
 
-def error_response(id: Id, code: int, message: str, data: Any = None) -> dict[str, Any]:
-    """Build the response to a request that went wrong; without ``data`` if it is None."""
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
-    return {"jsonrpc": "2.0", "id": id, "error": error}
-
-
-def invalid_response(kind: str, id: Id = None) -> dict[str, Any]:
-    """Build the response to an `Invalid` message, and to one that is too large.
-
-    Args:
-        kind: row of the section ``rules``.
-    """
-    return _row_response(id, "invalid_request", rule(kind))
-
-
-def parse_error_response(kind: str | None = None) -> dict[str, Any]:
-    """Build the response to what is not JSON, or cannot be cut into messages: then with a rule."""
-    return _row_response(None, "parse_error", {} if kind is None else rule(kind))
+def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = _NO_MARK) -> dict[str, Any]:
+    """Build the response to a request that went wrong; `mark` is added to its ``data``."""
+    told = {"code": error.code, "message": error.message, "data": {**error.data, **mark}}
+    return {"jsonrpc": "2.0", "id": id, "error": told}
 
 
 def id_key(id: Id) -> Hashable:
@@ -121,9 +106,3 @@ def _judge(message: Any) -> Member:
         else:
             flaw = "params"
     return Invalid(id if id_is_right else None, flaw)
-
-
-def _row_response(id: Id, kind: str, more: dict[str, str]) -> dict[str, Any]:
-    row = wire_row(kind)
-    assert row.code is not None
-    return error_response(id, row.code, row.message, {"kind": row.kind, **more})

@@ -1,4 +1,4 @@
-"""The door to fastjsonschema: says whether a value fits a schema of the project, and if not, why.
+"""The door to fastjsonschema: says whether params fit their schema, and if not, why.
 
 A refusal never holds anything of the value: keys and caller data must not reach an answer or a log.
 The library and each schema load on first use, so a bridge that is only asked who it is pays nothing.
@@ -6,8 +6,10 @@ The library and each schema load on first use, so a bridge that is only asked wh
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 
 if TYPE_CHECKING:
@@ -20,113 +22,65 @@ _ONE: Final[Mapping[str, str]] = {"boolean": "true or false", "null": "null"}
 """Types whose name with an article is no English."""
 
 
-class Refused(Exception):
-    """A value does not fit its schema. What is told comes from the schema, nothing from the value."""
+def check(name: str, params: Any) -> Any:
+    """Check params against ``schemas/<name>.json`` and return them.
 
-    def __init__(self, pointer: str, rule: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.data = {"pointer": pointer, "rule": rule, "sentence": sentence}
-        """The members that a -32602 adds to ``error.data``: a JSON Pointer (RFC 6901) to what was refused,
-        for a missing or an unexpected member to its parent; the schema keyword; words for people."""
-
-
-class _Check:
-    """One compiled schema."""
-
-    __slots__ = ("failure", "integers", "optional", "subject", "validate")
-
-    def __init__(self, name: str) -> None:
-        # Imported here: the import costs 25 ms, which an answer to bridge.info must not pay.
-        import fastjsonschema
-
-        schema = load_json(f"{name}.json")
-        # Schemas refer to each other by file name, which has no URI scheme: hence the handler for "".
-        # Defaults are for readers of the schema; the library would write them into the caller's value.
-        self.validate: Callable[[Any], Any] = fastjsonschema.compile(
-            schema, handlers={"": load_json}, use_default=False
-        )
-        self.failure: type[Exception] = fastjsonschema.JsonSchemaValueException
-        is_params = name.endswith(".params")
-        self.subject = "params" if is_params else "the value"
-        self.optional = (
-            frozenset(schema["properties"]).difference(schema.get("required", ())) if is_params else ()
-        )
-        """Members that serializers of many languages write as null where they are not set."""
-        self.integers = frozenset(
-            member
-            for member, part in schema.get("properties", {}).items()
-            if _resolve(part).get("type") == "integer"
-        )
-
-
-_checks: dict[str, _Check] = {}
-
-
-def prepare(name: str) -> _Check:
-    """Load and compile a schema now, so that the first check does not pay for it."""
-    compiled = _checks.get(name)
-    if compiled is None:
-        compiled = _checks[name] = _Check(name)
-    return compiled
-
-
-def check(name: str, value: Any) -> Any:
-    """Check a value against ``schemas/<name>.json`` and return it.
-
-    The value returned is a copy where something had to be settled: whole floats such as ``5.0`` are integers
-    in JSON Schema, so a top-level member that must be an integer is an int in it; and an optional member of
-    params that is null is left out. Nothing else is changed.
+    An optional member that is null is left out of what is returned, which is a copy then. Nothing else is
+    changed.
 
     Args:
         name: File name without ``.json``, such as ``report.params``.
-        value: JSON value made of plain Python types; None for absent params of `NO_PARAMS`.
+        params: JSON value made of plain Python types; None for absent params of `NO_PARAMS`.
 
     Raises:
-        Refused: The value does not fit. NaN never fits; an infinity fits only a number without bounds.
+        BridgeError: They do not fit (``invalid_params``). Its data has ``pointer``, a JSON Pointer (RFC 6901)
+            to what was refused, for a missing or an unexpected member to its parent; ``rule``, the schema
+            keyword; ``sentence``, words for people. All come from the schema, nothing from the value.
     """
-    if name == NO_PARAMS:
-        _check_no_params(value)
+    if name != NO_PARAMS:
+        return prepare(name)(params)
+    if params is None or params == {}:
+        return params
+    if isinstance(params, dict):
+        raise _refusal("", "additionalProperties", "params must have no members: this method takes none.")
+    raise _refusal("", "type", "params must be an object.")
+
+
+@cache
+def prepare(name: str) -> Callable[[Any], Any]:
+    """Load and compile a schema, so that the first check does not pay for it; returns what checks."""
+    # Imported here: the import costs 25 ms, which an answer to bridge.info must not pay.
+    import fastjsonschema
+
+    schema = load_json(f"{name}.json")
+    # Schemas refer to each other by file name, which has no URI scheme: hence the handler for "".
+    # Defaults are for readers of the schema; the library would write them into the caller's value.
+    validate = fastjsonschema.compile(schema, handlers={"": load_json}, use_default=False)
+    # Serializers of many languages write members as null that are not set.
+    optional = frozenset(schema.get("properties", ())).difference(schema.get("required", ()))
+
+    def check_one(value: Any) -> Any:
+        if isinstance(value, dict) and None in value.values():
+            value = {key: part for key, part in value.items() if part is not None or key not in optional}
+        refused = None
+        try:
+            validate(value)
+        except fastjsonschema.JsonSchemaValueException as error:
+            refused = _explain(error)
+        # Raised here and not where the library's exception is handled, because that one holds the value
+        # and would stay reachable as the context of this one.
+        if refused is not None:
+            raise refused
         return value
-    compiled = _checks.get(name) or prepare(name)
-    if compiled.optional and isinstance(value, dict) and None in value.values():
-        value = {key: part for key, part in value.items() if part is not None or key not in compiled.optional}
-    refused = None
-    try:
-        compiled.validate(value)
-    except compiled.failure as error:
-        refused = _explain(compiled.subject, error)
-    # Raised here and not where the library's exception is handled, because that one holds the value
-    # and would stay reachable as the context of this one.
-    if refused is not None:
-        raise refused
-    # Every schema of the project wants an object.
-    for member in value:
-        if value[member].__class__ is float:
-            return _settle_floats(compiled, value)
-    return value
+
+    return check_one
 
 
-def _check_no_params(value: Any) -> None:
-    if value is None or value == {}:
-        return
-    if isinstance(value, dict):
-        raise Refused("", "additionalProperties", "params must have no members: this method takes none.")
-    raise Refused("", "type", "params must be an object.")
+def _refusal(pointer: str, rule: str, sentence: str) -> BridgeError:
+    return BridgeError("invalid_params", {"pointer": pointer, "rule": rule, "sentence": sentence})
 
 
-def _settle_floats(compiled: _Check, value: dict[str, Any]) -> dict[str, Any]:
-    settled = dict(value)
-    for member, number in value.items():
-        if number.__class__ is float:
-            # NaN passes every comparison of the generated code, since each of them is false.
-            if number != number:
-                raise Refused(f"/{member}", "type", f"{member} must be a number.")
-            if member in compiled.integers:
-                settled[member] = int(number)
-    return settled
-
-
-def _explain(subject: str, error: Any) -> Refused:
+def _explain(error: Any) -> BridgeError:
     """Put into words what the library found, from the schema alone.
 
     The path may be used: schemas name every member they look into, so it holds schema names and
@@ -134,11 +88,11 @@ def _explain(subject: str, error: Any) -> Refused:
     them to ASCII letters and digits (and a leading minus for error codes).
     """
     path, rule, definition = error.path[1:], error.rule, error.definition
-    what = [".".join(path) or subject]
+    what = [".".join(path) or "params"]
     if rule == "required":
         what = [".".join((*path, member)) for member in definition["required"] if member not in error.value]
     reason = _reason(rule, definition, len(what) > 1)
-    return Refused("".join(f"/{part}" for part in path), rule, f"{_join(what, 'and')} {reason}.")
+    return _refusal("".join(f"/{part}" for part in path), rule, f"{_join(what, 'and')} {reason}.")
 
 
 def _reason(rule: str, definition: Mapping[str, Any], is_many: bool) -> str:
@@ -172,12 +126,3 @@ _BOUNDS: Final[Mapping[str, str]] = {
 
 def _join(words: list[str], last: str) -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _resolve(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow a reference into another schema file, as every reference of the project is written."""
-    if "$ref" not in part:
-        return part
-    file_name, _, fragment = part["$ref"].partition("#/definitions/")
-    definition: Mapping[str, Any] = load_json(file_name)["definitions"][fragment]
-    return definition

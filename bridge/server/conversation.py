@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge.core import strict_json
-from bridge.core.errors import BridgeError
+from bridge.core.errors import BridgeError, rule
 from bridge.engine import Engine
 from bridge.reports.answers import Answer, answer_ending, local_ending
 from bridge.rpc import envelope
-from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
+from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid
 from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
 
@@ -71,15 +71,22 @@ class Context:
         """Comparable form of the id, for cancellation; None for a notification."""
         return (envelope.id_key(self.call.id),) if self.call.has_id else None
 
+    def serve(self) -> None:
+        """Call the method, and answer the call unless the method will."""
+        call = self.call
+        outcome = self._dispatcher.dispatch(call.method, strict_json.plain(call.params), self)
+        if outcome is not PENDING:
+            self.settle(outcome)
+
     def settle(self, value: Any) -> None:
-        """Answer the call with a result, or with a `Failure` or a `BridgeError`."""
+        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug."""
         if not self.call.has_id:
             self._respond(None)
             return
         try:
-            if isinstance(value, (Failure, BridgeError)):
-                data = {**value.data, **self._mark}
-                response = envelope.error_response(self.call.id, value.code, value.message, data)
+            if isinstance(value, Exception):
+                error = value if isinstance(value, BridgeError) else self._dispatcher.fail(value)
+                response = envelope.error_response(self.call.id, error, self._mark)
             else:
                 # What describes the protocol is a document of its own.
                 if self._mark and not self.call.method.startswith("rpc."):
@@ -87,13 +94,9 @@ class Context:
                 response = envelope.success_response(self.call.id, value)
             payload = strict_json.dump(response)
         except Exception as bug:
-            self.fail(bug)
+            self.settle(bug)
         else:
             self._respond(payload)
-
-    def fail(self, bug: BaseException) -> None:
-        """Answer the call with an internal error."""
-        self.settle(self._dispatcher.fail(bug))
 
 
 class Conversation:
@@ -101,7 +104,6 @@ class Conversation:
 
     Args:
         reports: Names of the methods that are admitted against the queue.
-        waits: Names of the other methods that may wait; each of their calls gets a greenlet of its own.
         cancel: Lets go the requests of a comparable id.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
@@ -119,7 +121,6 @@ class Conversation:
         max_depth: int,
         queue: int,
         reports: Collection[str],
-        waits: Collection[str],
         cancel: Callable[[Any], object],
         changed: Callable[[], object],
         render: Callable[[bytes], bytes] | None = None,
@@ -133,19 +134,15 @@ class Conversation:
         self._max_depth = max_depth
         self._queue = queue
         self._reports = reports
-        self._waits = waits
         self._cancel = cancel
         self._changed = changed
         self._render = render
         self._mark = mark
         self.unanswered = 0
         """Calls that were read and not answered yet."""
-        self._open_reports = 0
-        """Reports among them that are served, and not parked."""
+        self._unanswered_reports = 0
+        """Reports among them, those included that are parked."""
         self._parked: deque[Context] = deque()
-        self._waiting: dict[Context, None] = {}
-        """What is served in a greenlet of its own."""
-        self._is_unparking = False
         self.is_over = False
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
 
@@ -155,7 +152,7 @@ class Conversation:
         """True if more may be read."""
         return (
             not self._parked
-            and self.unanswered - self._open_reports + self._sink.backlog < self._queue
+            and self.unanswered - self._unanswered_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
@@ -170,31 +167,20 @@ class Conversation:
             self._take_all(self.framer.end())
 
     def give_up(self) -> int:
-        """Answer at the end what was read and has no answer, reports that were admitted left out.
-
-        Returns:
-            How many reports those were.
-        """
+        """Answer at the end what waits for room; returns how many reports those were."""
         dropped = len(self._parked)
         while self._parked:
-            self._drop(self._parked.popleft(), "shutting_down")
-        while self._waiting:
-            context, _ = self._waiting.popitem()
-            context.settle(BridgeError("ledger_unavailable"))
+            self._parked.popleft().settle(never_admitted("shutting_down"))
         return dropped
-
-    def _drop(self, parked: Context, kind: str) -> None:
-        self._open_reports += 1
-        parked.settle(never_admitted(kind))
 
     def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
         for event in events:
             if self.is_over:
                 return
             if isinstance(event, Oversize):
-                self._send(self._refusal(envelope.invalid_response("message_too_large")))
+                self._send(self._refuse(BridgeError("invalid_request", rule("message_too_large"))))
             elif isinstance(event, BadFraming):
-                self._send(self._refusal(envelope.parse_error_response(f"framing_{event.reason}")))
+                self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{event.reason}"))))
             else:
                 self._take(event)
 
@@ -202,7 +188,7 @@ class Conversation:
         try:
             message = strict_json.parse(text, self._max_depth)
         except strict_json.NotJson:
-            self._send(self._refusal(envelope.parse_error_response()))
+            self._send(self._refuse(BridgeError("parse_error")))
             return
         except strict_json.NotAcceptable as refused:
             message = refused.value
@@ -216,7 +202,7 @@ class Conversation:
 
     def _admit(self, member: Call | Invalid, respond: Respond) -> None:
         if isinstance(member, Invalid):
-            respond(self._refusal(envelope.invalid_response(member.rule, member.id)))
+            respond(self._refuse(BridgeError("invalid_request", rule(member.rule)), member.id))
             return
         method = member.method
         if method == CANCEL and not member.has_id:
@@ -233,16 +219,16 @@ class Conversation:
             return
         self.unanswered += 1
         is_report = method in self._reports
+        self._unanswered_reports += is_report
         answered = partial(self._answered, respond, is_report)
         context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
-        if is_report and (self._parked or self._open_reports >= self._queue):
+        if is_report and (self._parked or self._unanswered_reports > self._queue):
             self._parked.append(context)
         else:
-            self._serve(context)
+            context.serve()
 
-    def _refusal(self, response: dict[str, Any]) -> bytes:
-        response["error"]["data"].update(self._mark)
-        return strict_json.dump(response)
+    def _refuse(self, error: BridgeError, id: envelope.Id = None) -> bytes:
+        return strict_json.dump(envelope.error_response(id, error, self._mark))
 
     def _cancel_by(self, params: Any) -> None:
         if not isinstance(params, dict) or "id" not in params:
@@ -253,46 +239,23 @@ class Conversation:
         name = (envelope.id_key(id),)
         for context in [context for context in self._parked if context.name == name]:
             self._parked.remove(context)
-            self._drop(context, "request_cancelled")
+            context.settle(never_admitted("request_cancelled"))
         self._cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _serve(self, context: Context) -> None:
-        method = context.call.method
-        self._open_reports += method in self._reports
-        if method in self._waits:
-            self._waiting[context] = None
-            self._engine.spawn(self._serve_alone, context)
-        else:
-            outcome = self._dispatch(context)
-            if outcome is not PENDING:
-                context.settle(outcome)
-
-    def _serve_alone(self, context: Context) -> None:
-        outcome = self._dispatch(context)
-        if context in self._waiting:
-            del self._waiting[context]
-            context.settle(outcome)
-
-    def _dispatch(self, context: Context) -> Any:
-        call = context.call
-        return self._dispatcher.dispatch(call.method, strict_json.plain(call.params), context)
-
     def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)
         self.unanswered -= 1
-        self._open_reports -= is_report
-        if self._parked and not self._is_unparking:
-            self._is_unparking = True
+        self._unanswered_reports -= is_report
+        if self._parked:
             self._engine.call_soon(self._unpark)
         self._changed()
 
     def _unpark(self) -> None:
         """Admit what waits for room, as far as there is room."""
-        self._is_unparking = False
-        while self._parked and self._open_reports < self._queue:
-            self._serve(self._parked.popleft())
+        while self._parked and self._unanswered_reports - len(self._parked) < self._queue:
+            self._parked.popleft().serve()
         self._changed()
 
     def _send(self, payload: bytes | None) -> None:

@@ -1,13 +1,14 @@
 """The methods of the protocol: each turns params into a report, or into a question to the ledger.
 
-Joins `rpc`, `reports` and the ledger. Params are checked against ``schemas/`` here and nowhere else. Those
-named in `WAITS` wait for the ledger or a key, and are called in greenlets of their own.
+Joins `rpc`, `reports` and the ledger. Params are checked against ``schemas/`` here and nowhere else. What has
+to wait for the ledger or a key is served in a greenlet of its own.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from bridge import __version__
@@ -16,9 +17,10 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.resources import load_json
+from bridge.core.text import ROUNDING_S, rfc3339
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import ROUNDING_S, rfc3339
+from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
@@ -28,13 +30,11 @@ from bridge.reports.ports import Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
-from bridge.rpc.schemas import Refused, check
+from bridge.rpc.schemas import check
 from bridge.server.conversation import Context, never_admitted
 
 PROTOCOL: Final = 1
 NAME: Final = "anticaptcha-report-bridge"
-WAITS: Final = frozenset({"bridge.status", "bridge.getReport", "bridge.listReports", "bridge.resume"})
-"""Names of the methods that may wait, those that report left out."""
 STATUS_PATIENCE_S: Final = 0.25
 """How long the status waits for a ledger that does not answer before it tells what was known last."""
 
@@ -82,7 +82,7 @@ class Methods:
         self._started_wall = self._engine.wall()
         self._started_at = self._engine.now()
         self._waiting: dict[Context, None] = {}
-        """Reports that wait for the key or for the ledger to open."""
+        """What is served in a greenlet of its own, and not answered yet."""
         self._pauses: list[dict[str, Any]] = []
         self._advice: list[dict[str, Any]] = []
         self.framing: Callable[[], str] = lambda: "line"
@@ -92,40 +92,81 @@ class Methods:
     def table(self) -> dict[str, Method]:
         """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
         return {
-            **{name: self._report_as(name) for name in self.reports},
+            **dict.fromkeys(self.reports, self._report),
             "rpc.discover": self._discover,
             "bridge.info": self._info,
-            "bridge.status": self._status,
-            "bridge.getReport": self._get_report,
-            "bridge.listReports": self._list_reports,
-            "bridge.resume": self._resume,
+            "bridge.status": partial(self._ask, self._status),
+            "bridge.getReport": partial(self._ask, self._get_report),
+            "bridge.listReports": partial(self._ask, self._list_reports),
+            "bridge.resume": partial(self._ask, self._resume),
             "bridge.noteTasks": self._note_tasks,
         }
 
+    # --- what may wait -----------------------------------------------------------------------
+
+    def _ask(self, method: Method, context: Context, params: dict[str, Any]) -> Any:
+        return self._serve_aside(context, partial(method, context, params), context.settle)
+
+    def _serve_aside(
+        self, context: Context, wait: Callable[[], Any], go_on: Callable[[Any], object]
+    ) -> object:
+        """Have something wait in a greenlet of its own, and go on with what comes unless it was let go."""
+
+        def serve() -> None:
+            try:
+                found = wait()
+                if context in self._waiting:
+                    go_on(found)
+            except Exception as error:
+                if context in self._waiting:
+                    context.settle(error)
+            self._waiting.pop(context, None)
+
+        self._waiting[context] = None
+        self._engine.spawn(serve)
+        return PENDING
+
+    def cancel(self, name: Hashable) -> None:
+        """Let go every report of that name that has not begun, wherever it waits."""
+        leaving = [context for context in self._waiting if context.name == name and self._is_report(context)]
+        self._let_go(leaving, never_admitted("request_cancelled"))
+        self._reporter.cancel(name)
+
+    def give_up(self) -> int:
+        """Answer what still waits, at the end; returns how many reports those were."""
+        reports = [context for context in self._waiting if self._is_report(context)]
+        self._let_go(reports, never_admitted("shutting_down"))
+        self._let_go(list(self._waiting), BridgeError("ledger_unavailable"))
+        return len(reports)
+
+    def _is_report(self, context: Context) -> bool:
+        return context.call.method in self.reports
+
+    def _let_go(self, leaving: list[Context], answer: Answer) -> None:
+        for context in leaving:
+            del self._waiting[context]
+            context.settle(answer)
+
     # --- reports -----------------------------------------------------------------------------
 
-    def _report_as(self, name: str) -> Method:
-        def report(context: Context, params: dict[str, Any]) -> Any:
-            try:
-                asked = self._read_report(name, params)
-            except OSError:
-                # What checks them is loaded when it is first needed, and this machine may lack a descriptor.
-                asked = None
-            # Nobody overtakes those that wait for the ledger to open.
-            if asked is not None and asked.key is not None and self._ledger.is_open and not self._waiting:
-                self._submit(context, asked)
-            else:
-                self._waiting[context] = None
-                self._engine.spawn(self._submit_later, context, name, params, asked)
+    def _report(self, context: Context, params: dict[str, Any]) -> Any:
+        try:
+            asked = self._read_report(context, params)
+        except OSError:
+            # What checks them is loaded when it is first needed, and this machine may lack a descriptor.
+            asked = None
+        # Nobody overtakes those that wait for the ledger to open.
+        if asked is not None and asked.key is not None and self._ledger.is_open and not self._waiting:
+            self._submit(context, asked)
             return PENDING
+        wait = partial(self._await_means, context, params, asked)
+        return self._serve_aside(context, wait, partial(self._submit, context))
 
-        return report
-
-    def _read_report(self, name: str, params: dict[str, Any]) -> Report:
-        given = _checked("report.params", params)
-        key = self._given_key(given) or self._keys.at_hand()
-        told = given.get
-        return Report(name, given["taskId"], key, told("completedAt"), told("taskType"), told("languagePool"))
+    def _read_report(self, context: Context, params: dict[str, Any]) -> Report:
+        given = check("report.params", params)
+        key, told = self._given_key(given) or self._keys.at_hand(), given.get
+        facts = told("completedAt"), told("taskType"), told("languagePool")
+        return Report(context.call.method, given["taskId"], key, *facts)
 
     def _submit(self, context: Context, report: Report) -> None:
         task_type = report.task_type
@@ -136,46 +177,19 @@ class Methods:
             report = report._replace(task_type=self._scrubber.scrub(task_type))
         self._reporter.submit(report, Requester(context.settle, context.name, context.received_at))
 
-    def _submit_later(
-        self, context: Context, name: str, params: dict[str, Any], report: Report | None
-    ) -> None:
-        """Wait for the means, the key and the ledger; who is cancelled or given up meanwhile is answered."""
-        try:
-            while report is None:
-                self._engine.sleep(SCARCE_S)
-                if context not in self._waiting:
-                    return
-                try:
-                    report = self._read_report(name, params)
-                except OSError:
-                    if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
-                        raise
-            if report.key is None:
-                report = report._replace(key=self._keys.get())
-            self._ledger.wait_until_open()
-            if context in self._waiting:
-                self._submit(context, report)
-        except BridgeError as error:
-            context.settle(error)
-        except Exception as bug:
-            context.fail(bug)
-        finally:
-            self._waiting.pop(context, None)
-
-    def cancel(self, name: Hashable) -> None:
-        """Let go every request of that name that has not begun, wherever it waits."""
-        self._let_go("request_cancelled", [context for context in self._waiting if context.name == name])
-        self._reporter.cancel(name)
-
-    def give_up(self) -> int:
-        """Answer what still waits for a key or the ledger, at the end; returns how many those were."""
-        return self._let_go("shutting_down", list(self._waiting))
-
-    def _let_go(self, kind: str, leaving: list[Context]) -> int:
-        for context in leaving:
-            del self._waiting[context]
-            context.settle(never_admitted(kind))
-        return len(leaving)
+    def _await_means(self, context: Context, params: dict[str, Any], report: Report | None) -> Report:
+        """Wait for the means to check a report, for the key and for the ledger."""
+        while report is None:
+            self._engine.sleep(SCARCE_S)
+            try:
+                report = self._read_report(context, params)
+            except OSError:
+                if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
+                    raise
+        if report.key is None:
+            report = report._replace(key=self._keys.get())
+        self._ledger.wait_until_open()
+        return report
 
     def _given_key(self, given: Mapping[str, Any]) -> Secret | None:
         text = given.get("clientKey")
@@ -188,11 +202,11 @@ class Methods:
     # --- about the bridge --------------------------------------------------------------------
 
     def _discover(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return load_json("openrpc.json")
 
     def _info(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return {
             "name": NAME,
             "version": __version__,
@@ -204,7 +218,7 @@ class Methods:
         }
 
     def _status(self, _context: Context, params: dict[str, Any]) -> Any:
-        _checked("none.params", params)
+        check("none.params", params)
         return self.read_status()
 
     def read_status(self) -> dict[str, Any]:
@@ -238,7 +252,7 @@ class Methods:
         }
 
     def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.resume.params", params)
+        given = check("bridge.resume.params", params)
         key = self._given_key(given)
         self._ledger.wait_until_open()
         account = None if key is None else self._ledger.account(key.reveal())
@@ -249,7 +263,7 @@ class Methods:
         return {"resumed": [self._show_pause(state) for state in states]}
 
     def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.noteTasks.params", params)
+        given = check("bridge.noteTasks.params", params)
         key = self._given_key(given)
         noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
         return {"noted": noted}
@@ -263,7 +277,7 @@ class Methods:
     # --- what the ledger knows ---------------------------------------------------------------
 
     def _get_report(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.getReport.params", params)
+        given = check("bridge.getReport.params", params)
         key = self._given_key(given) or self._keys.get()
         if key is None:
             raise BridgeError("key_missing")
@@ -275,7 +289,7 @@ class Methods:
         return show_record(row)
 
     def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = _checked("bridge.listReports.params", params)
+        given = check("bridge.listReports.params", params)
         cursor, since = given.get("cursor"), given.get("since")
         found = self._ledger.call(
             Listing(
@@ -310,10 +324,3 @@ def show_record(row: Row) -> dict[str, Any]:
         "recordedAt": rfc3339(row.recorded_wall),
         "finishedAt": None if row.finished_wall is None else rfc3339(row.finished_wall),
     }
-
-
-def _checked(schema: str, params: dict[str, Any]) -> Any:
-    try:
-        return check(schema, params)
-    except Refused as refused:
-        raise BridgeError("invalid_params", refused.data) from None

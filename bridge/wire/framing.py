@@ -6,6 +6,7 @@ stream decide. Holds at most one message. Knows neither JSON nor where the bytes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 LINE: Final = "line"
@@ -53,11 +54,9 @@ class Framer:
         self._head: bytes | None = b""
         # The begun message in both framings, or the begun header line.
         self._pending = bytearray()
-        self._dropping = False
-        # Header framing only.
-        self._body_left: int | None = None
-        self._header_bytes = 0
-        self._length: int | None = None
+        self._is_dropping = False
+        self._messages = self._read_messages()
+        self._is_begun = False
         self.failed = False
         """True once the stream is beyond repair: to be treated as its end."""
         self.saw_lone_bracket = False
@@ -76,8 +75,12 @@ class Framer:
             data = self._detect(self._head + data)
         if self.framing == LINE:
             self._feed_lines(data, events)
-        else:
-            self._feed_headers(data, events)
+        elif not self.failed:
+            self._pending += data
+            for event in self._messages:
+                if event is None:
+                    break
+                events.append(event)
         return events
 
     def end(self) -> list[Event]:
@@ -85,10 +88,8 @@ class Framer:
         events: list[Event] = []
         if self.framing == LINE:
             self._feed_lines((self._head or b"") + b"\n", events)
-        elif not (self.failed or self._dropping) and (
-            self._body_left is not None or self._header_bytes or self._pending.strip(_BLANKS)
-        ):
-            self._fail("truncated", events)
+        elif not self.failed and (self._is_begun or self._pending.strip(_BLANKS)):
+            events.append(self._fail("truncated"))
         return events
 
     # --- which framing ---
@@ -112,19 +113,21 @@ class Framer:
     def _feed_lines(self, data: bytes, events: list[Event]) -> None:
         *lines, rest = data.split(b"\n")
         for line in lines:
-            if self._dropping:
-                self._dropping = False
+            if self._is_dropping:
+                self._is_dropping = False
                 continue
             if self._pending:
                 self._pending += line
                 line = bytes(self._pending)
                 self._pending.clear()
             self._take_line(line, events)
-        if not self._dropping:
+        if not self._is_dropping:
             self._pending += rest
             # One byte more than allowed may still be the CR of a line end.
             if len(self._pending) > self._max + 1:
-                self._drop(events)
+                self._pending.clear()
+                self._is_dropping = True
+                events.append(Oversize())
 
     def _take_line(self, line: bytes, events: list[Event]) -> None:
         line = line.removesuffix(b"\r")
@@ -136,77 +139,62 @@ class Framer:
             self.saw_lone_bracket = self.saw_lone_bracket or content in (b"{", b"[")
             events.append(line)
 
-    def _drop(self, events: list[Event]) -> None:
-        self._pending = bytearray()  # a new one: clear() would do, but this surely frees the memory
-        self._dropping = True
-        events.append(Oversize())
-
     # --- header framing ---
 
-    def _feed_headers(self, data: bytes, events: list[Event]) -> None:
-        position = 0
-        while position < len(data) and not self.failed:
-            if self._body_left is not None:
-                position = self._take_body(data, position, events)
+    def _read_messages(self) -> Iterator[Event | None]:
+        """Read headers and bodies; None where more bytes are needed. Ends where the stream cannot be cut."""
+        pending, length, header_bytes = self._pending, None, 0
+        while True:
+            end = pending.find(b"\n")
+            if header_bytes + (len(pending) if end < 0 else end) > MAX_HEADER_BYTES:
+                break
+            if end < 0:
+                yield None
                 continue
-            line_end = data.find(b"\n", position)
-            stop = len(data) if line_end < 0 else line_end
-            self._pending += data[position : min(stop, position + MAX_HEADER_BYTES + 1)]
-            position = stop + 1
-            if self._header_bytes + len(self._pending) > MAX_HEADER_BYTES:
-                self._fail("header", events)
-            elif line_end >= 0:
-                line = bytes(self._pending).removesuffix(b"\r")
-                self._header_bytes += len(self._pending)
-                self._pending.clear()
-                self._take_header_line(line, events)
+            line = bytes(pending[:end]).removesuffix(b"\r")
+            del pending[: end + 1]
+            if line:
+                self._is_begun = True
+                header_bytes += end
+                name, colon, value = line.partition(b":")
+                if not colon or not name or name.strip(_NAME_BYTES):
+                    break
+                if name.lower() == b"content-length":
+                    told = _read_length(value.strip(_BLANKS))
+                    if told is None or length not in (None, told):
+                        yield self._fail("length")
+                        return
+                    length = told
+            elif length is not None:
+                yield from self._read_body(length)
+                length, header_bytes = None, 0
+            elif header_bytes:
+                yield self._fail("length")
+                return
+        yield self._fail("header")
 
-    def _take_header_line(self, line: bytes, events: list[Event]) -> None:
-        if line:
-            name, colon, value = line.partition(b":")
-            if not colon or not name or name.strip(_NAME_BYTES):
-                self._fail("header", events)
-            elif name.lower() == b"content-length":
-                self._take_length(value.strip(_BLANKS), events)
-            return
-        if self._length is not None:
-            self._body_left = self._length
-            if self._length > self._max:
-                self._drop(events)
-            elif not self._length:
-                self._finish_body(events)
-        elif self._header_bytes > 1:  # a stray empty line between messages is at most a CR
-            self._fail("length", events)
-        else:
-            self._header_bytes = 0
+    def _read_body(self, length: int) -> Iterator[Event | None]:
+        pending, is_too_long = self._pending, length > self._max
+        if is_too_long:
+            self._is_begun = False
+            yield Oversize()
+        while len(pending) < length:
+            if is_too_long:
+                length -= len(pending)
+                pending.clear()
+            yield None
+        body = bytes(pending[:length])
+        del pending[:length]
+        self._is_begun = False
+        if not is_too_long:
+            yield body
 
-    def _take_length(self, value: bytes, events: list[Event]) -> None:
-        digits = value.lstrip(b"0") or b"0"
-        is_length = value.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS
-        if not is_length or self._length not in (None, int(digits)):
-            self._fail("length", events)
-        else:
-            self._length = int(digits)
-
-    def _take_body(self, data: bytes, position: int, events: list[Event]) -> int:
-        assert self._body_left is not None
-        stop = min(len(data), position + self._body_left)
-        self._body_left -= stop - position
-        if not self._dropping:
-            self._pending += data[position:stop]
-        if not self._body_left:
-            self._finish_body(events)
-        return stop
-
-    def _finish_body(self, events: list[Event]) -> None:
-        if not self._dropping:
-            events.append(bytes(self._pending))
-            self._pending.clear()
-        self._dropping = False
-        self._body_left = self._length = None
-        self._header_bytes = 0
-
-    def _fail(self, reason: str, events: list[Event]) -> None:
+    def _fail(self, reason: str) -> BadFraming:
         self.failed = True
         self._pending.clear()
-        events.append(BadFraming(reason))
+        return BadFraming(reason)
+
+
+def _read_length(value: bytes) -> int | None:
+    digits = value.lstrip(b"0") or b"0"
+    return int(digits) if value.isdigit() and len(digits) <= _MAX_LENGTH_DIGITS else None

@@ -39,10 +39,6 @@ def take_descriptors() -> tuple[int, int]:
     return source, sink
 
 
-class _Stopped(Exception):
-    """Nothing more is to be read."""
-
-
 class Reader:
     """Reads a descriptor, chunk by chunk, until its end or until it is stopped."""
 
@@ -59,11 +55,11 @@ class Reader:
                 return os.read(self._fd, CHUNK_BYTES)
             except BlockingIOError:
                 continue  # somebody else was faster
-            except (OSError, _Stopped):
+            except OSError:
                 break
         return b""
 
     def stop(self) -> None:
         """Read no more: a waiting `read` returns."""
         self._is_stopped = True
-        self._readiness.interrupt(_Stopped())
+        self._readiness.interrupt(OSError("nothing more is to be read"))

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from bridge.core.errors import BridgeError, rule
 from bridge.core.strict_json import NotAcceptable, NotJson, dump, parse
-from bridge.rpc.envelope import Invalid, invalid_response, parse_error_response, split
+from bridge.rpc.envelope import Invalid, error_response, split
 from bridge.wire.framing import Event, Framer, Oversize
 
 # The vectors are other people's and not copied into the project. Where they do not lie beside it, these
@@ -45,23 +46,31 @@ BODY_OWED = {
 }
 
 
+def refusal(kind: str) -> BridgeError:
+    """What is wrong with a message that is JSON."""
+    return BridgeError("invalid_request", rule(kind))
+
+
 def answer(event: Event) -> Any:
     """Answer one event of the framer as the service does; no vector is a call."""
     if not isinstance(event, bytes):
-        return (
-            invalid_response("message_too_large") if isinstance(event, Oversize) else parse_error_response()
-        )
+        is_large = isinstance(event, Oversize)
+        return error_response(None, refusal("message_too_large") if is_large else BridgeError("parse_error"))
     try:
         value = parse(event, 64)
     except NotJson:
-        return parse_error_response()
+        return error_response(None, BridgeError("parse_error"))
     except NotAcceptable as refused:
         value = refused.value
     verdict = split(value, 1000)
     if isinstance(verdict, list):
-        return [invalid_response(member.rule, member.id) for member in verdict if isinstance(member, Invalid)]
+        return [
+            error_response(member.id, refusal(member.rule))
+            for member in verdict
+            if isinstance(member, Invalid)
+        ]
     assert isinstance(verdict, Invalid)
-    return invalid_response(verdict.rule, verdict.id)
+    return error_response(verdict.id, refusal(verdict.rule))
 
 
 def is_allowed(given: Any, allowed: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.core.errors import BridgeError
 from bridge.engine import Engine, Outlet
-from bridge.rpc.dispatcher import Dispatcher, Failure
+from bridge.rpc.dispatcher import Dispatcher
 from bridge.server.conversation import Conversation
 from bridge.wire.framing import Framer
 from bridge.wire.streams import Reader, take_descriptors
@@ -51,7 +51,7 @@ def unwritable(_context: Any, params: dict[str, Any]) -> Any:
 
 def refuse(_context: Any, params: dict[str, Any]) -> Any:
     """Return an error as a value."""
-    return Failure(7, "seven", {"kind": "seven"})
+    return BridgeError("unknown_code", code=7)
 
 
 METHODS = {
@@ -82,7 +82,6 @@ def main() -> None:
         max_depth=64,
         queue=1000,
         reports=frozenset(),
-        waits=frozenset(),
         cancel=lambda name: None,
         changed=lambda: None,
     )

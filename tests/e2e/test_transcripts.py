@@ -16,7 +16,6 @@ import pytest
 from bridge.app import App
 from bridge.cli.flags import read_plain_flags
 from bridge.server.conversation import Conversation
-from bridge.server.methods import WAITS
 from bridge.settings import load
 from bridge.wire.framing import Framer
 from tests.e2e.talk import Talk
@@ -104,7 +103,6 @@ class InnerPeer:
             max_depth=settings.max_depth,
             queue=settings.queue,
             reports=self._app.methods.reports,
-            waits=WAITS,
             cancel=self._app.methods.cancel,
             changed=lambda: None,
             mark={"sandbox": True},

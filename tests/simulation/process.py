@@ -13,7 +13,6 @@ from bridge.cli.serve import Server
 from bridge.core.model import Exchange
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ops.log import Log
 from bridge.settings import Settings
@@ -23,6 +22,7 @@ from tests.simulation.chance import Dice
 from tests.simulation.disk import SimStore
 from tests.simulation.network import Attempt
 from tests.simulation.plan import KEYS
+from tests.simulation.virtual import VirtualLoop
 
 if TYPE_CHECKING:
     from tests.simulation.world import Host, World

@@ -23,7 +23,7 @@ def check_rest(world: World, process: Process) -> None:
         "waiting for a slot": len(lifecycle._slots._waiting),
         "waiting for another": len(lifecycle._flight._waiting),
         "unanswered": conversation.unanswered,
-        "open reports": conversation._open_reports,
+        "open reports": conversation._unanswered_reports,
         "waiting for the ledger": len(process.app.methods._waiting),
         "owed": process.app.ledger._failover.outbox.owed,
         "held": len(process.app.ledger._failover.outbox.held),

@@ -16,7 +16,6 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from bridge import app as bridge_app
 from bridge.cli import serve as bridge_serve
-from bridge.engine.virtual import StandsStill, VirtualTime
 from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk, SimStore
 from tests.simulation.history import History
@@ -25,6 +24,7 @@ from tests.simulation.network import Network
 from tests.simulation.plan import EPOCH, KEYS, Act, Fault, Plan
 from tests.simulation.process import Process
 from tests.simulation.rest import check_rest
+from tests.simulation.virtual import StandsStill, VirtualTime
 from tests.world import scratch_directory
 
 REST_S: Final = 82.0

@@ -10,9 +10,9 @@ import pytest
 from bridge.core.model import Facts, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.reports.admission import POLL_S, SingleFlight, Slots
 from bridge.reports.job import Cancelled, Interrupted, Job
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock, raise_bug
 
 NUMBERS = count(1)

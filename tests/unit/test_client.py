@@ -12,11 +12,11 @@ import pytest
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.upstream import connecting
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.connecting import Connect, Unreached, make_tls_context
 from bridge.upstream.streams import LACKS
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import raise_bug
 
 KEY = Secret("canary-0123456789abcdef-canary")

@@ -11,11 +11,11 @@ import pytest
 from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop, VirtualTime
-from bridge.rpc.dispatcher import PENDING, Dispatcher, Failure
+from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.server import conversation
 from bridge.server.conversation import Context, Conversation
 from bridge.wire.framing import Framer
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock, raise_bug
 
 RULES = {row["kind"]: row["message"] for row in load_json("errors.json")["rules"]}
@@ -57,7 +57,6 @@ class Desk:
             max_depth=8,
             queue=queue,
             reports={"report"},
-            waits={"wait"},
             cancel=self.cancelled.append,
             changed=self.note_change,
             **kwargs,
@@ -68,8 +67,8 @@ class Desk:
         return PENDING
 
     def wait(self, context: Context, params: dict[str, Any]) -> Any:
-        self.engine.sleep(1.0)
-        return {"told": 1}
+        self.engine.call_at(self.engine.now() + 1.0, lambda: context.settle({"told": 1}))
+        return PENDING
 
     def tell(self, context: Context, params: dict[str, Any]) -> Any:
         return {"told": params}
@@ -297,25 +296,13 @@ def test_what_waits_for_room_can_be_cancelled_and_given_up() -> None:
     assert desk.talk.unanswered == 1
 
 
-def test_a_question_that_still_waits_at_the_end_is_answered_once() -> None:
-    """What the ledger has not told by then is not known; what it tells later is told to nobody."""
-    desk = Desk()
-    desk.feed(b'[{"jsonrpc":"2.0","method":"wait","id":1},{"jsonrpc":"2.0","method":"tell","id":2}]\n')
-    assert (desk.talk.give_up(), desk.talk.unanswered) == (0, 0)
-    [[waited, told]] = desk.answers()
-    assert (waited["error"]["code"], waited["error"]["data"]) == (-32031, {"kind": "ledger_unavailable"})
-    assert told["result"] == {"told": {}}
-    desk.time.run(2.0)
-    assert desk.answers() == []
-
-
 def test_many_that_wait_for_room_may_all_be_answered_at_once() -> None:
     """Reports that are answered as soon as they are admitted let each other in without end or depth."""
     desk = Desk(queue=1)
     desk.say("report", 0)
     for id in range(1, 3000):
         desk.say("report", id)
-    desk.on_report = lambda context: context.settle(Failure(7, "seven", {}))
+    desk.on_report = lambda context: context.settle(BridgeError("key_missing"))
     desk.reports[0].settle(1)
     desk.time.run()
     assert [answer["id"] for answer in desk.answers()] == list(range(3000))
@@ -332,16 +319,6 @@ def test_a_client_that_does_not_read_stops_the_reading() -> None:
     assert not desk.talk.has_room()
     desk.sink.backlog_bytes -= 1
     assert desk.talk.has_room()
-
-
-def test_a_method_that_waits_keeps_nobody_waiting() -> None:
-    """Questions to a slow ledger are answered when they can be, others meanwhile."""
-    desk = Desk()
-    desk.say("wait", 1)
-    desk.say("tell", 2)
-    assert [answer["id"] for answer in desk.answers()] == [2]
-    desk.time.run(1.0)
-    assert desk.answers() == [{"jsonrpc": "2.0", "id": 1, "result": {"told": 1}}]
 
 
 def test_questions_that_wait_are_bounded_too() -> None:

@@ -15,11 +15,11 @@ from tests.process import ROOT
 PROBE = """
 import json, sys
 finders = list(sys.meta_path)
-from bridge.rpc.dispatcher import Dispatcher, Failure
+from bridge.rpc.dispatcher import Dispatcher
 from bridge.core.errors import BridgeError
 
 def refuse(context, params):
-    raise BridgeError("no_such_captcha", {"kind": "no_such_captcha"})
+    raise BridgeError("no_such_captcha", code=16)
 
 def stumble(context, params):
     raise ValueError("a secret")
@@ -35,7 +35,7 @@ from jsonrpcserver import dispatcher as library
 from oslash.typing import functor
 
 print(json.dumps({
-    "answers": [a._asdict() if isinstance(a, Failure) else a for a in answers],
+    "answers": [{"code": a.code, "data": a.data} if isinstance(a, BridgeError) else a for a in answers],
     "told": told,
     "real": [
         library.signature is inspect.signature,

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.core.errors import BridgeError
 from bridge.core.strict_json import NotAcceptable, Number, dump, parse
 from bridge.rpc.envelope import (
     Call,
     Invalid,
     error_response,
     id_key,
-    invalid_response,
-    parse_error_response,
     split,
     success_response,
 )
@@ -205,29 +204,21 @@ def test_ids_are_told_apart_by_type_and_value(one: str, other: str, same: bool) 
 
 
 def test_responses_have_the_members_of_the_specification() -> None:
-    """A response says version, id and either result or error; data only if there is some."""
+    """A response says version, id and either result or error, whose data says its kind."""
     assert success_response(Number("1e400"), {"a": 1}) == {
         "jsonrpc": "2.0",
         "id": Number("1e400"),
         "result": {"a": 1},
     }
-    assert error_response(None, 16, "text") == {
+    refused = BridgeError("no_such_captcha", {"attempts": 1}, code=16)
+    assert error_response("a", refused, {"sandbox": True}) == {
         "jsonrpc": "2.0",
-        "id": None,
-        "error": {"code": 16, "message": "text"},
+        "id": "a",
+        "error": {
+            "code": 16,
+            "message": refused.message,
+            "data": {"kind": "no_such_captcha", "attempts": 1, "sandbox": True},
+        },
     }
-    assert error_response("a", -32001, "text", {"kind": "k"})["error"]["data"] == {"kind": "k"}
-
-
-def test_protocol_errors_come_from_the_error_table() -> None:
-    """What is not JSON and what is no request have their fixed codes and kinds."""
-    parse_error, invalid = parse_error_response(), invalid_response("version", Number("7.0"))
-    assert (parse_error["id"], parse_error["error"]["code"]) == (None, -32700)
-    assert parse_error["error"]["data"] == {"kind": "parse_error"}
-    assert (invalid["id"], invalid["error"]["code"]) == (Number("7.0"), -32600)
-    told = {"rule": "version", "sentence": "The member jsonrpc must be the string 2.0."}
-    assert invalid["error"]["data"] == {"kind": "invalid_request", **told}
-    assert invalid_response("message_too_large")["id"] is None
-    broken = parse_error_response("framing_length")["error"]
-    assert (broken["code"], broken["data"]["rule"]) == (-32700, "framing_length")
-    assert all(isinstance(answer["error"]["message"], str) for answer in (parse_error, invalid))
+    assert error_response(Number("7.0"), refused)["id"] == Number("7.0")
+    assert refused.data == {"kind": "no_such_captcha", "attempts": 1}

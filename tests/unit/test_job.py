@@ -7,8 +7,8 @@ import pytest
 from bridge.core.model import Facts, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 
 IMAGE = "reportIncorrectImageCaptcha"
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.upstream.names import MAX_ADDRESSES, NAME_KEPT_S, Address, Names, Place
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock
 
 V4: list[Address] = [(socket.AF_INET, (f"192.0.2.{number}", 443)) for number in range(1, 9)]

@@ -13,11 +13,7 @@ import pytest
 from bridge.core import resources
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = (
-    "from bridge.core import resources\n"
-    "print(len(resources.load_json('errors.json')['wire']))\n"
-    "print(len(resources.load_text('errors.json')))\n"
-)
+PROBE = "from bridge.core import resources\nprint(len(resources.load_json('errors.json')['wire']))\n"
 
 
 def run_probe(import_path: Path, folder: Path) -> list[int]:
@@ -37,7 +33,7 @@ def run_probe(import_path: Path, folder: Path) -> list[int]:
 def expected() -> list[int]:
     """Say what the probe must print."""
     text = (ROOT / "schemas" / "errors.json").read_text(encoding="utf-8")
-    return [len(json.loads(text)["wire"]), len(text)]
+    return [len(json.loads(text)["wire"])]
 
 
 def copy_package(target: Path) -> None:
@@ -49,7 +45,7 @@ def copy_package(target: Path) -> None:
 
 def test_a_checkout_reads_the_folder_beside_the_package() -> None:
     """A source checkout reads ``schemas/`` beside the package."""
-    text = resources.load_text("errors.json")
+    text = (ROOT / "schemas" / "errors.json").read_text(encoding="utf-8")
     assert json.loads(text) == resources.load_json("errors.json")
 
 
@@ -70,4 +66,4 @@ def test_an_installed_package_prefers_its_own_folder(tmp_path: Path) -> None:
 def test_a_missing_file_is_named() -> None:
     """A file that was not packed is named, without the machine's paths."""
     with pytest.raises(FileNotFoundError, match=r"^data file 'none/such\.json' is missing"):
-        resources.load_text("none/such.json")
+        resources.load_json("none/such.json")

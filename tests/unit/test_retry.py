@@ -9,9 +9,9 @@ import pytest
 from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.reports.job import Job
 from bridge.reports.retry import known_ending, next_attempt_at
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 
 NOW = 1000.0
 FAR = Window(1060.0, None)

@@ -15,12 +15,13 @@ from jsonschema import Draft7Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
+from bridge.core.errors import BridgeError
 from bridge.core.resources import load_json
-from bridge.rpc.schemas import NO_PARAMS, Refused, check, prepare
+from bridge.rpc.schemas import NO_PARAMS, check, prepare
 
 KEY = "0123456789abcdef0123456789abcdef"
 CANARY = "CANARY-7f3a-must-not-be-seen"
-NAN, INFINITY = float("nan"), float("inf")
+INFINITY = float("inf")
 
 REGISTRY: Registry[Any] = Registry().with_resource(
     "common.json", DRAFT7.create_resource(load_json("common.json"))
@@ -28,9 +29,9 @@ REGISTRY: Registry[Any] = Registry().with_resource(
 ORACLE = Draft7Validator(load_json("report.params.json"), registry=REGISTRY)
 
 
-def refusal(name: str, value: Any) -> Refused:
+def refusal(name: str, value: Any) -> BridgeError:
     """Return the refusal of a value, or fail if it fits."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(BridgeError) as caught:
         check(name, value)
     return caught.value
 
@@ -45,7 +46,6 @@ def refusal(name: str, value: Any) -> Refused:
         ({"taskId": "1"}, "/taskId", "type", "must be an integer"),
         ({"taskId": None}, "/taskId", "type", "must be an integer"),
         ({"taskId": 1.5}, "/taskId", "type", "must be an integer"),
-        ({"taskId": NAN}, "/taskId", "type", "must be an integer"),
         ({"taskId": INFINITY}, "/taskId", "type", "must be an integer"),
         ({"taskId": 0}, "/taskId", "minimum", "at least 1"),
         ({"taskId": 2**53}, "/taskId", "maximum", "at most 9007199254740991"),
@@ -60,7 +60,6 @@ def refusal(name: str, value: Any) -> Refused:
         ({"taskId": 1, "completedAt": 1767323045000}, "/completedAt", "maximum", "looks like milliseconds"),
         ({"taskId": 1, "completedAt": INFINITY}, "/completedAt", "maximum", "looks like milliseconds"),
         ({"taskId": 1, "completedAt": -INFINITY}, "/completedAt", "minimum", "at least 0"),
-        ({"taskId": 1, "completedAt": NAN}, "/completedAt", "type", "must be a number"),
         ({"taskId": 1, "completedAt": "1767323045"}, "/completedAt", "type", "must be a number"),
         ({"taskId": 1, "taskType": ""}, "/taskType", "minLength", "at least 1 characters"),
         ({"taskId": 1, "languagePool": "de"}, "/languagePool", "enum", "must be en or rn"),
@@ -73,7 +72,8 @@ def test_report_params_are_refused_with_pointer_and_rule(
     refused = refusal("report.params", value)
     assert (refused.data["pointer"], refused.data["rule"]) == (pointer, rule)
     assert words in refused.data["sentence"]
-    assert refused.data == {"pointer": pointer, "rule": rule, "sentence": refused.data["sentence"]}
+    assert set(refused.data) == {"kind", "pointer", "rule", "sentence"}
+    assert refused.kind == "invalid_params"
 
 
 @pytest.mark.parametrize(
@@ -97,27 +97,12 @@ def test_defaults_are_not_applied() -> None:
     assert check("bridge.listReports.params", {}) == {}
 
 
-def test_whole_floats_become_integers() -> None:
-    """5.0 is an integer, and arrives as one, without a change to the caller's value."""
-    given_value = {"taskId": 5.0, "completedAt": 7.0}
-    checked = check("report.params", given_value)
-    assert type(checked["taskId"]) is int
-    assert checked == {"taskId": 5, "completedAt": 7.0}
-    assert type(given_value["taskId"]) is float
-    assert type(check("bridge.listReports.params", {"limit": 10.0})["limit"]) is int
-
-
 @pytest.mark.parametrize("cursor", ["", "0", "-1", "1.5", "x", "1\n", "9" * 19, "\u0661"])
 def test_a_cursor_must_be_one_that_was_given(cursor: str) -> None:
     """A cursor that no answer can have held is refused, not looked up."""
     refused = refusal("bridge.listReports.params", {"cursor": cursor})
     assert (refused.data["pointer"], refused.data["rule"]) == ("/cursor", "pattern")
     assert "nextCursor" in refused.data["sentence"]
-
-
-def test_values_that_are_no_objects_are_refused_in_their_own_words() -> None:
-    """A result is not called params."""
-    assert refusal("report.result", []).data["sentence"] == "the value must be an object."
 
 
 def test_places_inside_arrays_are_pointed_at() -> None:
@@ -165,7 +150,7 @@ def test_the_shortcut_for_no_params_agrees_with_its_schema() -> None:
         try:
             check(NO_PARAMS, value)
             fits = True
-        except Refused:
+        except BridgeError:
             fits = False
         assert fits == oracle.is_valid(value)
 
@@ -208,7 +193,7 @@ def test_another_validator_agrees(value: dict[str, Any]) -> None:
     try:
         check("report.params", value)
         fits = True
-    except Refused:
+    except BridgeError:
         fits = False
     required = {"taskId", "other"}
     value = {name: part for name, part in value.items() if part is not None or name in required}

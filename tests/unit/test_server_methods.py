@@ -13,19 +13,20 @@ from bridge.core.errors import BridgeError
 from bridge.core.model import Facts, Look, PauseKey, Pauses, PauseState, Resume, Row, Task, Window
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, Waiter
-from bridge.engine.virtual import VirtualLoop, VirtualTime
 from bridge.ledger.port import Unavailable
 from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.rpc.dispatcher import PENDING, Dispatcher
+from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.envelope import Call
 from bridge.server.conversation import Context
-from bridge.server.methods import STATUS_PATIENCE_S, WAITS, Methods
+from bridge.server.methods import STATUS_PATIENCE_S, Methods
+from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import EPOCH, Clock, raise_bug
 
 KEY = "k" * 32
 IMAGE = "reportIncorrectImageCaptcha"
+QUESTIONS = ("bridge.status", "bridge.getReport", "bridge.listReports", "bridge.resume")
 
 
 class Lifecycle:
@@ -168,15 +169,7 @@ class Desk:
         call = Call(id, True, method, params)
         context = Context(self.dispatcher, call, respond, self.engine.now(), self.mark)
 
-        def dispatch() -> None:
-            outcome = self.dispatcher.dispatch(method, params, context)
-            if outcome is not PENDING:
-                context.settle(outcome)
-
-        if method in WAITS:
-            self.engine.spawn(dispatch)
-        else:
-            dispatch()
+        context.serve()
         self.time.run()
         return context
 
@@ -204,7 +197,7 @@ def row(task: Task, outcome: str | None = "refused") -> Row:
 def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
     """Params become a report, nulls left out, and the requester answers the call."""
     params = {
-        "taskId": 5.0,
+        "taskId": 5,
         "clientKey": "x" * 16,
         "completedAt": 7.5,
         "taskType": None,
@@ -331,7 +324,7 @@ def test_a_fault_while_waiting_is_answered(desk: Desk, monkeypatch: pytest.Monke
     assert error["data"] == {"kind": "internal_error", "reference": "0123456789abcdef"}
 
 
-@pytest.mark.parametrize("method", [IMAGE, "rpc.discover", "bridge.info", *sorted(WAITS)])
+@pytest.mark.parametrize("method", [IMAGE, "rpc.discover", "bridge.info", *QUESTIONS])
 def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
     """Every method checks its params, and says where and why they do not fit."""
     desk.call(method, {"taskId": 1, "no such member": 1})
@@ -341,6 +334,23 @@ def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
 
 
 # --- questions -------------------------------------------------------------------------------
+
+
+def test_a_question_keeps_nobody_waiting_and_is_answered_once() -> None:
+    """Others are answered meanwhile, a cancel means reports; what is not told by the end is not known."""
+    desk = Desk()
+    for id, method in enumerate(QUESTIONS[1:]):
+        desk.call(method, {"taskId": 1} if method == "bridge.getReport" else None, id=id)
+    desk.call("bridge.info", id="info")
+    desk.methods.cancel((1,))
+    assert [id for id, _ in desk.answers] == ["info"]
+    assert desk.methods.give_up() == 0
+    assert [(id, error["code"], error["data"]) for id, error in desk.answers[1:]] == [
+        (id, -32031, {"kind": "ledger_unavailable"}) for id in range(3)
+    ]
+    desk.ledger.open()
+    desk.time.run()
+    assert len(desk.answers) == 4
 
 
 @pytest.mark.parametrize("asked", [Pauses, Resume])

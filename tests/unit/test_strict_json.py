@@ -152,15 +152,18 @@ def test_short_integers_are_plain_and_all_other_numbers_keep_their_token() -> No
         ("-0", 0),
         ("9007199254740993", 2**53 + 1),
         ("1.5", 1.5),
-        ("1e2", 100.0),
+        ("1e2", 100),
+        ("5.0", 5),
+        ("-0.0", 0),
+        ("1e300", int(1e300)),
         ("1e400", math.inf),
         ("-1e400", -math.inf),
         ("9" * 5000, math.inf),
-        ("1e-400", 0.0),
+        ("1e-400", 0),
     ],
 )
 def test_numbers_become_python_numbers_without_raising(token: str, value: float) -> None:
-    """A number too large for Python's limits is an infinity, never an exception."""
+    """A whole number is an integer however it is written; one that is too large is an infinity."""
     number = Number(token).to_python()
     assert number == value
     assert type(number) is type(value)
@@ -324,7 +327,6 @@ def test_flaws_taint_only_their_member_of_an_array() -> None:
         Tainted(UNREADABLE, "lone_surrogate"),
         Tainted([{}], "repeated_name"),
     ]
-    assert repr(UNREADABLE) == "UNREADABLE"
 
 
 @pytest.mark.parametrize(

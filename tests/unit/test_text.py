@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.text import escape, escape_cell, hide_keys, is_unsafe, nearest, plural, suggest
+from bridge.core.text import (
+    ROUNDING_S,
+    escape,
+    escape_cell,
+    hide_keys,
+    is_unsafe,
+    nearest,
+    plural,
+    rfc3339,
+    suggest,
+)
 
 ANY = st.text(st.characters(), max_size=30)
 
@@ -82,3 +93,23 @@ def test_counts_have_their_noun() -> None:
     """One is singular, everything else plural, and thousands are set apart."""
     assert [plural(n, "report") for n in (0, 1, 1234)] == ["0 reports", "1 report", "1,234 reports"]
     assert plural(2, "retry", "retries") == "2 retries"
+
+
+@given(st.floats(1.6e9, 4e9))
+def test_a_shown_time_is_not_after_what_it_shows(wall: float) -> None:
+    """Whoever asks for all since a time that was shown gets what it was shown of."""
+    shown = datetime.fromisoformat(rfc3339(wall)).timestamp()
+    assert shown - ROUNDING_S <= wall < shown + 0.001
+
+
+@given(st.integers(1_600_000_000_000, 4_000_000_000_000))
+def test_a_whole_millisecond_is_shown_as_it_is(milliseconds: int) -> None:
+    """Rounding of the number of seconds loses none."""
+    shown = datetime.fromisoformat(rfc3339(milliseconds / 1000)).timestamp()
+    assert round(shown * 1000) == milliseconds
+
+
+def test_times_are_rfc_3339() -> None:
+    """Times are UTC with milliseconds, cut, not rounded."""
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+    assert rfc3339(1767323045.6789) == "2026-01-02T03:04:05.678Z"
