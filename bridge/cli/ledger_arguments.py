@@ -76,8 +76,8 @@ def reading(args: argparse.Namespace, to_write: bool = False) -> Iterator[tuple[
     clocks = (SystemClock.now(), SystemClock.wall())
     try:
         with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
-            if to_write and (trouble := reader.try_write()) is not None:
-                raise trouble
+            if to_write:
+                reader.try_write()
             yield settings, reader
     except (NoLedger, LedgerTrouble) as error:
         if is_database(settings.ledger):

@@ -55,8 +55,9 @@ def _check_store(reader: Reader, health: Mapping[str, Any]) -> Check:
     if health["isNewer"]:
         fix = "Install the newer version of report-bridge; a bridge of this one only reads it."
         return Check("ledger", FAILED, "a newer version has changed the ledger", fix)
-    trouble = reader.try_write()
-    if trouble is not None:
+    try:
+        reader.try_write()
+    except LedgerTrouble as trouble:
         return Check("ledger", FAILED, f"{health['path']} cannot be written now", trouble.sentence)
     told = [plural(health["reports"], "report"), _show_size(health)]
     if "sessions" in health:

@@ -13,22 +13,19 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from bridge.core.model import Listing, PauseState, Row
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import Link, Rows, ServerRefused, Statement, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump, list_statement, load_statements, named_row, one_pause
+from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.rows import Value
-from bridge.ledger.statistics import Found, NoLedger, Reader, Tally, move
-from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, LedgerTrouble
+from bridge.ledger.statistics import NoLedger, Reader, Tally
+from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 QUICK_S: Final = 5.0
 """Longest time for a question that an index answers."""
-LIST_S: Final = 60.0
-"""Longest time for a page of a list: its filter may fit few of many reports."""
-COUNT_S: Final = 600.0
-"""Longest time for a count, of however many reports."""
+SLOW_S: Final = 600.0
+"""Longest time for a count of however many reports, or for a page of a list, whose filter may fit few."""
 LOCK_S: Final = 2.0
 """Longest wait for a lock: nothing but a migration or an administrator keeps readers out."""
 COUNTED: Final = 100_000
@@ -72,12 +69,15 @@ class PostgresReader(Reader):
         "age": "floor(r.age_s)::integer",
         "cause": "r.detail ->> 'cause'",
         "status": "r.detail ->> 'httpStatus'",
+        "newest": "r.current",
+        "older": "NOT r.current",
     }
 
     def __init__(self, reach: Callable[[], Link], wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
         self._link = reach()
         self._reach = reach
+        self.version = 0
 
     @classmethod
     def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
@@ -109,6 +109,7 @@ class PostgresReader(Reader):
             if found.is_newer:
                 raise LedgerTrouble(NEWER, _NEWER)
             reader._ask(_Q["may_read"])
+            reader.version = found.version
         except BaseException:
             reader.close()
             raise
@@ -142,7 +143,7 @@ class PostgresReader(Reader):
 
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
-        return self._ask(statement, values, COUNT_S if is_slow else QUICK_S)
+        return self._ask(statement, values, SLOW_S if is_slow else QUICK_S)
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
@@ -157,37 +158,9 @@ class PostgresReader(Reader):
             tally[which][kinds[which]] += many
         return tally
 
-    # --- lists -------------------------------------------------------------------------------
-
-    def page(self, listing: Listing) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        return _to_rows(self._ask(*list_statement(listing, listing.limit), LIST_S))
-
-    def find(self, task_id: int, endpoint: str | None) -> Found:
-        """The reports of a task id."""
-        accounts = [number for number, place, _ in self.accounts() if endpoint in (None, place)]
-        newest = _to_rows(self._ask(_Q["find_newest"], [task_id, accounts]))
-        older: tuple[Row, ...] = ()
-        is_whole = True
-        if newest:
-            # They are few and have an index, but nobody should wait long for history.
-            try:
-                older = _to_rows(self._ask(_Q["find_older"], [task_id, accounts], QUICK_S))
-            except LedgerTrouble as met:
-                if met.kind != LOCKED:
-                    raise
-                is_whole = False
-        return Found(tuple(sorted((*newest, *older), key=lambda row: -row.seq)), is_whole)
-
-    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
-        """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
-        _, skew_s = self._measure()
-        rows = self._ask(_Q["open_pauses"], [], LIST_S)
-        return tuple((row[-1], move(one_pause(row), skew_s)) for row in rows)
-
-    def shift_s(self, wall: float) -> float | None:
-        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
-        return None if self._identify().version < 2 else self._measure()[1]
+    def shift_s(self) -> float:
+        """What makes UNIX time of this host of a moment of the timeline."""
+        return self._measure()[1]
 
     # --- health ------------------------------------------------------------------------------
 
@@ -199,10 +172,9 @@ class PostgresReader(Reader):
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = self._identify() if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
-            ((estimate,),) = self._ask(QUERIES["count_reports"], [], LIST_S)
+            ((estimate,),) = self.ask(QUERIES["count_reports"], [], True)
         round_trip_s, skew_s = self._measure()
         return {
-            "kind": "postgres",
             "path": self._link.place,
             "serverVersion": version,
             "isStandby": is_standby,
@@ -251,18 +223,14 @@ class PostgresReader(Reader):
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
         names = ("find_damage", "find_false_reports") if full else ("find_damage",)
-        found = [told for name in names for (told,) in self._ask(QUERIES[name], [], COUNT_S)]
+        found = [told for name in names for (told,) in self._ask(QUERIES[name], [], SLOW_S)]
         return tuple(found[:10])
 
-    def try_write(self) -> LedgerTrouble | None:
-        """Begin a write and take it back; None if a bridge could write now."""
-        try:
-            _, settings = _opening(QUICK_S)
-            writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
-            self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
-        except LedgerTrouble as met:
-            return met
-        return None
+    def try_write(self) -> None:
+        """Begin a write and take it back."""
+        _, settings = _opening(QUICK_S)
+        writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
+        self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
 
     def close(self) -> None:
         """Let go of the session. Idempotent."""
@@ -273,7 +241,3 @@ def _opening(wait_s: float) -> list[Statement]:
     """Open a transaction in which nothing can be written and nothing takes longer."""
     settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
     return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
-
-
-def _to_rows(rows: Rows) -> tuple[Row, ...]:
-    return tuple(map(named_row, rows))

@@ -49,23 +49,6 @@ GROUP BY GROUPING SETS (
     (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
 );
 
--- name: find_newest
--- The newest reports with a task id, of some accounts.
-SELECT {columns}, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND r.current;
-
--- name: find_older
--- The older ones: few, with an index of their own.
-SELECT {columns}, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND NOT r.current;
-
--- name: open_pauses
--- The pauses that are not closed.
-SELECT {pause_columns}, p.endpoint FROM pauses AS p WHERE p.state <> 'closed'
-ORDER BY p.endpoint COLLATE "C", p.rule COLLATE "C", p.subject COLLATE "C";
-
 -- name: pid
 -- Whose session this is.
 SELECT pg_backend_pid();
