@@ -137,14 +137,6 @@ class ShakyStore:
         """As the real store."""
         return self.store.events(seq)
 
-    def health(self, integrity: bool = False) -> dict[str, Any]:
-        """As the real store."""
-        return self.store.health(integrity)
-
-    def check(self, full: bool = False) -> tuple[str, ...]:
-        """As the real store."""
-        return self.store.check(full)
-
     def close(self) -> None:
         """Remember it; the rows stay for the test to look at."""
         self.is_closed = True

@@ -6,19 +6,23 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, show_place
+from bridge.cli.ledger_arguments import (
+    NotPossible,
+    open_reader,
+    open_store,
+    print_place,
+    reading,
+    show_place,
+)
 from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
+from bridge.core.model import Listing
 from bridge.core.text import plural
+from bridge.ledger.statistics import NoLedger
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
-from bridge.settings.parsing import has_password, is_database
 from bridge.settings.table import MEMORY
-
-if TYPE_CHECKING:
-    from bridge.ledger.copying import End
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 
@@ -44,66 +48,52 @@ def run(args: argparse.Namespace) -> int:
         raise exits.UsageError(f"ledger {args.action} {told}")
     settings = load(args.given, os.environ)
     try:
-        if args.action == "copy":
-            _copy(settings, *args.places)
-        elif args.action == "path":
+        if args.action == "path":
             print_place(settings)
-        elif _look(settings, args.action == "check", args.full):
-            return exits.REFUSED
+        elif args.action == "copy":
+            _copy(*(load({**args.given, "ledger": place}, os.environ) for place in args.places))
+        else:
+            if args.action == "migrate":
+                _make(settings)
+            return _look(args)
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
     return exits.DONE
 
 
-def _copy(settings: Settings, source: str, target: str) -> None:
-    from bridge.ledger.copying import NotCopied, copy
+def _make(settings: Settings) -> None:
+    """Make the ledger, or bring it to this version."""
+    if settings.ledger == MEMORY:
+        raise exits.UsageError("a ledger in memory ends with its bridge: name a file or a database")
+    with closing(open_store(settings)) as store:
+        if store.trouble is not None:
+            raise store.trouble
+
+
+def _copy(source: Settings, target: Settings) -> None:
+    from bridge.ledger.copying import NotCopied, copy, open_target
 
     try:
-        with (
-            progress("copying") as tell,
-            closing(_open_end(settings, source, make=False)) as first,
-            closing(_open_end(settings, target, make=True)) as second,
-        ):
-            copied = copy(first, second, tell)
-    except NotCopied as reason:
+        with progress("copying") as tell, closing(open_reader(source)) as reader:
+            _make(target)
+            with (
+                open_target(target.ledger, target.ledger_password) as end,
+                closing(open_reader(target)) as there,
+            ):
+                copied = copy(reader, there, end, tell)
+    except (NoLedger, NotCopied) as reason:
         raise NotPossible(str(reason)) from None
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
 
 
-def _open_end(settings: Settings, place: str, make: bool) -> End:
-    from bridge.ledger.copying import PostgresEnd, SqliteEnd
-
-    if place.startswith(("postgresql://", "postgres://")):
-        if has_password(place):
-            raise exits.UsageError(
-                "a password on the command line can be read by others: use a service or pass file"
-            )
-        return PostgresEnd(place, settings.ledger_password, make)
-    if place == MEMORY or "://" in place:
-        raise exits.UsageError("a ledger to copy is a path or a postgresql:// URL")
-    return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
-
-
-def _look(settings: Settings, is_check: bool, full: bool) -> Sequence[str]:
-    """Check or migrate, and say which version it is; returns the damage that was found."""
-    ledger, place = settings.ledger, show_place(settings)
-    if ledger == MEMORY:
-        raise exits.UsageError(
-            "a ledger in memory ends with its bridge: name a file or a database with --ledger"
-        )
-    if is_check and not is_database(ledger) and not os.path.exists(ledger):
-        raise NotPossible(f"There is no ledger at {ledger}.")
-    with closing(open_store(settings)) as store:
-        found = store.check(full) if is_check else ()
-        health = store.health()
-    version = f"version {health['schema_version']}"
-    if not is_check:
-        print_lines([f"{place}: {version}"])
-        return ()
-    lines = [f"{place}: {plural(health['reports'], 'report')}, {version}"]
-    skew_s = health.get("clock_skew_s", 0.0)
-    if abs(skew_s) > 2.0:
-        which = "ahead of" if skew_s > 0 else "behind"
-        lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")
-    print_lines([*lines, *(found or ["no damage found"])])
-    return found
+def _look(args: argparse.Namespace) -> int:
+    """Say which version it is; for a check, also what damage was found."""
+    damage: Sequence[str] = ()
+    with reading(args) as (settings, reader):
+        reports = plural(reader.count(Listing(None)), "report")
+        lines = [f"{show_place(settings)}: {reports}, version {reader.version}"]
+        if args.action == "check":
+            damage = reader.check(args.full)
+            lines += damage or ["no damage found"]
+    print_lines(lines)
+    return exits.REFUSED if damage else exits.DONE

@@ -207,12 +207,6 @@ class Store(Protocol):
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
 
-    def health(self, integrity: bool = False) -> dict[str, Any]:
-        """The state of the ledger for people and monitors."""
-
-    def check(self, full: bool = False) -> tuple[str, ...]:
-        """Look for damage; the problems found, at most ten."""
-
     def tend(self) -> float | None:
         """Do what is due without being asked; seconds until more is, None if never. Raises nothing."""
 

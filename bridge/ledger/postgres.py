@@ -16,7 +16,6 @@ from bridge.core.model import Listing, Look, Pauses, Task
 from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
 from bridge.ledger.postgres_batch import GRACE_S, PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, translated
-from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
 from bridge.ledger.postgres_trouble import AGAIN, POOLED, explain, trouble
@@ -193,34 +192,6 @@ class PostgresStore(Session):
 
     def _run(self, statements: Sequence[Statement]) -> list[Rows]:
         return self.link.run(statements)
-
-    # --- health ------------------------------------------------------------------------------
-
-    def health(self, integrity: bool = False) -> dict[str, Any]:
-        """The state of the ledger for people and monitors.
-
-        Args:
-            integrity: also check for damage, which reads everything.
-        """
-        found = self._reader().health()
-        report = {
-            "kind": self.kind,
-            "reports": found["reports"],
-            "schema_version": found["schemaVersion"],
-            "clock_skew_s": found["clockSkewS"],
-        }
-        return report | ({"integrity": self.check(full=True)} if integrity else {})
-
-    def check(self, full: bool = False) -> tuple[str, ...]:
-        """Look for damage; the problems found, at most ten.
-
-        Args:
-            full: also read every report.
-        """
-        return self._reader().check(full)
-
-    def _reader(self) -> PostgresReader:
-        return PostgresReader(self.wait_for_link, self._wall_clock())
 
 
 def _perform(batch: PostgresBatch, operations: Sequence[Any]) -> list[Any]:

@@ -232,6 +232,10 @@ class PostgresReader(Reader):
         writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
         self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
 
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
+        return bool(self._ask(_Q["is_at_work"])[0][0])
+
     def close(self) -> None:
         """Let go of the session. Idempotent."""
         self._link.close()

@@ -49,6 +49,14 @@ GROUP BY GROUPING SETS (
     (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
 );
 
+-- name: is_at_work
+-- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
+SELECT EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+      AND a.datname = current_database() AND a.application_name = 'report-bridge'
+);
+
 -- name: pid
 -- Whose session this is.
 SELECT pg_backend_pid();

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
 from bridge.ledger import sqlite_driver as sqlite3
+from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Value
 from bridge.ledger.statistics import NoLedger, Reader, Rows, Tally
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
@@ -149,6 +150,10 @@ class SqliteReader(Reader):
             sqlite_file.writing(connection),
         ):
             pass
+
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
+        return bool(Owners(self._path, "reader").live_marks())
 
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""

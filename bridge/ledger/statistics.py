@@ -152,6 +152,9 @@ class Reader(Protocol):
     def try_write(self) -> None:
         """See whether a bridge could write now, and write nothing."""
 
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
+
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""
 

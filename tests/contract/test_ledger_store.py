@@ -790,14 +790,6 @@ def test_prune_keeps_what_guards_its_task_by_either_clock(backend: Backend, stor
     assert one(store, Prune(clock.wall)) == 1
 
 
-def test_health_and_check(store: AnyStore) -> None:
-    """A sound ledger says so and counts its reports."""
-    one(store, claim())
-    health = store.health(integrity=True)
-    assert (health["kind"], health["reports"], health["integrity"]) == (store.kind, 1, ())
-    assert store.check() == ()
-
-
 # --- transactions ----------------------------------------------------------------------------
 
 

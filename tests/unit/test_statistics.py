@@ -209,6 +209,14 @@ def test_a_bridge_can_commit_between_two_pages(ledger: MadeLedger, reader: Reade
     assert seen == [6, 5, 4, 2, 1]
 
 
+def test_a_sound_ledger_says_so(ledger: MadeLedger, reader: Reader) -> None:
+    """No damage is found in it, nobody is at work, and its reports are counted."""
+    ledger.add_reports({"task_id": 1, "events": {"claimed": {}}})
+    assert reader.check() == reader.check(full=True) == ()
+    assert not reader.is_at_work()
+    assert reader.health()["reports"] == 1
+
+
 def test_a_count_goes_no_further_than_asked(ledger: MadeLedger, reader: Reader) -> None:
     """A count keeps to the filter and not to the limit, and stops where it is told to."""
     ledger.add_reports(*({"task_id": n + 1, "recorded_wall": START + n} for n in range(6)))
