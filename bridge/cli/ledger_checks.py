@@ -139,7 +139,7 @@ def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
 
     driver = Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
     try:
-        reader = PostgresReader.connect(settings.ledger, settings.ledger_password, SystemClock.wall())
+        reader = PostgresReader(settings.ledger, settings.ledger_password, SystemClock.wall())
     except LedgerTrouble as trouble:
         if trouble.sentence == NO_DRIVER:
             yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)

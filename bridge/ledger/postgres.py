@@ -25,10 +25,6 @@ from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 _Result = TypeVar("_Result")
 _Q: Final = QUERIES
-MOST_TRIES: Final = 20
-"""How often a batch that lost a race is tried again at least, before the ledger counts as locked."""
-MOST_SESSIONS: Final = 2
-"""How often a batch is tried on a new session, if the old one ended before anything was written."""
 _READ_ONLY: Final = "25006"
 
 
@@ -93,22 +89,19 @@ class PostgresStore(Session):
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if all(type(operation) in READS for operation in operations):
-            return self._read_all(operations)
+            return self._read(operations, lambda batch: _perform(batch, operations))
         if self.is_newer:
             raise trouble(NEWER)
         deadline = time.monotonic() + self.busy_s
-        races = sessions = 0
         while True:
             try:
                 return self._write(operations)
-            except LinkLost as lost:
-                sessions += 1
-                if self._is_committing or sessions > MOST_SESSIONS or time.monotonic() > deadline:
-                    raise explain(lost.state) from None
             except ServerRefused as refusal:
-                races += 1
                 self._is_careful = True
-                if refusal.state not in AGAIN or (races > MOST_TRIES and time.monotonic() > deadline):
+                # A session that ended takes with it what was not committed, unless that was asked for.
+                is_lost = isinstance(refusal, LinkLost)
+                may_try = not self._is_committing if is_lost else refusal.state in AGAIN
+                if not may_try or time.monotonic() > deadline:
                     raise explain(refusal.state) from None
 
     def _write(self, operations: Sequence[Any]) -> list[Any]:
@@ -137,10 +130,7 @@ class PostgresStore(Session):
         """Run one operation that changes nothing, also while the ledger cannot be written."""
         if type(operation) not in READS:
             raise KeyError(type(operation))
-        return self._read_all([operation])[0]
-
-    def _read_all(self, operations: Sequence[Any]) -> list[Any]:
-        return self._read(operations, lambda batch: _perform(batch, operations))
+        return self.transact([operation])[0]
 
     def ask(self, task: Task, method: str | None = None) -> Known:
         """What is known about a task and an attempt with a method; needs no right to write."""

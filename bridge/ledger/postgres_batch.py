@@ -17,15 +17,13 @@ from bridge.core.model import CLOSED, GUARD_S, Claim, Listing, PauseKey, PauseSt
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.rows import TALLY_COLUMNS, group_tallied
+from bridge.ledger.rows import FIGURES, TALLIED, TALLY_COLUMNS, group_tallied, select_listing, to_row
 from bridge.ledger.work import Entry, UnitOfWork
 
 GRACE_S: Final = 2.0
 """How long a lock stays free before its instance counts as dead. A bridge that lives is back within
 half a second of the server's return (see `bridge.ledger.postgres_session`); twice that, and once more for a
 busy machine."""
-_MOST_FREE: Final = 10_000
-"""Locks remembered as free; a guess that bounds memory."""
 _Q: Final = sql.QUERIES
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
@@ -202,8 +200,6 @@ class PostgresBatch(UnitOfWork):
         """
         if not is_free:
             self.free_since.pop(instance, None)
-        elif len(self.free_since) > _MOST_FREE:
-            self.free_since.clear()
         now = monotonic()
         is_alive = not is_free or now - self.free_since.setdefault(instance, now) < self._grace_s
         self._alive[instance] = is_alive
@@ -211,20 +207,17 @@ class PostgresBatch(UnitOfWork):
 
     def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
         """What was counted of an account, or of those with most reports."""
-        which = "account" if account is not None else "most"
-        values = [endpoint, account or int((self.now - DAY_S) // HOUR_S)]
-        names = (f"tallies_of_{which}", f"figures_of_{which}")
-        tallies, figures = self._run([(_Q[name], values) for name in names])
+        which: str = sql.OF_ACCOUNT
+        values: list[Any] = [endpoint, account]
+        if account is None:
+            which, values = sql.OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
+        tallies, figures = self._run([(text.format(which), values) for text in (TALLIED, FIGURES)])
         return group_tallied(tallies, figures)
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        number = self.account_id(task)
-        rows = self._ask(_Q["lock_figures"], number)
-        if not rows:
-            self._ask(_Q["make_figures"], number)
-            rows = self._ask(_Q["lock_figures"], number)
-        return (rows[0][0], rows[0][1]) if rows else None
+        ((asked_at, told),) = self._ask(_Q["lock_figures"], self.account_id(task))
+        return asked_at, told
 
     def save_figures(self, task: Task, asked_at: float, told: str) -> None:
         """Store them."""
@@ -252,7 +245,9 @@ class PostgresBatch(UnitOfWork):
 
     def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
         """The first reports of a listing, newest first."""
-        return tuple(map(sql.named_row, self._run([sql.list_statement(op, limit)])[0]))
+        rest, values = select_listing(op)
+        statement = _Q["listing"].format(rest=rest, limit=f"${len(values) + 1}")
+        return tuple(to_row(row, *row[-2:]) for row in self._ask(statement, *values, limit))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""

@@ -167,29 +167,11 @@ ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_a
 DELETE FROM tallies
 WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT BETWEEN $2::bigint AND $3::bigint;
 
--- name: tallies_of_account
--- What was counted of one account.
-{tallies_of_account};
-
--- name: tallies_of_most
--- What was counted of the accounts with most reports.
-{tallies_of_most};
-
--- name: figures_of_account
--- What the upstream's statistics told of one account.
-{figures_of_account};
-
--- name: figures_of_most
--- What they told of the accounts with most reports.
-{figures_of_most};
-
 -- name: lock_figures
--- When an account's figures were asked for, and what they were; nobody else changes them meanwhile.
-SELECT asked_at, told FROM figures WHERE account_id = $1::integer FOR UPDATE;
-
--- name: make_figures
--- A row that can be locked, so that the first ones to ask at the same moment wait for each other, too.
-INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}') ON CONFLICT DO NOTHING;
+-- When an account's figures were asked for, and what they were; nobody else changes them meanwhile. The first
+-- ones to ask at the same moment wait for each other, too.
+INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}')
+ON CONFLICT (account_id) DO UPDATE SET asked_at = figures.asked_at RETURNING asked_at, told;
 
 -- name: save_figures
 -- Keep when they were asked for, and what they are.
@@ -247,7 +229,7 @@ WITH saved AS (
 SELECT demand(count(*), $2::bigint) FROM saved;
 
 -- name: listing
--- A page of reports, newest first; which ones is added by bridge.ledger.postgres_rows.
+-- A page of reports, newest first; which ones is added by bridge.ledger.postgres_batch.
 SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports

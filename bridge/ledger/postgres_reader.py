@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_link import Link, Rows, ServerRefused, Statement, connect, translated
+from bridge.ledger.postgres_link import Rows, ServerRefused, Statement, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
@@ -54,13 +54,17 @@ _Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
 class PostgresReader(Reader):
     """A ledger on a server opened for reading.
 
-    Made by `open`, or by `connect` for who wants to know what is wrong.
+    Made by `open`. Who wants to know what is wrong makes one for any database, and asks for its `health`.
 
     Thread safety: none.
 
     Args:
-        reach: gives a session.
+        url: ``postgresql://…`` as libpq reads it.
+        password: one that the usual sources do not have.
         wall: UNIX seconds of this host now.
+
+    Raises:
+        LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
@@ -73,25 +77,11 @@ class PostgresReader(Reader):
         "older": "NOT r.current",
     }
 
-    def __init__(self, reach: Callable[[], Link], wall: float) -> None:
+    def __init__(self, url: str, password: Secret | None, wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
-        self._link = reach()
-        self._reach = reach
+        self._connect = partial(connect, url, password)
+        self._link = self._connect()
         self.version = 0
-
-    @classmethod
-    def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
-        """Connect to a server, whatever is in its database; only `health` may be asked then.
-
-        Args:
-            url: ``postgresql://…`` as libpq reads it.
-            password: one that the usual sources do not have.
-            wall: UNIX seconds now.
-
-        Raises:
-            LedgerTrouble: there is no driver, no server, or it does not let us in.
-        """
-        return cls(partial(connect, url, password), wall)
 
     @classmethod
     def open(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
@@ -101,14 +91,14 @@ class PostgresReader(Reader):
             NoLedger: the database has none.
             LedgerTrouble: it cannot be read.
         """
-        reader = cls.connect(url, password, wall)
+        reader = cls(url, password, wall)
         try:
             found = reader._identify()
             if found.version == 0:
                 raise NoLedger(_MISSING)
             if found.is_newer:
                 raise LedgerTrouble(NEWER, _NEWER)
-            reader._ask(_Q["may_read"])
+            reader.ask(_Q["may_read"])
             reader.version = found.version
         except BaseException:
             reader.close()
@@ -116,14 +106,6 @@ class PostgresReader(Reader):
         return reader
 
     # --- transactions ------------------------------------------------------------------------
-
-    def _ask(self, statement: str, values: Sequence[Any] = (), wait_s: float = QUICK_S) -> Rows:
-        """Ask one question, in a transaction of its own and one round trip."""
-        return self._run([*_opening(wait_s), (statement, values), (QUERIES["commit"], [])], wait_s)[2]
-
-    def _run(self, statements: Sequence[Statement], wait_s: float = QUICK_S) -> list[Rows]:
-        with self._asking():
-            return self._link.run(statements, wait_s + _MARGIN_S)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -141,9 +123,12 @@ class PostgresReader(Reader):
             self._link.run(_opening(QUICK_S))
             return identify(self._link)
 
-    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
-        """Run one statement that changes nothing."""
-        return self._ask(statement, values, SLOW_S if is_slow else QUICK_S)
+    def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
+        """Run one statement that changes nothing, in a transaction of its own and one round trip."""
+        wait_s = SLOW_S if is_slow else QUICK_S
+        with self._asking():
+            statements = [*_opening(wait_s), (statement, values), (QUERIES["commit"], [])]
+            return self._link.run(statements, wait_s + _MARGIN_S)[2]
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
@@ -166,9 +151,9 @@ class PostgresReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, sessions, estimate),) = self._ask(_Q["database"])
-        ((is_standby, version, is_synced, is_synchronous, *_),) = self._ask(QUERIES["condition"])
-        lacking = tuple(told for (told,) in self._ask(_Q["lacking"]))
+        ((size, may_create, sessions, estimate),) = self.ask(_Q["database"])
+        ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
+        lacking = tuple(told for (told,) in self.ask(_Q["lacking"]))
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = self._identify() if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
@@ -195,7 +180,8 @@ class PostgresReader(Reader):
         measured = []
         for _ in range(_SKEW_TRIES):
             began_at = time.monotonic()
-            ((told, *_),) = self._run([(QUERIES["clock_reading"], [])])[0]
+            with self._asking():
+                told = self._link.ask(QUERIES["clock_reading"])[0][0]
             ended_at = time.monotonic()
             skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
             measured.append((ended_at - began_at, skew_s))
@@ -208,7 +194,7 @@ class PostgresReader(Reader):
         """
         pid = _Q["pid"]
         try:
-            with translated(), closing(self._reach()) as other:
+            with translated(), closing(self._connect()) as other:
                 ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
                 if others == mine:
                     return True
@@ -223,18 +209,19 @@ class PostgresReader(Reader):
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
         names = ("find_damage", "find_false_reports") if full else ("find_damage",)
-        found = [told for name in names for (told,) in self._ask(QUERIES[name], [], SLOW_S)]
+        found = [told for name in names for (told,) in self.ask(QUERIES[name], [], True)]
         return tuple(found[:10])
 
     def try_write(self) -> None:
         """Begin a write and take it back."""
         _, settings = _opening(QUICK_S)
         writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
-        self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
+        with self._asking():
+            self._link.run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
-        return bool(self._ask(_Q["is_at_work"])[0][0])
+        return bool(self.ask(_Q["is_at_work"])[0][0])
 
     def close(self) -> None:
         """Let go of the session. Idempotent."""

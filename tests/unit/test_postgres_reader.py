@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.core.model import Listing
+from bridge.ledger import postgres_reader
 from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.reading import open_reader
 from bridge.ledger.statistics import NoLedger, Reader, Span
@@ -75,7 +76,7 @@ def test_nothing_can_be_written_by_a_question(ledger: ServerLedger) -> None:
     """The server itself refuses a write where a reading was begun."""
     with closing(opened(ledger)) as reader:
         with pytest.raises(LedgerTrouble, match="takes no writes"):
-            reader._ask("DELETE FROM reports")
+            reader.ask("DELETE FROM reports")
         assert reader.count(Listing(None)) == 4, "the session goes on"
 
 
@@ -88,11 +89,14 @@ def test_trying_to_write_changes_nothing(ledger: ServerLedger) -> None:
     assert ledger.select(state) == before
 
 
-def test_a_slow_statement_is_ended_by_the_server(ledger: ServerLedger) -> None:
+def test_a_slow_statement_is_ended_by_the_server(
+    ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The time-out of a question is the server's, and the reader can go on."""
+    monkeypatch.setattr(postgres_reader, "QUICK_S", 0.2)
     with closing(opened(ledger)) as reader:
         with pytest.raises(LedgerTrouble, match="too slow"):
-            reader._ask("SELECT pg_sleep(60)", (), 0.2)
+            reader.ask("SELECT pg_sleep(60)")
         assert reader.count(Listing(None)) == 4
 
 
