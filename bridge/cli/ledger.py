@@ -1,4 +1,4 @@
-"""``report-bridge ledger``: look after the ledger itself: copy, check, migrate, path."""
+"""``report-bridge ledger``: look after the ledger itself: copy, check, migrate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from bridge.cli.ledger_arguments import (
     NotPossible,
     open_reader,
     open_store,
-    print_place,
     reading,
     show_place,
 )
@@ -29,7 +28,7 @@ HELP = "Look after the ledger itself: copy it, check it, bring it to this versio
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    actions = ("copy", "check", "migrate", "path")
+    actions = ("copy", "check", "migrate")
     parser.add_argument("action", choices=actions, metavar="ACTION", help="|".join(actions))
     parser.add_argument("places", nargs="*", metavar="LEDGER", help="for copy: from where, and to where")
     parser.add_argument("--full", action="store_true", help="check: read every report, which takes a while")
@@ -46,19 +45,15 @@ def run(args: argparse.Namespace) -> int:
     if len(args.places) != wanted:
         told = "takes two ledgers: from where, and to where" if wanted else "takes its ledger by --ledger"
         raise exits.UsageError(f"ledger {args.action} {told}")
-    settings = load(args.given, os.environ)
     try:
-        if args.action == "path":
-            print_place(settings)
-        elif args.action == "copy":
+        if args.action == "copy":
             _copy(*(load({**args.given, "ledger": place}, os.environ) for place in args.places))
-        else:
-            if args.action == "migrate":
-                _make(settings)
-            return _look(args)
+            return exits.DONE
+        if args.action == "migrate":
+            _make(load(args.given, os.environ))
+        return _look(args)
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
-    return exits.DONE
 
 
 def _make(settings: Settings) -> None:

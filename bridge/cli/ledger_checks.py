@@ -12,10 +12,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.cli.checks import FAILED, OK, WARNING, Check, spell_skew
+from bridge.cli.ledger_arguments import open_reader
 from bridge.cli.version import version_of
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
-from bridge.ledger.reading import open_reader
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings
@@ -85,7 +85,7 @@ def _check_file(settings: Settings, full: bool) -> Iterator[Check]:
 
     path = settings.ledger
     try:
-        reader = open_reader(path, SystemClock.now(), SystemClock.wall())
+        reader = open_reader(settings)
     except NoLedger:
         yield _check_folder(path)
         return

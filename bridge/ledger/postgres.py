@@ -111,10 +111,7 @@ class PostgresStore(Session):
             if not link.is_held:
                 # The server took no writes when this session began.
                 self.hold(link)
-            accounts = batch.number_accounts(operations)
-            if accounts:
-                # In a commit of their own, so that nobody waits for the batch.
-                batch.take_accounts(self._run(accounts)[-1])
+            batch.number_accounts(operations)
             self._note_time(link, *batch.begin(operations, self._is_careful))
             results = _perform(batch, operations)
             writes = batch.pending()

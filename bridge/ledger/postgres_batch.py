@@ -118,8 +118,8 @@ class PostgresBatch(UnitOfWork):
     def _clock_statement(self, numbers: int) -> Statement:
         return _Q["clock"], [numbers, max(1, round(self.busy_s * 1000))]
 
-    def number_accounts(self, operations: Sequence[Any]) -> list[Statement]:
-        """The statements that make and find the accounts that a batch may add a report to."""
+    def number_accounts(self, operations: Sequence[Any]) -> None:
+        """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
         tasks = (
             op.row.task if isinstance(op, Restore) else op.task
             for op in operations
@@ -127,10 +127,10 @@ class PostgresBatch(UnitOfWork):
         )
         names = dict.fromkeys((task.endpoint, task.account) for task in tasks)
         new = pairs(name for name in names if name not in self.account_ids)
-        return [(_Q["add_accounts"], new), (_Q["find_accounts"], new)] if new[0] else []
+        if new[0]:
+            self._take_accounts(self._run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1])
 
-    def take_accounts(self, rows: Rows) -> None:
-        """Remember the numbers of accounts."""
+    def _take_accounts(self, rows: Rows) -> None:
         self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
 
     # --- reading -----------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class PostgresBatch(UnitOfWork):
         """Read the newest reports of tasks."""
         names = {(task.endpoint, task.account) for task in tasks} - self.account_ids.keys()
         if names:
-            self.take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
+            self._take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
         known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
         self.entries.update(dict.fromkeys(tasks))
         if known:

@@ -61,18 +61,13 @@ SELECT EXISTS (
 -- Whose session this is.
 SELECT pg_backend_pid();
 
--- name: write_accounts
--- Nothing; refused if a bridge could not number an account.
-INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false;
-
--- name: write_reports
--- Nothing; refused if a bridge could not change a report.
-UPDATE reports SET revision = revision WHERE false;
-
--- name: write_events
--- Nothing; refused if a bridge could not go on with a story.
-INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false;
-
--- name: write_pauses
--- Nothing; refused if a bridge could not change a pause.
-UPDATE pauses SET revision = revision WHERE false;
+-- name: write_nothing
+-- Nothing; refused if a bridge could not number an account, change a report, go on with a story or change a pause.
+DO $$
+BEGIN
+    INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false;
+    UPDATE reports SET revision = revision WHERE false;
+    INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false;
+    UPDATE pauses SET revision = revision WHERE false;
+END
+$$;

@@ -129,7 +129,6 @@ class SqliteReader(Reader):
                 "path": self._path,
                 "journalMode": get(connection, "journal_mode"),
                 "sqliteVersion": sqlite3.sqlite_version,
-                "schemaVersion": self.version,
                 "isNewer": self.version > sqlite_file.VERSION,
                 "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version),
                 "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
