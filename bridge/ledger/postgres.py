@@ -68,7 +68,6 @@ class PostgresStore(Session):
         self._batch = PostgresBatch(policy, self.instance, self._run, self._wall_clock, grace_s)
         if not trusts_clock:
             self._batch.opened_at = self._boot_clock() + self.clock_offset_s
-        self._is_careful = False
         self._is_committing = False
 
     @property
@@ -97,7 +96,6 @@ class PostgresStore(Session):
             try:
                 return self._write(operations)
             except ServerRefused as refusal:
-                self._is_careful = True
                 # A session that ended takes with it what was not committed, unless that was asked for.
                 is_lost = isinstance(refusal, LinkLost)
                 may_try = not self._is_committing if is_lost else refusal.state in AGAIN
@@ -112,13 +110,12 @@ class PostgresStore(Session):
                 # The server took no writes when this session began.
                 self.hold(link)
             batch.number_accounts(operations)
-            self._note_time(link, *batch.begin(operations, self._is_careful))
+            self._note_time(link, *batch.begin(operations))
             results = _perform(batch, operations)
             writes = batch.pending()
             self._is_committing = True
             self._run([*writes, (_Q["commit"], [])])
             batch.settle_changes()
-            self._is_careful = batch.is_restless
         batch.commit()
         self.trouble = None
         return results

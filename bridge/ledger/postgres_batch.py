@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note, Tallied
-from bridge.core.model import CLOSED, GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
+from bridge.core.model import GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
@@ -71,13 +71,12 @@ class PostgresBatch(UnitOfWork):
 
     # --- reading in advance ------------------------------------------------------------------
 
-    def begin(
-        self, operations: Sequence[Any], is_careful: bool = False, is_reading: bool = False
-    ) -> tuple[float, int]:
+    def begin(self, operations: Sequence[Any], is_reading: bool = False) -> tuple[float, int]:
         """Begin a transaction and read what a batch needs; the server's time, and whose session this is.
 
+        Who writes is alone with the pauses that are at work, so that few batches lose a race.
+
         Args:
-            is_careful: also lock the pauses that are at work.
             is_reading: nothing will be written.
         """
         tasks: dict[Task, None] = {}
@@ -101,7 +100,7 @@ class PostgresBatch(UnitOfWork):
         statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
         if is_reading:
             statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
-        if is_careful and subjects:
+        elif subjects:
             statements.append((_Q["lock_pauses"], names))
         if tasks:
             statements.append(self._find_statement(tasks))
@@ -295,12 +294,6 @@ class PostgresBatch(UnitOfWork):
     def write(self) -> None:
         """Write what was kept, before something that reads what is not kept."""
         self._run(self.pending())
-
-    @property
-    def is_restless(self) -> bool:
-        """True if a pause that this batch read is at work, so that the next batch should lock them."""
-        states = (state for states in self.pauses.values() for state in states.values())
-        return any(state.state != CLOSED or state.streak or state.recent for state in states)
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""
