@@ -134,20 +134,15 @@ def _check_journal(health: Mapping[str, Any]) -> Check:
 
 
 def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
+    from bridge.ledger.postgres_link import has_driver
     from bridge.ledger.postgres_reader import PostgresReader
     from bridge.ledger.postgres_trouble import NO_DRIVER
 
-    driver = Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
-    try:
-        reader = PostgresReader(settings.ledger, settings.ledger_password, SystemClock.wall())
-    except LedgerTrouble as trouble:
-        if trouble.sentence == NO_DRIVER:
-            yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)
-            return
-        yield driver
-        raise
-    with closing(reader):
-        yield driver
+    if not has_driver():
+        yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)
+        return
+    yield Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
+    with closing(PostgresReader(settings.ledger, settings.ledger_password, SystemClock.wall())) as reader:
         health = reader.health()
         has_ledger = health["schemaVersion"] != 0
         if has_ledger:
