@@ -21,7 +21,7 @@ from bench import report
 from bench.arena import BENCH, ROOT, WORK, Arena, Missing, install
 from bench.measures import FULL, GROUPS, QUICK, Bench
 from bridge import __version__
-from bridge.ledger import sqlite_driver
+from bridge.ledger import sqlite_file
 
 BUDGET_S: Final = 285.0
 """A quick run begins no further group after the time this leaves; the promise is five minutes."""
@@ -136,7 +136,7 @@ def _versions() -> str:
     told = [
         f"bridge {__version__}",
         f"Python {platform.python_version()}",
-        f"SQLite {sqlite_driver.sqlite_version}",
+        f"SQLite {sqlite_file.sqlite_version}",
         ssl.OPENSSL_VERSION,
     ]
     for name in ("requests", "jsonrpcserver", "fastjsonschema"):

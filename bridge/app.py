@@ -96,8 +96,8 @@ class App:
             raise ConfigError(_NO_DRIVER)
         self.ledger = Ledger(
             engine,
-            None if is_memory else lambda instance: self._open_store(settings.ledger, machine, instance),
-            lambda instance: self._open_store(None, machine, instance),
+            None if is_memory else lambda instance: self._open_store(settings.ledger, instance),
+            lambda instance: self._open_store(None, instance),
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,
@@ -315,11 +315,10 @@ class App:
         proxy = (self.settings.proxy or "").rpartition("@")[2]
         return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
-    def _open_store(self, place: str | None, machine: str, instance: str) -> Any:
+    def _open_store(self, place: str | None, instance: str) -> Any:
         """Open a ledger on a server, in a file, or, without a place, in memory."""
         common: dict[str, Any] = {
             "policy": self.policy,
-            "machine": machine,
             "boot_clock": self.engine.now,
             "wall_clock": self.engine.wall,
             "instance": instance,
@@ -332,7 +331,7 @@ class App:
         from bridge.ledger.sqlite import SqliteStore
 
         is_own = place is not None and os.path.dirname(place) == self.settings.state_dir
-        return SqliteStore.open(place, private_directory=is_own, boot_id=self._boot_id, **common)
+        return SqliteStore(place, private_directory=is_own, boot_id=self._boot_id, **common)
 
     def _hint_at_proxy(self) -> None:
         for name in _PROXY_VARIABLES:

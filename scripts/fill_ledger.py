@@ -63,9 +63,7 @@ def fill(path: str, rows: int, *, days: float = 30.0, seed: int = 1, until_wall:
         until_wall: UNIX seconds of the newest report; default: now.
     """
     policy = PausePolicy("fill")
-    SqliteStore.open(
-        path, policy=policy, machine="fill", boot_clock=SystemClock.now, wall_clock=SystemClock.wall
-    ).close()
+    SqliteStore(path, policy=policy, boot_clock=SystemClock.now, wall_clock=SystemClock.wall).close()
     until = time.time() if until_wall is None else until_wall
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")

@@ -65,7 +65,6 @@ def open_store(ledger: Ledger) -> PostgresStore:
     return PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("sizing", enabled=False),
-        machine="sizing",
         boot_clock=time.monotonic,
         wall_clock=time.time,
     )

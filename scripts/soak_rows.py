@@ -48,7 +48,6 @@ def fill_server(ledger: Ledger, rows: int, days: float = 30.0) -> None:
     PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("rows"),
-        machine="rows",
         boot_clock=time.monotonic,
         wall_clock=time.time,
     ).close()

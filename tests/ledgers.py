@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from bridge.engine import SystemClock
-from bridge.ledger import sqlite_driver
+from bridge.ledger import sqlite_file
 from bridge.ledger.postgres import PostgresStore
+from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
@@ -28,10 +29,9 @@ START: Final = 1_767_225_600.0
 
 def make_ledger(path: Path) -> Path:
     """Make an empty ledger."""
-    SqliteStore.open(
+    SqliteStore(
         str(path),
         policy=PausePolicy("test"),
-        machine="test",
         boot_clock=SystemClock.now,
         wall_clock=SystemClock.wall,
     ).close()
@@ -71,12 +71,13 @@ def make_columns(given: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]
     )
 
 
-def open_file(path: Path | str, busy_s: float = 5.0) -> sqlite_driver.Connection:
+def open_file(path: Path | str, busy_s: float = 5.0) -> sqlite_file.Connection:
     """Open a ledger's file with the library that the bridge uses, every statement on its own.
 
     Two libraries in one process would let go of each other's locks.
     """
-    return sqlite_driver.connect(f"file:{path}?mode=rwc", busy_s)
+    Path(path).touch()
+    return sqlite_file.connect(str(path), busy_s, writable=True)
 
 
 def add_reports(path: Path, *reports: dict[str, Any]) -> None:
@@ -87,11 +88,11 @@ def add_reports(path: Path, *reports: dict[str, Any]) -> None:
         place, values, events = make_columns(given)
         connection.execute("INSERT OR IGNORE INTO accounts (endpoint, account) VALUES (?, ?)", place)
         find = "SELECT id FROM accounts WHERE endpoint = ? AND account = ?"
-        values["account_id"] = connection.execute(find, place).fetchone()[0]
+        ((values["account_id"],),) = connection.execute(find, place).fetchall()
         values["detail"] = json.dumps(values["detail"], separators=(",", ":"))
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO reports ({names}) VALUES ({marks})", tuple(values.values()))
-        (seq,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        seq = connection.last_insert_rowid()
         for nth, (name, data) in enumerate(events.items(), 1):
             row = (seq, nth, values["recorded_wall"], name, json.dumps(data))
             connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", row)
@@ -114,18 +115,24 @@ def add_pause(
 
 def transact(ledger: MadeLedger, *operations: Any) -> None:
     """Do something to a ledger as a bridge does."""
-    options: dict[str, Any] = {"policy": PausePolicy("test"), "machine": "test"}
+    options: dict[str, Any] = {"policy": PausePolicy("test")}
     options |= {"boot_clock": SystemClock.now, "wall_clock": SystemClock.wall}
-    opens: Any = PostgresStore if isinstance(ledger, ServerLedger) else SqliteStore.open
+    opens: Any = PostgresStore if isinstance(ledger, ServerLedger) else SqliteStore
     store = opens(str(ledger), **options)
     store.transact(operations)
     store.close()
 
 
-def watch(store: Any, note: Callable[[str], Any]) -> None:
+def watch(store: Any, note: Callable[[str], None]) -> None:
     """Tell the text of every statement that a store runs from now on, before it runs."""
     if isinstance(store, SqliteStore):
-        store.on_statement(note)
+        connection: Any = store._connection
+
+        def trace(_cursor: Any, text: str, _values: Any) -> bool:
+            note(text)
+            return True
+
+        connection.exec_trace = trace
         return
     run = store.link.run
 
@@ -135,6 +142,12 @@ def watch(store: Any, note: Callable[[str], Any]) -> None:
         return run(statements, *wait)
 
     store.link.run = tell
+
+
+def find_damage(place: str) -> tuple[str, ...]:
+    """What is wrong with a ledger."""
+    with closing(open_reader(place, 0.0, 0.0)) as reader:
+        return reader.check(full=True)
 
 
 # --- of either kind --------------------------------------------------------------------------
@@ -197,7 +210,6 @@ class ServerLedger:
         PostgresStore(
             self.url,
             policy=PausePolicy("test"),
-            machine="test",
             boot_clock=SystemClock.now,
             wall_clock=SystemClock.wall,
         ).close()

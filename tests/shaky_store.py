@@ -15,9 +15,9 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.port import EventRow, Known, Seen
+from bridge.ledger.port import Seen
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.transactions import READS
+from bridge.ledger.transfer import READS
 from bridge.ledger.trouble import READABLE, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 
@@ -44,10 +44,9 @@ class Times:
 
 def open_memory(times: Times, enabled: bool = True, instance: str | None = None) -> SqliteStore:
     """The real store, in memory; `close_all` closes it."""
-    store = SqliteStore.open(
+    store = SqliteStore(
         None,
         policy=PausePolicy("machine", enabled=enabled),
-        machine="machine",
         boot_clock=lambda: times.boot,
         wall_clock=lambda: times.wall,
         instance=instance,
@@ -100,7 +99,8 @@ class ShakyStore:
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """Commit, or fail as scripted."""
         if READS.issuperset(map(type, operations)):
-            return [self.read(operation) for operation in operations]
+            self._check(writes=False)
+            return self.store.transact(operations)
         self.tries += 1
         if not self.fails_after_commit:
             self._check(writes=True)
@@ -109,16 +109,6 @@ class ShakyStore:
         if self.fails_after_commit:
             self._check(writes=True)
         return results
-
-    def read(self, operation: Any) -> Any:
-        """Read, or fail as scripted."""
-        self._check(writes=False)
-        return self.store.read(operation)
-
-    def ask(self, task: Task, method: str | None = None) -> Known:
-        """Ask, or fail as scripted."""
-        self._check(writes=False)
-        return self.store.ask(task, method)
 
     @property
     def seen(self) -> Seen:
@@ -132,10 +122,6 @@ class ShakyStore:
     def tend(self) -> float | None:
         """Nothing is due."""
         return None
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """As the real store."""
-        return self.store.events(seq)
 
     def close(self) -> None:
         """Remember it; the rows stay for the test to look at."""

@@ -254,11 +254,10 @@ class Bridge:
         is_server = path is not None and path.startswith("postgresql:")
         # Neighbours are judged by the clock of this machine, which does not move with the world's.
         on_server = partial(server_store(lambda: EPOCH + world.t), grace_s=0.0)
-        opens: Any = on_server if is_server else SqliteStore.open
+        opens: Any = on_server if is_server else SqliteStore
         self.store: SqliteStore | PostgresStore = opens(
             path,
             policy=self.policy,
-            machine=machine,
             boot_clock=lambda: world.t,
             wall_clock=lambda: EPOCH + world.t,
         )
@@ -358,7 +357,7 @@ def error(answer: Answer) -> dict[str, Any]:
 
 def row(bridge: Bridge, task_id: int = 1) -> Row:
     """A report as the ledger has it."""
-    found = bridge.store.read(Look(bridge.task(task_id)))
+    found = bridge.store.transact([Look(bridge.task(task_id))])[0]
     assert isinstance(found, Row)
     return found
 

@@ -51,7 +51,7 @@ def _count_writes() -> None:
 def _count_commits() -> None:
     from bridge.core.model import Prune, Sweep
     from bridge.ledger.sqlite import SqliteStore
-    from bridge.ledger.transactions import READS
+    from bridge.ledger.transfer import READS
 
     uncounted = READS | {Sweep, Prune}
     transact = SqliteStore.transact

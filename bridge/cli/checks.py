@@ -26,7 +26,7 @@ OK: Final = "ok"
 WARNING: Final = "warning"
 FAILED: Final = "failed"
 
-PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools")
+PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
 _PINNED: Final = {"jsonrpcserver": "5.0.9"}
 _SKEW_S: Final = 2.0
 """The difference from which the bridge corrects its clock by the upstream's."""

@@ -104,7 +104,6 @@ def open_store(settings: Settings) -> Store:
 
     options: dict[str, Any] = {
         "policy": PausePolicy("command"),
-        "machine": "command",
         "boot_clock": SystemClock.now,
         "wall_clock": SystemClock.wall,
         "trusts_clock": True,
@@ -115,7 +114,7 @@ def open_store(settings: Settings) -> Store:
         return PostgresStore(settings.ledger, password=settings.ledger_password, **options)
     from bridge.ledger.sqlite import SqliteStore
 
-    return SqliteStore.open(settings.ledger, busy_s=_BUSY_S, **options)
+    return SqliteStore(settings.ledger, busy_s=_BUSY_S, **options)
 
 
 # --- files of figures ------------------------------------------------------------------------

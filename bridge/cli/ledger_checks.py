@@ -97,7 +97,8 @@ def _check_file(settings: Settings, full: bool) -> Iterator[Check]:
             yield Check(
                 "ledger", WARNING, f"others may open the ledger (mode {modes:04o})", f"chmod 600 {path}"
             )
-        yield _check_journal(health)
+        told = f"SQLite {health['sqliteVersion']}, journal {health['journalMode']}"
+        yield Check("sqlite", OK, told)
         if health["filesystem"] in NETWORK_KINDS:
             fix = "Put the ledger on a local disk: locks over a network cannot be relied on."
             yield Check("ledger", WARNING, f"the ledger is on {health['filesystem']}", fix)
@@ -117,17 +118,6 @@ def _check_folder(path: str) -> Check:
         return Check("ledger", OK, f"there is none yet; the first report makes {path}")
     fix = f"Allow {folder} to be written, or use --ledger."
     return Check("ledger", FAILED, f"{path} cannot be made", fix)
-
-
-def _check_journal(health: Mapping[str, Any]) -> Check:
-    name, mode = f"SQLite {health['sqliteVersion']}", health["journalMode"]
-    if health["walIsSound"]:
-        return Check("sqlite", OK, f"{name}, journal {mode}")
-    if mode == "wal":
-        fix = "Stop every bridge on this ledger and start one again: it changes the journal when it is alone."
-        return Check("sqlite", WARNING, f"{name} has a fault with WAL and several processes", fix)
-    more = "with apsw installed a commit would sync once, not three times"
-    return Check("sqlite", OK, f"{name}, journal {mode}; {more}")
 
 
 # --- on a server -----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print_text(f"report-bridge {__version__}\n")
         return 0
-    from bridge.ledger import sqlite_driver
+    from bridge.ledger import sqlite_file
 
     facts = {
         "name": "anticaptcha-report-bridge",
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         "protocol": PROTOCOL,
         "python": platform.python_version(),
         "platform": sys.platform,
-        "sqlite": sqlite_driver.sqlite_version,
+        "sqlite": sqlite_file.sqlite_version,
         "libraries": {name: version_of(name) for name in _LIBRARIES},
     }
     print_json(facts, indent=None)

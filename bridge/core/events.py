@@ -143,10 +143,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The ledger's directory {path} can be written by others (mode {mode}): run `chmod 700` on it.",
         "Once, when the ledger is opened.",
     ),
-    "ledger_wal_kept": EventRow(
-        "The ledger stays in WAL mode because others use it; SQLite {sqlite} has a known fault there.",
-        "Once, when the ledger is opened with a version of SQLite that should not use WAL.",
-    ),
     "ledger_not_durable": EventRow(
         "The ledger's file system does not keep what is committed (SQLite {sqlite}).",
         "Once, when a PRAGMA that was set reads back otherwise.",

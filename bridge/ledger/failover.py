@@ -27,7 +27,6 @@ PROBE_BUSY_S: Final = 0.05
 """How long a try waits for a lock while the ledger is in trouble: nobody's answer may hang on it."""
 _REST: Final = 4
 """A try to come back is followed by at least this many times its length without one."""
-_UNDONE: Final = object()
 
 
 class Failover:
@@ -185,10 +184,10 @@ class Failover:
                 now = self._now()
                 # On a slow disk, or with a store that waits for locks, tries must not fill the time.
                 self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
-        elif pending := self.outbox.pending():
+        elif self.outbox.held and (pending := self.outbox.pending()):
             self._pay(pending)
         if condition.trouble is None:
-            return 0.0 if self.outbox.pending() else due_s
+            return 0.0 if self.outbox.held and self.outbox.pending() else due_s
         left_s = min(max(0.0, self._retry_at - self._now()), MAX_RETRY_S)
         return left_s if due_s is None else min(left_s, due_s)
 
@@ -239,47 +238,41 @@ class Failover:
 
     def run(self, operations: Sequence[Operation]) -> list[Any]:
         """Run operations and return one result for each. Raises nothing."""
-        results: list[Any] = [_UNDONE] * len(operations)
+        results: list[Any] = []
         if self.condition.trouble is None:
-            self._run_together(operations, results)
+            results = self._run_together(operations)
             if self._must_open():
                 # A file that was deleted or replaced: there is one to be had at once.
                 self._heal(PROBE_BUSY_S)
-                self._run_together(operations, results)
-        for place, result in enumerate(results):
-            if result is _UNDONE:
-                results[place] = self.outbox.run(operations[place])
-        return results
+                results += self._run_together(operations[len(results) :])
+        return results + [self.outbox.run(op) for op in operations[len(results) :]]
 
-    def _run_together(self, operations: Sequence[Operation], results: list[Any]) -> None:
-        """Do in one commit what the ledger can do."""
+    def _run_together(self, operations: Sequence[Operation]) -> list[Any]:
+        """Do in one commit what the ledger can do: the results of all operations, or of the first ones."""
         condition = self.condition
         if self.outbox.held and condition.trouble is None and (tasks := self.outbox.pending_for(operations)):
             self._pay(tasks)
         if condition.view is None or condition.trouble is not None:
-            return
-        places = [place for place, result in enumerate(results) if result is _UNDONE]
-        batch = [operations[place] for place in places]
-        if self._may_own_more and any(type(op) is Sweep for op in batch):
-            batch = self._name_ours(batch)
-        answers: list[Any] = []
+            return []
+        if self._may_own_more and any(type(op) is Sweep for op in operations):
+            operations = self._name_ours(operations)
+        results: list[Any] = []
         try:
-            self._commit(batch, answers)
+            self._commit(operations, results)
         except LedgerTrouble as trouble:
             self._degrade(trouble)
-        for place, answer in zip(places, answers, strict=False):
-            op = operations[place]
-            kind = type(answer)
+        for op, result in zip(operations, results, strict=False):
+            kind = type(result)
             if kind is Claimed or kind is Begun or kind is Recorded:
-                if answer.row is not None:
-                    condition.follow(answer.row)
+                if result.row is not None:
+                    condition.follow(result.row)
             elif kind is Swept:
                 self._may_own_more = False
-                for row in answer.adopted:
+                for row in result.adopted:
                     condition.follow(row)
             elif type(op) is Narrow:
                 condition.follow_narrow(op)
-            results[place] = answer
+        return results
 
     def _commit(self, operations: Sequence[Any], answers: list[Any]) -> None:
         """Run operations in one commit and add their answers; one that no store can run fails alone."""

@@ -16,7 +16,7 @@ from bridge.core import counting, model
 from bridge.core.counting import Note, Operation
 from bridge.core.model import DONE, NOT_SENT, SENDING, Claim, Listing, Look, PauseKey, PauseState, Row, Task
 from bridge.ledger import port
-from bridge.ledger.port import Failed, Forget, Known, Restore, Store, Teach
+from bridge.ledger.port import Ask, Failed, Forget, Known, Restore, Store, Story, Teach
 from bridge.ledger.translation import View
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
@@ -186,15 +186,15 @@ class Outbox:
                 self._notes[_hour_of(op)] = first._replace(counts=counting.add(first.counts, op.counts))
                 return None
             if isinstance(op, counting.Tallies):
-                return self._ask(lambda view: view.read(op)) or ()
+                return self._ask(op) or ()
             if isinstance(op, model.Pauses):
-                self._take_over(op.endpoint, self._ask(lambda view: view.read(op)) or ())
-                return self.memory.read(op)
+                self._take_over(op.endpoint, self._ask(op) or ())
+                return self._run_here(op)
             if isinstance(op, model.Resume | model.Heed):
                 if self._condition.is_guarded:
                     return self._refusal()
                 self.hear()
-                return self.memory.transact([op])[0]
+                return self._run_here(op)
             return self._run_on_report(op)
         except Exception as error:
             return Failed(self._on_bug(error))
@@ -205,10 +205,10 @@ class Outbox:
         condition = self._condition
         before: Row | None = condition.live.get(task)
         if task in self.held:
-            before = self.memory.read(Look(task))
+            before = self._run_here(Look(task))
         which = op if isinstance(op, Claim) else before
         method = None if which is None else which.method
-        known: Known | None = self._ask(lambda view: view.ask(task, method))
+        known: Known | None = self._ask(Ask(task, method))
         if known is not None:
             self._take_over(task.endpoint, known.pauses)
             is_others = known.row is not None and known.row.owner != condition.instance
@@ -229,7 +229,7 @@ class Outbox:
             return self._refusal()
         if before is not None and task not in self.held:
             self.seed(before, known.finished_at if known is not None and before.state == DONE else None)
-        answer = self.memory.transact([op])[0]
+        answer = self._run_here(op)
         self._settle(op, before)
         if isinstance(answer, model.Claimed | model.Begun | model.Recorded):
             # What a readable ledger told is as durable as it is there.
@@ -242,11 +242,11 @@ class Outbox:
     def _settle(self, op: Any, before: Row | None) -> None:
         """Keep a report that an operation has changed in memory, and nothing else."""
         task: Task = op.task
-        after: Row | None = self.memory.read(Look(task))
+        after: Row | None = self._run_here(Look(task))
         if after is None:
             return
         if task not in self.held and not self._has_changed(before, after):
-            self.memory.transact([Forget(task)])
+            self._run_here(Forget(task))
             return
         self.hold(task, before)
         self._condition.live.pop(task, None)
@@ -282,12 +282,16 @@ class Outbox:
         assert trouble is not None
         return port.Unavailable(trouble.kind, trouble.sentence)
 
-    def _ask(self, question: Callable[[Store | View], Any]) -> Any:
+    def _run_here(self, op: port.Operation) -> Any:
+        """Run one operation in memory."""
+        return self.memory.transact([op])[0]
+
+    def _ask(self, op: port.Operation) -> Any:
         """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
         condition = self._condition
         if condition.view is not None and condition.is_guarded:
             try:
-                return question(condition.view)
+                return condition.view.transact([op])[0]
             except LedgerTrouble:
                 pass
             except Exception as error:
@@ -298,10 +302,10 @@ class Outbox:
 
     def _list(self, op: Listing) -> tuple[tuple[Row, ...], int | None]:
         """A page of the ledger with the truth in place of what it does not know, all on the first."""
-        listed, cursor = self._ask(lambda view: view.read(op)) or ((), None)
+        listed, cursor = self._ask(op) or ((), None)
         rows = [row for row in listed if row.task not in self.held]
         if op.before_seq is None:
-            rows += self.memory.read(op)[0]
+            rows += self._run_here(op)[0]
             rows.sort(key=lambda row: row.recorded_wall, reverse=True)
         return tuple(rows), cursor
 
@@ -330,7 +334,7 @@ class Outbox:
         """Memory has the truth about a report no more."""
         self.held.pop(task, None)
         self._unwritten.pop(task, None)
-        self.memory.transact([Forget(task)])
+        self._run_here(Forget(task))
 
     # --- to the ledger -----------------------------------------------------------------------
 
@@ -375,9 +379,10 @@ class Outbox:
             self._condition.follow(answer.row)
 
     def _tell(self, task: Task) -> Restore:
-        known = self.memory.ask(task)
+        known: Known = self._run_here(Ask(task, None))
         assert known.row is not None
-        return Restore(known.row, known.finished_at, self.held[task], self.memory.events(known.row.seq))
+        events = self._run_here(Story(known.row.seq))
+        return Restore(known.row, known.finished_at, self.held[task], events)
 
     # --- pauses ------------------------------------------------------------------------------
 
@@ -397,7 +402,7 @@ class Outbox:
         lesson = self._lesson(endpoint, states)
         if lesson.pauses:
             self._agree(lesson)
-            self.memory.transact([lesson])
+            self._run_here(lesson)
 
     def _agree(self, lesson: Teach) -> None:
         for _, state in lesson.pauses:

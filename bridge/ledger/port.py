@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from bridge.core import model
-from bridge.core.counting import Counts, Operation, Tallies
+from bridge.core import counting, model
+from bridge.core.counting import Counts
 from bridge.core.model import Gate, PauseEvent, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger.trouble import LedgerTrouble
 
@@ -125,8 +125,16 @@ class Forget(NamedTuple):
     task: Task
 
 
+class Ask(NamedTuple):
+    """Read what is known about a task and an attempt with a method. Result: `Known`."""
+
+    task: Task
+    method: str | None
+    """None: that of its report."""
+
+
 class Known(NamedTuple):
-    """What a store knows about a task, without writing."""
+    """What a store knows about a task."""
 
     row: Row | None
     finished_at: float | None
@@ -137,6 +145,14 @@ class Known(NamedTuple):
     """All that concern an attempt, closed ones too; probes of the dead are released."""
 
 
+class Story(NamedTuple):
+    """Read what happened to one report, in order. Result: a tuple of `EventRow`."""
+
+    seq: int
+
+
+Operation = counting.Operation | Restore | Teach | Forget | Ask | Story
+"""Everything that a store can be asked to do."""
 Seen = Mapping[tuple[str, str], States]
 """Endpoint and subject -> the pauses about it."""
 
@@ -167,8 +183,6 @@ class Store(Protocol):
 
     kind: str
     """``sqlite``, ``memory`` or ``postgres``."""
-    durable: bool
-    """True if a commit survives the end of this process."""
     secret: bytes
     """32 random bytes of this ledger, made once: the key of the account hash."""
     clock_offset_s: float
@@ -181,6 +195,10 @@ class Store(Protocol):
     """Seconds to wait for a lock of another process."""
 
     @property
+    def durable(self) -> bool:
+        """True if a commit survives the end of this process."""
+
+    @property
     def trouble(self) -> LedgerTrouble | None:
         """Why the ledger could not be written when it was opened; None once it could."""
 
@@ -191,21 +209,14 @@ class Store(Protocol):
     def is_alive(self, instance: str) -> bool:
         """True if an instance still runs, or nobody can know."""
 
-    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation]) -> list[Any]:
         """Run all operations in order in one transaction, or none of them.
+
+        If all of them only read, it needs no right to write.
 
         Returns:
             One result for each operation, as `bridge.core.model` documents it.
         """
-
-    def read(self, operation: model.Look | model.Listing | model.Pauses | Tallies) -> Any:
-        """Run one operation that changes nothing, also while the ledger cannot be written."""
-
-    def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method; needs no right to write."""
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
 
     def tend(self) -> float | None:
         """Do what is due without being asked; seconds until more is, None if never. Raises nothing."""

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from bridge.core.counting import Operation, Tallies
-from bridge.core.model import Listing, Look, Pauses, Task
-from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
+from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.postgres_batch import GRACE_S, PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, translated
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
 from bridge.ledger.postgres_trouble import AGAIN, POOLED, explain, trouble
-from bridge.ledger.transactions import READS
-from bridge.ledger.transfer import OPERATIONS, ask
+from bridge.ledger.transfer import OPERATIONS, READS
 from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 _Result = TypeVar("_Result")
@@ -42,7 +39,6 @@ class PostgresStore(Session):
 
     Args:
         url: ``postgresql://…`` as libpq reads it.
-        machine: an identity of this machine; unused, since sessions show where they come from.
         grace_s: seconds that a neighbour without a session still counts as alive.
         trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
         session: what a `Session` takes.
@@ -58,7 +54,6 @@ class PostgresStore(Session):
         url: str,
         *,
         policy: Policy,
-        machine: str,
         grace_s: float = GRACE_S,
         trusts_clock: bool = False,
         **session: Any,
@@ -81,7 +76,7 @@ class PostgresStore(Session):
 
     # --- transactions ------------------------------------------------------------------------
 
-    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation]) -> list[Any]:
         """Run all operations in order in one transaction, or none; see `bridge.ledger.port.Store`.
 
         Raises:
@@ -119,20 +114,6 @@ class PostgresStore(Session):
         batch.commit()
         self.trouble = None
         return results
-
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
-        """Run one operation that changes nothing, also while the ledger cannot be written."""
-        if type(operation) not in READS:
-            raise KeyError(type(operation))
-        return self.transact([operation])[0]
-
-    def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method; needs no right to write."""
-        return self._read([Look(task)], lambda batch: ask(batch, task, method))
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return self._read([], lambda batch: batch.events(seq))
 
     def _read(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
         """Find something out in a transaction; in a new session, if the server has dropped this one."""

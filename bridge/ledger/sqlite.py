@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from bridge.core.counting import Operation, Tallies
-from bridge.core.model import Listing, Look, Pauses, Task
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners, name_instance
-from bridge.ledger.port import EventRow, Forget, Known, Notice, Policy, Restore, Seen, Teach
-from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
-from bridge.ledger.transactions import READS
-from bridge.ledger.transfer import ask
+from bridge.ledger.port import Notice, Operation, Policy, Seen
+from bridge.ledger.sqlite_batch import Raced, SqliteBatch
+from bridge.ledger.transfer import READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
@@ -31,39 +28,92 @@ _IN_USE: Final = (
 
 
 class SqliteStore:
-    """A ledger in SQLite; fits `bridge.ledger.port.Store`. Made by `SqliteStore.open`.
+    """A ledger in SQLite; fits `bridge.ledger.port.Store`.
+
+    Making one makes the file if it is missing. A ledger that can be read but not written is opened too;
+    `trouble` then says why, and everything that writes raises.
 
     Thread safety: none. One thread at a time, which need not be the one that opened it.
+
+    Args:
+        path: the file, or None for memory.
+        boot_clock: seconds since boot, suspend included.
+        wall_clock: UNIX seconds.
+        busy_s: seconds to wait for a lock of another process.
+        private_directory: True if the file's directory is the program's own and may be repaired.
+        trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
+        instance: the name of this bridge, if it has one already.
+        boot_id: names this boot; the system does by default.
+        random_bytes: chance, for names and secrets.
+
+    Raises:
+        LedgerTrouble: it can be neither made nor read.
     """
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
         path: str | None,
+        *,
         policy: Policy,
-        clocks: tuple[Callable[[], float], Callable[[], float]],
-        owners: Owners,
+        boot_clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        busy_s: float = 2.0,
+        private_directory: bool = False,
+        trusts_clock: bool = False,
+        instance: str | None = None,
+        boot_id: Callable[[], str | None] | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        prepared = None if path is None else files.prepare(path, private_directory)
+        boot = None if path is None else (boot_id or files.boot_id)()
         self.kind = "memory" if path is None else "sqlite"
-        self.durable = path is not None
         self.secret = b""
         self.clock_offset_s = 0.0
-        self.instance = owners.instance
+        self.instance = instance or name_instance(boot, random_bytes)
         self.notices: list[Notice] = []
         self.trouble: LedgerTrouble | None = None
-        self._connection = connection
-        self._busy_s = 0.0
         self._path = path
         self._identity: files.Identity | None = None
         self._companions: dict[str, files.Identity] = {}
         """Beside the file while there is a write-ahead log."""
-        self._boot_clock, self._wall_clock = clocks
-        self._owners = owners
-        self._is_alone = True
-        self._trusts_clock = False
-        self._batch = SqliteBatch(connection, policy, owners)
-        self._batch.durable = self.durable
+        self._boot_clock, self._wall_clock = boot_clock, wall_clock
+        self._busy_s = busy_s
+        self._trusts_clock = trusts_clock
         self._is_closed = False
+        self._owners = Owners(path, self.instance)
+        neighbours = self._owners.live_marks()
+        if prepared is not None:
+            self._identity = prepared.identity
+            self.notices += prepared.notices
+            self._owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
+            is_other = any(mark not in ("", self._owners.mark) for mark in neighbours)
+            if is_other and files.find_companions(str(path)):
+                # Its log may be what lies beside this file, and would be taken for this file's.
+                raise LedgerTrouble(LOCKED, _IN_USE)
+        self._is_alone = not any(mark in ("", self._owners.mark) for mark in neighbours)
+        writable = prepared is None or prepared.writable
+        with sqlite_file.translated(writing=False):
+            self._connection = sqlite_file.connect(path, busy_s, writable)
+        self._batch = SqliteBatch(self._connection, policy, self._owners)
+        self._batch.durable = path is not None
+        began_at = boot_clock()
+        try:
+            while True:
+                try:
+                    with sqlite_file.translated(writing=False):
+                        self._start(writable, boot, random_bytes)
+                    break
+                except LedgerTrouble as trouble:
+                    if not self._is_queue(trouble, began_at):
+                        raise
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def durable(self) -> bool:
+        """True if a commit survives the end of this process."""
+        return self._batch.durable
 
     @property
     def seen(self) -> Seen:
@@ -80,71 +130,6 @@ class SqliteStore:
 
     # --- opening -----------------------------------------------------------------------------
 
-    @classmethod
-    def open(
-        cls,
-        path: str | None,
-        *,
-        policy: Policy,
-        machine: str,
-        boot_clock: Callable[[], float],
-        wall_clock: Callable[[], float],
-        busy_s: float = 2.0,
-        private_directory: bool = False,
-        trusts_clock: bool = False,
-        instance: str | None = None,
-        boot_id: Callable[[], str | None] | None = None,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> SqliteStore:
-        """Open a ledger, making it if it is missing.
-
-        A ledger that can be read but not written is opened too; `trouble` then says why, and
-        everything that writes raises.
-
-        Args:
-            path: the file, or None for memory.
-            machine: an identity of this machine, for people who look into the file.
-            boot_clock: seconds since boot, suspend included.
-            wall_clock: UNIX seconds.
-            busy_s: seconds to wait for a lock of another process.
-            private_directory: True if the file's directory is the program's own and may be repaired.
-            trusts_clock: True for a command: who gives it knows what time it is, and what to delete.
-            instance: the name of this bridge, if it has one already.
-            boot_id: names this boot.
-            random_bytes: chance, for names and secrets.
-
-        Raises:
-            LedgerTrouble: it can be neither made nor read.
-        """
-        prepared = None if path is None else files.prepare(path, private_directory)
-        writable = prepared is None or prepared.writable
-        boot = None if path is None else (boot_id or files.boot_id)()
-        owners = Owners(path, instance or name_instance(boot, random_bytes))
-        neighbours = owners.live_marks()
-        if prepared is not None:
-            owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
-            is_other = any(mark not in ("", owners.mark) for mark in neighbours)
-            if is_other and files.find_companions(str(path)):
-                # Its log may be what lies beside this file, and would be taken for this file's.
-                raise LedgerTrouble(LOCKED, _IN_USE)
-        try:
-            connection = sqlite_file.connect(path, busy_s, writable)
-        except sqlite3.Error as error:
-            raise sqlite_file.translate(error, writing=False) from error
-        store = cls(connection, path, policy, (boot_clock, wall_clock), owners)
-        store._is_alone = not any(mark in ("", owners.mark) for mark in neighbours)
-        store._busy_s = busy_s
-        store._trusts_clock = trusts_clock
-        if prepared is not None:
-            store._identity = prepared.identity
-            store.notices.extend(prepared.notices)
-        try:
-            store._in_queue(lambda: store._start(writable, machine, boot, random_bytes))
-        except BaseException:
-            store.close()
-            raise
-        return store
-
     @property
     def busy_s(self) -> float:
         """Seconds to wait for a lock of another process."""
@@ -154,31 +139,19 @@ class SqliteStore:
     def busy_s(self, seconds: float) -> None:
         if seconds != self._busy_s:
             self._busy_s = seconds
-            self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+            self._connection.set_busy_timeout(round(seconds * 1000))
 
-    def _in_queue(self, action: Callable[[], _Result]) -> _Result:
-        """Do something that may wait for a lock, longer if it is bridges who wait for each other.
+    def _is_queue(self, trouble: LedgerTrouble, began_at: float) -> bool:
+        """True if a lock is worth waiting for longer, since it is bridges who wait for each other.
 
         SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
+
+        Args:
+            began_at: when the wait began, on the boot clock.
         """
-        began_at = self._boot_clock()
-        while True:
-            try:
-                return action()
-            except sqlite3.Error as error:
-                trouble = sqlite_file.translate(error, writing=False)
-                cause: Exception = error
-            except LedgerTrouble as met:
-                trouble, cause = met, met
-            waited_s = self._boot_clock() - began_at
-            if (
-                trouble.kind != LOCKED
-                or trouble.sentence is _IN_USE
-                or not 0.0 < waited_s < QUEUE * self._busy_s
-            ):
-                raise trouble from cause
-            if not self._is_in_crowd():
-                raise trouble from cause
+        is_early = 0.0 < self._boot_clock() - began_at < QUEUE * self._busy_s
+        is_lock = trouble.kind == LOCKED and trouble.sentence is not _IN_USE
+        return is_lock and is_early and self._is_in_crowd()
 
     def _is_in_crowd(self) -> bool:
         """True if bridges are at work on the ledger, so that one of them may have the lock.
@@ -189,47 +162,41 @@ class SqliteStore:
             return False
         return not self.secret or bool(self._owners.live_marks())
 
-    def _start(
-        self, writable: bool, machine: str, boot: str | None, random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def _start(self, writable: bool, boot: str | None, random_bytes: Callable[[int], bytes]) -> None:
+        connection = self._connection
         self.trouble = None
-        version = sqlite_file.identify(self._connection)
+        version = sqlite_file.identify(connection)
         if version > sqlite_file.VERSION:
             self.trouble = LedgerTrouble(NEWER)
         elif not writable:
             self.trouble = LedgerTrouble(READONLY)
-        if version and self._is_alone and self._size() <= sqlite_file.QUICK_CHECK_BYTES and self.check():
+        if version and self._is_alone and sqlite_file.is_damaged(connection):
             # Before anything is written: what is damaged is left as it was found. Who has it open has looked.
             raise LedgerTrouble(CORRUPT)
-        try:
-            if self.trouble is None:
-                self.notices += sqlite_file.configure(
-                    self._connection, writable=True, may_switch=self._is_alone
-                )
-                if version < sqlite_file.VERSION:
-                    sqlite_file.migrate(self._connection, random_bytes)
+        if self.trouble is None:
+            try:
+                with sqlite_file.translated(writing=True):
+                    self.notices += sqlite_file.configure(connection, writable=True)
+                    if version < sqlite_file.VERSION:
+                        sqlite_file.migrate(connection, random_bytes)
                 self._owners.hold()
-        except sqlite3.Error as error:
-            self.trouble = sqlite_file.translate(error, writing=True)
-            if version == 0 or not self.trouble.is_readable:
-                raise self.trouble from error
-        except LedgerTrouble as trouble:
-            if version == 0 or not trouble.is_readable:
-                raise
-            self.trouble = trouble
+            except LedgerTrouble as trouble:
+                if not trouble.is_readable:
+                    raise
+                self.trouble = trouble
         if self.trouble is not None:
             if version == 0:
                 raise self.trouble
-            sqlite_file.configure(self._connection, writable=False)
+            sqlite_file.configure(connection, writable=False)
             if self.trouble.kind == NEWER:
-                self._connection.execute("PRAGMA query_only = ON")
-        if sqlite_file.get(self._connection, "synchronous") != 2:
-            self.durable = self._batch.durable = False
-        self._join(machine, boot)
+                connection.execute("PRAGMA query_only = ON")
+        if sqlite_file.get(connection, "synchronous") != 2:
+            self._batch.durable = False
+        self._join(boot)
         if self._path is not None:
             self._companions = files.find_companions(self._path)
 
-    def _join(self, machine: str, boot: str | None) -> None:
+    def _join(self, boot: str | None) -> None:
         """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
         execute = self._connection.execute
         found = execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
@@ -240,76 +207,55 @@ class SqliteStore:
         self.clock_offset_s = wall - self._boot_clock()
         if boot is None:
             return
-        ask, values = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?", (boot,)
-        known = execute(ask, values).fetchone()
-        name = execute("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'machine'").fetchone()
-        if self.trouble is None and (known is None or name != (machine,)):
-
-            def join() -> None:
-                execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall))
-                execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (machine,))
-
+        ask = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?"
+        known = execute(ask, (boot,)).fetchone()
+        if self.trouble is None and known is None:
+            add, row = "INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall)
             try:
-                self._in_transaction("BEGIN IMMEDIATE", join)
+                self._in_transaction("BEGIN IMMEDIATE", lambda: execute(add, row))
             except LedgerTrouble as trouble:
                 if not trouble.is_readable:
                     raise
                 self.trouble = trouble
-            known = execute(ask, values).fetchone()
+            known = execute(ask, (boot,)).fetchone()
         if known is not None:
             self.clock_offset_s, first_wall = map(float, known)
             before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
-            (newest,) = execute(before, (first_wall,)).fetchone()
-            if newest is not None and first_wall - newest > _DAY_S and not self._trusts_clock:
+            ((newest,),) = execute(before, (first_wall,)).fetchall()
+            if newest is not None and first_wall - float(newest) > _DAY_S and not self._trusts_clock:
                 # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
                 self._batch.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
 
-    def transact(self, operations: Sequence[Operation | Restore | Teach | Forget]) -> list[Any]:
+    def transact(self, operations: Sequence[Operation]) -> list[Any]:
         """Run all operations in order in one transaction, or none; see `bridge.ledger.port.Store`.
 
         Raises:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if READS.issuperset(map(type, operations)):
-            return self._in_queue(lambda: self._run(operations, "BEGIN"))
+            return self._run_patiently(operations, "BEGIN")
         self._check_writable()
         try:
-            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
-            results = self._in_queue(lambda: self._run(operations, "BEGIN IMMEDIATE"))
+            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
         self.trouble = None
         return results
 
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
-        """Run one operation that changes nothing, also while the ledger cannot be written."""
-        if type(operation) not in READS:
-            raise KeyError(type(operation))
-        return self._in_queue(lambda: self._run([operation], "BEGIN"))[0]
-
-    def ask(self, task: Task, method: str | None = None) -> Known:
-        """What is known about a task and an attempt with a method; needs no right to write."""
-        return self._in_queue(lambda: self._ask(task, method))
-
-    def _ask(self, task: Task, method: str | None) -> Known:
-        return self._in_transaction("BEGIN", lambda: ask(self._batch, task, method))
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return self._in_transaction("BEGIN", lambda: self._batch.events(seq))
+    def _run_patiently(self, operations: Sequence[Any], opening: str) -> list[Any]:
+        began_at = self._boot_clock()
+        while True:
+            try:
+                return self._run(operations, opening)
+            except LedgerTrouble as trouble:
+                if not self._is_queue(trouble, began_at):
+                    raise
 
     def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
-        batch = self._batch
-
-        def run() -> list[Any]:
-            batch.prepare(operations)
-            results = [OPERATIONS[type(operation)](batch, operation) for operation in operations]
-            batch.flush()
-            return results
-
-        return self._in_transaction(opening, run)
+        return self._in_transaction(opening, partial(self._batch.perform, operations))
 
     def _in_transaction(self, opening: str, action: Callable[[], _Result]) -> _Result:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
@@ -324,7 +270,7 @@ class SqliteStore:
         except BaseException as error:
             sqlite_file.roll_back(connection)
             batch.forget_own()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite_file.Error):
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
         batch.commit()
@@ -342,48 +288,7 @@ class SqliteStore:
         """Nothing is ever due."""
         return None
 
-    # --- health ------------------------------------------------------------------------------
-
-    def health(self, integrity: bool = False) -> dict[str, Any]:
-        """The state of the ledger for people and monitors.
-
-        Args:
-            integrity: also check the whole file for damage, which takes a while.
-        """
-        report = self._in_transaction("BEGIN", self._examine)
-        if integrity:
-            report["integrity"] = self.check(full=True)
-        return report
-
-    def _examine(self) -> dict[str, Any]:
-        get, connection = sqlite_file.get, self._connection
-        return {
-            "kind": self.kind,
-            "path": self._path,
-            "durable": self.durable,
-            "trouble": None if self.trouble is None else self.trouble.kind,
-            "journal_mode": get(connection, "journal_mode"),
-            "synchronous": get(connection, "synchronous"),
-            "sqlite_version": sqlite3.sqlite_version,
-            "schema_version": get(connection, "user_version"),
-            "page_count": get(connection, "page_count"),
-            "size_bytes": self._size(),
-            "reports": connection.execute("SELECT count(*) FROM reports").fetchone()[0],
-        }
-
-    def check(self, full: bool = False) -> tuple[str, ...]:
-        """Look for damage; the problems found, at most ten.
-
-        A large file takes seconds, in which no other process can commit.
-
-        Args:
-            full: also compare every index with its table.
-        """
-        return self._in_transaction("BEGIN", lambda: sqlite_file.find_damage(self._connection, full))
-
-    def on_statement(self, callback: Callable[[str], Any] | None) -> None:
-        """Call back with the text of every statement that runs; None to stop."""
-        self._connection.set_trace_callback(callback)
+    # --- the rest ---------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let go of the file and of the owner's lock. Idempotent."""
@@ -408,7 +313,3 @@ class SqliteStore:
         if self._path is None or self._identity is None:
             return True
         return files.is_in_place(self._path, self._identity)
-
-    def _size(self) -> int:
-        pages: int = sqlite_file.get(self._connection, "page_count")
-        return pages * int(sqlite_file.get(self._connection, "page_size"))

@@ -33,7 +33,7 @@ from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
-    from bridge.ledger.sqlite_driver import Connection
+    from bridge.ledger.sqlite_file import Connection
 
 _Values = tuple[Any, ...]
 _MOST_ACCOUNTS: Final = 10_000
@@ -148,6 +148,13 @@ class SqliteBatch(UnitOfWork):
         super().forget_own()
         self._ids.clear()
         self._names.clear()
+
+    def perform(self, operations: Sequence[Any]) -> list[Any]:
+        """Run operations in order in the transaction that is open; one result for each."""
+        self.prepare(operations)
+        results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
+        self.flush()
+        return results
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -284,9 +291,9 @@ class SqliteBatch(UnitOfWork):
                 values += [columns[place] for place in _CLAIMED]
             values += (row.seq, was.state, was.owner)
             (ended if is_narrow else claimed).append(tuple(values))
-        before = self._connection.total_changes
+        before = self._connection.total_changes()
         self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
-        if self._connection.total_changes - before != len(self.changed):
+        if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
         counted = [(*key, *counts) for key, counts in self.counted.items()]

@@ -1,6 +1,7 @@
-"""Opens a SQLite ledger: connection, settings that are read back, schema, and what errors mean.
+"""The door to apsw: opens a SQLite ledger, sets it up and reads that back, and says what errors mean.
 
-Never changes a database that is not a ledger. Imported by `bridge.ledger.sqlite` only.
+apsw brings a SQLite that may use a write-ahead log with several processes; that of most Pythons has a flaw
+that forbids it. Never changes a database that is not a ledger. Imported by the ledger's SQLite modules.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from bridge.ledger import sqlite_driver as sqlite3
+import apsw
+
 from bridge.ledger.port import Notice
 from bridge.ledger.trouble import (
     CORRUPT,
@@ -34,12 +36,15 @@ QUICK_CHECK_BYTES: Final = 1024 * 1024
 """Files up to this size are checked for damage when they are opened: 30 ms a MiB were measured, and while
 it lasts other bridges cannot commit. Damage in larger files is met by the statement that reads it."""
 
-ROLLBACK_JOURNAL: Final = "truncate"
-"""Measured with synchronous=FULL on ext4 and tmpfs: up to 10 % less time and processor than DELETE and
-PERSIST for single commits, equal in groups of 64."""
+Connection = apsw.Connection
+Error = apsw.Error
+sqlite_version: Final = apsw.sqlite_lib_version()
+
+JOURNAL: Final = "wal"
+"""A commit syncs once with it, and three times with a journal that rolls back."""
 
 _CODES: Final[Mapping[int, str]] = {
-    getattr(sqlite3.library, "SQLITE_" + name): kind
+    getattr(apsw, "SQLITE_" + name): kind
     for kind, names in (
         (FULL, "FULL"),
         (READONLY, "READONLY PERM"),
@@ -61,34 +66,34 @@ def translate(error: Exception, writing: bool) -> LedgerTrouble:
 
     Source: https://sqlite.org/rescode.html
     """
-    code = sqlite3.code_of(error)
+    code = getattr(error, "extendedresult", apsw.SQLITE_INTERNAL)
     kind = _CODES.get(code) or _CODES.get(code & 0xFF, UNREADABLE)
-    if writing and code & 0xFF == sqlite3.library.SQLITE_CANTOPEN:
+    if writing and code & 0xFF == apsw.SQLITE_CANTOPEN:
         return LedgerTrouble(READONLY)  # The journal cannot be made in the ledger's directory.
     if not writing and kind in (FULL, READONLY):
         return LedgerTrouble(UNREADABLE)  # Reading may need a write: a crash left a journal to roll back.
     return LedgerTrouble(kind)
 
 
-def is_wal_sound(sqlite_version: str) -> bool:
-    """True if this SQLite may use a write-ahead log with several processes.
+def connect(path: str | None, busy_s: float, writable: bool) -> Connection:
+    """Open an existing file, or memory, for any one thread at a time; no transaction begins by itself.
 
-    Source: https://sqlite.org/wal.html#walresetbug
+    Raises:
+        Error: it cannot be opened.
     """
-    version = tuple(map(int, sqlite_version.split(".")))[:3]
-    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-
-
-def connect(path: str | None, busy_s: float, writable: bool) -> sqlite3.Connection:
-    """Open a connection that any one thread may use; an existing file only, or memory."""
     uri = "file::memory:"
     if path is not None:
         escaped = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         uri = f"file:{escaped}?mode={'rw' if writable else 'ro'}"
-    return sqlite3.connect(uri, busy_s)
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    connection = Connection(uri, flags=flags)
+    # A plan that looks at bound values is made anew whenever they change, which takes longer than the answer.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    connection.set_busy_timeout(round(busy_s * 1000))
+    return connection
 
 
-def identify(connection: sqlite3.Connection) -> int:
+def identify(connection: Connection) -> int:
     """The version of the ledger in an open file; 0 if it is new.
 
     Raises:
@@ -101,7 +106,7 @@ def identify(connection: sqlite3.Connection) -> int:
     try:
         application = get(connection, "application_id")
         version = int(get(connection, "user_version"))
-        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
     finally:
         if is_outermost:
             connection.execute("ROLLBACK")
@@ -112,14 +117,8 @@ def identify(connection: sqlite3.Connection) -> int:
     return 0
 
 
-def configure(connection: sqlite3.Connection, writable: bool, may_switch: bool = True) -> list[Notice]:
-    """Make the connection careful, and a file survive a loss of power.
-
-    Args:
-        may_switch: False if others are at work on it: one whose SQLite should use no write-ahead log
-            could not keep this one from switching to it.
-    """
-    notices: list[Notice] = []
+def configure(connection: Connection, writable: bool) -> list[Notice]:
+    """Make the connection careful, and a file survive a loss of power."""
     for name, value in (
         ("synchronous", "FULL"),
         ("foreign_keys", "ON"),
@@ -130,35 +129,24 @@ def configure(connection: sqlite3.Connection, writable: bool, may_switch: bool =
         ("secure_delete", "FAST"),
     ):
         connection.execute(f"PRAGMA {name} = {value}")
-    if not writable:
-        return notices
-    found = get(connection, "journal_mode")
-    has_log = is_wal_sound(sqlite3.sqlite_version) and (may_switch or found == "wal")
-    wanted = "wal" if has_log else ROLLBACK_JOURNAL
-    if found not in (wanted, "memory"):
-        got = _switch_journal(connection, wanted, found)
-        if got == "wal" != wanted:
-            notices.append(("ledger_wal_kept", {"sqlite": sqlite3.sqlite_version}))
-    if get(connection, "synchronous") != 2:
-        notices.append(("ledger_not_durable", {"sqlite": sqlite3.sqlite_version}))
-    return notices
+    if writable and get(connection, "journal_mode") not in (JOURNAL, "memory"):
+        _switch_journal(connection)
+    is_durable = not writable or get(connection, "synchronous") == 2
+    return [] if is_durable else [("ledger_not_durable", {"sqlite": sqlite_version})]
 
 
-def _switch_journal(connection: sqlite3.Connection, wanted: str, found: str) -> str:
+def _switch_journal(connection: Connection) -> None:
     busy_ms = get(connection, "busy_timeout")
-    # To leave or enter WAL needs to be alone: then it works at once, else waiting would not help.
-    connection.execute("PRAGMA busy_timeout = 0")
+    # To enter it needs to be alone: then it works at once, else waiting would not help.
+    connection.set_busy_timeout(0)
     try:
-        return str(connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0])
-    except sqlite3.Error as error:
-        if _CODES.get(sqlite3.code_of(error) & 0xFF) != LOCKED:
-            raise
-        return found
+        with suppress(apsw.BusyError):
+            connection.execute(f"PRAGMA journal_mode = {JOURNAL}").fetchone()
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {int(busy_ms)}")
+        connection.set_busy_timeout(int(busy_ms))
 
 
-def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
+def leave_wal(connection: Connection, is_in_place: bool) -> None:
     """Make the ledger one file again before it is closed, if nobody else uses it. Best effort.
 
     So it can be copied, read from a read-only disk, and opened by a SQLite that should not use such a log.
@@ -166,15 +154,15 @@ def leave_wal(connection: sqlite3.Connection, is_in_place: bool) -> None:
     Args:
         is_in_place: False if another file has taken its place, wherever it is now.
     """
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA busy_timeout = 0")
+    with suppress(Error):
+        connection.set_busy_timeout(0)
         if is_in_place:
             connection.execute("PRAGMA journal_mode = delete").fetchone()
         else:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def migrate(connection: sqlite3.Connection, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+def migrate(connection: Connection, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
     """Bring the file to this version in one transaction, once, however many open it together.
 
     Raises:
@@ -198,12 +186,12 @@ def migrate(connection: sqlite3.Connection, random_bytes: Callable[[int], bytes]
         raise
 
 
-def roll_back(connection: sqlite3.Connection) -> None:
+def roll_back(connection: Connection) -> None:
     """End a transaction that failed, if the failure left one open."""
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-    except sqlite3.Error:
+    except Error:
         pass  # Then the next opener rolls the journal back.
 
 
@@ -213,19 +201,25 @@ def split_script(script: str) -> list[str]:
     part = ""
     for line in script.splitlines(keepends=True):
         part += line
-        if sqlite3.is_complete(part):
+        if apsw.complete(part):
             statements.append(part)
             part = ""
     return statements
 
 
-def find_damage(connection: sqlite3.Connection, full: bool) -> tuple[str, ...]:
+def is_damaged(connection: Connection) -> bool:
+    """True if a file of up to `QUICK_CHECK_BYTES` does not pass a check."""
+    size = get(connection, "page_count") * get(connection, "page_size")
+    return size <= QUICK_CHECK_BYTES and find_damage(connection, full=False) != ()
+
+
+def find_damage(connection: Connection, full: bool) -> tuple[str, ...]:
     """Run SQLite's own check; at most ten findings."""
     found = connection.execute(f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)").fetchall()
     return tuple(str(values[0]) for values in found if values[0] != "ok")
 
 
-def get(connection: sqlite3.Connection, pragma: str) -> Any:
+def get(connection: Connection, pragma: str) -> Any:
     """The value of a setting, read back from the library."""
     values = connection.execute(f"PRAGMA {pragma}").fetchone()
     return None if values is None else values[0]
@@ -243,12 +237,12 @@ def translated(writing: bool) -> Iterator[None]:
     """Errors of the library become the ledger's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except Error as error:
         raise translate(error, writing) from error
 
 
 @contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
+def writing(connection: Connection) -> Iterator[None]:
     """One transaction that writes; what fails is undone."""
     with translated(writing=True):
         connection.execute("BEGIN IMMEDIATE")

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final
 
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Value
 from bridge.ledger.statistics import NoLedger, Reader, Rows, Tally
@@ -128,9 +127,8 @@ class SqliteReader(Reader):
             return {
                 "path": self._path,
                 "journalMode": get(connection, "journal_mode"),
-                "sqliteVersion": sqlite3.sqlite_version,
+                "sqliteVersion": sqlite_file.sqlite_version,
                 "isNewer": self.version > sqlite_file.VERSION,
-                "walIsSound": sqlite_file.is_wal_sound(sqlite3.sqlite_version),
                 "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
                 "reports": self.ask("SELECT count(*) FROM reports")[0][0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),

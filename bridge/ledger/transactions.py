@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bridge.core.counting import Tallies
 from bridge.core.model import (
     DONE,
     MAX_ATTEMPTS,
@@ -410,5 +409,3 @@ TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     Pauses: list_pauses,
 }
 """Operation -> what it does."""
-READS: Final = frozenset({Look, Listing, Pauses, Tallies})
-"""Operations that change nothing."""

@@ -9,9 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, Heed, Narrow, Task
+from bridge.core.counting import Tallies
+from bridge.core.model import (
+    DONE,
+    MAX_ATTEMPTS,
+    MAX_SENDS,
+    NOT_SENT,
+    QUEUED,
+    SENDING,
+    Heed,
+    Listing,
+    Look,
+    Narrow,
+    Pauses,
+)
 from bridge.ledger.counts import TABLE as COUNTING
-from bridge.ledger.port import Known, Restore, Restored, Teach
+from bridge.ledger.port import Ask, EventRow, Known, Restore, Restored, Story, Teach
 from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork, is_stricter
@@ -88,17 +101,22 @@ def heed(work: UnitOfWork, op: Heed) -> None:
     work.save(op.endpoint, op.pauses)
 
 
-def ask(work: UnitOfWork, task: Task, method: str | None) -> Known:
+def ask(work: UnitOfWork, op: Ask) -> Known:
     """What is known about a task and an attempt with a method."""
-    entry = work.find(task)
+    entry = work.find(op.task)
     row = None if entry is None else entry.row
-    method = method or (None if row is None else row.method)
-    states = {} if method is None else work.states(task, method)[0]
+    method = op.method or (None if row is None else row.method)
+    states = {} if method is None else work.states(op.task, method)[0]
     is_free = (
         row is not None and row.state == QUEUED and not row.perhaps and not work.is_alive(row.owner or "")
     )
     finished_at = None if entry is None else entry.finished_at
     return Known(row, finished_at, is_free, tuple(states.values()))
+
+
+def story(work: UnitOfWork, op: Story) -> tuple[EventRow, ...]:
+    """What happened to one report, in order."""
+    return work.events(op.seq)
 
 
 OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
@@ -107,5 +125,9 @@ OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     Heed: heed,
     Teach: teach,
     Restore: restore,
+    Ask: ask,
+    Story: story,
 }
 """Operation -> what it does, whoever asks for it."""
+READS: Final = frozenset({Look, Listing, Pauses, Tallies, Ask, Story})
+"""Operations that change nothing."""

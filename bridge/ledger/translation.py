@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from bridge.core.counting import Figure, Note, Tallies, Tally
-from bridge.core.model import Gate, Listing, Look, Pauses, PauseState, Record, Resume, Sweep, Task, Window
+from bridge.core.model import Gate, PauseState, Record, Resume, Sweep, Task, Window
 from bridge.ledger.port import Known, Restore, Seen, Store
 
 MAX_KEYS: Final = 10_000
@@ -82,14 +82,6 @@ class View:
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """As `Store.transact`."""
         return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
-
-    def read(self, operation: Look | Listing | Pauses | Tallies) -> Any:
-        """As `Store.read`."""
-        return self._tell(self.store.read(self._say(operation)))
-
-    def ask(self, task: Task, method: str | None) -> Known:
-        """As `Store.ask`."""
-        return cast(Known, self._tell(self.store.ask(self._say(task), method)))
 
     @property
     def seen(self) -> Seen:

@@ -28,7 +28,7 @@ from bridge.core.model import (
     Sweep,
     Window,
 )
-from bridge.ledger.port import Forget
+from bridge.ledger.port import Forget, Story
 from bridge.ledger.sqlite import SqliteStore
 from tests.contract.test_ledger_store import (
     ACCOUNT,
@@ -159,7 +159,7 @@ def test_a_report_that_is_dropped_is_new_to_the_rest_of_its_batch_and_later() ->
     seq = store.transact([claim(), claim(task(8)), Forget(task(9))])[0].row.seq
     narrowed = Narrow(task(), Window(4_050.0, None))
     assert store.transact([narrowed, Forget(task()), Look(task()), Look(task(8))])[2] is None
-    assert store.events(seq) == ()
+    assert one(store, Story(seq)) == ()
     assert one(store, Look(task(8))).state == "sending"
     assert one(store, claim()).status == "new"
     assert store.transact([Forget(task()), claim(), Look(task())])[1].status == "new"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,10 +29,9 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger.postgres_batch import GRACE_S
-from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
-from tests.ledgers import BACKENDS, make_of
+from tests.ledgers import BACKENDS, find_damage, make_of
 from tests.world import server_store
 
 ENDPOINT = "https://upstream.test"
@@ -75,7 +73,6 @@ class Machine:
         self.booted_at, self.wrong_s = self.true, wrong_s
         told: dict[str, Any] = {
             "policy": PausePolicy("machine", enabled=self.pauses),
-            "machine": "machine",
             "boot_clock": lambda: self.true - self.booted_at,
             "wall_clock": lambda: self.true + self.wrong_s,
         }
@@ -85,7 +82,7 @@ class Machine:
             self.store = server_store(lambda: self.true + self.wrong_s)(self.place, **told)
         else:
             boot = f"boot {next(_BOOTS)}"
-            self.store = SqliteStore.open(self.place, boot_id=lambda: boot, **told)
+            self.store = SqliteStore(self.place, boot_id=lambda: boot, **told)
         self.true += GRACE_S + 0.1
         return self.store
 
@@ -171,7 +168,7 @@ def test_history_outlives_a_clock_that_is_ahead(machine: Machine) -> None:
     assert machine.do(before) == 0
     machine.true += DAY + 1.0
     assert machine.do(before) == 1
-    assert store.read(Listing(None)) == ((), None)
+    assert store.transact([Listing(None)])[0] == ((), None)
 
 
 class Boot(NamedTuple):
@@ -234,8 +231,7 @@ def live_through(machine: Machine, boots: list[Boot]) -> None:
             if row is not None:
                 assert row.attempts <= 4
                 assert (row.owner is None) == (row.state == DONE)
-        with closing(open_reader(machine.place, 0.0, 0.0)) as reader:
-            assert reader.check() == ()
+        assert find_damage(machine.place) == ()
     machine.boot(0.0)
     machine.true += 200.0
     machine.do(Sweep(ENDPOINT, frozenset()))

@@ -22,7 +22,8 @@ from bridge.core.counting import (
     Tallies,
 )
 from bridge.core.model import REFUSED, Claim, Ending, Facts, Pauses, Settle, Sweep, Task, Window
-from bridge.ledger import sqlite_driver, sqlite_file
+from bridge.ledger import sqlite_file
+from bridge.ledger.port import Ask
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.translation import Accounts, View, see
 from bridge.ledger.trouble import LedgerTrouble
@@ -58,7 +59,7 @@ def note(at: float, tasks: int = 1, subject: str = "image", whose: Task = WHOSE,
 
 def read(store: AnyStore, account: str | None = ACCOUNT) -> tuple[Tallied, ...]:
     """What the store says."""
-    found: tuple[Tallied, ...] = store.read(Tallies(ENDPOINT, account))
+    found: tuple[Tallied, ...] = one(store, Tallies(ENDPOINT, account))
     return found
 
 
@@ -209,7 +210,7 @@ def test_the_right_to_ask_is_not_given_beside_a_pause(shared: Backend) -> None:
     """A pause that another bridge has opened meanwhile counts; once nothing is paused the right is given."""
     first, second = shared.open(), shared.open()
     first.transact([claim(task(1)), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"), task(1))])
-    assert second.read(Pauses(ENDPOINT)) != ()
+    assert one(second, Pauses(ENDPOINT)) != ()
     assert one(second, Consult(WHOSE, 3600.0)) is False
 
 
@@ -231,13 +232,13 @@ def test_counts_are_translated(backend: Backend, store: AnyStore) -> None:
     now = backend.clock.boot
     view.transact([note(now, 5, whose=WHOSE._replace(account=name)),
                    Learn(WHOSE._replace(account=name), "A", (Figure("A", now, 2),))])  # fmt: skip
-    [known] = view.read(Tallies(ENDPOINT, name))
+    [known] = view.transact([Tallies(ENDPOINT, name)])[0]
     assert known.task.account == name
     assert known.figures == (Figure("A", now, 2),)
     assert {row.at for row in known.tallies if row.width_s == FINE_S} == {
         backend.clock.now // FINE_S * FINE_S - 3_000.0
     }
-    assert view.read(Tallies(ENDPOINT, None))[0].task.account == name
+    assert view.transact([Tallies(ENDPOINT, None)])[0][0].task.account == name
     [inside] = read(store, None)
     assert {row.at for row in inside.tallies if row.width_s == FINE_S} == {
         backend.clock.now // FINE_S * FINE_S
@@ -259,7 +260,7 @@ def open_store(path: Path) -> SqliteStore:
 def make_version_1(path: Path) -> None:
     """A ledger as version 1 of the program made it, with one report."""
     path.touch(0o600)
-    connection = sqlite_driver.connect(f"file:{path}?mode=rwc", 1.0)
+    connection = sqlite_file.connect(str(path), 1.0, writable=True)
     for statement in sqlite_file.split_script(sqlite_file._load("sqlite.sql")):
         connection.execute(statement)
     connection.execute("INSERT INTO meta VALUES ('secret', ?)", (b"s" * 32,))
@@ -280,7 +281,7 @@ def test_a_file_of_version_1_is_brought_on(tmp_path: Path) -> None:
     make_version_1(tmp_path / "ledger")
     opened = open_store(tmp_path / "ledger")
     assert (opened.trouble, opened.secret) == (None, b"s" * 32)
-    assert opened.health()["schema_version"] == 2
+    assert sqlite_file.get(opened._connection, "user_version") == sqlite_file.VERSION
     assert one(opened, claim(task(5))).status == "known"
     assert read(opened) == ()
     opened.transact([claim(task(6)), record(GOOD, TAKEN, task(6))])
@@ -301,7 +302,7 @@ def test_a_program_of_version_1_says_what_is_wrong(tmp_path: Path, monkeypatch: 
     assert "newer" in older.trouble.sentence
     with pytest.raises(LedgerTrouble, match="newer"):
         older.transact([claim(task(7))])
-    assert older.ask(task(6), IMAGE).row is not None
+    assert one(older, Ask(task(6), IMAGE)).row is not None
     older.close()
 
 

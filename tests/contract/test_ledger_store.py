@@ -54,7 +54,7 @@ from bridge.core.model import (
     Window,
     Withdraw,
 )
-from bridge.ledger.port import Restore, Store, Teach
+from bridge.ledger.port import Ask, Restore, Store, Story, Teach
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.sqlite import SqliteStore
@@ -177,14 +177,14 @@ class Backend:
         self._stores: list[AnyStore] = []
 
     def open(self, **options: Any) -> AnyStore:
-        options |= {"policy": self.policy, "machine": "m"}
+        options["policy"] = self.policy
         options |= {"boot_clock": lambda: self.clock.boot, "wall_clock": lambda: self.clock.wall}
         store: AnyStore
         if self.kind == "postgres":
             assert self.path is not None
             store = _timed(self.clock)(self.path, grace_s=0.0, **options)
         else:
-            store = SqliteStore.open(self.path, **options)
+            store = SqliteStore(self.path, **options)
         self._stores.append(store)
         return store
 
@@ -289,7 +289,7 @@ def one(store: Store, operation: Any) -> Any:
 
 def names(store: Store, seq: int) -> list[str]:
     """What happened to a report, by name."""
-    return [event.name for event in store.events(seq)]
+    return [event.name for event in one(store, Story(seq))]
 
 
 # --- claim -----------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_first_claim_begins_in_the_same_commit(store: AnyStore) -> None:
     assert (claimed.durable, claimed.guarded) == (store.durable, True)
     row = claimed.row
     assert (row.state, row.owner, row.attempts, row.sends) == (SENDING, store.instance, 1, 0)
-    assert store.read(Look(task())) == row
+    assert one(store, Look(task())) == row
     assert row.facts == facts
     assert names(store, row.seq) == ["claimed", "begun"]
 
@@ -363,7 +363,7 @@ def test_tasks_are_told_apart_by_endpoint_account_and_number(store: AnyStore) ->
     others = [task(), task(8), task(account="b" * 32), task(endpoint="http://127.0.0.1:1")]
     results = store.transact([claim(which) for which in others])
     assert [result.status for result in results] == ["new"] * 4
-    assert [store.read(Look(which)).task for which in others] == others
+    assert [one(store, Look(which)).task for which in others] == others
 
 
 @pytest.mark.parametrize("ending", [TAKEN, Ending(REFUSED, 16, "no_such_captcha"), LOST_TRACK])
@@ -374,7 +374,7 @@ def test_finished_task_is_known(store: AnyStore, ending: Ending) -> None:
         known = one(store, claim(refusal=refusal))
         assert (known.status, known.row.outcome, known.row.code) == ("known", ending.outcome, ending.code)
         assert one(store, claim(method="other", refusal=refusal)).status == "conflict"
-    assert store.read(Look(task())).outcome == ending.outcome
+    assert one(store, Look(task())).outcome == ending.outcome
 
 
 def test_guard_lasts_a_day(backend: Backend, store: AnyStore) -> None:
@@ -385,8 +385,8 @@ def test_guard_lasts_a_day(backend: Backend, store: AnyStore) -> None:
     backend.clock.advance(1)
     again = one(store, claim(method="other", window=Window(None, backend.clock.now)))
     assert (again.status, again.row.attempts) == ("new", 1)
-    assert store.read(Look(task())) == again.row
-    rows, _ = store.read(Listing(ENDPOINT))
+    assert one(store, Look(task())) == again.row
+    rows, _ = one(store, Listing(ENDPOINT))
     assert [row.state for row in rows] == [SENDING, DONE]
 
 
@@ -394,14 +394,14 @@ def test_local_refusal_is_recorded(store: AnyStore) -> None:
     """A task refused before anything is sent has a final row with the refusal's detail."""
     refused = one(store, claim(window=WINDOW, refusal=CLOSED_WINDOW))
     assert (refused.status, refused.row.state, refused.row.outcome) == ("refused", DONE, NOT_SENT)
-    assert store.read(Look(task())) == refused.row
-    assert store.read(Look(task())).detail == {"ageSeconds": 61}
+    assert one(store, Look(task())) == refused.row
+    assert one(store, Look(task())).detail == {"ageSeconds": 61}
     second = one(
         store, claim(method="other", window=WINDOW, refusal=Ending(NOT_SENT, -32012, "wrong_method"))
     )
     assert (second.status, second.row.seq, second.row.kind) == ("refused", refused.row.seq, "wrong_method")
-    assert store.read(Look(task())) == second.row
-    assert [(event.name, event.data) for event in store.events(refused.row.seq)] == [
+    assert one(store, Look(task())) == second.row
+    assert [(event.name, event.data) for event in one(store, Story(refused.row.seq))] == [
         ("refused_locally", {"outcome": NOT_SENT, "kind": kind}) for kind in ("window_closed", "wrong_method")
     ]
 
@@ -414,7 +414,7 @@ def test_not_sent_is_tried_again_inside_the_earliest_window(store: AnyStore) -> 
     assert (again.status, again.row.state, again.row.method) == ("again", QUEUED, "other")
     assert again.row.window == Window(5_000.0, 4_000.0)
     assert (again.row.attempts, again.row.outcome, again.row.detail) == (1, None, {})
-    assert store.read(Look(task())) == again.row
+    assert one(store, Look(task())) == again.row
 
 
 def test_task_in_flight_is_not_claimed_twice(store: AnyStore) -> None:
@@ -423,7 +423,7 @@ def test_task_in_flight_is_not_claimed_twice(store: AnyStore) -> None:
     assert one(store, claim()).status == "elsewhere"
     assert one(store, claim(method="other")).status == "conflict"
     assert one(store, claim(refusal=CLOSED_WINDOW)).status == "conflict"
-    assert store.read(Look(task())) == row
+    assert one(store, Look(task())) == row
 
 
 def test_earlier_window_of_a_later_request_holds(store: AnyStore) -> None:
@@ -431,7 +431,7 @@ def test_earlier_window_of_a_later_request_holds(store: AnyStore) -> None:
     one(store, claim(window=Window(None, 4_010.0)))
     joined = one(store, claim(window=Window(4_030.0, 4_020.0)))
     assert joined.row.window == Window(4_030.0, 4_010.0)
-    assert store.read(Look(task())) == joined.row
+    assert one(store, Look(task())) == joined.row
 
 
 EARLIER = Window(4_030.0, 3_990.0)
@@ -445,10 +445,10 @@ def test_window_of_a_live_report_is_narrowed(store: AnyStore, state: str) -> Non
         before = one(store, record(RESET, None)).row
     assert before.state == state
     assert one(store, Narrow(task(), EARLIER)) is None
-    after = store.read(Look(task()))
+    after = one(store, Look(task()))
     assert after == before._replace(window=EARLIER)
     one(store, Narrow(task(), Window(4_040.0, None)))
-    assert store.read(Look(task())) == after
+    assert one(store, Look(task())) == after
     assert one(store, Settle(task(), CLOSED_WINDOW)).row.window == EARLIER
 
 
@@ -457,7 +457,7 @@ def test_window_of_a_report_not_sent_is_narrowed(store: AnyStore) -> None:
     one(store, claim(window=WINDOW, begin=False))
     before = one(store, Settle(task(), CLOSED_WINDOW)).row
     one(store, Narrow(task(), EARLIER))
-    assert store.read(Look(task())) == before._replace(window=EARLIER)
+    assert one(store, Look(task())) == before._replace(window=EARLIER)
     assert one(store, claim(window=WINDOW)).row.window == EARLIER
 
 
@@ -466,8 +466,8 @@ def test_window_of_a_sent_or_unknown_report_stays(store: AnyStore) -> None:
     done = store.transact([claim(), record(GOOD, TAKEN)])[1].row
     assert one(store, Narrow(task(), EARLIER)) is None
     assert one(store, Narrow(task(8), EARLIER)) is None
-    assert store.read(Look(task())) == done
-    assert store.read(Look(task(8))) is None
+    assert one(store, Look(task())) == done
+    assert one(store, Look(task(8))) is None
 
 
 def test_window_of_another_bridges_report_is_narrowed(shared: Backend) -> None:
@@ -515,13 +515,17 @@ def test_record_finishes_with_all_that_was_said(store: AnyStore) -> None:
     one(store, claim())
     ending = Ending(REFUSED, 16, "no_such_captcha", {"errorId": 16, "hints": [{"kind": "late"}]})
     recorded = one(store, record(SIXTEEN._replace(http_status=200), ending))
-    row = store.read(Look(task()))
+    row = one(store, Look(task()))
     assert recorded.row == row
     assert (row.outcome, row.owner, row.detail) == (REFUSED, None, ending.detail)
     assert row.finished_wall is not None
     assert names(store, row.seq) == ["claimed", "begun", "settled", "pause_opened"]
     told = {"event": "no_such_captcha", "latencyMs": 12, "httpStatus": 200}
-    assert store.events(row.seq)[2].data == {"outcome": REFUSED, "kind": "no_such_captcha", **told}
+    assert one(store, Story(row.seq))[2].data == {
+        "outcome": REFUSED,
+        "kind": "no_such_captcha",
+        **told,
+    }
 
 
 def test_record_of_an_attempt_whose_beginning_was_not_committed(store: AnyStore) -> None:
@@ -549,9 +553,14 @@ def test_a_beginning_without_an_attempt_is_taken_back(store: AnyStore) -> None:
     taken_back = one(store, Withdraw(task(), None))
     assert (taken_back.row.state, taken_back.row.attempts) == (WAITING, 1)
     assert one(store, Withdraw(task(), CLOSED_WINDOW)).row.outcome == NOT_SENT
-    assert one(store, Withdraw(task(), None)) == ("lost", store.read(Look(task())), (), store.durable)
+    assert one(store, Withdraw(task(), None)) == (
+        "lost",
+        one(store, Look(task())),
+        (),
+        store.durable,
+    )
     assert one(store, Withdraw(task(8), None)) == ("lost", None, (), store.durable)
-    told = [(event.name, event.data.get("attempt")) for event in store.events(row.seq)]
+    told = [(event.name, event.data.get("attempt")) for event in one(store, Story(row.seq))]
     assert told == [
         ("claimed", None), ("begun", 1), ("withdrawn", 1), ("begun", 1), ("deferred", None), ("begun", 2),
         ("withdrawn", 2), ("settled", None),
@@ -584,12 +593,12 @@ def test_what_is_not_ours_is_lost(store: AnyStore) -> None:
         assert (lost.status, lost.row) == ("lost", None)
     assert one(store, Begin(task())).gate.status == "lost"
     store.transact([claim(), record(GOOD, TAKEN)])
-    row = store.read(Look(task()))
+    row = one(store, Look(task()))
     assert one(store, record(SIXTEEN, LOST_TRACK)) == ("lost", row, (), store.durable)
     assert one(store, Settle(task(), LOST_TRACK)).status == "lost"
     assert one(store, Begin(task())).row == row
-    assert store.read(Look(task())) == row
-    assert store.read(Pauses(ENDPOINT)) == ()
+    assert one(store, Look(task())) == row
+    assert one(store, Pauses(ENDPOINT)) == ()
 
 
 def test_begin_in_flight_is_lost(store: AnyStore) -> None:
@@ -604,7 +613,7 @@ def test_begin_in_flight_is_lost(store: AnyStore) -> None:
 def test_pause_holds_back_and_lets_one_probe_through(backend: Backend, store: AnyStore) -> None:
     """A pause is persisted with its verdict, and after its end exactly one report probes."""
     store.transact([claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
-    (state,) = store.read(Pauses(ENDPOINT))
+    (state,) = one(store, Pauses(ENDPOINT))
     assert (state.state, state.ends_at) == (OPEN, backend.clock.now + 60)
     assert state.recent == ((backend.clock.now, f"{ACCOUNT}/7"),)
     paused = one(store, claim(task(8)))
@@ -620,8 +629,8 @@ def test_pause_holds_back_and_lets_one_probe_through(backend: Backend, store: An
     closed = one(store, record(GOOD, TAKEN, task(8)))
     assert [event.name for event in closed.events] == ["pause_closed"]
     assert one(store, Begin(task(9))).gate.status == "begun"
-    assert store.read(Pauses(ENDPOINT)) == ()
-    assert store.read(Pauses("http://127.0.0.1:1")) == ()
+    assert one(store, Pauses(ENDPOINT)) == ()
+    assert one(store, Pauses("http://127.0.0.1:1")) == ()
 
 
 @pytest.mark.parametrize("end", ["deferred", "recorded", "settled", "withdrawn"])
@@ -636,7 +645,7 @@ def test_probe_that_says_nothing_is_released(backend: Backend, store: AnyStore, 
     if end == "withdrawn":
         operation = Withdraw(task(8), None)
     one(store, operation)
-    assert [state.state for state in store.read(Pauses(ENDPOINT))] == [OPEN]
+    assert [state.state for state in one(store, Pauses(ENDPOINT))] == [OPEN]
     assert one(store, claim(task(9))).gate.status == "begun"
 
 
@@ -657,7 +666,7 @@ def test_a_probe_ends_though_another_bridge_has_its_report(shared: Backend, end:
         operation = Withdraw(task(), None)
     _, lost = probing.transact([Teach(ENDPOINT, ((None, state), (None, theirs))), operation])
     assert lost.status == "lost"
-    after = {known.key: known.state for known in having.read(Pauses(ENDPOINT))}
+    after = {known.key: known.state for known in one(having, Pauses(ENDPOINT))}
     assert after == {state.key: OPEN, theirs.key: PROBING}
 
 
@@ -678,10 +687,10 @@ def test_a_probe_is_released_by_its_own_report_alone(backend: Backend, store: An
     store.transact([claim(task(9)), claim(), record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha"))])
     backend.clock.advance(61)
     assert one(store, claim(task(8))).gate.status == "begun"
-    probing = store.read(Pauses(ENDPOINT))
+    probing = one(store, Pauses(ENDPOINT))
     assert [state.state for state in probing] == [PROBING]
     one(store, record(NO_DNS, None, task(9)))
-    assert store.read(Pauses(ENDPOINT)) == probing
+    assert one(store, Pauses(ENDPOINT)) == probing
 
 
 def test_resume_makes_a_pause_due(store: AnyStore) -> None:
@@ -715,7 +724,7 @@ def test_listing_is_newest_first_and_pages(backend: Backend, store: AnyStore) ->
     def listed(**filters: Any) -> list[int]:
         query, found = Listing(filters.pop("endpoint", ENDPOINT), limit=2, **filters), []
         while True:
-            rows, cursor = store.read(query)
+            rows, cursor = store.transact([query])[0]
             found += [row.task.task_id for row in rows]
             assert len(rows) <= 2
             if cursor is None:
@@ -727,7 +736,7 @@ def test_listing_is_newest_first_and_pages(backend: Backend, store: AnyStore) ->
     assert listed(outcome=REFUSED) == [8, 6, 4, 2]
     assert listed(outcome=ACCEPTED) == [9, 7, 5, 3, 1]
     assert listed(outcome="nonsense") == []
-    assert store.read(Listing(ENDPOINT, limit=9))[1] is None
+    assert one(store, Listing(ENDPOINT, limit=9))[1] is None
     assert listed(method="one") == [4, 3, 2, 1]
     assert listed(since_wall=start + 6) == [9, 8, 7]
     assert listed(since_wall=start + 1e6) == []
@@ -740,23 +749,23 @@ def test_listing_survives_a_clock_that_was_set_back(backend: Backend, store: Any
     for number, wall in ((1, 100.0), (2, 300.0), (3, 200.0)):
         backend.clock.wall = wall
         one(store, claim(task(number)))
-    rows, _ = store.read(Listing(ENDPOINT, since_wall=150.0))
+    rows, _ = one(store, Listing(ENDPOINT, since_wall=150.0))
     assert [row.task.task_id for row in rows] == [3, 2]
-    rows, _ = store.read(Listing(ENDPOINT, since_wall=250.0))
+    rows, _ = one(store, Listing(ENDPOINT, since_wall=250.0))
     assert [row.task.task_id for row in rows] == [2]
-    rows, _ = store.read(Listing(ENDPOINT, until_wall=250.0))
+    rows, _ = one(store, Listing(ENDPOINT, until_wall=250.0))
     assert [row.task.task_id for row in rows] == [3, 1]
 
 
 def test_asking_says_what_is_known(backend: Backend, store: AnyStore) -> None:
     """Without writing anything, a task's report and the pauses that concern an attempt are told."""
-    assert store.ask(task(), IMAGE) == (None, None, False, ())
+    assert one(store, Ask(task(), IMAGE)) == (None, None, False, ())
     row = one(store, claim()).row
-    assert store.ask(task()) == (row, None, False, ())
+    assert one(store, Ask(task(), None)) == (row, None, False, ())
     one(store, record(SIXTEEN, Ending(REFUSED, 16, "no_such_captcha")))
-    known = store.ask(task(8), IMAGE)
+    known = one(store, Ask(task(8), IMAGE))
     assert (known.row, [state.state for state in known.pauses]) == (None, [OPEN])
-    known = store.ask(task())
+    known = one(store, Ask(task(), None))
     assert known.row is not None
     assert (known.row.outcome, known.finished_at) == (REFUSED, backend.clock.now)
 
@@ -771,9 +780,9 @@ def test_prune_deletes_what_is_old_and_done(backend: Backend, store: AnyStore) -
     guarding = store.transact([claim(task(7)), record(GOOD, TAKEN, task(7))])[1].row
     before = backend.clock.wall
     assert [one(store, Prune(before, 3)) for _ in range(3)] == [3, 2, 0]
-    rows, _ = store.read(Listing(None))
+    rows, _ = one(store, Listing(None))
     assert rows == (guarding, live)
-    assert store.events(1) == ()
+    assert one(store, Story(1)) == ()
     assert names(store, live.seq) == ["claimed", "begun"]
 
 
@@ -810,9 +819,9 @@ def test_failing_operation_undoes_the_batch(backend: Backend, store: AnyStore) -
         store.transact([claim(task(1, "c" * 32)), claim(bad)])
     assert caught.value.kind == "corrupt"
     assert str(2**53) not in caught.value.sentence
-    assert store.read(Listing(None)) == ((), None)
+    assert one(store, Listing(None)) == ((), None)
     assert one(store, claim(task(1, "c" * 32))).status == "new"
-    assert store.read(Look(task(1, "c" * 32))) is not None
+    assert one(store, Look(task(1, "c" * 32))) is not None
 
 
 def test_policy_that_fails_undoes_the_batch(
@@ -826,7 +835,7 @@ def test_policy_that_fails_undoes_the_batch(
     monkeypatch.setattr(backend.policy, "gate", fail)
     with pytest.raises(ZeroDivisionError):
         store.transact([claim(task(1), begin=False), claim(task(2))])
-    assert store.read(Listing(None)) == ((), None)
+    assert one(store, Listing(None)) == ((), None)
 
 
 def test_reads_do_not_take_the_write_lock(store: AnyStore) -> None:
@@ -835,8 +844,6 @@ def test_reads_do_not_take_the_write_lock(store: AnyStore) -> None:
     watch(store, statements.append)
     store.transact([Look(task()), Listing(None), Pauses(ENDPOINT)])
     assert statements[0] == "BEGIN" or statements[0].endswith("READ ONLY")
-    with pytest.raises(KeyError):
-        store.read(claim())  # type: ignore[arg-type]
 
 
 # --- several stores on one ledger ------------------------------------------------------------
@@ -850,8 +857,8 @@ from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 PostgresStore._tell_time = lambda store, epoch: (4000.0, 4000.0)
-kind = PostgresStore if "://" in sys.argv[1] else SqliteStore.open
-store = kind(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+kind = PostgresStore if "://" in sys.argv[1] else SqliteStore
+store = kind(sys.argv[1], policy=PausePolicy("m", enabled=False),
                          boot_clock=lambda: 1000.0, wall_clock=lambda: 4000.0)
 for number, begin in ((1, True), (2, False), (3, True), (4, False)):
     account = "a" * 32 if number < 3 else "b" * 32
@@ -887,7 +894,7 @@ def test_living_neighbour_keeps_its_rows(shared: Backend, neighbour: Callable[[]
     """While its owner lives a task is elsewhere, and nothing of it is swept, however late it is."""
     store = shared.open()
     assert one(store, claim(task(1))).status == "elsewhere"
-    assert not store.ask(task(2)).is_free
+    assert not one(store, Ask(task(2), None)).is_free
     shared.clock.advance(1e6)
     assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
 
@@ -963,17 +970,17 @@ def test_killed_neighbour_is_adopted_by_a_claim(shared: Backend, neighbour: Call
     """What it had begun counts as a send that may have been taken; what it had not is as new."""
     dead = neighbour()
     store = shared.open()
-    assert store.ask(task(2)).is_free, "never begun: may be sent"
-    assert not store.ask(task(1)).is_free, "begun: must not be forgotten"
+    assert one(store, Ask(task(2), None)).is_free, "never begun: may be sent"
+    assert not one(store, Ask(task(1), None)).is_free, "begun: must not be forgotten"
     assert one(store, claim(task(1), method="other")).status == "conflict"
     assert one(store, claim(task(1), refusal=CLOSED_WINDOW)).status == "conflict"
     begun = one(store, claim(task(1), window=Window(4_050.0, None)))
     assert (begun.status, begun.gate.status) == ("adopted", "begun")
     assert (begun.row.owner, begun.row.attempts, begun.row.sends) == (store.instance, 2, 1)
     assert (begun.row.perhaps, begun.row.window.until) == (True, 4_050.0)
-    assert store.read(Look(task(1))) == begun.row
+    assert one(store, Look(task(1))) == begun.row
     assert names(store, begun.row.seq) == ["claimed", "begun", "adopted", "begun"]
-    assert store.events(begun.row.seq)[2].data["from"] == dead
+    assert one(store, Story(begun.row.seq))[2].data["from"] == dead
     queued = one(store, claim(task(2), begin=False))
     assert (queued.status, queued.row.state, queued.row.perhaps) == ("adopted", QUEUED, False)
 
@@ -991,7 +998,7 @@ def test_killed_neighbour_is_swept(shared: Backend, neighbour: Callable[[], str]
     swept = one(store, Sweep(ENDPOINT, frozenset({ACCOUNT})))
     assert swept.adopted == ()
     assert [(row.task.task_id, row.outcome) for row in swept.settled] == [(3, UNKNOWN), (4, NOT_SENT)]
-    assert [store.read(Look(row.task)) for row in swept.settled] == list(swept.settled)
+    assert [one(store, Look(row.task)) for row in swept.settled] == list(swept.settled)
     assert [(row.sends, row.perhaps) for row in swept.settled] == [(1, True), (0, False)]
     assert one(store, Sweep(ENDPOINT, frozenset({ACCOUNT}))) == ((), ())
     assert shared.is_gone(dead)
@@ -1040,7 +1047,7 @@ def test_probe_of_the_dead_is_released(shared: Backend) -> None:
     assert one(first, claim(task(8))).gate.status == "begun"
     assert one(second, claim(task(9))).gate.status == "busy"
     first.close()
-    (released,) = second.ask(task(9), IMAGE).pauses
+    (released,) = one(second, Ask(task(9), IMAGE)).pauses
     assert (released.state, released.probe_owner) == (OPEN, None)
     assert one(second, Begin(task(9))).gate.status == "begun"
     assert one(second, Begin(task(8))).gate.status == "lost"
@@ -1057,7 +1064,7 @@ def test_probe_of_the_dead_is_released_though_another_pause_holds_back(shared: B
     first.transact([claim(), refused, Teach(ENDPOINT, ((None, probed),))])
     shared.leave(first)
     assert one(second, claim(task(9))).gate.status == "paused"
-    assert [(state.state, state.probe_owner) for state in second.read(Pauses(ENDPOINT))] == [(OPEN, None)] * 2
+    assert [(state.state, state.probe_owner) for state in one(second, Pauses(ENDPOINT))] == [(OPEN, None)] * 2
 
 
 def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
@@ -1068,7 +1075,7 @@ def test_adoption_releases_the_probe_of_its_report(shared: Backend) -> None:
     one(first, claim(task(8), window=Window(4_110.0, None)))
     first.close()
     (adopted,) = one(second, Sweep(ENDPOINT, frozenset({ACCOUNT}))).adopted
-    assert [state.state for state in second.read(Pauses(ENDPOINT))] == [OPEN]
+    assert [state.state for state in one(second, Pauses(ENDPOINT))] == [OPEN]
     assert one(second, Begin(adopted.task)).gate.status == "begun"
 
 
@@ -1084,7 +1091,7 @@ def test_what_the_dead_probed_about_its_machine_is_released(shared: Backend, acc
     shared.leave(first)
     shared.clock.advance(61)
     one(second, Sweep(ENDPOINT, frozenset(accounts)))
-    assert [known.state for known in second.read(Pauses(ENDPOINT))] == [OPEN]
+    assert [known.state for known in one(second, Pauses(ENDPOINT))] == [OPEN]
 
 
 def test_two_stores_never_both_win(shared: Backend) -> None:
@@ -1168,14 +1175,14 @@ def test_every_history_follows_the_transitions(steps: list[str]) -> None:
         if step == "late":
             backend.clock.advance(GUARD_S + 1)
             continue
-        before = store.read(Look(task()))
+        before = one(store, Look(task()))
         one(store, operations[step])
-        after = store.read(Look(task()))
+        after = one(store, Look(task()))
         if after is None:
             continue
         if before is None or after.seq != before.seq:
             states = {None}
-        events = store.events(after.seq)
+        events = one(store, Story(after.seq))
         for event in events[told.get(after.seq, 0) :]:
             states = {new for old in states for new in TRANSITIONS[event.name].get(old, ())}
         told[after.seq] = len(events)

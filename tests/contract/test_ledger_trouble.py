@@ -31,10 +31,9 @@ BUSY_S = 0.2
 
 def open_store(path: str | None, pauses: bool = False, instance: str | None = None) -> SqliteStore:
     """The real store, with pauses off unless they are what is tested."""
-    return SqliteStore.open(
+    return SqliteStore(
         path,
         policy=PausePolicy("machine", enabled=pauses),
-        machine="machine",
         boot_clock=time.monotonic,
         wall_clock=time.time,
         busy_s=BUSY_S,
@@ -331,7 +330,7 @@ def test_damaged_file_at_the_start_means_memory(folder: Path) -> None:
 @pytest.fixture
 def _rollback_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every page is in the file; a write-ahead log would hold them all, and damage would not be met."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+    monkeypatch.setattr(sqlite_file, "JOURNAL", "truncate")
 
 
 @pytest.mark.usefixtures("_rollback_journal")

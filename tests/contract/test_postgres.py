@@ -32,6 +32,7 @@ from bridge.core.model import (
 from bridge.core.redact import Secret
 from bridge.ledger import postgres_batch, postgres_schema, postgres_trouble
 from bridge.ledger.copying import STEP, NotCopied, copy, open_target
+from bridge.ledger.port import Ask, Story
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_link import Link, connect
 from bridge.ledger.postgres_rows import QUERIES
@@ -68,7 +69,7 @@ def open_store(ledger: Ledger) -> Iterator[Open]:
     def open_one(url: str | None = None, policy: PausePolicy | None = None, **options: Any) -> PostgresStore:
         options = {"wall_clock": time.time, "boot_clock": time.monotonic, **options}
         url = url or ledger.server.url(ledger.database)
-        store = PostgresStore(url, policy=policy or PausePolicy("m"), machine="m", **options)
+        store = PostgresStore(url, policy=policy or PausePolicy("m"), **options)
         stores.append(store)
         return store
 
@@ -133,10 +134,10 @@ def test_a_dropped_session_is_made_anew_to_read(ledger: Ledger, open_store: Open
     store = open_store()
     store.transact([claim(1), record(1)])
     ledger.server.drop_connections(ledger.database)
-    row = store.read(Look(claim(1).task))
+    row = store.transact([Look(claim(1).task)])[0]
     assert row is not None
     ledger.server.drop_connections(ledger.database)
-    assert store.ask(row.task).row == row
+    assert store.transact([Ask(row.task, None)])[0].row == row
 
 
 def test_wrong_key_is_tried_by_one(open_store: Open) -> None:
@@ -270,8 +271,8 @@ def test_server_that_takes_no_writes_is_still_read(open_store: Open, ledger: Led
     store = open_store()
     assert store.trouble is not None
     assert store.trouble.kind == "readonly"
-    assert store.read(Look(claim(1).task)).outcome == ACCEPTED
-    known = store.ask(claim(1).task).row
+    assert store.transact([Look(claim(1).task)])[0].outcome == ACCEPTED
+    known = store.transact([Ask(claim(1).task, None)])[0].row
     assert known is not None
     assert known.outcome == ACCEPTED
     ledger.server.sql(f"ALTER DATABASE {ledger.database} RESET default_transaction_read_only")
@@ -290,7 +291,7 @@ def test_role_without_privileges_is_told_so(open_store: Open, ledger: Ledger) ->
     allow = functools.partial(server.sql, database=ledger.database)
     allow(grants[0], grants[1].replace("SELECT, INSERT, UPDATE, DELETE", "SELECT"))
     guest = open_store(url)
-    assert guest.read(Listing(None)) == ((), None)
+    assert guest.transact([Listing(None)])[0] == ((), None)
     assert trouble_of(lambda: guest.transact([claim()])).kind == "readonly"
     allow(*grants)
     assert guest.transact([claim()])[0].status == "new", "what the fleet page says is enough"
@@ -307,7 +308,7 @@ def test_server_that_hangs_is_given_up(ledger: Ledger, open_store: Open) -> None
         assert trouble_of(lambda: store.transact([claim(2)])).kind == "unreadable"
         assert time.monotonic() - started_at < 15
         started_at = time.monotonic()
-        assert trouble_of(lambda: store.read(Listing(None))).kind == "unreadable"
+        assert trouble_of(lambda: store.transact([Listing(None)])[0]).kind == "unreadable"
         assert time.monotonic() - started_at < 5
     finally:
         ledger.server.go_on()
@@ -353,7 +354,7 @@ def test_no_address_gets_into_an_error(pg_server: PgServer, url: str) -> None:
 
 
 def test_wrong_clock_harms_nobody(open_store: Open) -> None:
-    """A host ten years ahead writes the server's time and prunes by it."""
+    """A host ten years ahead writes the server's time, and prunes by it."""
     ahead_s = 10 * 365 * 86_400.0
     honest, wrong = open_store(), open_store(wall_clock=lambda: time.time() + ahead_s)
     honest.transact([claim(1), record(1)])
@@ -431,7 +432,7 @@ def test_ledger_of_a_newer_version_is_read_only(open_store: Open, ledger: Ledger
     store = open_store()
     assert store.trouble is not None
     assert store.trouble.kind == "newer"
-    assert store.read(Look(claim(1).task)).outcome == ACCEPTED
+    assert store.transact([Look(claim(1).task)])[0].outcome == ACCEPTED
     assert trouble_of(lambda: store.transact([claim(2)])).kind == "newer"
     until = time.monotonic() + 20
     while not before.is_newer:
@@ -525,19 +526,18 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
     paths = [str(tmp_path / name / "ledger.db") for name in ("one", "two")]
     options: dict[str, Any] = {
         "policy": PausePolicy("m"),
-        "machine": "m",
         "boot_clock": time.monotonic,
         "wall_clock": time.time,
     }
-    store = SqliteStore.open(paths[0], **options)
+    store = SqliteStore(paths[0], **options)
     for first in range(1, STEP * 2, 100):
         numbers = range(first, first + 100)
         store.transact([claim(n, begin=False) for n in numbers] + [record(n) for n in numbers])
     store.transact(
         [claim(5_000), record(5_000, WRONG_KEY, Ending("refused", 1, "key_refused", {"errorId": 1}))]
     )
-    rows, pauses = store.read(Listing(None, limit=5_000))[0], store.read(Pauses(ENDPOINT))
-    stories = [store.events(row.seq) for row in rows[:3]]
+    rows, pauses = store.transact([Listing(None, limit=5_000)])[0][0], store.transact([Pauses(ENDPOINT)])[0]
+    stories = [store.transact([Story(row.seq)])[0] for row in rows[:3]]
     secret = store.secret
     url = ledger.server.url(ledger.database)
     PostgresStore(url, **options).close()
@@ -559,13 +559,13 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
         move(paths[1], paths[0])
     moved: tuple[PostgresStore | SqliteStore, ...] = (
         PostgresStore(url, **options),
-        SqliteStore.open(paths[1], **options),
+        SqliteStore(paths[1], **options),
     )
     for copied in moved:
         assert copied.secret == secret
-        assert copied.read(Listing(None, limit=5_000))[0] == rows
-        assert copied.read(Pauses(ENDPOINT)) == pauses
-        assert [copied.events(row.seq) for row in rows[:3]] == stories
+        assert copied.transact([Listing(None, limit=5_000)])[0][0] == rows
+        assert copied.transact([Pauses(ENDPOINT)])[0] == pauses
+        assert [copied.transact([Story(row.seq)])[0] for row in rows[:3]] == stories
         assert copied.transact([claim(1)])[0].status == "known"
         assert copied.transact([claim(6_000, "b" * 32)])[0].row.seq > rows[0].seq
         copied.close()
@@ -580,7 +580,7 @@ def test_crash_of_the_server_keeps_what_was_committed(ledger: Ledger, open_store
     until = time.monotonic() + 20
     while True:
         try:
-            assert store.read(Look(claim(1).task)).outcome == ACCEPTED
+            assert store.transact([Look(claim(1).task)])[0].outcome == ACCEPTED
             break
         except LedgerTrouble:
             assert time.monotonic() < until
@@ -594,7 +594,7 @@ def test_link_survives_large_batches(open_store: Open) -> None:
     numbers = range(1, 1_001)
     store.transact([claim(n) for n in numbers])
     store.transact([record(n, ending=TAKEN._replace(detail=detail)) for n in numbers])
-    rows, _ = store.read(Listing(None, limit=1_000))
+    rows, _ = store.transact([Listing(None, limit=1_000)])[0]
     assert len(rows) == 1_000
     assert rows[0].detail == detail
     assert isinstance(store.link, Link)

@@ -182,7 +182,7 @@ class ReportMachine(RuleBasedStateMachine):
         self.nothing_is_delivered_more_than_twice()
         for bridge, number, got in self.asked:
             assert got or not bridge.alive, f"task {number} was never answered"
-        rows, _ = self.bridges[-1].store.read(Listing(ENDPOINT, limit=1000))
+        rows, _ = self.bridges[-1].store.transact([Listing(ENDPOINT, limit=1000)])[0]
         for row in rows:
             number = row.task.task_id
             assert row.state == DONE, row
@@ -191,7 +191,7 @@ class ReportMachine(RuleBasedStateMachine):
                 assert self.world.upstream.taken(number), row
             elif row.outcome in ("refused", "not_sent"):
                 assert not self.world.upstream.taken(number), row
-            assert self.bridges[-1].store.read(Look(row.task)) is not None
+            assert self.bridges[-1].store.transact([Look(row.task)])[0] is not None
 
 
 ReportMachine.TestCase.settings = settings(

@@ -128,6 +128,6 @@ def test_a_report_taken_over_beside_a_request_for_another_method_is_not_lost(pat
     got = heir.report(9, RECAPTCHA)
     world.run(100.0)
     assert [answer.code for answer in got] == [-32011]
-    row = heir.store.read(Look(heir.task(9)))
+    row = heir.store.transact([Look(heir.task(9))])[0]
     assert isinstance(row, Row)
     assert row.state == "done"

@@ -33,7 +33,7 @@ class Bridge:
         self.writer = Writer(
             self.engine,
             self._open,
-            lambda name: SqliteStore.open(None, machine="m", instance=name, **self._common()),
+            lambda name: SqliteStore(None, instance=name, **self._common()),
             require=False,
             on_event=lambda name, fields: self.events.append((name, fields)),
             on_error=lambda reference, error: self.errors.append(error),
@@ -54,7 +54,7 @@ class Bridge:
 
     def _open(self, instance: str) -> PostgresStore:
         url = self.ledger.server.url(self.ledger.database)
-        return PostgresStore(url, machine="m", instance=instance, **self._common())
+        return PostgresStore(url, instance=instance, **self._common())
 
     def task(self, number: int) -> Task:
         return Task("https://upstream.test", self.account, number)

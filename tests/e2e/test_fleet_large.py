@@ -60,7 +60,6 @@ def make_tables(ledger: Ledger) -> PostgresStore:
     return PostgresStore(
         ledger.server.url(ledger.database),
         policy=PausePolicy("m"),
-        machine="m",
         boot_clock=time.monotonic,
         wall_clock=time.time,
     )

@@ -31,7 +31,7 @@ NO_KEY = "z" * 32
 PROGRAM = '''
 import os, signal, socket, sys
 
-from bridge.ledger import sqlite_driver
+from bridge.ledger import sqlite_file
 
 fatal, notes = os.environ.pop("KILL_AT"), os.environ.pop("KILL_NOTES")
 note = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -48,7 +48,7 @@ def point(name):
     if name == fatal:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Connection(sqlite_driver.ApswConnection):
+class Connection(sqlite_file.Connection):
     def execute(self, statement, *values):
         words = statement.split()
         name = words[0] if words else ""
@@ -59,7 +59,7 @@ class Connection(sqlite_driver.ApswConnection):
             point("after COMMIT")
         return result
 
-sqlite_driver.ApswConnection = Connection
+sqlite_file.Connection = Connection
 
 def surround(name, owner=socket.socket):
     inner = getattr(owner, name)

@@ -1,7 +1,4 @@
-"""The ways taken only where they must be: threads instead of a loop, Python's SQLite, plain imports.
-
-Each is chosen by a variable, so that tests can take it on a system that has the other one.
-"""
+"""The way that is taken only where it must be, plain imports, beside the usual one: a variable chooses it."""
 
 from __future__ import annotations
 
@@ -20,10 +17,7 @@ from tests.e2e.test_spec_examples import EXAMPLES
 
 WAYS: dict[str, dict[str, str]] = {
     "as usual": {},
-    "threads": {"_BRIDGE_THREADS": "1"},
-    "stock sqlite": {"_BRIDGE_STOCK_SQLITE": "1"},
     "plain imports": {"_BRIDGE_PLAIN_IMPORTS": "1"},
-    "all of them": {"_BRIDGE_THREADS": "1", "_BRIDGE_STOCK_SQLITE": "1", "_BRIDGE_PLAIN_IMPORTS": "1"},
 }
 ENV = {"ANTICAPTCHA_CLIENT_KEY": KEY}
 Start = Callable[..., Talk]
@@ -151,7 +145,7 @@ def test_upstream_trouble_is_told_alike(talk: Start) -> None:
     troubles = [MAGIC + number for number in (1, 2, 10, 16, 21, 55)]
     troubles += [row["taskId"] for row in describe_magic()["faults"]]
     found = []
-    for way in (WAYS["as usual"], WAYS["threads"]):
+    for way in WAYS.values():
         bridge = talk("--sandbox", "--no-pauses", "--concurrency", "64", "--timeout", "2.5", environ=way)
         names = {bridge.send(IMAGE, {"taskId": number}): number for number in troubles}
         answers = bridge.read_all(names)

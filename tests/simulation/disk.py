@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bridge.core.model import Sweep, Swept, Task
-from bridge.ledger.port import EventRow, Known
+from bridge.core.model import Sweep, Swept
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import FULL, LOCKED, READONLY, UNREADABLE, LedgerTrouble
 
@@ -107,12 +106,12 @@ class SimStore(SqliteStore):
     arriving: ClassVar[Process]
     """Whose store is being opened."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, place: str | None, **options: Any) -> None:
         self.process = type(self).arriving
-        self.disk = self.process.world.disk if self.durable else None
-        self.process.stores.append(self)
+        self.disk = None if place is None else self.process.world.disk
         self._sweeps = 0
+        super().__init__(place, **options)
+        self.process.stores.append(self)
 
     def _start(self, *arguments: Any) -> None:
         if self.disk is None:
@@ -157,16 +156,6 @@ class SimStore(SqliteStore):
             if is_quiet and self._sweeps % _SWEEPS_ASKED:
                 return [Swept((), ())]
         return super().transact(operations)
-
-    def _ask(self, task: Task, method: str | None) -> Known:
-        if self.disk is not None:
-            self.disk.enter(self.process, False, self.busy_s)
-        return super()._ask(task, method)
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        if self.disk is not None:
-            self.disk.enter(self.process, False, self.busy_s)
-        return super().events(seq)
 
     def die(self) -> None:
         """Let go as the kernel does for a process that is killed: nothing is said, nothing tidied up."""

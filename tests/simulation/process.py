@@ -212,12 +212,11 @@ class SimApp(App):
     def _warm_up(self) -> None:
         self._client_now()
 
-    def _open_store(self, place: str | None, machine: str, instance: str) -> SqliteStore:
+    def _open_store(self, place: str | None, instance: str) -> SqliteStore:
         SimStore.arriving = self.process
-        return SimStore.open(
+        return SimStore(
             place,
             policy=self.policy,
-            machine=machine,
             boot_clock=self.engine.now,
             wall_clock=self.engine.wall,
             instance=instance,

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.core.model import DONE, Look
+from bridge.ledger.port import Story
 from tests.ledgers import ServerLedger
 from tests.pgserver import PgServer
 from tests.world import (
@@ -159,13 +160,13 @@ def live_through(path: str, steps: list[Any], fates: list[Fate]) -> None:
     world.run(200)
     try:
         made = sum(fate is not None for fate in world.upstream.attempts) - world.upstream.refused_resources
-        if bridge.store.read(Look(bridge.task(1))) is None:
+        if bridge.store.transact([Look(bridge.task(1))])[0] is None:
             assert made == 0
             return
         record = row(bridge, 1)
         assert record.state == DONE
         assert made <= record.attempts <= min(4, made + kills)
-        told = [event.name for event in bridge.store.events(record.seq)]
+        told = [event.name for event in bridge.store.transact([Story(record.seq)])[0]]
         assert told.count("begun") - told.count("withdrawn") == record.attempts
         for answer in (answer for got in answers for answer in got):
             attempts = (answer.result or answer.data)["attempts"]

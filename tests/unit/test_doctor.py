@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from bridge.cli import checks
-from bridge.ledger import sqlite_file
 from bridge.upstream.probe import Sight
 from tests.ledgers import make_ledger, open_file
 from tests.unit.conftest import Run
@@ -125,17 +124,6 @@ def test_a_locked_ledger_fails(find: Find, tmp_path: Path, monkeypatch: pytest.M
     holder.close()
     assert check["status"] == "failed"
     assert "locked" in check["fix"]
-
-
-@pytest.mark.parametrize(("is_sound", "told"), [(True, False), (False, True)])
-def test_a_slow_journal_is_told(
-    find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sound: bool, told: bool
-) -> None:
-    """Where the SQLite should use no write-ahead log, the check says what would help."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: is_sound)
-    (check,) = find("--ledger", str(make_ledger(tmp_path / "l")))["sqlite"]
-    assert check["status"] == "ok"
-    assert ("apsw" in check["message"]) is told
 
 
 def test_a_damaged_ledger_fails(find: Find, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def finish(bridge: Bridge, task_id: int) -> None:
 
 def listed(bridge: Bridge, listing: Listing) -> list[int]:
     """The task ids of a listing."""
-    return [row.task.task_id for row in bridge.store.read(listing)[0]]
+    return [row.task.task_id for row in bridge.store.transact([listing])[0][0]]
 
 
 def test_pruning_spares_what_is_just_young_enough(world: World, bridge: Bridge) -> None:
@@ -86,8 +86,8 @@ def test_pauses_told_by_another_ledger_are_kept(bridge: Bridge) -> None:
     """What is heeded is stored as it was told."""
     state = PauseState(PauseKey("transport", "m"), OPEN, "reset", opened_at=1.0, ends_at=9.0)
     bridge.store.transact([Heed(ENDPOINT, (state,))])
-    assert bridge.store.read(Pauses(ENDPOINT)) == (state,)
-    assert bridge.store.read(Pauses("https://elsewhere.test")) == ()
+    assert bridge.store.transact([Pauses(ENDPOINT)])[0] == (state,)
+    assert bridge.store.transact([Pauses("https://elsewhere.test")])[0] == ()
 
 
 def test_narrowing_is_about_what_may_still_be_sent(bridge: Bridge) -> None:
@@ -96,8 +96,8 @@ def test_narrowing_is_about_what_may_still_be_sent(bridge: Bridge) -> None:
     bridge.ask(2)
     window = Window(9e9, None)
     bridge.store.transact([Claim(bridge.task(n), IMAGE, window, Facts(), False) for n in (3, 4)])
-    before = {n: bridge.store.read(Look(bridge.task(n))) for n in (1, 2, 3, 4)}
+    before = {n: bridge.store.transact([Look(bridge.task(n))])[0] for n in (1, 2, 3, 4)}
     earlier = Window(8e9, 5.0)
     bridge.store.transact([Narrow(bridge.task(n), earlier) for n in (1, 2, 3)])
-    after = {n: bridge.store.read(Look(bridge.task(n))) for n in (1, 2, 3, 4)}
+    after = {n: bridge.store.transact([Look(bridge.task(n))])[0] for n in (1, 2, 3, 4)}
     assert after == {**before, **{n: before[n]._replace(window=earlier) for n in (1, 3)}}

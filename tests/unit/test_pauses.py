@@ -89,7 +89,7 @@ def pause(answer: Answer) -> dict[str, Any]:
 
 def open_rules(bridge: Bridge) -> dict[str, PauseState]:
     """The pauses that are not closed, by rule."""
-    states = bridge.store.read(Pauses(ENDPOINT))
+    states = bridge.store.transact([Pauses(ENDPOINT)])[0]
     return {state.key.rule: state for state in states if state.key.rule != PROOF}
 
 

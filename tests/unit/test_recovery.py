@@ -23,6 +23,7 @@ from bridge.core.model import (
     Sweep,
     Window,
 )
+from bridge.ledger.port import Story
 from bridge.reports.verdict import judge
 from tests.world import (
     ENDPOINT,
@@ -325,7 +326,9 @@ def test_story_names_the_owners(world: World, ledger: str) -> None:
     second = Bridge(world, ledger, holds=(KEY,), pauses=False)
     world.run(3)
     for task_id, begun_before in ((1, True), (2, False)):
-        told = [(event.name, event.data) for event in second.store.events(row(second, task_id).seq)]
+        told = [
+            (event.name, event.data) for event in second.store.transact([Story(row(second, task_id).seq)])[0]
+        ]
         begun = [("begun", {"attempt": 1})] if begun_before else []
         assert told[: 2 + len(begun)] == [
             ("claimed", {"owner": first.store.instance}),
@@ -345,7 +348,11 @@ def test_pause_holds_at_its_own_endpoint_only(world: World, ledger: str) -> None
     claims = [Claim(task, IMAGE, Window(9e9, None), Facts(), True) for task in (here, there)]
     assert [done.gate.status for done in bridge.store.transact(claims)] == ["paused", "begun"]
     assert bridge.store.transact([Resume(there.endpoint, None, None)]) == [()]
-    (story,) = [event for event in bridge.store.events(row(bridge, 2).seq) if event.name == "pause_opened"]
+    (story,) = [
+        event
+        for event in bridge.store.transact([Story(row(bridge, 2).seq)])[0]
+        if event.name == "pause_opened"
+    ]
     assert story.data["rule"] == "key_balance"
     assert story.data["endsAt"] == pytest.approx(bridge.ledger.now() + 600, abs=1)
 
@@ -409,12 +416,12 @@ def test_a_beginning_that_is_told_when_the_window_is_over_is_not_used(
 
 def story(bridge: Bridge, task_id: int) -> list[tuple[str, Any]]:
     """What is told of a task's report."""
-    return [(event.name, event.data) for event in bridge.store.events(row(bridge, task_id).seq)]
+    return [(event.name, event.data) for event in bridge.store.transact([Story(row(bridge, task_id).seq)])[0]]
 
 
 def balance(bridge: Bridge) -> list[str]:
     """The states of the pauses for an empty balance."""
-    states = bridge.store.read(Pauses(ENDPOINT))
+    states = bridge.store.transact([Pauses(ENDPOINT)])[0]
     return [state.state for state in states if state.key.rule == "key_balance"]
 
 

@@ -524,7 +524,7 @@ def test_old_reports_are_pruned_in_small_steps(world: World) -> None:
     world.run(90_000)
     bridge.ask(10)
     world.run(3_700)
-    rows, _ = bridge.store.read(Listing(ENDPOINT))
+    rows, _ = bridge.store.transact([Listing(ENDPOINT)])[0]
     assert [found.task.task_id for found in rows] == [10]
 
 

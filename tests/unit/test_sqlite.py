@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from bridge.core.model import (
@@ -27,14 +28,13 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_driver as sqlite3
 from bridge.ledger.copying import open_target
 from bridge.ledger.owners import Owners
+from bridge.ledger.port import Ask, Story
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.sqlite_file import is_wal_sound
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
-from tests.ledgers import open_file
+from tests.ledgers import open_file, watch
 
 ROOT = Path(__file__).parents[2]
 VERDICT = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
@@ -58,8 +58,8 @@ def finish(number: int = 1) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def _rollback_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal of the tests does not depend on the version that is linked."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+    """Every page is in the file; a write-ahead log would hold them all, and damage would not be met."""
+    monkeypatch.setattr(sqlite_file, "JOURNAL", "truncate")
 
 
 @pytest.fixture
@@ -75,10 +75,9 @@ def opener(path: Path) -> Iterator[Opener]:
 
     def open_store(where: Path | None = path, **options: Any) -> SqliteStore:
         given: dict[str, Any] = {"boot_clock": lambda: 1.0, "wall_clock": lambda: 2.0, "busy_s": 0.05}
-        store = SqliteStore.open(
+        store = SqliteStore(
             None if where is None else str(where),
             policy=PausePolicy("m", enabled=False),
-            machine="m",
             **{**given, **options},
         )
         stores.append(store)
@@ -90,7 +89,7 @@ def opener(path: Path) -> Iterator[Opener]:
 
 
 @pytest.fixture
-def outsider(path: Path) -> Iterator[sqlite3.Connection]:
+def outsider(path: Path) -> Iterator[sqlite_file.Connection]:
     """Another program's connection to the same path."""
     connection = open_file(path)
     yield connection
@@ -106,7 +105,7 @@ def trouble(action: Callable[[], Any]) -> str:
 
 def outcome_of(store: SqliteStore, number: int = 1) -> str | None:
     """What a store tells of a report without writing."""
-    row = store.ask(task(number)).row
+    row = store.transact([Ask(task(number), None)])[0].row
     return None if row is None else row.outcome
 
 
@@ -116,9 +115,8 @@ def outcome_of(store: SqliteStore, number: int = 1) -> str | None:
 def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
     """Settings are read back as they were meant, and the file says whose it is."""
     store = opener()
-    health = store.health()
-    assert health["synchronous"] == 2
-    assert (health["path"], health["trouble"], health["schema_version"]) == (str(path), None, 2)
+    assert sqlite_file.get(store._connection, "synchronous") == 2
+    assert sqlite_file.get(store._connection, "user_version") == sqlite_file.VERSION
     assert sqlite_file.get(store._connection, "application_id") == sqlite_file.APPLICATION_ID
     assert sqlite_file.get(store._connection, "foreign_keys") == 1
     assert sqlite_file.get(store._connection, "trusted_schema") == 0
@@ -158,7 +156,7 @@ def test_reports_survive_a_restart(opener: Opener) -> None:
     second = opener()
     assert second.transact([claim()])[0].status == "known"
     assert second.secret == first.secret
-    assert trouble(lambda: first.read(Look(task(1)))) == "unreadable"
+    assert trouble(lambda: first.transact([Look(task(1))])[0]) == "unreadable"
 
 
 def test_next_boot_has_its_own_timeline(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +189,7 @@ def test_many_openers_make_one_ledger(opener: Opener) -> None:
 
 
 def test_database_of_another_program_is_left_alone(
-    opener: Opener, outsider: sqlite3.Connection, path: Path
+    opener: Opener, outsider: sqlite_file.Connection, path: Path
 ) -> None:
     """A foreign database is refused and not one byte of it changes."""
     outsider.execute("CREATE TABLE notes (text)")
@@ -218,7 +216,7 @@ def test_damage_is_found_when_opening(opener: Opener, path: Path) -> None:
     assert trouble(opener) == "corrupt"
 
 
-def test_ledger_without_secret_is_damaged(opener: Opener, outsider: sqlite3.Connection) -> None:
+def test_ledger_without_secret_is_damaged(opener: Opener, outsider: sqlite_file.Connection) -> None:
     """Without its secret a ledger cannot name accounts."""
     opener().close()
     outsider.execute("DELETE FROM meta WHERE name = 'secret'")
@@ -226,7 +224,7 @@ def test_ledger_without_secret_is_damaged(opener: Opener, outsider: sqlite3.Conn
 
 
 def test_newer_ledger_is_read_and_never_written(
-    opener: Opener, outsider: sqlite3.Connection, path: Path
+    opener: Opener, outsider: sqlite_file.Connection, path: Path
 ) -> None:
     """A version from the future answers questions and stays as it is."""
     store = opener()
@@ -257,7 +255,7 @@ def test_ledger_that_cannot_be_written_when_it_is_opened_recovers(
         patch.setattr(Owners, "hold", fail)
         store = opener()
         assert store.trouble is not None
-        assert (store.trouble.kind, store.health()["trouble"]) == ("full", "full")
+        assert store.trouble.kind == "full"
         assert outcome_of(store) == "accepted"
         assert trouble(lambda: store.transact([claim(2)])) == "full"
     assert store.transact([claim(2)])[0].status == "new"
@@ -300,7 +298,7 @@ def test_full_ledger_is_read_and_recovers(opener: Opener) -> None:
     """When no page can be added reads go on, and writes do again once there is room."""
     store = opener()
     store.transact(finish())
-    pages = store.health()["page_count"]
+    pages = sqlite_file.get(store._connection, "page_count")
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
     assert trouble(lambda: [store.transact([claim(n)]) for n in range(2, 500)]) == "full"
     assert outcome_of(store) == "accepted"
@@ -308,25 +306,25 @@ def test_full_ledger_is_read_and_recovers(opener: Opener) -> None:
     assert store.transact([claim(600)])[0].status == "new"
 
 
-def test_locked_ledger_says_so_and_recovers(opener: Opener, outsider: sqlite3.Connection) -> None:
+def test_locked_ledger_says_so_and_recovers(opener: Opener, outsider: sqlite_file.Connection) -> None:
     """Another program's lock is waited for a while and then told."""
     store = opener()
     outsider.execute("BEGIN EXCLUSIVE")
     assert trouble(lambda: store.transact([claim()])) == "locked"
-    assert trouble(lambda: store.read(Listing(None))) == "locked"
+    assert trouble(lambda: store.transact([Listing(None)])[0]) == "locked"
     assert trouble(opener) == "locked"
     outsider.execute("ROLLBACK")
     assert store.transact([claim()])[0].status == "new"
 
 
-def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqlite3.Connection) -> None:
+def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqlite_file.Connection) -> None:
     """A reader that stays blocks the commit; the batch is undone and can be repeated."""
     store = opener()
     outsider.execute("BEGIN")
     outsider.execute("SELECT count(*) FROM reports").fetchone()
     assert trouble(lambda: store.transact([claim()])) == "locked"
     outsider.execute("ROLLBACK")
-    assert store.read(Look(task(1))) is None
+    assert store.transact([Look(task(1))])[0] is None
     assert store.transact([claim()])[0].status == "new"
 
 
@@ -351,61 +349,36 @@ def test_events_are_never_changed(opener: Opener) -> None:
     """History can be added to and pruned, not rewritten."""
     store = opener()
     store.transact(finish())
-    with pytest.raises(sqlite3.Error, match="never changed"):
+    with pytest.raises(sqlite_file.Error, match="never changed"):
         store._connection.execute("UPDATE events SET name = 'x'")
 
 
 # --- journal, errors, schema -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("version", "sound"),
-    [
-        ("3.40.1", False),
-        ("3.44.5", False),
-        ("3.44.6", True),
-        ("3.45.0", False),
-        ("3.50.6", False),
-        ("3.50.7", True),
-        ("3.51.2", False),
-        ("3.51.3", True),
-        ("4.0.0", True),
-    ],
-)
-def test_wal_needs_a_fixed_version(version: str, sound: bool) -> None:
-    """A write-ahead log is used only where several processes may share one."""
-    assert is_wal_sound(version) is sound
-
-
-def test_wal_is_left_when_alone(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write-ahead log made by a fixed version is given up by one that is not, if nobody else is there."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
-    fixed = opener()
-    assert fixed.health()["journal_mode"] == "wal"
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
+def test_a_journal_that_rolls_back_is_given_up_when_alone(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger without a write-ahead log gets one from whoever finds nobody in the middle of a commit."""
+    opener().close()
+    monkeypatch.setattr(sqlite_file, "JOURNAL", "wal")
     store = opener()
-    assert store.health()["journal_mode"] == "wal"
-    assert ("ledger_wal_kept", {"sqlite": sqlite3.sqlite_version}) in store.notices
-    store.close()
-    fixed.close()
-    alone = opener()
-    assert alone.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
-    assert "ledger_wal_kept" not in [name for name, _ in alone.notices]
+    assert sqlite_file.get(store._connection, "journal_mode") == "wal"
+    assert store.transact(finish())[1].durable
 
 
 def test_every_result_code_has_a_kind() -> None:
     """Whatever SQLite says becomes a kind with a sentence, and reading never claims to be readable."""
-    library = sqlite3.library
-    codes = [getattr(library, name) for name in dir(library) if name.startswith("SQLITE_")]
+    codes = [getattr(apsw, name) for name in dir(apsw) if name.startswith("SQLITE_")]
     for code in (code for code in codes if isinstance(code, int)):
-        error: Any = sqlite3.Error("secret text")
-        error.sqlite_errorcode = error.extendedresult = code
+        error: Any = sqlite_file.Error("secret text")
+        error.extendedresult = code
         for writing in (True, False):
             found = sqlite_file.translate(error, writing)
             assert found.kind in SENTENCES
             assert "secret" not in found.sentence
             assert writing or not found.is_readable
-    assert sqlite_file.translate(sqlite3.Error("closed"), True).kind == "unreadable"
+    assert sqlite_file.translate(sqlite_file.Error("closed"), True).kind == "unreadable"
 
 
 def test_schema_is_cut_into_statements() -> None:
@@ -421,8 +394,8 @@ def test_schema_is_cut_into_statements() -> None:
 
 @pytest.fixture
 def log(_rollback_journal: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ledgers have a write-ahead log, whatever version is linked: all connections are this process's."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
+    """Ledgers have a write-ahead log."""
+    monkeypatch.setattr(sqlite_file, "JOURNAL", "wal")
 
 
 def companions(path: Path) -> list[str]:
@@ -432,7 +405,7 @@ def companions(path: Path) -> list[str]:
     )
 
 
-def numbers(path: Path) -> list[int]:
+def numbers(path: Path) -> list[Any]:
     """The tasks in a ledger that nobody uses, which must be whole."""
     connection = open_file(path)
     try:
@@ -567,22 +540,6 @@ def test_nobody_opens_beside_the_log_of_another_ledger(
 
 
 @pytest.mark.usefixtures("log")
-def test_journal_is_not_changed_under_somebody_at_work(
-    opener: Opener, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One whose SQLite should use no write-ahead log is not drawn into one."""
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: False)
-    first = opener()
-    first.transact(finish(1))
-    monkeypatch.setattr(sqlite_file, "is_wal_sound", lambda _: True)
-    second = opener()
-    assert second.health()["journal_mode"] == sqlite_file.ROLLBACK_JOURNAL
-    first.close()
-    second.close()
-    assert opener().health()["journal_mode"] == "wal"
-
-
-@pytest.mark.usefixtures("log")
 def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_path: Path) -> None:
     """Moved away with its log, a ledger takes nothing from the one that was made in its place."""
     old = opener()
@@ -660,7 +617,11 @@ def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Pa
     results = mine.transact(operations)
     assert [result.status for result in results] == ["lost", "new", "lost", "lost"]
     assert {results[at].row.owner for at in (0, 2, 3)} == {theirs.instance}
-    assert [name for _, name, _ in theirs.events(results[0].row.seq)] == ["claimed", "begun", "adopted"]
+    assert [name for _, name, _ in theirs.transact([Story(results[0].row.seq)])[0]] == [
+        "claimed",
+        "begun",
+        "adopted",
+    ]
     # Not remembered any more, so told again from the file.
     assert mine.transact([finish(1)[1]])[0].status == "lost"
     assert theirs.transact([finish(1)[1]])[0].status == "ok"
@@ -688,10 +649,10 @@ def test_nothing_is_written_to_what_another_bridge_took_over(
     mine.transact([claim(1)])
     bury(mine, path)
     theirs.transact([sweep()])
-    before = theirs.read(Look(task(1)))
+    before = theirs.transact([Look(task(1))])[0]
     (result,) = mine.transact([operation])
     assert (result.gate.status if isinstance(operation, Begin) else result.status) == "lost"
-    assert result.row == theirs.read(Look(task(1))) == before
+    assert result.row == theirs.transact([Look(task(1))])[0] == before
 
 
 def test_a_report_that_another_process_took_over_is_lost(opener: Opener, path: Path) -> None:
@@ -704,7 +665,7 @@ import sys
 from bridge.core.model import Sweep
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
-store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
+store = SqliteStore(sys.argv[1], policy=PausePolicy("m", enabled=False),
                          boot_clock=lambda: 1.0, wall_clock=lambda: 2.0)
 swept = store.transact([Sweep("https://upstream.test", frozenset({"a" * 32}))])[0]
 print(len(swept.adopted), flush=True)
@@ -728,7 +689,7 @@ def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
     first = opener()
     first.transact([claim(1), claim(2)])
     statements: list[str] = []
-    first.on_statement(statements.append)
+    watch(first, statements.append)
     assert [r.status for r in first.transact([finish(1)[1], finish(2)[1]])] == ["ok", "ok"]
     assert not [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
     first._batch._own.clear()
@@ -737,7 +698,6 @@ def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
     statements.clear()
     assert first.transact([finish(3)[1]])[0].status == "ok"
     assert [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
-    first.on_statement(None)
 
 
 def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -748,83 +708,11 @@ def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.M
 
     def fail() -> None:
         flush()
-        raise sqlite3.Error("no")
+        raise sqlite_file.Error("no")
 
     monkeypatch.setattr(store._batch, "flush", fail)
     assert trouble(lambda: store.transact([finish(1)[1]])) == "unreadable"
     monkeypatch.setattr(store._batch, "flush", flush)
-    assert store.read(Look(task(1))).state == "sending"
+    assert store.transact([Look(task(1))])[0].state == "sending"
     assert store.transact([finish(1)[1]])[0].status == "ok"
-    assert [name for _, name, _ in store.events(1)] == ["claimed", "begun", "settled"]
-
-
-# --- both libraries --------------------------------------------------------------------------
-
-STOCK = {"PYTHONPATH": str(ROOT), "_BRIDGE_STOCK_SQLITE": "1", "HOME": "/nonexistent", "PATH": os.defpath}
-BESIDE = """
-import sys
-from bridge.ledger import sqlite_driver
-from tests.unit.test_sqlite import claim, finish
-from bridge.core.model import Listing
-from bridge.ledger.sqlite import SqliteStore
-from bridge.reports.pauses import PausePolicy
-assert sqlite_driver.IS_STOCK
-store = SqliteStore.open(sys.argv[1], policy=PausePolicy("m", enabled=False), machine="m",
-                         boot_clock=lambda: 1.0, wall_clock=lambda: 2.0, busy_s=20.0)
-first, step, count = map(int, sys.argv[2:])
-for number in range(first, first + step * count, step):
-    assert [r.status for r in store.transact(finish(number))] == ["new", "ok"]
-print(store.transact([claim(first + 1)])[0].status)
-store.close()
-"""
-
-
-def run_stock(*words: str) -> str:
-    """Run a program with Python's own SQLite; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *words],
-        env=STOCK,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
-
-
-def test_pythons_own_sqlite_keeps_all_promises() -> None:
-    """Everything that is promised of a SQLite ledger holds with the library that Python brings."""
-    names = ["tests/contract/test_ledger_store.py", "tests/unit/test_writer.py"]
-    output = run_stock(
-        "-m", "pytest", "-q", "-n", "0", "-k", "sqlite or memory or writer", "-p", "no:cacheprovider", *names
-    )
-    assert " passed" in output
-
-
-def test_both_libraries_share_a_ledger(opener: Opener, path: Path) -> None:
-    """A bridge with one library and one with the other work on one file at a time, and lose nothing."""
-    mine = opener(busy_s=20.0)
-    mine.transact(finish(2))
-    command = [sys.executable, "-c", BESIDE, str(path), "1", "2", "60"]
-    child = subprocess.Popen(command, env=STOCK, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    for number in range(4, 122, 2):
-        assert [r.status for r in mine.transact(finish(number))] == ["new", "ok"]
-    output, errors = child.communicate(timeout=300)
-    assert (child.returncode, errors) == (0, b"")
-    assert output == b"known\n"
-    assert mine.transact([claim(119)])[0].status == "known"
-    mine.close()
-    assert numbers(path) == list(range(1, 121))
-
-
-@pytest.mark.usefixtures("log")
-def test_a_ledger_at_rest_is_taken_by_the_other_library(opener: Opener, path: Path) -> None:
-    """One that had a write-ahead log is used without one by a SQLite that should not use it."""
-    store = opener()
-    store.transact(finish(2))
-    store.close()
-    assert run_stock("-c", BESIDE, str(path), "1", "2", "1") == "known\n"
-    assert companions(path) == []
-    again = opener()
-    assert [again.transact([claim(n)])[0].status for n in (1, 2, 3)] == ["known", "known", "new"]
+    assert [name for _, name, _ in store.transact([Story(1)])[0]] == ["claimed", "begun", "settled"]

@@ -82,7 +82,7 @@ def test_nothing_is_pruned_before_its_time(backend: Backend, store: SqliteStore)
     assert one(store, before) == 0
     backend.clock.advance(1.0)
     assert one(store, before) == 1
-    assert store.read(Listing(None)) == ((), None)
+    assert one(store, Listing(None)) == ((), None)
 
 
 def test_what_every_report_asks_is_prepared_once(store: SqliteStore) -> None:
@@ -92,14 +92,14 @@ def test_what_every_report_asks_is_prepared_once(store: SqliteStore) -> None:
     def report(number: int) -> None:
         store.transact([claim(task(number))])
         store.transact([record(GOOD, TAKEN, task(number))])
-        store.read(Tallies(ENDPOINT, ACCOUNT))
+        one(store, Tallies(ENDPOINT, ACCOUNT))
 
     def allow(*what: Any) -> int:
         prepared.append(what)
         return 0
 
     # Asked while a statement is prepared, and at no other time.
-    store._connection.authorizer = allow  # type: ignore[attr-defined]
+    store._connection.authorizer = allow
     report(1)
     report(2)
     assert prepared

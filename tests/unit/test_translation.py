@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.core.model import Begin, Heed, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
+from bridge.ledger.port import Ask
 from bridge.ledger.translation import Accounts, View, hash_account, see
 from tests.shaky_store import ENDPOINT, METHOD, OK, Times, claim, open_memory, record, task
 
@@ -29,13 +30,13 @@ def test_report_is_told_in_our_words_and_kept_in_the_stores() -> None:
     view, store, outside, inside = make()
     claimed = view.transact([claim(account=outside)._replace(window=WINDOW)])[0]
     assert (claimed.row.task, claimed.row.window) == (task(1, outside), WINDOW)
-    kept = store.read(Look(task(1, inside)))
+    kept = store.transact([Look(task(1, inside))])[0]
     assert kept.window.until == 5_000.0 + SHIFT_S
-    assert store.read(Look(task(1, outside))) is None
-    assert view.read(Look(task(1, outside))).task.account == outside
-    rows, cursor = view.read(Listing(ENDPOINT))
+    assert store.transact([Look(task(1, outside))])[0] is None
+    assert view.transact([Look(task(1, outside))])[0].task.account == outside
+    rows, cursor = view.transact([Listing(ENDPOINT)])[0]
     assert ([row.task.account for row in rows], cursor) == ([outside], None)
-    known = view.ask(task(1, outside), METHOD)
+    known = view.transact([Ask(task(1, outside), METHOD)])[0]
     assert known.row is not None
     assert known.row.task.account == outside
 
@@ -44,14 +45,14 @@ def test_pauses_are_told_in_our_words() -> None:
     """Who is paused, who probes and until when are translated."""
     view, store, outside, inside = make()
     view.transact([claim(account=outside)])
-    (proof,) = view.ask(task(2, outside), METHOD).pauses
+    (proof,) = view.transact([Ask(task(2, outside), METHOD)])[0].pauses
     assert (proof.key.subject, proof.probe_task) == (outside, f"{outside}/1")
     assert proof in [state for states in view.seen.values() for state in states.values()]
     balance = record(account=outside, ending=OK._replace(outcome="refused", code=10, kind="key_balance"))
     verdict = balance.verdict._replace(pause="key_balance", event="key_balance", error_id=10)
     view.transact([balance._replace(verdict=verdict)])
-    paused = next(p for p in view.read(Pauses(ENDPOINT)) if p.key.rule == "key_balance")
-    kept = next(p for p in store.read(Pauses(ENDPOINT)) if p.key.rule == "key_balance")
+    paused = next(p for p in view.transact([Pauses(ENDPOINT)])[0] if p.key.rule == "key_balance")
+    kept = next(p for p in store.transact([Pauses(ENDPOINT)])[0] if p.key.rule == "key_balance")
     assert (paused.key.subject, kept.key.subject) == (outside, inside)
     assert kept.ends_at - paused.ends_at == SHIFT_S
     blocked = view.transact([claim(3, account=outside)])[0].gate
@@ -94,7 +95,7 @@ def test_unknown_accounts_are_left_as_they_are() -> None:
     """Of a report whose key was never seen here, the ledger's own name is told."""
     view, store, _, _ = make()
     store.transact([claim(account="f" * 32)])
-    rows, _ = view.read(Listing(ENDPOINT))
+    rows, _ = view.transact([Listing(ENDPOINT)])[0]
     assert [row.task.account for row in rows] == ["f" * 32]
 
 
@@ -107,7 +108,11 @@ def test_equal_words_cost_nothing() -> None:
     assert view is store
     account = accounts.name(KEY)
     claimed = view.transact([claim(account=account)])[0]
-    assert store.read(Look(task(1, account))) == claimed.row == view.read(Look(task(1, account)))
+    assert (
+        store.transact([Look(task(1, account))])[0]
+        == claimed.row
+        == view.transact([Look(task(1, account))])[0]
+    )
 
 
 def test_narrowed_window_is_noted_in_the_stores_time() -> None:
@@ -115,8 +120,8 @@ def test_narrowed_window_is_noted_in_the_stores_time() -> None:
     view, store, outside, inside = make()
     view.transact([claim(account=outside)._replace(window=WINDOW)])
     assert view.transact([Narrow(task(1, outside), Window(4_000.0, 3_000.0))]) == [None]
-    assert store.read(Look(task(1, inside))).window == Window(4_000.0 + SHIFT_S, 3_000.0 + SHIFT_S)
-    assert view.read(Look(task(1, outside))).window == Window(4_000.0, 3_000.0)
+    assert store.transact([Look(task(1, inside))])[0].window == Window(4_000.0 + SHIFT_S, 3_000.0 + SHIFT_S)
+    assert view.transact([Look(task(1, outside))])[0].window == Window(4_000.0, 3_000.0)
 
 
 def test_pauses_of_another_store_are_taken_over_in_the_stores_words() -> None:
@@ -126,11 +131,13 @@ def test_pauses_of_another_store_are_taken_over_in_the_stores_words() -> None:
     verdict = balance.verdict._replace(pause="key_balance", event="key_balance", error_id=10)
     opened = view.transact([claim(account=outside), balance._replace(verdict=verdict)])[1].events[-1].state
     kept = [
-        pause for pause in store.read(Pauses(ENDPOINT)) if pause.key == opened.key._replace(subject=inside)
+        pause
+        for pause in store.transact([Pauses(ENDPOINT)])[0]
+        if pause.key == opened.key._replace(subject=inside)
     ]
     other, other_store, _, _ = make()
     other.transact([Heed(ENDPOINT, (opened,))])
-    (taken,) = other_store.read(Pauses(ENDPOINT))
+    (taken,) = other_store.transact([Pauses(ENDPOINT)])[0]
     assert taken.key.subject == hash_account(other_store.secret, KEY)
     assert taken.ends_at == kept[0].ends_at
-    assert other.read(Pauses(ENDPOINT)) == (opened,)
+    assert other.transact([Pauses(ENDPOINT)])[0] == (opened,)

@@ -28,6 +28,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import work as module
+from bridge.ledger.port import Ask, Story
 from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
@@ -46,6 +47,7 @@ from tests.contract.test_ledger_store import (
     record,
     task,
 )
+from tests.ledgers import watch
 
 NOW, WALL = 5_000.0, 9_000.0
 OTHER_BOOT = "f" * 24
@@ -218,9 +220,9 @@ def test_only_pauses_that_concern_an_attempt_are_told_and_released(store: Sqlite
         for rule in ("account", "other")
     )
     one(store, Heed(ENDPOINT, (ours, other)))
-    assert [(state.key, state.state) for state in store.ask(task(), IMAGE).pauses] == [(ours.key, OPEN)]
+    assert [(state.key, state.state) for state in one(store, Ask(task(), IMAGE)).pauses] == [(ours.key, OPEN)]
     assert one(store, claim()).gate.status == "begun"
-    probing = {state.key: state.probe_owner for state in store.read(Pauses(ENDPOINT))}
+    probing = {state.key: state.probe_owner for state in one(store, Pauses(ENDPOINT))}
     assert probing == {ours.key: store.instance, other.key: "dead"}
 
 
@@ -244,9 +246,8 @@ def test_a_report_releases_what_it_probes_and_nothing_else(
 def count_reads(store: SqliteStore, operations: Sequence[Any]) -> tuple[int, int]:
     """How many statements of a batch look for reports, and for pauses."""
     statements: list[str] = []
-    store.on_statement(statements.append)
+    watch(store, statements.append)
     store.transact(operations)
-    store.on_statement(None)
     reports, pauses = (sum(f"FROM {table} WHERE" in text for text in statements) for table in TABLES)
     return reports, pauses
 
@@ -265,11 +266,11 @@ def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
     """Both say what the store has, which the next write demands, down to the number of the last event."""
     store.transact([claim(task(8, "b" * 32)), claim(task(9)), claim()])
     remembered = store._batch._own[task()]
-    assert store.read(Look(task())) == remembered.row == remembered.read
+    assert one(store, Look(task())) == remembered.row == remembered.read
     read = store._batch.entries[task()]
     for name in Entry.__slots__:
         assert getattr(read, name) == getattr(remembered, name), name
-    assert remembered.was == len(store.events(remembered.row.seq)) == 2
+    assert remembered.was == len(one(store, Story(remembered.row.seq))) == 2
 
 
 def test_our_own_reports_are_remembered_but_not_too_many(

@@ -92,7 +92,7 @@ def test_answer_comes_after_the_commit() -> None:
     scene = Scene()
     assert scene.ledger.call(claim()).status == "new"
     assert scene.store is not None
-    assert scene.store.store.read(Look(task())).state == "sending"
+    assert scene.store.store.transact([Look(task())])[0].state == "sending"
     assert scene.ledger.committed_at == scene.times.boot
     assert scene.close()
 
