@@ -38,15 +38,17 @@ class Worker:
 
     Args:
         most: items done together at most.
+        closed: the result of what is asked after the end.
 
     Thread safety: everything belongs to the engine's thread.
     """
 
-    def __init__(self, engine: Engine, work: Work, name: str, most: int) -> None:
+    def __init__(self, engine: Engine, work: Work, name: str, most: int, closed: Any) -> None:
         self._engine = engine
         self._work = work
         self._name = name
         self._most = most
+        self._late_result = closed
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
         self._queue = engine.make_queue()
         self._has_thread = False
@@ -84,18 +86,24 @@ class Worker:
 
     def call(self, item: Any) -> Any:
         """Have something done and wait for its result."""
+        if self._is_closed:
+            return self._late_result
         waiter = self._engine.waiter()
         self.post(item, waiter.wake)
         return waiter.wait()
 
     def post(self, item: Any, done: Callable[[Any], object]) -> None:
         """Have something done; `done` gets its result in the engine's thread. Items keep their order."""
+        if self._is_closed:
+            done(self._late_result)
+            return
         if not self._asked:
             self._engine.call_soon(self._flush)
         self._asked.append((item, done))
 
     def close(self, until: float) -> bool:
         """Finish what was asked for and let go of everything; False if that took longer."""
+        self.start()
         self._flush()
         self._is_closed = True
         if not self._has_thread:
@@ -136,7 +144,11 @@ class Worker:
     ) -> None:
         self.done_at = done_at
         for (_, done), result in zip(group, results, strict=True):
-            done(result)
+            try:
+                done(result)
+            except Exception as bug:
+                # It must not take the results of others with it.
+                self._engine.on_bug(bug)
 
     def _note_open(self) -> None:
         self.is_open = True

@@ -7,7 +7,6 @@ happens in bad days is decided by `bridge.ledger.failover`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from bridge.core.counting import Operation
@@ -71,34 +70,24 @@ class Ledger:
             now=engine.now,
             wall=engine.wall,
         )
-        self._worker = Worker(engine, self._failover, "ledger", MAX_BATCH)
-        self._is_closed = False
+        self._worker = Worker(engine, self._failover, "ledger", MAX_BATCH, _CLOSED)
         self.account = self._accounts.name
         """The account of a client key: 32 hex digits, the same until the end. Needs `is_open`."""
-
-    def start(self) -> None:
+        self.start = self._worker.start
         """Begin to open the ledger, if that has not begun."""
-        self._worker.start()
+        self.wait_until_open = self._worker.wait_until_open
+        """Wait until `is_open`."""
+        self.call: Callable[[Operation], Any] = self._worker.call
+        """Wait until an operation is committed; its result, `Unavailable` or `Failed`."""
 
     @property
     def is_open(self) -> bool:
         """True once the first try to open the ledger is over: accounts and time are known."""
         return self._worker.is_open
 
-    def wait_until_open(self) -> None:
-        """Wait until `is_open`."""
-        self._worker.wait_until_open()
-
-    def call(self, op: Operation) -> Any:
-        """Wait until an operation is committed; its result, `Unavailable` or `Failed`."""
-        return _CLOSED if self._is_closed else self._worker.call(op)
-
     def post(self, op: Operation, done: Callable[[Any], object] = lambda _: None) -> None:
-        """The same without waiting; `done` gets the result. Operations keep their order."""
-        if self._is_closed:
-            done(_CLOSED)
-        else:
-            self._worker.post(op, partial(self._guarded, done))
+        """As `call` without waiting; `done` gets the result. Operations keep their order."""
+        self._worker.post(op, done)
 
     def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:
         try:
@@ -145,8 +134,6 @@ class Ledger:
         Returns:
             True if all that happened before that moment of the boot clock.
         """
-        self._worker.start()
-        self._is_closed = True
         return self._worker.close(until)
 
     # --- on the ledger's thread --------------------------------------------------------------
