@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.postgres_batch import GRACE_S, PostgresBatch
-from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, translated
+from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
 from bridge.ledger.postgres_trouble import AGAIN, POOLED, explain, trouble
@@ -72,7 +72,7 @@ class PostgresStore(Session):
 
     def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
-        return self._read([], lambda batch: batch.is_alive(instance))
+        return self._in_session(lambda: self._read([], lambda batch: batch.is_alive(instance)))
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -83,13 +83,18 @@ class PostgresStore(Session):
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if all(type(operation) in READS for operation in operations):
-            return self._read(operations, lambda batch: _perform(batch, operations))
+            return self._in_session(lambda: self._read(operations, lambda batch: _perform(batch, operations)))
         if self.is_newer:
             raise trouble(NEWER)
+        return self._in_session(lambda: self._write(operations))
+
+    def _in_session(self, action: Callable[[], _Result]) -> _Result:
+        """Do something, and do it again for a while if a race or the session was lost."""
         deadline = time.monotonic() + self.busy_s
         while True:
+            self._is_committing = False
             try:
-                return self._write(operations)
+                return action()
             except ServerRefused as refusal:
                 # A session that ended takes with it what was not committed, unless that was asked for.
                 is_lost = isinstance(refusal, LinkLost)
@@ -99,7 +104,6 @@ class PostgresStore(Session):
 
     def _write(self, operations: Sequence[Any]) -> list[Any]:
         batch = self._batch
-        self._is_committing = False
         with self._transaction() as link:
             if not link.is_held:
                 # The server took no writes when this session began.
@@ -116,14 +120,6 @@ class PostgresStore(Session):
         return results
 
     def _read(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
-        """Find something out in a transaction; in a new session, if the server has dropped this one."""
-        with translated():
-            try:
-                return self._read_once(operations, find)
-            except LinkLost:
-                return self._read_once(operations, find)
-
-    def _read_once(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
         batch = self._batch
         with self._transaction() as link:
             self._note_time(link, *batch.begin(operations, is_reading=True))
