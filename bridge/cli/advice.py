@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 from bridge.cli.checks import OK, WARNING, Check
+from bridge.cli.ledger_arguments import reading
+from bridge.core.exits import ExitError
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
-from bridge.ledger.reading import open_reader
-from bridge.ledger.statistics import NoLedger, Reader
-from bridge.ledger.trouble import LedgerTrouble
+from bridge.ledger.statistics import Reader
 from bridge.reports.advice import advise, queue_names, sum_day
 from bridge.settings import Settings
 
@@ -58,13 +58,12 @@ def _spell_claim(claim: dict[str, Any]) -> str:
     return f"{told}, {claim['claimed']:.4f} claimed at {claim['costOfTask']:.5f} a task"
 
 
-def check_advice(settings: Settings) -> Iterator[Check]:
+def check_advice(args: argparse.Namespace) -> Iterator[Check]:
     """Whether reports count for anything, as far as the ledger knows."""
-    clocks = (SystemClock.now(), SystemClock.wall())
     try:
-        with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
+        with reading(args) as (settings, reader):
             found = read_advice(reader, settings, None)["advice"]
-    except (NoLedger, LedgerTrouble):
+    except ExitError:
         return  # the check of the ledger says so
     for advice in found:
         message = f"account {advice['account']}, {advice['kind']}: {advice['message']}"

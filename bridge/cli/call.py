@@ -11,9 +11,9 @@ from typing import Any
 
 from bridge.cli.commands import NO_PLACE_FOR_KEYS
 from bridge.cli.terminal import Screen, print_json, print_lines
-from bridge.core import exits
 from bridge.core.errors import upstream_row, wire_row
 from bridge.core.exits import UsageError, exit_for
+from bridge.core.model import ACCEPTED
 from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
@@ -92,55 +92,50 @@ def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) 
             raise UsageError(NO_PLACE_FOR_KEYS)
         if name in params:
             raise UsageError(f"The param {name} is given twice.")
-        params[name] = _parse_value(name, text, _types(properties[name]))
+        params[name] = _parse_value(name, text, _find_type(properties[name]))
     return params
 
 
-def _types(schema: Mapping[str, Any]) -> Sequence[str]:
-    reference = schema.get("$ref")
-    if reference is not None:
-        file, _, pointer = reference.partition("#/definitions/")
+def _find_type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        file, _, pointer = schema["$ref"].partition("#/definitions/")
         schema = load_json(file)["definitions"][pointer]
-    types = schema.get("type", "string")
-    return [types] if isinstance(types, str) else types
+    kind: str = schema["type"]
+    return kind
 
 
-def _parse_value(name: str, text: str, types: Sequence[str]) -> Any:
-    if "integer" in types:
-        if text.isascii() and text.isdigit() and len(text) <= 18:
-            return int(text)
-        raise UsageError(f"The value of {name} is a whole number, such as {name}=123.")
-    if "number" in types:
-        with suppress(ValueError):
-            if abs(float(text)) < 1e18:
-                return float(text)
-        raise UsageError(f"The value of {name} is a number, such as {name}=123.")
-    return text
+def _parse_value(name: str, text: str, kind: str) -> Any:
+    if kind not in ("integer", "number"):
+        return text
+    with suppress(ValueError):
+        value = int(text) if kind == "integer" else float(text)
+        if 0 <= value < 1e18:
+            return value
+    told = "whole number" if kind == "integer" else "number"
+    raise UsageError(f"The value of {name} is a {told}, such as {name}=123.")
 
 
 def render(response: Mapping[str, Any], screen: Screen) -> list[str]:
     """Return the lines of an answer for people: a headline, what to do, then all of it."""
-    error = response.get("error")
-    content = dict(response["result"] or {}) if error is None else dict(error.get("data", {}))
-    if "openrpc" in content:
-        return json.dumps(content, indent=2).split("\n")
-    head: list[str] = []
-    if error is not None:
-        outcome = content.pop("outcome", "failed")
+    if (error := response.get("error")) is not None:
+        content, code = dict(error["data"]), error["code"]
+        outcome, kind = content.pop("outcome", "failed"), content.pop("kind")
         sentence = content.pop("sentence", error["message"])
-        kind = content.pop("kind", "error")
         if content.get("pointer") == "":
             del content["pointer"]  # the params as a whole: what is missing is in the sentence
-        head = screen.wrap(f"{outcome}: {sentence} ({kind}, code {error['code']})")
-        code = error["code"]
+        head = screen.wrap(f"{outcome}: {sentence} ({kind}, code {code})")
         row = upstream_row(code, content.get("errorCode")) if code > 0 else wire_row(kind)
-        if row.advice and exit_for(response) != exits.DONE:
+        if row.advice:
             head += screen.wrap(row.advice)
-    elif content.get("outcome") == "accepted" and "elapsedMs" in content:
-        outcome = "accepted"
+    else:
+        content = dict(response["result"] or {})
+        if "openrpc" in content:
+            return json.dumps(content, indent=2).split("\n")
+        outcome = content.get("outcome")
+        if outcome != ACCEPTED or "elapsedMs" not in content:
+            return screen.fields(content)
         replayed = "known from before, nothing was sent"
-        how = replayed if content.get("replayed") else f"{content['elapsedMs']} ms"
+        how = replayed if content["replayed"] else f"{content['elapsedMs']} ms"
         head = [f"accepted: task {content['taskId']} ({how})"]
-    if head:
-        head[0] = screen.paint(outcome, outcome) + head[0].removeprefix(outcome)
+    head[0] = screen.paint(outcome, outcome) + head[0].removeprefix(outcome)
     return head + screen.fields(content)

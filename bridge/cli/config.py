@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     screen = Screen()
     table = [(name, format_value(value, "not set"), origin) for name, value, origin in rows]
-    lines = screen.table(("setting", "value", "origin"), table, left=3, drops=False)
-    if screen.is_terminal and max(map(len, lines)) > screen.width:
-        lines = [line for n, v, o in table for line in screen.wrap(f"{v}  ({o})", " " * 18, f"{n:<18}")]
+    lines = screen.table(("setting", "value", "origin"), table, left=3)
+    if len(lines) > len(table) + 1:  # a column has no room
+        lines = [line for n, v, o in table for line in screen.wrap(f"{v}  ({o})", f"{n:<18}")]
     path = settings.config_file
     place = "none" if path is None else path if os.path.exists(path) else f"{path} (not there, not needed)"
     lines += ["", *screen.wrap(f"configuration file: {place}")]

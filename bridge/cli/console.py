@@ -18,6 +18,7 @@ from itertools import count
 from typing import Any, Final
 
 from bridge.cli import call
+from bridge.cli.ledger_arguments import NotPossible, writing
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.exits import UsageError
 from bridge.core.redact import Scrubber
@@ -51,7 +52,7 @@ class Console:
         """What the answers go to if that is no terminal: nothing that could show a colour."""
         if self._elsewhere is None:
             os.dup2(sink, 1)
-        self._history_path = None if folder is None else os.path.join(folder, "typed-lines")
+        self._history_path = os.devnull if folder is None else os.path.join(folder, "typed-lines")
         self._scrubber = scrubber
         self._is_raw = is_raw
         self._edits = os.isatty(1)
@@ -83,10 +84,9 @@ class Console:
         """Turn an answer into what a person reads."""
         if self._is_raw:
             return payload
-        response = json.loads(payload)
-        lines: list[str] = []
-        for one in response if isinstance(response, list) else [response]:
-            lines += call.render(one, Screen(self._elsewhere))
+        response, screen = json.loads(payload), Screen(self._elsewhere)
+        answers = response if isinstance(response, list) else [response]
+        lines = [line for answer in answers for line in call.render(answer, screen)]
         return "\n".join(lines).encode(sys.stdout.encoding, "backslashreplace")
 
     # --- in the thread ---------------------------------------------------------------------------
@@ -151,8 +151,6 @@ class Console:
         return next((word for n, word in enumerate(complete(before, text)) if n == state), None)
 
     def _load_history(self) -> list[str]:
-        if self._history_path is None:
-            return []
         with suppress(OSError), open(self._history_path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()[-_KEPT:]
         return []
@@ -164,13 +162,12 @@ class Console:
         if not line.isprintable():  # no text, or it would be more than one line in the file
             return
         self._readline.add_history(line)
-        if for_good and self._history_path is not None:
+        if for_good:
             kept = [*self._load_history(), line][-_KEPT:]
-            with suppress(OSError):
+            with suppress(OSError, NotPossible):
                 os.makedirs(os.path.dirname(self._history_path), 0o700, exist_ok=True)
-                mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                with open(os.open(self._history_path, mode, 0o600), "w", encoding="utf-8") as file:
-                    file.writelines(f"{old}\n" for old in kept)
+                with writing(self._history_path) as write:
+                    write("".join(f"{old}\n" for old in kept))
 
 
 def may_hold_key(line: str) -> bool:
@@ -217,7 +214,7 @@ def _help(about: str) -> list[str]:
     lines = ["A line is a method with its params, or one JSON-RPC message:"]
     lines += ["", "  reportIncorrectImageCaptcha taskId=123", "", "Methods:"]
     for name, method in known.items():
-        lines += screen.wrap(method.summary, " " * 31, f"  {name:<28} ", always=True)
+        lines += screen.wrap(method.summary, f"  {name:<28} ", always=True)
     return [
         *lines,
         "",
@@ -230,5 +227,5 @@ def _explain(method: Method, screen: Screen) -> list[str]:
     lines = screen.wrap(method.summary, always=True)
     for name, schema in call.members(method).items():
         what: Any = schema.get("description", "").partition(" Source:")[0]
-        lines += screen.wrap(what, " " * 16, f"  {name:<13} ", always=True)
+        lines += screen.wrap(what, f"  {name:<13} ", always=True)
     return lines

@@ -65,13 +65,13 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
     yield from checks.check_settings(settings)
     yield checks.check_key(settings, scrubber)
     yield from check_ledger(settings, args.full)
-    yield from check_advice(settings)
+    yield from check_advice(args)
     if args.online and not settings.sandbox:
         yield from checks.check_online(settings)
 
 
 def _render(check: Check, screen: Screen) -> list[str]:
-    first, *rest = screen.wrap(check.message, " " * 20, f"{check.status:<8} {check.name:<10} ")
+    first, *rest = screen.wrap(check.message, f"{check.status:<8} {check.name:<10} ")
     width = len(check.status)
     lines = [screen.paint(first[:width], _COLOURS[check.status]) + first[width:], *rest]
-    return lines if check.fix is None else lines + screen.wrap(check.fix, " " * 25, f"{'':<20}fix: ")
+    return lines if check.fix is None else lines + screen.wrap(check.fix, f"{'':<20}fix: ")

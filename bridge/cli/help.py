@@ -121,4 +121,4 @@ def _row(row: Row) -> list[str]:
 
 
 def _entry(first: str, text: str) -> list[str]:
-    return Screen().wrap(text, " " * len(first), first, always=True)
+    return Screen().wrap(text, first, always=True)

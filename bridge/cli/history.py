@@ -208,7 +208,7 @@ def _tell(row: Row, events: Sequence[EventRow], screen: Screen) -> list[str]:
     for event in events:
         first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
         told = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
-        lines += screen.wrap(", ".join(told), " " * 42, first) if told else [first.rstrip()]
+        lines += screen.wrap(", ".join(told), first) if told else [first.rstrip()]
     return lines
 
 
@@ -262,8 +262,7 @@ def _prune(args: argparse.Namespace) -> None:
                 tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-    was = "was" if deleted == 1 else "were"
-    print_text(f"{plural(deleted, 'report')} from before {show_time(before)} UTC {was} deleted.\n")
+    print_text(f"{plural(deleted, 'report')} deleted: all from before {show_time(before)} UTC.\n")
 
 
 def _path(args: argparse.Namespace) -> None:

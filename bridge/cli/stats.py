@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from math import inf
 from typing import Any, Final
@@ -35,14 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print a JSON object")
     form.add_argument("--csv", action="store_true", help="print the table as CSV")
     add("--html", metavar="FILE", help="write a page with charts that needs no network")
-    add("--open", action="store_true", help="show the page in the browser")
 
 
 def run(args: argparse.Namespace) -> int:
     """Count, print and return 0."""
     facts = _read(args)
-    if args.html is not None or args.open:
-        _write_page(args, facts)
+    if args.html is not None:
+        from bridge.cli.page import render_page
+
+        with ledger_arguments.writing(args.html) as write:
+            write(render_page(facts, time.time()))
+        print_lines([escape(args.html)])
     elif args.json:
         terminal.print_json({name: value for name, value in facts.items() if name != "timeline"})
     elif args.csv:
@@ -64,33 +66,16 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         facts = summary.summarise(figures, args.by)
         facts |= read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
-            # The figures know the hours only.
-            hours = [cell.hour for cell in figures.cells]
+            # The figures know the hours only; within one of them the question is cheap in any ledger.
+            hours = [cell.hour * 3600.0 for cell in figures.cells]
             for name, find, hour in (("first", "min", min(hours)), ("last", "max", max(hours))):
-                low = max(hour * 3600.0, args.since or 0.0)
-                high = min(hour * 3600.0 + 3600.0, inf if args.until is None else args.until)
+                low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
                 rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
                 facts[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):
         facts[name] = None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
     return facts
-
-
-def _write_page(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    import tempfile
-
-    from bridge.cli.page import render_page
-
-    path = args.html or os.path.join(tempfile.mkdtemp(prefix="report-bridge-"), "stats.html")
-    with ledger_arguments.writing(path) as write:
-        write(render_page(facts, time.time()))
-    print_lines([escape(path)])
-    if args.open:
-        import webbrowser
-
-        if not webbrowser.open("file://" + os.path.abspath(path)):
-            terminal.warn("no browser could be started; open the file by hand")
 
 
 # --- for people ------------------------------------------------------------------------------
@@ -102,7 +87,7 @@ def render(facts: dict[str, Any], screen: Screen) -> list[str]:
         return ["No report fits."]
 
     def wrap(*texts: str, indent: str = "") -> list[str]:
-        return [line for text in texts for line in screen.wrap(text, indent, "", always=True)]
+        return [line for text in texts for line in screen.wrap(text, indent, always=True)]
 
     sections = {
         f"{plural(facts['reports'], 'report')}, {facts['first']} to {facts['last']}": [],
@@ -137,7 +122,7 @@ def _reasons(rows: list[dict[str, Any]], screen: Screen) -> list[str]:
     for row in rows:
         causes = ", ".join(f"{cause} {many:,}" for cause, many in row["causes"].items())
         text = f"{row['kind']}" + (f" ({causes})" if causes else "")
-        lines += screen.wrap(text, " " * 20, f"{row['reports']:>10,}  {row['code']:>6}  ")
+        lines += screen.wrap(text, f"{row['reports']:>10,}  {row['code']:>6}  ")
         if screen.is_terminal:
             lines += [screen.paint(line, "dim") for line in screen.wrap(row["advice"], " " * 20)]
     return lines

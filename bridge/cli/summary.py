@@ -65,8 +65,8 @@ def summarise(figures: Figures, by: str) -> dict[str, Any]:
         "first": _spell_hour(min(hours)) if hours else None,
         "last": _spell_hour(max(hours)) if hours else None,
         "outcomes": outcomes,
-        "refused": _reasons(codes[REFUSED], figures.causes),
-        "notSent": _reasons(codes[NOT_SENT], figures.causes),
+        "refused": _reasons(REFUSED, codes[REFUSED], figures.causes),
+        "notSent": _reasons(NOT_SENT, codes[NOT_SENT], figures.causes),
         "ages": _ages(figures.ages),
         "latency": _latency(figures.latencies),
         "pauses": _pauses(figures.pauses),
@@ -82,17 +82,12 @@ def _spell_hour(hour: int, form: str = "%Y-%m-%dT%H:00Z") -> str:
     return show_time(hour * 3600, form)
 
 
-def _reasons(codes: Counter[int], causes: Counter[Cause]) -> list[dict[str, Any]]:
-    told = [(code, cause, many) for (code, cause), many in causes.most_common() if cause != "other"]
-    return [
-        {
-            "code": code,
-            **explain(code),
-            "reports": many,
-            "causes": {cause: n for of, cause, n in told if of == code},
-        }
-        for code, many in sorted(codes.items(), key=lambda item: (-item[1], item[0]))
-    ]
+def _reasons(outcome: str, codes: Counter[int], causes: Counter[Cause]) -> list[dict[str, Any]]:
+    told = []
+    for code, many in sorted(codes.items(), key=lambda item: (-item[1], item[0])):
+        found = {cause: n for (of, cause), n in causes.most_common() if of == code and cause != "other"}
+        told.append({"code": code, "outcome": outcome, **explain(code), "reports": many, "causes": found})
+    return told
 
 
 def explain(code: int) -> dict[str, str]:
@@ -115,16 +110,13 @@ def _ages(ages: Counter[Age]) -> dict[str, Any]:
             known[age.seconds] += many
             fate = "accepted" if age.outcome == ACCEPTED else _FATES.get(age.fate, "other")
             fates[age.seconds, fate] += many
-    bins = _bins(fates, _EDGES, FATES)
-    while bins[-1]["from"] > WALL_S and not any(bins[-1][name] for name in FATES):
-        bins.pop()
     return {
         "known": known.total(),
         "unknown": ages.total() - known.total(),
         "past60": sum(many for seconds, many in known.items() if seconds >= WALL_S),
         "p50": quantile(known, 0.5),
         "p95": quantile(known, 0.95),
-        "bins": bins,
+        "bins": _bins(fates, _EDGES, FATES, WALL_AT + 1),
     }
 
 
@@ -147,7 +139,7 @@ def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
     return {
         **_attempts(whole),
         "methods": {name: _attempts(took_ms) for name, took_ms in methods.items()},
-        "bins": _bins(counts, _LATENCY_EDGES, ("reports",)),
+        "bins": _bins(counts, _LATENCY_EDGES, ("reports",), 4),
     }
 
 
@@ -156,12 +148,16 @@ def _attempts(took_ms: Counter[int]) -> dict[str, Any]:
 
 
 def _bins(
-    counts: Counter[tuple[int, str]], edges: Sequence[int], names: Iterable[str]
+    counts: Counter[tuple[int, str]], edges: Sequence[int], names: Iterable[str], least: int
 ) -> list[dict[str, Any]]:
-    """Counts of names by value, from each edge to the next; the last one is open."""
-    bins: list[dict[str, Any]] = [
-        {"from": low, "to": high, **dict.fromkeys(names, 0)} for low, high in zip_longest(edges, edges[1:])
-    ]
+    """Counts of names by value, from each edge to the next; what is empty at the end is left out.
+
+    Args:
+        least: so many bins are shown in any case.
+    """
+    last = max((bisect(edges, value) for value, _ in counts), default=0)
+    ends = list(zip_longest(edges, edges[1:]))[: max(last, least)]
+    bins: list[dict[str, Any]] = [{"from": low, "to": high, **dict.fromkeys(names, 0)} for low, high in ends]
     for (value, name), many in counts.items():
         bins[bisect(edges, value) - 1][name] += many
     return bins
@@ -189,15 +185,11 @@ def _spell_bin(row: Mapping[str, Any]) -> str:
 
 
 def _pauses(pauses: Counter[Pause]) -> list[dict[str, Any]]:
-    found: Counter[tuple[str, str]] = Counter()
-    last: dict[tuple[str, str], str] = {}
-    for pause, many in sorted(pauses.items()):
-        found[pause.rule, pause.cause] += many
-        last[pause.rule, pause.cause] = _spell_hour(pause.hour)
-    return [
-        {"rule": rule, "cause": cause, "openings": many, "lastHour": last[rule, cause]}
-        for (rule, cause), many in found.most_common()
-    ]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for (hour, rule, cause), many in sorted(pauses.items()):
+        row = found.setdefault((rule, cause), {"rule": rule, "cause": cause, "openings": 0})
+        row |= {"openings": row["openings"] + many, "lastHour": _spell_hour(hour)}
+    return sorted(found.values(), key=lambda row: -row["openings"])
 
 
 def tell_pauses(pauses: Rows) -> list[str]:
@@ -207,18 +199,22 @@ def tell_pauses(pauses: Rows) -> list[str]:
 
 
 def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
+    groups = [{by: name, **counts} for name, counts in sorted(_count(figures, by).items())]
+    return sorted(groups, key=lambda group: -group["reports"]) if by == "error" else groups
+
+
+def _count(figures: Figures, by: str) -> dict[str, dict[str, int]]:
+    """Outcomes, all of them and those of error 16, by name of the group; none for any other name."""
     if by == "account":
         counted = [(age.account, age.outcome, age.fate == "error_16", n) for age, n in figures.ages.items()]
     else:
         counted = [(_name(cell, by), cell.outcome, cell.code == 16, n) for cell, n in figures.cells.items()]
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("reports", *STATES, "error16"), 0))
     for name, outcome, is_error16, many in counted:
         found[name]["reports"] += many
         found[name][outcome] += many
         found[name]["error16"] += many * is_error16
-    names = ("reports", *STATES, "error16")
-    groups = [{by: name, **{one: found[name][one] for one in names}} for name in sorted(found)]
-    return sorted(groups, key=lambda group: -group["reports"]) if by == "error" else groups
+    return found
 
 
 def _name(cell: Cell, by: str) -> str:
@@ -239,8 +235,6 @@ def _timeline(figures: Figures) -> dict[str, Any]:
     pauses: Counter[str] = Counter()
     for pause, many in figures.pauses.items():
         pauses[_spell_hour(pause.hour, _HOURS[unit])] += many
-    groups = {group[unit]: group for group in _groups(figures, unit)}
-    nothing = dict.fromkeys(STATES, 0)
+    found = _count(figures, unit)
     names = dict.fromkeys(_spell_hour(hour, _HOURS[unit]) for hour in range(first, last + 1))
-    points = [{unit: name, **(groups.get(name) or nothing), "pauses": pauses[name]} for name in names]
-    return {"unit": unit, "rows": points}
+    return {"unit": unit, "rows": [{unit: name, **found[name], "pauses": pauses[name]} for name in names]}

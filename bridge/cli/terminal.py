@@ -16,11 +16,10 @@ from typing import IO, Any, Final
 
 from bridge.core.text import escape
 
-NARROW: Final = 60
-"""Columns below which bars would say nothing: numbers only."""
 WIDE: Final = 132
 """Columns that are used at most."""
 _LEAST_BAR: Final = 8
+"""Columns below which bars would say nothing: numbers only."""
 Row = Sequence[str]
 Bar = Sequence[tuple[int, str]]
 """Values and colours of its pieces."""
@@ -57,8 +56,6 @@ class Screen:
         is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
         self.has_colour = self.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size((80, 24)).columns, WIDE) if self.is_terminal else 80
-        self.has_bars = self.is_terminal and self.width >= NARROW
-        """Charts are for people at a terminal that is wide enough."""
 
     def paint(self, text: str, colour: str) -> str:
         """Escape a text and colour it, if colours are shown; an outcome has a colour, too."""
@@ -74,24 +71,22 @@ class Screen:
             return "#" * max(1, eighths // 8)
         return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
-    def wrap(self, text: str, indent: str = "", first: str | None = None, always: bool = False) -> list[str]:
+    def wrap(self, text: str, first: str = "", always: bool = False) -> list[str]:
         """Break a text into lines that fit a terminal; no word is broken.
 
         Args:
-            indent: before every line.
-            first: before the first line, in place of that.
+            first: before the first line; as many blanks go before the others.
             always: also for files and pipes, which else get it on one line.
         """
-        first = indent if first is None else first
         if not self.is_terminal and not always:
             return [first + escape(text)]
         import textwrap
 
         return textwrap.wrap(
             escape(text),
-            max(self.width, len(indent) + 20),
+            max(self.width, len(first) + 20),
             initial_indent=first,
-            subsequent_indent=indent,
+            subsequent_indent=" " * len(first),
             break_long_words=False,
             break_on_hyphens=False,
         )
@@ -106,32 +101,31 @@ class Screen:
             if isinstance(value, list) and value and isinstance(value[0], dict) and not _is_hint(value[0]):
                 lines += ["", *self.table(list(value[0]), [list(map(spell, row.values())) for row in value])]
                 continue
-            items = [f"- {spell(item)}" for item in value] if isinstance(value, list) else [spell(value)]
-            for item in items or ["-"]:
-                lines += self.wrap(item, " " * (width + 2 * isinstance(value, list)), first)
+            mark, items = ("- ", value) if isinstance(value, list) and value else ("", [value])
+            for item in items:
+                lines += self.wrap(spell(item), first + mark)
                 first = " " * width
         return lines
 
-    def table(
-        self, head: Row, rows: Sequence[Row], left: int = 1, drops: bool = True, bars: Sequence[Bar] = ()
-    ) -> list[str]:
+    def table(self, head: Row, rows: Sequence[Row], left: int = 1, bars: Sequence[Bar] = ()) -> list[str]:
         """Align columns; the first `left` ones to the left, the rest, being numbers, to the right.
 
+        A terminal that is too narrow does not get what does not fit, the last columns first, and a last line
+        that says which. Files and pipes get them all.
+
         Args:
-            bars: what is drawn behind the rows if there is room for charts.
-            drops: on a terminal that is too narrow leave out what does not fit, the last columns first; the
-                last line says which. Files and pipes get them all.
+            bars: what is drawn behind the rows on a terminal that has room for it.
         """
         cells = [[escape(cell) for cell in row] for row in (head, *rows)]
         widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
         kept: list[int] = []
-        room = self.width if self.is_terminal and drops else sum(widths) + 2 * len(widths)
+        room = self.width if self.is_terminal else sum(widths) + 2 * len(widths)
         for index, width in enumerate(widths):
             if not kept or width <= room:
                 kept.append(index)
                 room -= width + 2
         lines = ["  ".join(_pad(row[i], widths[i], i < left) for i in kept) for row in cells]
-        if self.has_bars and room >= _LEAST_BAR:
+        if room >= _LEAST_BAR:
             most = max((sum(value for value, _ in bar) for bar in bars), default=0)
             for index, bar in enumerate(bars, 1):
                 longest = room - len(bar) + 1  # each piece may be rounded up
@@ -163,7 +157,7 @@ def spell(value: Any) -> str:
         return str(value["message"])
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is None or value == {}:
+    if value in (None, {}, []):
         return "-"
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -193,23 +187,21 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         what to tell how much is done, and of how much.
     """
     screen = Screen(sys.stderr)
-    last = ""
+    shown = ""
 
     def tell(done: int, whole: int) -> None:
-        nonlocal last
-        if not screen.is_terminal:
-            return
+        nonlocal shown
         part = min(1.0, done / whole) if whole else 1.0
-        line = f"{what} {screen.bar(part, 1.0, 24):<24} {part:4.0%}"
-        if line != last:
-            last = line
-            _write_error(f"\r{line}\x1b[K" if screen.has_colour else f"\r{line}")
+        line = f"\r{what} {screen.bar(part, 1.0, 24):<24} {part:4.0%}"
+        if screen.is_terminal and line != shown:
+            shown = line
+            _write_error(line)
 
     try:
         yield tell
     finally:
-        if last:
-            _write_error("\r" + " " * len(last) + "\r")
+        if shown:
+            _write_error("\r" + " " * (len(shown) - 1) + "\r")
 
 
 def print_text(text: str) -> None:

@@ -395,13 +395,6 @@ class Resume(NamedTuple):
     """Only pauses that belong to it; those of a method, or of a machine whatever the key, belong to none."""
 
 
-class Heed(NamedTuple):
-    """Take over pauses that another ledger told, in place of what is known of them. Result: None."""
-
-    endpoint: str
-    pauses: tuple[PauseState, ...]
-
-
 class Prune(NamedTuple):
     """Delete done reports older than ``before_wall``, at most `limit`. Result: number deleted."""
 
@@ -409,6 +402,6 @@ class Prune(NamedTuple):
     limit: int = 500
 
 
-Change = Claim | Begin | Record | Settle | Withdraw | Narrow | Sweep | Resume | Heed | Prune
+Change = Claim | Begin | Record | Settle | Withdraw | Narrow | Sweep | Resume | Prune
 """What changes a ledger."""
 Operation = Change | Look | Listing | Pauses

@@ -16,7 +16,7 @@ from bridge.core import counting, model
 from bridge.core.counting import Note, Operation
 from bridge.core.model import DONE, NOT_SENT, SENDING, Claim, Listing, Look, PauseKey, PauseState, Row, Task
 from bridge.ledger import port
-from bridge.ledger.port import Ask, Failed, Forget, Known, Restore, Store, Story, Teach
+from bridge.ledger.port import Ask, EventRow, Failed, Forget, Known, Restore, Store, Story, Teach
 from bridge.ledger.translation import View
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
@@ -55,7 +55,8 @@ class Condition:
         """True if duplicates and pauses of other processes can be seen: it works, or at least answers."""
         self.live: dict[Task, Row] = {}
         """Our own reports."""
-        self._recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
+        self.recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
+        """Reports that are done, or another bridge's; the latest last."""
 
     @property
     def is_durable(self) -> bool:
@@ -75,7 +76,7 @@ class Condition:
 
     def follow(self, row: Row) -> None:
         """Remember what the ledger said about a report."""
-        task, recent = row.task, self._recent
+        task, recent = row.task, self.recent
         if row.owner == self.instance:
             self.live[task] = row
             return
@@ -87,7 +88,7 @@ class Condition:
 
     def follow_narrow(self, op: model.Narrow) -> None:
         """Remember that a window ends earlier."""
-        for rows in (self.live, self._recent):
+        for rows in (self.live, self.recent):
             row = rows.get(op.task)
             if row is not None and (row.state != DONE or row.outcome == NOT_SENT):
                 rows[op.task] = row._replace(window=row.window.narrowed_by(op.window))
@@ -99,7 +100,7 @@ class Condition:
         if live is not None and (row is None or row.owner in (None, self.instance)):
             return live
         if known is None:
-            return self._recent.get(task)
+            return self.recent.get(task)
         if row is not None and row.owner != self.instance:
             self.follow(row)
         elif row is not None and row.state == SENDING:
@@ -187,13 +188,8 @@ class Outbox:
                 return None
             if isinstance(op, counting.Tallies):
                 return self._ask(op) or ()
-            if isinstance(op, model.Pauses):
-                self._take_over(op.endpoint, self._ask(op) or ())
-                return self._run_here(op)
-            if isinstance(op, model.Resume | model.Heed):
-                if self._condition.is_guarded:
-                    return self._refusal()
-                self.hear()
+            if isinstance(op, model.Pauses | model.Resume):
+                self._take_over(op.endpoint, self._ask(model.Pauses(op.endpoint)) or ())
                 return self._run_here(op)
             return self._run_on_report(op)
         except Exception as error:
@@ -326,9 +322,9 @@ class Outbox:
         """From now on memory has the truth about a report."""
         self.held.setdefault(task, (0, 0) if before is None else (before.attempts, before.sends))
 
-    def seed(self, row: Row, finished_at: float | None) -> None:
+    def seed(self, row: Row, finished_at: float | None, events: tuple[EventRow, ...] = ()) -> None:
         """Let memory know a report as the ledger has it."""
-        self.memory.transact([Forget(row.task), Restore(row, finished_at)])
+        self.memory.transact([Forget(row.task), Restore(row, finished_at, events=events)])
 
     def _drop(self, task: Task) -> None:
         """Memory has the truth about a report no more."""
@@ -418,11 +414,17 @@ class Outbox:
 
     def begin_anew(self) -> None:
         """The ledger may be another file now, that has to be told everything."""
-        live = self._condition.live
-        for task, row in live.items():
-            if task not in self.held:
-                self.seed(row, None)
-                self.hold(task, row)
+        live, recent = self._condition.live, self._condition.recent
+        for row in (*recent.values(), *live.values()):
+            if row.task in self.held or (row.state != DONE and row.owner != self._condition.instance):
+                continue
+            events: tuple[EventRow, ...] = ()
+            if row.finished_wall is not None:
+                # All that is known of its story.
+                told = {"outcome": row.outcome, "kind": row.kind}
+                events = (EventRow(row.finished_wall, "settled", told),)
+            self.seed(row, None, events)
+            self.hold(row.task, row)
         live.clear()
         self._taken_over.clear()
 

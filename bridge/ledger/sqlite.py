@@ -160,7 +160,7 @@ class SqliteStore:
         """
         if self._path is None or not files.has_changed(self._path, self._wall_clock(), QUEUE * self._busy_s):
             return False
-        return not self.secret or bool(self._owners.live_marks())
+        return bool(self._owners.live_marks())
 
     def _start(self, writable: bool, boot: str | None, random_bytes: Callable[[int], bytes]) -> None:
         connection = self._connection
@@ -175,11 +175,12 @@ class SqliteStore:
             raise LedgerTrouble(CORRUPT)
         if self.trouble is None:
             try:
+                # Before anything is locked, so that others know that it is a bridge for whom they wait.
+                self._owners.hold()
                 with sqlite_file.translated(writing=True):
                     self.notices += sqlite_file.configure(connection, writable=True)
                     if version < sqlite_file.VERSION:
                         sqlite_file.migrate(connection, random_bytes)
-                self._owners.hold()
             except LedgerTrouble as trouble:
                 if not trouble.is_readable:
                     raise

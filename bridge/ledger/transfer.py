@@ -17,7 +17,6 @@ from bridge.core.model import (
     NOT_SENT,
     QUEUED,
     SENDING,
-    Heed,
     Listing,
     Look,
     Narrow,
@@ -96,11 +95,6 @@ def teach(work: UnitOfWork, op: Teach) -> None:
             work.save(op.endpoint, (known,))
 
 
-def heed(work: UnitOfWork, op: Heed) -> None:
-    """Take over pauses as they are told."""
-    work.save(op.endpoint, op.pauses)
-
-
 def ask(work: UnitOfWork, op: Ask) -> Known:
     """What is known about a task and an attempt with a method."""
     entry = work.find(op.task)
@@ -122,7 +116,6 @@ def story(work: UnitOfWork, op: Story) -> tuple[EventRow, ...]:
 OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     **TABLE,
     **COUNTING,
-    Heed: heed,
     Teach: teach,
     Restore: restore,
     Ask: ask,

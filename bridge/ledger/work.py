@@ -320,13 +320,14 @@ class UnitOfWork(ABC):
         """True if a finished report still answers for its task.
 
         Of two clocks the one by which less time has passed counts, unless it was set back. If both were, a
-        report that seems to end in the future counts from now on.
+        report that seems to end in the future counts from now on; when it ended is not said otherwise.
         """
         assert entry.finished_at is not None
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
-            self.change(entry, entry.row._replace(finished_wall=self.wall))
+            entry.finished_at = self.now
+            self._mark(entry)
             return True
         return age <= GUARD_S
 

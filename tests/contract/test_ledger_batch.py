@@ -16,7 +16,6 @@ from bridge.core.model import (
     Begin,
     Ending,
     Gate,
-    Heed,
     Look,
     Narrow,
     Operation,
@@ -28,7 +27,7 @@ from bridge.core.model import (
     Sweep,
     Window,
 )
-from bridge.ledger.port import Forget, Story
+from bridge.ledger.port import Forget, Story, Teach
 from bridge.ledger.sqlite import SqliteStore
 from tests.contract.test_ledger_store import (
     ACCOUNT,
@@ -87,7 +86,7 @@ def test_a_pause_told_by_another_ledger_holds_at_once(store: AnyStore) -> None:
         PauseKey("account", ACCOUNT), OPEN, "no_such_captcha", 1, (), opened_at=1.0, ends_at=9e9
     )
     one(store, claim(begin=False))
-    assert store.transact([Heed(ENDPOINT, (told,)), Begin(task())])[1].gate.status == "paused"
+    assert store.transact([Teach(ENDPOINT, ((None, told),)), Begin(task())])[1].gate.status == "paused"
     assert one(store, claim(task(8))).gate.status == "paused"
 
 

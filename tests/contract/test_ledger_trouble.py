@@ -357,15 +357,16 @@ def test_file_damaged_under_way_is_bridged(ledger: Ledger) -> None:
 # --- deleted and replaced ------------------------------------------------------------------------
 
 
-def test_deleted_file_is_made_anew_with_what_is_under_way(ledger: Ledger) -> None:
-    """Deleting the ledger costs what is over, never what is under way."""
+def test_deleted_file_is_made_anew_with_what_is_known(ledger: Ledger) -> None:
+    """Deleting the ledger costs neither what is under way nor what this bridge knows to be over."""
     ledger.claim(2)
     ledger.path.unlink()
     recorded = ledger.record(2)
     assert recorded.status == "ok"
     ledger.wait_healthy()
     assert outcome_in(ledger.path, 2) == ("done", "accepted")
-    assert outcome_in(ledger.path, 1) is None
+    assert outcome_in(ledger.path, 1) == ("done", "accepted")
+    assert ledger.claim(1).status == "known"
     assert ledger.claim(3).durable
     assert ledger.states == ["replaced", "ok"]
 

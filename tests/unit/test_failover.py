@@ -469,15 +469,18 @@ def test_probe_whose_end_could_not_be_written_blocks_nobody() -> None:
     assert scene.do(Begin(task(2))).gate.status == "begun"
 
 
-def test_resume_of_an_unwritable_ledger_is_refused() -> None:
-    """A pause that cannot be changed is not said to be changed."""
+def test_a_pause_of_an_unwritable_ledger_is_resumed_in_memory() -> None:
+    """A person's word counts although it cannot be written; it is written as soon as it can be."""
     scene = Scene()
+    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
     scene.fail("full")
-    assert isinstance(scene.do(Resume(ENDPOINT, None, None)), Unavailable)
-    scene.fail("locked")
+    assert scene.do(claim(2)).gate.status == "paused"
+    (resumed,) = scene.do(Resume(ENDPOINT, None, None))
+    assert resumed.key.rule == "key_refused"
+    assert scene.do(Begin(task(2))).gate.status == "begun"
     scene.heal()
-    scene.fail("locked")
-    assert scene.do(Resume(ENDPOINT, None, None)) == ()
+    states = {state.key: state.state for state in scene.do(Pauses(ENDPOINT))}
+    assert states[resumed.key] == "probing"
 
 
 # --- coming back ---------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from bridge.core.model import (
     Claim,
     Ending,
     Facts,
-    Heed,
     Listing,
     Look,
     Narrow,
@@ -20,6 +19,7 @@ from bridge.core.model import (
     Settle,
     Window,
 )
+from bridge.ledger.port import Teach
 from tests.world import ENDPOINT, EPOCH, IMAGE, Bridge, World
 
 GUARD_S = 86_400.0
@@ -83,9 +83,9 @@ def test_listing_ends_before_its_limit(world: World, bridge: Bridge) -> None:
 
 
 def test_pauses_told_by_another_ledger_are_kept(bridge: Bridge) -> None:
-    """What is heeded is stored as it was told."""
+    """What is taught is stored as it was told."""
     state = PauseState(PauseKey("transport", "m"), OPEN, "reset", opened_at=1.0, ends_at=9.0)
-    bridge.store.transact([Heed(ENDPOINT, (state,))])
+    bridge.store.transact([Teach(ENDPOINT, ((None, state),))])
     assert bridge.store.transact([Pauses(ENDPOINT)])[0] == (state,)
     assert bridge.store.transact([Pauses("https://elsewhere.test")])[0] == ()
 

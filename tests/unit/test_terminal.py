@@ -23,7 +23,8 @@ class Terminal(io.StringIO):
 def test_a_file_gets_plain_text() -> None:
     """No colour, no bar and a fixed width where there is no terminal."""
     screen = Screen(io.StringIO())
-    assert (screen.is_terminal, screen.has_colour, screen.has_bars, screen.width) == (False, False, False, 80)
+    assert (screen.is_terminal, screen.has_colour, screen.width) == (False, False, 80)
+    assert screen.table(("a",), [("1",)], bars=[[(1, "bad")]]) == ["a", "1"]
     assert screen.paint("x", "bad") == "x"
 
 
@@ -33,14 +34,14 @@ def test_a_terminal_gets_colour_unless_told_otherwise(monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert Screen(Terminal()).paint("x\x1b[2J", "bad") == "\x1b[31mx\\u001b[2J\x1b[0m"
-    assert Screen(Terminal()).has_bars
+    assert Screen(Terminal()).table(("a",), [("1",)], bars=[[(1, "bad")]])[1].endswith("█\x1b[0m")
     monkeypatch.setenv("NO_COLOR", "1")
     assert Screen(Terminal()).paint("x", "bad") == "x"
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert Screen(Terminal()).paint("x", "bad") == "x"
-    monkeypatch.setenv("COLUMNS", "40")
-    assert not Screen(Terminal()).has_bars
+    monkeypatch.setenv("COLUMNS", "10")
+    assert Screen(Terminal()).table(("a",), [("1",)], bars=[[(1, "bad")]]) == ["a", "1"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.core.model import Begin, Heed, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
-from bridge.ledger.port import Ask
+from bridge.core.model import Begin, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
+from bridge.ledger.port import Ask, Teach
 from bridge.ledger.translation import Accounts, View, hash_account, see
 from tests.shaky_store import ENDPOINT, METHOD, OK, Times, claim, open_memory, record, task
 
@@ -136,7 +136,7 @@ def test_pauses_of_another_store_are_taken_over_in_the_stores_words() -> None:
         if pause.key == opened.key._replace(subject=inside)
     ]
     other, other_store, _, _ = make()
-    other.transact([Heed(ENDPOINT, (opened,))])
+    other.transact([Teach(ENDPOINT, ((None, opened),))])
     (taken,) = other_store.transact([Pauses(ENDPOINT)])[0]
     assert taken.key.subject == hash_account(other_store.secret, KEY)
     assert taken.ends_at == kept[0].ends_at

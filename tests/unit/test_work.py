@@ -19,7 +19,6 @@ from bridge.core.model import (
     WAITING,
     Ending,
     Facts,
-    Heed,
     Look,
     PauseKey,
     Pauses,
@@ -28,7 +27,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import work as module
-from bridge.ledger.port import Ask, Story
+from bridge.ledger.port import Ask, Story, Teach
 from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
@@ -155,10 +154,10 @@ def test_a_task_is_guarded_for_a_day(
 
 
 def test_a_task_that_ends_in_the_future_is_guarded_from_now_on(work: UnitOfWork) -> None:
-    """If both clocks were set back the day begins again, once, and that is written down."""
+    """If both clocks were set back the day begins again, once; when the report ended stays as it was told."""
     entry = make_done(-9e6, -9e6)
     assert work.guards(entry)
-    assert (entry.finished_at, entry.row.finished_wall) == (NOW, WALL)
+    assert (entry.finished_at, entry.row.finished_wall) == (NOW, WALL + 9e6)
     assert list(work.changed.values()) == [entry]
     work.now, work.wall = NOW + GUARD_S, WALL + GUARD_S
     assert work.guards(entry)
@@ -219,7 +218,7 @@ def test_only_pauses_that_concern_an_attempt_are_told_and_released(store: Sqlite
         PauseState(PauseKey(rule, ACCOUNT), PROBING, ends_at=9e9, probe_owner="dead", probe_task="x/1")
         for rule in ("account", "other")
     )
-    one(store, Heed(ENDPOINT, (ours, other)))
+    one(store, Teach(ENDPOINT, ((None, ours), (None, other))))
     assert [(state.key, state.state) for state in one(store, Ask(task(), IMAGE)).pauses] == [(ours.key, OPEN)]
     assert one(store, claim()).gate.status == "begun"
     probing = {state.key: state.probe_owner for state in one(store, Pauses(ENDPOINT))}
