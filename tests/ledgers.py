@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,7 +14,7 @@ import pytest
 from bridge.engine import SystemClock
 from bridge.ledger import sqlite_file
 from bridge.ledger.postgres import PostgresStore
-from bridge.ledger.postgres_reader import PostgresReader
+from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 from tests.pgserver import PASSWORD, PgServer
@@ -144,11 +144,10 @@ def watch(store: Any, note: Callable[[str], None]) -> None:
     store.link.run = tell
 
 
-def find_damage(store: SqliteStore | PostgresStore) -> tuple[str, ...]:
-    """What is wrong with the ledger that a store has open."""
-    if isinstance(store, SqliteStore):
-        return sqlite_file.find_damage(store._connection, full=True)
-    return PostgresReader(store.wait_for_link, 0.0).check(full=True)
+def find_damage(place: str) -> tuple[str, ...]:
+    """What is wrong with a ledger."""
+    with closing(open_reader(place, 0.0, 0.0)) as reader:
+        return reader.check(full=True)
 
 
 # --- of either kind --------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def read_advice(
     """
     now, queues = SystemClock.wall(), queue_names(settings.account_queues)
     told: dict[str, Any] = {"advice": [], "claims": []}
-    for known in reader.tallied(now):
+    for known in reader.tallied():
         if endpoint not in (None, known.task.endpoint) or not known.task.account.startswith(account):
             continue
         told["advice"] += [found._asdict() for found in advise(known, now, queues)]

@@ -185,12 +185,10 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
 def _show(args: argparse.Namespace) -> None:
     with reading(args) as (settings, reader):
         found = reader.find(args.task, ledger_arguments.chosen_endpoint(settings))
-        if not found.rows:
+        if not found:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
             raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
-        stories = [(row, reader.events(row.seq)) for row in found.rows]
-    if not found.is_whole:
-        warn("the server is too slow to look for older reports with this id (ids are used again)")
+        stories = [(row, reader.events(row.seq)) for row in found]
     if args.json:
         reports: list[dict[str, Any]] = []
         for row, events in stories:

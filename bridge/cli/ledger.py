@@ -1,4 +1,4 @@
-"""``report-bridge ledger``: look after the ledger itself: copy, check, migrate, path."""
+"""``report-bridge ledger``: look after the ledger itself: copy, check, migrate."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-from bridge.cli.ledger_arguments import NotPossible, open_store, print_place, reading, show_place
+from bridge.cli.ledger_arguments import (
+    NotPossible,
+    open_reader,
+    open_store,
+    reading,
+    show_place,
+)
 from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
+from bridge.core.model import Listing
 from bridge.core.text import plural
+from bridge.ledger.statistics import NoLedger
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
-from bridge.settings.parsing import has_password
 from bridge.settings.table import MEMORY
-
-if TYPE_CHECKING:
-    from bridge.ledger.copying import End
 
 HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
-    actions = ("copy", "check", "migrate", "path")
+    actions = ("copy", "check", "migrate")
     parser.add_argument("action", choices=actions, metavar="ACTION", help="|".join(actions))
     parser.add_argument("places", nargs="*", metavar="LEDGER", help="for copy: from where, and to where")
     parser.add_argument("--full", action="store_true", help="check: read every report, which takes a while")
@@ -42,68 +45,50 @@ def run(args: argparse.Namespace) -> int:
     if len(args.places) != wanted:
         told = "takes two ledgers: from where, and to where" if wanted else "takes its ledger by --ledger"
         raise exits.UsageError(f"ledger {args.action} {told}")
-    settings = load(args.given, os.environ)
     try:
         if args.action == "copy":
-            _copy(settings, *args.places)
-        elif args.action == "path":
-            print_place(settings)
-        elif _look(args, settings):
-            return exits.REFUSED
+            _copy(*(load({**args.given, "ledger": place}, os.environ) for place in args.places))
+            return exits.DONE
+        if args.action == "migrate":
+            _make(load(args.given, os.environ))
+        return _look(args)
     except LedgerTrouble as trouble:
         raise NotPossible(trouble.sentence) from None
-    return exits.DONE
 
 
-def _copy(settings: Settings, source: str, target: str) -> None:
-    from bridge.ledger.copying import NotCopied, copy
+def _make(settings: Settings) -> None:
+    """Make the ledger, or bring it to this version."""
+    if settings.ledger == MEMORY:
+        raise exits.UsageError("a ledger in memory ends with its bridge: name a file or a database")
+    with closing(open_store(settings)) as store:
+        if store.trouble is not None:
+            raise store.trouble
+
+
+def _copy(source: Settings, target: Settings) -> None:
+    from bridge.ledger.copying import NotCopied, copy, open_target
 
     try:
-        with (
-            progress("copying") as tell,
-            closing(_open_end(settings, source, make=False)) as first,
-            closing(_open_end(settings, target, make=True)) as second,
-        ):
-            copied = copy(first, second, tell)
-    except NotCopied as reason:
+        with progress("copying") as tell, closing(open_reader(source)) as reader:
+            _make(target)
+            with (
+                open_target(target.ledger, target.ledger_password) as end,
+                closing(open_reader(target)) as there,
+            ):
+                copied = copy(reader, there, end, tell)
+    except (NoLedger, NotCopied) as reason:
         raise NotPossible(str(reason)) from None
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
 
 
-def _open_end(settings: Settings, place: str, make: bool) -> End:
-    from bridge.ledger.copying import PostgresEnd, SqliteEnd
-
-    if place.startswith(("postgresql://", "postgres://")):
-        if has_password(place):
-            raise exits.UsageError(
-                "a password on the command line can be read by others: use a service or pass file"
-            )
-        return PostgresEnd(place, settings.ledger_password, make)
-    if place == MEMORY or "://" in place:
-        raise exits.UsageError("a ledger to copy is a path or a postgresql:// URL")
-    return SqliteEnd(os.path.abspath(os.path.expanduser(place)), make)
-
-
-def _look(args: argparse.Namespace, settings: Settings) -> Sequence[str]:
-    """Check or migrate, and say which version it is; returns the damage that was found."""
-    is_check, place = args.action == "check", show_place(settings)
-    if settings.ledger == MEMORY:
-        raise exits.UsageError(
-            "a ledger in memory ends with its bridge: name a file or a database with --ledger"
-        )
-    if not is_check:
-        open_store(settings).close()
-    with reading(args) as (_, reader):
-        found = reader.check(args.full) if is_check else ()
-        health = reader.health()
-    version = f"version {health['schemaVersion']}"
-    if not is_check:
-        print_lines([f"{place}: {version}"])
-        return ()
-    lines = [f"{place}: {plural(health['reports'], 'report')}, {version}"]
-    skew_s = health.get("clockSkewS", 0.0)
-    if abs(skew_s) > 2.0:
-        which = "ahead of" if skew_s > 0 else "behind"
-        lines.append(f"this host's clock is {abs(skew_s):.0f} s {which} the server's")
-    print_lines([*lines, *(found or ["no damage found"])])
-    return found
+def _look(args: argparse.Namespace) -> int:
+    """Say which version it is; for a check, also what damage was found."""
+    damage: Sequence[str] = ()
+    with reading(args) as (settings, reader):
+        reports = plural(reader.count(Listing(None)), "report")
+        lines = [f"{show_place(settings)}: {reports}, version {reader.version}"]
+        if args.action == "check":
+            damage = reader.check(args.full)
+            lines += damage or ["no damage found"]
+    print_lines(lines)
+    return exits.REFUSED if damage else exits.DONE

@@ -15,7 +15,7 @@ from bridge.cli.terminal import print_text, warn
 from bridge.core.exits import REFUSED, ConfigError, ExitError
 from bridge.core.text import escape, escape_cell
 from bridge.engine.clock import SystemClock
-from bridge.ledger.reading import open_reader
+from bridge.ledger import reading as ledgers
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
@@ -61,6 +61,12 @@ def print_place(settings: Settings) -> None:
         warn("nothing is there: the first report makes it")
 
 
+def open_reader(settings: Settings) -> Reader:
+    """Open the ledger of the settings for reading; see `bridge.ledger.reading.open_reader`."""
+    clocks = (SystemClock.now(), SystemClock.wall())
+    return ledgers.open_reader(settings.ledger, *clocks, settings.ledger_password)
+
+
 @contextmanager
 def reading(args: argparse.Namespace, to_write: bool = False) -> Iterator[tuple[Settings, Reader]]:
     """Open the ledger of the settings for as long as the block lasts.
@@ -73,11 +79,10 @@ def reading(args: argparse.Namespace, to_write: bool = False) -> Iterator[tuple[
         NotPossible: there is no ledger, or it cannot be read, or not written.
     """
     settings = load(args.given, os.environ)
-    clocks = (SystemClock.now(), SystemClock.wall())
     try:
-        with closing(open_reader(settings.ledger, *clocks, settings.ledger_password)) as reader:
-            if to_write and (trouble := reader.try_write()) is not None:
-                raise trouble
+        with closing(open_reader(settings)) as reader:
+            if to_write:
+                reader.try_write()
             yield settings, reader
     except (NoLedger, LedgerTrouble) as error:
         if is_database(settings.ledger):

@@ -12,10 +12,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.cli.checks import FAILED, OK, WARNING, Check, spell_skew
+from bridge.cli.ledger_arguments import open_reader
 from bridge.cli.version import version_of
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
-from bridge.ledger.reading import open_reader
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings
@@ -55,8 +55,9 @@ def _check_store(reader: Reader, health: Mapping[str, Any]) -> Check:
     if health["isNewer"]:
         fix = "Install the newer version of report-bridge; a bridge of this one only reads it."
         return Check("ledger", FAILED, "a newer version has changed the ledger", fix)
-    trouble = reader.try_write()
-    if trouble is not None:
+    try:
+        reader.try_write()
+    except LedgerTrouble as trouble:
         return Check("ledger", FAILED, f"{health['path']} cannot be written now", trouble.sentence)
     told = [plural(health["reports"], "report"), _show_size(health)]
     if "sessions" in health:
@@ -84,7 +85,7 @@ def _check_file(settings: Settings, full: bool) -> Iterator[Check]:
 
     path = settings.ledger
     try:
-        reader = open_reader(path, SystemClock.now(), SystemClock.wall())
+        reader = open_reader(settings)
     except NoLedger:
         yield _check_folder(path)
         return
@@ -123,20 +124,15 @@ def _check_folder(path: str) -> Check:
 
 
 def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
+    from bridge.ledger.postgres_link import has_driver
     from bridge.ledger.postgres_reader import PostgresReader
     from bridge.ledger.postgres_trouble import NO_DRIVER
 
-    driver = Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
-    try:
-        reader = PostgresReader.connect(settings.ledger, settings.ledger_password, SystemClock.wall())
-    except LedgerTrouble as trouble:
-        if trouble.sentence == NO_DRIVER:
-            yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)
-            return
-        yield driver
-        raise
-    with closing(reader):
-        yield driver
+    if not has_driver():
+        yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)
+        return
+    yield Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
+    with closing(PostgresReader(settings.ledger, settings.ledger_password, SystemClock.wall())) as reader:
         health = reader.health()
         has_ledger = health["schemaVersion"] != 0
         if has_ledger:

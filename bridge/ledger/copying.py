@@ -1,286 +1,171 @@
-"""Moves a ledger from one kind of store to another: reports with their stories, pauses, and the secret.
+"""Copies a ledger into one of any kind: reports with their stories, pauses, and the secret.
 
-The copy can be broken off anywhere and goes on where it was. A file and a database can each be either end.
-Imported by the command line.
+The copy can be broken off anywhere and goes on where it was. What is written is the same statements for a
+file and for a server. Imported by the command line.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from bridge.core.model import Listing
 from bridge.core.redact import Secret
-from bridge.ledger import files, sqlite_file
-from bridge.ledger.owners import Owners
-from bridge.ledger.postgres_batch import pairs as account_arrays
-from bridge.ledger.postgres_link import Rows, Statement, connect, translated
+from bridge.ledger import sqlite_file
+from bridge.ledger.postgres_link import Statement, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import VERSION, identify, migrate
-from bridge.ledger.postgres_trouble import trouble
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, encode
-from bridge.ledger.trouble import NEWER, READONLY, LedgerTrouble
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
+from bridge.ledger.sqlite_batch import named
+from bridge.ledger.statistics import Reader
+from bridge.ledger.trouble import NEWER, LedgerTrouble
 
 STEP: Final = 500
 """Reports in one commit: a second of work is lost at most when a copy is broken off."""
 WAIT_S: Final = 60.0
 """Longest wait for one step of a copy on a server."""
 _BUSY_S: Final = 10.0
-_COPIED: Final = "copied_from_"
-_REPORT: Final = (*(name for name in COLUMNS if name != "account_id"), "current")
+_REPORT: Final = (*(name for name in COLUMNS if name not in ("account_id", "detail")), "detail", "current")
+# What has no detail is empty in one kind only. Last is the revision, which is the number of events.
+_REPORTS: Final = f"""
+    SELECT r.account_id, {", ".join(_REPORT[:-2])}, coalesce(detail, '{{}}'), current,
+           (SELECT count(*) FROM events AS e WHERE e.report = r.seq)
+    FROM reports AS r WHERE seq > $1 ORDER BY seq LIMIT {STEP}
+"""
 _EVENT: Final = ("report", "nth", "at_wall", "name", "data")
-_PAUSE: Final = (*PAUSE_COLUMNS, "endpoint")
-_JSON: Final = frozenset({"detail", "data", "recent"})
-
-Columns = dict[str, Any]
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    marks = ", ".join(f":{name}" for name in columns)
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-
-
-_ADD_ACCOUNT: Final = _insert("accounts", ("endpoint", "account")) + " ON CONFLICT DO NOTHING"
-_ADD_REPORT: Final = _insert("reports", ("account_id", *_REPORT)).replace(
-    ":account_id", "(SELECT id FROM accounts WHERE endpoint = :endpoint AND account = :account)"
+_EVENTS: Final = (
+    f"SELECT {', '.join(_EVENT)} FROM events WHERE report > $1 AND report <= $2 ORDER BY report, nth"
 )
-_ADD_EVENT: Final = _insert("events", _EVENT)
-_ADD_PAUSE: Final = _insert("pauses", _PAUSE).replace("INSERT", "INSERT OR REPLACE")
-
-
-class Part(NamedTuple):
-    """What is carried of a ledger in one commit, by column.
-
-    Reports name their account in ``endpoint`` and ``account``.
-    """
-
-    reports: Sequence[Columns] = ()
-    events: Sequence[Columns] = ()
-    pauses: Sequence[Columns] = ()
-    secret: bytes | None = None
+_PAUSE: Final = ("endpoint", *PAUSE_COLUMNS)
+_PAUSES: Final = f"SELECT {', '.join(_PAUSE)}, 1 FROM pauses"
+_DROP_PAUSE: Final = "DELETE FROM pauses WHERE endpoint = $1 AND subject = $2 AND rule = $3"
+_ADD_ACCOUNT: Final = "INSERT INTO accounts (endpoint, account) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_META: Final = "SELECT value FROM meta WHERE name = $1"
+_SET_META: Final = (
+    "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
 
 
 class NotCopied(Exception):
     """The copy cannot be made. The text is a sentence for people."""
 
 
-def name_source(secret: bytes) -> str:
-    """A name for a ledger that tells nothing of its secret."""
-    return blake2b(secret, digest_size=8, person=b"copy").hexdigest()
+class Target(NamedTuple):
+    """Where a copy is written."""
+
+    write: Callable[[Sequence[Statement]], None]
+    """Runs statements in one commit."""
+    revision: tuple[str, ...]
+    """The column, if there is one, in which this kind counts the changes of a row."""
 
 
-def copy(source: End, target: End, progress: Callable[[int, int], None]) -> int:
+def open_target(ledger: str, password: Secret | None) -> AbstractContextManager[Target]:
+    """Open a ledger that exists for a copy.
+
+    Args:
+        ledger: a ``postgresql://`` URL or a path.
+        password: for a server, one that the usual sources do not have.
+    """
+    return _open_server(ledger, password) if "://" in ledger else _open_file(ledger)
+
+
+@contextmanager
+def _open_file(path: str) -> Iterator[Target]:
+    """A file, which is whole by itself when it is closed."""
+
+    def write(statements: Sequence[Statement]) -> None:
+        with sqlite_file.writing(connection):
+            for text, values in statements:
+                connection.execute(text, named(values))
+
+    with sqlite_file.translated(writing=True):
+        connection = sqlite_file.connect(path, _BUSY_S, writable=True)
+        sqlite_file.configure(connection, writable=True)
+    try:
+        yield Target(write, ())
+    finally:
+        sqlite_file.leave_wal(connection, is_in_place=True)
+        connection.close()
+
+
+@contextmanager
+def _open_server(url: str, password: Secret | None) -> Iterator[Target]:
+
+    def write(statements: Sequence[Statement]) -> None:
+        cleaned = [(text, [_clean(value) for value in values]) for text, values in statements]
+        around = [(QUERIES[name], ()) for name in ("begin", "skip_numbers", "commit")]
+        with translated():
+            link.run([around[0], *cleaned, *around[1:]], WAIT_S)
+
+    settings = {"search_path": "report_bridge, pg_temp", "statement_timeout": f"{WAIT_S:.0f}s"}
+    with closing(connect(url, password)) as link:
+        with translated():
+            link.ask(QUERIES["set_up"], dump(settings))
+        yield Target(write, ("revision",))
+
+
+def _clean(value: Any) -> Any:
+    """A value for the server. A zero character, which its texts cannot hold, becomes a space."""
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return value.replace("\0", " ").replace("\\u0000", " ") if isinstance(value, str) else value
+
+
+def copy(source: Reader, there: Reader, target: Target, progress: Callable[[int, int], None]) -> int:
     """Copy all reports; how many were copied now.
 
     Args:
+        there: reads what is written to the target.
         progress: told how many of how many are there.
 
     Raises:
         NotCopied: one of the ledgers is in use, or they cannot become one.
+        LedgerTrouble: one of them cannot be read, or not be written.
     """
+    if source.health()["isNewer"]:
+        raise LedgerTrouble(NEWER)
     if source.is_at_work():
         raise NotCopied("A bridge works on the ledger that is to be copied: end it first.")
-    name = name_source(source.secret)
-    position = target.position(name)
-    if position == -1:
+    # Accounts are named with the secret, so the copy has the same; its name tells nothing of it.
+    secret = bytes(source.ask(_META, ("secret",))[0][0])
+    mark = "copied_from_" + blake2b(secret, digest_size=8, person=b"copy").hexdigest()
+    already, total, copied = there.count(Listing(None)), source.count(Listing(None)), 0
+    found = there.ask(_META, (mark,))
+    position = int(found[0][0]) if found else 0
+    if position < 0:
         raise NotCopied(
             "This ledger was copied before, and completely: use the copy, or begin with an empty one."
         )
-    if position is None:
-        if target.count():
+    accounts = source.accounts()
+    begun: list[Statement] = [(_ADD_ACCOUNT, name) for _, *name in accounts]
+    if not found:
+        if already:
             raise NotCopied("The ledger that is to be written holds other reports: begin with an empty one.")
-        target.write(name, 0, Part(secret=source.secret))
-        position = 0
-    total, copied = source.count(), 0
-    already = target.count()
+        begun += [(_SET_META, ["secret", secret]), (_SET_META, [mark, "0"])]
+    target.write(begun)
+    known = {tuple(name): number for number, *name in there.accounts()}
+    numbers = {number: known[tuple(name)] for number, *name in accounts}
     progress(already, total)
     while position >= 0:
-        part = source.read(position, STEP)
-        position = part.reports[-1]["seq"] if part.reports else -1
-        target.write(name, position, part)
-        copied += len(part.reports)
+        reports = [(numbers[row[0]], *row[1:]) for row in source.ask(_REPORTS, (position,), True)]
+        if reports:
+            first, position = position, reports[-1][1]
+            statements = _add("reports", ("account_id", *_REPORT, *target.revision), reports)
+            statements += _add("events", _EVENT, source.ask(_EVENTS, (first, position), True))
+        else:
+            position = -1
+            pauses = source.ask(_PAUSES, (), True)
+            statements = [(_DROP_PAUSE, row[:3]) for row in pauses]
+            statements += _add("pauses", (*_PAUSE, *target.revision), pauses)
+        target.write([*statements, (_SET_META, [mark, str(position)])])
+        copied += len(reports)
         progress(already + copied, total)
     return copied
 
 
-class SqliteEnd:
-    """A file as one end of a copy.
-
-    Args:
-        path: the file.
-        make: True to make it if it is missing.
-    """
-
-    def __init__(self, path: str, make: bool) -> None:
-        if not make and not os.path.exists(path):
-            raise NotCopied(f"There is no ledger at {path}.")
-        self._owners = Owners(path, "copy")
-        prepared = files.prepare(path)
-        with sqlite_file.translated(writing=make):
-            self._connection = sqlite_file.connect(path, _BUSY_S, prepared.writable)
-            version = sqlite_file.identify(self._connection)
-            if version > sqlite_file.VERSION:
-                raise LedgerTrouble(NEWER)
-            sqlite_file.configure(self._connection, writable=prepared.writable)
-            if version < sqlite_file.VERSION:
-                sqlite_file.migrate(self._connection)
-            found = self._ask("SELECT value FROM meta WHERE name = 'secret'")
-        self.secret = bytes(found[0][0])
-
-    def _ask(self, statement: str, values: Any = ()) -> list[Any]:
-        with sqlite_file.translated(writing=True):
-            found: list[Any] = self._connection.execute(statement, values).fetchall()
-            return found
-
-    def _read(self, columns: Sequence[str], rest: str, *values: int) -> list[Columns]:
-        found = self._ask(f"SELECT {', '.join(columns)} FROM {rest}", values)
-        rows = [dict(zip(columns, row, strict=True)) for row in found]
-        return [row | {name: json.loads(row[name]) for name in _JSON & row.keys()} for row in rows]
-
-    def _write(self, statement: str, row: Columns) -> None:
-        texts = {name: encode({} if row[name] is None else row[name]) for name in _JSON & row.keys()}
-        self._ask(statement, {**row, **texts})
-
-    def count(self) -> int:
-        """How many reports there are."""
-        return int(self._ask("SELECT count(*) FROM reports")[0][0])
-
-    def is_at_work(self) -> bool:
-        """True if a bridge works on it now."""
-        return bool(self._owners.live_marks())
-
-    def read(self, after_seq: int, limit: int) -> Part:
-        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
-        of = "reports AS r JOIN accounts AS a ON a.id = r.account_id WHERE r.seq > ? ORDER BY r.seq LIMIT ?"
-        reports = self._read((*_REPORT, "endpoint", "account"), of, after_seq, limit)
-        if not reports:
-            return Part(pauses=self._read(_PAUSE, "pauses"))
-        of = "events WHERE report > ? AND report <= ? ORDER BY report, nth"
-        return Part(reports, self._read(_EVENT, of, after_seq, reports[-1]["seq"]))
-
-    def position(self, source: str) -> int | None:
-        """The number up to which a source was copied here; None if that never began, -1 once it is done."""
-        found = self._ask("SELECT value FROM meta WHERE name = ?", (_COPIED + source,))
-        return int(found[0][0]) if found else None
-
-    def write(self, source: str, position: int, part: Part) -> None:
-        """Store a part of a source, and how far that goes, in one commit."""
-        with sqlite_file.writing(self._connection):
-            if part.secret is not None:
-                self._ask("UPDATE meta SET value = ? WHERE name = 'secret'", (part.secret,))
-            for row in part.reports:
-                self._write(_ADD_ACCOUNT, row)
-                self._write(_ADD_REPORT, row)
-            for row in part.events:
-                self._write(_ADD_EVENT, row)
-            for row in part.pauses:
-                self._write(_ADD_PAUSE, row)
-            self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_COPIED + source, str(position)))
-
-    def close(self) -> None:
-        """Let go of the file, which is whole by itself then."""
-        sqlite_file.leave_wal(self._connection, is_in_place=True)
-        self._connection.close()
-
-
-class PostgresEnd:
-    """A database as one end of a copy.
-
-    Args:
-        url: its address.
-        password: one that the usual sources do not have.
-        make: True to make the tables if they are missing.
-    """
-
-    def __init__(self, url: str, password: Secret | None, make: bool) -> None:
-        self._link = connect(url, password)
-        settings = {"search_path": "report_bridge, pg_temp", "statement_timeout": f"{WAIT_S:.0f}s"}
-        self._ask("set_up", dump(settings))
-        with translated():
-            found = identify(self._link)
-            if found.version < VERSION and make:
-                found = migrate(self._link, os.urandom)
-        if found.version == 0:
-            raise trouble(READONLY)
-        if found.is_newer:
-            raise trouble(NEWER)
-        ((secret,),) = self._ask("secret")
-        self.secret: bytes = secret
-
-    def _run(self, statements: Sequence[Statement]) -> Rows:
-        """Run statements in one round trip; the rows of the last."""
-        with translated():
-            return self._link.run(statements, WAIT_S)[-1]
-
-    def _ask(self, name: str, *values: Any) -> Rows:
-        return self._run([_statement(name, *values)])
-
-    def count(self) -> int:
-        """How many reports there are."""
-        return int(self._ask("count_reports")[0][0])
-
-    def is_at_work(self) -> bool:
-        """True if a bridge works on it now."""
-        return bool(self._ask("is_at_work")[0][0])
-
-    def _read(self, name: str, *values: Any) -> list[Columns]:
-        found = self._run([(f"SELECT row_to_json(told) FROM ({QUERIES[name]}) AS told", values)])
-        return [json.loads(row[0]) for row in found]
-
-    def read(self, after_seq: int, limit: int) -> Part:
-        """The reports that follow by their numbers, with their stories; after the last one all pauses."""
-        reports = self._read("read_on", after_seq, limit)
-        if not reports:
-            return Part(pauses=self._read("all_pauses"))
-        return Part(reports, self._read("stories", [row["seq"] for row in reports]))
-
-    def position(self, source: str) -> int | None:
-        """The number up to which a source was copied here; None if that never began, -1 once it is done."""
-        found = self._ask("get_meta", _COPIED + source)
-        return int(found[0][0]) if found else None
-
-    def write(self, source: str, position: int, part: Part) -> None:
-        """Store a part of a source, and how far that goes, in one commit."""
-        statements = [_statement("begin")]
-        if part.secret is not None:
-            statements.append(_statement("set_secret", part.secret.hex()))
-        if part.reports:
-            statements += [*self._add_reports(part), _statement("skip_numbers", position)]
-        if part.pauses:
-            pauses = [{**row, "revision": 1} for row in part.pauses]
-            statements.append(_statement("save_pauses", dump(pauses), len(pauses)))
-        note = _statement("set_meta", _COPIED + source, position)
-        try:
-            self._run([*statements, note, _statement("commit")])
-        except BaseException:
-            if not self._link.is_lost and not self._link.is_idle:
-                self._ask("roll_back")
-            raise
-
-    def _add_reports(self, part: Part) -> list[Statement]:
-        pairs = account_arrays({(row["endpoint"], row["account"]): None for row in part.reports})
-        found = self._run([_statement("add_accounts", *pairs), _statement("find_accounts", *pairs)])
-        numbers = {(endpoint, account): number for endpoint, account, number in found}
-        revisions = Counter(event["report"] for event in part.events)
-        reports = [
-            {**row, "account_id": numbers[row["endpoint"], row["account"]], "revision": revisions[row["seq"]]}
-            for row in part.reports
-        ]
-        added = _statement("add_reports", dump(reports), len(reports))
-        return [added, _statement("add_events", dump(part.events))]
-
-    def close(self) -> None:
-        """Let go of the session."""
-        self._link.close()
-
-
-def _statement(name: str, *values: Any) -> Statement:
-    return QUERIES[name], values
-
-
-End = SqliteEnd | PostgresEnd
-"""One end of a copy. Every method raises `LedgerTrouble`. Accounts are named with ``secret``, so both ends
-must have the same."""
+def _add(table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Statement]:
+    """The statements that store rows, which may have more than the columns."""
+    marks = ", ".join(f"${nth}" for nth in range(1, len(columns) + 1))
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+    return [(statement, row[: len(columns)]) for row in rows]

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.postgres_batch import GRACE_S, PostgresBatch
-from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement, translated
+from bridge.ledger.postgres_link import Link, LinkLost, Rows, ServerRefused, Statement
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
 from bridge.ledger.postgres_trouble import AGAIN, POOLED, explain, trouble
@@ -22,10 +22,6 @@ from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 _Result = TypeVar("_Result")
 _Q: Final = QUERIES
-MOST_TRIES: Final = 20
-"""How often a batch that lost a race is tried again at least, before the ledger counts as locked."""
-MOST_SESSIONS: Final = 2
-"""How often a batch is tried on a new session, if the old one ended before anything was written."""
 _READ_ONLY: Final = "25006"
 
 
@@ -67,7 +63,6 @@ class PostgresStore(Session):
         self._batch = PostgresBatch(policy, self.instance, self._run, self._wall_clock, grace_s)
         if not trusts_clock:
             self._batch.opened_at = self._boot_clock() + self.clock_offset_s
-        self._is_careful = False
         self._is_committing = False
 
     @property
@@ -77,7 +72,7 @@ class PostgresStore(Session):
 
     def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
-        return self._read([], lambda batch: batch.is_alive(instance))
+        return self._in_session(lambda: self._read([], lambda batch: batch.is_alive(instance)))
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -88,55 +83,43 @@ class PostgresStore(Session):
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if all(type(operation) in READS for operation in operations):
-            return self._read(operations, lambda batch: _perform(batch, operations))
+            return self._in_session(lambda: self._read(operations, lambda batch: _perform(batch, operations)))
         if self.is_newer:
             raise trouble(NEWER)
+        return self._in_session(lambda: self._write(operations))
+
+    def _in_session(self, action: Callable[[], _Result]) -> _Result:
+        """Do something, and do it again for a while if a race or the session was lost."""
         deadline = time.monotonic() + self.busy_s
-        races = sessions = 0
         while True:
+            self._is_committing = False
             try:
-                return self._write(operations)
-            except LinkLost as lost:
-                sessions += 1
-                if self._is_committing or sessions > MOST_SESSIONS or time.monotonic() > deadline:
-                    raise explain(lost.state) from None
+                return action()
             except ServerRefused as refusal:
-                races += 1
-                self._is_careful = True
-                if refusal.state not in AGAIN or (races > MOST_TRIES and time.monotonic() > deadline):
+                # A session that ended takes with it what was not committed, unless that was asked for.
+                is_lost = isinstance(refusal, LinkLost)
+                may_try = not self._is_committing if is_lost else refusal.state in AGAIN
+                if not may_try or time.monotonic() > deadline:
                     raise explain(refusal.state) from None
 
     def _write(self, operations: Sequence[Any]) -> list[Any]:
         batch = self._batch
-        self._is_committing = False
         with self._transaction() as link:
             if not link.is_held:
                 # The server took no writes when this session began.
                 self.hold(link)
-            accounts = batch.number_accounts(operations)
-            if accounts:
-                # In a commit of their own, so that nobody waits for the batch.
-                batch.take_accounts(self._run(accounts)[-1])
-            self._note_time(link, *batch.begin(operations, self._is_careful))
+            batch.number_accounts(operations)
+            self._note_time(link, *batch.begin(operations))
             results = _perform(batch, operations)
             writes = batch.pending()
             self._is_committing = True
             self._run([*writes, (_Q["commit"], [])])
             batch.settle_changes()
-            self._is_careful = batch.is_restless
         batch.commit()
         self.trouble = None
         return results
 
     def _read(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
-        """Find something out in a transaction; in a new session, if the server has dropped this one."""
-        with translated():
-            try:
-                return self._read_once(operations, find)
-            except LinkLost:
-                return self._read_once(operations, find)
-
-    def _read_once(self, operations: Sequence[Any], find: Callable[[PostgresBatch], _Result]) -> _Result:
         batch = self._batch
         with self._transaction() as link:
             self._note_time(link, *batch.begin(operations, is_reading=True))

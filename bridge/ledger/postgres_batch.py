@@ -13,19 +13,17 @@ from time import monotonic
 from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note, Tallied
-from bridge.core.model import CLOSED, GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
+from bridge.core.model import GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import EventRow, Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.rows import TALLY_COLUMNS, group_tallied
+from bridge.ledger.rows import FIGURES, TALLIED, TALLY_COLUMNS, group_tallied, select_listing, to_row
 from bridge.ledger.work import Entry, UnitOfWork
 
 GRACE_S: Final = 2.0
 """How long a lock stays free before its instance counts as dead. A bridge that lives is back within
 half a second of the server's return (see `bridge.ledger.postgres_session`); twice that, and once more for a
 busy machine."""
-_MOST_FREE: Final = 10_000
-"""Locks remembered as free; a guess that bounds memory."""
 _Q: Final = sql.QUERIES
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
@@ -73,13 +71,12 @@ class PostgresBatch(UnitOfWork):
 
     # --- reading in advance ------------------------------------------------------------------
 
-    def begin(
-        self, operations: Sequence[Any], is_careful: bool = False, is_reading: bool = False
-    ) -> tuple[float, int]:
+    def begin(self, operations: Sequence[Any], is_reading: bool = False) -> tuple[float, int]:
         """Begin a transaction and read what a batch needs; the server's time, and whose session this is.
 
+        Who writes is alone with the pauses that are at work, so that few batches lose a race.
+
         Args:
-            is_careful: also lock the pauses that are at work.
             is_reading: nothing will be written.
         """
         tasks: dict[Task, None] = {}
@@ -103,7 +100,7 @@ class PostgresBatch(UnitOfWork):
         statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
         if is_reading:
             statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
-        if is_careful and subjects:
+        elif subjects:
             statements.append((_Q["lock_pauses"], names))
         if tasks:
             statements.append(self._find_statement(tasks))
@@ -120,8 +117,8 @@ class PostgresBatch(UnitOfWork):
     def _clock_statement(self, numbers: int) -> Statement:
         return _Q["clock"], [numbers, max(1, round(self.busy_s * 1000))]
 
-    def number_accounts(self, operations: Sequence[Any]) -> list[Statement]:
-        """The statements that make and find the accounts that a batch may add a report to."""
+    def number_accounts(self, operations: Sequence[Any]) -> None:
+        """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
         tasks = (
             op.row.task if isinstance(op, Restore) else op.task
             for op in operations
@@ -129,10 +126,10 @@ class PostgresBatch(UnitOfWork):
         )
         names = dict.fromkeys((task.endpoint, task.account) for task in tasks)
         new = pairs(name for name in names if name not in self.account_ids)
-        return [(_Q["add_accounts"], new), (_Q["find_accounts"], new)] if new[0] else []
+        if new[0]:
+            self._take_accounts(self._run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1])
 
-    def take_accounts(self, rows: Rows) -> None:
-        """Remember the numbers of accounts."""
+    def _take_accounts(self, rows: Rows) -> None:
         self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
 
     # --- reading -----------------------------------------------------------------------------
@@ -144,7 +141,7 @@ class PostgresBatch(UnitOfWork):
         """Read the newest reports of tasks."""
         names = {(task.endpoint, task.account) for task in tasks} - self.account_ids.keys()
         if names:
-            self.take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
+            self._take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
         known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
         self.entries.update(dict.fromkeys(tasks))
         if known:
@@ -202,8 +199,6 @@ class PostgresBatch(UnitOfWork):
         """
         if not is_free:
             self.free_since.pop(instance, None)
-        elif len(self.free_since) > _MOST_FREE:
-            self.free_since.clear()
         now = monotonic()
         is_alive = not is_free or now - self.free_since.setdefault(instance, now) < self._grace_s
         self._alive[instance] = is_alive
@@ -211,20 +206,17 @@ class PostgresBatch(UnitOfWork):
 
     def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
         """What was counted of an account, or of those with most reports."""
-        which = "account" if account is not None else "most"
-        values = [endpoint, account or int((self.now - DAY_S) // HOUR_S)]
-        names = (f"tallies_of_{which}", f"figures_of_{which}")
-        tallies, figures = self._run([(_Q[name], values) for name in names])
+        which: str = sql.OF_ACCOUNT
+        values: list[Any] = [endpoint, account]
+        if account is None:
+            which, values = sql.OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
+        tallies, figures = self._run([(text.format(which), values) for text in (TALLIED, FIGURES)])
         return group_tallied(tallies, figures)
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        number = self.account_id(task)
-        rows = self._ask(_Q["lock_figures"], number)
-        if not rows:
-            self._ask(_Q["make_figures"], number)
-            rows = self._ask(_Q["lock_figures"], number)
-        return (rows[0][0], rows[0][1]) if rows else None
+        ((asked_at, told),) = self._ask(_Q["lock_figures"], self.account_id(task))
+        return asked_at, told
 
     def save_figures(self, task: Task, asked_at: float, told: str) -> None:
         """Store them."""
@@ -252,7 +244,9 @@ class PostgresBatch(UnitOfWork):
 
     def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
         """The first reports of a listing, newest first."""
-        return tuple(map(sql.named_row, self._run([sql.list_statement(op, limit)])[0]))
+        rest, values = select_listing(op)
+        statement = _Q["listing"].format(rest=rest, limit=f"${len(values) + 1}")
+        return tuple(to_row(row, *row[-2:]) for row in self._ask(statement, *values, limit))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
@@ -300,12 +294,6 @@ class PostgresBatch(UnitOfWork):
     def write(self) -> None:
         """Write what was kept, before something that reads what is not kept."""
         self._run(self.pending())
-
-    @property
-    def is_restless(self) -> bool:
-        """True if a pause that this batch read is at work, so that the next batch should lock them."""
-        states = (state for states in self.pauses.values() for state in states.values())
-        return any(state.state != CLOSED or state.streak or state.recent for state in states)
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""

@@ -203,13 +203,18 @@ def _dump_part(value: str | int) -> str:
     return f'"{escaped}"'
 
 
+def has_driver() -> bool:
+    """True if the library can be loaded."""
+    return psycopg is not None
+
+
 def connect(url: str, password: Secret | None) -> Link:
     """Open a session.
 
     Raises:
         LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
-    if psycopg is None:
+    if not has_driver():
         raise LedgerTrouble(UNREADABLE, words.NO_DRIVER)
     try:
         parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}

@@ -167,29 +167,11 @@ ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_a
 DELETE FROM tallies
 WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT BETWEEN $2::bigint AND $3::bigint;
 
--- name: tallies_of_account
--- What was counted of one account.
-{tallies_of_account};
-
--- name: tallies_of_most
--- What was counted of the accounts with most reports.
-{tallies_of_most};
-
--- name: figures_of_account
--- What the upstream's statistics told of one account.
-{figures_of_account};
-
--- name: figures_of_most
--- What they told of the accounts with most reports.
-{figures_of_most};
-
 -- name: lock_figures
--- When an account's figures were asked for, and what they were; nobody else changes them meanwhile.
-SELECT asked_at, told FROM figures WHERE account_id = $1::integer FOR UPDATE;
-
--- name: make_figures
--- A row that can be locked, so that the first ones to ask at the same moment wait for each other, too.
-INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}') ON CONFLICT DO NOTHING;
+-- When an account's figures were asked for, and what they were; nobody else changes them meanwhile. The first
+-- ones to ask at the same moment wait for each other, too.
+INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}')
+ON CONFLICT (account_id) DO UPDATE SET asked_at = figures.asked_at RETURNING asked_at, told;
 
 -- name: save_figures
 -- Keep when they were asked for, and what they are.
@@ -247,7 +229,7 @@ WITH saved AS (
 SELECT demand(count(*), $2::bigint) FROM saved;
 
 -- name: listing
--- A page of reports, newest first; which ones is added by bridge.ledger.postgres_rows.
+-- A page of reports, newest first; which ones is added by bridge.ledger.postgres_batch.
 SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports
@@ -272,6 +254,7 @@ FROM unnest(ARRAY['reports_pkey', 'reports_identity', 'reports_live', 'reports_b
                   'reports_retired', 'events_of_pauses',
                   'events_pkey', 'pauses_pkey', 'tallies_pkey', 'figures_pkey', 'accounts_endpoint_account_key']) AS wanted
 WHERE to_regclass('report_bridge.' || wanted) IS NULL
+  AND (wanted NOT IN ('tallies_pkey', 'figures_pkey') OR (SELECT max(version) FROM versions) > 1)
 LIMIT 10;
 
 -- name: find_false_reports
@@ -284,41 +267,6 @@ WHERE (state = 'done') IS DISTINCT FROM (outcome IS NOT NULL)
        WHERE o.account_id = r.account_id AND o.task_id = r.task_id AND o.current) > 1
 LIMIT 10;
 
--- name: is_at_work
--- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
-SELECT EXISTS (
-    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
-      AND a.datname = current_database() AND a.application_name = 'report-bridge'
-);
-
--- name: read_on
--- The reports after one, in the order of their numbers.
-SELECT {columns}, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE r.seq > $1::bigint ORDER BY r.seq LIMIT $2::bigint;
-
--- name: stories
--- The stories of some reports.
-SELECT report, nth, at_wall, name, data FROM events WHERE report = ANY ($1::bigint[]) ORDER BY report, nth;
-
--- name: all_pauses
--- Every pause, whatever its state.
-SELECT {pause_columns}, p.endpoint FROM pauses AS p ORDER BY p.endpoint, p.subject, p.rule;
-
--- name: get_meta
--- A note about the ledger.
-SELECT convert_from(value, 'UTF8') FROM meta WHERE name = $1::text;
-
--- name: set_meta
--- Note something about the ledger.
-INSERT INTO meta (name, value) VALUES ($1::text, convert_to($2::text, 'UTF8'))
-ON CONFLICT (name) DO UPDATE SET value = excluded.value;
-
--- name: set_secret
--- Take over the secret of another ledger, whose accounts are named with it.
-UPDATE meta SET value = decode($1::text, 'hex') WHERE name = 'secret';
-
 -- name: skip_numbers
 -- New reports are numbered after those that were copied.
-SELECT setval('report_numbers', greatest($1::bigint, (SELECT last_value FROM report_numbers)));
+SELECT setval('report_numbers', greatest((SELECT max(seq) FROM reports), (SELECT last_value FROM report_numbers)));

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from bridge.core.model import Listing, PauseState, Row
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_link import Link, Rows, ServerRefused, Statement, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump, list_statement, load_statements, named_row, one_pause
+from bridge.ledger.postgres_link import Rows, ServerRefused, Statement, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.rows import Value
-from bridge.ledger.statistics import Found, NoLedger, Reader, Tally, move
-from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, LedgerTrouble
+from bridge.ledger.statistics import NoLedger, Reader, Tally
+from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 QUICK_S: Final = 5.0
 """Longest time for a question that an index answers."""
-LIST_S: Final = 60.0
-"""Longest time for a page of a list: its filter may fit few of many reports."""
-COUNT_S: Final = 600.0
-"""Longest time for a count, of however many reports."""
+SLOW_S: Final = 600.0
+"""Longest time for a count of however many reports, or for a page of a list, whose filter may fit few."""
 LOCK_S: Final = 2.0
 """Longest wait for a lock: nothing but a migration or an administrator keeps readers out."""
 COUNTED: Final = 100_000
@@ -50,20 +47,23 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "plan_cache_mode": "force_custom_plan",
 }
-_WRITES: Final = ("write_accounts", "write_reports", "write_events", "write_pauses")
 _Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
 
 
 class PostgresReader(Reader):
     """A ledger on a server opened for reading.
 
-    Made by `open`, or by `connect` for who wants to know what is wrong.
+    Made by `open`. Who wants to know what is wrong makes one for any database, and asks for its `health`.
 
     Thread safety: none.
 
     Args:
-        reach: gives a session.
+        url: ``postgresql://…`` as libpq reads it.
+        password: one that the usual sources do not have.
         wall: UNIX seconds of this host now.
+
+    Raises:
+        LedgerTrouble: there is no driver, no server, or it does not let us in.
     """
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
@@ -72,26 +72,15 @@ class PostgresReader(Reader):
         "age": "floor(r.age_s)::integer",
         "cause": "r.detail ->> 'cause'",
         "status": "r.detail ->> 'httpStatus'",
+        "newest": "r.current",
+        "older": "NOT r.current",
     }
 
-    def __init__(self, reach: Callable[[], Link], wall: float) -> None:
+    def __init__(self, url: str, password: Secret | None, wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
-        self._link = reach()
-        self._reach = reach
-
-    @classmethod
-    def connect(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
-        """Connect to a server, whatever is in its database; only `health` may be asked then.
-
-        Args:
-            url: ``postgresql://…`` as libpq reads it.
-            password: one that the usual sources do not have.
-            wall: UNIX seconds now.
-
-        Raises:
-            LedgerTrouble: there is no driver, no server, or it does not let us in.
-        """
-        return cls(partial(connect, url, password), wall)
+        self._connect = partial(connect, url, password)
+        self._link = self._connect()
+        self.version = 0
 
     @classmethod
     def open(cls, url: str, password: Secret | None, wall: float) -> PostgresReader:
@@ -101,28 +90,21 @@ class PostgresReader(Reader):
             NoLedger: the database has none.
             LedgerTrouble: it cannot be read.
         """
-        reader = cls.connect(url, password, wall)
+        reader = cls(url, password, wall)
         try:
             found = reader._identify()
             if found.version == 0:
                 raise NoLedger(_MISSING)
             if found.is_newer:
                 raise LedgerTrouble(NEWER, _NEWER)
-            reader._ask(_Q["may_read"])
+            reader.ask(_Q["may_read"])
+            reader.version = found.version
         except BaseException:
             reader.close()
             raise
         return reader
 
     # --- transactions ------------------------------------------------------------------------
-
-    def _ask(self, statement: str, values: Sequence[Any] = (), wait_s: float = QUICK_S) -> Rows:
-        """Ask one question, in a transaction of its own and one round trip."""
-        return self._run([*_opening(wait_s), (statement, values), (QUERIES["commit"], [])], wait_s)[2]
-
-    def _run(self, statements: Sequence[Statement], wait_s: float = QUICK_S) -> list[Rows]:
-        with self._asking():
-            return self._link.run(statements, wait_s + _MARGIN_S)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -140,9 +122,12 @@ class PostgresReader(Reader):
             self._link.run(_opening(QUICK_S))
             return identify(self._link)
 
-    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
-        """Run one statement that changes nothing."""
-        return self._ask(statement, values, COUNT_S if is_slow else QUICK_S)
+    def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
+        """Run one statement that changes nothing, in a transaction of its own and one round trip."""
+        wait_s = SLOW_S if is_slow else QUICK_S
+        with self._asking():
+            statements = [*_opening(wait_s), (statement, values), (QUERIES["commit"], [])]
+            return self._link.run(statements, wait_s + _MARGIN_S)[2]
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Let the server count, so that a million reports are a few hundred rows on the wire."""
@@ -157,52 +142,23 @@ class PostgresReader(Reader):
             tally[which][kinds[which]] += many
         return tally
 
-    # --- lists -------------------------------------------------------------------------------
-
-    def page(self, listing: Listing) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        return _to_rows(self._ask(*list_statement(listing, listing.limit), LIST_S))
-
-    def find(self, task_id: int, endpoint: str | None) -> Found:
-        """The reports of a task id."""
-        accounts = [number for number, place, _ in self.accounts() if endpoint in (None, place)]
-        newest = _to_rows(self._ask(_Q["find_newest"], [task_id, accounts]))
-        older: tuple[Row, ...] = ()
-        is_whole = True
-        if newest:
-            # They are few and have an index, but nobody should wait long for history.
-            try:
-                older = _to_rows(self._ask(_Q["find_older"], [task_id, accounts], QUICK_S))
-            except LedgerTrouble as met:
-                if met.kind != LOCKED:
-                    raise
-                is_whole = False
-        return Found(tuple(sorted((*newest, *older), key=lambda row: -row.seq)), is_whole)
-
-    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
-        """The pauses that are not closed, each with its endpoint, their instants on this host's clock."""
-        _, skew_s = self._measure()
-        rows = self._ask(_Q["open_pauses"], [], LIST_S)
-        return tuple((row[-1], move(one_pause(row), skew_s)) for row in rows)
-
-    def shift_s(self, wall: float) -> float | None:
-        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
-        return None if self._identify().version < 2 else self._measure()[1]
+    def shift_s(self) -> float:
+        """What makes UNIX time of this host of a moment of the timeline."""
+        return self._measure()[1]
 
     # --- health ------------------------------------------------------------------------------
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, sessions, estimate),) = self._ask(_Q["database"])
-        ((is_standby, version, is_synced, is_synchronous, *_),) = self._ask(QUERIES["condition"])
-        lacking = tuple(told for (told,) in self._ask(_Q["lacking"]))
+        ((size, may_create, sessions, estimate),) = self.ask(_Q["database"])
+        ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
+        lacking = tuple(told for (told,) in self.ask(_Q["lacking"]))
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = self._identify() if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
-            ((estimate,),) = self._ask(QUERIES["count_reports"], [], LIST_S)
+            ((estimate,),) = self.ask(QUERIES["count_reports"], [], True)
         round_trip_s, skew_s = self._measure()
         return {
-            "kind": "postgres",
             "path": self._link.place,
             "serverVersion": version,
             "isStandby": is_standby,
@@ -223,7 +179,8 @@ class PostgresReader(Reader):
         measured = []
         for _ in range(_SKEW_TRIES):
             began_at = time.monotonic()
-            ((told, *_),) = self._run([(QUERIES["clock_reading"], [])])[0]
+            with self._asking():
+                told = self._link.ask(QUERIES["clock_reading"])[0][0]
             ended_at = time.monotonic()
             skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
             measured.append((ended_at - began_at, skew_s))
@@ -236,7 +193,7 @@ class PostgresReader(Reader):
         """
         pid = _Q["pid"]
         try:
-            with translated(), closing(self._reach()) as other:
+            with translated(), closing(self._connect()) as other:
                 ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
                 if others == mine:
                     return True
@@ -251,18 +208,20 @@ class PostgresReader(Reader):
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
         names = ("find_damage", "find_false_reports") if full else ("find_damage",)
-        found = [told for name in names for (told,) in self._ask(QUERIES[name], [], COUNT_S)]
+        found = [told for name in names for (told,) in self.ask(QUERIES[name], [], True)]
         return tuple(found[:10])
 
-    def try_write(self) -> LedgerTrouble | None:
-        """Begin a write and take it back; None if a bridge could write now."""
-        try:
-            _, settings = _opening(QUICK_S)
-            writes: list[Statement] = [(_Q[name], []) for name in _WRITES]
-            self._run([(QUERIES["begin"], []), settings, *writes, (QUERIES["roll_back"], [])])
-        except LedgerTrouble as met:
-            return met
-        return None
+    def try_write(self) -> None:
+        """Begin a write and take it back."""
+        _, settings = _opening(QUICK_S)
+        with self._asking():
+            self._link.run(
+                [(QUERIES["begin"], []), settings, (_Q["write_nothing"], []), (QUERIES["roll_back"], [])]
+            )
+
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
+        return bool(self.ask(_Q["is_at_work"])[0][0])
 
     def close(self) -> None:
         """Let go of the session. Idempotent."""
@@ -273,7 +232,3 @@ def _opening(wait_s: float) -> list[Statement]:
     """Open a transaction in which nothing can be written and nothing takes longer."""
     settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
     return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
-
-
-def _to_rows(rows: Rows) -> tuple[Row, ...]:
-    return tuple(map(named_row, rows))

@@ -49,39 +49,25 @@ GROUP BY GROUPING SETS (
     (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
 );
 
--- name: find_newest
--- The newest reports with a task id, of some accounts.
-SELECT {columns}, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND r.current;
-
--- name: find_older
--- The older ones: few, with an index of their own.
-SELECT {columns}, a.endpoint, a.account
-FROM reports AS r JOIN accounts AS a ON a.id = r.account_id
-WHERE r.task_id = $1::bigint AND r.account_id = ANY ($2::integer[]) AND NOT r.current;
-
--- name: open_pauses
--- The pauses that are not closed.
-SELECT {pause_columns}, p.endpoint FROM pauses AS p WHERE p.state <> 'closed'
-ORDER BY p.endpoint COLLATE "C", p.rule COLLATE "C", p.subject COLLATE "C";
+-- name: is_at_work
+-- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
+SELECT EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+      AND a.datname = current_database() AND a.application_name = 'report-bridge'
+);
 
 -- name: pid
 -- Whose session this is.
 SELECT pg_backend_pid();
 
--- name: write_accounts
--- Nothing; refused if a bridge could not number an account.
-INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false;
-
--- name: write_reports
--- Nothing; refused if a bridge could not change a report.
-UPDATE reports SET revision = revision WHERE false;
-
--- name: write_events
--- Nothing; refused if a bridge could not go on with a story.
-INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false;
-
--- name: write_pauses
--- Nothing; refused if a bridge could not change a pause.
-UPDATE pauses SET revision = revision WHERE false;
+-- name: write_nothing
+-- Nothing; refused if a bridge could not number an account, change a report, go on with a story or change a pause.
+DO $$
+BEGIN
+    INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false;
+    UPDATE reports SET revision = revision WHERE false;
+    INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false;
+    UPDATE pauses SET revision = revision WHERE false;
+END
+$$;

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.counting import HOUR_S, Counts
-from bridge.core.model import Listing, PauseState, Row
+from bridge.core.model import PauseState
 from bridge.ledger import rows
 from bridge.ledger.work import MOST_TALLIED, Entry
 
@@ -22,8 +22,8 @@ _TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 
-_OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
-_OF_MOST: Final = (
+OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
+OF_MOST: Final = (
     "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
     f"WHERE endpoint = $1::text AND width_s = {HOUR_S} AND number >= $2::bigint "
     f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
@@ -40,10 +40,6 @@ _PARTS: Final = {
     "pause_stored": ", ".join(_PAUSE),
     "pause_assigned": ", ".join(f"{name} = excluded.{name}" for name in _PAUSE if name not in _PAUSE_KEY),
     "is_prober_free": _IS_FREE.format("p.probe_owner"),
-    "tallies_of_account": rows.TALLIED.format(_OF_ACCOUNT),
-    "tallies_of_most": rows.TALLIED.format(_OF_MOST),
-    "figures_of_account": rows.FIGURES.format(_OF_ACCOUNT),
-    "figures_of_most": rows.FIGURES.format(_OF_MOST),
     "tally_stored": ", ".join(_TALLY),
     "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
 }
@@ -94,18 +90,6 @@ def dump(values: Any) -> str:
     return rows.encode(values).replace("\\u0000", " ")
 
 
-def named_row(values: Sequence[Any]) -> Row:
-    """Make a report of the columns of a statement that ends with endpoint and account."""
-    return rows.to_row(values, *values[-2:])
-
-
 def one_pause(values: Sequence[Any]) -> PauseState:
     """Make a pause of the columns of a statement that begins with them."""
     return rows.to_pause(values[: len(rows.PAUSE_COLUMNS)])
-
-
-def list_statement(listing: Listing, limit: int) -> tuple[str, list[Any]]:
-    """The statement and its values for one page of reports, newest first."""
-    rest, values = rows.select_listing(listing)
-    mark = f"${len(values) + 1}"
-    return QUERIES["listing"].replace("{rest}", rest).replace("{limit}", mark), [*values, limit]

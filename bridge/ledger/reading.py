@@ -30,4 +30,4 @@ def open_reader(ledger: str, boot_s: float, wall: float, password: Secret | None
         return PostgresReader.open(ledger, password, wall)
     from bridge.ledger.sqlite_reader import SqliteReader
 
-    return SqliteReader.open(ledger, boot_s, wall)
+    return SqliteReader(ledger, boot_s, wall)

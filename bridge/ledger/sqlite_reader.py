@@ -7,23 +7,31 @@ while a statement reads, and a bridge waits 2 s at most. Imported by `bridge.led
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any, ClassVar, Final
 
-from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
-from bridge.ledger.rows import PAUSE_COLUMNS, Value, to_pause, to_row
-from bridge.ledger.statistics import Found, NoLedger, Reader, Rows, Tally, move
-from bridge.ledger.trouble import CORRUPT, UNREADABLE, LedgerTrouble
+from bridge.ledger.owners import Owners
+from bridge.ledger.rows import Value
+from bridge.ledger.statistics import NoLedger, Reader, Rows, Tally
+from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
 _CHUNK: Final = 200
 """Rows counted at once: with more of them alive the garbage collector takes longer than the counting."""
 BUSY_S: Final = 10.0
 """How long a reader waits for a bridge that is committing."""
+_MISSING: Final = "There is no ledger at {} yet: the first report makes it."
+_SETTINGS: Final = (
+    "query_only = ON",
+    "trusted_schema = OFF",
+    "temp_store = MEMORY",
+    "mmap_size = 1073741824",
+)
 
 
 class SqliteReader(Reader):
@@ -38,15 +46,11 @@ class SqliteReader(Reader):
         "age": "CAST(r.age_s AS INTEGER)",
         "cause": "json_extract(r.detail, '$.cause')",
         "status": "json_extract(r.detail, '$.httpStatus')",
+        "newest": "r.current = 1",
+        "older": "r.current = 0",
     }
 
-    def __init__(self, connection: sqlite_file.Connection, path: str) -> None:
-        self._connection = connection
-        self._path = path
-        self._clocks: tuple[float, float] = (0.0, 0.0)
-
-    @classmethod
-    def open(cls, path: str, boot_s: float, wall: float) -> SqliteReader:
+    def __init__(self, path: str, boot_s: float, wall: float) -> None:
         """Open a ledger that exists.
 
         Args:
@@ -57,46 +61,49 @@ class SqliteReader(Reader):
             NoLedger: there is no file.
             LedgerTrouble: it cannot be read.
         """
+        self._path = path
+        self._booted_at = wall - boot_s
+        self.version = 0
         try:
-            is_empty = os.stat(path).st_size == 0
+            is_file = stat.S_ISREG(os.stat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
-            is_empty = True
+            raise NoLedger(_MISSING.format(path)) from None
         except OSError as error:
             raise LedgerTrouble(UNREADABLE) from error
-        if is_empty:
-            raise NoLedger(f"There is no ledger at {path} yet: the first report makes it.")
-        if not os.path.isfile(path):
+        if not is_file:
             raise LedgerTrouble(UNREADABLE)
-        reader = cls(_connect(path), path)
-        reader._clocks = (boot_s, wall)
         try:
-            with reader._reading() as execute:
-                if sqlite_file.identify(reader._connection) == 0:
-                    raise NoLedger(f"There is no ledger at {path} yet: the first report makes it.")
-                execute("SELECT max(seq) FROM reports")
-        except BaseException:
-            reader.close()
-            raise
-        return reader
+            # Reading may need to tidy up after a crash.
+            self._open(writable=True)
+        except LedgerTrouble:
+            self._open(writable=False)
+        if self.version == 0:
+            self.close()
+            raise NoLedger(_MISSING.format(path))
 
-    @contextmanager
-    def _reading(self) -> Iterator[Callable[..., Any]]:
-        try:
-            yield self._connection.execute
-        except sqlite_file.Error as error:
-            raise sqlite_file.translate(error, writing=False) from error
+    def _open(self, writable: bool) -> None:
+        """Open without changing anything, and see what it is."""
+        with sqlite_file.translated(writing=False):
+            self._connection = sqlite_file.connect(self._path, BUSY_S, writable)
+            try:
+                for setting in _SETTINGS:
+                    self._connection.execute(f"PRAGMA {setting}")
+                self.version = sqlite_file.identify(self._connection)
+            except BaseException:
+                self.close()
+                raise
 
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
-        with self._reading() as execute:
-            found: Rows = execute(statement, sql.named(values)).fetchall()
+        with sqlite_file.translated(writing=False):
+            found: Rows = self._connection.execute(statement, sql.named(values)).fetchall()
             return found
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Count the reports that a statement selects: a GROUP BY would sort a million rows three times."""
         tally: Tally = (Counter(), Counter(), Counter())
-        with self._reading() as execute:
-            found = iter(execute(statement, sql.named(values)))
+        with sqlite_file.translated(writing=False):
+            found = iter(self._connection.execute(statement, sql.named(values)))
             while rows := list(islice(found, _CHUNK)):
                 hours, methods, outcomes, codes, causes, accounts, ages, latencies = zip(*rows, strict=True)
                 tally[0].update(zip(hours, methods, outcomes, codes, causes, strict=True))
@@ -104,46 +111,11 @@ class SqliteReader(Reader):
                 tally[2].update(zip(methods, latencies, strict=True))
         return tally
 
-    # --- lists -------------------------------------------------------------------------------
-
-    def page(self, listing: Listing) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        with self._reading() as execute:
-            return sql.list_rows(execute, listing, listing.limit)
-
-    def find(self, task_id: int, endpoint: str | None) -> Found:
-        """The reports of a task id."""
-        rows = []
-        for number, place, account in self.accounts():
-            if endpoint in (None, place):
-                with self._reading() as execute:
-                    found = execute(sql.FIND, (number, task_id)).fetchall()
-                    if found:
-                        # The identity index holds the newest report of a task.
-                        older = sql.FIND.replace("current = 1", "current = 0")
-                        found += execute(older, (number, task_id)).fetchall()
-                rows += [to_row(values, place, account) for values in found]
-        return Found(tuple(sorted(rows, key=lambda row: -row.seq)), True)
-
-    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
-        """The pauses that are not closed, each with its endpoint, their instants as UNIX seconds."""
-        found = self.ask(
-            f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
-            "ORDER BY endpoint, rule, subject"
-        )
-        shift_s = self._to_wall()
-        return tuple((endpoint, move(to_pause(values), shift_s)) for *values, endpoint in found)
-
-    def _to_wall(self) -> float:
+    def shift_s(self) -> float:
+        """What makes UNIX time of a moment of the timeline."""
         known = self.ask("SELECT offset_s FROM boots WHERE boot_id = $1", (files.boot_id() or "",))
-        boot_s, wall = self._clocks
         # Before this boot's first bridge there is no timeline yet; it will begin at the wall clock.
-        return wall - boot_s - float(known[0][0]) if known else 0.0
-
-    def shift_s(self, wall: float) -> float | None:
-        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger."""
-        has_counts = self.ask("SELECT count(*) FROM sqlite_master WHERE name = 'tallies'")[0][0]
-        return self._to_wall() if has_counts else None
+        return self._booted_at - float(known[0][0]) if known else 0.0
 
     # --- health ------------------------------------------------------------------------------
 
@@ -151,63 +123,35 @@ class SqliteReader(Reader):
         """Facts about the ledger."""
         get = sqlite_file.get
         connection = self._connection
-        with self._reading() as execute:
+        with sqlite_file.translated(writing=False):
             return {
-                "kind": "sqlite",
                 "path": self._path,
                 "journalMode": get(connection, "journal_mode"),
                 "sqliteVersion": sqlite_file.sqlite_version,
-                "schemaVersion": get(connection, "user_version"),
-                "isNewer": get(connection, "user_version") > sqlite_file.VERSION,
+                "isNewer": self.version > sqlite_file.VERSION,
                 "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
-                "reports": execute("SELECT count(*) FROM reports").fetchone()[0],
+                "reports": self.ask("SELECT count(*) FROM reports")[0][0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
             }
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten."""
-        with self._reading():
+        with sqlite_file.translated(writing=False):
             return sqlite_file.find_damage(self._connection, full)
 
-    def try_write(self) -> LedgerTrouble | None:
-        """Begin a write and take it back; None if a bridge could write now."""
-        connection = None
-        try:
-            connection = sqlite_file.connect(self._path, 2.0, True)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite_file.Error as error:
-            return sqlite_file.translate(error, writing=True)
-        finally:
-            if connection is not None:
-                connection.close()
-        return None
+    def try_write(self) -> None:
+        """Begin a write and end it without one."""
+        with (
+            sqlite_file.translated(writing=True),
+            closing(sqlite_file.connect(self._path, 2.0, True)) as connection,
+            sqlite_file.writing(connection),
+        ):
+            pass
+
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
+        return bool(Owners(self._path, "reader").live_marks())
 
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""
         self._connection.close()
-
-
-def _connect(path: str) -> sqlite_file.Connection:
-    """Open without the right to change, yet able to tidy up after a crash, which reading may need."""
-    for writable in (True, False):
-        try:
-            connection = sqlite_file.connect(path, BUSY_S, writable)
-        except sqlite_file.Error as error:
-            if writable:
-                continue
-            raise sqlite_file.translate(error, writing=False) from error
-        try:
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute("PRAGMA mmap_size = 1073741824")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite_file.Error as error:
-            connection.close()
-            trouble = sqlite_file.translate(error, writing=False)
-            if writable and trouble.kind != CORRUPT:
-                continue
-            raise trouble from error
-        return connection
-    raise LedgerTrouble(UNREADABLE)

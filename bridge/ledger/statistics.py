@@ -1,6 +1,6 @@
 """Reading a ledger for people: lists, one report's story, and figures over all of them.
 
-Declares what a reader promises, counts for both of them, and opens one. A reader changes nothing, makes
+Declares what a reader promises, and asks and counts for both of them. A reader changes nothing, makes
 nothing, and lets a bridge that is at work commit between its steps. Imported by the command line.
 """
 
@@ -14,8 +14,17 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol
 from bridge.core.counting import Tallied
 from bridge.core.model import OUTCOMES, Listing, PauseState, Row
 from bridge.ledger.port import EventRow
-from bridge.ledger.rows import FIGURES, TALLIED, Value, group_tallied, select_listing
-from bridge.ledger.trouble import LedgerTrouble
+from bridge.ledger.rows import (
+    COLUMNS,
+    FIGURES,
+    PAUSE_COLUMNS,
+    TALLIED,
+    Value,
+    group_tallied,
+    select_listing,
+    to_pause,
+    to_row,
+)
 
 MAX_AGE_S: Final = 600
 """Ages above this are counted as this: ten minutes late is as late as ten hours."""
@@ -101,15 +110,6 @@ class Figures(NamedTuple):
     pauses: Counter[Pause]
 
 
-class Found(NamedTuple):
-    """The reports of one task id."""
-
-    rows: tuple[Row, ...]
-    """Newest first, whatever their account."""
-    is_whole: bool
-    """False if there may be older reports of the id that could not be looked for in time."""
-
-
 Rows = Sequence[Sequence[Any]]
 Tally = tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]
 """How many reports share hour, method, outcome, code and cause; account, method, outcome, code and age; or
@@ -125,8 +125,10 @@ class Reader(Protocol):
     step: int
     """Reports in one statement of the figures."""
     syntax: ClassVar[Mapping[str, str]]
-    """What the stores spell differently: how ``hour`` and ``age`` are cut to whole numbers, and how ``cause``
-    and ``status`` are found in the detail."""
+    """What the stores spell differently: how ``hour`` and ``age`` are cut to whole numbers, how ``cause``
+    and ``status`` are found in the detail, and when a report is the ``newest`` of its task or ``older``."""
+    version: int
+    """Of the ledger's tables."""
 
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing, in a transaction of its own."""
@@ -134,36 +136,11 @@ class Reader(Protocol):
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Count the reports that a statement selects; its columns are those of `_REPORTS`."""
 
-    def page(self, listing: Listing) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first, at most ``limit``."""
-
-    def find(self, task_id: int, endpoint: str | None) -> Found:
-        """The reports of a task id."""
-
-    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
-        """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
-
-    def shift_s(self, wall: float) -> float | None:
-        """What makes UNIX time of a moment of the timeline; None if an older version made the ledger.
-
-        Args:
-            wall: UNIX seconds now.
-        """
-
-    def tallied(self, wall: float) -> tuple[Tallied, ...]:
-        """What was counted of every account in the last day, times as UNIX seconds.
-
-        Args:
-            wall: UNIX seconds now.
-        """
-        shift_s = self.shift_s(wall)
-        if shift_s is None:
-            return ()
-        tallies, figures = (self.ask(text.format(""), (), True) for text in (TALLIED, FIGURES))
-        return group_tallied(tallies, figures, shift_s)
+    def shift_s(self) -> float:
+        """What makes UNIX time of this host of a moment of the timeline."""
 
     def health(self) -> Mapping[str, Any]:
-        """Facts about the ledger: kind, path, sizes, versions, number of reports."""
+        """Facts about the ledger: path, sizes, versions, number of reports."""
 
     def check(self, full: bool = False) -> tuple[str, ...]:
         """Look for damage; the problems found, at most ten.
@@ -172,11 +149,16 @@ class Reader(Protocol):
             full: also read every report.
         """
 
-    def try_write(self) -> LedgerTrouble | None:
-        """Begin a write and take it back; None if a bridge could write now."""
+    def try_write(self) -> None:
+        """See whether a bridge could write now, and write nothing."""
+
+    def is_at_work(self) -> bool:
+        """True if a bridge works on the ledger now."""
 
     def close(self) -> None:
         """Let go of the ledger. Idempotent."""
+
+    # --- what both of them do alike ----------------------------------------------------------
 
     def count(self, listing: Listing, most: int | None = None) -> int:
         """How many reports a listing has, whatever its limit.
@@ -191,14 +173,49 @@ class Reader(Protocol):
 
     def pages(self, listing: Listing) -> Iterator[tuple[Row, ...]]:
         """The reports of a listing, newest first, in pages of at most ``limit``; all of them."""
-        while page := self.page(listing):
+        while True:
+            rest, values = select_listing(listing)
+            page = self._rows(f"{rest} ORDER BY r.seq DESC LIMIT {listing.limit:d}", values)
+            if not page:
+                return
             yield page
             listing = listing._replace(before_seq=page[-1].seq)
+
+    def find(self, task_id: int, endpoint: str | None) -> tuple[Row, ...]:
+        """The reports of a task id, newest first, whatever their account."""
+        accounts = [number for number, place, _ in self.accounts() if endpoint in (None, place)]
+        of = (
+            "FROM reports AS r JOIN accounts AS a ON a.id = r.account_id WHERE r.task_id = {:d} AND {} AND {}"
+        )
+        among = f"r.account_id IN ({', '.join(map(str, accounts or (-1,)))})"
+        # Apart, because each has an index of its own, or the older ones none.
+        rows = self._rows(of.format(task_id, among, self.syntax["newest"]))
+        if rows:
+            rows += self._rows(of.format(task_id, among, self.syntax["older"]))
+        return tuple(sorted(rows, key=lambda row: -row.seq))
+
+    def _rows(self, rest: str, values: Sequence[Value] = ()) -> tuple[Row, ...]:
+        found = self.ask(f"SELECT {_LISTED} {rest}", values, True)
+        return tuple(to_row(columns, *columns[-2:]) for columns in found)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
         found = self.ask(f"SELECT at_wall, name, data FROM events WHERE report = {seq:d} ORDER BY nth")
         return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
+
+    def pauses(self) -> tuple[tuple[str, PauseState], ...]:
+        """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
+        found = self.ask(f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed'")
+        shift_s = self.shift_s()
+        told = [(endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found]
+        return tuple(sorted(told, key=lambda pause: (pause[0], pause[1].key)))
+
+    def tallied(self) -> tuple[Tallied, ...]:
+        """What was counted of every account in the last day, times as UNIX seconds."""
+        if self.version < _COUNTING:
+            return ()
+        tallies, figures = (self.ask(text.format(""), (), True) for text in (TALLIED, FIGURES))
+        return group_tallied(tallies, figures, self.shift_s())
 
     def accounts(self) -> list[tuple[int, str, str]]:
         """Number, endpoint and hash of every account."""
@@ -251,6 +268,9 @@ class Reader(Protocol):
         return (1, 0) if first is None or last is None else (first, last)
 
 
+_COUNTING: Final = 2
+"""The first version whose ledgers count."""
+_LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
 _REPORTS: Final = f"""
     SELECT {{hour}} AS hour, {{method}} AS method, {{outcome}} AS outcome, coalesce(r.code, 0) AS code,
            CASE WHEN r.code BETWEEN -32003 AND -32001
@@ -305,7 +325,7 @@ class NoLedger(Exception):
     """There is nothing to read. The text is a sentence for people."""
 
 
-def move(state: PauseState, by_s: float) -> PauseState:
+def _move(state: PauseState, by_s: float) -> PauseState:
     """The pause with its instants moved, from one clock to another."""
     instants = (state.opened_at, state.ends_at)
     opened_at, ends_at = (None if at is None else at + by_s for at in instants)

@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.cli import main
 from bridge.core.model import (
     ACCEPTED,
     Claim,
@@ -29,17 +31,17 @@ from bridge.core.model import (
 )
 from bridge.core.redact import Secret
 from bridge.ledger import postgres_batch, postgres_schema, postgres_trouble
-from bridge.ledger.copying import STEP, NotCopied, PostgresEnd, SqliteEnd, copy
+from bridge.ledger.copying import STEP, NotCopied, copy, open_target
 from bridge.ledger.port import Ask, Story
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_link import Link, connect
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_schema import Migration
+from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
 from tests.fleet import Ledger, Relay
-from tests.ledgers import find_damage
 from tests.pgserver import PASSWORD, PgServer
 from tests.process import ROOT
 
@@ -411,8 +413,9 @@ def test_a_ledger_of_version_1_is_brought_on_and_older_bridges_go_on(
     allow(
         "GRANT USAGE ON SCHEMA report_bridge TO onlooker", "GRANT SELECT ON report_bridge.reports TO onlooker"
     )
-    before = [["1"]]
-    assert ledger.select("SELECT version FROM versions") == before
+    assert ledger.select("SELECT version FROM versions") == [["1"]]
+    with closing(open_reader(server.url(ledger.database), 0.0, 0.0)) as reader:
+        assert (reader.check(), reader.tallied()) == ((), ()), "it has no tables of counts"
     store = open_store()
     assert ledger.select("SELECT version, oldest_writer FROM versions ORDER BY 1") == [["1", "1"], ["2", "1"]]
     store.transact([claim(2), record(2)])
@@ -494,9 +497,11 @@ def test_damage_is_found(open_store: Open, ledger: Ledger) -> None:
     """A missing index and a report without a story are told."""
     store = open_store()
     store.transact([claim(1), record(1)])
-    assert find_damage(store) == ()
-    ledger.select("DROP INDEX reports_by_time; DELETE FROM events")
-    assert len(find_damage(store)) == 2
+    with closing(open_reader(ledger.server.url(ledger.database), 0.0, 0.0)) as reader:
+        assert reader.check(full=True) == ()
+        ledger.select("DROP INDEX reports_by_time; DELETE FROM events")
+        assert len(reader.check()) == 1
+        assert len(reader.check(full=True)) == 2
 
 
 # --- moving ----------------------------------------------------------------------------------
@@ -504,6 +509,16 @@ def test_damage_is_found(open_store: Open, ledger: Ledger) -> None:
 
 class BrokenOff(Exception):
     """What ends a copy in the middle."""
+
+
+def move(source: str, target: str, progress: Callable[[int, int], None] = lambda *_: None) -> int:
+    """Copy one ledger into another, which is there."""
+    with (
+        closing(open_reader(source, 0.0, 0.0)) as first,
+        open_target(target, None) as end,
+        closing(open_reader(target, 0.0, 0.0)) as second,
+    ):
+        return copy(first, second, end, progress)
 
 
 def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> None:
@@ -524,11 +539,10 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
     rows, pauses = store.transact([Listing(None, limit=5_000)])[0][0], store.transact([Pauses(ENDPOINT)])[0]
     stories = [store.transact([Story(row.seq)])[0] for row in rows[:3]]
     secret = store.secret
-    source = SqliteEnd(paths[0], make=False)
     url = ledger.server.url(ledger.database)
-    target = PostgresEnd(url, None, make=True)
+    PostgresStore(url, **options).close()
     with pytest.raises(NotCopied, match="works on"):
-        copy(source, target, lambda *_: None)
+        move(paths[0], url)
     store.close()
 
     def break_off(done: int, total: int) -> None:
@@ -536,18 +550,13 @@ def test_ledger_moves_to_a_server_and_back(ledger: Ledger, tmp_path: Path) -> No
             raise BrokenOff
 
     with pytest.raises(BrokenOff):
-        copy(source, target, break_off)
-    target.close()
-    target = PostgresEnd(url, None, make=True)
-    assert copy(source, target, lambda *_: None) == len(rows) - STEP
+        move(paths[0], url, break_off)
+    assert move(paths[0], url) == len(rows) - STEP
     with pytest.raises(NotCopied, match="before"):
-        copy(source, target, lambda *_: None)
-    back = SqliteEnd(paths[1], make=True)
-    assert copy(target, back, lambda *_: None) == len(rows)
+        move(paths[0], url)
+    assert main.main(("ledger", "copy", url, paths[1])) == 0
     with pytest.raises(NotCopied, match="other reports"):
-        copy(back, source, lambda *_: None)
-    for end in (source, target, back):
-        end.close()
+        move(paths[1], paths[0])
     moved: tuple[PostgresStore | SqliteStore, ...] = (
         PostgresStore(url, **options),
         SqliteStore(paths[1], **options),

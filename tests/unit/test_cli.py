@@ -111,7 +111,7 @@ def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
         (["version", "--url", "https://x"], "does not take --url"),
         (["version", "--no-sandbox"], "does not take --no-sandbox"),
         (["call"], "report-bridge: METHOD is missing: name of a method"),
-        (["ledger"], "report-bridge: ACTION is missing: copy|check|migrate|path; see"),
+        (["ledger"], "report-bridge: ACTION is missing: copy|check|migrate; see"),
         (["history", "--colums", "task"], "--colums is not known; did you mean --columns?"),
         (["history", "--limit", "0"], "report-bridge: --limit takes a whole number from 1 on; see"),
         (["history", "--outcome", "accept"], "not_sent; did you mean accepted? See"),

@@ -161,7 +161,6 @@ def hostile_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("history", BAD),
         ("history", "show", BAD),
         ("stats", "--html", BAD + "/x"),
-        ("ledger", "path"),
         ("ledger", "check"),
         ("ledger", "copy", BAD, BAD + "2"),
         ("help", BAD),

@@ -28,7 +28,7 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import files, sqlite_file
-from bridge.ledger.copying import SqliteEnd
+from bridge.ledger.copying import open_target
 from bridge.ledger.owners import Owners
 from bridge.ledger.port import Ask, Story
 from bridge.ledger.sqlite import SqliteStore
@@ -561,11 +561,12 @@ def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_p
 
 
 @pytest.mark.usefixtures("log")
-def test_a_copy_is_one_file(path: Path) -> None:
+def test_a_copy_is_one_file(opener: Opener, path: Path) -> None:
     """What a copy was written to needs no log beside it, and no SQLite that knows logs."""
-    end = SqliteEnd(str(path), make=True)
-    assert len(files.find_companions(str(path))) == 2
-    end.close()
+    opener().close()
+    with open_target(str(path), None) as target:
+        target.write([("UPDATE meta SET name = name", ())])
+        assert len(files.find_companions(str(path))) == 2
     assert files.find_companions(str(path)) == {}
     assert path.read_bytes()[18:20] == b"\1\1"  # 2 stands for a write-ahead log
 
