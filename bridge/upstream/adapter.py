@@ -119,8 +119,7 @@ class Adapter(BaseAdapter):
             request: a `Call`, which also takes the facts as they become known.
 
         Raises:
-            NoResources: this machine cannot open a connection or send just now; nothing has left.
-            Exception: `name_failure` says what it means.
+            Exception: `name_failure` says what it means, and `is_lack` if nobody else has failed.
         """
         assert isinstance(request, Call)
         call = request
