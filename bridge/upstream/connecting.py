@@ -22,7 +22,7 @@ from bridge.upstream.streams import PIECE_BYTES, SocketStream, Stream, is_lack
 
 
 class Unreached(Exception):
-    """No connection came about, and it is not this machine's fault."""
+    """Nothing of the request has left, and it is not this machine's fault; `Exchange.failure` says why."""
 
     def __init__(self, failure: str) -> None:
         super().__init__(failure)

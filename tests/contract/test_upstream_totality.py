@@ -14,7 +14,7 @@ import requests.exceptions
 
 from bridge import engine
 from bridge.upstream import answers, connecting
-from bridge.upstream.adapter import FAILURES, WindowOver, name_failure
+from bridge.upstream.adapter import FAILURES, name_failure
 from bridge.upstream.connecting import Dialer, Unreached
 from bridge.upstream.names import Names
 from bridge.upstream.streams import LACKS, SocketStream, is_lack
@@ -112,6 +112,8 @@ STEPS: dict[str, tuple[object, str]] = {
     "tls": (SocketStream, "start_tls"),
 }
 """Step of opening a connection -> what does it."""
+BEFORE = (*STEPS, "certificate", "window")
+"""What is told before anything has left."""
 
 
 def find_classes(module: types.ModuleType, root: type[BaseException]) -> dict[str, type[BaseException]]:
@@ -180,18 +182,13 @@ def test_proxy_may_answer_anything() -> None:
 
 def test_tables_use_known_words_only() -> None:
     """Every word that the verdict knows is said somewhere, and no other."""
-    assert {failure for _, failure in FAILURES if failure} | {*STEPS, "certificate"} == set(WORDS)
+    assert {failure for _, failure in FAILURES if failure} | set(BEFORE) == set(WORDS)
 
 
-@pytest.mark.parametrize("word", [*STEPS, "certificate"])
+@pytest.mark.parametrize("word", BEFORE)
 def test_step_that_failed_is_told(word: str) -> None:
     """Who connects has named the failure already."""
     assert name_failure(Unreached(word)) == word
-
-
-def test_end_of_the_window_is_told() -> None:
-    """The window that closed before sending has its own word."""
-    assert name_failure(WindowOver()) == "window"
 
 
 @pytest.mark.parametrize("kind", [LookupError, TypeError, AttributeError, AssertionError, MemoryError])
