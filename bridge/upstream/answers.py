@@ -1,9 +1,9 @@
-"""Answers, read inside fixed limits, and what they say of their connection.
+"""Answers, read by httptools inside fixed limits, and what they say of their connection.
 
-httptools takes chunks apart. Heads are read here, since curl and browsers take more than it does: a blank
-before a colon, names outside ASCII, lines without a colon or a name, folded lines, bare line feeds, a doubled
-``chunked``, the coding ``identity``. None of them spoils an answer whose body can be read whole. Also skips
-interim answers, and says of an answer that was cut how far it came. Opens no connection.
+Heads are read here, since curl and browsers take more than the parser does: a blank before a colon, names
+outside ASCII, lines without a colon or a name, folded lines, bare line feeds, a doubled ``chunked``, the
+coding ``identity``. None of them spoils an answer whose body can be read whole. Also skips interim answers,
+and says of an answer that was cut how far it came. Opens no connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_INTERIM: Final = 16
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(rb"[\r\n]*HTTP/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t\r][^\n]*)?\n")
-_FOLD: Final = re.compile(r"\r?\n[ \t]+")
+_FOLD: Final = re.compile(r"\n[ \t]+")
 _LENGTH: Final = re.compile(r"\s*([0-9]{1,18})\s*(?:,\s*\1\s*)*")
 """One length, however often it is said."""
 _CHUNKS_END: Final = re.compile(rb"[^\n]\r\n\r\n")
@@ -76,8 +76,8 @@ class Answer:
         """
         self.read_head(more)
         fields = self.fields
-        coding, length = fields.get("transfer-encoding"), fields.get("content-length")
-        codings = set(coding.lower().replace(",", " ").split()) - {"identity"} if coding else set()
+        codings = set(fields.get("transfer-encoding", "").lower().replace(",", " ").split()) - {"identity"}
+        length = fields.get("content-length")
         if codings and self.status not in _BODILESS:
             if codings != {"chunked"}:
                 raise Malformed("a transfer coding nobody asked for")
@@ -103,12 +103,10 @@ class Answer:
                 self._pull(more)
             if end.start() > MAX_HEAD_BYTES:
                 raise Malformed("too long a head")
-            lines = self.data[begin : end.start()].decode("latin-1")
+            lines = self.data[begin : end.start()].decode("latin-1").replace("\r\n", "\n")
             self.data = self.data[end.end() :]
             fields: dict[str, str] = {}
-            if "\n " in lines or "\n\t" in lines:
-                lines = _FOLD.sub(" ", lines)
-            for field in lines.split("\n") if lines else ():
+            for field in _FOLD.sub(" ", lines).split("\n") if lines else ():
                 name, colon, value = field.partition(":")
                 if not (colon and name.isascii() and name.split() == [name]):
                     self._is_odd = True
@@ -122,8 +120,6 @@ class Answer:
 
     def _read_status(self, more: More) -> int:
         """Read the status line; return where it ends."""
-        if not self.data:
-            self._pull(more)
         while (found := _STATUS.match(self.data)) is None:
             line = self.data.lstrip(b"\r\n")
             if b"\n" in line or not b"HTTP/1.".startswith(line[:7]):
