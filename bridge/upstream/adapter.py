@@ -56,6 +56,8 @@ class Call(requests.PreparedRequest):
     is_reused = False
     is_sent = False
     """True once the first byte may have left."""
+    answer: Answer | None = None
+    """Once the first byte of it has come."""
 
     def __init__(
         self, template: Mapping[str, Any], body: bytes, until: float, leave_by: float, is_fresh: bool
@@ -65,7 +67,6 @@ class Call(requests.PreparedRequest):
         self.until = until
         self.leave_by = leave_by
         self.is_fresh = is_fresh
-        self.answer = Answer()
 
 
 class Received(requests.Response):
@@ -136,18 +137,23 @@ class Adapter(BaseAdapter):
             except NoResources:
                 call.is_sent = False
                 raise
-            call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
+            more = partial(link.receive, PIECE_BYTES, call.until)
+            begin = more()
+            if not begin:
+                raise ConnectionResetError("no answer")
+            call.answer = answer = Answer(begin)
+            answer.read(more)
         except BaseException:
             link.close()
-            if call.is_reused and call.is_sent and not call.answer.has_begun:
+            if call.is_reused and call.is_sent and call.answer is None:
                 # Perhaps the network has changed, and then all of them are dead.
                 self._pool.let_go()
             raise
-        if call.answer.may_stay:
-            self._pool.give(link, call.answer.fields.get("keep-alive"))
+        if answer.may_stay:
+            self._pool.give(link, answer.fields.get("keep-alive"))
         else:
             link.close()
-        return Received(call.answer)
+        return Received(answer)
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""

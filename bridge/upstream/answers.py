@@ -44,11 +44,12 @@ class Cut(EOFError):
 class Answer:
     """One answer as far as it has been read: what is told of it holds also if the rest fails.
 
+    Args:
+        data: what has come already.
+
     Source: RFC 9112, sections 2.2 and 4 (lines), 5 (fields), 6.3 (length), 9.3 (persistence).
     """
 
-    has_begun = False
-    """True once the first byte has come."""
     status: int | None = None
     """Of the final answer, once its status line was read."""
     body = b""
@@ -60,8 +61,8 @@ class Answer:
     _is_odd = False
     """True after what somebody else may understand in another way."""
 
-    def __init__(self) -> None:
-        self.data = b""
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
         """All that has come, without what `read_head` has taken."""
         self.fields: dict[str, str] = {}
         """Header lines, names in lower case; repeated ones joined by ``, ``."""
@@ -138,7 +139,6 @@ class Answer:
         piece = more()
         if not piece:
             raise Cut("inside the head") if self.data else ConnectionResetError("no answer")
-        self.has_begun = True
         self.data += piece
 
     def _read_bytes(self, length: str | None, more: More) -> None:
