@@ -14,10 +14,10 @@ import requests
 from requests.adapters import BaseAdapter
 
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream.answers import Answer, Cut
+from bridge.upstream.answers import Answer, Cut, Malformed, PlainAnswer
 from bridge.upstream.connecting import Connect, Unreached
 from bridge.upstream.pool import Pool
-from bridge.upstream.streams import PIECE_BYTES
+from bridge.upstream.streams import PIECE_BYTES, Stream
 
 FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly
@@ -137,12 +137,7 @@ class Adapter(BaseAdapter):
             except NoResources:
                 call.is_sent = False
                 raise
-            more = partial(link.receive, PIECE_BYTES, call.until)
-            begin = more()
-            if not begin:
-                raise ConnectionResetError("no answer")
-            call.answer = answer = Answer(begin)
-            answer.read(more)
+            answer = read_answer(link, call)
         except BaseException:
             link.close()
             if call.is_reused and call.is_sent and call.answer is None:
@@ -158,3 +153,18 @@ class Adapter(BaseAdapter):
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""
         self._pool.close()
+
+
+def read_answer(link: Stream, call: Call) -> Answer:
+    """Read one answer: by the parser alone, or if that refuses it, tolerantly and from the beginning."""
+    more = partial(link.receive, PIECE_BYTES, call.until)
+    data = more()
+    if not data:
+        raise ConnectionResetError("no answer")
+    call.answer = PlainAnswer(data)
+    try:
+        call.answer.read(more)
+    except (Malformed, Cut):
+        call.answer = Answer(call.answer.data)
+        call.answer.read(more)
+    return call.answer

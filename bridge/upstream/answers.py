@@ -1,15 +1,16 @@
 """Answers, read by httptools inside fixed limits, and what they say of their connection.
 
-Heads are read here, since curl and browsers take more than the parser does: a blank before a colon, names
-outside ASCII, lines without a colon or a name, folded lines, bare line feeds, a doubled ``chunked``, the
-coding ``identity``. None of them spoils an answer whose body can be read whole. Also skips interim answers,
-and says of an answer that was cut how far it came. Opens no connection.
+What curl and browsers take in a head and the parser refuses is read here, and the parser gets a head that it
+takes: a blank before a colon, names outside ASCII, lines without a colon or a name, folded lines, bare line
+feeds, a doubled ``chunked``, the coding ``identity``. None of them spoils an answer whose body can be read
+whole. Also skips interim answers, and says of an answer that was cut how far it came. Opens no connection.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import httptools
@@ -21,13 +22,14 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_INTERIM: Final = 16
 """Interim (1xx) answers that are skipped; one or two are what servers send."""
 
+_BLANK: Final = b" \t"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_STATUS: Final = re.compile(rb"[\r\n]*HTTP/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t\r][^\n]*)?\n")
-_FOLD: Final = re.compile(r"\n[ \t]+")
-_LENGTH: Final = re.compile(r"\s*([0-9]{1,18})\s*(?:,\s*\1\s*)*")
-"""One length, however often it is said."""
-_CHUNKS_END: Final = re.compile(rb"[^\n]\r\n\r\n")
-_BODILESS: Final = (101, 204, 304)
+_STATUS: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?![^ \t\r])")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_PLAIN: Final = re.compile(rb"HTTP/1\.[0-9] [2-5]")
+"""How an answer begins that the parser may read from its first byte on."""
 
 More = Callable[[], bytes]
 """Waits for more bytes and returns them, b"" at the end; what it raises ends the reading."""
@@ -57,7 +59,7 @@ class Answer:
     """True if the body is longer than `MAX_BODY_BYTES`."""
     may_stay = False
     """True if the connection is clean after this answer and may carry another."""
-    _is_whole = False
+    is_whole = False
     _is_odd = False
     """True after what somebody else may understand in another way."""
 
@@ -66,29 +68,40 @@ class Answer:
         """All that has come, without what `read_head` has taken."""
         self.fields: dict[str, str] = {}
         """Header lines, names in lower case; repeated ones joined by ``, ``."""
+        self._lines: dict[str, str] = {}
 
     def read(self, more: More) -> None:
-        """Read the answer.
+        """Read the answer, and hand the parser a head that says no more than where the body ends.
 
         Raises:
-            ConnectionResetError: the connection ended before any byte.
-            Cut: it ended inside the answer.
+            Cut: the connection ended inside it.
             Malformed: it is not HTTP/1.x, its framing is broken, or it is too long.
         """
         self.read_head(more)
-        fields = self.fields
-        codings = set(fields.get("transfer-encoding", "").lower().replace(",", " ").split()) - {"identity"}
-        length = fields.get("content-length")
-        if codings and self.status not in _BODILESS:
+        codings = _split(self.fields.get("transfer-encoding", "")) - {"identity"}
+        lengths = _split(self.fields.get("content-length", ""))
+        status, framing = "200 OK", ""
+        if self.status in (101, 204, 304):
+            status = "204 No Content"
+        elif codings:
             if codings != {"chunked"}:
                 raise Malformed("a transfer coding nobody asked for")
-            self._read_chunks(more)
-        else:
-            self._read_bytes(length, more)
-        if len(self.body) > MAX_BODY_BYTES:
-            self.body, self.is_oversize = self.body[:MAX_BODY_BYTES], True
-        elif not (self._is_odd or self.status == 101 or (codings and length)):
-            self.may_stay = "close" not in fields.get("connection", "").lower()
+            framing = "Transfer-Encoding: chunked\r\n"
+        elif lengths:
+            length, *others = lengths
+            if others or not _LENGTH.fullmatch(length):
+                raise Malformed("not a length")
+            framing = f"Content-Length: {length}\r\n"
+        self.data = f"HTTP/1.1 {status}\r\n{framing}\r\n".encode("ascii") + self.data
+        parser = httptools.HttpResponseParser(self)
+        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        try:
+            self._feed(parser, more)
+        except Cut:
+            if framing:
+                raise
+            self._is_odd = True  # the end of the connection was the end of the body
+        self._conclude(self.status != 101 and not (codings and lengths))
 
     def read_head(self, more: More) -> None:
         """Take the head of the final answer from `data`, skipping interim ones.
@@ -99,39 +112,43 @@ class Answer:
             Malformed: what came is not HTTP/1.x, or too much of it.
         """
         for _ in range(MAX_INTERIM + 1):
-            begin = self._read_status(more)
-            while (end := _HEAD_END.search(self.data, begin - 1)) is None:
+            line = self._read_status(more)
+            while (end := _HEAD_END.search(self.data)) is None:
                 self._pull(more)
             if end.start() > MAX_HEAD_BYTES:
                 raise Malformed("too long a head")
-            lines = self.data[begin : end.start()].decode("latin-1").replace("\r\n", "\n")
+            lines = self.data[len(line) + 1 : end.start()]
             self.data = self.data[end.end() :]
-            fields: dict[str, str] = {}
-            for field in _FOLD.sub(" ", lines).split("\n") if lines else ():
-                name, colon, value = field.partition(":")
-                if not (colon and name.isascii() and name.split() == [name]):
-                    self._is_odd = True
-                name, value = name.strip().lower(), value.strip()
-                if colon and name:
-                    fields[name] = f"{fields[name]}, {value}" if name in fields else value
+            self._lines = {}
+            for field in _FOLD.sub(b" ", lines).split(b"\n") if lines else ():
+                name, colon, value = field.partition(b":")
+                self._is_odd = self._is_odd or not (colon and _NAME.fullmatch(name))
+                if colon and name.strip(_BLANK):
+                    self.on_header(name.strip(_BLANK), value.strip(b" \t\r"))
             if self.status is not None:
-                self.fields = fields
+                self.fields, self._lines = self._lines, {}
                 return
         raise Malformed("too many interim answers")
 
-    def _read_status(self, more: More) -> int:
-        """Read the status line; return where it ends."""
-        while (found := _STATUS.match(self.data)) is None:
-            line = self.data.lstrip(b"\r\n")
-            if b"\n" in line or not b"HTTP/1.".startswith(line[:7]):
-                raise Malformed("not the status line of HTTP/1.x")
+    def _read_status(self, more: More) -> bytes:
+        """Drop what is before the status line, and leave that where it is."""
+        while True:
+            start = self.data.lstrip(b"\r\n")
+            line, line_end, _ = start.partition(b"\n")
+            if not b"HTTP/1.".startswith(line[:7]):
+                raise Malformed("not HTTP/1.x")
+            if line_end:
+                break
             self._pull(more)
-        if not self.data.startswith(b"HTTP/1.1"):
-            self._is_odd = True
-        status = int(found[1])
+        found = _STATUS.match(line)
+        if found is None:
+            raise Malformed("not a status")
+        self._is_odd = self._is_odd or start != self.data or found[1] == b"0"
+        self.data = start
+        status = int(found[2])
         if status >= 200 or status == 101:  # nobody asked to switch: 101 is an answer like any other
             self.status = status
-        return found.end()
+        return line
 
     def _pull(self, more: More) -> None:
         if len(self.data) > MAX_HEAD_BYTES:
@@ -141,53 +158,54 @@ class Answer:
             raise Cut("inside the head") if self.data else ConnectionResetError("no answer")
         self.data += piece
 
-    def _read_bytes(self, length: str | None, more: More) -> None:
-        """Read a body that ends after so many bytes, or with the connection."""
-        size = MAX_BODY_BYTES + 1
-        if self.status in _BODILESS:
-            size = 0
-        elif length:
-            found = _LENGTH.fullmatch(length)
-            if found is None:
-                raise Malformed("not a length")
-            size = int(found[1])
-        wanted = min(size, MAX_BODY_BYTES + 1)
-        while len(self.data) < wanted and (piece := more()):
-            self.data += piece
-        if length and len(self.data) < wanted:
-            raise Cut("inside the body")
-        self.body = self.data[:wanted]
-        if len(self.data) != size:
-            self._is_odd = True  # it ended with the connection, or something follows that nobody asked for
-
-    def _read_chunks(self, more: More) -> None:
-        """Read a body in chunks up to its end, or one byte over its limit."""
-        parser = httptools.HttpResponseParser(self)
-        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
-        piece = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + self.data
+    def _feed(self, parser: httptools.HttpResponseParser, more: More) -> None:
+        """Parse what has come and what is still to come, up to the limits."""
+        piece = self.data
         try:
             while True:
                 parser.feed_data(piece)
-                if self._is_whole or len(self.body) > MAX_BODY_BYTES:
-                    break
-                if len(self.data) > MAX_HEAD_BYTES + MAX_BODY_BYTES:
+                if self.is_whole or len(self.body) > MAX_BODY_BYTES:
+                    return
+                if len(self.data) > MAX_HEAD_BYTES and self._is_too_long():
                     raise Malformed("too long an answer")
                 piece = more()
                 if not piece:
                     raise Cut("inside the answer")
                 self.data += piece
-        except httptools.HttpParserError:
-            if not self._is_whole:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self.is_whole:
                 raise Malformed("not what the parser takes") from None
             self._is_odd = True  # something follows that nobody asked for
-        if not _CHUNKS_END.fullmatch(self.data[-5:]):
-            self._is_odd = True  # of line ends that follow the parser says nothing
+
+    def _is_too_long(self) -> bool:
+        is_in_body = self.data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4) >= 0
+        return len(self.data) > MAX_HEAD_BYTES + MAX_BODY_BYTES or not is_in_body
+
+    def _conclude(self, may_stay: bool) -> None:
+        if len(self.body) > MAX_BODY_BYTES:
+            self.body, self.is_oversize = self.body[:MAX_BODY_BYTES], True
+            return
+        data = self.data
+        # Of line ends that follow the parser says nothing.
+        if "transfer-encoding" in self.fields:
+            is_clean = data.endswith(b"\r\n\r\n") and not data.endswith(b"\n\r\n\r\n")
+        else:
+            is_clean = len(data) == data.find(b"\r\n\r\n") + 4 + len(self.body)
+        is_left = "close" in self.fields.get("connection", "").lower()
+        self.may_stay = may_stay and is_clean and not (is_left or self._is_odd)
 
     # --- called by the parser; what is raised here makes it refuse the answer -----------------
 
-    def on_message_begin(self) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header line."""
+        lines = self._lines
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        lines[key] = f"{lines[key]}, {text}" if key in lines else text
+
+    def on_headers_complete(self) -> None:
         """Read one answer and no more."""
-        if self._is_whole:
+        if self.is_whole:
             raise ValueError("another answer")
 
     def on_body(self, data: bytes) -> None:
@@ -196,4 +214,33 @@ class Answer:
 
     def on_message_complete(self) -> None:
         """Note the end."""
-        self._is_whole = True
+        self.is_whole = True
+
+
+class PlainAnswer(Answer):
+    """An answer that the parser takes as it is, as nearly all are."""
+
+    def read(self, more: More) -> None:
+        """Read the answer; `Malformed` and `Cut` also say that an `Answer` must be made of its data."""
+        try:
+            self._feed(httptools.HttpResponseParser(self), more)
+        except OSError:
+            with suppress(Malformed, Cut, OSError):
+                self.read_head(lambda: b"")  # which tells how far it came
+            raise
+        if self.data.find(b"\r\n\r\n") > MAX_HEAD_BYTES:
+            raise Malformed("too long a head")
+        self.status = int(self.data[9:12])
+        self._conclude(self.data[7:8] == b"1")
+
+    def on_headers_complete(self) -> None:
+        """Take the head; later lines are trailers, which nobody asked for."""
+        lines = self._lines
+        is_odd = not _PLAIN.match(self.data) or lines.get("transfer-encoding", "chunked") != "chunked"
+        if self.is_whole or is_odd:
+            raise ValueError("another answer, an interim one, or an odd transfer coding")
+        self.fields, self._lines = lines, {}
+
+
+def _split(value: str) -> set[str]:
+    return {word for part in value.lower().split(",") if (word := part.strip())}

@@ -191,8 +191,11 @@ class Protocol:
     def __init__(self) -> None:
         self.called: list[Any] = []
 
-    def on_message_begin(self) -> None:
-        self.called.append("begin")
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.called.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.called.append("head")
 
     def on_body(self, data: bytes) -> None:
         self.called.append(data)
@@ -201,20 +204,36 @@ class Protocol:
         self.called.append("end")
 
 
-def test_parser_tells_begin_chunks_and_end_in_order() -> None:
-    """Chunks come as they arrive; trailers come after them and before the end."""
+def test_parser_tells_head_body_and_end_in_order() -> None:
+    """Names and values come whole however they arrive; trailers come after the body and before the end."""
     protocol = Protocol()
     parser = httptools.HttpResponseParser(protocol)
-    for piece in (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{", b"}\r\n0\r\nX: y\r\n\r\n"):
+    pieces = (b"HTTP/1.1 200 OK\r\nX-", b"A: b", b"c\r\nTransfer-Encoding: chunked\r\n\r", b"\n2\r\n{")
+    for piece in (*pieces, b"}\r\n0\r\nX: y\r\n\r\n"):
         parser.feed_data(piece)
-    assert protocol.called == ["begin", b"{", b"}", "end"]
+    head = [(b"X-A", b"bc"), (b"Transfer-Encoding", b"chunked"), "head"]
+    assert protocol.called == [*head, b"{", b"}", (b"X", b"y"), "end"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"X : y", b"X", b": y", b"\xe9: y", b"X: a\0b", b" X: y", b"Transfer-Encoding: identity, a"]
+)
+def test_parser_refuses_odd_lines_by_one_class(line: bytes) -> None:
+    """What it does not like is an `HttpParserError`, or ends no message."""
+    protocol = Protocol()
+    parser = httptools.HttpResponseParser(protocol)
+    try:
+        parser.feed_data(b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: 2\r\n\r\n{}")
+    except httptools.HttpParserError:
+        return
+    assert "end" not in protocol.called
 
 
 def test_parser_stops_when_it_is_told_to() -> None:
     """What is raised in a call-back ends the parsing with an `HttpParserError`."""
 
     class Refusing(Protocol):
-        def on_message_begin(self) -> None:
+        def on_headers_complete(self) -> None:
             raise ValueError
 
     protocol = Refusing()
