@@ -12,7 +12,7 @@ from bridge.engine import TimedOut
 from bridge.simulator import replies
 from bridge.simulator.control import serve_control
 from bridge.simulator.faults import FAULTS, NOT_POST, PLAIN, FaultType
-from bridge.simulator.journal import Entry, fingerprint
+from bridge.simulator.journal import Row, fingerprint
 from bridge.simulator.model import read_body
 from bridge.simulator.reader import BadRequest, Request, RequestReader
 
@@ -53,22 +53,28 @@ class Call:
         journal = state.journal
         journal.counters["requests"] += 1
         journal.counters["connections"] += wire.calls == 1
-        self.entry = entry = journal.begin(wire.number, wire.calls)
-        entry.verb, entry.method, entry.headers = self.verb, self.method, request.headers
-        entry.task_id, entry.body_keys = facts.task_id, facts.body_keys
+        self.entry = journal.begin(
+            wire.number,
+            wire.calls,
+            verb=self.verb,
+            method=self.method,
+            taskId=facts.task_id,
+            bodyKeys=list(facts.body_keys),
+            headers=[list(pair) for pair in request.headers],
+        )
+        self._tally: Row = {}
         if facts.client_key is not None:
-            entry.account = self.account
+            self.entry["account"] = self.account
             self._mask_key(request, facts.client_key.encode("utf-8", "surrogatepass").decode("latin-1"))
             if facts.task_id is not None and self.verb == "POST":
-                entry.tally = journal.deliver(self.account, facts.task_id)
+                self._tally = journal.deliver(self.account, facts.task_id)
 
     def _mask_key(self, request: Request, key: str) -> None:
+        entry = self.entry
         if key in request.target or any(key in name or key in value for name, value in request.headers):
-            self.entry.key_in_head = True
-            self.entry.method = self.method.replace(key, "***")
-            self.entry.headers = tuple(
-                (name.replace(key, "***"), value.replace(key, "***")) for name, value in request.headers
-            )
+            entry["keyInHead"] = True
+            entry["method"] = self.method.replace(key, "***")
+            entry["headers"] = [[text.replace(key, "***") for text in pair] for pair in request.headers]
 
     def play(self) -> None:
         """Answer, or do what the fault does that breaks this call.
@@ -82,23 +88,23 @@ class Call:
         if self._state.settings["latencySeconds"] > 0:
             self.pause(self._state.settings["latencySeconds"])
         self.send(kind.play(self, params) or b"")
-        self.entry.sent = kind.tells
+        self.entry["sent"] = kind.tells
         if kind.end:
             raise Ended(kind.end)
 
     def _choose(self) -> tuple[FaultType, Mapping[str, Any]]:
         if self.verb != "POST":
-            self.entry.reason = "not_post"
+            self.entry["reason"] = "not_post"
             return NOT_POST, {}
-        state, task_id, tally = self._state, self.facts.task_id, self.entry.tally
+        state, task_id = self._state, self.facts.task_id
         effect = state.effect_of(task_id)
-        if effect is not None and effect.only_first and tally is not None and tally["delivered"] > 1:
+        if effect is not None and effect.only_first and self._tally.get("delivered", 0) > 1:
             effect = None
-        armed = state.pick(self.method, task_id) if state.armed else None
+        armed = state.pick("call", self.method, task_id) if state.armed else None
         met = armed or effect
         if met is None or met.fault is None:
             return PLAIN, {}
-        self.entry.fault = met.fault
+        self.entry["fault"] = met.fault
         return FAULTS[met.fault], met.params
 
     def judge(self) -> bytes:
@@ -106,12 +112,12 @@ class Call:
         if self._verdict is None:
             entry, counters = self.entry, self._state.journal.counters
             judgement = self._state.judge(self.method, self.facts, self.account)
-            entry.error_id, entry.reason, self._verdict = judgement
-            entry.taken = judgement.taken
-            counters["taken"] += entry.taken
-            counters["refused"] += entry.error_id != 0
-            if entry.taken and entry.tally is not None:
-                entry.tally["taken"] += 1
+            entry["errorId"], entry["reason"], self._verdict = judgement
+            entry["taken"] = judgement.taken
+            counters["taken"] += judgement.taken
+            counters["refused"] += judgement.error_id != 0
+            if judgement.taken:
+                self._tally["taken"] += 1
         return self._verdict
 
     def say(self, error_id: int, code: str | None = None, description: str | None = None) -> bytes:
@@ -122,14 +128,14 @@ class Call:
             code: None is the usual code of the id.
             description: None is the usual description.
         """
-        self.entry.error_id, self.entry.reason = error_id, "fault"
+        self.entry["errorId"], self.entry["reason"] = error_id, "fault"
         if code is None:
             code = self._state.model.code_of(error_id, self.method)
         return replies.error_body(error_id, code, description)
 
     def answer(self, body: bytes, status: int = 200, *, headers: str = "", **unusual: Any) -> bytes:
         """Return a whole answer; `unusual` are arguments of `replies.render` in place of the usual ones."""
-        self.entry.status = status
+        self.entry["status"] = status
         if not self.keep_alive:
             headers += "Connection: close\r\n"
         usual = {"date": self.date(), "content_type": self._state.settings["contentType"]}
@@ -166,7 +172,7 @@ class Connection:
         self.number = number
         self.calls = 0
         """Calls of the API that came this way."""
-        self._entry: Entry | None = None
+        self._entry: Row | None = None
         """What happens now, if that has a line in the log."""
         self._is_busy = False
         self._left = False
@@ -256,7 +262,7 @@ class Connection:
         )
         page, usual = f"{problem}\n".encode(), {"date": state.date(), "content_type": "text/plain"}
         self.send(replies.render(problem.status, page, headers="Connection: close\r\n", **usual))
-        self._entry.sent = "other"
+        self._entry["sent"] = "other"
 
     def _await_bytes(self, until: float | None = None) -> None:
         """Wait until something has arrived, and let the faults act that need nothing to be read."""
@@ -267,7 +273,7 @@ class Connection:
             return
         if self._tls is None and self._try(self._sock.recv, 20, socket.MSG_PEEK).startswith(_CONTROL_PEEKS):
             return
-        fault = state.pick_early()
+        fault = state.pick("begin")
         if fault is None:
             return
         state.journal.counters["unread"] += 1
@@ -288,7 +294,7 @@ class Connection:
         while left:
             left = left[self._try(self._sock.send, left[:_READ_SIZE]) :]
             if self._entry is not None:
-                self._entry.sent = "part"
+                self._entry["sent"] = "part"
 
     def pause(self, seconds: float | None) -> None:
         """Let so many seconds pass; None: until the client leaves. What arrives meanwhile is taken in."""

@@ -108,32 +108,26 @@ class Effect(NamedTuple):
 
 def look_up(task_id: int) -> Effect | None:
     """Return what a task id does, or None if it is an ordinary one."""
-    number = task_id - BASE
-    return _resolve(number) if 0 < number < 6000 else None
-
-
-_NUMBERED: Final = {kind.number: name for name, kind in FAULTS.items() if kind.number}
+    return _effects().get(task_id - BASE)
 
 
 @cache
-def _resolve(number: int, only_first: bool = False) -> Effect | None:
-    given: Mapping[str, Any] = {}
-    if number - SITUATIONS_AT in SITUATIONS:
-        return Effect(None, {}, only_first, SITUATIONS[number - SITUATIONS_AT])
-    if 0 < number < FAULTS_AT:
-        fault, given = "error", {"errorId": number, "errorCode": None}
-    elif number - FAULTS_AT in _NUMBERED:
-        fault = _NUMBERED[number - FAULTS_AT]
-    elif 200 <= number - STATUSES_AT <= 599:
-        fault, given = "status", {"status": number - STATUSES_AT}
-    elif number - VARIANTS_AT in VARIANTS:
-        fault, given = VARIANTS[number - VARIANTS_AT]
-    elif only_first:
-        return None
-    else:
-        twins = (number - shift for first, last, shift in _ONCE if first <= number - shift <= last)
-        return next((_resolve(twin, True) for twin in twins), None)
-    return Effect(fault, FAULTS[fault].fill(given), only_first)
+def _effects() -> Mapping[int, Effect]:
+    broken: dict[int, Variant] = {
+        **{number: ("error", {"errorId": number, "errorCode": None}) for number in range(1, FAULTS_AT)},
+        **{FAULTS_AT + kind.number: (name, {}) for name, kind in FAULTS.items() if kind.number},
+        **{STATUSES_AT + status: ("status", {"status": status}) for status in range(200, 600)},
+        **{VARIANTS_AT + number: variant for number, variant in VARIANTS.items()},
+    }
+    effects = {
+        number: Effect(fault, FAULTS[fault].fill(given), False) for number, (fault, given) in broken.items()
+    }
+    for first, last, shift in _ONCE:
+        for number in effects.keys() & range(first, last + 1):
+            effects[number + shift] = effects[number]._replace(only_first=True)
+    for number, situation in SITUATIONS.items():
+        effects[SITUATIONS_AT + number] = Effect(None, {}, False, situation)
+    return effects
 
 
 def place(task: Task, situation: Situation | None, window_s: float) -> bool:
@@ -154,7 +148,7 @@ def place(task: Task, situation: Situation | None, window_s: float) -> bool:
 def describe() -> dict[str, Any]:
     """Return the table as the control endpoint shows it."""
     errors = {number: replies.error_code(number) for number in sorted(replies.ERRORS) if number < FAULTS_AT}
-    faults = {FAULTS_AT + number: name for number, name in sorted(_NUMBERED.items())}
+    faults = {FAULTS_AT + kind.number: name for name, kind in FAULTS.items() if kind.number}
     situations = {SITUATIONS_AT + number: row.name for number, row in SITUATIONS.items()}
     return {
         "base": BASE,

@@ -78,7 +78,7 @@ class Simulator:
         """Given if https is served."""
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
-        self._is_running = self._is_stopping = False
+        self._is_running = False
 
     def __enter__(self) -> Simulator:
         self.start()
@@ -111,7 +111,6 @@ class Simulator:
             self._thread.join(_WAIT_S)
         elif self._is_running:
             self._close()
-        self._is_running = False
 
     def _start_thread(self) -> None:
         begun: SimpleQueue[tuple[Engine, Waiter]] = SimpleQueue()
@@ -227,7 +226,7 @@ class Simulator:
 
     def _close(self) -> None:
         """Close everything, and wait until it is closed."""
-        self._is_stopping = True
+        self._is_running = False
         self._close_listener()
         self._interrupt("stopped")
         until = self.engine.now() + _WAIT_S
@@ -266,7 +265,7 @@ class Simulator:
         while self._listener is listener:
             try:
                 ready.wait_readable()
-                fault = self.state.find("slow_accept")
+                fault = self.state.pick("slow_accept")
                 if fault is not None:
                     self.engine.sleep(fault.params["seconds"])
                 while self._listener is listener:
@@ -291,7 +290,7 @@ class Simulator:
 
     def _follow_faults(self) -> None:
         """Close or open the listener as the fault ``refuse`` asks."""
-        fault = self.state.find("refuse")
+        fault = self.state.pick("refuse")
         if fault is not None and fault.ends_at is not None:
             if self._listener is not None:
                 self._close_listener()
@@ -299,7 +298,7 @@ class Simulator:
                 self.engine.call_at(self.engine.now() + 0.02, self._drop_all)
             left_s = fault.ends_at - self.state.now()
             self.engine.call_at(self.engine.now() + left_s + 0.001, self._follow_faults)
-        elif self._listener is None and not self._is_stopping:
+        elif self._listener is None and self._is_running:
             self._listen()
 
     def _drop_all(self) -> None:
@@ -312,7 +311,7 @@ class Simulator:
             self.engine.call_at(self.engine.now() + step["atSeconds"], take)
 
     def _take_step(self, step: Mapping[str, Any], run: int) -> None:
-        if run == self.state.resets and not self._is_stopping:  # else a reset has started it again
+        if run == self.state.resets and self._is_running:  # else a reset has started it again
             self.state.apply(step)
             if step.get("disconnect"):
                 self.disconnect()

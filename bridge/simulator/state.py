@@ -35,8 +35,9 @@ class ArmedFault:
         self.remaining: int | None = wanted.get("count")
         self.skip: int = wanted.get("skip", 0)
         self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
-        self.is_early = self.fault in EARLY and self.task_id is None and self.method is None
-        """True if it acts before anything of a request is read."""
+        is_early = self.fault in EARLY and self.task_id is None and self.method is None
+        self.stage = "begin" if is_early else "call" if FAULTS[self.fault].number else self.fault
+        """When it acts: before anything of a request is read, when one was, or as its name says."""
 
     def describe(self, now: float) -> dict[str, Any]:
         """Return the fault as the control endpoint shows it."""
@@ -77,7 +78,6 @@ class State:
         self._wall = wall
         self.journal = Journal(now, self.now_s)
         self.resets = 0
-        self._date = (0, "")
         self.begin()
 
     def begin(self) -> None:
@@ -108,11 +108,7 @@ class State:
 
     def date(self, skew_s: float = 0.0) -> str:
         """Return the simulated upstream's time, and so many seconds on, as an HTTP date."""
-        second = int(self.now_s() + skew_s)
-        if second != self._date[0]:
-            # Kept for a second: making it anew for each answer would cost a tenth of the time.
-            self._date = (second, replies.http_date(second))
-        return self._date[1]
+        return replies.http_date(int(self.now_s() + skew_s))
 
     # --- what can be made and set --------------------------------------------------------------
 
@@ -207,24 +203,15 @@ class State:
         self.armed = [fault for fault in self.armed if not fault.is_over(now)]
         return self.armed
 
-    def pick(self, method: str, task_id: int | None) -> ArmedFault | None:
-        """Return the fault that breaks a call that was read: the most closely tied, then the oldest."""
+    def pick(self, stage: str, method: str | None = None, task_id: int | None = None) -> ArmedFault | None:
+        """Return the fault that acts at a stage, and use it: the most closely tied, then the oldest."""
         matching = [
             fault
             for fault in self.living()
-            if fault.task_id in (None, task_id) and fault.method in (None, method)
-            if FAULTS[fault.fault].number and not fault.is_early  # those have had their turn
+            if fault.stage == stage and fault.task_id in (None, task_id) and fault.method in (None, method)
         ]
         matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
         return next((fault for fault in matching if fault.use()), None)
-
-    def pick_early(self) -> ArmedFault | None:
-        """Return the fault that acts on a connection before anything of a request is read."""
-        return next((fault for fault in self.living() if fault.is_early and fault.use()), None)
-
-    def find(self, name: str) -> ArmedFault | None:
-        """Return the armed fault of a name, without using it."""
-        return next((fault for fault in self.living() if fault.fault == name), None)
 
     # --- calls ---------------------------------------------------------------------------------
 

@@ -19,13 +19,7 @@ from bridge.upstream.connecting import Connect, Unreached
 from bridge.upstream.pool import Pool
 from bridge.upstream.streams import PIECE_BYTES, Stream
 
-
-class WindowOver(Exception):
-    """No byte of the request may leave any more."""
-
-
 FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
-    (WindowOver, "window"),
     (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly
     (TimeoutError, "timeout"),
     (Cut, "cut"),
@@ -119,8 +113,7 @@ class Adapter(BaseAdapter):
             request: a `Call`, which also takes the facts as they become known.
 
         Raises:
-            NoResources: this machine cannot open a connection or send just now; nothing has left.
-            Exception: `name_failure` says what it means.
+            Exception: `name_failure` says what it means, and `is_lack` if nobody else has failed.
         """
         assert isinstance(request, Call)
         call = request
@@ -133,7 +126,7 @@ class Adapter(BaseAdapter):
         try:
             now = self._now()
             if now >= call.leave_by:
-                raise WindowOver
+                raise Unreached("window")
             if now >= call.until:
                 raise TimedOut("no time is left to send")
             assert isinstance(call.body, bytes)

@@ -37,7 +37,6 @@ HEADERS: Final = {
 }
 """Sent with every request, besides Host and Content-Length."""
 
-_NO_PROXIES: Final[dict[str, str]] = {}
 _NOTHING: Final = Answer()
 
 
@@ -95,7 +94,7 @@ class Client:
         """Send one request once, wait for its answer and say what happened.
 
         Args:
-            method: the upstream's method name, letter for letter.
+            method: the upstream's method name, letter for letter; letters and digits.
             body: JSON; it may hold the account's key, which leaves here and nowhere else.
             until: when the attempt ends whatever drips, on the boot clock.
             leave_by: no byte of the request leaves after this.
@@ -110,7 +109,7 @@ class Client:
         failure = None
         raised: Exception | None = None
         try:
-            self._session.send(call, allow_redirects=False, proxies=_NO_PROXIES)
+            self._session.send(call, allow_redirects=False, proxies={})
         except Exception as error:
             failure = name_failure(error)
             if not call.is_sent and is_lack(error):
@@ -146,8 +145,6 @@ class Client:
         self._session.close()
 
     def _make_template(self, method: str) -> Mapping[str, Any]:
-        if not (method.isascii() and method.isalnum()):
-            raise ValueError("a method name is letters and digits")
         request = requests.PreparedRequest()
         request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
         del request.headers["Content-Length"]  # differs per report

@@ -11,22 +11,18 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import certifi
 
-from bridge.engine import Engine, NoResources, TimedOut
+from bridge.engine import Engine
 from bridge.upstream.answers import Answer, Cut
 from bridge.upstream.names import Address, Names, Place
 from bridge.upstream.streams import PIECE_BYTES, SocketStream, Stream, is_lack
 
-_NETWORK: Final = (OSError, ValueError, OverflowError, Cut)
-"""Which exceptions are failures of a step; others are mistakes of ours."""
-
 
 class Unreached(Exception):
-    """No connection came about, and it is not this machine's fault."""
+    """Nothing of the request has left, and it is not this machine's fault; `Exchange.failure` says why."""
 
     def __init__(self, failure: str) -> None:
         super().__init__(failure)
@@ -34,22 +30,14 @@ class Unreached(Exception):
 
 
 Connect = Callable[[float], Stream]
-"""Opens a stream until a moment of the boot clock; raises `Unreached` or `NoResources`."""
+"""Opens a stream until a moment of the boot clock; raises `Unreached`, or what `is_lack` knows."""
 
 
-class Proxy(NamedTuple):
-    """A plain HTTP proxy that tunnels with CONNECT."""
-
-    place: Place
-    authorization: str | None
-    """Value of Proxy-Authorization: secret."""
-
-    def __repr__(self) -> str:
-        return f"Proxy({self.place.host}:{self.place.port})"
-
-
-def parse_proxy(url: str) -> Proxy:
+def parse_proxy(url: str) -> tuple[Place, str]:
     """Parse ``http://[user:password@]host[:port]`` as the settings have it; port 80 unless told.
+
+    Returns:
+        Where it is, and the header line that tells it the login, a secret; empty without one.
 
     Raises:
         ValueError: it cannot be used. The message never repeats the URL, which may hold a password.
@@ -61,11 +49,10 @@ def parse_proxy(url: str) -> Proxy:
         raise ValueError("the proxy is not a URL like http://host:port") from None
     if parts.scheme != "http":
         raise ValueError("a proxy spoken to over https is not supported; use one with an http:// URL")
-    authorization = None
-    if "@" in parts.netloc:
-        login = unquote_to_bytes(f"{parts.username or ''}:{parts.password or ''}")
-        authorization = "Basic " + b2a_base64(login, newline=False).decode("ascii")
-    return Proxy(place, authorization)
+    if "@" not in parts.netloc:
+        return place, ""
+    login = unquote_to_bytes(f"{parts.username or ''}:{parts.password or ''}")
+    return place, f"Proxy-Authorization: Basic {b2a_base64(login, newline=False).decode('ascii')}\r\n"
 
 
 def is_loopback(host: str) -> bool:
@@ -116,13 +103,14 @@ class Dialer:
         place = Place(self._host, parts.port or (443 if self._is_tls else 80))
         self._ca_file = ca_file or certifi.where()
         self._context: ssl.SSLContext | None = None
-        way = parse_proxy(proxy) if proxy else None
         self._tunnel_head: bytes | None = None
-        if way and not is_loopback(self._host):
-            target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
-            login = f"Proxy-Authorization: {way.authorization}\r\n" if way.authorization else ""
-            self._tunnel_head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n".encode("ascii")
-            place = way.place
+        if proxy:
+            proxy_place, login = parse_proxy(proxy)
+            if not is_loopback(self._host):
+                target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
+                head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n"
+                self._tunnel_head = head.encode("ascii")
+                place = proxy_place
         self._names = Names(engine, place)
         if ca_file:
             try:
@@ -146,7 +134,7 @@ class Dialer:
 
         Raises:
             Unreached: it did not work until then; says at which step.
-            NoResources: this machine has no descriptor, thread or memory for it.
+            Exception: this machine has no descriptor, thread or memory for it (`is_lack`).
         """
         step = "proxy" if self._tunnel_head else "dns"
         stream = None
@@ -165,19 +153,16 @@ class Dialer:
         except BaseException as error:
             if stream is not None:
                 stream.close()
-            if is_lack(error):
-                raise NoResources(f"no resources to connect with ({type(error).__name__})") from error
-            failure = name_failure(step, error)
-            if failure is None:
-                raise
-            raise Unreached(failure) from error
+            if is_lack(error) or not isinstance(error, (OSError, ValueError, Cut)):
+                raise  # what this machine lacks, or a mistake in this program
+            if isinstance(error, ssl.SSLCertVerificationError):
+                step = "certificate"
+            raise Unreached(step) from error
 
     def _reach(self, addresses: tuple[Address, ...], until: float) -> SocketStream:
         for index, address in enumerate(addresses):
             # A fair share each: one address that swallows everything must not eat the others' time.
             now = self._engine.now()
-            if now >= until:
-                raise TimedOut("no time is left to connect")
             stream = SocketStream(self._engine, address[0])
             try:
                 stream.connect(address[1], now + (until - now) / (len(addresses) - index))
@@ -190,17 +175,6 @@ class Dialer:
                 return stream
         self._names.forget()
         raise OSError("no address answered")
-
-
-def name_failure(step: str, error: BaseException) -> str | None:
-    """Say which `Exchange.failure` an exception is at a step: ``dns``, ``connect``, ``proxy`` or ``tls``.
-
-    Returns:
-        None if the network cannot have caused it: a mistake in this program.
-    """
-    if step == "tls" and isinstance(error, ssl.SSLCertVerificationError):
-        return "certificate"
-    return step if isinstance(error, _NETWORK) else None
 
 
 def _open_tunnel(stream: SocketStream, head: bytes, until: float) -> None:

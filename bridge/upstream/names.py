@@ -9,7 +9,7 @@ import socket
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
-from bridge.engine import Engine, TimedOut, Waiter
+from bridge.engine import Engine, Waiter
 from bridge.upstream.streams import is_lack
 
 NAME_KEPT_S: Final = 30.0
@@ -53,11 +53,8 @@ class Names:
         """
         if self._fixed:
             return self._fixed
-        now = self._engine.now()
-        if self._found and now < self._fresh_until:
+        if self._found and self._engine.now() < self._fresh_until:
             return self._found
-        if now >= until:
-            raise TimedOut("no time is left to look the name up")
         if not self._waiting:
             self._engine.spawn(self._look_up)
         waiter = self._engine.waiter()
@@ -69,7 +66,7 @@ class Names:
 
     def prefer(self, address: Address) -> None:
         """Try this address first from now on: it has just answered."""
-        if self._found and self._found[0] != address and address in self._found:
+        if address in self._found[1:]:
             self._found = (address, *(other for other in self._found if other != address))
 
     def forget(self) -> None:

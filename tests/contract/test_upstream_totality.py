@@ -6,6 +6,7 @@ import builtins
 import socket
 import ssl
 import types
+from typing import Any
 
 import httptools.parser.errors
 import pytest
@@ -13,9 +14,11 @@ import requests.exceptions
 
 from bridge import engine
 from bridge.upstream import answers, connecting
-from bridge.upstream.adapter import FAILURES, WindowOver, name_failure
-from bridge.upstream.connecting import Unreached
-from bridge.upstream.streams import LACKS, is_lack
+from bridge.upstream.adapter import FAILURES, name_failure
+from bridge.upstream.connecting import Dialer, Unreached
+from bridge.upstream.names import Names
+from bridge.upstream.streams import LACKS, SocketStream, is_lack
+from tests.world import raise_bug
 
 MISTAKE = None
 """Says that the exception can only come from a mistake in this program."""
@@ -102,7 +105,15 @@ LIBRARIES: list[tuple[types.ModuleType, type[BaseException], dict[str, str | Non
     (ssl, OSError, TLS),
     (socket, OSError, SOCKET),
 ]
-STEPS = ("dns", "connect", "proxy", "tls")
+STEPS: dict[str, tuple[object, str]] = {
+    "dns": (Names, "find"),
+    "connect": (Dialer, "_reach"),
+    "proxy": (connecting, "_open_tunnel"),
+    "tls": (SocketStream, "start_tls"),
+}
+"""Step of opening a connection -> what does it."""
+BEFORE = (*STEPS, "certificate", "window")
+"""What is told before anything has left."""
 
 
 def find_classes(module: types.ModuleType, root: type[BaseException]) -> dict[str, type[BaseException]]:
@@ -127,49 +138,66 @@ def test_every_class_has_its_word(
     assert named == {name: words[name] for name in classes}
 
 
+def open_failing(step: str, error: BaseException) -> None:
+    """Open a connection through a proxy that fails at a step."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    dialer = Dialer(engine.Engine(raise_bug), "https://upstream.test", None, "http://192.0.2.1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SocketStream, "connect", lambda *_: None)
+        patch.setattr(connecting, "_open_tunnel", lambda *_: None)
+        target, name = STEPS[step]
+        patch.setattr(target, name, fail)
+        if step != "proxy":
+            dialer._tunnel_head = None
+        dialer.open(dialer._engine.now() + 60.0)
+
+
 @pytest.mark.parametrize("module", [builtins, ssl, socket], ids=lambda module: module.__name__)
-def test_system_errors_have_a_word_at_every_step(module: types.ModuleType) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_system_errors_have_a_word_at_every_step(module: types.ModuleType, step: str) -> None:
     """Whatever the system or TLS raises while connecting is told by the step it was at."""
-    certificate = {"SSLCertVerificationError", "CertificateError"}
     for name, kind in find_classes(module, OSError).items():
-        told = {step: connecting.name_failure(step, make(kind)) for step in STEPS}
-        tls = "certificate" if name in certificate else "tls"
-        assert told == {"dns": "dns", "connect": "connect", "proxy": "proxy", "tls": tls}
+        with pytest.raises(Unreached) as caught:
+            open_failing(step, make(kind))
+        is_distrust = name in ("SSLCertVerificationError", "CertificateError")
+        assert caught.value.failure == ("certificate" if is_distrust else step)
 
 
 def test_whatever_the_parser_raises_is_caught() -> None:
-    """Who reads answers makes `Malformed` of these two, and all others are kinds of them."""
-    known = (httptools.HttpParserError, httptools.HttpParserUpgrade)
-    assert all(issubclass(kind, known) for kind in find_classes(httptools.parser.errors, Exception).values())
+    """Who reads chunks makes `Malformed` of one class, and all others are kinds of it, or of no answer."""
+    raised = find_classes(httptools.parser.errors, Exception)
+    del raised["HttpParserUpgrade"]  # only after a head that offers another protocol, and it gets none
+    assert all(issubclass(kind, httptools.HttpParserError) for kind in raised.values())
 
 
 def test_proxy_may_answer_anything() -> None:
     """Whatever is wrong with a proxy's answer is the proxy's fault."""
     for kind in find_classes(answers, Exception).values():
-        assert connecting.name_failure("proxy", make(kind)) == "proxy"
+        with pytest.raises(Unreached, match="proxy"):
+            open_failing("proxy", make(kind))
 
 
 def test_tables_use_known_words_only() -> None:
     """Every word that the verdict knows is said somewhere, and no other."""
-    assert {failure for _, failure in FAILURES if failure} | {*STEPS, "certificate"} == set(WORDS)
+    assert {failure for _, failure in FAILURES if failure} | set(BEFORE) == set(WORDS)
 
 
-@pytest.mark.parametrize("word", [*STEPS, "certificate"])
+@pytest.mark.parametrize("word", BEFORE)
 def test_step_that_failed_is_told(word: str) -> None:
     """Who connects has named the failure already."""
     assert name_failure(Unreached(word)) == word
-
-
-def test_end_of_the_window_is_told() -> None:
-    """The window that closed before sending has its own word."""
-    assert name_failure(WindowOver()) == "window"
 
 
 @pytest.mark.parametrize("kind", [LookupError, TypeError, AttributeError, AssertionError, MemoryError])
 def test_mistakes_have_no_word(kind: type[Exception]) -> None:
     """What neither network nor upstream can cause is not blamed on them."""
     assert name_failure(kind()) is None
-    assert [connecting.name_failure(step, kind()) for step in STEPS] == [None] * len(STEPS)
+    for step in STEPS:
+        with pytest.raises(kind):
+            open_failing(step, kind())
 
 
 @pytest.mark.parametrize("module", [builtins, ssl, socket], ids=lambda module: module.__name__)

@@ -88,12 +88,6 @@ def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(loaded) == 1
 
 
-def test_odd_method_names_never_reach_a_url() -> None:
-    """A method name that is more than letters is a mistake of the caller."""
-    with pytest.raises(ValueError, match="method name"):
-        make().send("../x", b"", until=9e9, leave_by=9e9, fresh=False)
-
-
 def test_body_of_a_report_is_spelled_as_json() -> None:
     """Exactly the key and the task's number, whatever characters the key has."""
     visible = "".join(chr(code) for code in range(33, 127))

@@ -29,7 +29,7 @@ def make_book(*wanted: dict[str, Any]) -> State:
 def pick(book: State, method: str = IMAGE, task_id: int | None = 7, now: float = 1.0) -> str | None:
     """Return the name of the fault that breaks a call."""
     book.now = lambda: now
-    fault = book.pick(method, task_id)
+    fault = book.pick("call", method, task_id)
     return None if fault is None else fault.fault
 
 
@@ -72,9 +72,9 @@ def test_early_faults_act_before_reading_unless_tied() -> None:
     book = make_book({"fault": "reset_before", "count": 1}, {"fault": "reset_before", "taskId": 7})
     assert pick(book) == "reset_before"
     assert pick(book, task_id=8) is None
-    early = book.pick_early()
+    early = book.pick("begin")
     assert early is not None
-    assert book.pick_early() is None
+    assert book.pick("begin") is None
 
 
 def test_disarming_by_number_or_all() -> None:

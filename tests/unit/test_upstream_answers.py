@@ -223,9 +223,10 @@ def test_strange_chunk_size_gives_no_verdict(size: bytes) -> None:
     assert read_as_the_client(data)[0] is Malformed
 
 
-def test_folded_line_belongs_to_the_one_before() -> None:
-    """A header line that goes on in the next line is one value."""
-    data = b"HTTP/1.1 200 OK\r\nX-A: one\r\n  two\r\n\tthree\r\nContent-Length: 0\r\n\r\n"
+@pytest.mark.parametrize("folds", [(b"  ", b"\t"), (b"  ", b" "), (b"\t", b"\t\t")])
+def test_folded_line_belongs_to_the_one_before(folds: tuple[bytes, bytes]) -> None:
+    """A header line that goes on in the next line is one value, whichever blank that begins with."""
+    data = b"HTTP/1.1 200 OK\r\nX-A: one\r\n%btwo\r\n%bthree\r\nContent-Length: 0\r\n\r\n" % folds
     assert read_as_the_client(data)[1]["x-a"] == "one two three"
 
 
