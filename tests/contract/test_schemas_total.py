@@ -21,7 +21,7 @@ from bridge.rpc.discovery import methods
 from bridge.rpc.schemas import NO_PARAMS, check
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = {"errors.json", "methods.json", "openrpc.json", "scenario.json"}
+TABLES = {"advice.json", "errors.json", "methods.json", "openrpc.json", "scenario.json"}
 """Files that are data and no shapes of the wire; their own shapes end in .schema.json."""
 FILES = sorted(
     path.name
