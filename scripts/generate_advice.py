@@ -29,10 +29,10 @@ it changes (once an hour at most for each kind and account, `tasks_unknown` once
 bridge of a ledger says the same. What was counted while the ledger could not be written is added when it
 can be; a crash loses a second of notes. `ledger copy` takes no counts along.
 
-**How sure it is.** Over the last 24 hours, on a clock that nobody can set. Shares are compared with
-Fisher's exact test, which holds for small counts too, and a difference counts only if chance makes it
-less often than once in 1,000,000,000: with every report looked at, an account whose share is steady is
-misled less than once in ten years. The share is of tasks noted; a bot that notes only some of its tasks
+**How sure it is.** Over the last 24 hours, on a clock that nobody can set. Shares are compared by
+Chernoff's bound, which holds for small counts too, and a difference counts only if chance makes it less
+often than once in 1,000,000,000: with every report looked at, an account whose share is steady is misled
+less than once in ten years. The share is of tasks noted; a bot that notes only some of its tasks
 is told a share that is too high."""
 
 _KINDS = """\
