@@ -105,7 +105,7 @@ class App:
         )
         self._figures: AccountFigures | None = None
         self._queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys.get, self._queues)
+        self.advisor = Advisor(self, self.keys, self._queues)
         self.reporter = Reporter(
             self,
             self.advisor,

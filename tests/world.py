@@ -225,6 +225,15 @@ class _Ledger:
         return {}
 
 
+class NoKeys:
+    """There is no default key."""
+
+    def get(self) -> Secret | None:
+        return None
+
+    at_hand = get
+
+
 class Bridge:
     """One bridge process, as far as reports go.
 
@@ -266,7 +275,7 @@ class Bridge:
         self.trouble: Any = None
         self.service = Reporter(
             self,
-            Advisor(self, lambda: None),
+            Advisor(self, NoKeys()),
             concurrency=concurrency,
             timeout_s=10.0,
             recovers=path is not None,
