@@ -27,7 +27,7 @@ class Report(NamedTuple):
 
 
 class Requester:
-    """One request that waits for the answer of a job.
+    """Who asks for a report and waits for the answer.
 
     Args:
         respond: called exactly once.
@@ -35,12 +35,13 @@ class Requester:
         received_at: when the request was read, on the boot clock.
     """
 
-    __slots__ = ("is_cancelled", "is_joined", "name", "received_at", "respond", "warnings")
+    __slots__ = ("is_cancelled", "is_joined", "name", "received_at", "report", "respond", "warnings")
 
     def __init__(self, respond: Callable[[Answer], None], name: Hashable | None, received_at: float) -> None:
         self.respond = respond
         self.name = name
         self.received_at = received_at
+        self.report: Report
         self.warnings: tuple[Mapping[str, str], ...] = ()
         self.is_joined = False
         """True if another request caused what is sent."""

@@ -69,6 +69,7 @@ class Reporter:
 
     def submit(self, report: Report, requester: Requester) -> None:
         """Take a report; the requester is answered exactly once, later. Never waits."""
+        requester.report, requester.is_joined = report, False
         requester.warnings = methods.find_warnings(report.method, report.task_type)
         now = self._ledger.now()
         age_s = self._observer.age_s(report.completed_at, now)
@@ -99,7 +100,7 @@ class Reporter:
             self._engine.spawn(self._live, job, refusal)
         elif job.method != report.method or refusal is not None:
             self._narrow(job, window)
-            self._engine.spawn(self._refuse_beside, job, report, requester, refusal)
+            self._engine.spawn(self._refuse_beside, job, requester, refusal)
         else:
             requester.is_joined = True
             job.requesters.append(requester)
@@ -115,18 +116,18 @@ class Reporter:
         if job.narrow(window):
             self._ledger.post(model.Narrow(job.task, job.window))
 
-    def _refuse_beside(self, job: Job, report: Report, requester: Requester, refusal: Ending | None) -> None:
+    def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
         row = self._ledger.call(model.Look(job.task))
         stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
         if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
-            self.submit(report, requester)
+            self.submit(requester.report, requester)
             return
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
-        self._respond(requester, report.task_id, ending, attempts=job.attempts, durable=durable)
+        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -136,7 +137,7 @@ class Reporter:
                 self._cancel(job, asked)
 
     def _cancel(self, job: Job, asked: list[Requester]) -> None:
-        begun = job.has_begun or job.is_theirs or job.is_sending
+        begun = job.has_begun or job.is_theirs
         leaving = [requester for requester in asked if requester.is_joined or job.is_theirs or not begun]
         for requester in leaving:
             requester.is_cancelled = True
@@ -259,17 +260,12 @@ class Reporter:
 
     def _restart(self, job: Job) -> None:
         """Requesters who came while the cancellation of others took effect begin anew."""
-        staying = [requester for requester in job.requesters if not requester.is_cancelled]
-        job.requesters = [requester for requester in job.requesters if requester.is_cancelled]
-        if self._lifecycle.is_stopped:
-            ending = local_ending("shutting_down")
-            for requester in staying:
-                self._respond(requester, job.task.task_id, ending, retryable=self._can_start(job))
-        elif staying:
-            staying[0].is_joined = False
-            again = self._make_job(job.task, job.method, job.key, job.window, job.facts)
-            again.requesters = staying
-            self._engine.spawn(self._live, again)
+        asked, job.requesters = job.requesters, []
+        for requester in asked:
+            if requester.is_cancelled:
+                job.requesters.append(requester)
+            else:
+                self.submit(requester.report, requester)
 
     def _respond(
         self, requester: Requester, task_id: int, ending: Ending, guarded: bool = True, **known: Any
