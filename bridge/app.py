@@ -204,8 +204,6 @@ class App:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._metrics_file is not None:
             self._metrics_file.close()
-        if self._figures is not None:
-            self._figures.is_stopped = True
         self.advisor.finish()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:

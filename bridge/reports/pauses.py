@@ -76,11 +76,6 @@ class PausePolicy:
 
     # --- what people are shown ---------------------------------------------------------------
 
-    def scope(self, state: PauseState) -> str:
-        """The scope shown on the wire; ``proof`` for single-flight, which is not shown."""
-        rule = self._rules.get(state.key.rule)
-        return PROOF if rule is None else rule.scope
-
     def parts(self, key: PauseKey) -> tuple[tuple[str, str], ...]:
         """What a pause is about, for people: some of ``account`` (8 digits) and ``method``."""
         rule = self._rules.get(key.rule)
@@ -96,8 +91,9 @@ class PausePolicy:
             to_wall: What makes UNIX time of a moment of the timeline.
         """
         opened_at, ends_at = state.opened_at, state.ends_at
+        rule = self._rules.get(state.key.rule)
         return {
-            "scope": self.scope(state),
+            "scope": PROOF if rule is None else rule.scope,
             "cause": state.cause,
             "openedAt": None if opened_at is None else rfc3339(opened_at + to_wall),
             "endsAt": None if ends_at is None else rfc3339(ends_at + to_wall),
@@ -158,15 +154,14 @@ class PausePolicy:
 
         What was written in another boot may lie in the future of this one.
         """
-        rule = self._rules.get(state.key.rule)
         if state.ends_at is None:
             return state
-        if rule is None or rule.max_s is None:
-            # Due in any case: single-flight pauses nobody, and what waits for a person ends when resumed.
-            return state if state.ends_at <= now else state._replace(ends_at=now)
+        rule = self._rules.get(state.key.rule)
+        # Without a longest it is due in any case: single-flight pauses nobody, a person has resumed the rest.
+        most_s = 0.0 if rule is None else rule.max_s or 0.0
         told_at = now if state.opened_at is None else state.opened_at
         opened_at = min(told_at, now)
-        ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(state.ends_at - told_at, 0.0))
+        ends_at = min(state.ends_at, now + most_s, opened_at + max(state.ends_at - told_at, 0.0))
         if (opened_at, ends_at) == (told_at, state.ends_at):
             return state
         return state._replace(opened_at=opened_at, ends_at=ends_at)
@@ -195,16 +190,12 @@ class PausePolicy:
         A verdict of an attempt that began before a pause opened neither lengthens nor closes it:
         only the probe does.
         """
-        feeds_nothing = verdict.pause is None and verdict.has_status
-        if feeds_nothing and self._is_calm(states):
+        if verdict.pause is None and verdict.has_status and self._is_calm(states):
             return (), ()
         changed: list[PauseState] = []
         events: list[PauseEvent] = []
         name = task_name(task)
         for key in self.keys(task, method):
-            # Closed and without a streak: nothing can come of it.
-            if feeds_nothing and key not in states and key.rule != PROOF:
-                continue
             state = states.get(key) or _default(key)
             is_probe = state.state == PROBING and (state.probe_owner, state.probe_task) == (owner, name)
             rule = self._rules.get(key.rule)
