@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
@@ -175,6 +176,11 @@ class Clock:
 
     def wall(self) -> float:
         return EPOCH + self._time.t + self._fast_s
+
+
+def timeless(engine: Engine) -> Any:
+    """What a job needs of its ports, with a ledger whose timeline is the engine's."""
+    return SimpleNamespace(engine=engine, ledger=engine)
 
 
 def server_store(clock: Callable[[], float]) -> type[PostgresStore]:

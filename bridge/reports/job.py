@@ -1,6 +1,6 @@
 """A report being made: the request it came from, who waits for its answer, and where it waits itself.
 
-Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
+Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
-from bridge.engine import Engine, TimedOut
+from bridge.engine import TimedOut
 from bridge.reports import window as windows
 from bridge.reports.answers import Answer
+from bridge.reports.ports import Ports
 
 
 class Report(NamedTuple):
@@ -80,7 +81,7 @@ class Settled(Exception):
 class Job:
     """One task being reported by this bridge, from its claim to its answer. Runs in a greenlet of its own.
 
-    Times are on the ledger's timeline, which is the boot clock plus `offset_s`.
+    Times are on the ledger's timeline.
     """
 
     attempts = 0
@@ -112,17 +113,10 @@ class Job:
     guarded = True
 
     def __init__(
-        self,
-        engine: Engine,
-        offset_s: float,
-        task: Task,
-        method: str,
-        key: Secret,
-        window: Window,
-        facts: Facts,
+        self, ports: Ports, task: Task, method: str, key: Secret, window: Window, facts: Facts
     ) -> None:
-        self._offset_s = offset_s
-        self._waiter = engine.waiter()
+        self._offset_s = ports.ledger.now() - ports.engine.now()
+        self._waiter = ports.engine.waiter()
         self._woken = False
         self.task = task
         self.method = method

@@ -19,18 +19,13 @@ from bridge.reports.verdict import ending as verdict_ending
 
 
 class Observer:
-    """Words what is known and tells of what happens.
+    """Words what is known and tells of what happens."""
 
-    Args:
-        lasts: True if the ledger outlasts the process.
-    """
-
-    def __init__(self, ports: Ports, lasts: bool) -> None:
+    def __init__(self, ports: Ports) -> None:
         self._engine = ports.engine
         self._now = ports.ledger.now
         self._policy = ports.policy
         self._emit = ports.emit
-        self._lasts = lasts
         self._skew = ClockSkew()
 
     # --- before anything is sent -------------------------------------------------------------
@@ -83,7 +78,7 @@ class Observer:
                 self._skew.skew_s(self._now(), self._engine.wall()),
                 perhaps_before=verdict.outcome != "refused",
                 guarded=job.guarded,
-                durable=self._lasts and job.durable,
+                durable=job.durable,
             )
         return verdict_ending(verdict, extra)
 

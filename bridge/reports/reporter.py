@@ -55,7 +55,7 @@ class Reporter:
         self._engine = ports.engine
         self._ledger = ports.ledger
         self._advisor = advisor
-        self._observer = observer = Observer(ports, recovers)
+        self._observer = observer = Observer(ports)
         self._lifecycle = Lifecycle(
             ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
         )
@@ -95,7 +95,7 @@ class Reporter:
         job = self._jobs.get(task)
         if job is None:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
-            job = self._make_job(task, report.method, report.key, window, facts)
+            job = self._jobs[task] = Job(self._ports, task, report.method, report.key, window, facts)
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)
         elif job.method != report.method or refusal is not None:
@@ -105,11 +105,6 @@ class Reporter:
             requester.is_joined = True
             job.requesters.append(requester)
             self._narrow(job, window)
-
-    def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
-        offset_s = self._ledger.now() - self._engine.now()
-        job = self._jobs[task] = Job(self._engine, offset_s, task, method, key, window, facts)
-        return job
 
     def _narrow(self, job: Job, window: Window) -> None:
         """The earliest window end that is known of a task holds, whoever told it."""
@@ -205,7 +200,8 @@ class Reporter:
         """Go on with a report that was left behind and is ours now."""
         job = self._jobs.get(row.task)
         if job is None:
-            job = self._make_job(row.task, row.method, self.keys[row.task.account], row.window, row.facts)
+            key = self.keys[row.task.account]
+            job = self._jobs[row.task] = Job(self._ports, row.task, row.method, key, row.window, row.facts)
             job.adopt(row)
             self._engine.spawn(self._live, job, None, row)
         elif job.is_theirs:
