@@ -25,7 +25,6 @@ OLD_S: Final = 60.0
 """An account that was not looked at for so long is looked at before its report is answered."""
 AGAIN_S: Final = {"tasks_unknown": DAY_S}
 """Kind -> how long it is not told again to the same account; an hour for the others."""
-_MOST_REMEMBERED: Final = 10_000
 
 
 class Advisor:
@@ -43,7 +42,7 @@ class Advisor:
         self._endpoint = ports.endpoint
         self._keys = keys
         self._queues = queues
-        self._noted: dict[tuple[str | None, str], Counts] = {}
+        self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}
         self._looks: deque[float] = deque(maxlen=LOOKS)
         self._read_at: dict[str, float] = {}
@@ -61,16 +60,14 @@ class Advisor:
             # At once if nothing has opened the ledger yet and read the default key.
             wait_s = NOTE_S if self._ledger.is_open else 0.0
             self._engine.call_at(self._engine.now() + wait_s, partial(self._engine.spawn, self._commit))
-        name = (None if key is None else key.reveal(), subject)
         counts = Counts(count) if cost is None else Counts(count, count, cost)
-        known = self._noted.get(name)
-        self._noted[name] = counts if known is None else add(known, counts)
+        self._noted[key, subject] = add(self._noted.get((key, subject), Counts()), counts)
         return count
 
     def _commit(self) -> None:
         """Commit what was noted, once the ledger is open and the default key is known."""
         self._ledger.wait_until_open()
-        self.flush(self._keys.get() if any(text is None for text, _ in self._noted) else None)
+        self.flush(self._keys.get() if any(key is None for key, _ in self._noted) else None)
         # What has no key is nobody's.
         self._noted.clear()
 
@@ -79,12 +76,12 @@ class Advisor:
         if not self._ledger.is_open:
             return
         default = default or self._keys.at_hand()
-        for (text, subject), counts in tuple(self._noted.items()):
-            key = default if text is None else Secret(text)
-            if key is not None:
-                task = Task(self._endpoint, self._ledger.account(key.reveal()), 0)
+        for (key, subject), counts in tuple(self._noted.items()):
+            whose = key or default
+            if whose is not None:
+                task = Task(self._endpoint, self._ledger.account(whose.reveal()), 0)
                 self._ledger.post(Note(task, subject, self._ledger.now(), counts))
-                del self._noted[text, subject]
+                del self._noted[key, subject]
 
     # --- advice ------------------------------------------------------------------------------
 
@@ -113,9 +110,6 @@ class Advisor:
         self._stale.clear()
 
     def _read(self, account: str) -> None:
-        if len(self._read_at) >= _MOST_REMEMBERED:
-            self._read_at.clear()
-            self._known.clear()
         self._read_at[account] = self._engine.now()
         self.flush()
         self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
@@ -144,7 +138,5 @@ class Advisor:
         key, now = (reader, advice.account, advice.kind), self._engine.now()
         if now - self._told_at.get(key, -DAY_S) < AGAIN_S.get(advice.kind, HOUR_S):
             return False
-        if len(self._told_at) >= _MOST_REMEMBERED:
-            self._told_at.clear()
         self._told_at[key] = now
         return True

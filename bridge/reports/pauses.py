@@ -114,40 +114,39 @@ class PausePolicy:
         if self._is_calm(states):
             return _BEGUN, (), ()
         probe = task_name(task)
-        mended: list[PauseState] = []
-        lifted: list[PauseState] = []
+        changed: list[PauseState] = []
+        events: list[PauseEvent] = []
+        holding: list[PauseState] = []
         due: list[PauseState] = []
         waiting: PauseState | None = None
-        paused: PauseState | None = None
         for key in self.keys(task, method):
-            state = states.get(key)
-            if state is None and key.rule == PROOF:
-                state = _default(key)
-            if state is None or state.state == CLOSED:
+            told = states.get(key) or _default(key)
+            if told.state == CLOSED:
                 continue
-            told, state = state, self.mend_times(now, state)
+            state = self.mend_times(now, told)
             if state is not told:
-                mended.append(state)
+                changed.append(state)
             rule = self._rules.get(key.rule)
             if rule is not None and rule.lifted_by_context and state.context != self.context:
-                lifted.append(PauseState(key))
+                changed.append(PauseState(key))
+                events.append(PauseEvent("pause_closed", PauseState(key)))
             elif state.state == PROBING:
                 if (state.probe_owner, state.probe_task) != (owner, probe):
                     waiting = waiting or state
             elif state.ends_at is None or now < state.ends_at:
-                if paused is None or _end(state) > _end(paused):
-                    paused = state
+                holding.append(state)
             else:
-                due.append(state)
-        changed = (*mended, *lifted)
-        events = tuple(PauseEvent("pause_closed", state) for state in lifted)
-        if paused is not None:
-            return model.Gate("paused", pause=paused, until=paused.ends_at), changed, events
-        if waiting is not None:
-            return model.Gate("busy", pause=waiting), changed, events
-        probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
-        begun = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
-        return _BEGUN, (*changed, *probing), (*events, *begun)
+                due.append(state._replace(state=PROBING, probe_owner=owner, probe_task=probe))
+        if holding:
+            paused = max(holding, key=_end)
+            gate = model.Gate("paused", pause=paused, until=paused.ends_at)
+        elif waiting is not None:
+            gate = model.Gate("busy", pause=waiting)
+        else:
+            gate = _BEGUN
+            changed += due
+            events += (PauseEvent("pause_probing", state) for state in due if state.key.rule != PROOF)
+        return gate, tuple(changed), tuple(events)
 
     def mend_times(self, now: float, state: PauseState) -> PauseState:
         """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
