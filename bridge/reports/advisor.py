@@ -115,7 +115,8 @@ class Advisor:
         self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
 
     def _take(self, account: str, found: Any) -> None:
-        if isinstance(found, tuple) and all(isinstance(known, Tallied) for known in found):
+        # Anything but a plain tuple says why the ledger does not tell.
+        if type(found) is tuple:
             self._known[account] = self.judge(found)
             for advice in self._known[account]:
                 if self._is_news("event", advice):

@@ -14,7 +14,6 @@ from typing import Any, Final
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
 from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
-from bridge.engine import NoResources
 from bridge.reports.ports import Ports
 from bridge.reports.verdict import clean_text
 
@@ -25,7 +24,6 @@ _FAR_S: Final = 1e12
 """Times beyond are none."""
 _MOST: Final = 10**9
 """Tasks an hour beyond are none; no account solves so many, and sums of absurd numbers have no end."""
-_UNREADABLE: Final = "the answer could not be understood"
 
 Ask = Callable[[Secret, int, str], Exchange]
 """Makes the call: key, UNIX time of the first hour, and name of a queue or nothing."""
@@ -72,7 +70,7 @@ class AccountFigures:
         self.asked_wall = self._engine.wall()
         try:
             exchange = self._ask_upstream(key, int(self.asked_wall) - DAY_S, queue)
-        except (NoResources, OSError, ImportError):
+        except (OSError, ImportError):
             self.failure = "this machine lacked the means"
             return
         to_timeline = self._ledger.now() - self._engine.wall()
@@ -104,4 +102,4 @@ def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Fig
             Figure(queue, at, tasks) for at, tasks in hours[-48:] if 0 < tasks <= _MOST and abs(at) < _FAR_S
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return _UNREADABLE
+        return "the answer could not be understood"

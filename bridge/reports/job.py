@@ -151,11 +151,6 @@ class Job:
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 
-    def leave(self) -> list[Requester]:
-        """Let everybody go who waits for the answer; returns them."""
-        leaving, self.requesters = self.requesters, []
-        return leaving
-
     # --- waiting -----------------------------------------------------------------------------
 
     def pause(self, until: float | None = None) -> None:

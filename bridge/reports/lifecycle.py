@@ -35,7 +35,7 @@ from bridge.reports.admission import SingleFlight, Slots
 from bridge.reports.answers import local_ending, row_ending
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
 from bridge.reports.observer import Observer
-from bridge.reports.pauses import is_transport_probe
+from bridge.reports.pauses import end_of, is_transport_probe
 from bridge.reports.ports import Ports
 from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.verdict import judge
@@ -190,11 +190,10 @@ class Lifecycle:
         return begun.gate
 
     def _note_pauses(self, job: Job, events: tuple[PauseEvent, ...]) -> None:
-        job.wants_fresh = False
         for event in events:
             self._observer.tell_pause(event)
-            # Old connections may be what is wrong.
-            job.wants_fresh = job.wants_fresh or is_transport_probe(event)
+        # Old connections may be what is wrong.
+        job.wants_fresh = any(map(is_transport_probe, events))
 
     def _wait_for_pause(self, job: Job, gate: Gate) -> None:
         """Wait without a slot if the next probe lies inside the window, else refuse at once."""
@@ -298,8 +297,7 @@ class Lifecycle:
         for event in recorded.events:
             self._observer.tell_pause(event)
             if event.state.state == OPEN:
-                ends_at = event.state.ends_at
-                job.closed_until = max(job.closed_until, float("inf") if ends_at is None else ends_at)
+                job.closed_until = max(job.closed_until, end_of(event.state))
         if type(op) is model.Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (op.ending is not None and op.ending.code == 0):

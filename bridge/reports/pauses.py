@@ -138,7 +138,7 @@ class PausePolicy:
             else:
                 due.append(state._replace(state=PROBING, probe_owner=owner, probe_task=probe))
         if holding:
-            paused = max(holding, key=_end)
+            paused = max(holding, key=end_of)
             gate = model.Gate("paused", pause=paused, until=paused.ends_at)
         elif waiting is not None:
             gate = model.Gate("busy", pause=waiting)
@@ -296,7 +296,8 @@ def _default(key: PauseKey) -> PauseState:
     return PauseState(key)
 
 
-def _end(state: PauseState) -> float:
+def end_of(state: PauseState) -> float:
+    """When a pause ends by itself, if it does."""
     return float("inf") if state.ends_at is None else state.ends_at
 
 

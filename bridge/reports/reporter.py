@@ -176,7 +176,7 @@ class Reporter:
         except Exception as bug:
             self._forget(job)
             error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
-            for requester in job.leave():
+            for requester in job.requesters:
                 requester.respond(error)
         else:
             self._answer(job, ending, is_news)
@@ -236,7 +236,8 @@ class Reporter:
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(task.account)
-        for requester in job.leave():
+        leaving, job.requesters = job.requesters, []
+        for requester in leaving:
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
                 requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
