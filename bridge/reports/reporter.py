@@ -226,8 +226,13 @@ class Reporter:
     def _answer(self, job: Job, ending: Ending, is_news: bool) -> None:
         """Answer everybody who waits for the report, once."""
         self._forget(job)
+        leaving, job.requesters = job.requesters, []
         if job.is_answered or ending.kind == "request_cancelled":
-            self._restart(job)
+            # Who came while the cancellation of others took effect begins anew.
+            for requester in leaving:
+                if not requester.is_cancelled:
+                    self.submit(requester.report, requester)
+            leaving = [requester for requester in leaving if requester.is_cancelled]
         if job.is_answered:
             return
         job.is_answered = True
@@ -236,7 +241,6 @@ class Reporter:
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(task.account)
-        leaving, job.requesters = job.requesters, []
         for requester in leaving:
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
@@ -254,15 +258,6 @@ class Reporter:
     def _forget(self, job: Job) -> None:
         if self._jobs.get(job.task) is job:
             del self._jobs[job.task]
-
-    def _restart(self, job: Job) -> None:
-        """Requesters who came while the cancellation of others took effect begin anew."""
-        asked, job.requesters = job.requesters, []
-        for requester in asked:
-            if requester.is_cancelled:
-                job.requesters.append(requester)
-            else:
-                self.submit(requester.report, requester)
 
     def _respond(
         self, requester: Requester, task_id: int, ending: Ending, guarded: bool = True, **known: Any
