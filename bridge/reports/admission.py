@@ -6,7 +6,7 @@ attempt back is decided by `bridge.reports.pauses` in the ledger's transaction; 
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from _bisect import bisect_left, insort_right
 from itertools import count
 from typing import Final
 
@@ -34,7 +34,7 @@ class _Waiting:
     def wait(self, job: Job) -> None:
         """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
         entry = (round(windows.ends_at(job.window, job.has_begun), 1), next(self._order), job)
-        insort(self._entries, entry)
+        insort_right(self._entries, entry)
         try:
             job.pause()
         finally:
