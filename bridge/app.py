@@ -111,7 +111,7 @@ class App:
             boot_id=self.boot_id,
         )
         queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys.get, queues)
+        self.advisor = Advisor(self, self.keys, queues)
         self.reporter = Reporter(
             self,
             self.advisor,
@@ -216,8 +216,6 @@ class App:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._metrics_file is not None:
             self._metrics_file.close()
-        if self._figures is not None:
-            self._figures.is_stopped = True
         self.advisor.finish()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
@@ -177,6 +178,11 @@ class Clock:
         return EPOCH + self._time.t + self._fast_s
 
 
+def timeless(engine: Engine) -> Any:
+    """What a job needs of its ports, with a ledger whose timeline is the engine's."""
+    return SimpleNamespace(engine=engine, ledger=engine)
+
+
 def server_store(clock: Callable[[], float]) -> type[PostgresStore]:
     """The real store on a real server, whose clock says what a test says."""
 
@@ -225,6 +231,15 @@ class _Ledger:
         return {}
 
 
+class NoKeys:
+    """There is no default key."""
+
+    def get(self) -> Secret | None:
+        return None
+
+    at_hand = get
+
+
 class Bridge:
     """One bridge process, as far as reports go.
 
@@ -265,7 +280,7 @@ class Bridge:
         self.trouble: Any = None
         self.service = Reporter(
             self,
-            Advisor(self, lambda: None),
+            Advisor(self, NoKeys()),
             concurrency=concurrency,
             timeout_s=10.0,
             recovers=path is not None,

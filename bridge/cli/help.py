@@ -11,6 +11,7 @@ from bridge.cli.main import overview
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
 from bridge.core.exits import EXITS, UsageError
+from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.settings import table
 
@@ -47,11 +48,9 @@ def _exit_codes() -> list[str]:
 
 
 def _rules() -> list[str]:
-    from bridge.reports.rules import RULES
-
     lines = ["What the vendor says about reports, and what the bridge does about it."]
-    for rule in RULES:
-        lines += ["", *_entry("  ", rule.says), *_entry("      ", rule.told.replace("`", ""))]
+    for rule in load_json("advice.json")["rules"]:
+        lines += ["", *_entry("  ", rule["says"]), *_entry("      ", rule["told"].replace("`", ""))]
     return lines
 
 

@@ -65,7 +65,7 @@ def _list(args: argparse.Namespace) -> None:
     for place, state in found:
         about = " ".join(dict(policy.parts(state.key)).values()) or "this machine"
         opened = "" if state.opened_at is None else show_time(state.opened_at)
-        rows.append((policy.scope(state), state.cause or "", _ends(state), about, opened, place))
+        rows.append((policy.show(state, 0.0)["scope"], state.cause or "", _ends(state), about, opened, place))
     lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
         with suppress(KeyError):

@@ -60,9 +60,6 @@ class Policy(Protocol):
     def resume(self, now: float, state: PauseState, scope: str | None) -> PauseState | None:
         """The pause made due for a probe, or None if it is not meant."""
 
-    def scope(self, state: PauseState) -> str:
-        """The scope of a pause as the wire names it."""
-
     def ends_at(self, window: Window, retrying: bool) -> float:
         """When the window is over."""
 

@@ -6,7 +6,7 @@ attempt back is decided by `bridge.reports.pauses` in the ledger's transaction; 
 
 from __future__ import annotations
 
-import heapq
+from _bisect import bisect_left, insort_right
 from itertools import count
 from typing import Final
 
@@ -25,32 +25,30 @@ class _Waiting:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Job]] = []
-        self._jobs: set[Job] = set()
+        self._entries: list[tuple[float, int, Job]] = []
         self._order = count()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._entries)
 
     def wait(self, job: Job) -> None:
         """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
-        self._jobs.add(job)
-        ends_at = round(windows.ends_at(job.window, job.has_begun), 1)
-        heapq.heappush(self._heap, (ends_at, next(self._order), job))
+        entry = (round(windows.ends_at(job.window, job.has_begun), 1), next(self._order), job)
+        insort_right(self._entries, entry)
         try:
             job.pause()
         finally:
-            self._jobs.discard(job)
+            at = bisect_left(self._entries, entry)
+            if self._entries[at : at + 1] == [entry]:
+                del self._entries[at]
 
     def pop(self) -> Job | None:
         """Take out the job whose window ends first and wake it."""
-        while self._heap:
-            job = heapq.heappop(self._heap)[2]
-            if job in self._jobs:
-                self._jobs.discard(job)
-                job.wake()
-                return job
-        return None
+        if not self._entries:
+            return None
+        _, _, job = self._entries.pop(0)
+        job.wake()
+        return job
 
 
 class Slots:

@@ -8,11 +8,13 @@ Imported by the policy, `bridge.reports.advisor` and the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import exp, lgamma, log
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import chain
+from math import exp, log
 from typing import Final, NamedTuple
 
-from bridge.core.counting import DAY_S, FINE_S, HOUR_S, Counts, Tallied, Tally, add
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, Tally, add
 from bridge.core.errors import warning
 from bridge.core.model import ACCEPTED, REFUSED, UNKNOWN, Row
 from bridge.reports.methods import methods
@@ -76,7 +78,8 @@ class Stretch(NamedTuple):
 class Basis(NamedTuple):
     """What is known of the tasks of one subject, and from where."""
 
-    day: Stretch
+    tasks: int
+    """Those of the day."""
     told_s: float
     """For how much of the day the tasks are known for certain."""
     rows: tuple[Sequence[Stretch], ...]
@@ -84,6 +87,10 @@ class Basis(NamedTuple):
     is_most: bool = False
     """True if the number of tasks is an upper bound."""
     source: str = "were noted"
+
+
+Judgement = Iterator[tuple[str, dict[str, int | str]]]
+"""Kinds of advice, each with what its sentence has places for."""
 
 
 # --- counting --------------------------------------------------------------------------------
@@ -145,89 +152,75 @@ def advise(known: Tallied, now: float, queues: Sequence[str] = ()) -> tuple[Advi
         known: Its counts and figures, times on the same clock as `now`.
         queues: Names of its reCAPTCHA queues, if the settings tell them; else figures are of all queues.
     """
-    found: dict[str, Advice] = {}
-
-    def say(kind: str, **places: int | str) -> None:
-        message = warning(kind, **places)["message"]
-        found.setdefault(kind, Advice(kind, known.task.account[:8], message))
-
     day = sum_day(known.tallies, now)
-    for subject in USUAL:
-        if subject in day:
-            _judge(subject, day[subject], known, now, queues, say)
-    total = Counts()
-    for counts in day.values():
-        total = add(total, counts)
-    if total.refused >= 10 and total.refused >= 0.05 * total.sent:
-        say("many_refused", refused=total.refused, sent=total.sent)
-    reports = total.sent + total.late
-    if total.late >= 5 and total.late >= 0.02 * reports:
-        say("often_late", late=total.late, reports=reports)
+    tasks = (_judge_tasks(subject, day[subject], known, now, queues) for subject in USUAL if subject in day)
+    found: dict[str, Advice] = {}
+    for kind, places in chain(*tasks, _judge_reports(day)):
+        if kind not in found:
+            found[kind] = Advice(kind, known.task.account[:8], warning(kind, **places)["message"])
     return tuple(found.values())
 
 
-def _judge(
-    subject: str, counts: Counts, known: Tallied, now: float, queues: Sequence[str], say: Callable[..., None]
-) -> None:
+def _judge_reports(day: Mapping[str, Counts]) -> Judgement:
+    """Judge how many reports were refused, or came too late."""
+    total = reduce(add, day.values(), Counts())
+    if total.refused >= 10 and total.refused >= 0.05 * total.sent:
+        yield "many_refused", {"refused": total.refused, "sent": total.sent}
+    reports = total.sent + total.late
+    if total.late >= 5 and total.late >= 0.02 * reports:
+        yield "often_late", {"late": total.late, "reports": reports}
+
+
+def _judge_tasks(
+    subject: str, counts: Counts, known: Tallied, now: float, queues: Sequence[str]
+) -> Judgement:
     """Judge how many tasks of one subject there are, and how many of them were reported."""
-    basis = None
-    if subject == "recaptcha":
-        basis = _find_figured(counts, known, now, queues)
+    is_token = subject == "recaptcha"
+    basis = _find_figured(counts, known, now, queues) if is_token else None
     if basis is None and counts.tasks:
         basis = _find_noted(subject, counts, known.tallies, now)
     if basis is None:
-        if subject == "recaptcha" and counts.wrong >= MIN_UNTOLD:
-            say("tasks_unknown", wrong=counts.wrong)
+        if is_token and counts.wrong >= MIN_UNTOLD:
+            yield "tasks_unknown", {"wrong": counts.wrong}
         return
-    day, usual = basis.day, USUAL[subject]
+    day, usual = Stretch(now - DAY_S, basis.tasks, counts.wrong), USUAL[subject]
     tasks = f"at most {day.tasks}" if basis.is_most else f"{day.tasks}"
-    places = {"name": _NAMES[subject], "rule": _RULES[subject], "source": basis.source}
-    if subject == "recaptcha" and day.wrong and basis.told_s >= SETTLING_S:
+    places: dict[str, int | str] = {"name": _NAMES[subject], "rule": _RULES[subject], "source": basis.source}
+    if is_token and day.wrong and basis.told_s >= SETTLING_S:
         is_whole = basis.told_s >= DAY_S - HOUR_S
         pace = day.tasks if is_whole else round(day.tasks * DAY_S / basis.told_s)
         if pace < MIN_TASKS:
             so_far = "" if is_whole else f" so far, which makes {pace} a day"
-            say("few_tasks", tasks=tasks, so_far=so_far, least=MIN_TASKS, **places)
+            yield "few_tasks", {**places, "tasks": tasks, "so_far": so_far, "least": MIN_TASKS}
     jump = min((found for rows in basis.rows for found in _find_jumps(day, rows, usual)), default=None)
     if jump is not None:
-        recent = jump[1]
-        before = Stretch(day.at, day.tasks - recent.tasks, day.wrong - recent.wrong)
+        _, recent, before = jump
+        shares = {"share": f"{recent.share:.0%}", "before": f"{before.share:.0%}"}
         minutes = max(1, round((now - recent.at) / 60))
-        percents = {"share": _percent(recent), "before": _percent(before)}
-        say("rate_jump", wrong=recent.wrong, tasks=recent.tasks, minutes=minutes, **percents, **places)
-    if day.wrong >= MIN_WRONG and day.share >= FAR * usual and _is_above(day, usual):
-        percents = {"share": _percent(day), "usual": f"{usual:.0%}"}
-        say("rate_high", wrong=day.wrong, tasks=tasks, **percents, **places)
-
-
-def _percent(stretch: Stretch) -> str:
-    return f"{stretch.share:.0%}"
+        figures = {"wrong": recent.wrong, "tasks": recent.tasks, "minutes": minutes}
+        yield "rate_jump", {**places, **shares, **figures}
+    if day.wrong >= MIN_WRONG and day.share >= FAR * usual and find_chance(day, usual) < CHANCE:
+        shares = {"share": f"{day.share:.0%}", "usual": f"{usual:.0%}"}
+        yield "rate_high", {**places, "wrong": day.wrong, "tasks": tasks, **shares}
 
 
 def _find_noted(subject: str, counts: Counts, tallies: Sequence[Tally], now: float) -> Basis:
-    rows: dict[int, list[Stretch]] = {HOUR_S: [], FINE_S: []}
-    first = now
-    for row in tallies:
-        if row.subject == subject and now - DAY_S - HOUR_S < row.at <= now + _SLACK_S:
-            rows[row.width_s].append(Stretch(row.at, row.counts.tasks, row.counts.wrong))
-            if row.counts.tasks:
-                # Only what lies wholly after the first note is known for certain.
-                first = min(first, row.at + row.width_s)
-    day = Stretch(now - DAY_S, counts.tasks, counts.wrong)
-    return Basis(day, min(now - first, DAY_S), tuple(rows.values()))
+    own = [row for row in tallies if row.subject == subject and row.at <= now + _SLACK_S]
+    rows = tuple(
+        [Stretch(row.at, row.counts.tasks, row.counts.wrong) for row in own if row.width_s == width]
+        for width in KEPT_S
+    )
+    # Only what lies wholly after the first note is known for certain.
+    first = min((row.at + row.width_s for row in own if row.counts.tasks), default=now)
+    return Basis(counts.tasks, min(now - first, DAY_S), rows)
 
 
 def _find_figured(counts: Counts, known: Tallied, now: float, queues: Sequence[str]) -> Basis | None:
     """The tasks by the account's statistics, unless more were noted or not every queue is told of."""
-    figures = sorted(
-        (
-            one
-            for one in known.figures
-            if now - DAY_S - HOUR_S < one.at <= now and one.queue in (queues or ("",))
-        ),
-        key=lambda one: one.at,
-    )
-    if not figures or now - figures[-1].at - HOUR_S > FRESH_S or {one.queue for one in figures} < set(queues):
+    named = queues or ("",)
+    figures = [one for one in known.figures if one.queue in named and now - DAY_S - HOUR_S < one.at <= now]
+    latest = max((one.at for one in figures), default=float("-inf"))
+    if now - latest - HOUR_S > FRESH_S or {one.queue for one in figures} < set(queues):
         return None
     tasks = round(sum(min(1.0, (one.at + HOUR_S - now + DAY_S) / HOUR_S) * one.tasks for one in figures))
     if counts.tasks and (not queues or counts.tasks >= tasks):
@@ -238,15 +231,15 @@ def _find_figured(counts: Counts, known: Tallied, now: float, queues: Sequence[s
         for one in figures
         if one.tasks
     ]
-    day = Stretch(now - DAY_S, tasks, counts.wrong)
-    source = "are in the account's own statistics"
-    return Basis(day, DAY_S, (rows,) if queues else (), not queues, source)
+    return Basis(tasks, DAY_S, (rows,) if queues else (), not queues, "are in the account's own statistics")
 
 
 # --- how likely by chance --------------------------------------------------------------------
 
 
-def _find_jumps(day: Stretch, rows: Sequence[Stretch], usual: float) -> Iterator[tuple[float, Stretch]]:
+def _find_jumps(
+    day: Stretch, rows: Sequence[Stretch], usual: float
+) -> Iterator[tuple[float, Stretch, Stretch]]:
     """The ends of a day in which clearly more tasks were reported than before, with how likely that is.
 
     Every end is a candidate, since nobody knows when the jump was; `CHANCE` is strict enough for that.
@@ -259,49 +252,23 @@ def _find_jumps(day: Stretch, rows: Sequence[Stretch], usual: float) -> Iterator
         if before.tasks < MIN_BEFORE:
             return
         if wrong >= MIN_WRONG and recent.share > max(usual, JUMP * before.share):
-            chance = exact_chance(recent, before)
+            chance = find_chance(recent, day.share)
             if chance < CHANCE:
-                yield chance, recent
+                yield chance, recent, before
 
 
-def exact_chance(recent: Stretch, before: Stretch) -> float:
-    """How likely so many or more of all complaints fall into one stretch by chance alone.
+def find_chance(stretch: Stretch, usual: float) -> float:
+    """How likely, at most, so many complaints are by chance where `usual` is the share.
 
-    Fisher's exact test, one-sided: with the number of complaints given, those in the stretch follow the
-    hypergeometric distribution if the share is the same in both. It is exact for the smallest counts, where
-    tests that take counts for normal are not. Source: R. A. Fisher, The Logic of Inductive Inference, Journal
-    of the Royal Statistical Society 98 (1935); A. Agresti, Categorical Data Analysis, section 3.5.
+    Chernoff's bound on the binomial tail, which holds for any number. It holds as well for a part of a day
+    whose complaints are given and whose share is `usual`. Source: H. Chernoff, A Measure of Asymptotic
+    Efficiency, Annals of Mathematical Statistics 23 (1952); W. Hoeffding, Probability Inequalities for Sums
+    of Bounded Random Variables, Journal of the American Statistical Association 58 (1963), section 6.
     """
-    drawn, rest = max(recent.tasks, recent.wrong), max(before.tasks, before.wrong, 0)
-    marked = recent.wrong + max(before.wrong, 0)
-    plain = drawn + rest - marked
-    chance = exp(
-        _log_choose(marked, recent.wrong)
-        + _log_choose(plain, drawn - recent.wrong)
-        - _log_choose(drawn + rest, drawn)
-    )
-    total, wrong = 0.0, recent.wrong
-    while chance > total * 1e-9 and wrong <= min(marked, drawn):
-        total += chance
-        chance *= (marked - wrong) * (drawn - wrong) / ((wrong + 1.0) * (plain - drawn + wrong + 1.0))
-        wrong += 1
-    return min(total, 1.0)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
-
-
-def _is_above(day: Stretch, usual: float) -> bool:
-    """True if a usual share would hardly ever lead to so many complaints.
-
-    Chernoff's bound on the binomial tail, which holds for any number. Source: H. Chernoff, A Measure of
-    Asymptotic Efficiency, Annals of Mathematical Statistics 23 (1952).
-    """
-    share, tasks = day.share, max(day.tasks, day.wrong)
+    share = stretch.share
     if share <= usual:
-        return False
+        return 1.0
     distance = share * log(share / usual)
     if share < 1.0:
         distance += (1.0 - share) * log((1.0 - share) / (1.0 - usual))
-    return tasks * distance > -log(CHANCE)
+    return exp(-max(stretch.tasks, stretch.wrong) * distance)

@@ -6,7 +6,8 @@ that every bridge of it says the same. Imported by the app, the reporter and `br
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,48 +15,36 @@ from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Tallied, Tallies, 
 from bridge.core.model import Task
 from bridge.core.redact import Secret
 from bridge.reports.advice import Advice, advise, find_subject
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Keys, Ports
 
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
-REFRESH_S: Final = 0.25
-"""How long after the end of a report an account is looked at again if no other report begins."""
 LOOKS: Final = 20
-"""So often an account is looked at when a report begins, so that its answer tells what has changed."""
-LOOKS_A_S: Final = 20.0
-"""How often in a second from then on: it takes less than a hundredth of a processor."""
+"""So often in a second accounts are looked at: it takes less than a hundredth of a processor."""
 OLD_S: Final = 60.0
 """An account that was not looked at for so long is looked at before its report is answered."""
-MOST_AT_ONCE: Final = 8
-"""Accounts looked at in one `REFRESH_S`, so that it takes a few hundredths of a processor at most."""
 AGAIN_S: Final = {"tasks_unknown": DAY_S}
 """Kind -> how long it is not told again to the same account; an hour for the others."""
-_MOST_REMEMBERED: Final = 10_000
 
 
 class Advisor:
     """Counts notes, and knows what is to be said of each account.
 
     Args:
-        default_key: the key of calls that name none; may wait.
+        keys: where the key of calls that name none is from.
         queues: names of the reCAPTCHA queues in an account's own figures.
     """
 
-    def __init__(
-        self, ports: Ports, default_key: Callable[[], Secret | None], queues: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, ports: Ports, keys: Keys, queues: Sequence[str] = ()) -> None:
         self._engine = ports.engine
         self._ledger = ports.ledger
         self._emit = ports.emit
         self._endpoint = ports.endpoint
-        self._default_key = default_key
+        self._keys = keys
         self._queues = queues
-        self._noted: dict[tuple[str | None, str], Counts] = {}
-        self._default: Secret | None = None
-        self._has_committed = False
+        self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}
-        self._is_due = False
-        self._looks, self._looked_at = float(LOOKS), ports.engine.now()
+        self._looks: deque[float] = deque(maxlen=LOOKS)
         self._read_at: dict[str, float] = {}
         self._known: dict[str, tuple[Advice, ...]] = {}
         self._told_at: dict[tuple[str, str, str], float] = {}
@@ -68,34 +57,31 @@ class Advisor:
         if subject is None:
             return 0
         if not self._noted:
-            # The first time at once, so that the default key is known from then on.
-            wait_s = NOTE_S if self._has_committed else 0.0
+            # At once if nothing has opened the ledger yet and read the default key.
+            wait_s = NOTE_S if self._ledger.is_open else 0.0
             self._engine.call_at(self._engine.now() + wait_s, partial(self._engine.spawn, self._commit))
-        name = (None if key is None else key.reveal(), subject)
         counts = Counts(count) if cost is None else Counts(count, count, cost)
-        known = self._noted.get(name)
-        self._noted[name] = counts if known is None else add(known, counts)
+        self._noted[key, subject] = add(self._noted.get((key, subject), Counts()), counts)
         return count
 
     def _commit(self) -> None:
         """Commit what was noted, once the ledger is open and the default key is known."""
         self._ledger.wait_until_open()
-        if any(text is None for text, _ in self._noted):
-            self._default = self._default_key()
-        self._has_committed = True
-        self.flush()
+        self.flush(self._keys.get() if any(key is None for key, _ in self._noted) else None)
         # What has no key is nobody's.
         self._noted.clear()
 
-    def flush(self) -> None:
+    def flush(self, default: Secret | None = None) -> None:
         """Hand what was noted to the ledger, as far as that is open and the key is known."""
-        default = None if self._default is None else self._default.reveal()
-        for (text, subject), counts in tuple(self._noted.items()):
-            whose = default if text is None else text
-            if whose is not None and self._ledger.is_open:
-                task = Task(self._endpoint, self._ledger.account(whose), 0)
+        if not self._ledger.is_open:
+            return
+        default = default or self._keys.at_hand()
+        for (key, subject), counts in tuple(self._noted.items()):
+            whose = key or default
+            if whose is not None:
+                task = Task(self._endpoint, self._ledger.account(whose.reveal()), 0)
                 self._ledger.post(Note(task, subject, self._ledger.now(), counts))
-                del self._noted[text, subject]
+                del self._noted[key, subject]
 
     # --- advice ------------------------------------------------------------------------------
 
@@ -106,24 +92,15 @@ class Advisor:
         """
         now = self._engine.now()
         is_old = now - self._read_at.get(account, -OLD_S) >= OLD_S
-        if is_old or (account in self._stale and self._may_look(now)):
+        may_look = len(self._looks) < LOOKS or now - self._looks[0] >= 1.0
+        if is_old or (may_look and account in self._stale):
+            self._looks.append(now)
             self._stale.pop(account, None)
             self._read(account)
-
-    def _may_look(self, now: float) -> bool:
-        self._looks = min(LOOKS, self._looks + (now - self._looked_at) * LOOKS_A_S)
-        self._looked_at = now
-        if self._looks < 1.0:
-            return False
-        self._looks -= 1.0
-        return True
 
     def touch(self, account: str) -> None:
         """A report of an account has ended."""
         self._stale[account] = None
-        if not self._is_due:
-            self._is_due = True
-            self._engine.call_at(self._engine.now() + REFRESH_S, self._refresh)
 
     def finish(self) -> None:
         """Commit the last notes, and look at what has changed: at the end it is told as events still."""
@@ -132,24 +109,14 @@ class Advisor:
             self._read(account)
         self._stale.clear()
 
-    def _refresh(self) -> None:
-        self._is_due = False
-        for account in tuple(self._stale)[:MOST_AT_ONCE]:
-            del self._stale[account]
-            self._read(account)
-        if self._stale:
-            self.touch(next(iter(self._stale)))
-
     def _read(self, account: str) -> None:
-        if len(self._read_at) >= _MOST_REMEMBERED:
-            self._read_at.clear()
-            self._known.clear()
         self._read_at[account] = self._engine.now()
         self.flush()
         self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
 
     def _take(self, account: str, found: Any) -> None:
-        if isinstance(found, tuple) and all(isinstance(known, Tallied) for known in found):
+        # Anything but a plain tuple says why the ledger does not tell.
+        if type(found) is tuple:
             self._known[account] = self.judge(found)
             for advice in self._known[account]:
                 if self._is_news("event", advice):
@@ -172,7 +139,5 @@ class Advisor:
         key, now = (reader, advice.account, advice.kind), self._engine.now()
         if now - self._told_at.get(key, -DAY_S) < AGAIN_S.get(advice.kind, HOUR_S):
             return False
-        if len(self._told_at) >= _MOST_REMEMBERED:
-            self._told_at.clear()
         self._told_at[key] = now
         return True

@@ -12,21 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
-from bridge.core.model import Exchange, Pauses, Task
+from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
-from bridge.engine import NoResources
 from bridge.reports.ports import Ports
 from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0
-"""How often it is looked whether an account may be asked about."""
-JITTER: Final = 0.1
-"""The part of an hour by which calls are put off by chance, so that bridges do not ask together."""
+"""How often it is looked whether an account may be asked about; chance adds up to as much, so that bridges do
+not ask together."""
 _FAR_S: Final = 1e12
 """Times beyond are none."""
 _MOST: Final = 10**9
 """Tasks an hour beyond are none; no account solves so many, and sums of absurd numbers have no end."""
-_UNREADABLE: Final = "the answer could not be understood"
 
 Ask = Callable[[Secret, int, str], Exchange]
 """Makes the call: key, UNIX time of the first hour, and name of a queue or nothing."""
@@ -47,20 +44,17 @@ class AccountFigures:
         self._ask_upstream = ask
         self._keys = keys
         self._queues = queues or ("",)
-        self._next_at: dict[str, float] = {}
         self.asked_wall: float | None = None
         """When the upstream was asked last, UNIX time."""
         self.failure: str | None = None
         """Why the last call told nothing; None if it did."""
-        self.is_stopped = False
 
     def run(self) -> None:
-        """Ask, until stopped."""
-        while not self.is_stopped:
-            self._engine.sleep(LOOK_S * (1.0 + JITTER * self._engine.chance()))
+        """Ask again and again, as long as the ledger lets it."""
+        while True:
+            self._engine.sleep(LOOK_S * (1.0 + self._engine.chance()))
             for account, key in tuple(self._keys.items()):
-                if self._ledger.now() >= self._next_at.get(account, 0.0):
-                    self._consider(account, key)
+                self._consider(account, key)
 
     def _consider(self, account: str, key: Secret) -> None:
         """Ask about an account, unless it is not the time or not our turn."""
@@ -68,11 +62,7 @@ class AccountFigures:
         known = self._ledger.call(Tallies(self._ports.endpoint, account))
         if not any(row.counts.sent for one in known if isinstance(one, Tallied) for row in one.tallies):
             return
-        if self._ledger.call(Pauses(self._ports.endpoint)) != ():
-            return
-        is_ours = self._ledger.call(Consult(task, float(HOUR_S))) is True
-        self._next_at[account] = self._ledger.now() + HOUR_S * (1.0 + JITTER * self._engine.chance())
-        if not is_ours:
+        if self._ledger.call(Consult(task, float(HOUR_S))) is not True:
             return
         # One call an hour: of several queues the one that was asked about longest ago.
         asked = {figure.queue: figure.at for one in known for figure in one.figures if not figure.tasks}
@@ -80,7 +70,7 @@ class AccountFigures:
         self.asked_wall = self._engine.wall()
         try:
             exchange = self._ask_upstream(key, int(self.asked_wall) - DAY_S, queue)
-        except (NoResources, OSError, ImportError):
+        except (OSError, ImportError):
             self.failure = "this machine lacked the means"
             return
         to_timeline = self._ledger.now() - self._engine.wall()
@@ -112,4 +102,4 @@ def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Fig
             Figure(queue, at, tasks) for at, tasks in hours[-48:] if 0 < tasks <= _MOST and abs(at) < _FAR_S
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return _UNREADABLE
+        return "the answer could not be understood"

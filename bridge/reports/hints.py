@@ -75,9 +75,9 @@ def rank(
     return [hint(kind, **places) for kind, applies, places in causes if applies]
 
 
-def explain_wrong_method(method: str, task_type: str) -> dict[str, str] | None:
+def explain_wrong_method(method: str, task_type: str | None) -> dict[str, str] | None:
     """Name the method that would fit a task type, for -32012; None if the given one may fit."""
-    if methods.fit(method, task_type) != methods.WRONG:
+    if task_type is None or methods.fit(method, task_type) != methods.WRONG:
         return None
     better = methods.find_fitting(task_type, method)
     return hint("no_method_fits") if better is None else hint("method_does_not_fit", method=better)

@@ -1,6 +1,6 @@
 """A report being made: the request it came from, who waits for its answer, and where it waits itself.
 
-Knows nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
+Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
-from bridge.engine import Engine, TimedOut
+from bridge.engine import TimedOut
 from bridge.reports import window as windows
 from bridge.reports.answers import Answer
+from bridge.reports.ports import Ports
 
 
 class Report(NamedTuple):
@@ -27,7 +28,7 @@ class Report(NamedTuple):
 
 
 class Requester:
-    """One request that waits for the answer of a job.
+    """Who asks for a report and waits for the answer.
 
     Args:
         respond: called exactly once.
@@ -35,12 +36,13 @@ class Requester:
         received_at: when the request was read, on the boot clock.
     """
 
-    __slots__ = ("is_cancelled", "is_joined", "name", "received_at", "respond", "warnings")
+    __slots__ = ("is_cancelled", "is_joined", "name", "received_at", "report", "respond", "warnings")
 
     def __init__(self, respond: Callable[[Answer], None], name: Hashable | None, received_at: float) -> None:
         self.respond = respond
         self.name = name
         self.received_at = received_at
+        self.report: Report
         self.warnings: tuple[Mapping[str, str], ...] = ()
         self.is_joined = False
         """True if another request caused what is sent."""
@@ -79,7 +81,7 @@ class Settled(Exception):
 class Job:
     """One task being reported by this bridge, from its claim to its answer. Runs in a greenlet of its own.
 
-    Times are on the ledger's timeline, which is the boot clock plus `offset_s`.
+    Times are on the ledger's timeline.
     """
 
     attempts = 0
@@ -111,17 +113,10 @@ class Job:
     guarded = True
 
     def __init__(
-        self,
-        engine: Engine,
-        offset_s: float,
-        task: Task,
-        method: str,
-        key: Secret,
-        window: Window,
-        facts: Facts,
+        self, ports: Ports, task: Task, method: str, key: Secret, window: Window, facts: Facts
     ) -> None:
-        self._offset_s = offset_s
-        self._waiter = engine.waiter()
+        self._offset_s = ports.ledger.now() - ports.engine.now()
+        self._waiter = ports.engine.waiter()
         self._woken = False
         self.task = task
         self.method = method
@@ -155,11 +150,6 @@ class Job:
         if self.has_begun and isinstance(self.interruption, Cancelled):
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
-
-    def leave(self) -> list[Requester]:
-        """Let everybody go who waits for the answer; returns them."""
-        leaving, self.requesters = self.requesters, []
-        return leaving
 
     # --- waiting -----------------------------------------------------------------------------
 

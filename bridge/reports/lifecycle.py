@@ -35,7 +35,7 @@ from bridge.reports.admission import SingleFlight, Slots
 from bridge.reports.answers import local_ending, row_ending
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
 from bridge.reports.observer import Observer
-from bridge.reports.pauses import is_transport_probe
+from bridge.reports.pauses import end_of, is_transport_probe
 from bridge.reports.ports import Ports
 from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.verdict import judge
@@ -105,9 +105,12 @@ class Lifecycle:
         """The way of a report that nothing ends early. Returns its ending, committed."""
         if row is not None:
             self._observer.tell("report_resumed", job, state=row.state)
-        gate = self._claim(job, refusal) if row is None else None
+        gate: Gate | None = None
+        is_ours = row is not None
         while True:
             try:
+                if not is_ours:
+                    gate, is_ours = self._claim(job, refusal), True
                 if gate is None:
                     self._slots.take(job)
                     gate = self._begin(job)
@@ -128,57 +131,51 @@ class Lifecycle:
                     self._give_up(job, local_ending("upstream_unreachable"))
                 gate = None
             except Lost:
-                self._watch(job)
-                gate = self._claim(job, None)
-
-    def _watch(self, job: Job) -> None:
-        """Another bridge has the report: look again soon."""
-        self._slots.give_back(job)
-        job.is_theirs = True
-        job.pause(self._ledger.now() + WATCH_S)
+                # Look again soon.
+                self._slots.give_back(job)
+                job.is_theirs, is_ours, refusal = True, False, None
+                job.pause(self._ledger.now() + WATCH_S)
 
     def _claim(self, job: Job, refusal: Ending | None) -> Gate | None:
-        """Make the report ours, waiting while another bridge has it.
+        """Make the report ours.
 
         Returns:
             What became of the first beginning; None if none was asked for.
 
         Raises:
             Settled: there is nothing to send.
+            Lost: another bridge has the report.
         """
-        while True:
-            begin = refusal is None and self._slots.take_free(job)
-            claimed = self._ledger.call(
-                model.Claim(job.task, job.method, job.window, job.facts, begin, refusal)
-            )
-            if not isinstance(claimed, model.Claimed):
-                job.durable = False
-                kind = "outcome_unknown" if job.is_theirs or job.perhaps else "ledger_unavailable"
-                raise Settled(local_ending(kind), is_news=not job.is_theirs)
-            job.durable, job.guarded = claimed.durable, claimed.guarded
-            self._note_pauses(job, claimed.events)
-            row, status = claimed.row, claimed.status
-            # A sweep may have taken it over for us in the moment before.
-            is_ours = row.state != DONE and row.owner == self._ledger.instance
-            if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
-                if status in ("adopted", "elsewhere"):
-                    self._observer.tell("report_resumed", job, state=row.state)
-                job.adopt(row)
-                job.is_theirs = False
-                return claimed.gate
-            job.attempts = row.attempts
-            if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
-                raise _told_elsewhere(job, row)
-            if status == "refused":
-                raise Settled(row_ending(row), is_news=True)
-            if status == "conflict":
-                self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
-                if is_ours:
-                    self._orphaned(row)
-                job.durable = job.durable and row.outcome is not None
-                raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
-            job.window = row.window.narrowed_by(job.window)
-            self._watch(job)
+        begin = refusal is None and self._slots.take_free(job)
+        claimed = self._ledger.call(model.Claim(job.task, job.method, job.window, job.facts, begin, refusal))
+        if not isinstance(claimed, model.Claimed):
+            job.durable = False
+            kind = "outcome_unknown" if job.is_theirs or job.perhaps else "ledger_unavailable"
+            raise Settled(local_ending(kind), is_news=not job.is_theirs)
+        job.durable, job.guarded = claimed.durable, claimed.guarded
+        self._note_pauses(job, claimed.events)
+        row, status = claimed.row, claimed.status
+        # A sweep may have taken it over for us in the moment before.
+        is_ours = row.state != DONE and row.owner == self._ledger.instance
+        if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
+            if status in ("adopted", "elsewhere"):
+                self._observer.tell("report_resumed", job, state=row.state)
+            job.adopt(row)
+            job.is_theirs = False
+            return claimed.gate
+        job.attempts = row.attempts
+        if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
+            raise _told_elsewhere(job, row)
+        if status == "refused":
+            raise Settled(row_ending(row), is_news=True)
+        if status == "conflict":
+            self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
+            if is_ours:
+                self._orphaned(row)
+            job.durable = job.durable and row.outcome is not None
+            raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
+        job.window = row.window.narrowed_by(job.window)
+        raise Lost
 
     def _begin(self, job: Job) -> Gate:
         """Commit the beginning of an attempt, if it may begin."""
@@ -193,11 +190,10 @@ class Lifecycle:
         return begun.gate
 
     def _note_pauses(self, job: Job, events: tuple[PauseEvent, ...]) -> None:
-        job.wants_fresh = False
         for event in events:
             self._observer.tell_pause(event)
-            # Old connections may be what is wrong.
-            job.wants_fresh = job.wants_fresh or is_transport_probe(event)
+        # Old connections may be what is wrong.
+        job.wants_fresh = any(map(is_transport_probe, events))
 
     def _wait_for_pause(self, job: Job, gate: Gate) -> None:
         """Wait without a slot if the next probe lies inside the window, else refuse at once."""
@@ -301,8 +297,7 @@ class Lifecycle:
         for event in recorded.events:
             self._observer.tell_pause(event)
             if event.state.state == OPEN:
-                ends_at = event.state.ends_at
-                job.closed_until = max(job.closed_until, float("inf") if ends_at is None else ends_at)
+                job.closed_until = max(job.closed_until, end_of(event.state))
         if type(op) is model.Record:
             self._flight.wake(everyone=bool(recorded.events))
         if recorded.status != "lost" or (op.ending is not None and op.ending.code == 0):

@@ -19,18 +19,13 @@ from bridge.reports.verdict import ending as verdict_ending
 
 
 class Observer:
-    """Words what is known and tells of what happens.
+    """Words what is known and tells of what happens."""
 
-    Args:
-        lasts: True if the ledger outlasts the process.
-    """
-
-    def __init__(self, ports: Ports, lasts: bool) -> None:
+    def __init__(self, ports: Ports) -> None:
         self._engine = ports.engine
         self._now = ports.ledger.now
         self._policy = ports.policy
         self._emit = ports.emit
-        self._lasts = lasts
         self._skew = ClockSkew()
 
     # --- before anything is sent -------------------------------------------------------------
@@ -43,27 +38,24 @@ class Observer:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if now > windows.starts_by(window, False):
             return self.late(window, report.completed_at)
-        if report.task_type is not None:
-            explained = hints.explain_wrong_method(report.method, report.task_type)
-            if explained is not None:
-                return local_ending("wrong_method", hints=[explained])
+        explained = hints.explain_wrong_method(report.method, report.task_type)
+        if explained is not None:
+            return local_ending("wrong_method", hints=[explained])
         if not methods.takes_language(report.method, report.language_pool):
             return local_ending("language_refused")
         return local_ending("key_missing") if report.key is None else None
 
     def late(self, window: Window, completed_at: float | None) -> Ending:
         """The ending of a report whose window is over: how old the task is by all that was told of it."""
-        return Ending(NOT_SENT, -32010, "window_closed", self._late_detail(window, completed_at))
-
-    def _late_detail(self, window: Window, completed_at: float | None) -> dict[str, Any]:
         now = self._now()
         skew_s = self._skew.skew_s(now, self._engine.wall())
         ages = (self.age_s(completed_at, now), windows.age_s(window, now))
         age_s = max((age for age in ages if age is not None), default=None)
-        return {
+        detail = {
             "ageSeconds": None if age_s is None else round(age_s, 3),
             "clockSkewSeconds": None if skew_s is None else round(-skew_s, 3),
         }
+        return Ending(NOT_SENT, -32010, "window_closed", detail)
 
     # --- endings -----------------------------------------------------------------------------
 
@@ -71,7 +63,7 @@ class Observer:
         """The ending that a final verdict means, with what helps to understand it."""
         extra: dict[str, Any] = {}
         if verdict.kind == "window_closed":
-            extra = self._late_detail(job.window, job.facts.completed_at)
+            extra = {**self.late(job.window, job.facts.completed_at).detail}
         if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
             extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
@@ -83,7 +75,7 @@ class Observer:
                 self._skew.skew_s(self._now(), self._engine.wall()),
                 perhaps_before=verdict.outcome != "refused",
                 guarded=job.guarded,
-                durable=self._lasts and job.durable,
+                durable=job.durable,
             )
         return verdict_ending(verdict, extra)
 

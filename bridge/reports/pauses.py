@@ -77,11 +77,6 @@ class PausePolicy:
 
     # --- what people are shown ---------------------------------------------------------------
 
-    def scope(self, state: PauseState) -> str:
-        """The scope shown on the wire; ``proof`` for single-flight, which is not shown."""
-        rule = self._rules.get(state.key.rule)
-        return PROOF if rule is None else rule.scope
-
     def parts(self, key: PauseKey) -> tuple[tuple[str, str], ...]:
         """What a pause is about, for people: some of ``account`` (8 digits) and ``method``."""
         rule = self._rules.get(key.rule)
@@ -97,8 +92,9 @@ class PausePolicy:
             to_wall: What makes UNIX time of a moment of the timeline.
         """
         opened_at, ends_at = state.opened_at, state.ends_at
+        rule = self._rules.get(state.key.rule)
         return {
-            "scope": self.scope(state),
+            "scope": PROOF if rule is None else rule.scope,
             "cause": state.cause,
             "openedAt": None if opened_at is None else rfc3339(opened_at + to_wall),
             "endsAt": None if ends_at is None else rfc3339(ends_at + to_wall),
@@ -119,55 +115,53 @@ class PausePolicy:
         if self._is_calm(states):
             return _BEGUN, (), ()
         probe = task_name(task)
-        mended: list[PauseState] = []
-        lifted: list[PauseState] = []
+        changed: list[PauseState] = []
+        events: list[PauseEvent] = []
+        holding: list[PauseState] = []
         due: list[PauseState] = []
         waiting: PauseState | None = None
-        paused: PauseState | None = None
         for key in self.keys(task, method):
-            state = states.get(key)
-            if state is None and key.rule == PROOF:
-                state = _default(key)
-            if state is None or state.state == CLOSED:
+            told = states.get(key) or _default(key)
+            if told.state == CLOSED:
                 continue
-            told, state = state, self.mend_times(now, state)
+            state = self.mend_times(now, told)
             if state is not told:
-                mended.append(state)
+                changed.append(state)
             rule = self._rules.get(key.rule)
             if rule is not None and rule.lifted_by_context and state.context != self.context:
-                lifted.append(PauseState(key))
+                changed.append(PauseState(key))
+                events.append(PauseEvent("pause_closed", PauseState(key)))
             elif state.state == PROBING:
                 if (state.probe_owner, state.probe_task) != (owner, probe):
                     waiting = waiting or state
             elif state.ends_at is None or now < state.ends_at:
-                if paused is None or _end(state) > _end(paused):
-                    paused = state
+                holding.append(state)
             else:
-                due.append(state)
-        changed = (*mended, *lifted)
-        events = tuple(PauseEvent("pause_closed", state) for state in lifted)
-        if paused is not None:
-            return model.Gate("paused", pause=paused, until=paused.ends_at), changed, events
-        if waiting is not None:
-            return model.Gate("busy", pause=waiting), changed, events
-        probing = tuple(s._replace(state=PROBING, probe_owner=owner, probe_task=probe) for s in due)
-        begun = tuple(PauseEvent("pause_probing", s) for s in probing if s.key.rule != PROOF)
-        return _BEGUN, (*changed, *probing), (*events, *begun)
+                due.append(state._replace(state=PROBING, probe_owner=owner, probe_task=probe))
+        if holding:
+            paused = max(holding, key=end_of)
+            gate = model.Gate("paused", pause=paused, until=paused.ends_at)
+        elif waiting is not None:
+            gate = model.Gate("busy", pause=waiting)
+        else:
+            gate = _BEGUN
+            changed += due
+            events += (PauseEvent("pause_probing", state) for state in due if state.key.rule != PROOF)
+        return gate, tuple(changed), tuple(events)
 
     def mend_times(self, now: float, state: PauseState) -> PauseState:
         """A pause without what a wrong clock did to it: opened by now, no longer than its rule's longest.
 
         What was written in another boot may lie in the future of this one.
         """
-        rule = self._rules.get(state.key.rule)
         if state.ends_at is None:
             return state
-        if rule is None or rule.max_s is None:
-            # Due in any case: single-flight pauses nobody, and what waits for a person ends when resumed.
-            return state if state.ends_at <= now else state._replace(ends_at=now)
+        rule = self._rules.get(state.key.rule)
+        # Without a longest it is due in any case: single-flight pauses nobody, a person has resumed the rest.
+        most_s = 0.0 if rule is None else rule.max_s or 0.0
         told_at = now if state.opened_at is None else state.opened_at
         opened_at = min(told_at, now)
-        ends_at = min(state.ends_at, now + rule.max_s, opened_at + max(state.ends_at - told_at, 0.0))
+        ends_at = min(state.ends_at, now + most_s, opened_at + max(state.ends_at - told_at, 0.0))
         if (opened_at, ends_at) == (told_at, state.ends_at):
             return state
         return state._replace(opened_at=opened_at, ends_at=ends_at)
@@ -196,16 +190,12 @@ class PausePolicy:
         A verdict of an attempt that began before a pause opened neither lengthens nor closes it:
         only the probe does.
         """
-        feeds_nothing = verdict.pause is None and verdict.has_status
-        if feeds_nothing and self._is_calm(states):
+        if verdict.pause is None and verdict.has_status and self._is_calm(states):
             return (), ()
         changed: list[PauseState] = []
         events: list[PauseEvent] = []
         name = task_name(task)
         for key in self.keys(task, method):
-            # Closed and without a streak: nothing can come of it.
-            if feeds_nothing and key not in states and key.rule != PROOF:
-                continue
             state = states.get(key) or _default(key)
             is_probe = state.state == PROBING and (state.probe_owner, state.probe_task) == (owner, name)
             rule = self._rules.get(key.rule)
@@ -307,7 +297,8 @@ def _default(key: PauseKey) -> PauseState:
     return PauseState(key)
 
 
-def _end(state: PauseState) -> float:
+def end_of(state: PauseState) -> float:
+    """When a pause ends by itself, if it does."""
     return float("inf") if state.ends_at is None else state.ends_at
 
 

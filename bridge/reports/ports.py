@@ -15,6 +15,16 @@ from bridge.engine import Engine
 from bridge.reports.pauses import PausePolicy
 
 
+class Keys(Protocol):
+    """Where the default key comes from."""
+
+    def get(self) -> Secret | None:
+        """The default key, or None; waits while it is being read."""
+
+    def at_hand(self) -> Secret | None:
+        """The default key, if it can be told without waiting."""
+
+
 class LedgerPort(Protocol):
     """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
 

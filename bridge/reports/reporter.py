@@ -55,7 +55,7 @@ class Reporter:
         self._engine = ports.engine
         self._ledger = ports.ledger
         self._advisor = advisor
-        self._observer = observer = Observer(ports, recovers)
+        self._observer = observer = Observer(ports)
         self._lifecycle = Lifecycle(
             ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
         )
@@ -69,6 +69,7 @@ class Reporter:
 
     def submit(self, report: Report, requester: Requester) -> None:
         """Take a report; the requester is answered exactly once, later. Never waits."""
+        requester.report, requester.is_joined = report, False
         requester.warnings = methods.find_warnings(report.method, report.task_type)
         now = self._ledger.now()
         age_s = self._observer.age_s(report.completed_at, now)
@@ -94,39 +95,34 @@ class Reporter:
         job = self._jobs.get(task)
         if job is None:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
-            job = self._make_job(task, report.method, report.key, window, facts)
+            job = self._jobs[task] = Job(self._ports, task, report.method, report.key, window, facts)
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)
         elif job.method != report.method or refusal is not None:
             self._narrow(job, window)
-            self._engine.spawn(self._refuse_beside, job, report, requester, refusal)
+            self._engine.spawn(self._refuse_beside, job, requester, refusal)
         else:
             requester.is_joined = True
             job.requesters.append(requester)
             self._narrow(job, window)
-
-    def _make_job(self, task: Task, method: str, key: Secret, window: Window, facts: Facts) -> Job:
-        offset_s = self._ledger.now() - self._engine.now()
-        job = self._jobs[task] = Job(self._engine, offset_s, task, method, key, window, facts)
-        return job
 
     def _narrow(self, job: Job, window: Window) -> None:
         """The earliest window end that is known of a task holds, whoever told it."""
         if job.narrow(window):
             self._ledger.post(model.Narrow(job.task, job.window))
 
-    def _refuse_beside(self, job: Job, report: Report, requester: Requester, refusal: Ending | None) -> None:
+    def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
         row = self._ledger.call(model.Look(job.task))
         stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
         if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
-            self.submit(report, requester)
+            self.submit(requester.report, requester)
             return
         ending = self._observer.conflict(stored, outcome, refusal)
         durable = outcome is not None and job.durable
-        self._respond(requester, report.task_id, ending, attempts=job.attempts, durable=durable)
+        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=durable)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -136,7 +132,7 @@ class Reporter:
                 self._cancel(job, asked)
 
     def _cancel(self, job: Job, asked: list[Requester]) -> None:
-        begun = job.has_begun or job.is_theirs or job.is_sending
+        begun = job.has_begun or job.is_theirs
         leaving = [requester for requester in asked if requester.is_joined or job.is_theirs or not begun]
         for requester in leaving:
             requester.is_cancelled = True
@@ -180,7 +176,7 @@ class Reporter:
         except Exception as bug:
             self._forget(job)
             error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
-            for requester in job.leave():
+            for requester in job.requesters:
                 requester.respond(error)
         else:
             self._answer(job, ending, is_news)
@@ -204,7 +200,8 @@ class Reporter:
         """Go on with a report that was left behind and is ours now."""
         job = self._jobs.get(row.task)
         if job is None:
-            job = self._make_job(row.task, row.method, self.keys[row.task.account], row.window, row.facts)
+            key = self.keys[row.task.account]
+            job = self._jobs[row.task] = Job(self._ports, row.task, row.method, key, row.window, row.facts)
             job.adopt(row)
             self._engine.spawn(self._live, job, None, row)
         elif job.is_theirs:
@@ -229,8 +226,13 @@ class Reporter:
     def _answer(self, job: Job, ending: Ending, is_news: bool) -> None:
         """Answer everybody who waits for the report, once."""
         self._forget(job)
+        leaving, job.requesters = job.requesters, []
         if job.is_answered or ending.kind == "request_cancelled":
-            self._restart(job)
+            # Who came while the cancellation of others took effect begins anew.
+            for requester in leaving:
+                if not requester.is_cancelled:
+                    self.submit(requester.report, requester)
+            leaving = [requester for requester in leaving if requester.is_cancelled]
         if job.is_answered:
             return
         job.is_answered = True
@@ -239,7 +241,7 @@ class Reporter:
         is_conflict = ending.kind == "task_conflict"
         if is_news:
             self._advisor.touch(task.account)
-        for requester in job.leave():
+        for requester in leaving:
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
                 requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
@@ -256,20 +258,6 @@ class Reporter:
     def _forget(self, job: Job) -> None:
         if self._jobs.get(job.task) is job:
             del self._jobs[job.task]
-
-    def _restart(self, job: Job) -> None:
-        """Requesters who came while the cancellation of others took effect begin anew."""
-        staying = [requester for requester in job.requesters if not requester.is_cancelled]
-        job.requesters = [requester for requester in job.requesters if requester.is_cancelled]
-        if self._lifecycle.is_stopped:
-            ending = local_ending("shutting_down")
-            for requester in staying:
-                self._respond(requester, job.task.task_id, ending, retryable=self._can_start(job))
-        elif staying:
-            staying[0].is_joined = False
-            again = self._make_job(job.task, job.method, job.key, job.window, job.facts)
-            again.requesters = staying
-            self._engine.spawn(self._live, again)
 
     def _respond(
         self, requester: Requester, task_id: int, ending: Ending, guarded: bool = True, **known: Any

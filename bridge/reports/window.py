@@ -6,6 +6,7 @@ Source of the 60 s: the upstream's report pages; the margins are our own choices
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from bridge.core.model import Window
@@ -43,20 +44,20 @@ def age_s(window: Window, now: float) -> float | None:
     return None if window.until is None else REPORTABLE_S - (window.until - now)
 
 
-def ends_at(window: Window, retrying: bool) -> float:
-    """When a report that still waits is answered, because nothing can be sent any more."""
-    ends = float("inf") if window.until is None else window.until
+def ends_at(window: Window, retrying: bool, spare_s: float = 0.0) -> float:
+    """When a report that still waits is answered, because nothing can be sent any more.
+
+    Args:
+        spare_s: What is kept of a minute whose end is known.
+    """
+    ends = float("inf") if window.until is None else window.until - spare_s
     if window.since is not None:
         ends = min(ends, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
     return ends
 
 
-def starts_by(window: Window, retrying: bool) -> float:
-    """The last moment an attempt may start."""
-    latest = float("inf") if window.until is None else window.until - LEAST_LEFT_S
-    if window.since is not None:
-        latest = min(latest, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
-    return latest
+starts_by: Final = partial(ends_at, spare_s=LEAST_LEFT_S)
+"""The last moment an attempt may start."""
 
 
 def backoff_s(attempts: int, chance: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from bridge import __version__
 from bridge.core.counting import Tallies
@@ -26,7 +26,7 @@ from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Keys, Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
@@ -37,16 +37,6 @@ PROTOCOL: Final = 1
 NAME: Final = "anticaptcha-report-bridge"
 STATUS_PATIENCE_S: Final = 0.25
 """How long the status waits for a ledger that does not answer before it tells what was known last."""
-
-
-class Keys(Protocol):
-    """Where the default key comes from."""
-
-    def get(self) -> Secret | None:
-        """The default key, or None; waits while it is being read."""
-
-    def at_hand(self) -> Secret | None:
-        """The default key, if it can be told without waiting."""
 
 
 class Methods:

@@ -13,7 +13,7 @@ from bridge.engine import Engine
 from bridge.reports.admission import POLL_S, SingleFlight, Slots
 from bridge.reports.job import Cancelled, Interrupted, Job
 from tests.simulation.virtual import VirtualLoop, VirtualTime
-from tests.world import Clock, raise_bug
+from tests.world import Clock, raise_bug, timeless
 
 NUMBERS = count(1)
 
@@ -34,7 +34,7 @@ def make_job(engine: Engine, until: float = 60.0) -> Job:
     """A new job whose window ends at this time."""
     task = Task("https://upstream.test", "a" * 32, next(NUMBERS))
     return Job(
-        engine, 0.0, task, "reportIncorrectImageCaptcha", Secret("k" * 32), Window(until, None), Facts()
+        timeless(engine), task, "reportIncorrectImageCaptcha", Secret("k" * 32), Window(until, None), Facts()
     )
 
 

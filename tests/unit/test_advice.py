@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import comb
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Figure, Tallied, Tally, add
 from bridge.core.model import Facts, Row, Task, Window
 from bridge.reports import advice
-from bridge.reports.advice import Stretch, advise, exact_chance, find_subject, sum_day, tally
+from bridge.reports.advice import Stretch, advise, find_chance, find_subject, sum_day, tally
 
 TASK = Task("https://upstream", "a1b2c3d4" * 4, 0)
 T0 = 1_000_000_000.0 - 1_000_000_000.0 % HOUR_S
@@ -142,34 +143,31 @@ def test_a_day_loses_an_old_hour_little_by_little() -> None:
     assert sums[1]["recaptcha"].cost == 4.5
 
 
-# --- the test of two shares ------------------------------------------------------------------
+# --- how likely by chance --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("recent", "before", "chance"),
-    [
-        ((4, 3), (4, 1), 17 / 70),  # Fisher's tea: three of four cups and one of four
-        ((4, 4), (4, 0), 1 / 70),
-        ((10, 0), (10, 5), 1.0),
-        ((1, 1), (999, 0), 1 / 1000),
-    ],
+    ("tasks", "wrong", "usual", "chance"),
+    [(9, 9, 0.1, 1e-9), (4, 2, 0.25, 9 / 16), (10, 0, 0.5, 1.0), (10, 5, 0.5, 1.0), (0, 3, 0.5, 1 / 8)],
 )
-def test_the_chance_is_exact(recent: tuple[int, int], before: tuple[int, int], chance: float) -> None:
-    """Known tables have their known probabilities."""
-    assert exact_chance(Stretch(0.0, *recent), Stretch(0.0, *before)) == pytest.approx(chance)
+def test_the_chance_of_a_share_is_bounded(tasks: int, wrong: int, usual: float, chance: float) -> None:
+    """Known shares have their known bounds, and what is usual or less is no surprise."""
+    assert find_chance(Stretch(0.0, tasks, wrong), usual) == pytest.approx(chance)
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
-def test_the_chance_is_one(wrong: int, right: int, wrong_before: int, right_before: int) -> None:
-    """It is a probability, and more complaints of as many tasks are never likelier."""
-    before = Stretch(0.0, wrong_before + right_before, wrong_before)
-    one = exact_chance(Stretch(0.0, wrong + right, wrong), before)
-    assert 0.0 <= one <= 1.0
-    if right:
-        more = exact_chance(
-            Stretch(0.0, wrong + right, wrong + 1), before._replace(wrong=max(0, wrong_before - 1))
-        )
-        assert more <= one + 1e-9
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_the_chance_is_never_understated(
+    wrong: int, right: int, wrong_before: int, right_before: int
+) -> None:
+    """By Fisher's exact test a part of a day has so many of its complaints no more often than is said."""
+    tasks, day, complaints = wrong + right, wrong + right + wrong_before + right_before, wrong + wrong_before
+    ways = (
+        comb(complaints, more) * comb(day - complaints, tasks - more)
+        for more in range(wrong, min(complaints, tasks) + 1)
+    )
+    bound = find_chance(Stretch(0.0, tasks, wrong), Stretch(0.0, day, complaints).share)
+    assert sum(ways) / comb(day, tasks) <= bound * (1.0 + 1e-9)
+    assert bound <= 1.0
 
 
 # --- generated days --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from bridge.core.counting import DAY_S, HOUR_S, Figure, Tallies
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
 from bridge.reports.figures import AccountFigures, read_answer
-from tests.world import ENDPOINT, EPOCH, KEY, RECAPTCHA, Bridge, World
+from tests.world import ENDPOINT, EPOCH, KEY, RECAPTCHA, Bridge, Fate, World, verdict
 
 
 def http(status: int, body: str) -> Exchange:
@@ -99,20 +99,15 @@ def test_nothing_is_asked_before_a_report_was_taken(world: World) -> None:
     assert desk.calls == []
 
 
-def test_nothing_is_asked_beside_a_pause(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_beside_a_pause(bridge: Bridge) -> None:
     """While anything is paused nothing is asked; once nothing is, it is."""
     desk = Desk(bridge)
-    open_pauses: list[Any] = ["a pause"]
-    call = bridge.ledger.call
-
-    def answer(op: Any) -> Any:
-        return tuple(open_pauses) if type(op).__name__ == "Pauses" else call(op)
-
-    monkeypatch.setattr(bridge.ledger, "call", answer)
+    bridge.world.upstream.fates = iter([Fate(False, verdict(21))])
+    assert bridge.ask(2, RECAPTCHA).code == 21
     bridge.world.run(2.0 * HOUR_S)
     assert desk.calls == []
-    open_pauses.clear()
-    bridge.world.run(120.0)
+    assert bridge.ask(3, RECAPTCHA).result is not None
+    bridge.world.run(0.1 * HOUR_S)
     assert len(desk.calls) == 1
 
 

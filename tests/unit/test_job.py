@@ -9,6 +9,7 @@ from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports.job import Cancelled, Draining, Interrupted, Job
 from tests.simulation.virtual import VirtualLoop, VirtualTime
+from tests.world import timeless
 
 IMAGE = "reportIncorrectImageCaptcha"
 
@@ -17,7 +18,7 @@ def make_job() -> Job:
     """A job that nothing has happened to."""
     engine = Engine(print, VirtualLoop(VirtualTime()))
     task = Task("https://upstream.test", "a" * 32, 7)
-    return Job(engine, 0.0, task, IMAGE, Secret("k" * 32), Window(9.0, None), Facts())
+    return Job(timeless(engine), task, IMAGE, Secret("k" * 32), Window(9.0, None), Facts())
 
 
 def test_a_new_job_has_done_nothing_and_lacks_nothing() -> None:

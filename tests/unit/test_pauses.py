@@ -327,7 +327,7 @@ def test_resume_turns_a_pause_into_a_probe(bridge: Bridge) -> None:
     bridge.world.upstream.fates = always(verdict(21))
     bridge.ask(1)
     assert code(bridge.ask(2)) == -32021
-    assert [bridge.policy.scope(state) for state in resume(bridge, "address")] == ["address"]
+    assert [bridge.policy.show(state, 0.0)["scope"] for state in resume(bridge, "address")] == ["address"]
     assert code(bridge.ask(3)) == 21
     state = open_rules(bridge)["address_blocked"]
     assert state.level == 1
@@ -750,7 +750,7 @@ def test_good_verdict_proves_a_key_of_which_nothing_is_kept(rules: Rules) -> Non
         ("key_refused", 900.0, 90_000.0, (900.0, 1000.0)),
         (PROOF, None, 999.0, None),
         (PROOF, None, 1000.0, None),
-        (PROOF, None, 1001.0, (None, 1000.0)),
+        (PROOF, None, 1001.0, (1000.0, 1000.0)),
     ],
 )
 def test_times_of_a_wrong_clock_are_mended(

@@ -12,6 +12,7 @@ from bridge.engine import Engine
 from bridge.reports.job import Job
 from bridge.reports.retry import known_ending, next_attempt_at
 from tests.simulation.virtual import VirtualLoop, VirtualTime
+from tests.world import timeless
 
 NOW = 1000.0
 FAR = Window(1060.0, None)
@@ -26,7 +27,7 @@ def make_job(window: Window = FAR, **known: Any) -> Job:
     """A job after its first attempt."""
     task = Task("https://upstream.test", "a" * 32, 7)
     engine = Engine(print, VirtualLoop(VirtualTime()))
-    job = Job(engine, 0.0, task, "reportIncorrectImageCaptcha", Secret("k" * 32), window, Facts())
+    job = Job(timeless(engine), task, "reportIncorrectImageCaptcha", Secret("k" * 32), window, Facts())
     job.attempts = 1
     for name, value in known.items():
         setattr(job, name, value)

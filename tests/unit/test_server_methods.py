@@ -140,7 +140,7 @@ class Desk:
         self.methods = Methods(
             ports,
             reporter,
-            Advisor(ports, self.keys.get),
+            Advisor(ports, self.keys),
             self.keys,
             self.scrubber,
             sandbox=sandbox,
