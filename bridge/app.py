@@ -225,11 +225,17 @@ class App:
 
     # --- what reports need -------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Load the HTTP client, if that has not been done."""
+        if self._client is None:
+            self._client_now()
+
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
-        client = self._client or self._client_now()
+        client = self._client
+        assert client is not None
         # It may have been forgotten among many keys, and an answer may repeat it.
         self.scrubber.learn(key)
         exchange = client.send(method, self._body(key, task_id), until=until, leave_by=leave_by, fresh=fresh)

@@ -116,6 +116,8 @@ class Upstream:
         self.known_keys = {KEY.reveal(), OTHER_KEY.reveal()}
         self.wrong: set[int] = set()
         self.refused_resources = 0
+        self.loads_s = 0.0
+        """How long the client takes to be loaded, each time that it is asked for."""
         self.fates: Iterator[Fate] = iter(())
 
     def taken(self, task_id: int) -> bool:
@@ -294,6 +296,10 @@ class Bridge:
         return self.loop.is_alive
 
     # --- the ports ---------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        if self.world.upstream.loads_s:
+            self.engine.sleep(self.world.upstream.loads_s)
 
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool

@@ -214,6 +214,11 @@ class Lifecycle:
             The ending, committed; None if the report asks for a slot again.
         """
         committed_at = self._ledger.committed_at
+        try:
+            self._ports.prepare()
+        except NoResources:
+            self._do_without(job)
+            return None
         if job.interruption is not None:
             raise job.interruption
         retrying = job.has_begun
@@ -244,11 +249,16 @@ class Lifecycle:
             job.is_sending = False
             self._slots.give_back(job)
         if exchange is None:
-            self._commit(job, model.Withdraw(job.task, None))
-            job.pause(now + SCARCE_S)
+            self._do_without(job)
             return None
         job.made += 1
         return self._judge(job, exchange)
+
+    def _do_without(self, job: Job) -> None:
+        """Take back a beginning for which this machine lacks what an attempt takes, and wait a moment."""
+        self._slots.give_back(job)
+        self._commit(job, model.Withdraw(job.task, None))
+        job.pause(self._ledger.now() + SCARCE_S)
 
     def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves, and commit it."""

@@ -71,6 +71,9 @@ class Ports(Protocol):
     def ledger(self) -> LedgerPort:
         """Where reports are remembered."""
 
+    def prepare(self) -> None:
+        """Wait until an attempt can be made: the first one of all takes a while. Raises `NoResources`."""
+
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
     ) -> Exchange:

@@ -408,6 +408,41 @@ def test_an_attempt_is_made_once_there_is_a_descriptor(world: World) -> None:
     assert (got["attempts"], sent(world, 1), row(bridge).attempts) == (1, [0.0, 0.5, 1.0], 1)
 
 
+@pytest.mark.parametrize("loads_s", [2.0, 3.0])
+def test_the_time_of_an_attempt_begins_when_it_can_be_made(world: World, loads_s: float) -> None:
+    """While the client is loaded no attempt runs: it has its whole time then, and is the first one."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.loads_s = loads_s
+    got = bridge.report(1)
+    world.run(loads_s + 0.1)
+    world.upstream.loads_s = 0.0
+    world.run(10.0)
+    assert (result(got[0])["attempts"], row(bridge).attempts) == (1, 1)
+    ((_, attempt),) = world.upstream.attempts
+    assert attempt.deadline_s == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("way", ["stop", "cancel"])
+def test_what_ends_while_the_client_is_loaded_was_never_sent(world: World, way: str) -> None:
+    """Nothing has left then, and nothing does any more."""
+    bridge = Bridge(world, pauses=False)
+    world.upstream.loads_s = 2.0
+    got = bridge.report(1, name="one")
+    world.run(1.0)
+    if way == "stop":
+        bridge.service.stop()
+    else:
+        bridge.service.cancel("one")
+    world.run(2.0)
+    told = error(got[0])
+    assert (told["code"], told["outcome"], told["attempts"]) == (
+        {"stop": -32032, "cancel": -32800}[way],
+        "not_sent",
+        0,
+    )
+    assert world.upstream.attempts == []
+
+
 def test_a_late_report_between_attempts_is_ended_in_one_step(world: World) -> None:
     """What has been recorded is no beginning that has to be taken back."""
     bridge = Bridge(world, concurrency=1, pauses=False)
