@@ -64,7 +64,7 @@ def run(args: Any) -> int:
 
         console = Console(source, sink, settings.state_dir, app.scrubber, args.json)
     news = app.engine.waiter()
-    outlet = Outlet(sink, app.engine, on_room=news.wake, on_lost=lambda _: server.lose_stdout())
+    outlet = Outlet(sink, app.engine, on_room=lambda: server.go_on(), on_lost=lambda _: server.lose_stdout())
     server = Server(app, Reader(app.engine, source), outlet, news, console)
     return server.run()
 
@@ -74,8 +74,8 @@ class Server:
 
     Args:
         reader: where the protocol is read.
-        outlet: where it is written. Whoever makes it has `news` woken when there is room, and
-            `lose_stdout` called when nobody reads it any more.
+        outlet: where it is written. Whoever makes it has `go_on` called when there is room, and
+            `lose_stdout` when nobody reads it any more.
         news: where the main greenlet waits for room to read, and for the end.
         console: a person types, and nothing is read from `reader`.
     """
@@ -107,6 +107,8 @@ class Server:
             mark=app.mark,
             render=None if console is None else console.render,
         )
+        self.go_on = conversation.go_on
+        """Go on with what was read, as far as there is room."""
         app.methods.framing = lambda: conversation.framer.framing
         self._signals = Signals(
             app.engine, self._on_signal, lambda: app.log.event("sigint_ignored"), console is not None
@@ -218,10 +220,10 @@ class Server:
                 self._news.wait(min(now + LOOK_S, until))
 
     def _is_idle(self) -> bool:
-        return not self._conversation.unanswered and self._app.reporter.is_idle()
+        return self._conversation.is_idle and self._app.reporter.is_idle()
 
     def _is_answered(self) -> bool:
-        return not self._conversation.unanswered and not self._outlet.backlog
+        return self._conversation.is_idle and not self._outlet.backlog
 
     def _exit_code(self, undone: int) -> int:
         if self._is_stdout_gone:

@@ -1,8 +1,9 @@
 """One conversation: bytes from the reader to calls, answers to the outlet, and admission between.
 
 Joins `wire` and `rpc`; knows nothing of what the methods do. At most `queue` reports are admitted and
-unanswered: what was read beyond that is parked, and nothing more is read until there is room. A full queue
-alone stops nothing, so that cancels and questions are still heard.
+unanswered, those included whose answers nobody has read: what was read beyond that is parked, and nothing
+more is read until there is room. A full queue alone stops nothing, so that cancels and questions are still
+heard.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SHUTDOWN: Final = "shutdown"
 EXIT: Final = "exit"
 """What language clients end a server with; only in header framing, which is theirs."""
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
-"""Nothing is read while more than this waits for the client to read its answers."""
+"""Nothing is taken while more than this waits for the client to read its answers."""
 _NO_MARK: Final[Mapping[str, Any]] = {}
 
 Respond = Callable[[bytes | None], object]
@@ -143,8 +144,19 @@ class Conversation:
         self._unanswered_reports = 0
         """Reports among them, those included that are parked."""
         self._parked: deque[Context] = deque()
-        self.is_over = False
+        self._untaken: deque[bytes | Oversize | BadFraming] = deque()
+        """What was read while the client did not read its answers."""
+        self._has_exited = False
+
+    @property
+    def is_over(self) -> bool:
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
+        return self._has_exited or self.framer.failed
+
+    @property
+    def is_idle(self) -> bool:
+        """True if everything that was read is answered."""
+        return not self.unanswered and not self._untaken
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -152,39 +164,52 @@ class Conversation:
         """True if more may be read."""
         return (
             not self._parked
+            and not self._untaken
             and self.unanswered - self._unanswered_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come."""
-        self._take_all(self.framer.feed(data))
-        self.is_over = self.is_over or self.framer.failed
+        self._untaken += self.framer.feed(data)
+        self.go_on()
 
     def end(self) -> None:
         """Take the end of the stream."""
         if not self.is_over:
-            self._take_all(self.framer.end())
+            self._untaken += self.framer.end()
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Go on with what was read, as far as there is room; to be called when there may be more."""
+        while self._parked and self._reports_beyond(len(self._parked)) < self._queue:
+            self._parked.popleft().serve()
+        while self._untaken and self._sink.backlog_bytes < MOST_BACKLOG_BYTES:
+            self._take(self._untaken.popleft())
+        self._changed()
+
+    def _reports_beyond(self, others: int) -> int:
+        """Reports that are unanswered, or whose answers nobody has read, but so many of them."""
+        return self._unanswered_reports - others + self._sink.backlog
 
     def give_up(self) -> int:
         """Answer at the end what waits for room; returns how many reports those were."""
+        while self._untaken:
+            self._take(self._untaken.popleft())
         dropped = len(self._parked)
         while self._parked:
             self._parked.popleft().settle(never_admitted("shutting_down"))
         return dropped
 
-    def _take_all(self, events: list[bytes | Oversize | BadFraming]) -> None:
-        for event in events:
-            if self.is_over:
-                return
-            if isinstance(event, Oversize):
-                self._send(self._refuse(BridgeError("invalid_request", rule("message_too_large"))))
-            elif isinstance(event, BadFraming):
-                self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{event.reason}"))))
-            else:
-                self._take(event)
-
-    def _take(self, text: bytes) -> None:
+    def _take(self, text: bytes | Oversize | BadFraming) -> None:
+        if self._has_exited:
+            return
+        if isinstance(text, Oversize):
+            self._send(self._refuse(BridgeError("invalid_request", rule("message_too_large"))))
+            return
+        if isinstance(text, BadFraming):
+            self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{text.reason}"))))
+            return
         try:
             message = strict_json.parse(text, self._max_depth)
         except strict_json.NotJson:
@@ -214,15 +239,17 @@ class Conversation:
             and self.framer.framing == HEADER
             and (method == SHUTDOWN) == member.has_id
         ):
-            self.is_over = method == EXIT
-            respond(None if self.is_over else strict_json.dump(envelope.success_response(member.id, None)))
+            self._has_exited = method == EXIT
+            respond(
+                None if self._has_exited else strict_json.dump(envelope.success_response(member.id, None))
+            )
             return
         self.unanswered += 1
         is_report = method in self._reports
         self._unanswered_reports += is_report
         answered = partial(self._answered, respond, is_report)
         context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
-        if is_report and (self._parked or self._unanswered_reports > self._queue):
+        if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
         else:
             context.serve()
@@ -249,13 +276,7 @@ class Conversation:
         self.unanswered -= 1
         self._unanswered_reports -= is_report
         if self._parked:
-            self._engine.call_soon(self._unpark)
-        self._changed()
-
-    def _unpark(self) -> None:
-        """Admit what waits for room, as far as there is room."""
-        while self._parked and self._unanswered_reports - len(self._parked) < self._queue:
-            self._parked.popleft().serve()
+            self._engine.call_soon(self.go_on)
         self._changed()
 
     def _send(self, payload: bytes | None) -> None:

@@ -283,7 +283,7 @@ class Process:
         self.app = SimApp(self, _settings(world, slot))
         news = self.engine.waiter()
         self.input = Input(self)
-        self.output = Output(self, news.wake, lambda _: self.server.lose_stdout())
+        self.output = Output(self, lambda: self.server.go_on(), lambda _: self.server.lose_stdout())
         reader: Any = self.input
         outlet: Any = self.output
         self.server = Server(self.app, reader, outlet, news)

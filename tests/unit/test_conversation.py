@@ -321,6 +321,37 @@ def test_a_client_that_does_not_read_stops_the_reading() -> None:
     assert desk.talk.has_room()
 
 
+def test_a_report_whose_answer_nobody_has_read_is_unanswered() -> None:
+    """No more are admitted than may be unanswered, and the next one as soon as an answer is read."""
+    desk = Desk(queue=3)
+    desk.sink.backlog = 2
+    desk.say("report", 1)
+    desk.say("report", 2)
+    assert [context.call.id for context in desk.reports] == [1]
+    assert not desk.talk.has_room()
+    desk.sink.backlog = 1
+    changes = desk.changes
+    desk.talk.go_on()
+    assert [context.call.id for context in desk.reports] == [1, 2]
+    assert (desk.changes, desk.talk.has_room()) == (changes + 1, True)
+
+
+@pytest.mark.parametrize("way", ["read", "given up"])
+def test_what_was_read_waits_while_nobody_reads_the_answers(way: str) -> None:
+    """However much came at once, memory holds no more answers than a client may leave unread."""
+    desk = Desk()
+    desk.sink.backlog_bytes = conversation.MOST_BACKLOG_BYTES
+    desk.feed(b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"tell"}\n' % id for id in range(3)))
+    assert (desk.answers(), desk.talk.is_idle, desk.talk.has_room()) == ([], False, False)
+    if way == "read":
+        desk.sink.backlog_bytes -= 1
+        desk.talk.go_on()
+    else:
+        assert desk.talk.give_up() == 0
+    assert [answer["id"] for answer in desk.answers()] == [0, 1, 2]
+    assert desk.talk.is_idle
+
+
 def test_questions_that_wait_are_bounded_too() -> None:
     """As many questions may be open as reports; then nothing more is read."""
     desk = Desk(queue=2)
