@@ -197,20 +197,22 @@ class Server:
     # --- the end -----------------------------------------------------------------------------
 
     def _finish(self) -> int:
-        """Let what was accepted end as it should; returns how many reports were given up."""
+        """Let what was accepted end as it should; returns how many reports and answers were given up."""
         now, reporter, signals = self._engine.now, self._app.reporter, self._signals
         self._log.event("stopping", reason=self._reason, in_flight=self._conversation.unanswered)
-        self._wait_for(lambda: signals.stopped_by or (self._is_idle() and not self._outlet.backlog))
+        self._wait_for(lambda: signals.stopped_by or self._is_done())
         if signals.stopped_by is None:
             return 0
-        # Some seconds for what is running, then the rest is given up.
-        self._wait_for(self._is_idle, now() + self._settings.drain_s)
+        # Some seconds for what is running and for who reads the answers, then the rest is given up.
+        self._wait_for(self._is_done, now() + self._settings.drain_s)
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
         reporter.give_up()
         undone += self._app.methods.give_up()
         undone += self._conversation.give_up()
-        self._outlet.drain(now() + LAST_WRITE_S)
+        if not self._outlet.drain(now() + LAST_WRITE_S):
+            self._log.event("answers_unread", count=self._outlet.backlog)
+            undone += self._outlet.backlog
         return undone
 
     def _wait_for(self, is_done: Callable[[], object], until: float = float("inf")) -> None:
@@ -219,8 +221,8 @@ class Server:
             with suppress(TimedOut):
                 self._news.wait(min(now + LOOK_S, until))
 
-    def _is_idle(self) -> bool:
-        return self._conversation.is_idle and self._app.reporter.is_idle()
+    def _is_done(self) -> bool:
+        return self._is_answered() and self._app.reporter.is_idle()
 
     def _is_answered(self) -> bool:
         return self._conversation.is_idle and not self._outlet.backlog

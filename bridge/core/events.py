@@ -48,7 +48,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     ),
     "stopped": EventRow(
         "Stopped with exit code {exit_code}.",
-        "Last event of the process; `undone` counts requests left to recovery.",
+        "Last event of the process; `undone` counts requests left to recovery and answers that nobody read.",
         "undone",
         level=INFO,
     ),
@@ -59,6 +59,10 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     "stdout_gone": EventRow(
         "Nobody reads stdout any more: finishing what was accepted, then ending.",
         "Writing an answer failed for good; outcomes are still recorded.",
+    ),
+    "answers_unread": EventRow(
+        "{count} answers could not be written before the end, since nobody read them.",
+        "A bridge that was stopped by a signal has waited for its drain time; outcomes are recorded.",
     ),
     "signal_received": EventRow(
         "{signal} received: stopping within {drain_s} s.",

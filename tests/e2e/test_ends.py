@@ -92,6 +92,30 @@ def test_an_idle_bridge_ends_at_once(talk: Start, number: int, drain: str) -> No
     demand_quiet(ended)
 
 
+@pytest.mark.parametrize("drain", ["30", "0.2"])
+def test_a_stopped_bridge_waits_for_who_reads_its_answers(talk: Start, drain: str) -> None:
+    """Within the drain time a busy client gets every answer whole; what it does not take then is told."""
+    reader, writer = os.pipe()
+    bridge = talk("--sandbox", "--drain", drain, stdout=writer)
+    os.close(writer)
+    names = [bridge.send("rpc.discover") for _ in range(5)]  # one alone is more than a pipe holds
+    assert select.select([reader], [], [], PATIENCE_S)[0]
+    bridge.signal(signal.SIGTERM)
+    is_lost = drain == "0.2"
+    ended = bridge.wait() if is_lost else None
+    if not is_lost:
+        time.sleep(3.0)  # longer than the last answers of all are waited for
+    with os.fdopen(reader, "rb") as stream:
+        lines = stream.read().splitlines(keepends=True)
+    whole = [json.loads(line)["id"] for line in lines if line.endswith(b"\n")]
+    ended = ended or bridge.wait()
+    if is_lost:
+        assert (ended.code, whole) == (75, [])
+        assert [event["event"] for event in ended.events] == ["answers_unread"]
+    else:
+        assert (ended.code, whole, ended.stderr) == (0, names, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_up_what_does_not_end(talk: Start, simulator: Simulator, number: int) -> None:
     """After the drain time the never begun end not_sent, the begun are left to recovery, exit code 75."""
