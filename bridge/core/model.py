@@ -129,8 +129,8 @@ class Verdict(NamedTuple):
     ``dns_failure``, ``http_forbidden`` ...); equal to `kind` when nothing was lost before."""
     next: str
     """``done`` (final), ``again`` (back-off, while attempts and window last), ``again_once`` (one
-    more complete send, if at least 5 s remain), ``again_refused`` (as again_once, after a certain
-    refusal that is transient), ``wait`` (as again, but not before `retry_after_s`)."""
+    more complete send, if at least 5 s remain), ``again_refused`` (one more complete send, after a
+    certain refusal that is transient), ``wait`` (as again, but not before `retry_after_s`)."""
     perhaps: bool
     """True if this or an earlier attempt may have been taken."""
     is_send: bool

@@ -48,7 +48,7 @@ def check_key(text: str) -> Secret:
     Raises:
         KeyFault: it cannot be a key.
     """
-    text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    text = re.sub(r"\r?\n\Z", "", text.removeprefix("\ufeff"))
     fault = _find_fault(text)
     if fault is not None:
         raise KeyFault(fault)
@@ -58,7 +58,7 @@ def check_key(text: str) -> Secret:
 def _find_fault(text: str) -> str | None:
     bare = text.strip()
     ends = {bare[:1], bare[-1:]}
-    is_named = re.match(r"([^\s=]+\s+)?[^\W\d]\w*\s*=[= ]*[^= ]", bare)
+    is_named = re.match(r"([^\s=]+\s+)?[^\W\d][\w.-]*\s*=[= ]*[^= ]", bare)
     is_address = bare.startswith(("/", "~/", "./")) or "://" in bare
     wrong_length = f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
     faults = (

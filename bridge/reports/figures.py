@@ -95,11 +95,12 @@ def read_answer(exchange: Exchange, queue: str, to_timeline: float) -> tuple[Fig
         answer: dict[str, Any] = json.loads(exchange.body)
         if int(answer["errorId"]):
             return f"the upstream refused ({answer.get('errorCode')})"
-        hours = [
-            (float(hour["dateFrom"]) + to_timeline, int(float(hour["volume"]))) for hour in answer["data"]
+        hours: list[dict[str, Any]] = answer["data"][-48:]
+        figures = [
+            Figure(queue, float(hour["dateFrom"]) + to_timeline, int(float(hour["volume"]))) for hour in hours
         ]
-        return tuple(
-            Figure(queue, at, tasks) for at, tasks in hours[-48:] if 0 < tasks <= _MOST and abs(at) < _FAR_S
-        )
+        if not all(abs(figure.at) < _FAR_S and 0 <= figure.tasks <= _MOST for figure in figures):
+            raise ValueError
+        return tuple(figure for figure in figures if figure.tasks)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return "the answer could not be understood"

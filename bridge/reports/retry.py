@@ -22,8 +22,8 @@ def next_attempt_at(job: Job, verdict: Verdict, now: float, chance: float) -> fl
     at = now + windows.backoff_s(job.attempts, chance)
     if verdict.retry_after_s is not None:
         at = max(at, now + verdict.retry_after_s)
-    is_resend = verdict.next in ("again_once", "again_refused") or verdict.perhaps
-    if is_resend and windows.ends_at(job.window, True) - at < windows.RESEND_LEFT_S:
+    is_second_guess = verdict.next == "again_once" or (verdict.perhaps and verdict.next != "wait")
+    if is_second_guess and windows.ends_at(job.window, True) - at < windows.RESEND_LEFT_S:
         return None
     return at if at <= windows.starts_by(job.window, True) else None
 

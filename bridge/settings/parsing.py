@@ -98,7 +98,7 @@ def parse_path(text: str) -> str:
 def parse_upstream(text: str) -> str:
     """Return the canonical base URL of the upstream: lower case, no default port, no slash at the end."""
     scheme, host, port, rest, userinfo = _split(text, ("https", "http"))
-    if userinfo:
+    if userinfo is not None:
         raise BadValue("holds a user name or password; give the address alone")
     if "?" in rest or "#" in rest:
         raise BadValue("holds a query or fragment; give scheme, host and, where needed, port and path alone")
@@ -150,8 +150,8 @@ def mask_password(url: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str]:
-    """Return scheme, host, port with its colon, what follows them, and the user info.
+def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str | None]:
+    """Return scheme, host, port with its colon, what follows them, and the user info, if there is any.
 
     IPv6 hosts keep their brackets; a default port is left out.
     """
@@ -162,7 +162,7 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str
         raise BadValue(f"has to begin with {schemes[0]}://{loopback}")
     location = re.split("[/?#]", rest, maxsplit=1)[0]
     rest = rest[len(location) :]
-    userinfo, _, place = location.rpartition("@")
+    userinfo, at, place = location.rpartition("@")
     host = re.match(_HOST, place.lower())
     if host is None:
         raise BadValue("has no host name that can be used; write names of other scripts in their xn-- form")
@@ -170,7 +170,8 @@ def _split(text: str, schemes: tuple[str, ...]) -> tuple[str, str, str, str, str
     port = digits and int(digits[1] or _DEFAULT_PORTS[scheme])
     if port is None or not 1 <= port <= 65535:
         raise BadValue("has a port that is no number from 1 to 65535")
-    return scheme, host[0], "" if port == _DEFAULT_PORTS[scheme] else f":{port}", rest, userinfo
+    port_part = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
+    return scheme, host[0], port_part, rest, userinfo if at else None
 
 
 PARSERS: Final[Mapping[str, Callable[[str, Setting], Any]]] = {

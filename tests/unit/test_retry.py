@@ -97,9 +97,25 @@ def test_last_moment_of_an_attempt_that_sent_nothing(window: Window, last: float
 @pytest.mark.parametrize(
     "verdict",
     [
+        AGAIN._replace(next="wait", perhaps=True),
+        RESEND._replace(next="again_refused", perhaps=False),
+    ],
+)
+@pytest.mark.parametrize(("window", "last"), [(FAR, 1058.0), (Window(None, NOW), 1030.0)])
+def test_what_was_refused_and_what_asks_to_wait_has_until_the_last_start(
+    verdict: Verdict, window: Window, last: float
+) -> None:
+    """Five seconds are asked for only where nobody knows whether the report was taken, or said to wait."""
+    for late_s, at in ((0.0, last), (0.25, None)):
+        asked = verdict._replace(retry_after_s=last - NOW + late_s)
+        assert next_attempt_at(make_job(window), asked, NOW, 0.0) == at
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
         RESEND,
         RESEND._replace(perhaps=False),
-        RESEND._replace(next="again_refused", perhaps=False),
         AGAIN._replace(perhaps=True),
     ],
 )

@@ -288,6 +288,7 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "http://[::2]"}, "write https"),
         ({"url": "https://me:secret@example.com"}, "user name"),
         ({"url": "https://me@example.com"}, "user name"),
+        ({"url": "https://@example.com"}, "user name"),
         ({"url": "https://example.com?x=1"}, "query"),
         ({"url": "https://example.com/#"}, "fragment"),
         ({"url": "https://"}, "host"),
