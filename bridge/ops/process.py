@@ -15,9 +15,11 @@ _PR_SET_DUMPABLE: Final = 4
 def undo_inherited() -> None:
     """Take back what a parent handed down that would disable us, before a child is started or a signal heard.
 
-    An ignored SIGCHLD loses the exit status of children, an ignored SIGTERM would be handed on to them, and a
-    blocked signal never comes.
+    An ignored SIGCHLD loses the exit status of children, an ignored SIGTERM would be handed on to them, a
+    blocked signal never comes, and gevent's variables are meant for another program.
     """
+    for name in [name for name in os.environ if name.startswith("GEVENT")]:
+        del os.environ[name]
     if os.name != "posix":
         return
     for number in (signal.SIGCHLD, signal.SIGTERM):

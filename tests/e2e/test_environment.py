@@ -260,6 +260,7 @@ def test_an_unusable_ledger_with_require_ledger_refuses_reports(talk: Start, sim
         {}, {"LANG": "C", "LC_ALL": "C"}, {"LANG": "de_DE.ISO-8859-1"}, {"PYTHONIOENCODING": "utf-16"},
         {"PYTHONUTF8": "0", "LC_ALL": "POSIX"}, {"TZ": "Pacific/Kiritimati", "PYTHONOPTIMIZE": "2"},
         {"PYTHONINTMAXSTRDIGITS": "640", "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": "1"},
+        {"GEVENT_LOOP": "nonsense", "GEVENT_BACKEND": "nonsense", "GEVENTOPT_LOOP": "nonsense"},
     ],
 )  # fmt: skip
 def test_almost_no_environment_is_needed(environ: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,21 @@ def test_locked_ledger_says_so_and_recovers(opener: Opener, outsider: sqlite_fil
     assert trouble(opener) == "locked"
     outsider.execute("ROLLBACK")
     assert store.transact([claim()])[0].status == "new"
+
+
+def test_a_foreign_lock_is_waited_for_once_although_a_bridge_was_here_just_now(
+    opener: Opener, outsider: sqlite_file.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has just been written is no sign that bridges wait for each other: one has to live."""
+    clocks: dict[str, Any] = {"boot_clock": time.monotonic, "wall_clock": time.time}
+    opener(**clocks).close()
+    outsider.execute("BEGIN EXCLUSIVE")
+    tries: list[Any] = []
+    identify = sqlite_file.identify
+    monkeypatch.setattr(sqlite_file, "identify", lambda found: tries.append(found) or identify(found))
+    assert trouble(lambda: opener(**clocks)) == "locked"
+    assert len(tries) == 1
+    outsider.execute("ROLLBACK")
 
 
 def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqlite_file.Connection) -> None:
@@ -662,6 +678,7 @@ def test_a_report_that_another_process_took_over_is_lost(opener: Opener, path: P
     bury(mine, path)
     taker = """
 import sys
+import time
 from bridge.core.model import Sweep
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
