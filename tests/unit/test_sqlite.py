@@ -327,7 +327,12 @@ def test_a_foreign_lock_is_waited_for_once_although_a_bridge_was_here_just_now(
     outsider.execute("BEGIN EXCLUSIVE")
     tries: list[Any] = []
     identify = sqlite_file.identify
-    monkeypatch.setattr(sqlite_file, "identify", lambda found: tries.append(found) or identify(found))
+
+    def count(connection: sqlite_file.Connection) -> int:
+        tries.append(connection)
+        return identify(connection)
+
+    monkeypatch.setattr(sqlite_file, "identify", count)
     assert trouble(lambda: opener(**clocks)) == "locked"
     assert len(tries) == 1
     outsider.execute("ROLLBACK")
