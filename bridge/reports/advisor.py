@@ -6,7 +6,6 @@ that every bridge of it says the same. Imported by the app, the reporter and `br
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -44,7 +43,8 @@ class Advisor:
         self._queues = queues
         self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}
-        self._looks: deque[float] = deque(maxlen=LOOKS)
+        self._looks, self._counted_at = float(LOOKS), 0.0
+        """So many looks are free, and since when more are to be added."""
         self._read_at: dict[str, float] = {}
         self._known: dict[str, tuple[Advice, ...]] = {}
         self._told_at: dict[tuple[str, str, str], float] = {}
@@ -92,9 +92,10 @@ class Advisor:
         """
         now = self._engine.now()
         is_old = now - self._read_at.get(account, -OLD_S) >= OLD_S
-        may_look = len(self._looks) < LOOKS or now - self._looks[0] >= 1.0
-        if is_old or (may_look and account in self._stale):
-            self._looks.append(now)
+        self._looks = min(self._looks + (now - self._counted_at) * LOOKS, LOOKS)
+        self._counted_at = now
+        if is_old or (self._looks >= 1.0 and account in self._stale):
+            self._looks = max(self._looks - 1.0, 0.0)
             self._stale.pop(account, None)
             self._read(account)
 
