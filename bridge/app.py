@@ -105,6 +105,7 @@ class App:
             engine,
             None if is_memory else lambda instance: self._open_store(settings.ledger, instance),
             lambda instance: self._open_store(None, instance),
+            kind="memory" if is_memory else "postgres" if "://" in settings.ledger else "sqlite",
             require=settings.require_ledger,
             on_event=lambda name, fields: self.emit(name, **fields),
             on_error=self._note_ledger_bug,

@@ -35,6 +35,7 @@ class Ledger:
         require: refuse reports, with `Unavailable`, while the ledger is in trouble.
         on_event: takes name and fields of an event, once per change.
         on_error: takes a random reference and an unexpected exception, for the log.
+        kind: what `open_primary` opens.
         retry_s: seconds between two tries to come back to a ledger in trouble; tries to open one
             become rarer, up to 30 s.
         boot_id: names this boot.
@@ -51,12 +52,14 @@ class Ledger:
         require: bool,
         on_event: Callable[[str, Mapping[str, Any]], None],
         on_error: Callable[[str, BaseException], None],
+        kind: str = "sqlite",
         retry_s: float = 1.0,
         boot_id: Callable[[], str | None] = files.boot_id,
     ) -> None:
         self._engine = engine
         self._on_event = on_event
         self._on_error = on_error
+        self._kind = kind
         self._accounts = Accounts()
         self._failover = Failover(
             open_primary,
@@ -120,7 +123,7 @@ class Ledger:
         failover = self._failover
         trouble, primary = failover.condition.trouble, failover.condition.primary
         return {
-            "kind": "memory" if primary is None else primary.kind,
+            "kind": primary.kind if primary is not None else "memory" if self.is_open else self._kind,
             "durable": self.durable,
             "healthy": self.is_open and trouble is None,
             "state": "opening" if not self.is_open else "ok" if trouble is None else trouble.kind,

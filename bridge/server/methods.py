@@ -37,6 +37,8 @@ PROTOCOL: Final = 1
 NAME: Final = "anticaptcha-report-bridge"
 STATUS_PATIENCE_S: Final = 0.25
 """How long the status waits for a ledger that does not answer before it tells what was known last."""
+OPENING_S: Final = 2.5
+"""The same while the ledger is opened, when nothing is known: longer than a foreign lock is waited for."""
 
 
 class Methods:
@@ -218,8 +220,9 @@ class Methods:
         waiter = self._engine.waiter()
         self._ledger.post(Pauses(self._endpoint), found.append)
         self._ledger.post(Tallies(self._endpoint, None), waiter.wake)
+        patience_s = STATUS_PATIENCE_S if self._ledger.is_open else OPENING_S
         try:
-            found.append(waiter.wait(self._engine.now() + STATUS_PATIENCE_S))
+            found.append(waiter.wait(self._engine.now() + patience_s))
         except TimeoutError:
             pass
         else:

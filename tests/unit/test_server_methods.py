@@ -20,7 +20,7 @@ from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.envelope import Call
 from bridge.server.conversation import Context
-from bridge.server.methods import STATUS_PATIENCE_S, Methods
+from bridge.server.methods import OPENING_S, STATUS_PATIENCE_S, Methods
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import EPOCH, Clock, raise_bug
 
@@ -383,6 +383,16 @@ def test_status_tells_what_was_known_last_if_the_ledger_is_silent(desk: Desk) ->
     desk.time.run(STATUS_PATIENCE_S)
     assert desk.answers[1][1]["pauses"] == [shown]
     assert desk.answers[1][1]["uptimeSeconds"] == STATUS_PATIENCE_S
+
+
+def test_a_status_waits_for_the_ledger_to_open(desk: Desk) -> None:
+    """Asked first of all it tells the pauses that the ledger keeps, and waits for that, but not for ever."""
+    desk.ledger.is_open, desk.ledger.is_silent = False, True
+    desk.call("bridge.status")
+    desk.time.run(OPENING_S - 0.1)
+    assert desk.answers == []
+    desk.time.run(0.1)
+    assert len(desk.answers) == 1
 
 
 def test_a_record_is_looked_up_by_key_and_task(desk: Desk) -> None:
