@@ -15,6 +15,8 @@ _END: Final[list[tuple[Any, Callable[[Any], object]]]] = []
 
 
 _AFTER_A_BUG_S: Final = 1.0
+_WAVE: Final = 16
+"""So many items go over at once to a thread that has nothing to do: it works while the rest is asked for."""
 
 
 class Work(Protocol):
@@ -52,6 +54,8 @@ class Worker:
         self._asked: list[tuple[Any, Callable[[Any], object]]] = []
         self._queue = engine.make_queue()
         self._has_thread = False
+        self._is_at_work = False
+        """True while the thread has items whose results have not come back."""
         self._is_closed = False
         self._tending = Timer(lambda: None)
         self.is_open = False
@@ -100,6 +104,8 @@ class Worker:
         if not self._asked:
             self._engine.call_soon(self._flush)
         self._asked.append((item, done))
+        if len(self._asked) >= _WAVE and self._has_thread and not self._is_at_work:
+            self._flush()
 
     def close(self, until: float) -> bool:
         """Finish what was asked for and let go of everything; False if that took longer."""
@@ -129,6 +135,7 @@ class Worker:
                 self._hand_back(group, self._work.run([item for item, _ in group]), self._engine.now())
                 self._tend_here()
             else:
+                self._is_at_work = True
                 self._queue.put(group)
 
     def _tend_here(self) -> None:
@@ -143,6 +150,7 @@ class Worker:
         self, group: list[tuple[Any, Callable[[Any], object]]], results: Sequence[Any], done_at: float
     ) -> None:
         self.done_at = done_at
+        self._is_at_work = False
         for (_, done), result in zip(group, results, strict=True):
             try:
                 done(result)
