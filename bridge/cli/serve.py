@@ -193,6 +193,8 @@ class Server:
             self._is_stdout_gone = True
             self._log.event("stdout_gone")
             self._stop_reading("stdout gone")
+        # Answers that are dropped make room as those do that are read.
+        self.go_on()
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -116,6 +116,20 @@ def test_a_stopped_bridge_waits_for_who_reads_its_answers(talk: Start, drain: st
         assert (ended.code, whole, ended.stderr) == (0, names, "")
 
 
+def test_what_waits_behind_unread_answers_ends_with_their_reader(talk: Start) -> None:
+    """When a client that does not read closes its end, what waits for room goes on, and the bridge ends."""
+    reader, writer = os.pipe()
+    bridge = talk("--sandbox", "--queue", "1", "--no-pauses", stdout=writer)
+    os.close(writer)
+    discover = b'{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}\n'  # one answer is more than a pipe holds
+    report = b'{"jsonrpc":"2.0","id":2,"method":"%b","params":{"taskId":1}}\n' % IMAGE.encode()
+    bridge.send_bytes(discover * 3 + report)  # in one piece: what is behind unread answers is not read
+    assert select.select([reader], [], [], PATIENCE_S)[0]
+    os.close(reader)
+    ended = bridge.wait()
+    assert (ended.code, [event["event"] for event in ended.events]) == (74, ["stdout_gone"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_up_what_does_not_end(talk: Start, simulator: Simulator, number: int) -> None:
     """After the drain time the never begun end not_sent, the begun are left to recovery, exit code 75."""

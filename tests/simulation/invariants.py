@@ -197,8 +197,8 @@ def check_windows(world: World, story: Story) -> None:
         if attempt.left_at is None:
             continue
         before = [a for a in story.attempts if a.began_at < attempt.began_at and a.failure != "NoResources"]
-        if story.is_loose:
-            # A bridge may not have known of another one's.
+        if story.is_loose or world.plan.setup["ledger"] == "memory":
+            # A bridge may not have known of another one's, or of its former life's.
             before = [a for a in before if a.process is attempt.process]
         retrying = bool(before)
         for request in story.requests:
