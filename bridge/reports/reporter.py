@@ -63,6 +63,8 @@ class Reporter:
         self.keys: dict[str, Secret] = {}
         """Keys by account: reports of these accounts that were left behind can be taken up."""
         self._jobs: dict[Task, Job] = {}
+        self._beside: dict[Requester, tuple[Job, Ending | None]] = {}
+        """Requests that wait for a look at the ledger, each with the report in flight and its own refusal."""
         self._unguarded = warning("duplicates_unguarded")
 
     # --- requests ----------------------------------------------------------------------------
@@ -114,7 +116,10 @@ class Reporter:
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
         # The ledger answers in order, so by then it knows what became of the claim.
+        self._beside[requester] = job, refusal
         row = self._ledger.call(model.Look(job.task))
+        if self._beside.pop(requester, None) is None:
+            return
         stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
         if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
@@ -309,6 +314,10 @@ class Reporter:
         """Answer what is open even now, because the ledger does not tell: nobody knows what it commits."""
         for job in tuple(self._jobs.values()):
             self._abandon(job)
+        while self._beside:
+            requester, (job, refusal) = self._beside.popitem()
+            ending = self._observer.conflict(job.method, None, refusal)
+            self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=False)
 
     def _abandon(self, job: Job) -> None:
         """Answer a report that is left to recovery."""

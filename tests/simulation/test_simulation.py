@@ -47,6 +47,7 @@ REGRESSIONS = {
     49016: "who asked behind a cancel of all who waited for another bridge's report was never answered",
     76873: "a clock that was set back while a request was held up gave its task a new minute",
     311119: "a report that waited behind answers nobody would read waited for ever when stdout was gone",
+    322315: "who was to be refused beside a report under way was left without an answer by a locked ledger",
     71375: "a pause whose prober had died stayed probed when another machine took its report over",
 }
 """Seeds that found a fault of the program, and which."""
