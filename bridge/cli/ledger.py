@@ -7,13 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 
-from bridge.cli.ledger_arguments import (
-    NotPossible,
-    open_reader,
-    open_store,
-    reading,
-    show_place,
-)
+from bridge.cli.ledger_arguments import NotPossible, open_reader, open_store, reading, show_place
 from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
 from bridge.core.model import Listing

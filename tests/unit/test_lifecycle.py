@@ -380,6 +380,15 @@ def test_a_beginning_is_taken_back_at_the_stop(world: World, ledger: str) -> Non
     assert (row(bridge).state, row(bridge).attempts) == ("waiting", 1)
 
 
+def let_go(bridge: Bridge, way: str) -> int:
+    """Stop the bridge, or cancel the request ``one``; the code that it is answered with."""
+    if way == "stop":
+        bridge.service.stop()
+        return -32032
+    bridge.service.cancel("one")
+    return -32800
+
+
 @pytest.mark.parametrize("way", ["stop", "cancel"])
 def test_an_attempt_that_could_not_be_made_is_none(world: World, way: str) -> None:
     """Without a descriptor nothing has begun: the report can be taken back, and ends as never sent."""
@@ -387,17 +396,10 @@ def test_an_attempt_that_could_not_be_made_is_none(world: World, way: str) -> No
     world.upstream.fates = iter([NO_RESOURCES])
     got = bridge.report(1, name="one")
     world.run(0.2)
-    if way == "stop":
-        bridge.service.stop()
-    else:
-        bridge.service.cancel("one")
+    code = let_go(bridge, way)
     world.run(0.1)
-    told = {"stop": -32032, "cancel": -32800}
-    assert (error(got[0])["code"], error(got[0])["outcome"], error(got[0])["attempts"]) == (
-        told[way],
-        "not_sent",
-        0,
-    )
+    told = error(got[0])
+    assert (told["code"], told["outcome"], told["attempts"]) == (code, "not_sent", 0)
 
 
 def test_an_attempt_is_made_once_there_is_a_descriptor(world: World) -> None:
@@ -429,17 +431,10 @@ def test_what_ends_while_the_client_is_loaded_was_never_sent(world: World, way: 
     world.upstream.loads_s = 2.0
     got = bridge.report(1, name="one")
     world.run(1.0)
-    if way == "stop":
-        bridge.service.stop()
-    else:
-        bridge.service.cancel("one")
+    code = let_go(bridge, way)
     world.run(2.0)
     told = error(got[0])
-    assert (told["code"], told["outcome"], told["attempts"]) == (
-        {"stop": -32032, "cancel": -32800}[way],
-        "not_sent",
-        0,
-    )
+    assert (told["code"], told["outcome"], told["attempts"]) == (code, "not_sent", 0)
     assert world.upstream.attempts == []
 
 
