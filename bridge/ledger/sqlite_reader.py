@@ -38,6 +38,15 @@ class SqliteReader(Reader):
     """A SQLite ledger opened for reading.
 
     Thread safety: none.
+
+    Args:
+        path: a ledger that exists.
+        boot_s: seconds since boot now, suspend included.
+        wall: UNIX seconds now.
+
+    Raises:
+        NoLedger: there is no file.
+        LedgerTrouble: it cannot be read.
     """
 
     step = 50_000  # about 60 ms were measured, so a bridge that commits hardly notices
@@ -51,16 +60,6 @@ class SqliteReader(Reader):
     }
 
     def __init__(self, path: str, boot_s: float, wall: float) -> None:
-        """Open a ledger that exists.
-
-        Args:
-            boot_s: seconds since boot now, suspend included.
-            wall: UNIX seconds now.
-
-        Raises:
-            NoLedger: there is no file.
-            LedgerTrouble: it cannot be read.
-        """
         self._path = path
         self._booted_at = wall - boot_s
         self.version = 0
