@@ -304,8 +304,6 @@ def end_of(state: PauseState) -> float:
 
 def _feeds(rule: PauseRule, verdict: Verdict, is_probe: bool) -> bool:
     """True if the attempt's end counts towards the rule."""
-    if rule.name == "transport":
-        return not verdict.has_status and verdict.kind != "window_closed"
     if verdict.pause != rule.name:
         return False
     # Only certain refusals count as wrong answers; a probe that may be one stays on the safe side.

@@ -28,6 +28,7 @@ from bridge.core.model import (
 )
 from bridge.core.redact import Secret
 from bridge.reports.pauses import PROOF, PausePolicy, is_transport_probe
+from bridge.reports.verdict import judge
 from tests.world import (
     ENDPOINT,
     IMAGE,
@@ -538,7 +539,7 @@ def test_five_failures_of_transport_in_a_row_pause(rules: Rules) -> None:
     assert rules.state("transport").streak == 0
     for now in range(4):
         rules.learn(LOST, float(now))
-        rules.learn(LOST._replace(kind="window_closed"), float(now))
+        rules.learn(judge(Exchange("window", False), perhaps_before=now % 2 == 0), float(now))
     assert (rules.state("transport").state, rules.state("transport").streak) == (CLOSED, 4)
     assert rules.learn(LOST, 9.0) == ["pause_opened transport"]
     opened = rules.state("transport")
