@@ -378,6 +378,10 @@ def _count_instructions(bench: Bench, name: str, request: Callable[[int, int], b
         raise Missing("valgrind is not here")
     url = arena.upstream(0)
     counts: dict[int, int] = {}
+    # What Python compiles at a first start would be counted in the first run alone.
+    warm = arena.bridge(url, 8, request=request)
+    warm.run_count(8, few)
+    warm.finish()
     for count in (few, 11 * few):
         bench.say(f"instructions of {count} {name}")
         told = arena.path(".callgrind")
