@@ -120,15 +120,14 @@ class SqliteReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the ledger."""
-        get = sqlite_file.get
-        connection = self._connection
+        ask = self._connection.pragma
         with sqlite_file.translated(writing=False):
             return {
                 "path": self._path,
-                "journalMode": get(connection, "journal_mode"),
+                "journalMode": ask("journal_mode"),
                 "sqliteVersion": sqlite_file.sqlite_version,
                 "isNewer": self.version > sqlite_file.VERSION,
-                "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
+                "sizeBytes": ask("page_count") * ask("page_size"),
                 "reports": self.ask("SELECT count(*) FROM reports")[0][0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
             }
