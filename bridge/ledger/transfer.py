@@ -22,7 +22,6 @@ from bridge.core.model import (
     Narrow,
     Pauses,
 )
-from bridge.ledger.counts import TABLE as COUNTING
 from bridge.ledger.port import Ask, EventRow, Known, Restore, Restored, Story, Teach
 from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt, narrow
@@ -115,7 +114,6 @@ def story(work: UnitOfWork, op: Story) -> tuple[EventRow, ...]:
 
 OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     **TABLE,
-    **COUNTING,
     Teach: teach,
     Restore: restore,
     Ask: ask,
