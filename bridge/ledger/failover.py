@@ -30,7 +30,7 @@ _REST: Final = 4
 
 
 class Failover:
-    """The ledger and the store in memory for the time without it. Fits `bridge.engine.worker.Work`.
+    """The ledger and the store in memory for the time without it.
 
     Args:
         open_primary: opens the ledger for an instance of that name; None if memory was asked for.
