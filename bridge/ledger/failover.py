@@ -241,7 +241,7 @@ class Failover:
         results: list[Any] = []
         if self.condition.trouble is None:
             results = self._run_together(operations)
-            if self._must_open():
+            if len(results) < len(operations) and self._must_open():
                 # A file that was deleted or replaced: there is one to be had at once.
                 self._heal(PROBE_BUSY_S)
                 results += self._run_together(operations[len(results) :])

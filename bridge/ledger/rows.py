@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from bridge.core.counting import KEPT_S, Counts, Figure, Tallied, Tally
@@ -46,9 +47,6 @@ FIGURES: Final = (
 Value = str | int | float
 """What a statement is given."""
 
-_MEMO_SIZE: Final = 1024
-_memo: dict[tuple[Any, ...], str] = {}
-
 
 def encode_told(name: str, data: Mapping[str, Any]) -> str:
     """JSON of what a story tells; most stories tell the same, and making it costs more than finding it.
@@ -57,15 +55,14 @@ def encode_told(name: str, data: Mapping[str, Any]) -> str:
         name: the event, which says of what type each value is.
     """
     try:
-        key = (name, *data.items())
-        known = _memo.get(key)
+        return _encode_told(name, *data.items())
     except TypeError:
         return encode(data)  # something that has no hash
-    if known is None:
-        if len(_memo) >= _MEMO_SIZE:
-            _memo.clear()
-        known = _memo[key] = encode(data)
-    return known
+
+
+@lru_cache(1024)
+def _encode_told(_name: str, *items: tuple[str, Any]) -> str:
+    return encode(dict(items))
 
 
 def to_row(values: Sequence[Any], endpoint: str, account: str) -> Row:

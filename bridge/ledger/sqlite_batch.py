@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied
@@ -110,7 +111,12 @@ _OF_MOST: Final = (
     f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
 )
 _SAVE_FIGURES: Final = "INSERT OR REPLACE INTO figures (account_id, asked_at, told) VALUES (?, ?, ?)"
-_find_pauses: dict[int, str] = {}
+
+
+@lru_cache(256)
+def _find_pauses(count: int) -> str:
+    marks = ", ".join("?" * count)
+    return f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
 
 
 class Raced(Exception):
@@ -207,14 +213,9 @@ class SqliteBatch(UnitOfWork):
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
-        statement = _find_pauses.get(len(subjects))
-        if statement is None:
-            marks = ", ".join("?" * len(subjects))
-            statement = f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
-            _find_pauses[len(subjects)] = statement
         for subject in subjects:
             self.pauses[endpoint, subject] = {}
-        for columns in self._execute(statement, (endpoint, *subjects)):
+        for columns in self._execute(_find_pauses(len(subjects)), (endpoint, *subjects)):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 

@@ -23,7 +23,6 @@ from bridge.core.model import (
     Pauses,
 )
 from bridge.ledger.port import Ask, EventRow, Known, Restore, Restored, Story, Teach
-from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork, is_stricter
 
@@ -81,8 +80,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
     if entry.row.state == DONE:
         work.count_ended(entry, entry.row)
     for at_wall, name, data in op.events:
-        entry.number += 1
-        work.told.append((entry.row.seq, entry.number, at_wall, name, encode_told(name, data)))
+        work.tell(entry, name, data, at_wall)
     return Restored(True, entry.row)
 
 

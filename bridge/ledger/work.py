@@ -266,23 +266,26 @@ class UnitOfWork(ABC):
         elif row.finished_wall == self.wall:
             entry.finished_at = self.now
         entry.row = row
-        self._mark(entry)
-
-    def _mark(self, entry: Entry) -> None:
         if entry.read is not None:
-            self.changed[entry.row.seq] = entry
+            self.changed[row.seq] = entry
 
     def retire(self, entry: Entry) -> None:
         """A task id has come back: its old report is history only."""
         entry.is_current = False
-        self._mark(entry)
+        self.change(entry, entry.row)
         self.entries[entry.row.task] = None
 
-    def tell(self, entry: Entry, name: str, data: Mapping[str, Any]) -> None:
-        """Go on with the story of a report."""
+    def tell(self, entry: Entry, name: str, data: Mapping[str, Any], at_wall: float | None = None) -> None:
+        """Go on with the story of a report.
+
+        Args:
+            at_wall: when that was; now by default.
+        """
         entry.number += 1
-        self.told.append((entry.row.seq, entry.number, self.wall, name, encode_told(name, data)))
-        self._mark(entry)
+        when = self.wall if at_wall is None else at_wall
+        self.told.append((entry.row.seq, entry.number, when, name, encode_told(name, data)))
+        if entry.read is not None:
+            self.changed[entry.row.seq] = entry
 
     def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
         """Go on with the story of a report by what became of pauses."""
@@ -326,8 +329,8 @@ class UnitOfWork(ABC):
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
+            self.change(entry, entry.row)
             entry.finished_at = self.now
-            self._mark(entry)
             return True
         return age <= GUARD_S
 
