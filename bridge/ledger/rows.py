@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from bridge.core.counting import KEPT_S, Counts, Figure, Tallied, Tally
+from bridge.core.counting import HOUR_S, KEPT_S, Counts, Figure, Tallied, Tally
 from bridge.core.model import ACCEPTED, OUTCOMES, Facts, Listing, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -43,6 +43,24 @@ FIGURES: Final = (
     "SELECT a.endpoint, a.account, f.told FROM figures AS f JOIN accounts AS a ON a.id = f.account_id {}"
 )
 """Reads figures: endpoint, account, and what `to_figures` takes."""
+OF_ACCOUNT: Final = "WHERE a.endpoint = $1 AND a.account = $2"
+OF_MOST: Final = (
+    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
+    f"WHERE endpoint = $1 AND width_s = {HOUR_S} AND number >= $2 "
+    "GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT $3)"
+)
+"""Whose tallies and figures: those of one account, or of those with most reports lately."""
+SAVE_FIGURES: Final = (
+    "INSERT INTO figures (account_id, asked_at, told) VALUES ($1, $2, $3) "
+    "ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told"
+)
+OPEN_PAUSES: Final = (
+    f"SELECT {', '.join(PAUSE_COLUMNS)} FROM pauses WHERE endpoint = $1 AND state <> 'closed' "
+    "ORDER BY rule, subject"
+)
+EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = $1 ORDER BY nth"
+LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
+"""What is read of each report that `select_listing` selects."""
 
 Value = str | int | float
 """What a statement is given."""
@@ -123,9 +141,10 @@ def group_tallied(
 def select_listing(listing: Listing) -> tuple[str, list[Value]]:
     """The rest of a statement that lists reports, for every store: all after the columns, but the order.
 
-    A value's place in the list is the number of its mark. Numbers of reports are given before the commit and
-    the clock may have jumped, so they and time need not agree; an index finds where to stop. What is added to
-    a column keeps an index from being used: left alone, a store walks the table until one report fits.
+    A value's place in the list is the number of its mark, and the marks come in that order. Numbers of
+    reports are given before the commit and the clock may have jumped, so they and time need not agree; an
+    index finds where to stop. What is added to a column keeps an index from being used: left alone, a store
+    walks the table until one report fits.
     """
     terms = ["a.id = r.account_id"]
     values: list[Value] = []

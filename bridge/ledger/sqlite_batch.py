@@ -6,31 +6,16 @@ Each change of a report is guarded by what it was before. Knows no connection's 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied
-from bridge.core.model import GUARD_S, Listing, PauseState, Prune, Row, Task
-from bridge.ledger.port import EventRow, Forget, Policy
-from bridge.ledger.rows import (
-    COLUMNS,
-    FIGURES,
-    PAUSE_COLUMNS,
-    TALLIED,
-    TALLY_COLUMNS,
-    Value,
-    encode,
-    from_pause,
-    from_row,
-    group_tallied,
-    select_listing,
-    to_pause,
-    to_row,
-)
+from bridge.core.counting import HOUR_S, KEPT_S, Counts
+from bridge.core.model import GUARD_S, Prune, Task
+from bridge.ledger.port import Forget, Policy
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, TALLY_COLUMNS, encode, from_pause, from_row, to_pause
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
+from bridge.ledger.work import Entry, Rows, Statement, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -50,7 +35,6 @@ _FIND_MANY: Final = (
 )
 _FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
 _FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
-EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
 _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
     "AND finished_at < ? AND finished_wall < ? ORDER BY recorded_wall LIMIT ?)"
@@ -58,11 +42,6 @@ _PRUNE: Final = (
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
 _PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
 _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
-OPEN_PAUSES: Final = (
-    f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
-)
-_LISTED: Final = ", ".join(f"r.{name}" for name in COLUMNS) + ", a.endpoint, a.account"
-
 _MOST_ROWS: Final = 32
 """Rows that one statement writes at most. It costs a third of as many statements."""
 _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
@@ -104,13 +83,6 @@ _ADD_TALLIES: Final = _per_size(
 _DROP_TALLIES: Final = (
     "DELETE FROM tallies WHERE width_s = ? AND account_id = ? AND number NOT BETWEEN ? AND ?"
 )
-_OF_ACCOUNT: Final = "WHERE a.endpoint = ? AND a.account = ?"
-_OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = ? AND width_s = {HOUR_S} AND number >= ? "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
-_SAVE_FIGURES: Final = "INSERT OR REPLACE INTO figures (account_id, asked_at, told) VALUES (?, ?, ?)"
 
 
 @lru_cache(256)
@@ -162,6 +134,9 @@ class SqliteBatch(UnitOfWork):
         self.flush()
         return results
 
+    def _run(self, statements: Sequence[Statement]) -> list[Rows]:
+        return [self._execute(text, values).fetchall() for text, values in statements]
+
     # --- reading -----------------------------------------------------------------------------
 
     def fetch(self, tasks: Sequence[Task]) -> None:
@@ -184,14 +159,12 @@ class SqliteBatch(UnitOfWork):
         name = (task.endpoint, task.account)
         known = self._ids.get(name)
         if known is None:
-            found = self._execute(
-                "SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name
-            ).fetchone()
-            if found is None:
+            known = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).get
+            if known is None:
                 return None
             if len(self._ids) >= _MOST_ACCOUNTS:
                 self._ids.clear()
-            known = self._ids[name] = int(found[0])
+            self._ids[name] = known
         return known
 
     def account_id(self, task: Task) -> int:
@@ -207,7 +180,7 @@ class SqliteBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if self._last_seq is None:
-            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").fetchone()[0])
+            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").get)
         self._last_seq += 1
         return self._last_seq
 
@@ -219,35 +192,11 @@ class SqliteBatch(UnitOfWork):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-        return [to_pause(values) for values in self._execute(OPEN_PAUSES, (endpoint,)).fetchall()]
-
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        return list_rows(self._execute, op, limit)
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._execute(EVENTS, (seq,)))
-
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of those with most reports."""
-        which: str = _OF_ACCOUNT
-        values: _Values = (endpoint, account)
-        if account is None:
-            which, values = _OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S))
-        return group_tallied(*(self._execute(text.format(which), values) for text in (TALLIED, FIGURES)))
-
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
         statement = "SELECT asked_at, told FROM figures WHERE account_id = ?"
-        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).fetchone()
+        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).get
         return found
-
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-        self._execute(_SAVE_FIGURES, (self.account_id(task), asked_at, told))
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
@@ -261,7 +210,7 @@ class SqliteBatch(UnitOfWork):
         names = self._names.get(account_id)
         if names is None:
             statement = "SELECT endpoint, account FROM accounts WHERE id = ?"
-            names = self._names[account_id] = tuple(self._execute(statement, (account_id,)).fetchone())
+            names = self._names[account_id] = self._execute(statement, (account_id,)).get
         return names
 
     def end_sweep(self) -> None:
@@ -324,7 +273,7 @@ class SqliteBatch(UnitOfWork):
         self.flush()
         self._execute(_PRUNE, (op.before_wall, self.now - GUARD_S, self.wall - GUARD_S, op.limit))
         # Without the events that went with them.
-        return int(self._execute("SELECT changes()").fetchone()[0])
+        return self._connection.changes()
 
     def forget(self, op: Forget) -> None:
         """Drop a report with its events."""
@@ -338,15 +287,3 @@ class SqliteBatch(UnitOfWork):
 
 
 OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
-
-
-def named(values: Sequence[Value]) -> dict[str, Value]:
-    """Values by the names of their marks, ``$1`` and so on."""
-    return {str(nth): value for nth, value in enumerate(values, 1)}
-
-
-def list_rows(execute: Callable[..., Any], listing: Listing, limit: int) -> tuple[Row, ...]:
-    """The first reports of a listing, newest first."""
-    rest, values = select_listing(listing)
-    statement = f"SELECT {_LISTED} {rest} ORDER BY r.seq DESC LIMIT {limit:d}"
-    return tuple(to_row(found, found[-2], found[-1]) for found in execute(statement, named(values)))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from bridge.core import counting, model
 from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, PROBING, QUEUED, SENDING, WAITING
 from bridge.ledger.rows import encode
-from bridge.ledger.work import Entry, UnitOfWork, is_probe, merge_facts
+from bridge.ledger.work import Entry, UnitOfWork, is_probe
 
 Events = tuple[model.PauseEvent, ...]
 _UNBOUNDED: Final = model.Window(None, None)
@@ -302,6 +302,17 @@ def list_pauses(work: UnitOfWork, op: model.Pauses) -> tuple[model.PauseState, .
     """The pauses of an endpoint that are not closed."""
     work.flush()
     return tuple(work.open_pauses(op.endpoint))
+
+
+def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
+    """What the newest request told, completed by what earlier ones told."""
+    timed = old if new.completed_at is None else new
+    return model.Facts(
+        timed.completed_at,
+        new.task_type or old.task_type,
+        new.language_pool or old.language_pool,
+        timed.age_s,
+    )
 
 
 def _tell_attempt(verdict: model.Verdict, latency_ms: int) -> dict[str, Any]:

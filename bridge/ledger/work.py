@@ -1,24 +1,24 @@
 """What a batch of operations has read of a ledger, and what it has changed: read at once, written at once.
 
-A store supplies the look-ups and writes what is kept here. Which operation does what is in
-`bridge.ledger.transactions`. No SQL, no clock. Imported by the transactions and by the stores.
+A store supplies what it looks up or writes in its own way; what is asked of all of them alike is asked here.
+Which operation does what is in `bridge.ledger.transactions`. No clock. Imported by the transactions and by the
+stores.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, KEPT_S, Counts, Tallied, add
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
 from bridge.core.model import (
-    CLOSED,
     DONE,
     GUARD_S,
     PROBING,
     Claim,
-    Facts,
     Listing,
     PauseEvent,
     PauseKey,
@@ -29,9 +29,10 @@ from bridge.core.model import (
     Task,
     Window,
 )
+from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import encode_told, to_row
+from bridge.ledger.rows import encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -39,7 +40,9 @@ _MOST_REMEMBERED: Final = 10_000
 """Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
-_FOREVER: Final = float("inf")
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values."""
+Rows = list[tuple[Any, ...]]
 
 
 class Entry:
@@ -78,6 +81,9 @@ class UnitOfWork(ABC):
     """The time of this transaction on the timeline."""
     wall: float
     """The same as UNIX time."""
+
+    _run: Callable[[Sequence[Statement]], list[Rows]]
+    """Runs statements in the transaction that is open."""
 
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
@@ -139,10 +145,6 @@ class UnitOfWork(ABC):
     def end_sweep(self) -> None:
         """Tidy up after `left`."""
 
-    @abstractmethod
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
         row = to_row(values, task.endpoint, task.account)
@@ -150,24 +152,8 @@ class UnitOfWork(ABC):
         return entry
 
     @abstractmethod
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
-
-    @abstractmethod
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-
-    @abstractmethod
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-
-    @abstractmethod
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first, whatever its own limit."""
-
-    @abstractmethod
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
 
     @abstractmethod
     def prune(self, op: Prune) -> int:
@@ -176,6 +162,39 @@ class UnitOfWork(ABC):
     @abstractmethod
     def write(self) -> None:
         """Write what was kept, at the end or before something that reads what is not kept."""
+
+    # --- what all stores ask alike -----------------------------------------------------------
+
+    def _ask(self, statement: str, *values: Any) -> Rows:
+        return self._run([(statement, values)])[0]
+
+    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+        """The pauses of an endpoint that are not closed."""
+        return list(map(to_pause, self._ask(rows.OPEN_PAUSES, endpoint)))
+
+    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first, whatever its own limit."""
+        rest, values = select_listing(op)
+        statement = f"SELECT {rows.LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
+        return tuple(to_row(found, *found[-2:]) for found in self._ask(statement, *values, limit))
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        found = self._ask(rows.EVENTS, seq)
+        return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
+
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
+        which: str = rows.OF_ACCOUNT
+        values: tuple[Any, ...] = (endpoint, account)
+        if account is None:
+            which, values = rows.OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S), MOST_TALLIED)
+        tallies, figures = self._run([(text.format(which), values) for text in (rows.TALLIED, rows.FIGURES)])
+        return group_tallied(tallies, figures)
+
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Keep when an account's figures were asked for, and what they are, as JSON."""
+        self._ask(rows.SAVE_FIGURES, self.account_id(task), asked_at, told)
 
     # --- a batch -----------------------------------------------------------------------------
 
@@ -410,17 +429,6 @@ class UnitOfWork(ABC):
         self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
 
 
-def merge_facts(old: Facts, new: Facts) -> Facts:
-    """What the newest request told, completed by what earlier ones told."""
-    timed = old if new.completed_at is None else new
-    return Facts(
-        timed.completed_at,
-        new.task_type or old.task_type,
-        new.language_pool or old.language_pool,
-        timed.age_s,
-    )
-
-
 def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
     """True if this report of this owner is the probe of the pause."""
     return (
@@ -428,14 +436,3 @@ def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
         and state.probe_owner == owner
         and state.probe_task == f"{task.account}/{task.task_id}"
     )
-
-
-def is_stricter(state: PauseState, other: PauseState | None) -> bool:
-    """True if a pause holds more attempts back than another one about the same."""
-    if state.state == CLOSED:
-        return False
-    return other is None or other.state == CLOSED or _end_of(state) > _end_of(other)
-
-
-def _end_of(state: PauseState) -> float:
-    return _FOREVER if state.ends_at is None else state.ends_at

@@ -30,7 +30,9 @@ from bridge.ledger import work as module
 from bridge.ledger.port import Ask, Story, Teach
 from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
+from bridge.ledger.transactions import merge_facts
+from bridge.ledger.transfer import is_stricter
+from bridge.ledger.work import Entry, UnitOfWork
 from tests.contract.test_ledger_store import (
     ACCOUNT,
     ENDPOINT,
