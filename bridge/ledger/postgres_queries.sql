@@ -173,15 +173,6 @@ WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT 
 INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}')
 ON CONFLICT (account_id) DO UPDATE SET asked_at = figures.asked_at RETURNING asked_at, told;
 
--- name: save_figures
--- Keep when they were asked for, and what they are.
-INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, $2::float8, $3::json)
-ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told;
-
--- name: events
--- The story of one report.
-SELECT at_wall, name, data FROM events WHERE report = $1::bigint ORDER BY nth;
-
 -- name: prune
 -- Delete old reports with their events, in steps, past those that somebody works on. Where nobody was for a
 -- day before $4, when this bridge came, the clock may be wrong: then nothing goes until $5 has passed that.
@@ -211,11 +202,6 @@ FOR UPDATE OF p;
 SELECT {pause_columns}, p.endpoint, {is_prober_free}
 FROM unnest($1::text[], $2::text[]) AS k (endpoint, subject) JOIN pauses AS p USING (endpoint, subject);
 
--- name: open_pauses
--- The pauses of an endpoint that are not closed.
-SELECT {pause_columns}
-FROM pauses AS p WHERE p.endpoint = $1::text AND p.state <> 'closed' ORDER BY p.rule, p.subject;
-
 -- name: save_pauses
 -- Store pauses, if all are as they were read; revision 1 is for one that was not there.
 WITH saved AS (
@@ -227,10 +213,6 @@ WITH saved AS (
     RETURNING 1
 )
 SELECT demand(count(*), $2::bigint) FROM saved;
-
--- name: listing
--- A page of reports, newest first; which ones is added by bridge.ledger.postgres_batch.
-SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports
 -- How many reports there are, exactly.

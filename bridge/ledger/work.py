@@ -1,8 +1,8 @@
 """What a batch of operations has read of a ledger, and what it has changed: read at once, written at once.
 
 A store supplies what it looks up or writes in its own way; what is asked of all of them alike is asked here.
-Which operation does what is in `bridge.ledger.transactions`. No clock. Imported by the transactions and by the
-stores.
+Which operation does what is in `bridge.ledger.transactions`. No clock. Imported by the transactions and by
+the stores.
 """
 
 from __future__ import annotations
