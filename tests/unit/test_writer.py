@@ -268,12 +268,18 @@ def test_nobody_overtakes_those_who_wait_for_it_to_open() -> None:
         assert scene.ledger.is_open
         order.append(number)
 
+    posted: list[Any] = []
+    soon = scene.engine.call_soon_from_thread
+
+    def post(*call: Any) -> None:
+        soon(*call)
+        posted.append(call)
+
+    scene.engine.call_soon_from_thread = post  # what comes together in one turn
     scene.ledger.start()
     for number in range(3):
         scene.engine.spawn(come, number)
     scene.engine.sleep(0.0)
-    loop: Any = scene.engine._loop
-    posted = loop._posted  # what comes together in one turn
     scene.engine.call_soon_from_thread(scene.engine.spawn, come, 3)
     scene.gate.set()
     until = time.monotonic() + PATIENCE_S
