@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note
+from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
@@ -93,9 +93,8 @@ class PostgresBatch(UnitOfWork):
             if (task.endpoint, task.account) in self.account_ids:
                 tasks[task] = None
             for method in self._methods:
-                subjects.update(
-                    ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
-                )
+                for subject in self.policy.subjects(task, method):
+                    subjects[task.endpoint, subject] = None
         names = pairs(subjects)
         statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
         if is_reading:
@@ -219,9 +218,6 @@ class PostgresBatch(UnitOfWork):
             entries.append(self.enter(row, Task(endpoint, account, row[2])))
         return entries
 
-    def end_sweep(self) -> None:
-        """Nothing is left behind: the server dropped the locks."""
-
     # --- writing -----------------------------------------------------------------------------
 
     def pending(self) -> list[Statement]:
@@ -255,10 +251,7 @@ class PostgresBatch(UnitOfWork):
                 for key, counts in sorted(self.counted.items())
             ]
             statements.append((_Q["add_tallies"], [sql.dump(rows)]))
-            if aged := self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    statements.append((_Q["drop_tallies"], [width, *bounds, aged]))
+            statements += self.drop_aged()
         return statements
 
     def write(self) -> None:

@@ -162,11 +162,6 @@ SELECT {tally_stored} FROM json_populate_recordset(NULL::tallies, $1::json)
 ORDER BY width_s, account_id, subject, number
 ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_added};
 
--- name: drop_tallies
--- Counts of one width that are too old, or of a clock that was ahead.
-DELETE FROM tallies
-WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT BETWEEN $2::bigint AND $3::bigint;
-
 -- name: lock_figures
 -- When an account's figures were asked for, and what they were; nobody else changes them meanwhile. The first
 -- ones to ask at the same moment wait for each other, too.

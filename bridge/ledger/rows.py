@@ -54,6 +54,10 @@ SAVE_FIGURES: Final = (
     "INSERT INTO figures (account_id, asked_at, told) VALUES ($1, $2, $3) "
     "ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told"
 )
+# Beside what is too old, what a clock that was ahead has counted.
+DROP_TALLIES: Final = (
+    "DELETE FROM tallies WHERE width_s = $1 AND account_id = $2 AND number NOT BETWEEN $3 AND $4"
+)
 OPEN_PAUSES: Final = (
     f"SELECT {', '.join(PAUSE_COLUMNS)} FROM pauses WHERE endpoint = $1 AND state <> 'closed' "
     "ORDER BY rule, subject"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.counting import HOUR_S, KEPT_S, Counts
+from bridge.core.counting import Counts
 from bridge.core.model import GUARD_S, Prune, Task
 from bridge.ledger.port import Forget, Policy
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, TALLY_COLUMNS, encode, from_pause, from_row, to_pause
@@ -33,7 +33,9 @@ _FIND_MANY: Final = (
     f"SELECT {_FOUND} FROM reports WHERE account_id = ? AND current = 1 "
     "AND task_id IN (SELECT value FROM json_each(?))"
 )
-_FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
+_FIND_OWNED: Final = (
+    f"SELECT {_FOUND}, endpoint, account FROM reports JOIN accounts ON id = account_id WHERE owner = ?"
+)
 _FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
 _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
@@ -80,9 +82,6 @@ _ADD_TALLIES: Final = _per_size(
     f" ON CONFLICT DO UPDATE SET {_ADDED}",
 )
 """Number of rows -> the statement that writes so many."""
-_DROP_TALLIES: Final = (
-    "DELETE FROM tallies WHERE width_s = ? AND account_id = ? AND number NOT BETWEEN ? AND ?"
-)
 
 
 @lru_cache(256)
@@ -112,9 +111,7 @@ class SqliteBatch(UnitOfWork):
         self._connection = connection
         self._execute: Callable[..., Any] = connection.execute
         self._ids: dict[tuple[str, str], int] = {}
-        self._names: dict[int, tuple[str, str]] = {}
         self._last_seq: int | None = None
-        self._listed: list[str] = []
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -125,7 +122,6 @@ class SqliteBatch(UnitOfWork):
         """Drop what was remembered of a transaction that was rolled back."""
         super().forget_own()
         self._ids.clear()
-        self._names.clear()
 
     def perform(self, operations: Sequence[Any]) -> list[Any]:
         """Run operations in order in the transaction that is open; one result for each."""
@@ -169,10 +165,10 @@ class SqliteBatch(UnitOfWork):
 
     def account_id(self, task: Task) -> int:
         """The number of an account, which is made if it is new."""
-        number = self._ids.get((task.endpoint, task.account)) or self._find_account(task)
+        number = self._find_account(task)
         if number is None:
-            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
-            self._execute(statement, (task.endpoint, task.account))
+            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?) RETURNING id"
+            self._execute(statement, (task.endpoint, task.account)).fetchall()
             number = self._find_account(task)
             assert number is not None
         return number
@@ -201,21 +197,12 @@ class SqliteBatch(UnitOfWork):
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
         but = "" if own else self.instance
-        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (but,)).fetchall()]
-        dead = [owner for owner in self._listed if owner == self.instance or not self.is_alive(owner)]
+        owners = [owner for (owner,) in self._execute(_FIND_OWNERS, (but,)).fetchall()]
+        # Whoever left nothing leaves no lock file either.
+        self._owners.remove_dead(keep=owners)
+        dead = [owner for owner in owners if owner == self.instance or not self.is_alive(owner)]
         found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
-        return [self.enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
-
-    def _name_of(self, account_id: int) -> tuple[str, str]:
-        names = self._names.get(account_id)
-        if names is None:
-            statement = "SELECT endpoint, account FROM accounts WHERE id = ?"
-            names = self._names[account_id] = self._execute(statement, (account_id,)).get
-        return names
-
-    def end_sweep(self) -> None:
-        """Delete the lock files of those who left nothing."""
-        self._owners.remove_dead(keep=self._listed)
+        return [self.enter(values, Task(values[-2], values[-1], values[2])) for values in found]
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -249,10 +236,7 @@ class SqliteBatch(UnitOfWork):
         counted = [(*key, *counts) for key, counts in self.counted.items()]
         self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
         if counted:
-            for number in self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    self._execute(_DROP_TALLIES, (width, number, *bounds))
+            self._run(self.drop_aged())
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 

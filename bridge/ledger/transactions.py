@@ -264,7 +264,6 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
                 row = row._replace(sends=min(row.sends + 1, MAX_SENDS), perhaps=True)
             _finish(work, entry, row, work.policy.settle_dead(row), {"from": row.owner})
             settled.append(entry.row)
-    work.end_sweep()
     return model.Swept(tuple(adopted), tuple(settled))
 
 

@@ -141,10 +141,6 @@ class UnitOfWork(ABC):
             own: those of this instance, too.
         """
 
-    @abstractmethod
-    def end_sweep(self) -> None:
-        """Tidy up after `left`."""
-
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
         row = to_row(values, task.endpoint, task.account)
@@ -327,14 +323,18 @@ class UnitOfWork(ABC):
             known = self.counted.get(key)
             self.counted[key] = counts if known is None else add(known, counts)
 
-    def aged(self) -> list[int]:
-        """Accounts that begin an hour of counts, so that old ones can go; each once an hour."""
+    def drop_aged(self) -> list[Statement]:
+        """The statements that delete the old counts of accounts that begin an hour; each once an hour."""
         hour = int(self.now // HOUR_S)
-        begun = list({key[1]: None for key in self.counted if self._hours.get(key[1]) != hour})
+        begun = {key[1]: hour for key in sorted(self.counted) if self._hours.get(key[1]) != hour}
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
-        self._hours.update(dict.fromkeys(begun, hour))
-        return begun
+        self._hours.update(begun)
+        statements: list[Statement] = []
+        for width, kept_s in KEPT_S.items():
+            bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+            statements += [(rows.DROP_TALLIES, (width, number, *bounds)) for number in begun]
+        return statements
 
     # --- time --------------------------------------------------------------------------------
 
