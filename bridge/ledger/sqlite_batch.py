@@ -47,9 +47,6 @@ _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) 
 _MOST_ROWS: Final = 32
 """Rows that one statement writes at most. It costs a third of as many statements."""
 _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
-# What an attempt or an ending changes, and what a claim or a narrower window changes beside it.
-_ENDED: Final = (4, 5, 6, 7, 8, 9, 16, 17, 18, 20, 21, 22)
-_CLAIMED: Final = (3, 10, 11, 12, 13, 14, 15)
 
 
 def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
@@ -57,17 +54,18 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
     return {n: f"{head}{', '.join([row] * n)}{tail}" for n in _SIZES}
 
 
-def _update(places: Sequence[int]) -> dict[int, str]:
-    assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
-    n = len(places)
-    where = " AND ".join(
-        f"reports.{name} IS v.column{n + nth}" for nth, name in enumerate(("seq", "state", "owner"), 1)
-    )
-    return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
-
-
-_UPDATE_ENDED: Final = _update(_ENDED)
-_UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
+# Who it is and when it came never change.
+_CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
+_UPDATE: Final = _per_size(
+    f"UPDATE reports SET {', '.join(f'{name} = v.column{n}' for n, name in enumerate(_CHANGING, 1))} "
+    "FROM (VALUES ",
+    len(_CHANGING) + 3,
+    ") AS v WHERE "
+    + " AND ".join(
+        f"reports.{name} IS v.column{len(_CHANGING) + n}"
+        for n, name in enumerate(("seq", "state", "owner"), 1)
+    ),
+)
 _RETIRE: Final = _per_size(
     "UPDATE reports SET current = 0 FROM (VALUES ",
     1,
@@ -213,23 +211,17 @@ class SqliteBatch(UnitOfWork):
             Raced: A report was not as it was remembered.
         """
         retired: list[_Values] = []
-        ended: list[_Values] = []
-        claimed: list[_Values] = []
+        updated: list[_Values] = []
         for entry in self.changed.values():
             row, was = entry.row, entry.read
             assert was is not None
-            if not entry.is_current:
+            if entry.is_current:
+                columns = from_row(row, entry.account_id, entry.finished_at)
+                updated.append((*columns[3:19], *columns[20:], row.seq, was.state, was.owner))
+            else:
                 retired.append((row.seq,))
-                continue
-            columns = from_row(row, entry.account_id, entry.finished_at)
-            values = [columns[place] for place in _ENDED]
-            is_narrow = row.window is was.window and row.facts is was.facts and row.method == was.method
-            if not is_narrow:
-                values += [columns[place] for place in _CLAIMED]
-            values += (row.seq, was.state, was.owner)
-            (ended if is_narrow else claimed).append(tuple(values))
         before = self._connection.total_changes()
-        self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
+        self._write_rows((_RETIRE, retired), (_UPDATE, updated))
         if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
