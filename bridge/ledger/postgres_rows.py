@@ -6,8 +6,7 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core.counting import Counts
@@ -40,17 +39,10 @@ _PARTS: Final = {
 """What statements have in common, by the name in braces."""
 
 
-def load(name: str) -> str:
-    """A script beside this module, as a plain file or a member of an archive."""
-    loader: Any = __spec__.loader
-    read: Callable[[str], bytes] = loader.get_data
-    return read(os.path.join(os.path.dirname(__file__), name)).decode("utf-8")
-
-
 def load_statements(script: str) -> dict[str, str]:
     """The statements of a script beside this module by name. The first line of each says what it is for."""
     found: dict[str, str] = {}
-    for part in load(script).split("-- name: ")[1:]:
+    for part in rows.load(script).split("-- name: ")[1:]:
         name, _, statement = part.split("\n", 2)
         for key, text in _PARTS.items():
             statement = statement.replace("{" + key + "}", text)

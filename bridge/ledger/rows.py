@@ -6,6 +6,7 @@ Pure. Times on the timeline are written as the store has them. Imported by the t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -68,6 +69,13 @@ LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.
 
 Value = str | int | float
 """What a statement is given."""
+
+
+def load(script: str) -> str:
+    """A script beside this module, as a plain file or a member of an archive."""
+    loader: Any = __spec__.loader
+    read: Callable[[str], bytes] = loader.get_data
+    return read(os.path.join(os.path.dirname(__file__), script)).decode("utf-8")
 
 
 def encode_told(name: str, data: Mapping[str, Any]) -> str:

@@ -270,7 +270,6 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
 def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
     """Turn pauses into "probe with the next report"."""
     changed: list[model.PauseState] = []
-    work.flush()
     for state in work.open_pauses(op.endpoint):
         # If a subject names an account, it is one of its parts.
         if op.account is None or op.account in state.key.subject.split("/"):
@@ -291,7 +290,6 @@ def look(work: UnitOfWork, op: model.Look) -> model.Row | None:
 
 def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...], int | None]:
     """A page of reports, newest first, and where the next page begins."""
-    work.flush()
     rows = work.list_rows(op, op.limit + 1)
     page = rows[: op.limit]
     return page, page[-1].seq if len(rows) > op.limit and page else None
@@ -299,7 +297,6 @@ def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...],
 
 def list_pauses(work: UnitOfWork, op: model.Pauses) -> tuple[model.PauseState, ...]:
     """The pauses of an endpoint that are not closed."""
-    work.flush()
     return tuple(work.open_pauses(op.endpoint))
 
 
@@ -331,7 +328,6 @@ def note(work: UnitOfWork, op: counting.Note) -> None:
 
 def consult(work: UnitOfWork, op: counting.Consult) -> bool:
     """Take the right to ask for an account's figures, unless somebody did lately or anything is paused."""
-    work.flush()
     if work.open_pauses(op.task.endpoint):
         return False
     asked_at, told = work.fetch_figures(op.task) or (None, "{}")
@@ -350,7 +346,6 @@ def learn(work: UnitOfWork, op: counting.Learn) -> None:
 
 def list_tallies(work: UnitOfWork, op: counting.Tallies) -> tuple[counting.Tallied, ...]:
     """What was counted of an account, or of those with most reports."""
-    work.flush()
     return work.fetch_tallied(op.endpoint, op.account)
 
 
