@@ -145,17 +145,17 @@ class Ledger:
     @property
     def instance(self) -> str:
         """Name of this bridge as the owner of rows. Needs `is_open`."""
-        return self._failover.condition.instance
+        return self._failover.outbox.instance
 
     @property
     def durable(self) -> bool:
         """True if what is committed now survives this process."""
-        return self._failover.condition.is_durable
+        return self._failover.outbox.is_durable
 
     def status(self) -> dict[str, Any]:
         """How the ledger is, for ``bridge.status``."""
         failover = self._failover
-        trouble, primary = failover.condition.trouble, failover.condition.primary
+        trouble, primary = failover.outbox.trouble, failover.outbox.primary
         return {
             "kind": primary.kind if primary is not None else "memory" if self.is_open else self._kind,
             "durable": self.durable,
