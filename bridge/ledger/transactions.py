@@ -25,10 +25,7 @@ _NO_FACTS: Final = model.Facts()
 
 def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
     """Commit the intent to report a task, or say what became of it."""
-    entry = work.find(op.task)
-    if entry is not None and entry.row.state == DONE and not work.guards(entry):
-        work.retire(entry)
-        entry = None
+    entry = work.guarding(op.task)
     if entry is None:
         head = (work.next_seq(), op.task, op.method, QUEUED, None, work.instance, 0, 0, False)
         row = model.Row(*head, op.window, op.facts, None, None, {}, work.wall, None, None)

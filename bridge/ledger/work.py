@@ -247,6 +247,15 @@ class UnitOfWork(ABC):
             self.fetch((task,))
         return self.entries[task]
 
+    def guarding(self, task: Task) -> Entry | None:
+        """The report that answers for a task. The id may have come back: then the old one is history only."""
+        entry = self.find(task)
+        if entry is not None and entry.row.state == DONE and not self.guards(entry):
+            entry.is_current = False
+            self.change(entry, entry.row)
+            entry = self.entries[task] = None
+        return entry
+
     def ours(self, task: Task) -> Entry | None:
         """Our own report that is not done."""
         entry = self.find(task)
@@ -273,12 +282,6 @@ class UnitOfWork(ABC):
         entry.row = row
         if entry.read is not None:
             self.changed[row.seq] = entry
-
-    def retire(self, entry: Entry) -> None:
-        """A task id has come back: its old report is history only."""
-        entry.is_current = False
-        self.change(entry, entry.row)
-        self.entries[entry.row.task] = None
 
     def tell(self, entry: Entry, name: str, data: Mapping[str, Any], at_wall: float | None = None) -> None:
         """Go on with the story of a report.
