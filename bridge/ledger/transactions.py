@@ -62,9 +62,8 @@ def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
 def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
     """Go on with a report that is ours now, or refuse it."""
     if op.refusal is not None and not work.is_late(entry.row):
-        after = _end(work, entry, entry.row, op.refusal)
-        work.tell(entry, "refused_locally", {"outcome": after.outcome, "kind": after.kind})
-        return model.Claimed("refused", after, durable=work.durable)
+        _finish(work, entry, entry.row, op.refusal, {}, "refused_locally")
+        return model.Claimed("refused", entry.row, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})
     return _continue(work, status, op, entry)
 
@@ -209,28 +208,20 @@ def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
 
 
 def _finish(
-    work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending, data: Mapping[str, Any]
+    work: UnitOfWork,
+    entry: Entry,
+    row: model.Row,
+    ending: model.Ending,
+    data: Mapping[str, Any],
+    event: str = "settled",
 ) -> None:
-    after = _end(work, entry, row, ending)
-    work.tell(entry, "settled", {"outcome": after.outcome, "kind": after.kind, **data})
-
-
-def _end(work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending) -> model.Row:
     if ending.outcome == NOT_SENT and row.perhaps:
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row)
-    after = row._replace(
-        state=DONE,
-        owner=None,
-        outcome=ending.outcome,
-        code=ending.code,
-        kind=ending.kind,
-        detail=ending.detail,
-        finished_wall=work.wall,
-    )
+    after = row._replace(state=DONE, owner=None, finished_wall=work.wall, **ending._asdict())
     work.count_ended(entry, after)
     work.change(entry, after)
-    return after
+    work.tell(entry, event, {"outcome": after.outcome, "kind": after.kind, **data})
 
 
 def narrow(work: UnitOfWork, op: model.Narrow) -> None:

@@ -16,10 +16,8 @@ from bridge.engine import Engine, TimedOut, Timer, Waiter
 from bridge.ledger import files
 from bridge.ledger.failover import Failover
 from bridge.ledger.owners import name_instance
-from bridge.ledger.port import Failed, MemoryStore, Store, Unavailable
+from bridge.ledger.port import MemoryStore, Store, Unavailable
 from bridge.ledger.translation import Accounts
-
-__all__ = ["Failed", "Ledger", "Unavailable"]
 
 MAX_BATCH: Final = 256
 """Operations in one commit, after which no more is taken. Four times what a full load has in flight at
@@ -103,13 +101,12 @@ class Ledger:
             return
         try:
             self._engine.start_thread(self._run, "ledger")
+            self._has_thread = True
         except RuntimeError:
             if not self.is_open:
                 self._failover.open()
                 self._note_open()
                 self._tend_here()
-        else:
-            self._has_thread = True
 
     def wait_until_open(self) -> None:
         """Wait until `is_open`; who comes first goes on first."""

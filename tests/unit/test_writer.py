@@ -11,9 +11,10 @@ import pytest
 
 from bridge.core.model import Look
 from bridge.engine import Engine
+from bridge.ledger.port import Failed, Unavailable
 from bridge.ledger.translation import Accounts, hash_account
 from bridge.ledger.trouble import SENTENCES
-from bridge.ledger.writer import MAX_BATCH, Failed, Ledger, Unavailable
+from bridge.ledger.writer import MAX_BATCH, Ledger
 from tests.shaky_store import ShakyStore, Times, claim, open_memory, record, task
 
 PATIENCE_S = 30.0
