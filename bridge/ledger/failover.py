@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bridge.core.counting import Operation
 from bridge.core.model import Begun, Claimed, Narrow, Recorded, Sweep, Swept, Task
+from bridge.engine.core import Clock
 from bridge.ledger.outbox import Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
 from bridge.ledger.translation import Accounts, see
@@ -40,8 +41,7 @@ class Failover:
         tell: takes name and fields of an event, once per change.
         on_bug: takes an unexpected exception and returns the reference under which it is logged.
         retry_s: seconds between two tries to come back.
-        now: seconds that only go forward.
-        wall: UNIX seconds.
+        clock: what time it is.
 
     Thread safety: one thread; what its `outbox` says so may be read by any.
     """
@@ -57,8 +57,7 @@ class Failover:
         tell: Callable[[str, Mapping[str, Any]], None],
         on_bug: Callable[[BaseException], str],
         retry_s: float,
-        now: Callable[[], float],
-        wall: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._open_primary: Callable[[str], Store] = open_primary or open_memory
         self._open_memory = open_memory
@@ -66,8 +65,8 @@ class Failover:
         self._name_instance = name_instance
         self._tell = tell
         self._on_bug = on_bug
-        self._now = now
-        self.outbox = Outbox(self._open_second, require, on_bug, wall)
+        self._now = clock.now
+        self.outbox = Outbox(self._open_second, require, on_bug, clock.wall)
         # Trouble and its end.
         self._has_opened = False
         self._may_own_more = False

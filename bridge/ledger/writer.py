@@ -75,8 +75,7 @@ class Ledger:
             tell=self._tell,
             on_bug=self._refer,
             retry_s=retry_s,
-            now=engine.now,
-            wall=engine.wall,
+            clock=engine,
         )
         self.account = self._accounts.name
         """The account of a client key: 32 hex digits, the same until the end. Needs `is_open`."""

@@ -39,6 +39,7 @@ from tests.shaky_store import (
     OTHER_METHOD,
     UNSENT,
     ShakyStore,
+    Still,
     Times,
     claim,
     open_memory,
@@ -77,8 +78,7 @@ class Scene:
             tell=lambda name, fields: self.events.append((name, fields)),
             on_bug=self.on_bug,
             retry_s=1.0,
-            now=lambda: self.times.boot,
-            wall=lambda: self.times.wall,
+            clock=Still(self.times),
         )
         self.failover.open()
 
@@ -159,8 +159,7 @@ def test_memory_by_choice_is_well_but_not_durable() -> None:
         tell=lambda name, fields: pytest.fail(name),
         on_bug=lambda error: pytest.fail(str(error)),
         retry_s=1.0,
-        now=lambda: times.boot,
-        wall=lambda: times.wall,
+        clock=Still(times),
     )
     failover.open()
     claimed, recorded = failover.run([claim(), record()])
@@ -679,8 +678,7 @@ def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None
         tell=lambda name, fields: scene.events.append((name, fields)),
         on_bug=scene.on_bug,
         retry_s=1.0,
-        now=lambda: scene.times.boot,
-        wall=lambda: scene.times.wall,
+        clock=Still(scene.times),
     )
     scene.failover.open()
     assert scene.names == ["ledger_degraded"]
@@ -837,7 +835,7 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
     failover = Failover(
         None, open_scarce, Accounts(), name_instance=lambda: INSTANCE, require=False,
         tell=lambda name, fields: scene.events.append((name, fields)), on_bug=scene.on_bug, retry_s=1.0,
-        now=lambda: scene.times.boot, wall=lambda: scene.times.wall,
+        clock=Still(scene.times),
     )  # fmt: skip
     failover.open()
     guarded = [failover.outbox.is_guarded]
@@ -1209,8 +1207,7 @@ def test_nothing_is_lost_and_nothing_false_is_said(
         tell=lambda name, fields: None,
         on_bug=world.note_error,
         retry_s=1.0,
-        now=lambda: world.times.boot,
-        wall=lambda: world.times.wall,
+        clock=Still(world.times),
     )
     failover.open()
     for what, value in [*steps, ("break", None), ("wait", 100.0)]:
