@@ -119,20 +119,15 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[model.Gate, Events]:
         return model.Gate("late"), ()
     if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
         return model.Gate("spent"), ()
-    gate, events = _gate(work, row.task, row.method)
+    states, released = work.states(row.task, row.method)
+    gate, changed, events = work.policy.gate(work.now, row.task, row.method, work.instance, states)
+    if released or changed:
+        work.save(row.task.endpoint, (*released, *changed))
     if gate.status == "begun":
         row = row._replace(state=SENDING, attempts=row.attempts + 1)
         work.change(entry, row)
         work.tell(entry, "begun", {"attempt": row.attempts})
     work.tell_pauses(entry, events)
-    return gate, events
-
-
-def _gate(work: UnitOfWork, task: model.Task, method: str) -> tuple[model.Gate, Events]:
-    states, released = work.states(task, method)
-    gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states)
-    if released or changed:
-        work.save(task.endpoint, (*released, *changed))
     return gate, events
 
 
@@ -149,9 +144,8 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     changed, events = work.policy.learn(work.now, row.task, row.method, work.instance, verdict, states)
     probes = [s for s in states.values() if s.state == PROBING and is_probe(s, work.instance, row.task)]
     if changed or released or probes:
-        after = {state.key: work.policy.release(work.now, state) for state in probes}
-        after.update((state.key, state) for state in (*released, *changed))
-        work.save(row.task.endpoint, after.values())
+        freed = [work.policy.release(work.now, state) for state in probes]
+        work.save(row.task.endpoint, (*freed, *released, *changed))
     attempts = row.attempts
     if row.state != SENDING:
         # Its beginning could not be committed.
@@ -164,11 +158,14 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
         perhaps=row.perhaps or verdict.perhaps,
         latency_ms=op.latency_ms,
     )
+    met: dict[str, Any] = {"event": verdict.event, "latencyMs": op.latency_ms}
+    if verdict.http_status is not None:
+        met["httpStatus"] = verdict.http_status
     if op.ending is None:
         work.change(entry, row)
-        work.tell(entry, "deferred", _tell_attempt(verdict, op.latency_ms))
+        work.tell(entry, "deferred", met)
     else:
-        _finish(work, entry, row, op.ending, _tell_attempt(verdict, op.latency_ms))
+        _finish(work, entry, row, op.ending, met)
     work.tell_pauses(entry, events)
     return model.Recorded("ok", entry.row, events, work.durable)
 
@@ -297,13 +294,6 @@ def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
         new.language_pool or old.language_pool,
         timed.age_s,
     )
-
-
-def _tell_attempt(verdict: model.Verdict, latency_ms: int) -> dict[str, Any]:
-    met: dict[str, Any] = {"event": verdict.event, "latencyMs": latency_ms}
-    if verdict.http_status is not None:
-        met["httpStatus"] = verdict.http_status
-    return met
 
 
 # --- what is counted beside the reports --------------------------------------------------
