@@ -1,6 +1,7 @@
 """How reports and pauses are written down: one order of columns for every store, and values for them.
 
-Pure. Times on the timeline are written as the store has them. Imported by the transactions and by the stores.
+Also the statements that are the same for all of them. Pure, but for `load`. Times on the timeline are written
+as the store has them. Imported by the transactions and by the stores.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
-TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
-TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
-"""Columns of a tally; those of the counts are named like them."""
+TALLY_COLUMNS: Final = ("width_s", "account_id", "subject", "number", *Counts._fields)
+"""Columns of a tally: its key, and the counts, which are named like them."""
 _SUMS: Final = ", ".join(f"sum(t.{name})" for name in Counts._fields)
 # Named, since the primary key begins with them: else all accounts are read for one.
 _WIDTHS: Final = ", ".join(map(str, KEPT_S))

@@ -95,7 +95,7 @@ class UnitOfWork(ABC):
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
         self.counted: dict[tuple[int, int, str, int], Counts] = {}
-        """By the columns of `bridge.ledger.rows.TALLY_KEY`: what is to be added."""
+        """By the key of `bridge.ledger.rows.TALLY_COLUMNS`: what is to be added."""
 
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
