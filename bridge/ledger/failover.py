@@ -182,10 +182,10 @@ class Failover:
                 now = self._now()
                 # On a slow disk, or with a store that waits for locks, tries must not fill the time.
                 self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
-        elif self.outbox.held and (pending := self.outbox.pending()):
+        elif outbox.held and (pending := outbox.pending()):
             self._pay(pending)
         if outbox.trouble is None:
-            return 0.0 if self.outbox.held and self.outbox.pending() else due_s
+            return 0.0 if outbox.held and outbox.pending() else due_s
         left_s = min(max(0.0, self._retry_at - self._now()), MAX_RETRY_S)
         return left_s if due_s is None else min(left_s, due_s)
 
@@ -193,7 +193,7 @@ class Failover:
         """Try to come back to the ledger."""
         outbox = self.outbox
         if self._must_open():
-            self.outbox.hear()
+            outbox.hear()
             self._close_primary()
             outbox.primary = outbox.view = None
             outbox.is_guarded = False
@@ -201,7 +201,7 @@ class Failover:
                 return
         assert outbox.primary is not None
         outbox.primary.busy_s = busy_s
-        self._pay(self.outbox.pending())
+        self._pay(outbox.pending())
 
     def _must_open(self) -> bool:
         """True if only opening the ledger anew can end the trouble."""
@@ -248,7 +248,7 @@ class Failover:
     def _run_together(self, operations: Sequence[Operation]) -> list[Any]:
         """Do in one commit what the ledger can do: the results of all operations, or of the first ones."""
         outbox = self.outbox
-        if self.outbox.held and outbox.trouble is None and (tasks := self.outbox.pending_for(operations)):
+        if outbox.held and outbox.trouble is None and (tasks := outbox.pending_for(operations)):
             self._pay(tasks)
         if outbox.view is None or outbox.trouble is not None:
             return []
