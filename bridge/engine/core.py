@@ -1,28 +1,52 @@
-"""The engine itself: greenlets, timers on the boot clock, waits for descriptors and threads.
+"""The engine itself: greenlets, two clocks, timers, waits for descriptors and threads.
 
-Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one
-heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
+The boot clock counts suspend and does not follow changes of the wall clock (``CLOCK_BOOTTIME`` where the
+system has it; macOS: its monotonic clock does the same). Timers follow it; a loop's own do not. So there is
+one heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
 (`bridge.engine.loop`), or one that is handed in. Thread safety: everything belongs to the engine's thread,
 except `Engine.call_soon_from_thread`.
 """
 
 from __future__ import annotations
 
+import time
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from greenlet import getcurrent, greenlet
 
-from bridge.engine.clock import Clock, SystemClock
+if TYPE_CHECKING:
+    from bridge.engine.loop import GeventLoop
 
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _READ: Final = 1
 _WRITE: Final = 2
 MOST_RESTING: Final = 256
 """Greenlets that wait for work: as many as a full load of reports takes, 20 KB each."""
+
+
+class Clock(Protocol):
+    """What time it is, in two ways."""
+
+    def now(self) -> float:
+        """Seconds since boot, suspend included."""
+
+    def wall(self) -> float:
+        """UNIX time in seconds, as this host believes it."""
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    # Not functions of our own: they are asked more than thirty times a report.
+    now = staticmethod(partial(time.clock_gettime, _BOOT))
+    """Seconds since boot, suspend included."""
+    wall = staticmethod(time.time)
+    """UNIX time in seconds, as this host believes it."""
 
 
 class TimedOut(TimeoutError):
@@ -146,49 +170,6 @@ class Readiness:
         self._watchers.clear()
 
 
-class Loop(Protocol):
-    """What turns: runs callbacks in order, and waits for the world when there are none."""
-
-    hub: Any
-    """The greenlet that turns."""
-    switch: Callable[[], Any]
-    """Let the loop turn until somebody switches back."""
-
-    def call_soon(self, call: Callable[..., object], *arguments: Any) -> object:
-        """Call something after what runs now."""
-
-    def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call something in so many seconds, or earlier; replaces what was asked before."""
-
-    def watch(self, fd: int, what: int) -> Any:
-        """A watcher of a descriptor with `start(callback)`, `stop()` and `close()`."""
-
-    def on_signal(self, number: int, call: Callable[[int], object]) -> None:
-        """Call something in this thread whenever a signal comes."""
-
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call something soon; from any thread."""
-
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
-        """Run something that raises nothing on a thread; `done` gets its result in this one.
-
-        Raises:
-            RuntimeError: there is no thread.
-        """
-
-    def start_thread(self, run: Callable[[], None], name: str) -> None:
-        """Start a thread of its own. Raises RuntimeError if there is none to be had."""
-
-    def make_queue(self) -> Any:
-        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
-
-    def random_bytes(self, count: int) -> bytes:
-        """Bytes of chance."""
-
-    def close(self) -> None:
-        """Let go of the loop; nothing may wait any more."""
-
-
 class Engine:
     """Runs greenlets in this thread. There is one for a bridge.
 
@@ -199,15 +180,18 @@ class Engine:
     """
 
     def __init__(
-        self, on_bug: Callable[[BaseException], object], loop: Loop | None = None, clock: Clock | None = None
+        self,
+        on_bug: Callable[[BaseException], object],
+        loop: GeventLoop | None = None,
+        clock: Clock | None = None,
     ) -> None:
         if loop is None:
             from bridge.engine.loop import GeventLoop
 
             loop = GeventLoop()
-        self.clock: Clock = clock or SystemClock()
-        self.now = self.clock.now
-        self.wall = self.clock.wall
+        times: Clock = clock or SystemClock()
+        self.now = times.now
+        self.wall = times.wall
         self.on_bug = on_bug
         self._loop = loop
         self.waiter = partial(Waiter, self)

@@ -17,7 +17,6 @@ from bridge.ledger import sqlite_file
 from bridge.ledger.postgres_link import Statement, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
-from bridge.ledger.sqlite_batch import named
 from bridge.ledger.statistics import Reader
 from bridge.ledger.trouble import NEWER, LedgerTrouble
 
@@ -77,7 +76,7 @@ def _open_file(path: str) -> Iterator[Target]:
     def write(statements: Sequence[Statement]) -> None:
         with sqlite_file.writing(connection):
             for text, values in statements:
-                connection.execute(text, named(values))
+                connection.execute(text, values)
 
     with sqlite_file.translated(writing=True):
         connection = sqlite_file.connect(path, _BUSY_S, writable=True)

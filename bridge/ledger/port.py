@@ -29,14 +29,11 @@ class Policy(Protocol):
     """What a store asks while it begins, records and ends attempts. Pure; called in transactions.
 
     ``now`` is on the ledger's timeline. ``states`` holds what the store knows about the keys that
-    `keys` named; the policy supplies what is missing.
+    `subjects` named; the policy supplies what is missing.
     """
 
-    def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
-        """The pauses that concern an attempt."""
-
     def subjects(self, task: Task, method: str) -> Mapping[str, Collection[PauseKey]]:
-        """The same by what they are about."""
+        """The pauses that concern an attempt, by what they are about."""
 
     def gate(
         self, now: float, task: Task, method: str, owner: str, states: States
@@ -69,8 +66,7 @@ class Policy(Protocol):
     def settle_dead(self, row: Row) -> model.Ending:
         """The ending of a report that nobody resumed inside its window."""
 
-    @property
-    def tally(self) -> Callable[[Row, float], tuple[str, float, Counts] | None]:
+    def tally(self, row: Row, at: float, /) -> tuple[str, float, Counts] | None:
         """What a report that has ended now adds to the counts: of which subject, and for which time."""
 
 

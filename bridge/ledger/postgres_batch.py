@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note, Tallied
-from bridge.core.model import GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
+from bridge.core.counting import DAY_S, Consult, Learn, Note
+from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
-from bridge.ledger.port import EventRow, Policy, Restore
+from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.rows import FIGURES, TALLIED, TALLY_COLUMNS, group_tallied, select_listing, to_row
+from bridge.ledger.rows import TALLY_COLUMNS
 from bridge.ledger.work import Entry, UnitOfWork
 
 GRACE_S: Final = 2.0
@@ -93,9 +93,8 @@ class PostgresBatch(UnitOfWork):
             if (task.endpoint, task.account) in self.account_ids:
                 tasks[task] = None
             for method in self._methods:
-                subjects.update(
-                    ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
-                )
+                for subject in self.policy.subjects(task, method):
+                    subjects[task.endpoint, subject] = None
         names = pairs(subjects)
         statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
         if is_reading:
@@ -133,9 +132,6 @@ class PostgresBatch(UnitOfWork):
         self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
 
     # --- reading -----------------------------------------------------------------------------
-
-    def _ask(self, statement: str, *values: Any) -> Rows:
-        return self._run([(statement, values)])[0]
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
@@ -204,23 +200,10 @@ class PostgresBatch(UnitOfWork):
         self._alive[instance] = is_alive
         return is_alive
 
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of those with most reports."""
-        which: str = sql.OF_ACCOUNT
-        values: list[Any] = [endpoint, account]
-        if account is None:
-            which, values = sql.OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
-        tallies, figures = self._run([(text.format(which), values) for text in (TALLIED, FIGURES)])
-        return group_tallied(tallies, figures)
-
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
         ((asked_at, told),) = self._ask(_Q["lock_figures"], self.account_id(task))
         return asked_at, told
-
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-        self._ask(_Q["save_figures"], self.account_id(task), asked_at, told)
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
@@ -234,23 +217,6 @@ class PostgresBatch(UnitOfWork):
             self.account_ids[endpoint, account] = row[1]
             entries.append(self.enter(row, Task(endpoint, account, row[2])))
         return entries
-
-    def end_sweep(self) -> None:
-        """Nothing is left behind: the server dropped the locks."""
-
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-        return list(map(sql.one_pause, self._ask(_Q["open_pauses"], endpoint)))
-
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        rest, values = select_listing(op)
-        statement = _Q["listing"].format(rest=rest, limit=f"${len(values) + 1}")
-        return tuple(to_row(row, *row[-2:]) for row in self._ask(statement, *values, limit))
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._ask(_Q["events"], seq))
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -285,10 +251,7 @@ class PostgresBatch(UnitOfWork):
                 for key, counts in sorted(self.counted.items())
             ]
             statements.append((_Q["add_tallies"], [sql.dump(rows)]))
-            if aged := self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    statements.append((_Q["drop_tallies"], [width, *bounds, aged]))
+            statements += self.drop_aged()
         return statements
 
     def write(self) -> None:

@@ -6,14 +6,13 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, Counts
+from bridge.core.counting import Counts
 from bridge.core.model import PauseState
 from bridge.ledger import rows
-from bridge.ledger.work import MOST_TALLIED, Entry
+from bridge.ledger.work import Entry
 
 REPORT: Final = (*rows.COLUMNS, "revision", "current")
 """Columns of a report here; what follows them in a row is the statement's own."""
@@ -22,12 +21,6 @@ _TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 
-OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
-OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = $1::text AND width_s = {HOUR_S} AND number >= $2::bigint "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
 _IS_FREE: Final = (
     "CASE WHEN {0} <> $3::text THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
 )
@@ -46,17 +39,10 @@ _PARTS: Final = {
 """What statements have in common, by the name in braces."""
 
 
-def load(name: str) -> str:
-    """A script beside this module, as a plain file or a member of an archive."""
-    loader: Any = __spec__.loader
-    read: Callable[[str], bytes] = loader.get_data
-    return read(os.path.join(os.path.dirname(__file__), name)).decode("utf-8")
-
-
 def load_statements(script: str) -> dict[str, str]:
     """The statements of a script beside this module by name. The first line of each says what it is for."""
     found: dict[str, str] = {}
-    for part in load(script).split("-- name: ")[1:]:
+    for part in rows.load(script).split("-- name: ")[1:]:
         name, _, statement = part.split("\n", 2)
         for key, text in _PARTS.items():
             statement = statement.replace("{" + key + "}", text)

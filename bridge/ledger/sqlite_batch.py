@@ -1,35 +1,21 @@
 """How a batch of operations reads and writes SQLite: a few statements, however many reports it holds.
 
 Each change of a report is guarded by what it was before. Knows no connection's life and no rule: those are in
-`bridge.ledger.sqlite` and `bridge.ledger.transactions`. Imported by `bridge.ledger.sqlite` and by the reader.
+`bridge.ledger.sqlite` and `bridge.ledger.transactions`. Imported by `bridge.ledger.sqlite` only.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied
-from bridge.core.model import GUARD_S, Listing, PauseState, Prune, Row, Task
-from bridge.ledger.port import EventRow, Forget, Policy
-from bridge.ledger.rows import (
-    COLUMNS,
-    FIGURES,
-    PAUSE_COLUMNS,
-    TALLIED,
-    TALLY_COLUMNS,
-    Value,
-    encode,
-    from_pause,
-    from_row,
-    group_tallied,
-    select_listing,
-    to_pause,
-    to_row,
-)
+from bridge.core.counting import Counts
+from bridge.core.model import GUARD_S, Prune, Task
+from bridge.ledger.port import Forget, Policy
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, TALLY_COLUMNS, encode, from_pause, from_row, to_pause
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
+from bridge.ledger.work import Entry, Rows, Statement, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -47,9 +33,10 @@ _FIND_MANY: Final = (
     f"SELECT {_FOUND} FROM reports WHERE account_id = ? AND current = 1 "
     "AND task_id IN (SELECT value FROM json_each(?))"
 )
-_FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
+_FIND_OWNED: Final = (
+    f"SELECT {_FOUND}, endpoint, account FROM reports JOIN accounts ON id = account_id WHERE owner = ?"
+)
 _FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
-EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
 _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
     "AND finished_at < ? AND finished_wall < ? ORDER BY recorded_wall LIMIT ?)"
@@ -57,17 +44,9 @@ _PRUNE: Final = (
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
 _PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
 _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
-OPEN_PAUSES: Final = (
-    f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
-)
-_LISTED: Final = ", ".join(f"r.{name}" for name in COLUMNS) + ", a.endpoint, a.account"
-
 _MOST_ROWS: Final = 32
 """Rows that one statement writes at most. It costs a third of as many statements."""
 _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
-# What an attempt or an ending changes, and what a claim or a narrower window changes beside it.
-_ENDED: Final = (4, 5, 6, 7, 8, 9, 16, 17, 18, 20, 21, 22)
-_CLAIMED: Final = (3, 10, 11, 12, 13, 14, 15)
 
 
 def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
@@ -75,17 +54,18 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
     return {n: f"{head}{', '.join([row] * n)}{tail}" for n in _SIZES}
 
 
-def _update(places: Sequence[int]) -> dict[int, str]:
-    assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
-    n = len(places)
-    where = " AND ".join(
-        f"reports.{name} IS v.column{n + nth}" for nth, name in enumerate(("seq", "state", "owner"), 1)
-    )
-    return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
-
-
-_UPDATE_ENDED: Final = _update(_ENDED)
-_UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
+# Who it is and when it came never change.
+_CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
+_UPDATE: Final = _per_size(
+    f"UPDATE reports SET {', '.join(f'{name} = v.column{n}' for n, name in enumerate(_CHANGING, 1))} "
+    "FROM (VALUES ",
+    len(_CHANGING) + 3,
+    ") AS v WHERE "
+    + " AND ".join(
+        f"reports.{name} IS v.column{len(_CHANGING) + n}"
+        for n, name in enumerate(("seq", "state", "owner"), 1)
+    ),
+)
 _RETIRE: Final = _per_size(
     "UPDATE reports SET current = 0 FROM (VALUES ",
     1,
@@ -100,17 +80,12 @@ _ADD_TALLIES: Final = _per_size(
     f" ON CONFLICT DO UPDATE SET {_ADDED}",
 )
 """Number of rows -> the statement that writes so many."""
-_DROP_TALLIES: Final = (
-    "DELETE FROM tallies WHERE width_s = ? AND account_id = ? AND number NOT BETWEEN ? AND ?"
-)
-_OF_ACCOUNT: Final = "WHERE a.endpoint = ? AND a.account = ?"
-_OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = ? AND width_s = {HOUR_S} AND number >= ? "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
-_SAVE_FIGURES: Final = "INSERT OR REPLACE INTO figures (account_id, asked_at, told) VALUES (?, ?, ?)"
-_find_pauses: dict[int, str] = {}
+
+
+@lru_cache(256)
+def _find_pauses(count: int) -> str:
+    marks = ", ".join("?" * count)
+    return f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
 
 
 class Raced(Exception):
@@ -134,9 +109,7 @@ class SqliteBatch(UnitOfWork):
         self._connection = connection
         self._execute: Callable[..., Any] = connection.execute
         self._ids: dict[tuple[str, str], int] = {}
-        self._names: dict[int, tuple[str, str]] = {}
         self._last_seq: int | None = None
-        self._listed: list[str] = []
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -147,7 +120,6 @@ class SqliteBatch(UnitOfWork):
         """Drop what was remembered of a transaction that was rolled back."""
         super().forget_own()
         self._ids.clear()
-        self._names.clear()
 
     def perform(self, operations: Sequence[Any]) -> list[Any]:
         """Run operations in order in the transaction that is open; one result for each."""
@@ -155,6 +127,9 @@ class SqliteBatch(UnitOfWork):
         results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
         self.flush()
         return results
+
+    def _run(self, statements: Sequence[Statement]) -> list[Rows]:
+        return [self._execute(text, values).fetchall() for text, values in statements]
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -178,22 +153,20 @@ class SqliteBatch(UnitOfWork):
         name = (task.endpoint, task.account)
         known = self._ids.get(name)
         if known is None:
-            found = self._execute(
-                "SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name
-            ).fetchone()
-            if found is None:
+            known = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).get
+            if known is None:
                 return None
             if len(self._ids) >= _MOST_ACCOUNTS:
                 self._ids.clear()
-            known = self._ids[name] = int(found[0])
+            self._ids[name] = known
         return known
 
     def account_id(self, task: Task) -> int:
         """The number of an account, which is made if it is new."""
-        number = self._ids.get((task.endpoint, task.account)) or self._find_account(task)
+        number = self._find_account(task)
         if number is None:
-            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
-            self._execute(statement, (task.endpoint, task.account))
+            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?) RETURNING id"
+            self._execute(statement, (task.endpoint, task.account)).fetchall()
             number = self._find_account(task)
             assert number is not None
         return number
@@ -201,71 +174,33 @@ class SqliteBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if self._last_seq is None:
-            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").fetchone()[0])
+            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").get)
         self._last_seq += 1
         return self._last_seq
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
-        statement = _find_pauses.get(len(subjects))
-        if statement is None:
-            marks = ", ".join("?" * len(subjects))
-            statement = f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
-            _find_pauses[len(subjects)] = statement
         for subject in subjects:
             self.pauses[endpoint, subject] = {}
-        for columns in self._execute(statement, (endpoint, *subjects)):
+        for columns in self._execute(_find_pauses(len(subjects)), (endpoint, *subjects)):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
-
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-        return [to_pause(values) for values in self._execute(OPEN_PAUSES, (endpoint,)).fetchall()]
-
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        return list_rows(self._execute, op, limit)
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._execute(EVENTS, (seq,)))
-
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of those with most reports."""
-        which: str = _OF_ACCOUNT
-        values: _Values = (endpoint, account)
-        if account is None:
-            which, values = _OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S))
-        return group_tallied(*(self._execute(text.format(which), values) for text in (TALLIED, FIGURES)))
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
         statement = "SELECT asked_at, told FROM figures WHERE account_id = ?"
-        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).fetchone()
+        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).get
         return found
-
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-        self._execute(_SAVE_FIGURES, (self.account_id(task), asked_at, told))
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
         but = "" if own else self.instance
-        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (but,)).fetchall()]
-        dead = [owner for owner in self._listed if owner == self.instance or not self.is_alive(owner)]
+        owners = [owner for (owner,) in self._execute(_FIND_OWNERS, (but,)).fetchall()]
+        # Whoever left nothing leaves no lock file either.
+        self._owners.remove_dead(keep=owners)
+        dead = [owner for owner in owners if owner == self.instance or not self.is_alive(owner)]
         found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
-        return [self.enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
-
-    def _name_of(self, account_id: int) -> tuple[str, str]:
-        names = self._names.get(account_id)
-        if names is None:
-            statement = "SELECT endpoint, account FROM accounts WHERE id = ?"
-            names = self._names[account_id] = tuple(self._execute(statement, (account_id,)).fetchone())
-        return names
-
-    def end_sweep(self) -> None:
-        """Delete the lock files of those who left nothing."""
-        self._owners.remove_dead(keep=self._listed)
+        return [self.enter(values, Task(values[-2], values[-1], values[2])) for values in found]
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -276,33 +211,24 @@ class SqliteBatch(UnitOfWork):
             Raced: A report was not as it was remembered.
         """
         retired: list[_Values] = []
-        ended: list[_Values] = []
-        claimed: list[_Values] = []
+        updated: list[_Values] = []
         for entry in self.changed.values():
             row, was = entry.row, entry.read
             assert was is not None
-            if not entry.is_current:
+            if entry.is_current:
+                columns = from_row(row, entry.account_id, entry.finished_at)
+                updated.append((*columns[3:19], *columns[20:], row.seq, was.state, was.owner))
+            else:
                 retired.append((row.seq,))
-                continue
-            columns = from_row(row, entry.account_id, entry.finished_at)
-            values = [columns[place] for place in _ENDED]
-            is_narrow = row.window is was.window and row.facts is was.facts and row.method == was.method
-            if not is_narrow:
-                values += [columns[place] for place in _CLAIMED]
-            values += (row.seq, was.state, was.owner)
-            (ended if is_narrow else claimed).append(tuple(values))
         before = self._connection.total_changes()
-        self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
+        self._write_rows((_RETIRE, retired), (_UPDATE, updated))
         if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
         counted = [(*key, *counts) for key, counts in self.counted.items()]
         self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
         if counted:
-            for number in self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    self._execute(_DROP_TALLIES, (width, number, *bounds))
+            self._run(self.drop_aged())
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 
@@ -323,7 +249,7 @@ class SqliteBatch(UnitOfWork):
         self.flush()
         self._execute(_PRUNE, (op.before_wall, self.now - GUARD_S, self.wall - GUARD_S, op.limit))
         # Without the events that went with them.
-        return int(self._execute("SELECT changes()").fetchone()[0])
+        return self._connection.changes()
 
     def forget(self, op: Forget) -> None:
         """Drop a report with its events."""
@@ -337,15 +263,3 @@ class SqliteBatch(UnitOfWork):
 
 
 OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
-
-
-def named(values: Sequence[Value]) -> dict[str, Value]:
-    """Values by the names of their marks, ``$1`` and so on."""
-    return {str(nth): value for nth, value in enumerate(values, 1)}
-
-
-def list_rows(execute: Callable[..., Any], listing: Listing, limit: int) -> tuple[Row, ...]:
-    """The first reports of a listing, newest first."""
-    rest, values = select_listing(listing)
-    statement = f"SELECT {_LISTED} {rest} ORDER BY r.seq DESC LIMIT {limit:d}"
-    return tuple(to_row(found, found[-2], found[-1]) for found in execute(statement, named(values)))

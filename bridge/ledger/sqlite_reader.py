@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any, ClassVar, Final
 
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_batch as sql
 from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Value
 from bridge.ledger.statistics import NoLedger, Reader, Rows, Tally
@@ -95,14 +94,14 @@ class SqliteReader(Reader):
     def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
         with sqlite_file.translated(writing=False):
-            found: Rows = self._connection.execute(statement, sql.named(values)).fetchall()
+            found: Rows = self._connection.execute(statement, values).fetchall()
             return found
 
     def tally(self, statement: str, values: Sequence[Value]) -> Tally:
         """Count the reports that a statement selects: a GROUP BY would sort a million rows three times."""
         tally: Tally = (Counter(), Counter(), Counter())
         with sqlite_file.translated(writing=False):
-            found = iter(self._connection.execute(statement, sql.named(values)))
+            found = iter(self._connection.execute(statement, values))
             while rows := list(islice(found, _CHUNK)):
                 hours, methods, outcomes, codes, causes, accounts, ages, latencies = zip(*rows, strict=True)
                 tally[0].update(zip(hours, methods, outcomes, codes, causes, strict=True))
@@ -120,15 +119,14 @@ class SqliteReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the ledger."""
-        get = sqlite_file.get
-        connection = self._connection
+        ask = self._connection.pragma
         with sqlite_file.translated(writing=False):
             return {
                 "path": self._path,
-                "journalMode": get(connection, "journal_mode"),
+                "journalMode": ask("journal_mode"),
                 "sqliteVersion": sqlite_file.sqlite_version,
                 "isNewer": self.version > sqlite_file.VERSION,
-                "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
+                "sizeBytes": ask("page_count") * ask("page_size"),
                 "reports": self.ask("SELECT count(*) FROM reports")[0][0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
             }

@@ -1,37 +1,25 @@
 """What a batch of operations has read of a ledger, and what it has changed: read at once, written at once.
 
-A store supplies the look-ups and writes what is kept here. Which operation does what is in
-`bridge.ledger.transactions`. No SQL, no clock. Imported by the transactions and by the stores.
+A store supplies what it looks up or writes in its own way; what is asked of all of them alike is asked here.
+Which operation does what is in `bridge.ledger.transactions`. No clock. Imported by the transactions and by
+the stores.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, KEPT_S, Counts, Tallied, add
-from bridge.core.model import (
-    CLOSED,
-    DONE,
-    GUARD_S,
-    PROBING,
-    Claim,
-    Facts,
-    Listing,
-    PauseEvent,
-    PauseKey,
-    PauseState,
-    Prune,
-    Record,
-    Row,
-    Task,
-    Window,
-)
+from bridge.core import model
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
+from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
+from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import encode_told, to_row
+from bridge.ledger.rows import encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -39,7 +27,9 @@ _MOST_REMEMBERED: Final = 10_000
 """Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
-_FOREVER: Final = float("inf")
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values."""
+Rows = list[tuple[Any, ...]]
 
 
 class Entry:
@@ -79,6 +69,9 @@ class UnitOfWork(ABC):
     wall: float
     """The same as UNIX time."""
 
+    _run: Callable[[Sequence[Statement]], list[Rows]]
+    """Runs statements in the transaction that is open."""
+
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
         self.instance = instance
@@ -102,7 +95,7 @@ class UnitOfWork(ABC):
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
         self.counted: dict[tuple[int, int, str, int], Counts] = {}
-        """By the columns of `bridge.ledger.rows.TALLY_KEY`: what is to be added."""
+        """By the key of `bridge.ledger.rows.TALLY_COLUMNS`: what is to be added."""
 
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
@@ -135,14 +128,6 @@ class UnitOfWork(ABC):
             own: those of this instance, too.
         """
 
-    @abstractmethod
-    def end_sweep(self) -> None:
-        """Tidy up after `left`."""
-
-    @abstractmethod
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
         row = to_row(values, task.endpoint, task.account)
@@ -150,32 +135,52 @@ class UnitOfWork(ABC):
         return entry
 
     @abstractmethod
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
-
-    @abstractmethod
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
 
     @abstractmethod
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-
-    @abstractmethod
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first, whatever its own limit."""
-
-    @abstractmethod
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-
-    @abstractmethod
-    def prune(self, op: Prune) -> int:
+    def prune(self, op: model.Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""
 
     @abstractmethod
     def write(self) -> None:
         """Write what was kept, at the end or before something that reads what is not kept."""
+
+    # --- what all stores ask alike, after writing what was kept ------------------------------
+
+    def _ask(self, statement: str, *values: Any) -> Rows:
+        return self._run([(statement, values)])[0]
+
+    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+        """The pauses of an endpoint that are not closed."""
+        self.flush()
+        return list(map(to_pause, self._ask(rows.OPEN_PAUSES, endpoint)))
+
+    def list_rows(self, op: model.Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first, whatever its own limit."""
+        self.flush()
+        rest, values = select_listing(op)
+        statement = f"SELECT {rows.LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
+        return tuple(to_row(found, *found[-2:]) for found in self._ask(statement, *values, limit))
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        found = self._ask(rows.EVENTS, seq)
+        return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
+
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
+        self.flush()
+        which: str = rows.OF_ACCOUNT
+        values: tuple[Any, ...] = (endpoint, account)
+        if account is None:
+            which, values = rows.OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S), MOST_TALLIED)
+        tallies, figures = self._run([(text.format(which), values) for text in (rows.TALLIED, rows.FIGURES)])
+        return group_tallied(tallies, figures)
+
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Keep when an account's figures were asked for, and what they are, as JSON."""
+        self._ask(rows.SAVE_FIGURES, self.account_id(task), asked_at, told)
 
     # --- a batch -----------------------------------------------------------------------------
 
@@ -185,10 +190,10 @@ class UnitOfWork(ABC):
         subjects: dict[str, dict[str, None]] = {}
         for op in operations:
             kind = type(op)
-            if kind is Claim:
+            if kind is model.Claim:
                 method = op.method if op.begin else None
                 tasks.append(op.task)
-            elif kind is Record:
+            elif kind is model.Record:
                 own = self._own.get(op.task)
                 if own is None:
                     continue
@@ -242,6 +247,15 @@ class UnitOfWork(ABC):
             self.fetch((task,))
         return self.entries[task]
 
+    def guarding(self, task: Task) -> Entry | None:
+        """The report that answers for a task. The id may have come back: then the old one is history only."""
+        entry = self.find(task)
+        if entry is not None and entry.row.state == DONE and not self.guards(entry):
+            entry.is_current = False
+            self.change(entry, entry.row)
+            entry = self.entries[task] = None
+        return entry
+
     def ours(self, task: Task) -> Entry | None:
         """Our own report that is not done."""
         entry = self.find(task)
@@ -266,25 +280,22 @@ class UnitOfWork(ABC):
         elif row.finished_wall == self.wall:
             entry.finished_at = self.now
         entry.row = row
-        self._mark(entry)
+        if entry.read is not None:
+            self.changed[row.seq] = entry
 
-    def _mark(self, entry: Entry) -> None:
+    def tell(self, entry: Entry, name: str, data: Mapping[str, Any], at_wall: float | None = None) -> None:
+        """Go on with the story of a report.
+
+        Args:
+            at_wall: when that was; now by default.
+        """
+        entry.number += 1
+        when = self.wall if at_wall is None else at_wall
+        self.told.append((entry.row.seq, entry.number, when, name, encode_told(name, data)))
         if entry.read is not None:
             self.changed[entry.row.seq] = entry
 
-    def retire(self, entry: Entry) -> None:
-        """A task id has come back: its old report is history only."""
-        entry.is_current = False
-        self._mark(entry)
-        self.entries[entry.row.task] = None
-
-    def tell(self, entry: Entry, name: str, data: Mapping[str, Any]) -> None:
-        """Go on with the story of a report."""
-        entry.number += 1
-        self.told.append((entry.row.seq, entry.number, self.wall, name, encode_told(name, data)))
-        self._mark(entry)
-
-    def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
+    def tell_pauses(self, entry: Entry, events: tuple[model.PauseEvent, ...]) -> None:
         """Go on with the story of a report by what became of pauses."""
         for name, state in events:
             data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
@@ -305,14 +316,18 @@ class UnitOfWork(ABC):
             known = self.counted.get(key)
             self.counted[key] = counts if known is None else add(known, counts)
 
-    def aged(self) -> list[int]:
-        """Accounts that begin an hour of counts, so that old ones can go; each once an hour."""
+    def drop_aged(self) -> list[Statement]:
+        """The statements that delete the old counts of accounts that begin an hour; each once an hour."""
         hour = int(self.now // HOUR_S)
-        begun = list({key[1]: None for key in self.counted if self._hours.get(key[1]) != hour})
+        begun = {key[1]: hour for key in sorted(self.counted) if self._hours.get(key[1]) != hour}
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
-        self._hours.update(dict.fromkeys(begun, hour))
-        return begun
+        self._hours.update(begun)
+        statements: list[Statement] = []
+        for width, kept_s in KEPT_S.items():
+            bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+            statements += [(rows.DROP_TALLIES, (width, number, *bounds)) for number in begun]
+        return statements
 
     # --- time --------------------------------------------------------------------------------
 
@@ -326,8 +341,8 @@ class UnitOfWork(ABC):
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
+            self.change(entry, entry.row)
             entry.finished_at = self.now
-            self._mark(entry)
             return True
         return age <= GUARD_S
 
@@ -402,20 +417,8 @@ class UnitOfWork(ABC):
 
     def release_all_probes(self, task: Task, owner: str | None) -> None:
         """Let go of whatever a report was probing for an owner, be it about another machine."""
-        self.flush()
         probes = [state for state in self.open_pauses(task.endpoint) if is_probe(state, owner, task)]
         self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
-
-
-def merge_facts(old: Facts, new: Facts) -> Facts:
-    """What the newest request told, completed by what earlier ones told."""
-    timed = old if new.completed_at is None else new
-    return Facts(
-        timed.completed_at,
-        new.task_type or old.task_type,
-        new.language_pool or old.language_pool,
-        timed.age_s,
-    )
 
 
 def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
@@ -425,14 +428,3 @@ def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
         and state.probe_owner == owner
         and state.probe_task == f"{task.account}/{task.task_id}"
     )
-
-
-def is_stricter(state: PauseState, other: PauseState | None) -> bool:
-    """True if a pause holds more attempts back than another one about the same."""
-    if state.state == CLOSED:
-        return False
-    return other is None or other.state == CLOSED or _end_of(state) > _end_of(other)
-
-
-def _end_of(state: PauseState) -> float:
-    return _FOREVER if state.ends_at is None else state.ends_at
