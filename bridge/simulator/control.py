@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.simulator import magic, replies
-from bridge.simulator.faults import MAX_TASK_ID
 from bridge.simulator.reader import Request
-from bridge.simulator.scenario import LISTS
-from bridge.simulator.shapes import NotValid, array, check, integer, read_json, shape
+from bridge.simulator.scenario import LISTS, SCENARIO, NotValid, check, closed, read_json
 
 if TYPE_CHECKING:
     from bridge.simulator.simulator import Simulator
@@ -25,20 +23,16 @@ MAX_LISTED: Final = 1000
 Query = Mapping[str, Any]
 Handler = Callable[["Simulator", Any, Query], Any]
 
-_NOTHING: Final = shape("")
-_QUERY: Final = shape(
-    "",
-    taskId=integer(1, MAX_TASK_ID),
-    since=integer(0, 2**63),
-    limit=integer(1, 1_000_000),
-    id=integer(1, 2**63),
+_BOUNDS: Final = {"taskId": (1, 2**53 - 1), "since": (0, 2**63), "limit": (1, 1_000_000), "id": (1, 2**63)}
+_QUERY: Final = closed(
+    **{name: {"type": "integer", "minimum": low, "maximum": high} for name, (low, high) in _BOUNDS.items()}
 )
 
 
 def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
-    several = shape("", name, **{name: array(LISTS[name])})
+    several = closed(**{name: SCENARIO["properties"][name]})
 
     def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
@@ -62,7 +56,7 @@ def _get_log(host: Simulator, body: Any, query: Query) -> Any:
 
 
 def _reset(host: Simulator, body: Any, query: Query) -> Any:
-    check({} if body is None else body, _NOTHING)
+    check({} if body is None else body, closed())
     host.reset()
     return {"reset": True}
 

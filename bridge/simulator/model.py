@@ -31,7 +31,6 @@ KINDS: Final = tuple(QUEUES)
 """Task kinds. ``other`` stands for every kind that no method reports (Turnstile and so on)."""
 IMAGE_KINDS: Final = frozenset({"image", "coordinates"})
 RECAPTCHA_KINDS: Final = frozenset(kind for kind in KINDS if kind.startswith("recaptcha"))
-POOLS: Final = ("en", "rn")
 
 
 class Method(NamedTuple):

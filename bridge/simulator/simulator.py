@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from bridge.engine import Engine, Readiness, SystemClock, Waiter
 from bridge.simulator.connection import Connection, Ended
 from bridge.simulator.journal import Rows
-from bridge.simulator.scenario import SCENARIO, length_s
-from bridge.simulator.shapes import check, wire_name
+from bridge.simulator.scenario import SCENARIO, check, length_s
+from bridge.simulator.shapes import wire_name
 from bridge.simulator.state import State
 
 if TYPE_CHECKING:

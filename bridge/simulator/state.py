@@ -13,8 +13,8 @@ from bridge.simulator import magic, replies
 from bridge.simulator.faults import EARLY, FAULTS
 from bridge.simulator.journal import Journal, Rows, fingerprint
 from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
-from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
-from bridge.simulator.shapes import check, to_json, wire_name
+from bridge.simulator.scenario import DEFAULTS, LISTS, SCENARIO, SETTINGS, check
+from bridge.simulator.shapes import to_json, wire_name
 
 
 class ArmedFault:
@@ -118,7 +118,7 @@ class State:
         Raises:
             NotValid: it is not as documented.
         """
-        check(wanted, LISTS[name])
+        check(wanted, SCENARIO["properties"][name]["items"])
         makers = {
             "accounts": self._set_account,
             "tasks": self._add_task,
