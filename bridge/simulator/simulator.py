@@ -5,6 +5,7 @@ Serves on the engine it is given, or on one of its own in a thread of its own. B
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from _queue import SimpleQueue
@@ -17,7 +18,6 @@ from bridge.engine import Engine, Readiness, SystemClock, Waiter
 from bridge.simulator.connection import Connection, Ended
 from bridge.simulator.journal import Rows
 from bridge.simulator.scenario import SCENARIO, check, length_s
-from bridge.simulator.shapes import wire_name
 from bridge.simulator.state import State
 
 if TYPE_CHECKING:
@@ -318,4 +318,5 @@ class Simulator:
 
 
 def _wire(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {wire_name(name): value for name, value in fields.items()}
+    """Spell names as JSON does: ``age_seconds`` is ageSeconds."""
+    return {re.sub("_.", lambda found: found[0][1:].upper(), name): one for name, one in fields.items()}
