@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.simulator import magic, replies
 from bridge.simulator.reader import Request
-from bridge.simulator.scenario import LISTS, SCENARIO, NotValid, check, closed, read_json
+from bridge.simulator.scenario import LISTS, SCENARIO, SETTINGS, NotValid, check, closed, read_json
 
 if TYPE_CHECKING:
     from bridge.simulator.simulator import Simulator
@@ -36,9 +36,8 @@ def _make(name: str) -> Handler:
 
     def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
-            check(body, several)
-            return {name: [host.state.make(name, item) for item in body[name]]}
-        return host.state.make(name, body)
+            return {name: [host.state.make(name, item) for item in check(body, several)[name]]}
+        return host.state.make(name, check(body, LISTS[name]))
 
     return handle
 
@@ -70,7 +69,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
     ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
     ("GET", "settings"): lambda host, _, query: host.state.settings,
-    ("POST", "settings"): lambda host, body, query: host.state.change_settings(body),
+    ("POST", "settings"): lambda host, body, query: host.state.change_settings(check(body, SETTINGS)),
     ("GET", "log"): _get_log,
     ("GET", "deliveries"): lambda host, _, query: {
         "deliveries": host.state.journal.deliveries(query.get("taskId"))
@@ -106,5 +105,5 @@ def _read_query(text: str) -> Query:
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
         query[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
-    check(query, _QUERY, "?")
-    return query
+    checked: Query = check(query, _QUERY, "?")
+    return checked

@@ -19,8 +19,10 @@ _DEFINITIONS: Final[Mapping[str, Schema]] = SCENARIO["definitions"]
 SETTINGS: Final = _DEFINITIONS["settings"]
 DEFAULTS: Final = {name: node["default"] for name, node in SETTINGS["properties"].items()}
 """What can be changed about the simulated upstream while it runs, as it is at first."""
-LISTS: Final = ("accounts", "tasks", "spending", "faults")
-"""What can be made or set, several at a time: members of a scenario and of its steps."""
+LISTS: Final = {
+    name: SCENARIO["properties"][name]["items"] for name in ("accounts", "tasks", "spending", "faults")
+}
+"""What can be made or set, several at a time, and the shape of one."""
 
 
 class NotValid(ValueError):
@@ -56,8 +58,7 @@ def parse_scenario(text: str) -> dict[str, Any]:
     Raises:
         NotValid: it is not JSON or not of the documented shape; the sentence names the place.
     """
-    scenario: dict[str, Any] = read_json(text)
-    check(scenario, SCENARIO)
+    scenario: dict[str, Any] = check(read_json(text), SCENARIO)
     return scenario
 
 
@@ -88,14 +89,12 @@ def length_s(scenario: Mapping[str, Any]) -> float:
 # --- checking ---------------------------------------------------------------------------------
 
 
-def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> None:
-    """Raise `NotValid` unless a value has a shape; knows of JSON Schema what the published shapes use."""
+def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> Any:
+    """Return a value, or raise `NotValid` unless it has a shape, which uses what the published ones do."""
     while "$ref" in schema:
         schema = _DEFINITIONS[schema["$ref"].rpartition("/")[2]]
     if schema.get("anyOf", ())[1:] == [{"type": "null"}]:
-        if value is not None:
-            check(value, schema["anyOf"][0], pointer, ", or null")
-        return
+        return None if value is None else check(value, schema["anyOf"][0], pointer, ", or null")
     is_good, must = _compare(value, schema)
     if not is_good:
         raise NotValid(pointer, f"must be {must}{or_else}")
@@ -104,6 +103,7 @@ def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> N
             check(item, schema["items"], f"{pointer}/{index}")
     elif isinstance(value, dict) and "properties" in schema:
         _check_members(value, schema, pointer)
+    return value
 
 
 def _compare(value: Any, schema: Schema) -> tuple[bool, str]:
