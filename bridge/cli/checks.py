@@ -139,6 +139,7 @@ def spell_skew(skew_s: float, whose: str) -> str:
 
 def check_online(settings: Settings) -> Iterator[Check]:
     """Whether the upstream can be reached, and how far its clock is from ours. Sends no key, no report."""
+    from bridge.reports.verdict import parse_http_date
     from bridge.upstream.probe import look_at
 
     try:
@@ -161,12 +162,13 @@ def check_online(settings: Settings) -> Iterator[Check]:
         return
     how = sight.tls or "plain HTTP on loopback"
     yield Check("upstream", OK, f"{settings.url} answers over {how} in {sight.elapsed_s * 1000:.0f} ms")
-    if sight.date_wall is None:
+    date_wall = parse_http_date(sight.date)
+    if date_wall is None:
         fix = "Ask again later, or look what --url names."
         yield Check("skew", WARNING, "the upstream's answer has no date", fix)
         return
     # Its seconds are whole, and the answer was on its way for a while.
-    skew_s = time.time() - sight.elapsed_s / 2 - sight.date_wall - 0.5
+    skew_s = time.time() - sight.elapsed_s / 2 - date_wall - 0.5
     if abs(skew_s) > _SKEW_S:
         fix = "Let NTP keep the clock (systemd: timedatectl set-ntp true); the bridge corrects it meanwhile."
         yield Check("skew", WARNING, spell_skew(skew_s, "the upstream's"), fix)

@@ -131,15 +131,13 @@ class Adapter(BaseAdapter):
                 raise TimedOut("no time is left to send")
             assert isinstance(call.body, bytes)
             call.is_sent = True
-            try:
-                # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
-                link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
-            except NoResources:
-                call.is_sent = False
-                raise
+            # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
+            link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
             answer = read_answer(link, call)
-        except BaseException:
+        except BaseException as error:
             link.close()
+            if isinstance(error, NoResources):
+                call.is_sent = False
             if call.is_reused and call.is_sent and call.answer is None:
                 # Perhaps the network has changed, and then all of them are dead.
                 self._pool.let_go()

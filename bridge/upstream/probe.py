@@ -5,8 +5,6 @@ Sends no key and no task, so it spends nothing; keeps to one deadline. Imported 
 
 from __future__ import annotations
 
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -26,9 +24,8 @@ class Sight(NamedTuple):
     """None: a whole answer came. Else the step that failed, as `bridge.core.model.Exchange` says it."""
     tls: str | None
     """Version of TLS; None for plain HTTP or if it did not come so far."""
-    status: int | None
-    date_wall: float | None
-    """The answer's Date header in UNIX seconds."""
+    date: str
+    """The answer's Date header; empty without one."""
     elapsed_s: float
 
 
@@ -58,7 +55,7 @@ def look_at(
         f"User-Agent: anticaptcha-report-bridge/{__version__}\r\n\r\n"
     )
     answer = Answer()
-    tls = failure = date_wall = None
+    tls = failure = None
     try:
         stream = dialer.open(min(until, began_at + connect_timeout_s))
         try:
@@ -71,6 +68,4 @@ def look_at(
         failure = name_failure(error)
         if failure is None:
             raise
-    with suppress(KeyError, ValueError, TypeError):
-        date_wall = parsedate_to_datetime(answer.fields["date"]).timestamp()
-    return Sight(failure, tls, answer.status, date_wall, engine.now() - began_at)
+    return Sight(failure, tls, answer.fields.get("date", ""), engine.now() - began_at)

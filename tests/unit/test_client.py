@@ -63,12 +63,6 @@ def test_bad_ca_files_are_refused_at_once(tmp_path: Path) -> None:
         make(ca_file=str(empty))
 
 
-def test_bad_proxy_is_refused_at_once() -> None:
-    """A proxy that is not supported is told before anything is sent."""
-    with pytest.raises(ValueError, match="not supported"):
-        make(proxy="https://proxy.test:443")
-
-
 def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Certificates are loaded on warm-up or first use, and never again."""
     loaded: list[str] = []

@@ -32,25 +32,6 @@ def test_proxy_is_parsed(url: str, host: str, port: int, login: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "https://user:secret-word@proxy.test:443",
-        "socks5://user:secret-word@proxy.test:1080",
-        "http://user:secret-word@proxy.test:99999",
-        "http://user:secret-word@[::1",
-        "secret-word",
-        "",
-    ],
-)
-def test_other_proxies_are_refused_without_repeating_them(url: str) -> None:
-    """A proxy that cannot be used is refused in words that do not hold its password."""
-    with pytest.raises(ValueError, match="prox") as caught:
-        parse_proxy(url)
-    assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
     ("host", "expected"),
     [
         ("localhost", True),

@@ -8,6 +8,7 @@ import re
 import time
 import tomllib
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def sight(monkeypatch: pytest.MonkeyPatch) -> list[Sight]:
 )
 def test_every_failure_of_the_upstream_has_a_fix(find: Find, sight: list[Sight], failure: str) -> None:
     """Each step that can fail is named with what to do."""
-    sight.append(Sight(failure, None, None, None, 0.1))
+    sight.append(Sight(failure, None, "", 0.1))
     (check,) = find("--online")["upstream"]
     assert check["status"] == "failed"
     assert check["fix"]
@@ -202,10 +203,18 @@ def test_every_failure_of_the_upstream_has_a_fix(find: Find, sight: list[Sight],
 @pytest.mark.parametrize(("ahead_s", "status"), [(0.0, "ok"), (70.0, "warning"), (-70.0, "warning")])
 def test_the_skew_is_told(find: Find, sight: list[Sight], ahead_s: float, status: str) -> None:
     """A clock that is off by more than 2 s is a warning that says in which direction."""
-    sight.append(Sight(None, "TLSv1.3", 405, time.time() - ahead_s, 0.0))
+    sight.append(Sight(None, "TLSv1.3", formatdate(time.time() - ahead_s, usegmt=True), 0.0))
     (check,) = find("--online")["skew"]
     assert check["status"] == status
     assert (ahead_s > 0) == ("ahead" in check["message"])
+
+
+@pytest.mark.parametrize("date", ["", "nonsense"])
+def test_an_upstream_without_a_date_is_told(find: Find, sight: list[Sight], date: str) -> None:
+    """Where the upstream tells no time that can be read, the skew is not known, and the doctor says so."""
+    sight.append(Sight(None, None, date, 0.0))
+    (check,) = find("--online")["skew"]
+    assert (check["status"], "no date" in check["message"]) == ("warning", True)
 
 
 def test_without_online_nothing_is_asked(find: Find) -> None:
