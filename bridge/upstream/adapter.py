@@ -6,18 +6,25 @@ exceptions become the words of `Exchange.failure`. Retries nothing, follows noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 import requests
 from requests.adapters import BaseAdapter
 
-from bridge.engine import Engine, NoResources, TimedOut
+from bridge.engine import NoResources, TimedOut
 from bridge.upstream.answers import Answer, Cut, Malformed, PlainAnswer
 from bridge.upstream.connecting import Connect, Unreached
-from bridge.upstream.pool import Pool
 from bridge.upstream.streams import PIECE_BYTES, Stream
+
+MAX_IDLE_S: Final = 50.0
+"""How long a connection may wait for reuse. Load balancers close at 60 s, nginx at 75 s; leaving first means
+that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
+KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+_TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
 
 FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly
@@ -90,21 +97,27 @@ class Received(requests.Response):
 
 
 class Adapter(BaseAdapter):
-    """Carries calls over kept connections.
+    """Carries calls over kept connections, of which the last one in is the first one out.
+
+    That keeps few connections warm and lets the others grow old.
 
     Args:
-        engine: where to wait.
+        now: the boot clock.
         connect: opens connections.
         connect_timeout_s: bound of `connect`.
-        pool: where connections wait.
+        size: idle connections kept at most.
     """
 
-    def __init__(self, engine: Engine, connect: Connect, connect_timeout_s: float, pool: Pool) -> None:
+    def __init__(
+        self, now: Callable[[], float], connect: Connect, connect_timeout_s: float, size: int
+    ) -> None:
         super().__init__()
-        self._now = engine.now
+        self._now = now
         self._connect = connect
         self._connect_timeout_s = connect_timeout_s
-        self._pool = pool
+        self._size = size
+        self.idle: list[tuple[Stream, float]] = []
+        """Connections that wait, and until when they may; the youngest is the last."""
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Received:
         """Send a request and read its answer; whatever else `requests` says counts for nothing.
@@ -118,7 +131,7 @@ class Adapter(BaseAdapter):
         assert isinstance(request, Call)
         call = request
         send_by = min(call.until, call.leave_by)
-        link = None if call.is_fresh else self._pool.take()
+        link = None if call.is_fresh else self.take()
         if link is None:
             link = self._connect(min(send_by, self._now() + self._connect_timeout_s))
         else:
@@ -140,17 +153,46 @@ class Adapter(BaseAdapter):
                 call.is_sent = False
             if call.is_reused and call.is_sent and call.answer is None:
                 # Perhaps the network has changed, and then all of them are dead.
-                self._pool.let_go()
+                self.let_go()
             raise
-        if answer.may_stay:
-            self._pool.give(link, answer.fields.get("keep-alive"))
-        else:
-            link.close()
+        self.give(link, idle_seconds(answer))
         return Received(answer)
+
+    def take(self) -> Stream | None:
+        """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
+        while self.idle:
+            link, expires_at = self.idle.pop()
+            if self._now() < expires_at and not link.is_stale():
+                return link
+            link.close()
+        return None
+
+    def give(self, link: Stream, idle_s: float) -> None:
+        """Keep a connection for the next request, for so long; one for no time is closed."""
+        if idle_s <= 0.0:
+            link.close()
+            return
+        self.idle.append((link, self._now() + idle_s))
+        if len(self.idle) > self._size:
+            self.idle.pop(0)[0].close()
+
+    def let_go(self) -> None:
+        """Close everything that is idle."""
+        while self.idle:
+            self.idle.pop()[0].close()
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""
-        self._pool.close()
+        self._size = 0
+        self.let_go()
+
+
+def idle_seconds(answer: Answer) -> float:
+    """Say how long a connection may wait for reuse after an answer, whose ``Keep-Alive`` may shorten that."""
+    if not answer.may_stay:
+        return 0.0
+    found = _TIMEOUT.search(answer.fields.get("keep-alive", ""))
+    return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S
 
 
 def read_answer(link: Stream, call: Call) -> Answer:

@@ -22,7 +22,6 @@ from bridge.engine import Engine, NoResources
 from bridge.upstream.adapter import Adapter, Call, name_failure
 from bridge.upstream.answers import Answer
 from bridge.upstream.connecting import Connect, Dialer
-from bridge.upstream.pool import Pool
 from bridge.upstream.streams import is_lack
 
 if TYPE_CHECKING:
@@ -85,9 +84,8 @@ class Client:
         self._now = engine.now
         self._base_url = url.rstrip("/")
         self._dialer = Dialer(engine, url, ca_file, proxy)
-        self._pool = Pool(engine.now, pool_size)
-        adapter = Adapter(engine, connect or self._dialer.open, connect_timeout_s, self._pool)
-        self._session = _Session(urlsplit(url)._replace(path="/").geturl(), adapter)
+        self._adapter = Adapter(engine.now, connect or self._dialer.open, connect_timeout_s, pool_size)
+        self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
         self._templates: dict[str, Mapping[str, Any]] = {}
 
     def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:

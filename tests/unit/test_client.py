@@ -194,7 +194,7 @@ def test_lack_of_resources_is_no_failure_of_the_network(errno_: int) -> None:
         with pytest.raises(NoResources) as caught:
             send_report(client)
         demand_bare(caught.value)
-        assert len(client._pool.idle) == 0
+        assert len(client._adapter.idle) == 0
         assert send_report(client)[:3] == (None, True, 200)
     assert not link.is_open
 
@@ -211,7 +211,7 @@ def keep(count: int, *links: Link | Exception) -> tuple[Client, list[Link]]:
     client = make_with(*kept, *links)
     for _ in range(count):
         assert send_report(client, is_fresh=True).failure is None
-    assert len(client._pool.idle) == count
+    assert len(client._adapter.idle) == count
     return client, kept
 
 
@@ -245,7 +245,7 @@ def test_kept_connection_that_fails_before_its_answer_takes_all_idle_ones_along(
         True,
     )
     assert [link.is_open for link in kept] == [False] * 8
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
     assert send_report(client)[:3] == (None, True, 200)
 
 
@@ -262,7 +262,7 @@ def test_failure_on_a_new_connection_leaves_the_kept_ones() -> None:
     """What was wrong with a new connection says nothing about the others."""
     client, kept = keep(2, Link(b""))
     assert send_report(client, is_fresh=True).failure == "reset"
-    assert len(client._pool.idle) == 2
+    assert len(client._adapter.idle) == 2
     assert all(link.is_open for link in kept)
 
 
@@ -274,7 +274,7 @@ def test_time_that_is_over_says_nothing_about_connections(limit: str) -> None:
     moments = {"until": far, "leave_by": far, limit: client._now()}
     exchange = client.send("reportX", b"{}", fresh=False, **moments)
     assert exchange[:3] == ("window" if limit == "leave_by" else "timeout", False, None)
-    assert len(client._pool.idle) == 2
+    assert len(client._adapter.idle) == 2
     assert [len(link.was_sent) for link in kept] == [1, 1, 1]
 
 
