@@ -69,10 +69,9 @@ def load_scenario(path: str) -> dict[str, Any]:
         NotValid: as `parse_scenario`.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
-        data = file.read()
     try:
-        return parse_scenario(data.decode("utf-8-sig"))
+        with open(path, encoding="utf-8-sig") as file:
+            return parse_scenario(file.read())
     except UnicodeDecodeError:
         raise NotValid("", "is not UTF-8") from None
 
