@@ -24,10 +24,11 @@ MAX_INTERIM: Final = 16
 
 _BLANK: Final = b" \t"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_STATUS: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?![^ \t\r])")
+_STATUS: Final = re.compile(rb"[\r\n]*HTTP/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t\r][^\n]*)?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_LENGTH: Final = re.compile(r"([0-9]{1,18})(?:,\s*\1)*")
+"""One length, however often it is said."""
 _PLAIN: Final = re.compile(rb"HTTP/1\.[0-9] [2-5]")
 """How an answer begins that the parser may read from its first byte on."""
 
@@ -78,8 +79,8 @@ class Answer:
             Malformed: it is not HTTP/1.x, its framing is broken, or it is too long.
         """
         self.read_head(more)
-        codings = _split(self.fields.get("transfer-encoding", "")) - {"identity"}
-        lengths = _split(self.fields.get("content-length", ""))
+        told = self.fields.get("transfer-encoding", "").lower().replace(",", " ")
+        codings, length = set(told.split()) - {"identity"}, self.fields.get("content-length")
         status, framing = "200 OK", ""
         if self.status in (101, 204, 304):
             status = "204 No Content"
@@ -87,11 +88,11 @@ class Answer:
             if codings != {"chunked"}:
                 raise Malformed("a transfer coding nobody asked for")
             framing = "Transfer-Encoding: chunked\r\n"
-        elif lengths:
-            length, *others = lengths
-            if others or not _LENGTH.fullmatch(length):
+        elif length:
+            found = _LENGTH.fullmatch(length)
+            if found is None:
                 raise Malformed("not a length")
-            framing = f"Content-Length: {length}\r\n"
+            framing = f"Content-Length: {found[1]}\r\n"
         self.data = f"HTTP/1.1 {status}\r\n{framing}\r\n".encode("ascii") + self.data
         parser = httptools.HttpResponseParser(self)
         parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
@@ -101,7 +102,7 @@ class Answer:
             if framing:
                 raise
             self._is_odd = True  # the end of the connection was the end of the body
-        self._conclude(self.status != 101 and not (codings and lengths))
+        self._conclude(self.status != 101 and not (codings and length))
 
     def read_head(self, more: More) -> None:
         """Take the head of the final answer from `data`, skipping interim ones.
@@ -112,12 +113,12 @@ class Answer:
             Malformed: what came is not HTTP/1.x, or too much of it.
         """
         for _ in range(MAX_INTERIM + 1):
-            line = self._read_status(more)
-            while (end := _HEAD_END.search(self.data)) is None:
+            begin = self._read_status(more)
+            while (end := _HEAD_END.search(self.data, begin - 1)) is None:
                 self._pull(more)
             if end.start() > MAX_HEAD_BYTES:
                 raise Malformed("too long a head")
-            lines = self.data[len(line) + 1 : end.start()]
+            lines = self.data[begin : end.start()]
             self.data = self.data[end.end() :]
             self._lines = {}
             for field in _FOLD.sub(b" ", lines).split(b"\n") if lines else ():
@@ -130,25 +131,18 @@ class Answer:
                 return
         raise Malformed("too many interim answers")
 
-    def _read_status(self, more: More) -> bytes:
-        """Drop what is before the status line, and leave that where it is."""
-        while True:
-            start = self.data.lstrip(b"\r\n")
-            line, line_end, _ = start.partition(b"\n")
-            if not b"HTTP/1.".startswith(line[:7]):
-                raise Malformed("not HTTP/1.x")
-            if line_end:
-                break
+    def _read_status(self, more: More) -> int:
+        """Read the status line; return where it ends."""
+        while (found := _STATUS.match(self.data)) is None:
+            line = self.data.lstrip(b"\r\n")
+            if b"\n" in line or not b"HTTP/1.".startswith(line[:7]):
+                raise Malformed("not the status line of HTTP/1.x")
             self._pull(more)
-        found = _STATUS.match(line)
-        if found is None:
-            raise Malformed("not a status")
-        self._is_odd = self._is_odd or start != self.data or found[1] == b"0"
-        self.data = start
-        status = int(found[2])
+        self._is_odd = self._is_odd or not self.data.startswith(b"HTTP/1.1")
+        status = int(found[1])
         if status >= 200 or status == 101:  # nobody asked to switch: 101 is an answer like any other
             self.status = status
-        return line
+        return found.end()
 
     def _pull(self, more: More) -> None:
         if len(self.data) > MAX_HEAD_BYTES:
@@ -240,7 +234,3 @@ class PlainAnswer(Answer):
         if self.is_whole or is_odd:
             raise ValueError("another answer, an interim one, or an odd transfer coding")
         self.fields, self._lines = lines, {}
-
-
-def _split(value: str) -> set[str]:
-    return {word for part in value.lower().split(",") if (word := part.strip())}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from binascii import b2a_base64
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -57,6 +57,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@cache  # loading the usual certificates takes 30 ms
 def make_tls_context(ca_file: str) -> ssl.SSLContext:
     """Make the context all connections share: TLS 1.2 or later, chain and host name verified.
 
@@ -94,15 +95,11 @@ class Dialer:
             raise ValueError("plain http is for loopback only; use https")
         place = Place(self._host, parts.port or (443 if self._is_tls else 80))
         self._ca_file = ca_file or certifi.where()
-        self._context: ssl.SSLContext | None = None
         self._tunnel_head: bytes | None = None
-        if proxy:
-            proxy_place, login = parse_proxy(proxy)
-            if not is_loopback(self._host):
-                target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
-                head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n"
-                self._tunnel_head = head.encode("ascii")
-                place = proxy_place
+        if proxy and not is_loopback(self._host):
+            target = parts.netloc if parts.port else f"{parts.netloc}:{place.port}"
+            place, login = parse_proxy(proxy)
+            self._tunnel_head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n".encode("ascii")
         self._names = Names(engine, place)
         if ca_file:
             try:
@@ -118,8 +115,8 @@ class Dialer:
         Raises:
             OSError: they cannot be read.
         """
-        if self._is_tls and self._context is None:
-            self._context = make_tls_context(self._ca_file)
+        if self._is_tls:
+            make_tls_context(self._ca_file)
 
     def open(self, until: float) -> SocketStream:
         """Open one connection.
@@ -138,9 +135,7 @@ class Dialer:
                 _open_tunnel(stream, self._tunnel_head, until)
             if self._is_tls:
                 step = "tls"
-                self.warm_up()
-                assert self._context is not None
-                stream.start_tls(self._context, self._host, until)
+                stream.start_tls(make_tls_context(self._ca_file), self._host, until)
             return stream
         except BaseException as error:
             if stream is not None:

@@ -24,6 +24,7 @@ from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.reports.verdict import judge
 from bridge.upstream.client import Client, report_body
+from bridge.upstream.connecting import make_tls_context
 from bridge.upstream.streams import SocketStream
 from tests.authority import Authority
 from tests.faultserver import (
@@ -979,6 +980,7 @@ def test_no_descriptor_for_certificates_is_a_lack(
     """The certificates are read when they are needed first; if they cannot be opened it is nobody's fault."""
     with FaultServer(serve_forever, authority.serve("127.0.0.1")) as server:
         client = make_client(server.url)
+        make_tls_context.cache_clear()
         with few_descriptors(1), pytest.raises(NoResources):
             send(client)
         assert send(client).failure == "certificate"

@@ -12,7 +12,6 @@ import pytest
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream import connecting
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.connecting import Connect, Unreached, make_tls_context
 from bridge.upstream.streams import LACKS
@@ -63,23 +62,17 @@ def test_bad_ca_files_are_refused_at_once(tmp_path: Path) -> None:
         make(ca_file=str(empty))
 
 
-def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_certificates_load_once() -> None:
     """Certificates are loaded on warm-up or first use, and never again."""
-    loaded: list[str] = []
-    real = make_tls_context
-
-    def load(ca_file: str) -> Any:
-        loaded.append(ca_file)
-        return real(ca_file)
-
-    monkeypatch.setattr(connecting, "make_tls_context", load)
+    make_tls_context.cache_clear()
     client = make()
-    assert loaded == []
+    assert make_tls_context.cache_info().misses == 0
     client.warm_up()
     client.warm_up()
-    assert len(loaded) == 1
+    make().warm_up()
+    assert make_tls_context.cache_info().misses == 1
     make("http://localhost:1").warm_up()
-    assert len(loaded) == 1
+    assert make_tls_context.cache_info().misses == 1
 
 
 def test_body_of_a_report_is_spelled_as_json() -> None:

@@ -58,6 +58,7 @@ def test_tls_verifies_and_logs_no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path
     import certifi
 
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+    make_tls_context.cache_clear()
     context = make_tls_context(certifi.where())
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
