@@ -15,7 +15,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from bridge.engine import NoResources, TimedOut
-from bridge.upstream.answers import Answer, Cut, Malformed, PlainAnswer
+from bridge.upstream.answers import Answer, Cut
 from bridge.upstream.connecting import Connect, Unreached
 from bridge.upstream.streams import PIECE_BYTES, Stream
 
@@ -63,8 +63,6 @@ class Call(requests.PreparedRequest):
     is_reused = False
     is_sent = False
     """True once the first byte may have left."""
-    answer: Answer | None = None
-    """Once the first byte of it has come."""
 
     def __init__(
         self, template: Mapping[str, Any], body: bytes, until: float, leave_by: float, is_fresh: bool
@@ -74,6 +72,7 @@ class Call(requests.PreparedRequest):
         self.until = until
         self.leave_by = leave_by
         self.is_fresh = is_fresh
+        self.answer = Answer()
 
 
 class Received(requests.Response):
@@ -146,17 +145,17 @@ class Adapter(BaseAdapter):
             call.is_sent = True
             # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
             link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
-            answer = read_answer(link, call)
+            call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
         except BaseException as error:
             link.close()
             if isinstance(error, NoResources):
                 call.is_sent = False
-            if call.is_reused and call.is_sent and call.answer is None:
+            if call.is_reused and call.is_sent and not call.answer.has_begun:
                 # Perhaps the network has changed, and then all of them are dead.
                 self.let_go()
             raise
-        self.give(link, idle_seconds(answer))
-        return Received(answer)
+        self.give(link, idle_seconds(call.answer))
+        return Received(call.answer)
 
     def take(self) -> Stream | None:
         """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
@@ -193,18 +192,3 @@ def idle_seconds(answer: Answer) -> float:
         return 0.0
     found = _TIMEOUT.search(answer.fields.get("keep-alive", ""))
     return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S
-
-
-def read_answer(link: Stream, call: Call) -> Answer:
-    """Read one answer: by the parser alone, or if that refuses it, tolerantly and from the beginning."""
-    more = partial(link.receive, PIECE_BYTES, call.until)
-    data = more()
-    if not data:
-        raise ConnectionResetError("no answer")
-    call.answer = PlainAnswer(data)
-    try:
-        call.answer.read(more)
-    except (Malformed, Cut):
-        call.answer = Answer(call.answer.data)
-        call.answer.read(more)
-    return call.answer

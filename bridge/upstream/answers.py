@@ -47,12 +47,11 @@ class Cut(EOFError):
 class Answer:
     """One answer as far as it has been read: what is told of it holds also if the rest fails.
 
-    Args:
-        data: what has come already.
-
     Source: RFC 9112, sections 2.2 and 4 (lines), 5 (fields), 6.3 (length), 9.3 (persistence).
     """
 
+    has_begun = False
+    """True once the first byte has come."""
     status: int | None = None
     """Of the final answer, once its status line was read."""
     body = b""
@@ -60,24 +59,45 @@ class Answer:
     """True if the body is longer than `MAX_BODY_BYTES`."""
     may_stay = False
     """True if the connection is clean after this answer and may carry another."""
-    is_whole = False
+    data = b""
+    """All that has come, without what `read_head` has taken."""
+    _is_whole = False
     _is_odd = False
     """True after what somebody else may understand in another way."""
+    _is_plain = True
+    """True as long as the parser takes it as it is."""
 
-    def __init__(self, data: bytes = b"") -> None:
-        self.data = data
-        """All that has come, without what `read_head` has taken."""
+    def __init__(self) -> None:
         self.fields: dict[str, str] = {}
         """Header lines, names in lower case; repeated ones joined by ``, ``."""
         self._lines: dict[str, str] = {}
 
     def read(self, more: More) -> None:
-        """Read the answer, and hand the parser a head that says no more than where the body ends.
+        """Read the answer: by the parser alone, or if that refuses it, tolerantly and from the beginning.
 
         Raises:
-            Cut: the connection ended inside it.
+            ConnectionResetError: the connection ended before any byte.
+            Cut: it ended inside the answer.
             Malformed: it is not HTTP/1.x, its framing is broken, or it is too long.
         """
+        self._pull(more)
+        try:
+            self._feed(httptools.HttpResponseParser(self), more)
+            if self.data.find(b"\r\n\r\n") > MAX_HEAD_BYTES:
+                raise Malformed("too long a head")
+            self.status = int(self.data[9:12])
+            self._conclude(self.data[7:8] == b"1")
+        except OSError:
+            with suppress(Malformed, Cut, OSError):
+                self.read_head(lambda: b"")  # which tells how far it came
+            raise
+        except (Malformed, Cut):
+            self.body, self._is_whole, self.fields = b"", False, {}
+            self.read_tolerantly(more)
+
+    def read_tolerantly(self, more: More) -> None:
+        """Read the answer, and hand the parser a head that says no more than where the body ends."""
+        self._is_plain = False
         self.read_head(more)
         told = self.fields.get("transfer-encoding", "").lower().replace(",", " ")
         codings, length = set(told.split()) - {"identity"}, self.fields.get("content-length")
@@ -150,6 +170,7 @@ class Answer:
         piece = more()
         if not piece:
             raise Cut("inside the head") if self.data else ConnectionResetError("no answer")
+        self.has_begun = True
         self.data += piece
 
     def _feed(self, parser: httptools.HttpResponseParser, more: More) -> None:
@@ -158,7 +179,7 @@ class Answer:
         try:
             while True:
                 parser.feed_data(piece)
-                if self.is_whole or len(self.body) > MAX_BODY_BYTES:
+                if self._is_whole or len(self.body) > MAX_BODY_BYTES:
                     return
                 if len(self.data) > MAX_HEAD_BYTES and self._is_too_long():
                     raise Malformed("too long an answer")
@@ -167,7 +188,7 @@ class Answer:
                     raise Cut("inside the answer")
                 self.data += piece
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self.is_whole:
+            if not self._is_whole:
                 raise Malformed("not what the parser takes") from None
             self._is_odd = True  # something follows that nobody asked for
 
@@ -198,9 +219,14 @@ class Answer:
         lines[key] = f"{lines[key]}, {text}" if key in lines else text
 
     def on_headers_complete(self) -> None:
-        """Read one answer and no more."""
-        if self.is_whole:
+        """Take the head of one answer and no more; later lines are trailers, which nobody asked for."""
+        if self._is_whole:
             raise ValueError("another answer")
+        lines, self._lines = self._lines, {}
+        if self._is_plain:
+            if not _PLAIN.match(self.data) or lines.get("transfer-encoding", "chunked") != "chunked":
+                raise ValueError("an interim answer, or an odd transfer coding")
+            self.fields = lines
 
     def on_body(self, data: bytes) -> None:
         """Add to the body."""
@@ -208,29 +234,4 @@ class Answer:
 
     def on_message_complete(self) -> None:
         """Note the end."""
-        self.is_whole = True
-
-
-class PlainAnswer(Answer):
-    """An answer that the parser takes as it is, as nearly all are."""
-
-    def read(self, more: More) -> None:
-        """Read the answer; `Malformed` and `Cut` also say that an `Answer` must be made of its data."""
-        try:
-            self._feed(httptools.HttpResponseParser(self), more)
-        except OSError:
-            with suppress(Malformed, Cut, OSError):
-                self.read_head(lambda: b"")  # which tells how far it came
-            raise
-        if self.data.find(b"\r\n\r\n") > MAX_HEAD_BYTES:
-            raise Malformed("too long a head")
-        self.status = int(self.data[9:12])
-        self._conclude(self.data[7:8] == b"1")
-
-    def on_headers_complete(self) -> None:
-        """Take the head; later lines are trailers, which nobody asked for."""
-        lines = self._lines
-        is_odd = not _PLAIN.match(self.data) or lines.get("transfer-encoding", "chunked") != "chunked"
-        if self.is_whole or is_odd:
-            raise ValueError("another answer, an interim one, or an odd transfer coding")
-        self.fields, self._lines = lines, {}
+        self._is_whole = True

@@ -20,7 +20,6 @@ from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.engine import Engine, NoResources
 from bridge.upstream.adapter import Adapter, Call, name_failure
-from bridge.upstream.answers import Answer
 from bridge.upstream.connecting import Connect, Dialer
 from bridge.upstream.streams import is_lack
 
@@ -35,8 +34,6 @@ HEADERS: Final = {
     "User-Agent": f"anticaptcha-report-bridge/{__version__}",
 }
 """Sent with every request, besides Host and Content-Length."""
-
-_NOTHING: Final = Answer()
 
 
 class _Session(requests.Session):
@@ -118,7 +115,7 @@ class Client:
         call.body = body = b""
         if raised is not None:
             raise raised
-        answer = call.answer or _NOTHING
+        answer = call.answer
         return Exchange(
             failure,
             call.is_sent,
