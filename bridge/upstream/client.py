@@ -1,8 +1,8 @@
 """The door to `requests`: one HTTP attempt inside the time that it is given.
 
 Whatever the network or the upstream does becomes an `Exchange`; `bridge.reports.verdict` says what it proves.
-Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app`,
-because `requests` takes 90 ms to load.
+Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app` and
+the doctor, because `requests` takes 90 ms to load.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class Client:
         """Send one request once, wait for its answer and say what happened.
 
         Args:
-            method: the upstream's method name, letter for letter; letters and digits.
+            method: the upstream's method name, letter for letter; letters and digits. Empty for a look at
+                the base address, which is asked with GET.
             body: JSON; it may hold the account's key, which leaves here and nowhere else.
             until: when the attempt ends whatever drips, on the boot clock.
             leave_by: no byte of the request leaves after this.
@@ -140,11 +141,11 @@ class Client:
         self._session.close()
 
     def _make_template(self, method: str) -> Mapping[str, Any]:
-        request = requests.PreparedRequest()
-        request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
-        del request.headers["Content-Length"]  # differs per report
+        verb, request = "POST" if method else "GET", requests.PreparedRequest()
+        request.prepare(method=verb, url=f"{self._base_url}/{method}", headers=HEADERS)
+        request.headers.pop("Content-Length", None)  # differs per report
         parts = urlsplit(request.url or "")
-        lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+        lines = [f"{verb} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
         template = self._templates[method] = {**vars(request), "head": head}

@@ -1,7 +1,7 @@
 """From a host name to a stream that is ready for a request: name, TCP, proxy tunnel, TLS.
 
 Every wait keeps to one instant given by the caller. Reads no environment: proxy, CA and key-log variables do
-not count. Knows nothing of reports; imported by the client and the probe.
+not count. Knows nothing of reports; imported by the client.
 """
 
 from __future__ import annotations

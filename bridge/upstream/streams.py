@@ -102,11 +102,6 @@ class SocketStream:
         self._pending = sock.pending
         self._do(until, sock.do_handshake)
 
-    @property
-    def tls_version(self) -> str | None:
-        """The version of TLS that is spoken; None for none."""
-        return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
-
     def send_all(self, data: bytes, until: float) -> None:
         """Send everything; what fits into the socket's buffer goes at once.
 

@@ -329,8 +329,6 @@ class Network:
 class Wire:
     """A connection, as the bridge has it; fits `bridge.upstream.streams.Stream`."""
 
-    tls_version = None
-
     def __init__(self, network: Network, process: Process) -> None:
         self._network = network
         self._process = process
