@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.simulator import magic, replies
 from bridge.simulator.reader import Request
-from bridge.simulator.scenario import LISTS, SCENARIO, SETTINGS, NotValid, check, closed, read_json
+from bridge.simulator.scenario import LISTS, SCENARIO, SETTINGS, NotValid, Schema, check, closed, read_json
 
 if TYPE_CHECKING:
     from bridge.simulator.simulator import Simulator
@@ -23,10 +23,21 @@ MAX_LISTED: Final = 1000
 Query = Mapping[str, Any]
 Handler = Callable[["Simulator", Any, Query], Any]
 
-_BOUNDS: Final = {"taskId": (1, 2**53 - 1), "since": (0, 2**63), "limit": (1, 1_000_000), "id": (1, 2**63)}
-_QUERY: Final = closed(
-    **{name: {"type": "integer", "minimum": low, "maximum": high} for name, (low, high) in _BOUNDS.items()}
-)
+
+def _whole(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_TASK_ID: Final = _whole(1, 2**53 - 1)
+_QUERIES: Final = {
+    ("GET", "tasks"): closed(taskId=_TASK_ID),
+    ("GET", "log"): closed(since=_whole(0, 2**63), taskId=_TASK_ID, limit=_whole(1, 1_000_000)),
+    ("GET", "deliveries"): closed(taskId=_TASK_ID),
+    ("DELETE", "faults"): closed(id=_whole(1, 2**63)),
+}
+"""What the query of a call may hold; those of others hold nothing."""
+_TOLD: Final = (*LISTS, "settings")
+"""The paths that take a body with POST."""
 
 
 def _make(name: str) -> Handler:
@@ -55,7 +66,6 @@ def _get_log(host: Simulator, body: Any, query: Query) -> Any:
 
 
 def _reset(host: Simulator, body: Any, query: Query) -> Any:
-    check({} if body is None else body, closed())
     host.reset()
     return {"reset": True}
 
@@ -85,12 +95,15 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 def serve_control(host: Simulator, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
     path, _, query = request.target.removeprefix("/_control/").partition("?")
-    handler = ROUTES.get((request.verb, path))
+    route = (request.verb, path)
+    handler = ROUTES.get(route)
     status, value = 404, {"error": "there is no such path; GET /_control/ lists them", "pointer": None}
     if handler is not None:
         try:
             body = read_json(request.body) if request.body.strip() else None
-            status, value = 200, handler(host, body, _read_query(query))
+            if request.verb != "POST" or path not in _TOLD:
+                check({} if body is None else body, closed())
+            status, value = 200, handler(host, body, _read_query(query, _QUERIES.get(route, closed())))
         except NotValid as refusal:
             status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
     elif any(known == path for _, known in ROUTES):
@@ -100,10 +113,10 @@ def serve_control(host: Simulator, request: Request) -> bytes:
     return replies.render(status, data, date=host.state.date(), content_type=replies.JSON, headers=headers)
 
 
-def _read_query(text: str) -> Query:
+def _read_query(text: str, shape: Schema) -> Query:
     query: dict[str, Any] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
         query[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
-    checked: Query = check(query, _QUERY, "?")
+    checked: Query = check(query, shape, "?")
     return checked
