@@ -74,7 +74,7 @@ PLANTS: Final = (
     Plant("a task may have three sends", "bridge/core/model.py", "MAX_SENDS: Final = 2", "MAX_SENDS: Final = 3"),
     Plant("F4: a second attempt may use a kept connection", _R + "lifecycle.py",
           "fresh=retrying or job.wants_fresh", "fresh=job.wants_fresh"),
-    Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self._pool.let_go()\n            raise", "pass\n            raise", "nat"),
+    Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self.let_go()\n            raise", "pass\n            raise", "nat"),
     Plant("a Retry-After is not heeded", _R + "retry.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
     Plant("a lost request counts as never sent", "bridge/upstream/adapter.py", "            call.is_sent = True\n", ""),
     Plant("what was perhaps taken is forgotten by the next verdict", _R + "verdict.py",

@@ -139,34 +139,40 @@ def spell_skew(skew_s: float, whose: str) -> str:
 
 def check_online(settings: Settings) -> Iterator[Check]:
     """Whether the upstream can be reached, and how far its clock is from ours. Sends no key, no report."""
-    from bridge.upstream.probe import look_at
+    from bridge.engine import Engine
+    from bridge.reports.verdict import parse_http_date
+    from bridge.upstream.client import Client
 
+    engine = Engine(on_bug=lambda _: None)
+    until = engine.now() + settings.timeout_s
     try:
-        sight = look_at(
+        client = Client(
+            engine,
             settings.url,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
-            timeout_s=settings.timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
+            pool_size=0,
         )
+        seen = client.send("", b"", until=until, leave_by=until, fresh=True)
     except (OSError, ValueError):
         yield Check("upstream", FAILED, "it cannot be asked", "Check --url, --proxy and --ca-file.")
         return
-    if sight.failure is not None:
-        row = failure_row(sight.failure, sight.failure in ("reset", "timeout", "cut", "malformed"))
+    if seen.failure is not None:
+        row = failure_row(seen.failure, seen.sent)
         fix = row.advice
         if settings.proxy is None and any(name.lower() == "https_proxy" for name in os.environ):
             fix += " HTTPS_PROXY is set, but proxies of the environment are ignored: use --proxy."
         yield Check("upstream", FAILED, f"{settings.url}: {row.message}", fix)
         return
-    how = sight.tls or "plain HTTP on loopback"
-    yield Check("upstream", OK, f"{settings.url} answers over {how} in {sight.elapsed_s * 1000:.0f} ms")
-    if sight.date_wall is None:
+    yield Check("upstream", OK, f"{settings.url} answers in {seen.elapsed_s * 1000:.0f} ms")
+    date_wall = parse_http_date(seen.headers.get("date", ""))
+    if date_wall is None:
         fix = "Ask again later, or look what --url names."
         yield Check("skew", WARNING, "the upstream's answer has no date", fix)
         return
     # Its seconds are whole, and the answer was on its way for a while.
-    skew_s = time.time() - sight.elapsed_s / 2 - sight.date_wall - 0.5
+    skew_s = time.time() - seen.elapsed_s / 2 - date_wall - 0.5
     if abs(skew_s) > _SKEW_S:
         fix = "Let NTP keep the clock (systemd: timedatectl set-ntp true); the bridge corrects it meanwhile."
         yield Check("skew", WARNING, spell_skew(skew_s, "the upstream's"), fix)

@@ -97,12 +97,11 @@ class Call:
             self.entry["reason"] = "not_post"
             return NOT_POST, {}
         state, task_id = self._state, self.facts.task_id
-        effect = state.effect_of(task_id)
-        if effect is not None and effect.only_first and self._tally.get("delivered", 0) > 1:
-            effect = None
+        effect = state.model.effect_of(task_id)
+        is_spent = effect.only_first and self._tally.get("delivered", 0) > 1
         armed = state.pick("call", self.method, task_id) if state.armed else None
         met = armed or effect
-        if met is None or met.fault is None:
+        if met.fault is None or (met is effect and is_spent):
             return PLAIN, {}
         self.entry["fault"] = met.fault
         return FAULTS[met.fault], met.params
@@ -111,7 +110,7 @@ class Call:
         """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
         if self._verdict is None:
             entry, counters = self.entry, self._state.journal.counters
-            judgement = self._state.judge(self.method, self.facts, self.account)
+            judgement = self._state.model.judge(self.method, self.facts, self.account, self._state.now_s())
             entry["errorId"], entry["reason"], self._verdict = judgement
             entry["taken"] = judgement.taken
             counters["taken"] += judgement.taken

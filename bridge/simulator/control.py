@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.simulator import magic, replies
-from bridge.simulator.faults import MAX_TASK_ID
 from bridge.simulator.reader import Request
-from bridge.simulator.scenario import LISTS
-from bridge.simulator.shapes import NotValid, array, check, integer, read_json, shape
+from bridge.simulator.scenario import LISTS, SCENARIO, SETTINGS, NotValid, Schema, check, closed, read_json
 
 if TYPE_CHECKING:
     from bridge.simulator.simulator import Simulator
@@ -25,26 +23,32 @@ MAX_LISTED: Final = 1000
 Query = Mapping[str, Any]
 Handler = Callable[["Simulator", Any, Query], Any]
 
-_NOTHING: Final = shape("")
-_QUERY: Final = shape(
-    "",
-    taskId=integer(1, MAX_TASK_ID),
-    since=integer(0, 2**63),
-    limit=integer(1, 1_000_000),
-    id=integer(1, 2**63),
-)
+
+def _whole(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_TASK_ID: Final = _whole(1, 2**53 - 1)
+_QUERIES: Final = {
+    ("GET", "tasks"): closed(taskId=_TASK_ID),
+    ("GET", "log"): closed(since=_whole(0, 2**63), taskId=_TASK_ID, limit=_whole(1, 1_000_000)),
+    ("GET", "deliveries"): closed(taskId=_TASK_ID),
+    ("DELETE", "faults"): closed(id=_whole(1, 2**63)),
+}
+"""What the query of a call may hold; those of others hold nothing."""
+_TOLD: Final = (*LISTS, "settings")
+"""The paths that take a body with POST."""
 
 
 def _make(name: str) -> Handler:
     """Make one thing, or all of a list; nothing is done unless all of it is as documented."""
 
-    several = shape("", name, **{name: array(LISTS[name])})
+    several = closed(**{name: SCENARIO["properties"][name]})
 
     def handle(host: Simulator, body: Any, query: Query) -> Any:
         if isinstance(body, dict) and name in body:
-            check(body, several)
-            return {name: [host.state.make(name, item) for item in body[name]]}
-        return host.state.make(name, body)
+            return {name: [host.state.make(name, item) for item in check(body, several)[name]]}
+        return host.state.make(name, check(body, LISTS[name]))
 
     return handle
 
@@ -62,7 +66,6 @@ def _get_log(host: Simulator, body: Any, query: Query) -> Any:
 
 
 def _reset(host: Simulator, body: Any, query: Query) -> Any:
-    check({} if body is None else body, _NOTHING)
     host.reset()
     return {"reset": True}
 
@@ -76,7 +79,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
     ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
     ("GET", "settings"): lambda host, _, query: host.state.settings,
-    ("POST", "settings"): lambda host, body, query: host.state.change_settings(body),
+    ("POST", "settings"): lambda host, body, query: host.state.change_settings(check(body, SETTINGS)),
     ("GET", "log"): _get_log,
     ("GET", "deliveries"): lambda host, _, query: {
         "deliveries": host.state.journal.deliveries(query.get("taskId"))
@@ -92,12 +95,15 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
 def serve_control(host: Simulator, request: Request) -> bytes:
     """Return the whole HTTP answer to a request under ``/_control/``; never raises for a bad one."""
     path, _, query = request.target.removeprefix("/_control/").partition("?")
-    handler = ROUTES.get((request.verb, path))
+    route = (request.verb, path)
+    handler = ROUTES.get(route)
     status, value = 404, {"error": "there is no such path; GET /_control/ lists them", "pointer": None}
     if handler is not None:
         try:
             body = read_json(request.body) if request.body.strip() else None
-            status, value = 200, handler(host, body, _read_query(query))
+            if request.verb != "POST" or path not in _TOLD:
+                check({} if body is None else body, closed())
+            status, value = 200, handler(host, body, _read_query(query, _QUERIES.get(route, closed())))
         except NotValid as refusal:
             status, value = 400, {"error": str(refusal), "pointer": refusal.pointer}
     elif any(known == path for _, known in ROUTES):
@@ -107,10 +113,10 @@ def serve_control(host: Simulator, request: Request) -> bytes:
     return replies.render(status, data, date=host.state.date(), content_type=replies.JSON, headers=headers)
 
 
-def _read_query(text: str) -> Query:
+def _read_query(text: str, shape: Schema) -> Query:
     query: dict[str, Any] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
         query[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
-    check(query, _QUERY, "?")
-    return query
+    checked: Query = check(query, shape, "?")
+    return checked

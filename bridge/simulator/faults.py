@@ -2,8 +2,8 @@
 
 A fault is a function that plays one call: it takes the report in with `Call.judge` at the moment the
 simulated upstream does (before all else if its parameter ``taken`` says so), waits through the call, and
-returns what is sent. Its docstring is its line in the documentation. Numbers are published and must not
-change. All times are in seconds.
+returns what is sent. Its docstring is its line in the documentation, its parameters' shapes are in
+``schemas/scenario.json``. Numbers are published and must not change. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.simulator import replies
-from bridge.simulator.model import METHODS, SPENDING
-from bridge.simulator.shapes import Schema, flag, integer, named, number, or_null, shape, tagged, text
 
 if TYPE_CHECKING:
     from bridge.simulator.connection import Call
-
-MAX_TASK_ID: Final = 2**53 - 1
 
 Params = Mapping[str, Any]
 Play = Callable[["Call", Params], bytes | None]
@@ -37,7 +33,6 @@ class FaultType(NamedTuple):
     """What a call that ends this way was sent: ``verdict``, ``other``, ``part`` or ``nothing``."""
     end: str
     """How the connection ends after it: ``closed`` or ``reset``; empty if it goes on."""
-    summary: str
     play: Play
     params: Params
     """The parameters and their defaults."""
@@ -81,44 +76,11 @@ ENCODINGS: Final[Mapping[str, Callable[[str], str]]] = {
 """Encodings in which `echo_key` repeats the key."""
 
 
-_SHAPES: Final[dict[str, Schema]] = {
-    "count": integer(1, 1_000_000_000, "break only so many calls"),
-    "skip": integer(0, 1_000_000_000, "let so many matching calls pass first"),
-    "forSeconds": number(0.001, 31_536_000, "disarm after so many seconds"),
-    "taskId": integer(1, MAX_TASK_ID, "only calls about this task"),
-    "method": text(*METHODS, SPENDING, note="only calls of this method"),
-    "seconds": number(0, 86_400, "seconds"),
-    "endless_continue.seconds": number(0.001, 86_400, "seconds"),
-    "taken": flag("let the rules judge the report first, so that a good one is taken"),
-    "status": integer(200, 599, "HTTP status"),
-    "redirect.status": integer(300, 399, "HTTP status"),
-    "retryAfterSeconds": number(0, 10_000_000, "seconds"),
-    "retryAfterForm": text("seconds", "date", "junk"),
-    "bytes": integer(0, 256 * 1024 * 1024, "bytes"),
-    "huge_headers.bytes": integer(0, 16 * 1024 * 1024, "bytes"),
-    "location": text(longest=2000),
-    "text": text(longest=1_000_000),
-    "errorId": integer(-(2**63), 2**63),
-    "error_id_type.errorId": {"description": "put in place of errorId"},
-    "echo_key.errorId": integer(1, 2**31 - 1),
-    "missing": flag("leave errorId out"),
-    "errorCode": or_null(text(longest=10_000)),
-    "errorDescription": text(longest=100_000),
-    "form": text("skew", "missing", "junk"),
-    "skewSeconds": number(-100_000_000, 100_000_000, "seconds"),
-    "encoding": text(*ENCODINGS),
-}
-"""Shape of each member, and where it differs for one fault; a parameter whose default is null may be null."""
-_SHAPES.update({name: named(name, node) for name, node in _SHAPES.items()})
-
-
 def _fault(number: int, tells: str = "verdict", end: str = "", **params: Any) -> Callable[[Play], Play]:
     """Put a function into the table under its own name."""
 
     def add(play: Play) -> Play:
-        sentence = (play.__doc__ or "").rstrip(".")
-        summary = sentence[:1].lower() + sentence[1:]
-        FAULTS[play.__name__] = FaultType(number, tells, end, summary, play, params)
+        FAULTS[play.__name__] = FaultType(number, tells, end, play, params)
         return play
 
     return add
@@ -376,7 +338,7 @@ def refuse(call: Call, _: Params) -> None:
     """Refuses connections and drops the open ones, control endpoint included, for `forSeconds`."""
 
 
-PLAIN: Final = FaultType(0, "verdict", "", "", lambda call, _: call.answer(call.judge()), {})
+PLAIN: Final = FaultType(0, "verdict", "", lambda call, _: call.answer(call.judge()), {})
 """What is played if no fault breaks the call: its verdict."""
 
 
@@ -384,7 +346,7 @@ def _refuse_verb(call: Call, _: Params) -> bytes:
     return call.answer(PAGE, 405, headers="Allow: POST\r\n", content_type="text/html")
 
 
-NOT_POST: Final = FaultType(0, "other", "", "", _refuse_verb, {})
+NOT_POST: Final = FaultType(0, "other", "", _refuse_verb, {})
 """What is played if the verb is not POST."""
 
 
@@ -401,21 +363,3 @@ def _drip(call: Call, data: bytes, seconds: float) -> None:
 
 def _elsewhere(call: Call) -> str:
     return f"{call.base_url}/_redirected/{call.method}"
-
-
-# --- their shape in the scenario file and at the control endpoint -----------------------------
-
-
-def _shape(name: str, kind: FaultType) -> Schema:
-    tied = ("taskId", "method") if kind.number else ()
-    counted = () if name in ("refuse", "slow_accept") else ("count", "skip")
-    fields = {"fault": text(name)}
-    for member in (*kind.params, *tied, *counted, "forSeconds"):
-        node = _SHAPES.get(f"{name}.{member}", _SHAPES[member])
-        fields[member] = or_null(node) if kind.params.get(member, "") is None else node
-    required = ("fault", "forSeconds") if name == "refuse" else ("fault",)
-    return shape(kind.summary.replace("`", ""), *required, **fields)
-
-
-FAULT: Final = named("fault", tagged("fault", {name: _shape(name, kind) for name, kind in FAULTS.items()}))
-"""Shape of a fault in the scenario file and at the control endpoint."""

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from bridge.simulator import replies
 from bridge.simulator.faults import ENCODINGS, FAULTS
-from bridge.simulator.model import IMAGE_KINDS, Task
 
 BASE: Final = 9_000_000_000_000_000
 """First magic id. The last usable id is 2**53 - 1 = BASE + 7_199_254_740_991."""
@@ -25,34 +24,20 @@ _ONCE: Final = ((1, 999, 5000), (1001, 1499, 500), (2200, 2599, 2000), (3101, 34
 """Numbers from and to, and what to add to one so that only the first call about the id is broken."""
 
 
-class Situation(NamedTuple):
-    """A task in a state that the rules have something to say about."""
-
-    name: str
-    summary: str
-    changes: Mapping[str, Any] = {}
-    """What is different from a fresh task, unless it depends on the method or the window."""
-
-
-SITUATIONS: Final[Mapping[int, Situation]] = {
-    1: Situation("late", "the task was completed 30 s longer ago than the window: error 16"),
-    2: Situation("duplicate", "the task was reported before: error 16", {"reported": True}),
-    3: Situation("wrong_kind", "the task is of a kind that the called method does not fit: error 16"),
-    4: Situation(
-        "language", "an image task of the Russian pool: error 16", {"kind": "image", "language_pool": "rn"}
-    ),
-    5: Situation("ended_in_error", "the task ended in error: error 16", {"ended_in_error": True}),
-    6: Situation("other_account", "the task belongs to another account: error 16", {"account": "0" * 12}),
-    7: Situation("no_such_task", "the id was never issued: error 16"),
-    8: Situation("other_spelling", "as 7, answered with `ERROR_NO_SUCH_CAPTCHA_ID`"),
-    9: Situation(
-        "plain_v2",
-        "a plain reCAPTCHA V2 task: `reportCorrectRecaptcha` is taken and ignored",
-        {"kind": "recaptcha_v2"},
-    ),
-    10: Situation("nearly_late", "completed 5 s before the window ends: taken, unless the call is slow"),
+SITUATIONS: Final[Mapping[int, tuple[str, Mapping[str, Any]]]] = {
+    1: ("late", {}),  # completed 30 s longer ago than the window
+    2: ("duplicate", {"reported": True}),
+    3: ("wrong_kind", {}),
+    4: ("language", {"kind": "image", "languagePool": "rn"}),
+    5: ("ended_in_error", {"endedInError": True}),
+    6: ("other_account", {"account": "0" * 12}),
+    7: ("no_such_task", {}),
+    8: ("other_spelling", {}),  # as 7, and how its error is spelled
+    9: ("plain_v2", {"kind": "recaptcha_v2"}),
+    10: ("nearly_late", {}),  # completed 5 s before the window ends
 }
-OTHER_SPELLING: Final = SITUATIONS[8]
+"""Tasks in states that the rules have something to say about, by number after `SITUATIONS_AT`: the name, and
+what is different from a fresh task unless that depends on the method or the window."""
 
 Variant = tuple[str, Mapping[str, Any]]
 
@@ -98,17 +83,22 @@ VARIANTS: Final[Mapping[int, Variant]] = {
 
 
 class Effect(NamedTuple):
-    """What a magic id does."""
+    """What a task id does by itself."""
 
-    fault: str | None
-    params: Mapping[str, Any]
-    only_first: bool
-    situation: Situation | None = None
+    fault: str | None = None
+    params: Mapping[str, Any] = {}
+    only_first: bool = False
+    situation: str = ""
+    changes: Mapping[str, Any] = {}
 
 
-def look_up(task_id: int) -> Effect | None:
-    """Return what a task id does, or None if it is an ordinary one."""
-    return _effects().get(task_id - BASE)
+ORDINARY: Final = Effect()
+"""Nothing."""
+
+
+def look_up(task_id: int) -> Effect:
+    """Return what a task id does."""
+    return _effects().get(task_id - BASE, ORDINARY)
 
 
 @cache
@@ -119,37 +109,20 @@ def _effects() -> Mapping[int, Effect]:
         **{STATUSES_AT + status: ("status", {"status": status}) for status in range(200, 600)},
         **{VARIANTS_AT + number: variant for number, variant in VARIANTS.items()},
     }
-    effects = {
-        number: Effect(fault, FAULTS[fault].fill(given), False) for number, (fault, given) in broken.items()
-    }
+    effects = {number: Effect(fault, FAULTS[fault].fill(given)) for number, (fault, given) in broken.items()}
     for first, last, shift in _ONCE:
         for number in effects.keys() & range(first, last + 1):
             effects[number + shift] = effects[number]._replace(only_first=True)
-    for number, situation in SITUATIONS.items():
-        effects[SITUATIONS_AT + number] = Effect(None, {}, False, situation)
+    for number, (situation, changes) in SITUATIONS.items():
+        effects[SITUATIONS_AT + number] = Effect(situation=situation, changes=changes)
     return effects
-
-
-def place(task: Task, situation: Situation | None, window_s: float) -> bool:
-    """Bring the fresh task of a magic id into its situation, if any; False if it was never issued."""
-    if situation is None:
-        return True
-    vars(task).update(situation.changes)
-    match situation.name:
-        case "late":
-            task.end_time -= window_s + 30
-        case "nearly_late":
-            task.end_time -= max(window_s - 5, 0)
-        case "wrong_kind":
-            task.kind = "recaptcha_v2" if task.kind in IMAGE_KINDS else "image"
-    return situation.name not in ("no_such_task", "other_spelling")
 
 
 def describe() -> dict[str, Any]:
     """Return the table as the control endpoint shows it."""
     errors = {number: replies.error_code(number) for number in sorted(replies.ERRORS) if number < FAULTS_AT}
     faults = {FAULTS_AT + kind.number: name for name, kind in FAULTS.items() if kind.number}
-    situations = {SITUATIONS_AT + number: row.name for number, row in SITUATIONS.items()}
+    situations = {SITUATIONS_AT + number: name for number, (name, _) in SITUATIONS.items()}
     return {
         "base": BASE,
         "errors": [{"taskId": BASE + number, "errorCode": code} for number, code in errors.items()],

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from collections.abc import Iterator, Mapping
+from itertools import chain, count
 from typing import Any, Final, NamedTuple
 
-from bridge.simulator import replies
-from bridge.simulator.shapes import to_json
+from bridge.simulator import magic, replies
+from bridge.simulator.journal import Row
 
 QUEUES: Final[Mapping[str, str]] = {
     # kind -> name of its queue in the figures; the vendor prints the first and that of plain V2 only
@@ -31,7 +31,6 @@ KINDS: Final = tuple(QUEUES)
 """Task kinds. ``other`` stands for every kind that no method reports (Turnstile and so on)."""
 IMAGE_KINDS: Final = frozenset({"image", "coordinates"})
 RECAPTCHA_KINDS: Final = frozenset(kind for kind in KINDS if kind.startswith("recaptcha"))
-POOLS: Final = ("en", "rn")
 
 
 class Method(NamedTuple):
@@ -77,29 +76,18 @@ MAX_TASKS: Final = 500_000
 NO_TASK: Final = 16
 
 
-class Task:
-    """A captcha task as the upstream knows it."""
+def make_task(task_id: int, kind: str, end_time: float, account: str | None = None, **more: Any) -> Row:
+    """Return a captcha task as the upstream knows it, and as the control endpoint shows it.
 
-    language_pool: str = "en"
-    ended_in_error: bool = False
-    account: str | None = None
-    """Fingerprint of the owner; None: belongs to whoever asks."""
-    reported: bool = False
-
-    def __init__(self, task_id: int, kind: str, end_time: float, **more: Any) -> None:
-        self.task_id, self.kind, self.end_time = task_id, kind, end_time
-        vars(self).update(more)
-
-    @property
-    def queue(self) -> str:
-        """Name of the task's queue in the figures."""
-        is_foreign = self.kind == "image" and self.language_pool != "en"
-        return _OTHER_LANGUAGE if is_foreign else QUEUES[self.kind]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the task as the control endpoint shows it."""
-        names = ("task_id", "kind", "language_pool", "end_time", "ended_in_error", "account", "reported")
-        return to_json(self, names)
+    Args:
+        task_id: any.
+        kind: one of `KINDS`.
+        end_time: when it was completed, in UNIX seconds.
+        account: fingerprint of the owner; None: belongs to whoever asks.
+        more: members that are not as those of a fresh task.
+    """
+    task = {"taskId": task_id, "kind": kind, "languagePool": "en", "endTime": end_time}
+    return {**task, "endedInError": False, "account": account, "reported": False, **more}
 
 
 class Facts(NamedTuple):
@@ -167,26 +155,27 @@ class Model:
 
     Args:
         settings: as in a scenario; followed at every call.
-        admit: says whether an id that nobody created has the task that is made up for it, and may change
-            that; by default it has in auto mode.
     """
 
-    def __init__(self, settings: Mapping[str, Any], admit: Callable[[Task], bool] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
-        self._admit = admit or (lambda task: bool(settings["auto"]))
         self.accounts: dict[str, str] = {}
         """Fingerprint -> one of `ACCOUNT_STATES`."""
-        self.tasks: dict[int, Task] = {}
+        self.tasks: dict[int, Row] = {}
         """Tasks that were created by somebody, by id."""
-        self.fresh: OrderedDict[tuple[str, int], Task] = OrderedDict()
+        self.fresh: OrderedDict[tuple[str, int], Row] = OrderedDict()
         """Tasks that auto mode made up, by account and id."""
         self.figures: dict[str | None, dict[tuple[str, int], Figures]] = {}
         """Figures that were set: account (None: whoever asks) -> queue and begin of the hour -> figures."""
         self._ids = count(1_000_000)
 
-    def add(self, task: Task) -> None:
-        """Put a task into the model, over one of the same id."""
-        self.tasks[task.task_id] = task
+    def known(self) -> Iterator[Row]:
+        """Return all tasks, those of auto mode included."""
+        return chain(self.tasks.values(), self.fresh.values())
+
+    def effect_of(self, task_id: int | None) -> magic.Effect:
+        """Return what a task id does by itself."""
+        return magic.look_up(task_id) if task_id and self.settings["magic"] else magic.ORDINARY
 
     def new_id(self) -> int:
         """Return an id that no created task has."""
@@ -219,38 +208,42 @@ class Model:
         task = self.find(facts.task_id, method, account, now_s)
         reason = "no_such_task" if task is None else self._objection(task, method, account, now_s)
         if task is None or reason:
-            return self._refuse(NO_TASK, reason, method)
-        task.reported = True
-        ignored = method == "reportCorrectRecaptcha" and task.kind == "recaptcha_v2"
+            is_other = task is None and self.effect_of(facts.task_id).situation == "other_spelling"
+            code = replies.OTHER_SPELLING if is_other else self.code_of(NO_TASK, method)
+            return self._refuse(NO_TASK, reason, code)
+        task["reported"] = True
+        ignored = method == "reportCorrectRecaptcha" and task["kind"] == "recaptcha_v2"
         return Judgement(0, "ignored" if ignored else "taken", replies.SUCCESS)
 
-    def find(self, task_id: int, method: str, account: str, now_s: float) -> Task | None:
+    def find(self, task_id: int, method: str, account: str, now_s: float) -> Row | None:
         """Return the task an account means by an id; auto mode makes up what it does not know."""
         task = self.tasks.get(task_id) or self.fresh.get((account, task_id))
         if task is not None:
             return task
-        task = Task(task_id, METHODS[method].fresh_kind, now_s, account=account)
-        if not self._admit(task):
+        task, effect = make_task(task_id, METHODS[method].fresh_kind, now_s, account), self.effect_of(task_id)
+        is_magic = effect is not magic.ORDINARY
+        if not (_place(task, effect, self.settings["windowSeconds"]) if is_magic else self.settings["auto"]):
             return None
         if len(self.fresh) >= MAX_TASKS:
             self.fresh.popitem(last=False)
         self.fresh[account, task_id] = task
         return task
 
-    def _objection(self, task: Task, method: str, account: str, now_s: float) -> str:
+    def _objection(self, task: Row, method: str, account: str, now_s: float) -> str:
         """Return why a task may not be reported, or an empty string. All of these are error 16."""
         objections = {
-            "other_account": task.account not in (None, account),
-            "late": now_s - task.end_time > self.settings["windowSeconds"],
-            "duplicate": task.reported,
-            "wrong_kind": task.kind not in METHODS[method].kinds,
-            "ended_in_error": task.ended_in_error,
-            "language": task.kind in IMAGE_KINDS and task.language_pool != "en",
+            "other_account": task["account"] not in (None, account),
+            "late": now_s - task["endTime"] > self.settings["windowSeconds"],
+            "duplicate": task["reported"],
+            "wrong_kind": task["kind"] not in METHODS[method].kinds,
+            "ended_in_error": task["endedInError"],
+            "language": task["kind"] in IMAGE_KINDS and task["languagePool"] != "en",
         }
         return next((reason for reason, holds in objections.items() if holds), "")
 
-    def _refuse(self, error_id: int, reason: str, method: str = "") -> Judgement:
-        return Judgement(error_id, reason, replies.error_body(error_id, self.code_of(error_id, method)))
+    def _refuse(self, error_id: int, reason: str, code: str = "") -> Judgement:
+        body = replies.error_body(error_id, code or replies.error_code(error_id))
+        return Judgement(error_id, reason, body)
 
     def code_of(self, error_id: int, method: str) -> str:
         """Return the code of an error id; error 16 is spelled as the setting says, or the method's page."""
@@ -284,11 +277,29 @@ class Model:
 
     def _spent_by(self, account: str) -> dict[tuple[str, int], Figures]:
         """Return what was set for the account or for whoever asks, else what the tasks here cost."""
-        tasks = (*self.tasks.values(), *self.fresh.values())
-        own = (task for task in tasks if task.account in (None, account))
-        counted = Counter((task.queue, hour_of(task.end_time)) for task in own)
+        own = (task for task in self.known() if task["account"] in (None, account))
+        counted = Counter((_queue_of(task), hour_of(task["endTime"])) for task in own)
         spent = {(queue, hour): priced(queue, volume) for (queue, hour), volume in counted.items()}
         return spent | self.figures.get(None, {}) | self.figures.get(account, {})
+
+
+def _queue_of(task: Row) -> str:
+    """Return the name of a task's queue in the figures."""
+    is_foreign = task["kind"] == "image" and task["languagePool"] != "en"
+    return _OTHER_LANGUAGE if is_foreign else QUEUES[task["kind"]]
+
+
+def _place(task: Row, effect: magic.Effect, window_s: float) -> bool:
+    """Bring the fresh task of a magic id into its situation, if any; False if it was never issued."""
+    match effect.situation:
+        case "late":
+            task["endTime"] -= window_s + 30
+        case "nearly_late":
+            task["endTime"] -= max(window_s - 5, 0)
+        case "wrong_kind":
+            task["kind"] = "recaptcha_v2" if task["kind"] in IMAGE_KINDS else "image"
+    task.update(effect.changes)
+    return effect.situation not in ("no_such_task", "other_spelling")
 
 
 def priced(queue: str, volume: int) -> Figures:

@@ -40,20 +40,6 @@ _CODES: Final = """
     53 ERROR_VISIBLE_RECAPTCHA  54 ERROR_ALL_WORKERS_FILTERED  55 ERROR_ACCOUNT_SUSPENDED
     56 ERROR_TEMPLATE_NOT_FOUND  57 ERROR_TASK_CANCELED  1001 ERROR_RATE_LIMIT  1002 ERROR_SERVICE_OVERLOAD
 """
-_DESCRIPTIONS: Final = {
-    1: "No account has this key. Look for stray blanks around it.",
-    10: "The balance of the account is zero or below.",
-    11: "The account does not allow requests from this address.",
-    14: "There is no API method of this name.",
-    16: "Not a task of yours, too old, ended in error, or reported before.",
-    21: "This address is banned for improper use of the API.",
-    22: "The request holds no task that could be read.",
-    24: "A value that this method needs is missing or wrong.",
-    55: "The account is suspended; write to the support.",
-    RATE_LIMIT_ID: "Too many requests; slow down.",
-    SERVICE_OVERLOAD_ID: "The service is overloaded; try later.",
-}
-"""In our own words, of the errors that the rules and the faults have by themselves."""
 
 ERRORS: Final = dict(zip(map(int, _CODES.split()[::2]), _CODES.split()[1::2], strict=True))
 """``errorId`` -> code, as published."""
@@ -70,9 +56,9 @@ def error_code(error_id: int) -> str:
 
 
 def error_body(error_id: int, code: str, description: str | None = None) -> bytes:
-    """Return an error verdict as JSON."""
+    """Return an error verdict as JSON, by default with a description that says the code in words."""
     if description is None:
-        description = _DESCRIPTIONS.get(error_id, "A simulated error.")
+        description = code.removeprefix("ERROR_").replace("_", " ").capitalize() + "."
     return to_bytes({"errorId": error_id, "errorCode": code, "errorDescription": description})
 
 

@@ -1,114 +1,55 @@
-"""The scenario file: its shape, its schema, and how it is read.
+"""The scenario and its parts: their published shape, how a value is checked against it, how a file is read.
 
-The control endpoint takes the same parts in the same words, so there is one description of both.
+``schemas/scenario.json`` is the one description of what a scenario file and the control endpoint take. A
+refusal names the JSON Pointer and never repeats the value.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.simulator.faults import FAULT, MAX_TASK_ID
-from bridge.simulator.model import ACCOUNT_STATES, KINDS, POOLS
-from bridge.simulator.replies import JSON
-from bridge.simulator.shapes import (
-    DEFINITIONS,
-    NotValid,
-    Schema,
-    array,
-    check,
-    flag,
-    integer,
-    named,
-    number,
-    read_json,
-    shape,
-    text,
-)
+from bridge.core.resources import load_json
 
-_OWNER: Final = {
-    "clientKey": text(longest=10_000, note="the account's key; only its fingerprint is kept"),
-    "account": text(longest=12, note="the first 12 hex digits of the key's SHA-256"),
-}
+Schema = Mapping[str, Any]
 
-_TASK: Final = shape(
-    "a task; without clientKey or account it belongs to whoever asks",
-    "kind",
-    ("endTime", "ageSeconds"),
-    ("clientKey", "account"),
-    taskId=integer(1, MAX_TASK_ID, "left out: the next free one from 1000000 on"),
-    kind=text(*KINDS),
-    languagePool=text(*POOLS),
-    endTime=number(0, 100_000_000_000, "UNIX seconds on the simulator's clock"),
-    ageSeconds=number(-86_400, 100_000_000, "completed so long ago; default 0"),
-    endedInError=flag("the task ended in error, so it cannot be reported"),
-    reported=flag("the task was reported before"),
-    **_OWNER,
-)
-
-_ACCOUNT: Final = {
-    **shape("an account and how it is answered", "state", state=text(*ACCOUNT_STATES), **_OWNER),
-    "oneOf": [{"required": [name]} for name in _OWNER],
-}
-
-_SPENDING: Final = shape(
-    "figures of getSpendingStats; without clientKey or account for whoever asks",
-    "queue",
-    "volume",
-    ("clientKey", "account"),
-    queue=text(longest=200, note="name of the queue, as the figures show it"),
-    volume=integer(0, 1_000_000_000, "tasks in each of the hours"),
-    money=number(0, 1_000_000_000, "spent in each of the hours; default: what the tasks cost"),
-    hoursAgo=integer(0, 8760, "0, the default: the hour that goes on now"),
-    hours=integer(1, 8760, "so many hours, from that one on back; default 1"),
-    **_OWNER,
-)
-
-_SETTINGS: Final[Mapping[str, tuple[Any, Schema]]] = {
-    "auto": (True, flag("an id that nobody created is a fresh task")),
-    "magic": (True, flag("the magic ids work")),
-    "strict": (True, flag("refuse members that are not documented with error 24")),
-    "spelling": ("BY_METHOD", text("BY_METHOD", "CAPCHA", "CAPTCHA", note="of error 16")),
-    "contentType": (JSON, text(JSON, "text/html; charset=utf-8", note="of verdicts")),
-    "latencySeconds": (0.0, number(0, 86_400, "wait so long before every answer")),
-    "clockSkewSeconds": (0.0, number(-100_000_000, 100_000_000, "the simulator's clock runs ahead")),
-    "windowSeconds": (60.0, number(0, 86_400, "length of the report window")),
-    "otherKeys": ("ok", text(*ACCOUNT_STATES, note="state of keys that are in no account")),
-    "numbersAsStrings": (False, flag("getSpendingStats sends its numbers as strings")),
-    "emptyHours": (True, flag("getSpendingStats sends hours without tasks, too")),
-}
-DEFAULTS: Final = {name: default for name, (default, _) in _SETTINGS.items()}
+SCENARIO: Final[Schema] = load_json("scenario.json")
+_DEFINITIONS: Final[Mapping[str, Schema]] = SCENARIO["definitions"]
+SETTINGS: Final = _DEFINITIONS["settings"]
+DEFAULTS: Final = {name: node["default"] for name, node in SETTINGS["properties"].items()}
 """What can be changed about the simulated upstream while it runs, as it is at first."""
-SETTINGS: Final = shape(
-    "how the simulated upstream behaves",
-    **{name: {**node, "default": default} for name, (default, node) in _SETTINGS.items()},
-)
-
 LISTS: Final = {
-    "accounts": named("account", _ACCOUNT),
-    "tasks": named("task", _TASK),
-    "spending": named("spending", _SPENDING),
-    "faults": FAULT,
+    name: SCENARIO["properties"][name]["items"] for name in ("accounts", "tasks", "spending", "faults")
 }
-"""What can be made or set, several at a time, and its shape."""
-_PARTS: Final = {"settings": named("settings", SETTINGS), **{name: array(one) for name, one in LISTS.items()}}
+"""What can be made or set, several at a time, and the shape of one."""
 
-_STEP: Final = shape(
-    "changes at one moment",
-    "atSeconds",
-    atSeconds=number(0, 31_536_000, "seconds after the start"),
-    clearFaults=flag("disarm all faults, before this step arms its own"),
-    disconnect=flag("close all idle connections"),
-    **_PARTS,
-)
 
-SCENARIO: Final = shape(
-    "what the simulator does, from its start on; all times are in seconds",
-    **{"$schema": text(longest=1000)},
-    description=text(longest=10_000),
-    steps=array(_STEP, "in any order"),
-    **_PARTS,
-)
+class NotValid(ValueError):
+    """A JSON value does not have the documented shape.
+
+    Args:
+        pointer: JSON Pointer of the value at fault; empty for the whole document.
+        problem: what is wrong, as the rest of a sentence.
+    """
+
+    def __init__(self, pointer: str, problem: str) -> None:
+        super().__init__(f"at {pointer or 'the top level'}: {problem}")
+        self.pointer = pointer
+
+
+def closed(**members: Schema) -> Schema:
+    """Return the shape of an object that has no other members than these."""
+    return {"type": "object", "properties": members, "additionalProperties": False}
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, or raise `NotValid`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        where = f" (line {problem.lineno})" if isinstance(problem, json.JSONDecodeError) else ""
+        raise NotValid("", f"is not JSON{where}") from None
 
 
 def parse_scenario(text: str) -> dict[str, Any]:
@@ -117,8 +58,7 @@ def parse_scenario(text: str) -> dict[str, Any]:
     Raises:
         NotValid: it is not JSON or not of the documented shape; the sentence names the place.
     """
-    scenario: dict[str, Any] = read_json(text)
-    check(scenario, SCENARIO)
+    scenario: dict[str, Any] = check(read_json(text), SCENARIO)
     return scenario
 
 
@@ -129,10 +69,9 @@ def load_scenario(path: str) -> dict[str, Any]:
         NotValid: as `parse_scenario`.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
-        data = file.read()
     try:
-        return parse_scenario(data.decode("utf-8-sig"))
+        with open(path, encoding="utf-8-sig") as file:
+            return parse_scenario(file.read())
     except UnicodeDecodeError:
         raise NotValid("", "is not UTF-8") from None
 
@@ -146,10 +85,65 @@ def length_s(scenario: Mapping[str, Any]) -> float:
     return max(ends)
 
 
-def scenario_schema() -> dict[str, Any]:
-    """Return the draft-07 schema of a scenario file, as `schemas/scenario.json` holds it."""
-    head = {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Scenario of report-bridge simulate",
-    }
-    return {**head, **SCENARIO, "definitions": DEFINITIONS}
+# --- checking ---------------------------------------------------------------------------------
+
+
+def check(value: Any, schema: Schema, pointer: str = "", or_else: str = "") -> Any:
+    """Return a value, or raise `NotValid` unless it has a shape, which uses what the published ones do."""
+    while "$ref" in schema:
+        schema = _DEFINITIONS[schema["$ref"].rpartition("/")[2]]
+    if schema.get("anyOf", ())[1:] == [{"type": "null"}]:
+        return None if value is None else check(value, schema["anyOf"][0], pointer, ", or null")
+    is_good, must = _compare(value, schema)
+    if not is_good:
+        raise NotValid(pointer, f"must be {must}{or_else}")
+    if isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            check(item, schema["items"], f"{pointer}/{index}")
+    elif isinstance(value, dict) and "properties" in schema:
+        _check_members(value, schema, pointer)
+    return value
+
+
+def _compare(value: Any, schema: Schema) -> tuple[bool, str]:
+    """Say whether a value itself is good, its members left aside, and what it must be."""
+    match schema:
+        case {"enum": choices}:
+            return isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
+        case {"type": "number", "minimum": low, "maximum": high}:
+            # NaN fails both comparisons, and bool is an int for Python but not for JSON.
+            return type(value) in (int, float) and low <= value <= high, f"a number from {low:g} to {high:g}"
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
+        case {"type": "string", "maxLength": longest}:
+            is_good = isinstance(value, str) and len(value) <= longest
+            return is_good, f"a string of at most {longest} characters"
+        case {"type": "boolean"}:
+            return isinstance(value, bool), "true or false"
+        case {"type": "array"}:
+            return isinstance(value, list), "an array"
+        case {"type": "object"}:
+            return isinstance(value, dict), "an object"
+    return True, "anything"
+
+
+def _check_members(value: Mapping[str, Any], schema: Schema, pointer: str) -> None:
+    fields = schema["properties"]
+    if "additionalProperties" in schema and not value.keys() <= fields.keys():
+        raise NotValid(pointer, f"has a member that is not known; known are {', '.join(fields)}")
+    for name in schema.get("required", ()):
+        if name not in value:
+            raise NotValid(pointer, f"must have the member {name}")
+    choices = [branch["required"][0] for branch in schema.get("oneOf", ())]
+    if choices and sum(name in value for name in choices) != 1:
+        raise NotValid(pointer, f"must have exactly one of the members {', '.join(choices)}")
+    for rule in schema.get("allOf", ()):
+        if value.keys() >= set(rule["not"]["required"]):
+            raise NotValid(pointer, f"must not have both {' and '.join(rule['not']['required'])}")
+    for name, node in fields.items():
+        if name in value:
+            check(value[name], node, f"{pointer}/{name}")
+    if "anyOf" in schema:
+        [tag] = schema["required"]
+        chosen = next(one for one in schema["anyOf"] if value[tag] in one["properties"][tag]["enum"])
+        check(value, chosen, pointer)

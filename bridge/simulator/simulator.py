@@ -5,6 +5,7 @@ Serves on the engine it is given, or on one of its own in a thread of its own. B
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from _queue import SimpleQueue
@@ -13,11 +14,10 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bridge.engine import Engine, Readiness, SystemClock, Waiter
+from bridge.engine import Engine, Readiness, Waiter
 from bridge.simulator.connection import Connection, Ended
 from bridge.simulator.journal import Rows
-from bridge.simulator.scenario import SCENARIO, length_s
-from bridge.simulator.shapes import check, wire_name
+from bridge.simulator.scenario import LISTS, SCENARIO, SETTINGS, check, length_s
 from bridge.simulator.state import State
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ class Simulator:
     ) -> None:
         if not host.startswith("127.") and host != "::1":
             raise ValueError("the simulator serves loopback addresses only")
-        given = dict(scenario or {})
-        check(given, SCENARIO)
+        given = dict(check(scenario or {}, SCENARIO))
         given["settings"] = {"auto": auto, "latencySeconds": latency_s, **given.get("settings", {})}
-        wall = SystemClock.wall if engine is None else engine.wall
+        wall = time.time if engine is None else engine.wall
         # Not the engine's clock: other programs compare the log's times with their own.
         self.state = State(given, time.monotonic, wall)
         self.base_url = ""
@@ -94,14 +93,16 @@ class Simulator:
             OSError: the port cannot be bound, or the certificate cannot be read.
         """
         if not self.base_url:
+            if self._tls is not None:
+                import ssl  # plain http does without
+
+                self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                self.context.load_cert_chain(*self._tls)
+            listener = self._bind()
             if self._has_thread:
                 self._start_thread()
             self._is_running = True
-            try:
-                self._do(self._serve)
-            except OSError:
-                self.stop()
-                raise
+            self._do(self._serve, listener)
         return self.base_url
 
     def stop(self) -> None:
@@ -131,18 +132,9 @@ class Simulator:
         """Do something where the state belongs."""
         if not self._is_running or self.engine.is_here():
             return act(*words)
-        from concurrent.futures import Future  # nothing for who serves in his own thread
-
-        done: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(act(*words))
-            except Exception as problem:
-                done.set_exception(problem)
-
-        self.engine.call_soon_from_thread(run)
-        return done.result(_WAIT_S)
+        done: SimpleQueue[T] = SimpleQueue()
+        self.engine.call_soon_from_thread(lambda: done.put(act(*words)))
+        return done.get(timeout=_WAIT_S)
 
     def note_bug(self) -> None:
         """Count a fault of the simulator itself."""
@@ -172,7 +164,7 @@ class Simulator:
 
     def set(self, **settings: Any) -> dict[str, Any]:
         """Change settings (``clock_skew_seconds`` ...); return all of them."""
-        return dict(self._do(self.state.change_settings, _wire(settings)))
+        return dict(self._do(self.state.change_settings, check(_wire(settings), SETTINGS)))
 
     def log(self, since: int = 0, task_id: int | None = None, limit: int | None = None) -> Rows:
         """Return calls with a number above `since`, oldest first."""
@@ -205,17 +197,12 @@ class Simulator:
         return self.state.now() - self.state.began_at, length_s(self.state.scenario)
 
     def _make(self, name: str, **fields: Any) -> dict[str, Any]:
-        return self._do(self.state.make, name, _wire(fields))
+        return self._do(self.state.make, name, check(_wire(fields), LISTS[name]))
 
     # --- serving, in the engine's thread -------------------------------------------------------
 
-    def _serve(self) -> None:
-        if self._tls is not None:
-            import ssl  # plain http does without
-
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(*self._tls)
-        self._listen()
+    def _serve(self, listener: socket.socket) -> None:
+        self._listen(listener)
         host, port = self._address
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"{'http' if self._tls is None else 'https'}://{shown}:{port}"
@@ -245,13 +232,17 @@ class Simulator:
         self._connections.remove(connection)
         self.state.journal.counters["openConnections"] -= 1
 
-    def _listen(self) -> None:
+    def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
-        self._listener.setblocking(False)
-        self._address = self._listener.getsockname()[:2]
-        self._ready = self.engine.readiness(self._listener.fileno())
-        self.engine.spawn(self._accept_all, self._listener, self._ready)
+        listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        listener.setblocking(False)
+        self._address = listener.getsockname()[:2]
+        return listener
+
+    def _listen(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._ready = self.engine.readiness(listener.fileno())
+        self.engine.spawn(self._accept_all, listener, self._ready)
 
     def _close_listener(self) -> None:
         if self._listener is not None:
@@ -299,7 +290,7 @@ class Simulator:
             left_s = fault.ends_at - self.state.now()
             self.engine.call_at(self.engine.now() + left_s + 0.001, self._follow_faults)
         elif self._listener is None and self._is_running:
-            self._listen()
+            self._listen(self._bind())
 
     def _drop_all(self) -> None:
         self._interrupt("closed", lambda one: one.is_idle)
@@ -318,4 +309,5 @@ class Simulator:
 
 
 def _wire(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {wire_name(name): value for name, value in fields.items()}
+    """Spell names as JSON does: ``age_seconds`` is ageSeconds."""
+    return {re.sub("_.", lambda found: found[0][1:].upper(), name): one for name, one in fields.items()}

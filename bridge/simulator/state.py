@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from bridge.simulator import magic, replies
+from bridge.simulator import replies
 from bridge.simulator.faults import EARLY, FAULTS
 from bridge.simulator.journal import Journal, Rows, fingerprint
-from bridge.simulator.model import HOUR_S, Facts, Judgement, Model, Task, hour_of, priced
-from bridge.simulator.scenario import DEFAULTS, LISTS, SETTINGS
-from bridge.simulator.shapes import check, to_json, wire_name
+from bridge.simulator.model import HOUR_S, Model, hour_of, make_task, priced
+from bridge.simulator.scenario import DEFAULTS, LISTS
 
 
 class ArmedFault:
@@ -42,7 +41,7 @@ class ArmedFault:
     def describe(self, now: float) -> dict[str, Any]:
         """Return the fault as the control endpoint shows it."""
         left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
-        told = to_json(self, ("task_id", "method", "remaining", "skip"))
+        told = {"taskId": self.task_id, "method": self.method, "remaining": self.remaining, "skip": self.skip}
         return {"id": self.fault_id, "fault": self.fault, **self.params, **told, "endsInSeconds": left_s}
 
     def is_over(self, now: float) -> bool:
@@ -76,14 +75,14 @@ class State:
         self.scenario = scenario
         self.now = now
         self._wall = wall
-        self.journal = Journal(now, self.now_s)
+        self.journal: Journal = Journal(now, self.now_s)
         self.resets = 0
         self.begin()
 
     def begin(self) -> None:
         """Forget everything that calls and commands have changed, and start the scenario again."""
-        self.settings = dict(DEFAULTS)
-        self.model = Model(self.settings, self._admit)
+        self.settings: dict[str, Any] = dict(DEFAULTS)
+        self.model = Model(self.settings)
         self.armed: list[ArmedFault] = []
         """The armed faults, oldest first."""
         self._fault_ids = count(1)
@@ -113,12 +112,7 @@ class State:
     # --- what can be made and set --------------------------------------------------------------
 
     def make(self, name: str, wanted: Any) -> dict[str, Any]:
-        """Make or set something of one of `LISTS`; return it.
-
-        Raises:
-            NotValid: it is not as documented.
-        """
-        check(wanted, LISTS[name])
+        """Make or set something of one of `LISTS`, which has its shape; return it."""
         makers = {
             "accounts": self._set_account,
             "tasks": self._add_task,
@@ -130,11 +124,10 @@ class State:
     def _add_task(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         task_id = wanted.get("taskId") or self.model.new_id()
         end_time = wanted.get("endTime", self.now_s() - wanted.get("ageSeconds", 0.0))
-        names = {wire_name(name): name for name in ("language_pool", "ended_in_error", "reported")}
-        more = {names[name]: value for name, value in wanted.items() if name in names}
-        task = Task(task_id, wanted["kind"], end_time, account=_owner(wanted), **more)
-        self.model.add(task)
-        return task.describe()
+        more = {name: wanted[name] for name in ("languagePool", "endedInError", "reported") if name in wanted}
+        task = make_task(task_id, wanted["kind"], end_time, _owner(wanted), **more)
+        self.model.tasks[task_id] = task
+        return dict(task)
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         now = self.now()
@@ -166,8 +159,7 @@ class State:
         return before - len(self.armed)
 
     def change_settings(self, wanted: Any) -> dict[str, Any]:
-        """Change the settings that are named; return all. Raises NotValid for what is not as documented."""
-        check(wanted, SETTINGS)
+        """Change the settings that are named, which have their shapes; return all."""
         self.settings.update(wanted)
         return self.settings
 
@@ -175,8 +167,7 @@ class State:
 
     def list_tasks(self, task_id: int | None = None) -> Rows:
         """Return the known tasks, those of auto mode included."""
-        known = [*self.model.tasks.values(), *self.model.fresh.values()]
-        return [task.describe() for task in known if task_id in (None, task.task_id)]
+        return [dict(task) for task in self.model.known() if task_id in (None, task["taskId"])]
 
     def list_faults(self) -> Rows:
         """Return the armed faults."""
@@ -212,26 +203,6 @@ class State:
         ]
         matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
         return next((fault for fault in matching if fault.use()), None)
-
-    # --- calls ---------------------------------------------------------------------------------
-
-    def judge(self, method: str, facts: Facts, account: str) -> Judgement:
-        """Apply the rules to a call."""
-        judgement = self.model.judge(method, facts, account, self.now_s())
-        effect = self.effect_of(facts.task_id) if judgement.reason == "no_such_task" else None
-        if effect is not None and effect.situation == magic.OTHER_SPELLING:
-            return judgement._replace(body=replies.error_body(16, replies.OTHER_SPELLING))
-        return judgement
-
-    def effect_of(self, task_id: int | None) -> magic.Effect | None:
-        """Return what a task id does by itself, or None if it is an ordinary one."""
-        return magic.look_up(task_id) if task_id is not None and self.settings["magic"] else None
-
-    def _admit(self, task: Task) -> bool:
-        effect = self.effect_of(task.task_id)
-        if effect is None:
-            return bool(self.settings["auto"])
-        return magic.place(task, effect.situation, self.settings["windowSeconds"])
 
 
 def _owner(wanted: Mapping[str, Any]) -> str | None:

@@ -1,1 +1,1 @@
-"""The way to the upstream: one HTTP attempt inside the seconds it is given, and its simulator."""
+"""The way to the upstream: one HTTP attempt inside the seconds it is given."""

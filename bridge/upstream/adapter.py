@@ -6,18 +6,25 @@ exceptions become the words of `Exchange.failure`. Retries nothing, follows noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 import requests
 from requests.adapters import BaseAdapter
 
-from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream.answers import Answer, Cut, Malformed, PlainAnswer
+from bridge.engine import NoResources, TimedOut
+from bridge.upstream.answers import Answer, Cut
 from bridge.upstream.connecting import Connect, Unreached
-from bridge.upstream.pool import Pool
 from bridge.upstream.streams import PIECE_BYTES, Stream
+
+MAX_IDLE_S: Final = 50.0
+"""How long a connection may wait for reuse. Load balancers close at 60 s, nginx at 75 s; leaving first means
+that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
+KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+_TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
 
 FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly
@@ -56,8 +63,6 @@ class Call(requests.PreparedRequest):
     is_reused = False
     is_sent = False
     """True once the first byte may have left."""
-    answer: Answer | None = None
-    """Once the first byte of it has come."""
 
     def __init__(
         self, template: Mapping[str, Any], body: bytes, until: float, leave_by: float, is_fresh: bool
@@ -67,6 +72,7 @@ class Call(requests.PreparedRequest):
         self.until = until
         self.leave_by = leave_by
         self.is_fresh = is_fresh
+        self.answer = Answer()
 
 
 class Received(requests.Response):
@@ -90,21 +96,27 @@ class Received(requests.Response):
 
 
 class Adapter(BaseAdapter):
-    """Carries calls over kept connections.
+    """Carries calls over kept connections, of which the last one in is the first one out.
+
+    That keeps few connections warm and lets the others grow old.
 
     Args:
-        engine: where to wait.
+        now: the boot clock.
         connect: opens connections.
         connect_timeout_s: bound of `connect`.
-        pool: where connections wait.
+        size: idle connections kept at most.
     """
 
-    def __init__(self, engine: Engine, connect: Connect, connect_timeout_s: float, pool: Pool) -> None:
+    def __init__(
+        self, now: Callable[[], float], connect: Connect, connect_timeout_s: float, size: int
+    ) -> None:
         super().__init__()
-        self._now = engine.now
+        self._now = now
         self._connect = connect
         self._connect_timeout_s = connect_timeout_s
-        self._pool = pool
+        self._size = size
+        self.idle: list[tuple[Stream, float]] = []
+        """Connections that wait, and until when they may; the youngest is the last."""
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Received:
         """Send a request and read its answer; whatever else `requests` says counts for nothing.
@@ -118,7 +130,7 @@ class Adapter(BaseAdapter):
         assert isinstance(request, Call)
         call = request
         send_by = min(call.until, call.leave_by)
-        link = None if call.is_fresh else self._pool.take()
+        link = None if call.is_fresh else self.take()
         if link is None:
             link = self._connect(min(send_by, self._now() + self._connect_timeout_s))
         else:
@@ -131,40 +143,52 @@ class Adapter(BaseAdapter):
                 raise TimedOut("no time is left to send")
             assert isinstance(call.body, bytes)
             call.is_sent = True
-            try:
-                # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
-                link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
-            except NoResources:
+            # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
+            link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
+            call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
+        except BaseException as error:
+            link.close()
+            if isinstance(error, NoResources):
                 call.is_sent = False
-                raise
-            answer = read_answer(link, call)
-        except BaseException:
-            link.close()
-            if call.is_reused and call.is_sent and call.answer is None:
+            if call.is_reused and call.is_sent and not call.answer.has_begun:
                 # Perhaps the network has changed, and then all of them are dead.
-                self._pool.let_go()
+                self.let_go()
             raise
-        if answer.may_stay:
-            self._pool.give(link, answer.fields.get("keep-alive"))
-        else:
+        self.give(link, idle_seconds(call.answer))
+        return Received(call.answer)
+
+    def take(self) -> Stream | None:
+        """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
+        while self.idle:
+            link, expires_at = self.idle.pop()
+            if self._now() < expires_at and not link.is_stale():
+                return link
             link.close()
-        return Received(answer)
+        return None
+
+    def give(self, link: Stream, idle_s: float) -> None:
+        """Keep a connection for the next request, for so long; one for no time is closed."""
+        if idle_s <= 0.0:
+            link.close()
+            return
+        self.idle.append((link, self._now() + idle_s))
+        if len(self.idle) > self._size:
+            self.idle.pop(0)[0].close()
+
+    def let_go(self) -> None:
+        """Close everything that is idle."""
+        while self.idle:
+            self.idle.pop()[0].close()
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer has come."""
-        self._pool.close()
+        self._size = 0
+        self.let_go()
 
 
-def read_answer(link: Stream, call: Call) -> Answer:
-    """Read one answer: by the parser alone, or if that refuses it, tolerantly and from the beginning."""
-    more = partial(link.receive, PIECE_BYTES, call.until)
-    data = more()
-    if not data:
-        raise ConnectionResetError("no answer")
-    call.answer = PlainAnswer(data)
-    try:
-        call.answer.read(more)
-    except (Malformed, Cut):
-        call.answer = Answer(call.answer.data)
-        call.answer.read(more)
-    return call.answer
+def idle_seconds(answer: Answer) -> float:
+    """Say how long a connection may wait for reuse after an answer, whose ``Keep-Alive`` may shorten that."""
+    if not answer.may_stay:
+        return 0.0
+    found = _TIMEOUT.search(answer.fields.get("keep-alive", ""))
+    return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S

@@ -24,10 +24,11 @@ MAX_INTERIM: Final = 16
 
 _BLANK: Final = b" \t"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_STATUS: Final = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9][0-9])(?![^ \t\r])")
+_STATUS: Final = re.compile(rb"[\r\n]*HTTP/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t\r][^\n]*)?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_LENGTH: Final = re.compile(r"([0-9]{1,18})(?:,\s*\1)*")
+"""One length, however often it is said."""
 _PLAIN: Final = re.compile(rb"HTTP/1\.[0-9] [2-5]")
 """How an answer begins that the parser may read from its first byte on."""
 
@@ -46,12 +47,11 @@ class Cut(EOFError):
 class Answer:
     """One answer as far as it has been read: what is told of it holds also if the rest fails.
 
-    Args:
-        data: what has come already.
-
     Source: RFC 9112, sections 2.2 and 4 (lines), 5 (fields), 6.3 (length), 9.3 (persistence).
     """
 
+    has_begun = False
+    """True once the first byte has come."""
     status: int | None = None
     """Of the final answer, once its status line was read."""
     body = b""
@@ -59,27 +59,48 @@ class Answer:
     """True if the body is longer than `MAX_BODY_BYTES`."""
     may_stay = False
     """True if the connection is clean after this answer and may carry another."""
-    is_whole = False
+    data = b""
+    """All that has come, without what `read_head` has taken."""
+    _is_whole = False
     _is_odd = False
     """True after what somebody else may understand in another way."""
+    _is_plain = True
+    """True as long as the parser takes it as it is."""
 
-    def __init__(self, data: bytes = b"") -> None:
-        self.data = data
-        """All that has come, without what `read_head` has taken."""
+    def __init__(self) -> None:
         self.fields: dict[str, str] = {}
         """Header lines, names in lower case; repeated ones joined by ``, ``."""
         self._lines: dict[str, str] = {}
 
     def read(self, more: More) -> None:
-        """Read the answer, and hand the parser a head that says no more than where the body ends.
+        """Read the answer: by the parser alone, or if that refuses it, tolerantly and from the beginning.
 
         Raises:
-            Cut: the connection ended inside it.
+            ConnectionResetError: the connection ended before any byte.
+            Cut: it ended inside the answer.
             Malformed: it is not HTTP/1.x, its framing is broken, or it is too long.
         """
+        self._pull(more)
+        try:
+            self._feed(httptools.HttpResponseParser(self), more)
+            if self.data.find(b"\r\n\r\n") > MAX_HEAD_BYTES:
+                raise Malformed("too long a head")
+            self.status = int(self.data[9:12])
+            self._conclude(self.data[7:8] == b"1")
+        except OSError:
+            with suppress(Malformed, Cut, OSError):
+                self.read_head(lambda: b"")  # which tells how far it came
+            raise
+        except (Malformed, Cut):
+            self.body, self._is_whole, self.fields = b"", False, {}
+            self.read_tolerantly(more)
+
+    def read_tolerantly(self, more: More) -> None:
+        """Read the answer, and hand the parser a head that says no more than where the body ends."""
+        self._is_plain = False
         self.read_head(more)
-        codings = _split(self.fields.get("transfer-encoding", "")) - {"identity"}
-        lengths = _split(self.fields.get("content-length", ""))
+        told = self.fields.get("transfer-encoding", "").lower().replace(",", " ")
+        codings, length = set(told.split()) - {"identity"}, self.fields.get("content-length")
         status, framing = "200 OK", ""
         if self.status in (101, 204, 304):
             status = "204 No Content"
@@ -87,11 +108,11 @@ class Answer:
             if codings != {"chunked"}:
                 raise Malformed("a transfer coding nobody asked for")
             framing = "Transfer-Encoding: chunked\r\n"
-        elif lengths:
-            length, *others = lengths
-            if others or not _LENGTH.fullmatch(length):
+        elif length:
+            found = _LENGTH.fullmatch(length)
+            if found is None:
                 raise Malformed("not a length")
-            framing = f"Content-Length: {length}\r\n"
+            framing = f"Content-Length: {found[1]}\r\n"
         self.data = f"HTTP/1.1 {status}\r\n{framing}\r\n".encode("ascii") + self.data
         parser = httptools.HttpResponseParser(self)
         parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
@@ -101,7 +122,7 @@ class Answer:
             if framing:
                 raise
             self._is_odd = True  # the end of the connection was the end of the body
-        self._conclude(self.status != 101 and not (codings and lengths))
+        self._conclude(self.status != 101 and not (codings and length))
 
     def read_head(self, more: More) -> None:
         """Take the head of the final answer from `data`, skipping interim ones.
@@ -112,12 +133,12 @@ class Answer:
             Malformed: what came is not HTTP/1.x, or too much of it.
         """
         for _ in range(MAX_INTERIM + 1):
-            line = self._read_status(more)
-            while (end := _HEAD_END.search(self.data)) is None:
+            begin = self._read_status(more)
+            while (end := _HEAD_END.search(self.data, begin - 1)) is None:
                 self._pull(more)
             if end.start() > MAX_HEAD_BYTES:
                 raise Malformed("too long a head")
-            lines = self.data[len(line) + 1 : end.start()]
+            lines = self.data[begin : end.start()]
             self.data = self.data[end.end() :]
             self._lines = {}
             for field in _FOLD.sub(b" ", lines).split(b"\n") if lines else ():
@@ -130,25 +151,18 @@ class Answer:
                 return
         raise Malformed("too many interim answers")
 
-    def _read_status(self, more: More) -> bytes:
-        """Drop what is before the status line, and leave that where it is."""
-        while True:
-            start = self.data.lstrip(b"\r\n")
-            line, line_end, _ = start.partition(b"\n")
-            if not b"HTTP/1.".startswith(line[:7]):
-                raise Malformed("not HTTP/1.x")
-            if line_end:
-                break
+    def _read_status(self, more: More) -> int:
+        """Read the status line; return where it ends."""
+        while (found := _STATUS.match(self.data)) is None:
+            line = self.data.lstrip(b"\r\n")
+            if b"\n" in line or not b"HTTP/1.".startswith(line[:7]):
+                raise Malformed("not the status line of HTTP/1.x")
             self._pull(more)
-        found = _STATUS.match(line)
-        if found is None:
-            raise Malformed("not a status")
-        self._is_odd = self._is_odd or start != self.data or found[1] == b"0"
-        self.data = start
-        status = int(found[2])
+        self._is_odd = self._is_odd or not self.data.startswith(b"HTTP/1.1")
+        status = int(found[1])
         if status >= 200 or status == 101:  # nobody asked to switch: 101 is an answer like any other
             self.status = status
-        return line
+        return found.end()
 
     def _pull(self, more: More) -> None:
         if len(self.data) > MAX_HEAD_BYTES:
@@ -156,6 +170,7 @@ class Answer:
         piece = more()
         if not piece:
             raise Cut("inside the head") if self.data else ConnectionResetError("no answer")
+        self.has_begun = True
         self.data += piece
 
     def _feed(self, parser: httptools.HttpResponseParser, more: More) -> None:
@@ -164,7 +179,7 @@ class Answer:
         try:
             while True:
                 parser.feed_data(piece)
-                if self.is_whole or len(self.body) > MAX_BODY_BYTES:
+                if self._is_whole or len(self.body) > MAX_BODY_BYTES:
                     return
                 if len(self.data) > MAX_HEAD_BYTES and self._is_too_long():
                     raise Malformed("too long an answer")
@@ -173,7 +188,7 @@ class Answer:
                     raise Cut("inside the answer")
                 self.data += piece
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self.is_whole:
+            if not self._is_whole:
                 raise Malformed("not what the parser takes") from None
             self._is_odd = True  # something follows that nobody asked for
 
@@ -204,9 +219,14 @@ class Answer:
         lines[key] = f"{lines[key]}, {text}" if key in lines else text
 
     def on_headers_complete(self) -> None:
-        """Read one answer and no more."""
-        if self.is_whole:
+        """Take the head of one answer and no more; later lines are trailers, which nobody asked for."""
+        if self._is_whole:
             raise ValueError("another answer")
+        lines, self._lines = self._lines, {}
+        if self._is_plain:
+            if not _PLAIN.match(self.data) or lines.get("transfer-encoding", "chunked") != "chunked":
+                raise ValueError("an interim answer, or an odd transfer coding")
+            self.fields = lines
 
     def on_body(self, data: bytes) -> None:
         """Add to the body."""
@@ -214,33 +234,4 @@ class Answer:
 
     def on_message_complete(self) -> None:
         """Note the end."""
-        self.is_whole = True
-
-
-class PlainAnswer(Answer):
-    """An answer that the parser takes as it is, as nearly all are."""
-
-    def read(self, more: More) -> None:
-        """Read the answer; `Malformed` and `Cut` also say that an `Answer` must be made of its data."""
-        try:
-            self._feed(httptools.HttpResponseParser(self), more)
-        except OSError:
-            with suppress(Malformed, Cut, OSError):
-                self.read_head(lambda: b"")  # which tells how far it came
-            raise
-        if self.data.find(b"\r\n\r\n") > MAX_HEAD_BYTES:
-            raise Malformed("too long a head")
-        self.status = int(self.data[9:12])
-        self._conclude(self.data[7:8] == b"1")
-
-    def on_headers_complete(self) -> None:
-        """Take the head; later lines are trailers, which nobody asked for."""
-        lines = self._lines
-        is_odd = not _PLAIN.match(self.data) or lines.get("transfer-encoding", "chunked") != "chunked"
-        if self.is_whole or is_odd:
-            raise ValueError("another answer, an interim one, or an odd transfer coding")
-        self.fields, self._lines = lines, {}
-
-
-def _split(value: str) -> set[str]:
-    return {word for part in value.lower().split(",") if (word := part.strip())}
+        self._is_whole = True

@@ -1,8 +1,8 @@
 """The door to `requests`: one HTTP attempt inside the time that it is given.
 
 Whatever the network or the upstream does becomes an `Exchange`; `bridge.reports.verdict` says what it proves.
-Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app`,
-because `requests` takes 90 ms to load.
+Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app` and
+the doctor, because `requests` takes 90 ms to load.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from bridge import __version__
 from bridge.core.model import Exchange
 from bridge.engine import Engine, NoResources
 from bridge.upstream.adapter import Adapter, Call, name_failure
-from bridge.upstream.answers import Answer
 from bridge.upstream.connecting import Connect, Dialer
-from bridge.upstream.pool import Pool
 from bridge.upstream.streams import is_lack
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ HEADERS: Final = {
     "User-Agent": f"anticaptcha-report-bridge/{__version__}",
 }
 """Sent with every request, besides Host and Content-Length."""
-
-_NOTHING: Final = Answer()
 
 
 class _Session(requests.Session):
@@ -85,16 +81,16 @@ class Client:
         self._now = engine.now
         self._base_url = url.rstrip("/")
         self._dialer = Dialer(engine, url, ca_file, proxy)
-        self._pool = Pool(engine.now, pool_size)
-        adapter = Adapter(engine, connect or self._dialer.open, connect_timeout_s, self._pool)
-        self._session = _Session(urlsplit(url)._replace(path="/").geturl(), adapter)
+        self._adapter = Adapter(engine.now, connect or self._dialer.open, connect_timeout_s, pool_size)
+        self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
         self._templates: dict[str, Mapping[str, Any]] = {}
 
     def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
         """Send one request once, wait for its answer and say what happened.
 
         Args:
-            method: the upstream's method name, letter for letter; letters and digits.
+            method: the upstream's method name, letter for letter; letters and digits. Empty for a look at
+                the base address, which is asked with GET.
             body: JSON; it may hold the account's key, which leaves here and nowhere else.
             until: when the attempt ends whatever drips, on the boot clock.
             leave_by: no byte of the request leaves after this.
@@ -120,7 +116,7 @@ class Client:
         call.body = body = b""
         if raised is not None:
             raise raised
-        answer = call.answer or _NOTHING
+        answer = call.answer
         return Exchange(
             failure,
             call.is_sent,
@@ -145,11 +141,11 @@ class Client:
         self._session.close()
 
     def _make_template(self, method: str) -> Mapping[str, Any]:
-        request = requests.PreparedRequest()
-        request.prepare(method="POST", url=f"{self._base_url}/{method}", headers=HEADERS)
-        del request.headers["Content-Length"]  # differs per report
+        verb, request = "POST" if method else "GET", requests.PreparedRequest()
+        request.prepare(method=verb, url=f"{self._base_url}/{method}", headers=HEADERS)
+        request.headers.pop("Content-Length", None)  # differs per report
         parts = urlsplit(request.url or "")
-        lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+        lines = [f"{verb} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
         template = self._templates[method] = {**vars(request), "head": head}

@@ -100,12 +100,7 @@ class SocketStream:
         sock = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
         self._sock = sock
         self._pending = sock.pending
-        self._do(sock.do_handshake, until=until, wait=self._wait_readable)
-
-    @property
-    def tls_version(self) -> str | None:
-        """The version of TLS that is spoken; None for none."""
-        return self._sock.version() if isinstance(self._sock, ssl.SSLSocket) else None
+        self._do(until, sock.do_handshake)
 
     def send_all(self, data: bytes, until: float) -> None:
         """Send everything; what fits into the socket's buffer goes at once.
@@ -117,7 +112,7 @@ class SocketStream:
         left = data
         try:
             while left:
-                left = left[self._do(self._sock.send, left, until=until, wait=self._wait_writable) :]
+                left = left[self._do(until, self._sock.send, left) :]
         except OSError as error:
             if left is data and error.errno in LACKS:
                 raise NoResources("no memory to send with") from None
@@ -132,22 +127,16 @@ class SocketStream:
         if self._pending is None or not self._pending():
             self._wait_readable(until)
         # It may be half a TLS record, or a packet that failed its checksum.
-        data: bytes = self._do(self._sock.recv, most, until=until, wait=self._wait_readable)
+        data: bytes = self._do(until, self._sock.recv, most)
         return data
 
-    def _do(
-        self,
-        operation: Callable[..., Any],
-        *arguments: Any,
-        until: float,
-        wait: Callable[[float], None],
-    ) -> Any:
+    def _do(self, until: float, operation: Callable[..., Any], *arguments: Any) -> Any:
         """Do something with the socket, after a wait if it cannot be done at once."""
         while True:
             try:
                 return operation(*arguments)
-            except BlockingIOError:
-                wait(until)
+            except BlockingIOError:  # without TLS it does not say what it waits for
+                (self._wait_writable if operation == self._sock.send else self._wait_readable)(until)
             except ssl.SSLWantReadError:
                 self._wait_readable(until)
             except ssl.SSLWantWriteError:

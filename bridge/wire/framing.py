@@ -77,10 +77,7 @@ class Framer:
             self._feed_lines(data, events)
         elif not self.failed:
             self._pending += data
-            for event in self._messages:
-                if event is None:
-                    break
-                events.append(event)
+            events += iter(self._messages.__next__, None)
         return events
 
     def end(self) -> list[Event]:

@@ -24,6 +24,7 @@ from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.reports.verdict import judge
 from bridge.upstream.client import Client, report_body
+from bridge.upstream.connecting import make_tls_context
 from bridge.upstream.streams import SocketStream
 from tests.authority import Authority
 from tests.faultserver import (
@@ -207,7 +208,7 @@ def test_long_body_is_cut_at_the_limit(make_client: Callable[..., Client], head:
         exchange = send(client)
     assert (exchange.failure, exchange.status, exchange.oversize) == (None, 200, True)
     assert exchange.body == b"x" * 65536
-    assert client._pool.idle == []
+    assert client._adapter.idle == []
 
 
 def test_longest_body_is_whole(make_client: Callable[..., Client]) -> None:
@@ -223,7 +224,7 @@ def test_interim_answers_are_skipped(make_client: Callable[..., Client]) -> None
     with FaultServer(answer_once(interim + spell_answer())) as server:
         client = make_client(server.url)
         exchange = send(client)
-        assert len(client._pool.idle) == 1
+        assert len(client._adapter.idle) == 1
     assert (exchange.failure, exchange.status, exchange.body) == (None, 200, ACCEPTED)
     assert "link" not in exchange.headers
 
@@ -234,7 +235,7 @@ def test_switch_of_protocol_is_an_answer(make_client: Callable[..., Client]) -> 
         client = make_client(server.url)
         exchange = send(client)
     assert (exchange.failure, exchange.status, exchange.body) == (None, 101, b"")
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
 
 
 # --- faults after the request left ------------------------------------------------------------------
@@ -279,7 +280,7 @@ def test_answer_that_ends_early(
         exchange = send(client)
     assert exchange[:3] == (failure, True, status)
     assert exchange.body == b""
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
 
 
 @pytest.mark.parametrize(("data", "status"), [row[1:] for row in GARBLED], ids=[row[0] for row in GARBLED])
@@ -293,7 +294,7 @@ def test_answer_that_is_not_http(
         exchange = send(client)
     assert exchange[:3] == ("malformed", True, status)
     assert exchange.elapsed_s < 9.0
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
 
 
 def test_noise_without_a_line_is_not_http(make_client: Callable[..., Client]) -> None:
@@ -368,7 +369,7 @@ def test_no_drip_outlasts_the_deadline(
         exchange = send(client, deadline_s=SOON_S)
     assert exchange[:3] == ("timeout", True, status)
     assert SOON_S * 0.9 < exchange.elapsed_s < AT_MOST_S
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
 
 
 @pytest.mark.parametrize(
@@ -412,7 +413,7 @@ def test_connection_is_kept(make_client: Callable[..., Client]) -> None:
     with FaultServer(serve_forever) as server:
         client = make_client(server.url)
         exchanges = [send(client, number) for number in range(1, 101)]
-        assert len(client._pool.idle) == 1
+        assert len(client._adapter.idle) == 1
         assert server.connections == 1
     assert all(exchange.failure is None for exchange in exchanges)
     assert [exchange.reused for exchange in exchanges] == [False] + [True] * 99
@@ -476,7 +477,7 @@ def test_doubtful_connection_is_not_kept(make_client: Callable[..., Client], ans
     with FaultServer(script) as server:
         client = make_client(server.url)
         assert send(client).failure is None
-        assert len(client._pool.idle) == 0
+        assert len(client._adapter.idle) == 0
         assert send(client).failure is None
         assert server.connections == 2
 
@@ -514,7 +515,7 @@ def test_pool_keeps_no_more_than_its_size(make_client: Callable[..., Client], en
     with FaultServer(script) as server:
         client = make_client(server.url, pool_size=4)
         exchanges = send_together(engine, client, 40, deadline_s=30.0)
-        assert (server.connections, len(client._pool.idle)) == (40, 4)
+        assert (server.connections, len(client._adapter.idle)) == (40, 4)
     assert [exchange.failure for exchange in exchanges] == [None] * 40
 
 
@@ -524,9 +525,9 @@ def test_closed_client_keeps_nothing(make_client: Callable[..., Client]) -> None
         client = make_client(server.url)
         send(client)
         client.close()
-        assert client._pool.idle == []
+        assert client._adapter.idle == []
         assert send(client).failure is None
-        assert len(client._pool.idle) == 0
+        assert len(client._adapter.idle) == 0
 
 
 # --- before the request leaves ----------------------------------------------------------------------
@@ -710,7 +711,7 @@ def test_verified_connection_is_kept(make_client: Callable[..., Client], authori
         client = make_client(server.url, ca_file=authority.ca_file)
         client.warm_up()
         assert [send(client).body for _ in range(20)] == [ACCEPTED] * 20
-        assert (server.connections, len(client._pool.idle)) == (1, 1)
+        assert (server.connections, len(client._adapter.idle)) == (1, 1)
 
 
 def test_bad_certificates_are_refused(
@@ -903,7 +904,7 @@ def test_second_attempt_after_a_change_of_the_network_is_accepted(
     with FaultServer(change.script, authority.serve("127.0.0.1") if is_tls else None) as server:
         client = make_client(server.url, ca_file=authority.ca_file)
         assert [each.failure for each in send_together(engine, client, kept)] == [None] * kept
-        assert (server.connections, len(client._pool.idle)) == (kept, kept)
+        assert (server.connections, len(client._adapter.idle)) == (kept, kept)
         change.has_come.set()
         change.are_dead.wait(20)
         first = send_together(engine, client, reports, deadline_s=SOON_S)
@@ -913,7 +914,7 @@ def test_second_attempt_after_a_change_of_the_network_is_accepted(
             assert {(each.failure in ("timeout", "reset"), each.sent, each.reused) for each in first} == {
                 (True, True, True)
             }
-            assert len(client._pool.idle) == 0
+            assert len(client._adapter.idle) == 0
         second = send_together(engine, client, reports, fresh=True)
         assert {(each.failure, each.body, each.reused) for each in second} == {(None, ACCEPTED, False)}
 
@@ -928,7 +929,7 @@ def test_next_report_needs_no_second_attempt(make_client: Callable[..., Client],
         change.are_dead.wait(20)
         assert send(client, deadline_s=SOON_S).failure == "timeout"
         assert send(client)[:3] == (None, True, 200)
-        assert len(client._pool.idle) == 1
+        assert len(client._adapter.idle) == 1
 
 
 # --- what this machine lacks ------------------------------------------------------------------------
@@ -979,6 +980,7 @@ def test_no_descriptor_for_certificates_is_a_lack(
     """The certificates are read when they are needed first; if they cannot be opened it is nobody's fault."""
     with FaultServer(serve_forever, authority.serve("127.0.0.1")) as server:
         client = make_client(server.url)
+        make_tls_context.cache_clear()
         with few_descriptors(1), pytest.raises(NoResources):
             send(client)
         assert send(client).failure == "certificate"

@@ -1,4 +1,4 @@
-"""What `bridge.upstream.probe` sees of a server: every way to fail has its word, and no key ever leaves."""
+"""What a look at the base address sees of a server: each way to fail has its word, and no key leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bridge.core.errors import failure_row
-from bridge.upstream.probe import Sight, look_at
+from bridge.core.model import Exchange
+from bridge.engine import Engine
+from bridge.upstream.client import Client
 
 Serve = Callable[[bytes], str]
 
@@ -43,27 +45,32 @@ def serve(met: list[bytes]) -> Iterator[Serve]:
         thread.join(30)
 
 
-def look(url: str, timeout_s: float = 30.0) -> Sight:
-    """Look with nothing special set."""
-    return look_at(url, ca_file=None, proxy=None, timeout_s=timeout_s, connect_timeout_s=timeout_s)
+def look(url: str, timeout_s: float = 30.0) -> Exchange:
+    """Look as the doctor does, with nothing special set."""
+    engine = Engine(on_bug=lambda _: None)
+    client = Client(engine, url, ca_file=None, proxy=None, connect_timeout_s=timeout_s, pool_size=0)
+    until = engine.now() + timeout_s
+    return client.send("", b"", until=until, leave_by=until, fresh=True)
 
 
-def test_status_and_date_are_seen(serve: Serve, met: list[bytes]) -> None:
-    """Any whole answer will do; the request is a bare HEAD without a body."""
-    sight = look(
-        serve(b"HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 9\r\n\r\n")
+def test_date_of_any_answer_is_seen(serve: Serve, met: list[bytes]) -> None:
+    """Any whole answer will do; the request is a bare GET without a body."""
+    seen = look(
+        serve(b"HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 1\r\n\r\nx")
     )
-    assert (sight.failure, sight.status, sight.date_wall, sight.tls) == (None, 404, 1_767_225_600.0, None)
-    assert met[0].startswith(b"HEAD / HTTP/1.1\r\nHost: 127.0.0.1:")
-    assert met[0].endswith(b"\r\n\r\n")
+    assert (seen.failure, seen.headers["date"]) == (None, "Thu, 01 Jan 2026 00:00:00 GMT")
+    assert met[0].startswith(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert met[0].endswith(b"\r\nContent-Length: 0\r\n\r\n")
     assert b"clientKey" not in met[0]
 
 
-@pytest.mark.parametrize("date", [b"", b"Date: nonsense\r\n", b"Date: \r\n"])
-def test_a_missing_or_bad_date_is_none(serve: Serve, date: bytes) -> None:
+@pytest.mark.parametrize(
+    ("line", "date"), [(b"", None), (b"Date: nonsense\r\n", "nonsense"), (b"Date: \r\n", "")]
+)
+def test_a_missing_or_bad_date_is_no_failure(serve: Serve, line: bytes, date: str | None) -> None:
     """A server that tells no time is still reached."""
-    sight = look(serve(b"HTTP/1.1 200 OK\r\n" + date + b"Content-Length: 0\r\n\r\n"))
-    assert (sight.failure, sight.date_wall) == (None, None)
+    seen = look(serve(b"HTTP/1.1 200 OK\r\n" + line + b"Content-Length: 0\r\n\r\n"))
+    assert (seen.failure, seen.headers.get("date")) == (None, date)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +78,7 @@ def test_a_missing_or_bad_date_is_none(serve: Serve, date: bytes) -> None:
 )
 def test_what_is_no_answer_has_its_word(serve: Serve, answer: bytes, failure: str) -> None:
     """Each kind of wreck is named as the table of errors names it."""
-    sight = look(serve(answer))
-    assert sight.failure == failure
+    assert look(serve(answer)).failure == failure
     assert failure_row(failure, True).advice
 
 

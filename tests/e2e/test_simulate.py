@@ -253,7 +253,7 @@ def test_options_are_documented() -> None:
 
 
 def test_imports_nothing_of_the_bridge_but_the_engine() -> None:
-    """The simulator loads of the bridge only the engine, of others engine and parser, and not asyncio."""
+    """The simulator loads of the bridge only engine and data reader, of others theirs and the parser."""
     program = (
         "import sys, json\n"
         "before = set(sys.modules)\n"
@@ -266,7 +266,11 @@ def test_imports_nothing_of_the_bridge_but_the_engine() -> None:
     )
     loaded = json.loads(done.stdout)
     ours = {name for name in loaded if name.startswith("bridge")}
-    assert {name for name in ours if not name.startswith(("bridge.simulator", "bridge.engine"))} == {"bridge"}
+    assert {name for name in ours if not name.startswith(("bridge.simulator", "bridge.engine"))} == {
+        "bridge",
+        "bridge.core",
+        "bridge.core.resources",
+    }
     others = {name.partition(".")[0].lstrip("_") for name in loaded} - {"bridge"}
     known = {name.lstrip("_") for name in sys.stdlib_module_names}
     assert {name for name in others - known if not name.startswith(("cython", "gevent"))} <= {

@@ -127,14 +127,12 @@ class Network:
             self.model.accounts[key] = state
         for task in plan.tasks:
             if task.exists:
-                self.model.add(
-                    model.Task(
-                        task.task_id,
-                        task.kind,
-                        EPOCH + task.ended_at,
-                        account=KEYS[task.key],
-                        language_pool=task.language_pool,
-                    )
+                self.model.tasks[task.task_id] = model.make_task(
+                    task.task_id,
+                    task.kind,
+                    EPOCH + task.ended_at,
+                    KEYS[task.key],
+                    languagePool=task.language_pool,
                 )
         self.weather: list[tuple[float, tuple[str, ...]]] = []
         self.attempts: list[Attempt] = []
@@ -330,8 +328,6 @@ class Network:
 
 class Wire:
     """A connection, as the bridge has it; fits `bridge.upstream.streams.Stream`."""
-
-    tls_version = None
 
     def __init__(self, network: Network, process: Process) -> None:
         self._network = network

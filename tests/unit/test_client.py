@@ -12,7 +12,6 @@ import pytest
 from bridge.core.model import Exchange
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream import connecting
 from bridge.upstream.client import Client, report_body
 from bridge.upstream.connecting import Connect, Unreached, make_tls_context
 from bridge.upstream.streams import LACKS
@@ -63,29 +62,17 @@ def test_bad_ca_files_are_refused_at_once(tmp_path: Path) -> None:
         make(ca_file=str(empty))
 
 
-def test_bad_proxy_is_refused_at_once() -> None:
-    """A proxy that is not supported is told before anything is sent."""
-    with pytest.raises(ValueError, match="not supported"):
-        make(proxy="https://proxy.test:443")
-
-
-def test_usual_certificates_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usual_certificates_load_once() -> None:
     """Certificates are loaded on warm-up or first use, and never again."""
-    loaded: list[str] = []
-    real = make_tls_context
-
-    def load(ca_file: str) -> Any:
-        loaded.append(ca_file)
-        return real(ca_file)
-
-    monkeypatch.setattr(connecting, "make_tls_context", load)
+    make_tls_context.cache_clear()
     client = make()
-    assert loaded == []
+    assert make_tls_context.cache_info().misses == 0
     client.warm_up()
     client.warm_up()
-    assert len(loaded) == 1
+    make().warm_up()
+    assert make_tls_context.cache_info().misses == 1
     make("http://localhost:1").warm_up()
-    assert len(loaded) == 1
+    assert make_tls_context.cache_info().misses == 1
 
 
 def test_body_of_a_report_is_spelled_as_json() -> None:
@@ -200,7 +187,7 @@ def test_lack_of_resources_is_no_failure_of_the_network(errno_: int) -> None:
         with pytest.raises(NoResources) as caught:
             send_report(client)
         demand_bare(caught.value)
-        assert len(client._pool.idle) == 0
+        assert len(client._adapter.idle) == 0
         assert send_report(client)[:3] == (None, True, 200)
     assert not link.is_open
 
@@ -217,7 +204,7 @@ def keep(count: int, *links: Link | Exception) -> tuple[Client, list[Link]]:
     client = make_with(*kept, *links)
     for _ in range(count):
         assert send_report(client, is_fresh=True).failure is None
-    assert len(client._pool.idle) == count
+    assert len(client._adapter.idle) == count
     return client, kept
 
 
@@ -251,7 +238,7 @@ def test_kept_connection_that_fails_before_its_answer_takes_all_idle_ones_along(
         True,
     )
     assert [link.is_open for link in kept] == [False] * 8
-    assert len(client._pool.idle) == 0
+    assert len(client._adapter.idle) == 0
     assert send_report(client)[:3] == (None, True, 200)
 
 
@@ -268,7 +255,7 @@ def test_failure_on_a_new_connection_leaves_the_kept_ones() -> None:
     """What was wrong with a new connection says nothing about the others."""
     client, kept = keep(2, Link(b""))
     assert send_report(client, is_fresh=True).failure == "reset"
-    assert len(client._pool.idle) == 2
+    assert len(client._adapter.idle) == 2
     assert all(link.is_open for link in kept)
 
 
@@ -280,7 +267,7 @@ def test_time_that_is_over_says_nothing_about_connections(limit: str) -> None:
     moments = {"until": far, "leave_by": far, limit: client._now()}
     exchange = client.send("reportX", b"{}", fresh=False, **moments)
     assert exchange[:3] == ("window" if limit == "leave_by" else "timeout", False, None)
-    assert len(client._pool.idle) == 2
+    assert len(client._adapter.idle) == 2
     assert [len(link.was_sent) for link in kept] == [1, 1, 1]
 
 

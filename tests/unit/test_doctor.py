@@ -8,13 +8,14 @@ import re
 import time
 import tomllib
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.cli import checks
-from bridge.upstream.probe import Sight
+from bridge.core.model import Exchange
 from tests.ledgers import make_ledger, open_file
 from tests.unit.conftest import Run
 
@@ -181,31 +182,40 @@ def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sight(monkeypatch: pytest.MonkeyPatch) -> list[Sight]:
+def sight(monkeypatch: pytest.MonkeyPatch) -> list[Exchange]:
     """What the doctor will see of the upstream."""
-    seen: list[Sight] = []
-    monkeypatch.setattr("bridge.upstream.probe.look_at", lambda *args, **kwargs: seen[0])
+    seen: list[Exchange] = []
+    monkeypatch.setattr("bridge.upstream.client.Client.send", lambda *args, **kwargs: seen[0])
     return seen
 
 
 @pytest.mark.parametrize(
     "failure", ["dns", "connect", "tls", "certificate", "proxy", "reset", "timeout", "cut"]
 )
-def test_every_failure_of_the_upstream_has_a_fix(find: Find, sight: list[Sight], failure: str) -> None:
+def test_every_failure_of_the_upstream_has_a_fix(find: Find, sight: list[Exchange], failure: str) -> None:
     """Each step that can fail is named with what to do."""
-    sight.append(Sight(failure, None, None, None, 0.1))
+    sight.append(Exchange(failure, failure in ("reset", "timeout", "cut"), elapsed_s=0.1))
     (check,) = find("--online")["upstream"]
     assert check["status"] == "failed"
     assert check["fix"]
 
 
 @pytest.mark.parametrize(("ahead_s", "status"), [(0.0, "ok"), (70.0, "warning"), (-70.0, "warning")])
-def test_the_skew_is_told(find: Find, sight: list[Sight], ahead_s: float, status: str) -> None:
+def test_the_skew_is_told(find: Find, sight: list[Exchange], ahead_s: float, status: str) -> None:
     """A clock that is off by more than 2 s is a warning that says in which direction."""
-    sight.append(Sight(None, "TLSv1.3", 405, time.time() - ahead_s, 0.0))
+    date = formatdate(time.time() - ahead_s, usegmt=True)
+    sight.append(Exchange(None, True, 405, {"date": date}))
     (check,) = find("--online")["skew"]
     assert check["status"] == status
     assert (ahead_s > 0) == ("ahead" in check["message"])
+
+
+@pytest.mark.parametrize("date", ["", "nonsense"])
+def test_an_upstream_without_a_date_is_told(find: Find, sight: list[Exchange], date: str) -> None:
+    """Where the upstream tells no time that can be read, the skew is not known, and the doctor says so."""
+    sight.append(Exchange(None, True, 200, {"date": date} if date else {}))
+    (check,) = find("--online")["skew"]
+    assert (check["status"], "no date" in check["message"]) == ("warning", True)
 
 
 def test_without_online_nothing_is_asked(find: Find) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.engine import Engine, NoResources, TimedOut
-from bridge.upstream.names import MAX_ADDRESSES, NAME_KEPT_S, Address, Names, Place
+from bridge.upstream.connecting import MAX_ADDRESSES, NAME_KEPT_S, Address, Names
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock
 
@@ -72,14 +72,14 @@ def find(world: World, names: Names, for_s: float = 1.0) -> Any:
 
 def test_families_take_turns(world: World) -> None:
     """Neither family can use up all tries, and the system's first choice stays first."""
-    found = find(world, Names(world.engine, Place("a.test", 443)))
+    found = find(world, Names(world.engine, ("a.test", 443)))
     assert found == (V6[0], V4[0], V6[1], V4[1])
     assert len(found) == MAX_ADDRESSES
 
 
 def test_address_that_answered_comes_first(world: World) -> None:
     """A preferred address is first until the name is looked up again; an unknown one changes nothing."""
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     find(world, names)
     names.prefer(V4[1])
     names.prefer(V4[7])
@@ -89,7 +89,7 @@ def test_address_that_answered_comes_first(world: World) -> None:
 
 def test_name_is_asked_again_when_forgotten_or_old(world: World) -> None:
     """An address is believed for a short while, and not after all of them failed."""
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     find(world, names)
     names.forget()
     find(world, names)
@@ -103,7 +103,7 @@ def test_name_is_asked_again_when_forgotten_or_old(world: World) -> None:
 def test_many_share_one_lookup_and_each_keeps_to_its_moment(world: World) -> None:
     """Whoever needs the name while it is looked up waits for that look-up, but not longer than it may."""
     world.loop.thread_takes_s = lambda: 3.0
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     told: list[Any] = []
 
     def ask(until: float) -> None:
@@ -125,7 +125,7 @@ def test_many_share_one_lookup_and_each_keeps_to_its_moment(world: World) -> Non
 )
 def test_name_that_is_not_found_is_told_and_asked_for_again(world: World, fault: Exception) -> None:
     """A failed look-up is an exception for all who waited, and is not remembered."""
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     world.fault = fault
     assert [find(world, names), find(world, names)] == [fault, fault]
     assert world.asked == 2
@@ -135,7 +135,7 @@ def test_name_that_is_not_found_is_told_and_asked_for_again(world: World, fault:
 
 def test_name_without_addresses_is_not_kept(world: World) -> None:
     """An empty finding is no finding: the next one asks again."""
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     world.found = []
     assert find(world, names) == ()
     find(world, names)
@@ -154,12 +154,12 @@ def test_name_without_addresses_is_not_kept(world: World) -> None:
 def test_lack_is_handed_on_as_it_is(world: World, fault: Exception) -> None:
     """What says that this machine lacks something keeps saying it."""
     world.fault = fault
-    assert find(world, Names(world.engine, Place("a.test", 443))) is fault
+    assert find(world, Names(world.engine, ("a.test", 443))) is fault
 
 
 def test_no_thread_is_a_lack(world: World) -> None:
     """Without a thread nothing is looked up; with one again it is."""
-    names = Names(world.engine, Place("a.test", 443))
+    names = Names(world.engine, ("a.test", 443))
     world.loop.has_threads = False
     assert isinstance(find(world, names), NoResources)
     world.loop.has_threads = True
@@ -176,7 +176,7 @@ def test_resolver_that_lacks_a_descriptor_says_that_there_is_no_name(
 
     monkeypatch.setattr(socket, "socket", refuse)
     world.fault = socket.gaierror(socket.EAI_AGAIN, "temporary failure in name resolution")
-    told = find(world, Names(world.engine, Place("a.test", 443)))
+    told = find(world, Names(world.engine, ("a.test", 443)))
     assert isinstance(told, OSError)
     assert told.errno == errno.EMFILE
 
@@ -184,7 +184,7 @@ def test_resolver_that_lacks_a_descriptor_says_that_there_is_no_name(
 @pytest.mark.parametrize("host", ["localhost", "api.localhost"])
 def test_localhost_is_loopback_whatever_the_system_says(world: World, host: str) -> None:
     """The name of this machine is never looked up."""
-    found = Names(world.engine, Place(host, 8080)).find(0.0)
+    found = Names(world.engine, (host, 8080)).find(0.0)
     assert found == ((socket.AF_INET, ("127.0.0.1", 8080)), (socket.AF_INET6, ("::1", 8080, 0, 0)))
     assert world.asked == 0
 
@@ -198,4 +198,4 @@ def test_localhost_is_loopback_whatever_the_system_says(world: World, host: str)
 )
 def test_numeric_address_needs_no_lookup(host: str, expected: tuple[int, Any]) -> None:
     """A numeric address is itself."""
-    assert Names(World().engine, Place(host, 443)).find(0.0) == (expected,)
+    assert Names(World().engine, (host, 443)).find(0.0) == (expected,)

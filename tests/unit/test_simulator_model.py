@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.simulator import replies
-from bridge.simulator.model import KINDS, METHODS, Model, Task, read_body
+from bridge.simulator.model import KINDS, METHODS, Model, make_task, read_body
 from bridge.simulator.scenario import DEFAULTS
-from bridge.simulator.shapes import wire_name
 
 NOW = 1_700_000_000.0
 KEY = "0123456789abcdef0123456789abcdef"
@@ -44,7 +43,7 @@ def make_body(**members: Any) -> bytes:
 
 def make_model(**settings: Any) -> Model:
     """Return an empty model with settings."""
-    return Model({**DEFAULTS, **{wire_name(name): value for name, value in settings.items()}})
+    return Model({**DEFAULTS, **settings})
 
 
 def report(
@@ -61,10 +60,10 @@ def report(
 def test_method_must_fit_the_kind(method: str, kind: str) -> None:
     """A report is taken exactly if its method is made for the kind of the task."""
     model = make_model()
-    model.add(Task(7, kind, NOW))
+    model.tasks[7] = make_task(7, kind, NOW)
     expected = 0 if kind in FITS[method] else 16
     assert report(model, method)[0] == expected
-    assert model.tasks[7].reported is (expected == 0)
+    assert model.tasks[7]["reported"] is (expected == 0)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +73,14 @@ def test_method_must_fit_the_kind(method: str, kind: str) -> None:
 def test_window_is_sixty_seconds(age: float, verdict: tuple[int, str]) -> None:
     """A report counts up to 60 s after the task's end and not later."""
     model = make_model()
-    model.add(Task(7, "image", NOW - age))
+    model.tasks[7] = make_task(7, "image", NOW - age)
     assert report(model) == verdict
 
 
 def test_window_can_be_made_shorter() -> None:
     """The setting for the window replaces the 60 s."""
-    model = make_model(window_s=2)
-    model.add(Task(7, "image", NOW - 3))
+    model = make_model(windowSeconds=2)
+    model.tasks[7] = make_task(7, "image", NOW - 3)
     assert report(model) == (16, "late")
 
 
@@ -95,7 +94,7 @@ def test_second_report_is_a_duplicate() -> None:
 def test_one_report_whatever_the_method() -> None:
     """Correct and incorrect reports of one task share the one report."""
     model = make_model()
-    model.add(Task(7, "recaptcha_v3", NOW))
+    model.tasks[7] = make_task(7, "recaptcha_v3", NOW)
     assert report(model, "reportCorrectRecaptcha") == (0, "taken")
     assert report(model, "reportIncorrectRecaptcha") == (16, "duplicate")
 
@@ -103,15 +102,15 @@ def test_one_report_whatever_the_method() -> None:
 def test_praise_of_plain_v2_is_ignored() -> None:
     """A correct report of a plain V2 task is taken and flagged."""
     model = make_model()
-    model.add(Task(7, "recaptcha_v2", NOW))
+    model.tasks[7] = make_task(7, "recaptcha_v2", NOW)
     assert report(model, "reportCorrectRecaptcha") == (0, "ignored")
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"language_pool": "rn"}, "language"),
-        ({"ended_in_error": True}, "ended_in_error"),
+        ({"languagePool": "rn"}, "language"),
+        ({"endedInError": True}, "ended_in_error"),
         ({"account": "b" * 12}, "other_account"),
         ({"reported": True}, "duplicate"),
     ],
@@ -119,14 +118,14 @@ def test_praise_of_plain_v2_is_ignored() -> None:
 def test_task_state_refuses(changed: dict[str, Any], reason: str) -> None:
     """Each state that forbids a report gives error 16 and leaves the task alone."""
     model = make_model()
-    model.add(Task(7, "image", NOW, **changed))
+    model.tasks[7] = make_task(7, "image", NOW, **changed)
     assert report(model) == (16, reason)
 
 
 def test_language_counts_for_images_only() -> None:
     """A Russian pool does not stop a report about a token."""
     model = make_model()
-    model.add(Task(7, "recaptcha_v2", NOW, language_pool="rn"))
+    model.tasks[7] = make_task(7, "recaptcha_v2", NOW, languagePool="rn")
     assert report(model, "reportIncorrectRecaptcha") == (0, "taken")
 
 
@@ -176,7 +175,7 @@ def test_account_state_decides(state: str, error_id: int) -> None:
 
 def test_other_keys_follow_their_setting() -> None:
     """Keys in no account have the state that the setting gives."""
-    model = make_model(other_keys="unknown")
+    model = make_model(otherKeys="unknown")
     assert report(model) == (1, "key_unknown")
     model.accounts[OWN] = "ok"
     assert report(model) == (0, "taken")
@@ -279,7 +278,7 @@ def test_forgets_oldest_fresh_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_new_ids_avoid_created_ones() -> None:
     """An id handed out is one that no created task has."""
     model = make_model()
-    model.add(Task(1_000_000, "image", NOW))
+    model.tasks[1_000_000] = make_task(1_000_000, "image", NOW)
     assert [model.new_id(), model.new_id()] == [1_000_001, 1_000_002]
 
 
@@ -334,9 +333,9 @@ def test_date_says_where_the_day_begins(age_s: int, records: int) -> None:
 
 def test_task_counts_in_the_hour_of_its_end() -> None:
     """A task is counted once, where it ended; one put over it takes its place."""
-    model = make_model(empty_hours=False)
-    model.add(Task(7, "recaptcha_v2", NOW - 7200))
-    model.add(Task(7, "recaptcha_v2", NOW - 3600))
+    model = make_model(emptyHours=False)
+    model.tasks[7] = make_task(7, "recaptcha_v2", NOW - 7200)
+    model.tasks[7] = make_task(7, "recaptcha_v2", NOW - 3600)
     [record] = ask_spending(model, queue="Recaptcha Proxyless")["data"]
     assert (record["volume"], record["money"]) == (1, 0.002)
     assert record["dateFrom"] <= NOW - 3600 <= record["dateTill"]
@@ -345,8 +344,8 @@ def test_task_counts_in_the_hour_of_its_end() -> None:
 
 def test_numbers_can_come_as_strings() -> None:
     """The setting puts every number of a record into a string."""
-    model = make_model(numbers_as_strings=True)
-    model.add(Task(7, "image", NOW))
+    model = make_model(numbersAsStrings=True)
+    model.tasks[7] = make_task(7, "image", NOW)
     record = ask_spending(model)["data"][-1]
     assert all(isinstance(value, str) for value in record.values())
     assert (int(record["volume"]), float(record["money"])) == (1, 0.00067)

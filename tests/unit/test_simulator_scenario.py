@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.simulator import NotValid, load_scenario, parse_scenario, scenario_schema
-from bridge.simulator.faults import FAULTS
-from bridge.simulator.scenario import SCENARIO, length_s
-from bridge.simulator.shapes import check
+from bridge.simulator import NotValid, load_scenario, parse_scenario
+from bridge.simulator.faults import ENCODINGS, FAULTS, FaultType
+from bridge.simulator.model import ACCOUNT_STATES, KINDS, METHODS, SPENDING
+from bridge.simulator.scenario import DEFAULTS, LISTS, SCENARIO, check, length_s
 
 ROOT = Path(__file__).parents[2]
-VALIDATOR = jsonschema.Draft7Validator(scenario_schema())
+VALIDATOR = jsonschema.Draft7Validator(SCENARIO)
+DEFINITIONS: dict[str, Any] = SCENARIO["definitions"]
 
 GOOD: list[dict[str, Any]] = [
     {},
@@ -109,10 +110,45 @@ def test_file_is_read_with_or_without_mark(tmp_path: Path) -> None:
         load_scenario(str(path))
 
 
-def test_schema_file_is_up_to_date() -> None:
-    """The published schema is the one that the checks make."""
-    assert json.loads((ROOT / "schemas" / "scenario.json").read_text()) == scenario_schema()
-    jsonschema.Draft7Validator.check_schema(scenario_schema())
+def test_published_schema_is_the_one_that_is_checked() -> None:
+    """What is checked is the published file, which is a schema, and its lists are those of the code."""
+    assert json.loads((ROOT / "schemas" / "scenario.json").read_text()) == SCENARIO
+    jsonschema.Draft7Validator.check_schema(SCENARIO)
+    enums = {name: DEFINITIONS[name]["enum"] for name in ("method", "encoding")}
+    assert enums == {"method": [*METHODS, SPENDING], "encoding": [*ENCODINGS]}
+    assert DEFINITIONS["task"]["properties"]["kind"]["enum"] == [*KINDS]
+    states = (
+        DEFINITIONS["account"]["properties"]["state"],
+        DEFINITIONS["settings"]["properties"]["otherKeys"],
+    )
+    assert all(state["enum"] == [*ACCOUNT_STATES] for state in states)
+    step = SCENARIO["properties"]["steps"]["items"]
+    for part in ("settings", *LISTS):
+        assert SCENARIO["properties"][part] == step["properties"][part]
+    check(DEFAULTS, DEFINITIONS["settings"])
+
+
+@pytest.mark.parametrize(("name", "kind"), FAULTS.items())
+def test_published_faults_are_those_of_the_code(name: str, kind: FaultType) -> None:
+    """Each fault is published with its line, its parameters (null if that is a default), and its ties."""
+    [published] = [
+        one for one in DEFINITIONS["fault"]["anyOf"] if one["properties"]["fault"] == {"enum": [name]}
+    ]
+    line = (kind.play.__doc__ or "").replace("`", "").removesuffix(".")
+    assert published["description"] == line[0].lower() + line[1:]
+    tied = ("taskId", "method") if kind.number else ()
+    counted = () if name in ("refuse", "slow_accept") else ("count", "skip")
+    assert [*published["properties"]] == ["fault", *kind.params, *tied, *counted, "forSeconds"]
+    for param, default in kind.params.items():
+        node = published["properties"][param]
+        assert (node.get("anyOf", ())[1:] == [{"type": "null"}]) is (default is None)
+    assert published["required"] == (["fault", "forSeconds"] if name == "refuse" else ["fault"])
+
+
+def test_every_published_fault_exists() -> None:
+    """The published names of faults are those of the code, in their order."""
+    assert DEFINITIONS["fault"]["properties"]["fault"]["enum"] == [*FAULTS]
+    assert len(DEFINITIONS["fault"]["anyOf"]) == len(FAULTS)
 
 
 def test_documented_scenario_is_valid() -> None:

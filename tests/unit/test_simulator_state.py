@@ -225,6 +225,13 @@ def test_log_and_tallies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("GET", "log?since=-1", None, 400),
         ("GET", "log?limit=0", None, 400),
         ("GET", "log?x=1", None, 400),
+        ("DELETE", "faults?taskId=7", None, 400),
+        ("GET", "tasks?id=7", None, 400),
+        ("GET", "counters?since=1", None, 400),
+        ("POST", "tasks?taskId=7", {"kind": "image"}, 400),
+        ("POST", "disconnect", {"connection": 1}, 400),
+        ("GET", "settings", {"auto": False}, 400),
+        ("DELETE", "faults", [7], 400),
     ],
 )
 def test_bad_control_call_is_refused(verb: str, path: str, body: Any, status: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.upstream.pool import MAX_IDLE_S, Pool
+from bridge.upstream.adapter import MAX_IDLE_S, Adapter, idle_seconds
+from bridge.upstream.answers import Answer
 
 
 class Link:
@@ -37,30 +38,47 @@ class Clock:
         return self.t
 
 
+def make_adapter(clock: Clock, size: int) -> Adapter:
+    """Return an adapter that has nothing to connect to."""
+
+    def connect(until: float) -> Link:
+        raise AssertionError("nothing is opened here")
+
+    return Adapter(clock, connect, 0.0, size)
+
+
 def test_last_in_is_first_out() -> None:
     """The connection used last is used next, and the oldest has to leave."""
-    pool = Pool(Clock(), 2)
+    pool = make_adapter(Clock(), 2)
     first, second, third = Link(), Link(), Link()
     for link in (first, second, third):
-        pool.give(link, None)
+        pool.give(link, MAX_IDLE_S)
     assert [first.is_open, second.is_open, third.is_open] == [False, True, True]
     assert [pool.take(), pool.take(), pool.take()] == [third, second, None]
     assert pool.idle == []
 
 
+def test_connection_that_is_not_clean_is_closed() -> None:
+    """After an answer that leaves a connection in doubt it is kept for no time."""
+    pool, link = make_adapter(Clock(), 5), Link()
+    pool.give(link, idle_seconds(Answer()))
+    assert not link.is_open
+    assert pool.take() is None
+
+
 def test_pool_of_nothing_keeps_nothing() -> None:
     """With size 0 every connection is closed at once."""
-    pool, link = Pool(Clock(), 0), Link()
-    pool.give(link, None)
+    pool, link = make_adapter(Clock(), 0), Link()
+    pool.give(link, MAX_IDLE_S)
     assert not link.is_open
     assert pool.take() is None
 
 
 def test_connection_that_is_not_quiet_is_closed() -> None:
     """Bytes nobody asked for, or the end, rule a connection out; the next one is taken."""
-    pool, good, bad = Pool(Clock(), 5), Link(), Link()
-    pool.give(good, None)
-    pool.give(bad, None)
+    pool, good, bad = make_adapter(Clock(), 5), Link(), Link()
+    pool.give(good, MAX_IDLE_S)
+    pool.give(bad, MAX_IDLE_S)
     bad.has_spoken = True
     assert pool.take() is good
     assert not bad.is_open
@@ -83,9 +101,11 @@ def test_connection_that_is_not_quiet_is_closed() -> None:
 )
 def test_idle_connection_grows_old(keep_alive: str | None, idle_s: float, is_kept: bool) -> None:
     """A connection is kept for less than the other side keeps it."""
-    clock, link = Clock(), Link()
-    pool = Pool(clock, 5)
-    pool.give(link, keep_alive)
+    clock, link, answer = Clock(), Link(), Answer()
+    answer.may_stay = True
+    answer.fields = {} if keep_alive is None else {"keep-alive": keep_alive}
+    pool = make_adapter(clock, 5)
+    pool.give(link, idle_seconds(answer))
     clock.t += idle_s
     assert (pool.take() is link) is is_kept
     assert link.is_open is is_kept
@@ -93,21 +113,21 @@ def test_idle_connection_grows_old(keep_alive: str | None, idle_s: float, is_kep
 
 def test_all_idle_ones_can_be_let_go() -> None:
     """What was idle is closed; what comes back later is kept again."""
-    pool, before, after = Pool(Clock(), 5), [Link() for _ in range(3)], Link()
+    pool, before, after = make_adapter(Clock(), 5), [Link() for _ in range(3)], Link()
     for link in before:
-        pool.give(link, None)
+        pool.give(link, MAX_IDLE_S)
     pool.let_go()
     assert [link.is_open for link in before] == [False] * 3
-    pool.give(after, None)
+    pool.give(after, MAX_IDLE_S)
     assert pool.take() is after
 
 
 def test_closed_pool_keeps_nothing() -> None:
     """Closing lets go of what is idle and of what comes back."""
-    pool, before, after = Pool(Clock(), 5), Link(), Link()
-    pool.give(before, None)
+    pool, before, after = make_adapter(Clock(), 5), Link(), Link()
+    pool.give(before, MAX_IDLE_S)
     pool.close()
-    pool.give(after, None)
+    pool.give(after, MAX_IDLE_S)
     assert not before.is_open
     assert not after.is_open
     assert pool.idle == []
