@@ -1,8 +1,9 @@
 """The door to jsonrpcserver: calls a method by name, with nothing but our own errors coming out.
 
 The envelope has been checked before, each batch member comes alone. Only the library's dispatcher
-is loaded: its package also imports jsonschema, asyncio and http.server, which cost more than the
-rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the plain way (the tests do both).
+is loaded, into a package object without its ``__init__``, which imports jsonschema, asyncio and http.server:
+that costs more than the rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the plain way (the tests
+do both).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final
@@ -26,36 +27,17 @@ Method = Callable[[Any, dict[str, Any]], Any]
 `PENDING`; raises `BridgeError`."""
 
 
-class _EmptyPackages:
-    """Finds the library's packages, and loads them without what their ``__init__`` would import.
-
-    Source: https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder
-    """
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Say where the package lies and that this object loads it; None if it is somebody else's."""
-        spec = PathFinder.find_spec(name) if name in ("jsonrpcserver", "oslash") else None
-        if spec is not None:
-            spec.loader = self  # type: ignore[assignment]  # importlib.abc would take 10 ms to load
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run nothing: a package needs only its path for its submodules to be found."""
-
-
-def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
+def _load() -> tuple[ModuleType, ModuleType]:
     """Import jsonrpcserver's dispatcher and its result module."""
-    finder = _EmptyPackages()
-    if not plain:
-        sys.meta_path.insert(0, finder)
-    try:
-        from jsonrpcserver import dispatcher, result
-    finally:
-        if not plain:
-            sys.meta_path.remove(finder)
+    if os.environ.get("_BRIDGE_PLAIN_IMPORTS") != "1":
+        for name in ("jsonrpcserver", "oslash"):
+            spec = None if name in sys.modules else PathFinder.find_spec(name)
+            if spec is not None and spec.submodule_search_locations is not None:
+                # A package needs only its path for its submodules to be found.
+                sys.modules[name] = package = ModuleType(name)
+                package.__path__ = spec.submodule_search_locations
+    from jsonrpcserver import dispatcher, result
+
     # It logs tracebacks with arguments, and arguments hold keys.
     dispatcher.logger.disabled = True
     return dispatcher, result
@@ -73,7 +55,7 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
         self._on_bug = on_bug
-        library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
+        library, results = _load()
         self._dispatch = library.dispatch_request
         self._make_request = library.create_request
         self._success = results.Success
