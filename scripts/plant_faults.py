@@ -66,7 +66,7 @@ PLANTS: Final = (
     Plant("a waiting report sleeps through the end of its window", _R + "job.py",
           "at = ends_at if until is None else min(until, ends_at)", "at = ends_at if until is None else until"),
     Plant("a joined request does not narrow the window", _R + "job.py", "        self.window = merged\n", ""),
-    Plant("the local clock is corrected the wrong way", _R + "skew.py", "else wall - skew_s", "else wall + skew_s"),
+    Plant("the local clock is corrected the wrong way", _R + "window.py", "else wall - skew_s", "else wall + skew_s"),
     Plant("the ledger does not see that a window is over", LEDGER + "work.py",
           "return self.policy.is_late(self.now, row.window, row.attempts > 0)", "return False"),
     # attempts
@@ -75,7 +75,7 @@ PLANTS: Final = (
     Plant("F4: a second attempt may use a kept connection", _R + "lifecycle.py",
           "fresh=retrying or job.wants_fresh", "fresh=job.wants_fresh"),
     Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self._pool.let_go()\n            raise", "pass\n            raise", "nat"),
-    Plant("a Retry-After is not heeded", _R + "retry.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
+    Plant("a Retry-After is not heeded", _R + "job.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
     Plant("a lost request counts as never sent", "bridge/upstream/adapter.py", "            call.is_sent = True\n", ""),
     Plant("what was perhaps taken is forgotten by the next verdict", _R + "verdict.py",
           "perhaps = perhaps_before or row.outcome == UNKNOWN", "perhaps = row.outcome == UNKNOWN"),

@@ -1,4 +1,5 @@
-"""A report being made: the request it came from, who waits for its answer, and where it waits itself.
+"""A report being made: the request it came from, who waits for its answer, where it waits itself, and whether
+there is another attempt.
 
 Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
@@ -6,14 +7,18 @@ Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycl
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, Ending, Facts, Row, Task, Verdict, Window
+from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import TimedOut
 from bridge.reports import window as windows
-from bridge.reports.answers import Answer
+from bridge.reports.answers import Answer, local_ending
 from bridge.reports.ports import Ports
+from bridge.reports.verdict import ending
+
+BACKOFF_S: Final = 0.5
+"""Longest wait after a first attempt; doubled after each, which makes 2 s after the last but one."""
 
 
 class Report(NamedTuple):
@@ -190,3 +195,36 @@ class Job:
         """End it at its present or next waiting point."""
         self.interruption = interruption
         self._waiter.throw(interruption)
+
+    # --- after an attempt --------------------------------------------------------------------
+
+    def next_attempt_at(self, verdict: Verdict, now: float, chance: float) -> float | None:
+        """When to try again; None if the verdict is final, the budget is spent or the window too short.
+
+        The attempt has been counted.
+
+        Args:
+            now: The end of the attempt, on the timeline.
+            chance: A random number from 0 to 1, for the jitter.
+        """
+        if verdict.next == "done" or self.is_spent:
+            return None
+        at = now + chance * BACKOFF_S * 2.0 ** (self.attempts - 1)
+        if verdict.retry_after_s is not None:
+            at = max(at, now + verdict.retry_after_s)
+        is_second_guess = verdict.next == "again_once" or (verdict.perhaps and verdict.next != "wait")
+        if is_second_guess and windows.ends_at(self.window, True) - at < windows.RESEND_LEFT_S:
+            return None
+        return at if at <= windows.starts_by(self.window, True) else None
+
+    def known_ending(self, otherwise: Ending) -> Ending:
+        """What is known of a report that gets no further attempt.
+
+        Args:
+            otherwise: The ending if no attempt taught anything: nothing was sent.
+        """
+        last = self.last
+        if self.perhaps:
+            return local_ending("outcome_unknown") if last is None else ending(last, {})
+        is_silent = otherwise.kind in ("window_closed", "upstream_unreachable")
+        return ending(last, {}) if last is not None and (last.outcome == REFUSED or is_silent) else otherwise

@@ -37,7 +37,6 @@ from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Sett
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import end_of, is_transport_probe
 from bridge.reports.ports import Ports
-from bridge.reports.retry import known_ending, next_attempt_at
 from bridge.reports.verdict import judge
 
 WATCH_S: Final = 0.2
@@ -276,7 +275,7 @@ class Lifecycle:
             self._ports.key_refused()
         again_at = None
         if not (is_done or self.is_stopped):
-            again_at = next_attempt_at(job, verdict, now, self._engine.chance())
+            again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
         self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
         if again_at is not None:
@@ -285,7 +284,7 @@ class Lifecycle:
 
     def _give_up(self, job: Job, otherwise: Ending) -> NoReturn:
         """Commit what is known of a report that gets no further attempt, and end it with that."""
-        raise Settled(self._settle(job, known_ending(job, otherwise)), is_news=True)
+        raise Settled(self._settle(job, job.known_ending(otherwise)), is_news=True)
 
     def _settle(self, job: Job, ending: Ending) -> Ending:
         """Commit an ending without an attempt, and return it; a beginning is taken back."""
@@ -328,7 +327,7 @@ class Lifecycle:
             job.durable = False
             return unknown, not job.is_theirs
         if isinstance(interruption, WindowOver):
-            ending = known_ending(job, self._observer.late(job.window, job.facts.completed_at))
+            ending = job.known_ending(self._observer.late(job.window, job.facts.completed_at))
         elif isinstance(interruption, Cancelled):
             ending = local_ending("request_cancelled")
         else:

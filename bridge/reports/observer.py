@@ -1,21 +1,27 @@
-"""What the bridge knows beside a report, and what it tells of it: refusals, details of endings, events.
+"""What the bridge knows beside a report, and what it tells of it: refusals, details of endings, hints,
+events.
 
-Decides nothing about sending. Used by `bridge.reports.lifecycle` and what serves it.
+Decides nothing about sending. The sentences are rows of ``schemas/errors.json``. Used by
+`bridge.reports.lifecycle` and what serves it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import ceil
+from typing import Any, Final
 
-from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
-from bridge.reports import hints, methods
+from bridge.core.errors import hint
+from bridge.core.model import Ending, Exchange, Facts, PauseEvent, PauseState, Row, Task, Verdict, Window
+from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.answers import local_ending
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
 from bridge.reports.ports import Ports
-from bridge.reports.skew import ClockSkew
 from bridge.reports.verdict import ending as verdict_ending
+
+CLOSE_AGE_S: Final = 55.0
+"""From here on the upstream's whole seconds and the way there can make a report late; a guess."""
 
 
 class Observer:
@@ -26,7 +32,7 @@ class Observer:
         self._now = ports.ledger.now
         self._policy = ports.policy
         self._emit = ports.emit
-        self._skew = ClockSkew()
+        self._skew = windows.ClockSkew()
 
     # --- before anything is sent -------------------------------------------------------------
 
@@ -38,7 +44,7 @@ class Observer:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if now > windows.starts_by(window, False):
             return self.late(window, report.completed_at)
-        explained = hints.explain_wrong_method(report.method, report.task_type)
+        explained = explain_wrong_method(report.method, report.task_type)
         if explained is not None:
             return local_ending("wrong_method", hints=[explained])
         if not methods.takes_language(report.method, report.language_pool):
@@ -55,7 +61,7 @@ class Observer:
             "ageSeconds": None if age_s is None else round(age_s, 3),
             "clockSkewSeconds": None if skew_s is None else round(-skew_s, 3),
         }
-        return Ending(NOT_SENT, -32010, "window_closed", detail)
+        return local_ending("window_closed")._replace(detail=detail)
 
     # --- endings -----------------------------------------------------------------------------
 
@@ -67,10 +73,9 @@ class Observer:
         if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
             extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
-            extra["hints"] = hints.rank(
+            extra["hints"] = rank_hints(
                 job.method,
-                job.facts.task_type,
-                job.facts.language_pool,
+                job.facts,
                 windows.age_s(job.window, job.began_at),
                 self._skew.skew_s(self._now(), self._engine.wall()),
                 perhaps_before=verdict.outcome != "refused",
@@ -86,7 +91,7 @@ class Observer:
             outcome: Of the report on record; None while that is in flight.
         """
         told = (refusal.detail.get("hints") or ()) if refusal is not None else ()
-        ending = local_ending("task_conflict", hints=[hints.explain_conflict(stored_method), *told])
+        ending = local_ending("task_conflict", hints=[hint("stored_method", method=stored_method), *told])
         return ending._replace(outcome=outcome)  # type: ignore[arg-type]
 
     def paused(self, state: PauseState) -> Ending:
@@ -144,3 +149,67 @@ class Observer:
                 until="when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
                 doublings=state.level,
             )
+
+
+def rank_hints(
+    method: str,
+    facts: Facts,
+    age_s: float | None,
+    clock_skew_s: float | None,
+    *,
+    perhaps_before: bool = False,
+    guarded: bool = True,
+    durable: bool = True,
+) -> list[dict[str, str]]:
+    """List the possible causes of ``errorId`` 16, which hides many, best supported first.
+
+    What is known to be wrong comes first, then what makes it doubtful, then what the caller did
+    not tell, last the causes that cannot be checked from here.
+
+    Args:
+        facts: What the caller told of the task.
+        age_s: Age of the task when the last attempt began; None without ``completedAt``.
+        clock_skew_s: How far the local clock is ahead of the upstream's; None if no Date header came yet.
+        perhaps_before: True if an earlier attempt may have been taken.
+        guarded: False if other processes could not be asked about the task.
+        durable: False if the ledger does not outlast the process.
+
+    Returns:
+        Wire forms ``{kind, message}``; never empty.
+    """
+    row, task_type = methods.methods()[method], facts.task_type
+    age, skew = age_s or 0.0, abs(clock_skew_s or 0.0)
+    fit = methods.FITS if task_type is None else methods.fit(method, task_type)
+    better = None if task_type is None else methods.find_fitting(task_type, method)
+    causes: tuple[tuple[str, bool, dict[str, int | str]], ...] = (
+        # known to be wrong
+        ("perhaps_taken_before", perhaps_before, {}),
+        ("too_old", age > windows.REPORTABLE_S, {"seconds": ceil(age)}),
+        ("method_does_not_fit", fit == methods.WRONG and better is not None, {"method": better or ""}),
+        ("no_method_fits", fit == methods.WRONG and better is None, {}),
+        ("language_not_english", not methods.takes_language(method, facts.language_pool), {}),
+        ("hcaptcha_withdrawn", row.is_withdrawn, {}),
+        # doubtful
+        ("age_unknown", age_s is None, {}),
+        ("close_to_the_end", CLOSE_AGE_S <= age <= windows.REPORTABLE_S, {"seconds": ceil(age)}),
+        ("clock_skew", age_s is not None and skew > windows.TOLERATED_S, {"seconds": round(skew)}),
+        ("reported_elsewhere", not guarded, {}),
+        ("ledger_not_durable", not durable, {}),
+        # not told
+        ("task_type_unknown", task_type is None, {}),
+        ("task_type_unlisted", fit == methods.UNKNOWN_TYPE, {}),
+        ("language_unknown", row.is_english_only and facts.language_pool is None, {}),
+        # not to be checked from here
+        ("already_reported", not perhaps_before, {}),
+        ("task_failed", True, {}),
+        ("other_account", True, {}),
+    )
+    return [hint(kind, **places) for kind, applies, places in causes if applies]
+
+
+def explain_wrong_method(method: str, task_type: str | None) -> dict[str, str] | None:
+    """Name the method that would fit a task type, for -32012; None if the given one may fit."""
+    if task_type is None or methods.fit(method, task_type) != methods.WRONG:
+        return None
+    better = methods.find_fitting(task_type, method)
+    return hint("no_method_fits") if better is None else hint("method_does_not_fit", method=better)

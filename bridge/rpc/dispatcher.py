@@ -1,9 +1,9 @@
 """The door to jsonrpcserver: calls a method by name, with nothing but our own errors coming out.
 
 The envelope has been checked before, each batch member comes alone. Only the library's dispatcher
-is loaded, into a package object without its ``__init__``, which imports jsonschema, asyncio and http.server:
-that costs more than the rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the plain way (the tests
-do both).
+is loaded, into a package object without its ``__init__``, which imports jsonschema, asyncio and
+http.server: that costs more than the rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the
+plain way (the tests do both).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from bridge.reports.skew import ClockSkew
+from bridge.reports.window import ClockSkew
 
 UPSTREAM = 1_800_000_000.0
 
