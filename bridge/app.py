@@ -15,11 +15,10 @@ from bridge.core.text import rfc3339
 from bridge.engine import Engine, NoResources
 from bridge.ledger import files
 from bridge.ledger.writer import Ledger
+from bridge.ops import process
 from bridge.ops.keys import KeySource
 from bridge.ops.log import Log
-from bridge.ops.machine import load_machine_id
-from bridge.ops.metrics import Metrics
-from bridge.ops.process import calm_collector, forbid_core_dumps, silence_libraries, undo_inherited
+from bridge.ops.metrics import Metrics, MetricsFile
 from bridge.reports.advice import queue_names
 from bridge.reports.advisor import Advisor
 from bridge.reports.pauses import PausePolicy
@@ -30,7 +29,6 @@ from bridge.server.methods import Methods
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from bridge.ops.metrics_file import MetricsFile
     from bridge.reports.figures import AccountFigures
     from bridge.simulator import Simulator
     from bridge.upstream.client import Client
@@ -92,7 +90,7 @@ class App:
         else:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
-            machine = load_machine_id(settings.state_dir)
+            machine = process.load_machine_id(settings.state_dir)
         self.key_refused = self.keys.reload
         """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
@@ -189,16 +187,14 @@ class App:
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""
-        if self.settings.metrics_file is not None:
-            from bridge.ops.metrics_file import MetricsFile
-
-            self._metrics_file = MetricsFile(
-                self.engine, self.settings.metrics_file, self._read_figures, self.emit
-            )
-            self._metrics_file.start()
+        path = self.settings.metrics_file
+        if path is not None:
+            self._metrics_file = MetricsFile(self.engine, path, self._read_figures, self.emit)
+            self.engine.spawn(self._metrics_file.keep)
 
     def _read_figures(self) -> Mapping[str, Any]:
-        return {**self.methods.read_status(), **self.mark, "latencySumMs": self.metrics.latency_sum_ms}
+        besides = {"latencySumMs": self.metrics.latency_sum_ms, "startedWall": self.methods.started_wall}
+        return {**self.methods.read_status(), **self.mark, **besides}
 
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
@@ -211,7 +207,7 @@ class App:
         except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
-        calm_collector()
+        process.calm_collector()
 
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
@@ -302,7 +298,7 @@ class App:
             )
         except ValueError as error:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
-        silence_libraries()
+        process.silence_libraries()
         return self._client
 
     def _context(self) -> str:
@@ -346,8 +342,8 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     from bridge.rpc.envelope import Call
     from bridge.server.conversation import Context
 
-    undo_inherited()
-    forbid_core_dumps()
+    process.undo_inherited()
+    process.forbid_core_dumps()
     app = App(settings)
     engine = app.engine
     app.start()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge import __version__
 from bridge.core import exits
 from bridge.engine import Outlet, TimedOut, Waiter
-from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
-from bridge.ops.signals import Signals, watch_parent
+from bridge.ops.process import Signals, calm_collector, forbid_core_dumps, undo_inherited, watch_parent
 from bridge.settings import drop_secrets, load
 from bridge.wire.framing import Framer
 from bridge.wire.streams import Reader, take_descriptors

@@ -71,7 +71,7 @@ class Methods:
         self._sandbox = sandbox
         self._limits = limits
         self._figures = figures
-        self._started_wall = self._engine.wall()
+        self.started_wall = self._engine.wall()
         self._started_at = self._engine.now()
         self._waiting: dict[Context, None] = {}
         """What is served in a greenlet of its own, and not answered yet."""
@@ -234,7 +234,7 @@ class Methods:
                 self._advice = [advice._asdict() for advice in self._advisor.judge(tallied)]
         sending, waiting = self._reporter.counts()
         return {
-            "since": rfc3339(self._started_wall),
+            "since": rfc3339(self.started_wall),
             "uptimeSeconds": round(self._engine.now() - self._started_at, 3),
             **self._figures(),
             "inFlight": sending,

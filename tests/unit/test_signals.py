@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from bridge.ops import process
-from bridge.ops.signals import PARENT_LOOK_S
+from bridge.ops.process import PARENT_LOOK_S
 from tests.process import PATIENCE_S, block_signals, ignore_signals
 
 PROGRAM = """
 import sys
 from bridge.engine import Engine
-from bridge.ops.process import undo_inherited
-from bridge.ops.signals import Signals, watch_parent
+from bridge.ops.process import Signals, undo_inherited, watch_parent
 def fail(bug): raise bug
 undo_inherited()
 engine = Engine(fail)
