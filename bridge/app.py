@@ -64,11 +64,11 @@ class App:
         """Learns every key that is seen."""
         self.scrub = scrubber.scrub
         """Replace keys in a text."""
+        self.engine = engine = self.make_engine()
         self.log = self.open_log()
         for name, fields in settings.notices:
             self.log.event(name, **fields)
-        self.engine = engine = self.make_engine()
-        self.log.attach(engine)
+        self.log.flush()
         self._client: Client | None = None
         self._is_loading = False
         self._metrics_file: MetricsFile | None = None
@@ -147,8 +147,8 @@ class App:
 
     def open_log(self) -> Log:
         """Open what the events go to."""
-        settings = self.settings
-        return Log.open(settings.log_level, settings.log_format, settings.log_file, self.scrubber)
+        told = self.settings
+        return Log(self.engine, told.log_level, told.log_format, told.log_file, self.scrubber)
 
     # --- from start to end -------------------------------------------------------------------
 
