@@ -101,7 +101,7 @@ class Server:
             max_depth=settings.max_depth,
             queue=settings.queue,
             reports=app.methods.reports,
-            cancel=app.methods.cancel,
+            cancel=app.reporter.cancel,
             changed=news.wake,
             mark=app.mark,
             render=None if console is None else console.render,
@@ -209,7 +209,6 @@ class Server:
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
         reporter.give_up()
-        undone += self._app.methods.give_up()
         undone += self._conversation.give_up()
         if not self._outlet.drain(now() + LAST_WRITE_S):
             self._log.event("answers_unread", count=self._outlet.backlog)

@@ -11,21 +11,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from itertools import count
+from typing import Any, Final
 
 from bridge.core import strict_json
 from bridge.core.errors import BridgeError, rule
-from bridge.engine import Engine
-from bridge.reports.answers import Answer, answer_ending, local_ending
+from bridge.engine import Engine, Outlet
+from bridge.reports.answers import answer_ending, local_ending
 from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid
 from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
 
 CANCEL: Final = "$/cancelRequest"
-SHUTDOWN: Final = "shutdown"
-EXIT: Final = "exit"
-"""What language clients end a server with; only in header framing, which is theirs."""
+ENDINGS: Final = {("shutdown", True), ("exit", False)}
+"""What language clients end a server with, by whether it has an id; only in header framing, which is theirs."""
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """Nothing is taken while more than this waits for the client to read its answers."""
 _NO_MARK: Final[Mapping[str, Any]] = {}
@@ -34,23 +34,10 @@ Respond = Callable[[bytes | None], object]
 """Takes the answer to one call, or None if there is none."""
 
 
-class Sink(Protocol):
-    """Where framed answers go; see `bridge.engine.Outlet`."""
-
-    backlog_bytes: int
-
-    @property
-    def backlog(self) -> int:
-        """Answers taken and not yet written."""
-
-    def put(self, piece: bytes) -> None:
-        """Write an answer after all earlier ones."""
-
-
 class Context:
-    """One call that is being served; it is settled exactly once, perhaps later."""
+    """One call that is being served; it is answered exactly once, perhaps later."""
 
-    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "received_at")
+    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "is_taken", "received_at")
 
     def __init__(
         self,
@@ -64,8 +51,15 @@ class Context:
         self.received_at = received_at
         """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
-        self._respond = respond
+        self._respond: Respond | None = respond
         self._mark = mark
+        self.is_taken = False
+        """True once what was asked for is a report under way, and ends as that does."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True once it is answered."""
+        return self._respond is None
 
     @property
     def name(self) -> Any:
@@ -80,10 +74,13 @@ class Context:
             self.settle(outcome)
 
     def settle(self, value: Any) -> None:
-        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug."""
-        if not self.call.has_id:
-            self._respond(None)
+        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug.
+
+        Who is late is not heard: it was let go before.
+        """
+        if self._respond is None:
             return
+        payload = None
         try:
             if isinstance(value, Exception):
                 error = value if isinstance(value, BridgeError) else self._dispatcher.fail(value)
@@ -93,11 +90,13 @@ class Context:
                 if self._mark and not self.call.method.startswith("rpc."):
                     value = {**value, **self._mark}
                 response = envelope.success_response(self.call.id, value)
-            payload = strict_json.dump(response)
+            if self.call.has_id:
+                payload = strict_json.dump(response)
         except Exception as bug:
             self.settle(bug)
         else:
-            self._respond(payload)
+            respond, self._respond = self._respond, None
+            respond(payload)
 
 
 class Conversation:
@@ -105,7 +104,7 @@ class Conversation:
 
     Args:
         reports: Names of the methods that are admitted against the queue.
-        cancel: Lets go the requests of a comparable id.
+        cancel: Lets go the reports of a comparable id that have not begun.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
         mark: What every result and the data of every error says besides.
@@ -115,7 +114,7 @@ class Conversation:
         self,
         engine: Engine,
         framer: Framer,
-        sink: Sink,
+        sink: Outlet,
         dispatcher: Dispatcher,
         *,
         max_batch: int,
@@ -139,8 +138,9 @@ class Conversation:
         self._changed = changed
         self._render = render
         self._mark = mark
-        self.unanswered = 0
+        self._open: dict[int, Context] = {}
         """Calls that were read and not answered yet."""
+        self._numbers = count()
         self._unanswered_reports = 0
         """Reports among them, those included that are parked."""
         self._parked: deque[Context] = deque()
@@ -152,6 +152,11 @@ class Conversation:
     def is_over(self) -> bool:
         """True once the client has said that nothing more comes, or the stream is beyond repair."""
         return self._has_exited or self.framer.failed
+
+    @property
+    def unanswered(self) -> int:
+        """Calls that were read and not answered yet."""
+        return len(self._open)
 
     @property
     def is_idle(self) -> bool:
@@ -193,13 +198,29 @@ class Conversation:
         return self._unanswered_reports - others + self._sink.backlog
 
     def give_up(self) -> int:
-        """Answer at the end what waits for room; returns how many reports those were."""
+        """Answer at the end what waits for room, a key or the ledger; returns how many reports those were."""
         while self._untaken:
             self._take(self._untaken.popleft())
-        dropped = len(self._parked)
-        while self._parked:
-            self._parked.popleft().settle(never_admitted("shutting_down"))
+        dropped = self._let_go("shutting_down")
+        for context in [context for context in self._open.values() if not context.is_taken]:
+            context.settle(BridgeError("ledger_unavailable"))
         return dropped
+
+    def _let_go(self, kind: str, name: Any = None) -> int:
+        """Answer the reports of which nothing was done yet, those of a name or all; returns how many.
+
+        Args:
+            kind: Row of the table of errors, such as ``shutting_down``.
+        """
+        leaving = [
+            context
+            for context in self._open.values()
+            if context.call.method in self._reports and not context.is_taken and name in (None, context.name)
+        ]
+        for context in leaving:
+            context.settle(answer_ending(local_ending(kind)))
+        self._parked = deque(context for context in self._parked if not context.is_settled)
+        return len(leaving)
 
     def _take(self, text: bytes | Oversize | BadFraming) -> None:
         if self._has_exited:
@@ -234,21 +255,16 @@ class Conversation:
             self._cancel_by(member.params)
             respond(None)
             return
-        if (
-            method in (SHUTDOWN, EXIT)
-            and self.framer.framing == HEADER
-            and (method == SHUTDOWN) == member.has_id
-        ):
-            self._has_exited = method == EXIT
-            respond(
-                None if self._has_exited else strict_json.dump(envelope.success_response(member.id, None))
-            )
+        if self.framer.framing == HEADER and (method, member.has_id) in ENDINGS:
+            self._has_exited = not member.has_id
+            answer = envelope.success_response(member.id, None)
+            respond(strict_json.dump(answer) if member.has_id else None)
             return
-        self.unanswered += 1
         is_report = method in self._reports
         self._unanswered_reports += is_report
-        answered = partial(self._answered, respond, is_report)
-        context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
+        number, now = next(self._numbers), self._engine.now()
+        answered = partial(self._answered, number, respond, is_report)
+        context = self._open[number] = Context(self._dispatcher, member, answered, now, self._mark)
         if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
         else:
@@ -264,16 +280,14 @@ class Conversation:
         if not (id is None or type(id) in (str, int, strict_json.Number)):
             return
         name = (envelope.id_key(id),)
-        for context in [context for context in self._parked if context.name == name]:
-            self._parked.remove(context)
-            context.settle(never_admitted("request_cancelled"))
+        self._let_go("request_cancelled", name)
         self._cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
+    def _answered(self, number: int, respond: Respond, is_report: bool, payload: bytes | None) -> None:
         respond(payload)
-        self.unanswered -= 1
+        del self._open[number]
         self._unanswered_reports -= is_report
         if self._parked:
             self._engine.call_soon(self.go_on)
@@ -302,12 +316,3 @@ class _Batch:
             parts = [part for part in self._parts if part is not None]
             if parts:
                 self._send(b"[" + b",".join(parts) + b"]")
-
-
-def never_admitted(kind: str) -> Answer:
-    """The answer to a report that was read and let go before anything was done about it.
-
-    Args:
-        kind: Row of the table of errors, such as ``shutting_down``.
-    """
-    return answer_ending(local_ending(kind))

@@ -7,7 +7,7 @@ to wait for the ledger or a key is served in a greenlet of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ from bridge.core.resources import load_json
 from bridge.core.text import ROUNDING_S, rfc3339
 from bridge.ledger.port import Failed, Unavailable
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import Answer
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
@@ -31,7 +30,7 @@ from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
 from bridge.rpc.schemas import check
-from bridge.server.conversation import Context, never_admitted
+from bridge.server.conversation import Context
 
 PROTOCOL: Final = 1
 NAME: Final = "anticaptcha-report-bridge"
@@ -73,8 +72,8 @@ class Methods:
         self._figures = figures
         self.started_wall = self._engine.wall()
         self._started_at = self._engine.now()
-        self._waiting: dict[Context, None] = {}
-        """What is served in a greenlet of its own, and not answered yet."""
+        self._aside = 0
+        """Calls that wait in greenlets of their own."""
         self._pauses: list[dict[str, Any]] = []
         self._advice: list[dict[str, Any]] = []
         self.framing: Callable[[], str] = lambda: "line"
@@ -107,37 +106,15 @@ class Methods:
         def serve() -> None:
             try:
                 found = wait()
-                if context in self._waiting:
+                if not context.is_settled:
                     go_on(found)
             except Exception as error:
-                if context in self._waiting:
-                    context.settle(error)
-            self._waiting.pop(context, None)
+                context.settle(error)
+            self._aside -= 1
 
-        self._waiting[context] = None
+        self._aside += 1
         self._engine.spawn(serve)
         return PENDING
-
-    def cancel(self, name: Hashable) -> None:
-        """Let go every report of that name that has not begun, wherever it waits."""
-        leaving = [context for context in self._waiting if context.name == name and self._is_report(context)]
-        self._let_go(leaving, never_admitted("request_cancelled"))
-        self._reporter.cancel(name)
-
-    def give_up(self) -> int:
-        """Answer what still waits, at the end; returns how many reports those were."""
-        reports = [context for context in self._waiting if self._is_report(context)]
-        self._let_go(reports, never_admitted("shutting_down"))
-        self._let_go(list(self._waiting), BridgeError("ledger_unavailable"))
-        return len(reports)
-
-    def _is_report(self, context: Context) -> bool:
-        return context.call.method in self.reports
-
-    def _let_go(self, leaving: list[Context], answer: Answer) -> None:
-        for context in leaving:
-            del self._waiting[context]
-            context.settle(answer)
 
     # --- reports -----------------------------------------------------------------------------
 
@@ -148,7 +125,7 @@ class Methods:
             # What checks them is loaded when it is first needed, and this machine may lack a descriptor.
             asked = None
         # Nobody overtakes those that wait for the ledger to open.
-        if asked is not None and asked.key is not None and self._ledger.is_open and not self._waiting:
+        if asked is not None and asked.key is not None and self._ledger.is_open and not self._aside:
             self._submit(context, asked)
             return PENDING
         wait = partial(self._await_means, context, params, asked)
@@ -167,6 +144,7 @@ class Methods:
             if report.key is not None:
                 self._scrubber.learn(report.key)
             report = report._replace(task_type=self._scrubber.scrub(task_type))
+        context.is_taken = True
         self._reporter.submit(report, Requester(context.settle, context.name, context.received_at))
 
     def _await_means(self, context: Context, params: dict[str, Any], report: Report | None) -> Report:

@@ -45,10 +45,11 @@ class Desk:
         self.cancelled: list[Any] = []
         self.changes = 0
         self.on_report: Callable[[Context], object] = self.reports.append
+        sink: Any = self.sink
         self.talk = Conversation(
             self.engine,
             Framer(kwargs.pop("max_message", 100_000)),
-            self.sink,
+            sink,
             Dispatcher(
                 {"report": self.report, "wait": self.wait, "tell": self.tell, "crash": self.crash},
                 lambda bug: "0123456789abcdef",
@@ -63,6 +64,7 @@ class Desk:
         )
 
     def report(self, context: Context, params: dict[str, Any]) -> Any:
+        context.is_taken = True
         self.on_report(context)
         return PENDING
 

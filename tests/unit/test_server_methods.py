@@ -18,9 +18,9 @@ from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.rpc.dispatcher import Dispatcher
-from bridge.rpc.envelope import Call
-from bridge.server.conversation import Context
+from bridge.server.conversation import Conversation
 from bridge.server.methods import OPENING_S, STATUS_PATIENCE_S, Methods
+from bridge.wire.framing import Framer
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import EPOCH, Clock, raise_bug
 
@@ -147,7 +147,20 @@ class Desk:
             limits={"queue": 3},
             figures=lambda: {"droppedLogLines": 7},
         )
-        self.dispatcher = Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef")
+        outlet: Any = self
+        self.talk = Conversation(
+            self.engine,
+            Framer(1 << 20),
+            outlet,
+            Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef"),
+            max_batch=5,
+            max_depth=8,
+            queue=100,
+            reports=self.methods.reports,
+            cancel=self.lifecycle.cancel,
+            changed=lambda: None,
+            mark=self.mark,
+        )
         self.answers: list[tuple[Any, Any]] = []
         self.spawned = 0
         spawn = self.engine.spawn
@@ -158,20 +171,25 @@ class Desk:
 
         self.engine.spawn = count  # type: ignore[method-assign,assignment]  # counted
 
-    def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> Context:
-        """Call as a conversation does."""
+    backlog = backlog_bytes = 0
 
-        def respond(payload: bytes | None) -> None:
-            assert payload is not None
-            answer = json.loads(payload)
-            self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
+    def put(self, piece: bytes) -> None:
+        """Take an answer, as an outlet does."""
+        answer = json.loads(piece)
+        self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
 
-        call = Call(id, True, method, params)
-        context = Context(self.dispatcher, call, respond, self.engine.now(), self.mark)
+    def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> None:
+        """Call as a client does."""
+        self.say({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
-        context.serve()
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        self.talk.feed(json.dumps(message).encode() + b"\n")
         self.time.run()
-        return context
+
+    def cancel(self, id: Any) -> None:
+        """Cancel as a client does."""
+        self.say({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": id}})
 
 
 @pytest.fixture
@@ -295,10 +313,10 @@ def test_what_waits_for_key_or_ledger_can_be_cancelled_and_given_up(for_key: boo
         desk.keys.is_pending = True
     for id in (1, 2, 1, 3):
         desk.call(IMAGE, {"taskId": 1}, id=id)
-    desk.methods.cancel((1,))
+    desk.cancel(1)
     assert desk.lifecycle.cancelled == [(1,)]
     assert [(id, error["code"]) for id, error in desk.answers] == [(1, -32800)] * 2
-    assert desk.methods.give_up() == 2
+    assert desk.talk.give_up() == 2
     assert [(id, error["code"]) for id, error in desk.answers[2:]] == [(2, -32032), (3, -32032)]
     for _, error in desk.answers:
         assert (error["data"]["outcome"], error["data"]["attempts"]) == ("not_sent", 0)
@@ -307,7 +325,7 @@ def test_what_waits_for_key_or_ledger_can_be_cancelled_and_given_up(for_key: boo
     desk.time.run()
     assert desk.lifecycle.submitted == []
     assert len(desk.answers) == 4
-    assert desk.methods.give_up() == 0
+    assert desk.talk.give_up() == 0
 
 
 def test_a_fault_while_waiting_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +360,9 @@ def test_a_question_keeps_nobody_waiting_and_is_answered_once() -> None:
     for id, method in enumerate(QUESTIONS[1:]):
         desk.call(method, {"taskId": 1} if method == "bridge.getReport" else None, id=id)
     desk.call("bridge.info", id="info")
-    desk.methods.cancel((1,))
+    desk.cancel(1)
     assert [id for id, _ in desk.answers] == ["info"]
-    assert desk.methods.give_up() == 0
+    assert desk.talk.give_up() == 0
     assert [(id, error["code"], error["data"]) for id, error in desk.answers[1:]] == [
         (id, -32031, {"kind": "ledger_unavailable"}) for id in range(3)
     ]
