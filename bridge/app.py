@@ -62,8 +62,6 @@ class App:
         self.settings = settings
         self.scrubber = scrubber = Scrubber()
         """Learns every key that is seen."""
-        self.scrub = scrubber.scrub
-        """Replace keys in a text."""
         self.engine = engine = self.make_engine()
         self.log = self.open_log()
         for name, fields in settings.notices:
@@ -91,8 +89,6 @@ class App:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = process.load_machine_id(settings.state_dir)
-        self.key_refused = self.keys.reload
-        """The default key may have been changed: read it again, not on the caller's time."""
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
@@ -110,7 +106,7 @@ class App:
             boot_id=self.boot_id,
         )
         queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys, queues)
+        self.advisor = Advisor(self, queues)
         self.reporter = Reporter(
             self,
             self.advisor,
@@ -126,8 +122,6 @@ class App:
             self,
             self.reporter,
             self.advisor,
-            self.keys,
-            scrubber,
             sandbox=settings.sandbox,
             limits=_limits(settings),
             figures=self._show_figures,

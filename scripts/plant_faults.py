@@ -152,7 +152,7 @@ PLANTS: Final = (
           "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
           "if isinstance(states, Unavailable | Failed):\n            raise", "if not isinstance(states, tuple):\n            raise"),
-    Plant("what the upstream repeats of the key is told", "bridge/app.py", "self.scrub = scrubber.scrub", "self.scrub = lambda text: text"),
+    Plant("what the upstream repeats of the key is told", _R + "lifecycle.py", "scrub=self._ports.scrubber.scrub", "scrub=str"),
 )  # fmt: skip
 
 

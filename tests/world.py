@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
 from bridge.core.model import Exchange, Look, Row, Task
-from bridge.core.redact import Secret
+from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
@@ -234,7 +234,13 @@ class _Ledger:
 
 
 class NoKeys:
-    """There is no default key."""
+    """There is no default key; notes when it is to be read again."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def reload(self) -> None:
+        self._bridge.emit("key_refused")
 
     def get(self) -> Secret | None:
         return None
@@ -279,10 +285,13 @@ class Bridge:
             wall_clock=lambda: EPOCH + world.t,
         )
         self.ledger = _Ledger(self)
+        self.keys = NoKeys(self)
+        self.scrubber = Scrubber()
+        self.scrubber.learn(KEY, keep=True)
         self.trouble: Any = None
         self.service = Reporter(
             self,
-            Advisor(self, NoKeys()),
+            Advisor(self),
             concurrency=concurrency,
             timeout_s=10.0,
             recovers=path is not None,
@@ -324,12 +333,6 @@ class Bridge:
 
     def emit(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))
-
-    def key_refused(self) -> None:
-        self.emit("key_refused")
-
-    def scrub(self, text: str) -> str:
-        return text.replace(KEY.reveal(), "***")
 
     def note_bug(self, bug: BaseException) -> str:
         self.bugs.append(bug)

@@ -14,7 +14,7 @@ from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Tallied, Tallies, 
 from bridge.core.model import Task
 from bridge.core.redact import Secret
 from bridge.reports.advice import Advice, advise, find_subject
-from bridge.reports.ports import Keys, Ports
+from bridge.reports.ports import Ports
 
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
@@ -30,16 +30,15 @@ class Advisor:
     """Counts notes, and knows what is to be said of each account.
 
     Args:
-        keys: where the key of calls that name none is from.
         queues: names of the reCAPTCHA queues in an account's own figures.
     """
 
-    def __init__(self, ports: Ports, keys: Keys, queues: Sequence[str] = ()) -> None:
+    def __init__(self, ports: Ports, queues: Sequence[str] = ()) -> None:
         self._engine = ports.engine
         self._ledger = ports.ledger
         self._emit = ports.emit
         self._endpoint = ports.endpoint
-        self._keys = keys
+        self._keys = ports.keys
         self._queues = queues
         self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}

@@ -76,7 +76,7 @@ class AccountFigures:
         to_timeline = self._ledger.now() - self._engine.wall()
         found = read_answer(exchange, queue, to_timeline)
         if isinstance(found, str):
-            self.failure = clean_text(found, self._ports.scrub)
+            self.failure = clean_text(found, self._ports.scrubber.scrub)
         else:
             self.failure = None
             # An hour without tasks at the end shows when it was asked, also if there were none at all.

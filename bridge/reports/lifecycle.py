@@ -261,7 +261,7 @@ class Lifecycle:
 
     def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves, and commit it."""
-        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrub, now_wall=self._engine.wall())
+        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrubber.scrub, now_wall=self._engine.wall())
         now = self._ledger.now()
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps
@@ -272,7 +272,7 @@ class Lifecycle:
         latency_ms = round(exchange.elapsed_s * 1000)
         self._observer.tell_attempt(job, verdict, latency_ms)
         if verdict.error_id == 1:
-            self._ports.key_refused()
+            self._ports.keys.reload()
         again_at = None
         if not (is_done or self.is_stopped):
             again_at = job.next_attempt_at(verdict, now, self._engine.chance())

@@ -25,7 +25,7 @@ from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
 
 CANCEL: Final = "$/cancelRequest"
 ENDINGS: Final = {("shutdown", True), ("exit", False)}
-"""What language clients end a server with, by whether it has an id; only in header framing, which is theirs."""
+"""What language clients end a server with, and whether it has an id; only in their header framing."""
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """Nothing is taken while more than this waits for the client to read its answers."""
 _NO_MARK: Final[Mapping[str, Any]] = {}

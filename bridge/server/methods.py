@@ -15,7 +15,7 @@ from bridge import __version__
 from bridge.core.counting import Tallies
 from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
-from bridge.core.redact import Scrubber, Secret
+from bridge.core.redact import Secret
 from bridge.core.resources import load_json
 from bridge.core.text import ROUNDING_S, rfc3339
 from bridge.ledger.port import Failed, Unavailable
@@ -25,7 +25,7 @@ from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF
-from bridge.reports.ports import Keys, Ports
+from bridge.reports.ports import Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.dispatcher import PENDING, Method
@@ -52,8 +52,6 @@ class Methods:
         ports: Ports,
         reporter: Reporter,
         advisor: Advisor,
-        keys: Keys,
-        scrubber: Scrubber,
         *,
         sandbox: bool,
         limits: Mapping[str, Any],
@@ -65,8 +63,8 @@ class Methods:
         self._policy = ports.policy
         self._reporter = reporter
         self._advisor = advisor
-        self._keys = keys
-        self._scrubber = scrubber
+        self._keys = ports.keys
+        self._scrubber = ports.scrubber
         self._sandbox = sandbox
         self._limits = limits
         self._figures = figures

@@ -140,9 +140,7 @@ class Desk:
         self.methods = Methods(
             ports,
             reporter,
-            Advisor(ports, self.keys),
-            self.keys,
-            self.scrubber,
+            Advisor(ports),
             sandbox=sandbox,
             limits={"queue": 3},
             figures=lambda: {"droppedLogLines": 7},
