@@ -52,7 +52,7 @@ PLANTS: Final = (
           "if boot - committed_at > STALE_S:", "if False:"),
     # windows
     Plant("the window is not looked at after the commit", _R + "lifecycle.py",
-          "if now > latest:\n            raise WindowOver", "pass"),
+          "if now > latest:\n            raise Interrupted(\"window_closed\")", "pass"),
     Plant("bytes may leave until the attempt's deadline", _R + "lifecycle.py",
           "leave_by=boot + latest + windows.LEAST_LEFT_S - now", "leave_by=boot + self._timeout_s"),
     Plant("the transport does not heed the window", "bridge/upstream/adapter.py",
@@ -151,7 +151,7 @@ PLANTS: Final = (
     Plant("the end of trouble is not noticed", LEDGER + "failover.py",
           "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
-          "if isinstance(states, Unavailable | Failed):\n            raise", "if not isinstance(states, tuple):\n            raise"),
+          "if isinstance(found, Unavailable | Failed):\n            raise", "if not isinstance(found, tuple):\n            raise"),
     Plant("what the upstream repeats of the key is told", _R + "lifecycle.py", "scrub=self._ports.scrubber.scrub", "scrub=str"),
 )  # fmt: skip
 

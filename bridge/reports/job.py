@@ -55,19 +55,16 @@ class Requester:
 
 
 class Interrupted(Exception):
-    """What ends a report at a waiting point, from outside."""
+    """What ends a report at a waiting point, from outside.
 
+    Args:
+        kind: row of ``schemas/errors.json``: ``window_closed``, ``shutting_down``, or ``request_cancelled``,
+            where everybody who wanted the report has taken it back before it began.
+    """
 
-class WindowOver(Interrupted):
-    """Nothing can be sent any more."""
-
-
-class Cancelled(Interrupted):
-    """Everybody who wanted the report has taken it back before it began."""
-
-
-class Draining(Interrupted):
-    """The process ends."""
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
 
 
 class Lost(Exception):
@@ -75,9 +72,13 @@ class Lost(Exception):
 
 
 class Settled(Exception):
-    """The report has its ending already; nothing is sent."""
+    """The report has its ending; nothing more is sent.
 
-    def __init__(self, ending: Ending, *, is_news: bool) -> None:
+    Args:
+        is_news: False if that was on record, or is another bridge's.
+    """
+
+    def __init__(self, ending: Ending, *, is_news: bool = True) -> None:
         super().__init__(ending.kind)
         self.ending = ending
         self.is_news = is_news
@@ -152,7 +153,7 @@ class Job:
         self.perhaps = row.perhaps or self.perhaps
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
-        if self.has_begun and isinstance(self.interruption, Cancelled):
+        if self.has_begun and self.interruption is not None and self.interruption.kind == "request_cancelled":
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 
@@ -174,7 +175,7 @@ class Job:
                 self._waiter.wait(at - self._offset_s)
             except TimedOut:
                 if at == ends_at:
-                    raise WindowOver from None
+                    raise Interrupted("window_closed") from None
                 return
 
     def wake(self) -> None:

@@ -17,7 +17,7 @@ from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.advisor import Advisor
 from bridge.reports.answers import answer_ending, local_ending
-from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
+from bridge.reports.job import Interrupted, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
 from bridge.reports.ports import Ports
@@ -115,19 +115,20 @@ class Reporter:
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
-        # The ledger answers in order, so by then it knows what became of the claim.
+        # The ledger answers in order, so by then it has said what became of the claim.
         self._beside[requester] = job, refusal
-        row = self._ledger.call(model.Look(job.task))
+        self._ledger.call(model.Look(job.task))
         if self._beside.pop(requester, None) is None:
             return
-        stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
-        if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
+        if self._jobs.get(job.task) is job or is_left:
+            self._tell_conflict(requester, job, refusal)
+        else:
             self.submit(requester.report, requester)
-            return
-        ending = self._observer.conflict(stored, outcome, refusal)
-        durable = outcome is not None and job.durable
-        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=durable)
+
+    def _tell_conflict(self, requester: Requester, job: Job, refusal: Ending | None) -> None:
+        ending = self._observer.conflict(job.method, None, refusal)
+        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=False)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -143,7 +144,7 @@ class Reporter:
             requester.is_cancelled = True
         everybody = len(leaving) == len(job.requesters)
         if not begun and everybody and not all(r.is_joined for r in leaving):
-            job.interrupt(Cancelled())
+            job.interrupt(Interrupted("request_cancelled"))
             return
         # They go while the report goes on; what they are told is committed nowhere.
         ending = local_ending("request_cancelled")._replace(outcome=UNKNOWN if begun else NOT_SENT)
@@ -155,7 +156,7 @@ class Reporter:
             job.requesters[0].is_joined = False
         if job.is_theirs and not job.requesters:
             job.is_answered = True
-            job.interrupt(Cancelled())
+            job.interrupt(Interrupted("request_cancelled"))
 
     def resume_waiting(self) -> None:
         """Ask again for every report that waits for a pause: a pause may have changed."""
@@ -177,14 +178,14 @@ class Reporter:
     def _live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> None:
         """Let a report live, and answer everybody who waits for it."""
         try:
-            ending, is_news = self._lifecycle.live(job, refusal, row)
+            settled = self._lifecycle.live(job, refusal, row)
         except Exception as bug:
             self._forget(job)
             error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
             for requester in job.requesters:
                 requester.respond(error)
         else:
-            self._answer(job, ending, is_news)
+            self._answer(job, settled.ending, settled.is_news)
 
     # --- what nobody asks for ----------------------------------------------------------------
 
@@ -307,7 +308,7 @@ class Reporter:
             if job.is_sending:
                 self._abandon(job)
             else:
-                job.interrupt(Draining())
+                job.interrupt(Interrupted("shutting_down"))
         return len(still_open)
 
     def give_up(self) -> None:
@@ -316,8 +317,7 @@ class Reporter:
             self._abandon(job)
         while self._beside:
             requester, (job, refusal) = self._beside.popitem()
-            ending = self._observer.conflict(job.method, None, refusal)
-            self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=False)
+            self._tell_conflict(requester, job, refusal)
 
     def _abandon(self, job: Job) -> None:
         """Answer a report that is left to recovery."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from bridge import __version__
-from bridge.core.counting import Tallies
+from bridge.core.counting import Operation, Tallies
 from bridge.core.errors import BridgeError
 from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Secret
@@ -28,6 +28,7 @@ from bridge.reports.pauses import PROOF
 from bridge.reports.ports import Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
+from bridge.rpc.discovery import methods
 from bridge.rpc.dispatcher import PENDING, Method
 from bridge.rpc.schemas import check
 from bridge.server.conversation import Context
@@ -80,21 +81,29 @@ class Methods:
 
     def table(self) -> dict[str, Method]:
         """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
-        return {
-            **dict.fromkeys(self.reports, self._report),
-            "rpc.discover": self._discover,
+        at_once = {
+            "rpc.discover": lambda _: load_json("openrpc.json"),
             "bridge.info": self._info,
-            "bridge.status": partial(self._ask, self._status),
-            "bridge.getReport": partial(self._ask, self._get_report),
-            "bridge.listReports": partial(self._ask, self._list_reports),
-            "bridge.resume": partial(self._ask, self._resume),
             "bridge.noteTasks": self._note_tasks,
         }
+        aside = {
+            "bridge.status": lambda _: self.read_status(),
+            "bridge.getReport": self._get_report,
+            "bridge.listReports": self._list_reports,
+            "bridge.resume": self._resume,
+        }
+        schemas = {method.name: method.params for method in methods()}
+
+        def tell(name: str, context: Context, params: Any) -> Any:
+            given = check(schemas[name], params)
+            if name in at_once:
+                return at_once[name](given)
+            return self._serve_aside(context, partial(aside[name], given), context.settle)
+
+        own = {name: partial(tell, name) for name in (*at_once, *aside)}
+        return {**dict.fromkeys(self.reports, self._report), **own}
 
     # --- what may wait -----------------------------------------------------------------------
-
-    def _ask(self, method: Method, context: Context, params: dict[str, Any]) -> Any:
-        return self._serve_aside(context, partial(method, context, params), context.settle)
 
     def _serve_aside(
         self, context: Context, wait: Callable[[], Any], go_on: Callable[[Any], object]
@@ -169,12 +178,7 @@ class Methods:
 
     # --- about the bridge --------------------------------------------------------------------
 
-    def _discover(self, _context: Context, params: dict[str, Any]) -> Any:
-        check("none.params", params)
-        return load_json("openrpc.json")
-
-    def _info(self, _context: Context, params: dict[str, Any]) -> Any:
-        check("none.params", params)
+    def _info(self, _given: Mapping[str, Any]) -> Any:
         return {
             "name": NAME,
             "version": __version__,
@@ -184,10 +188,6 @@ class Methods:
             "framing": self.framing(),
             "limits": dict(self._limits),
         }
-
-    def _status(self, _context: Context, params: dict[str, Any]) -> Any:
-        check("none.params", params)
-        return self.read_status()
 
     def read_status(self) -> dict[str, Any]:
         """The result of ``bridge.status``; waits a moment for the ledger to tell pauses and counts."""
@@ -220,19 +220,15 @@ class Methods:
             "ledger": dict(self._ledger.status()),
         }
 
-    def _resume(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = check("bridge.resume.params", params)
+    def _resume(self, given: Mapping[str, Any]) -> Any:
         key = self._given_key(given)
         self._ledger.wait_until_open()
         account = None if key is None else self._ledger.account(key.reveal())
-        states = self._ledger.call(Resume(self._endpoint, given.get("scope"), account))
-        if isinstance(states, Unavailable | Failed):
-            raise BridgeError("ledger_unavailable")
+        states = self._ask_ledger(Resume(self._endpoint, given.get("scope"), account))
         self._reporter.resume_waiting()
         return {"resumed": [self._show_pause(state) for state in states]}
 
-    def _note_tasks(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = check("bridge.noteTasks.params", params)
+    def _note_tasks(self, given: Mapping[str, Any]) -> Any:
         key = self._given_key(given)
         noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
         return {"noted": noted}
@@ -245,22 +241,26 @@ class Methods:
 
     # --- what the ledger knows ---------------------------------------------------------------
 
-    def _get_report(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = check("bridge.getReport.params", params)
+    def _ask_ledger(self, op: Operation) -> Any:
+        found = self._ledger.call(op)
+        if isinstance(found, Unavailable | Failed):
+            raise BridgeError("ledger_unavailable")
+        return found
+
+    def _get_report(self, given: Mapping[str, Any]) -> Any:
         key = self._given_key(given) or self._keys.get()
         if key is None:
             raise BridgeError("key_missing")
         self._ledger.wait_until_open()
         task = Task(self._endpoint, self._ledger.account(key.reveal()), given["taskId"])
-        row = self._ledger.call(Look(task))
-        if not isinstance(row, Row):
-            raise BridgeError("report_not_found" if row is None else "ledger_unavailable")
+        row = self._ask_ledger(Look(task))
+        if row is None:
+            raise BridgeError("report_not_found")
         return show_record(row)
 
-    def _list_reports(self, _context: Context, params: dict[str, Any]) -> Any:
-        given = check("bridge.listReports.params", params)
+    def _list_reports(self, given: Mapping[str, Any]) -> Any:
         cursor, since = given.get("cursor"), given.get("since")
-        found = self._ledger.call(
+        rows, following = self._ask_ledger(
             Listing(
                 self._endpoint,
                 # A time that was shown includes what was recorded in its millisecond.
@@ -271,9 +271,6 @@ class Methods:
                 before_seq=None if cursor is None else int(cursor),
             )
         )
-        if isinstance(found, Unavailable | Failed):
-            raise BridgeError("ledger_unavailable")
-        rows, following = found
         reports = [show_record(row) for row in rows]
         return {"reports": reports, "nextCursor": None if following is None else str(following)}
 

@@ -1111,6 +1111,16 @@ def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_p
     assert (late["outcome"], late["durable"]) == ("accepted", True)
 
 
+def test_who_repeats_a_report_beside_a_conflict_is_answered_from_the_ledger(bridge: Bridge) -> None:
+    """A request for another method, which is being refused, does not stand in the way of the stored one."""
+    bridge.ask(1)
+    other, same = bridge.report(1, RECAPTCHA), bridge.report(1)
+    bridge.world.run(0.5)
+    assert error(other[0])["code"] == -32011
+    assert same[0].result["replayed"] is True
+    assert len(bridge.world.upstream.attempts) == 1
+
+
 def look_slowly(bridge: Bridge) -> None:
     """Let a look at the ledger take a second."""
     call = bridge.ledger.call

@@ -431,7 +431,7 @@ def test_a_record_is_looked_up_by_key_and_task(desk: Desk) -> None:
     }
     desk.ledger.results[Look] = None
     desk.call("bridge.getReport", {"taskId": 9, "clientKey": "z" * 16})
-    desk.ledger.results[Look] = "out of order"
+    desk.ledger.results[Look] = Unavailable("locked", "It is locked.")
     desk.call("bridge.getReport", {"taskId": 9})
     desk.keys.key = None
     desk.call("bridge.getReport", {"taskId": 9})
