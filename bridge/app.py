@@ -126,7 +126,7 @@ class App:
             limits=_limits(settings),
             figures=self._show_figures,
         )
-        self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
+        self.dispatcher = Dispatcher(self.methods.table(), self.note_bug, self.mark)
         if settings.ca_file is not None:
             self._load_client()
 
@@ -162,7 +162,7 @@ class App:
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
         """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
-        client = self._client_now()
+        client = self.prepare()
         from bridge.upstream.client import spending_body
 
         self.scrubber.learn(key)
@@ -197,7 +197,7 @@ class App:
     def _warm_up(self) -> None:
         try:
             prepare("report.params")
-            self._client_now().warm_up()
+            self.prepare().warm_up()
         except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
@@ -216,10 +216,25 @@ class App:
 
     # --- what reports need -------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Load the HTTP client, if that has not been done."""
-        if self._client is None:
-            self._client_now()
+    def prepare(self) -> Client:
+        """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
+        while self._is_loading:
+            self.engine.sleep(_LOOK_S)
+        if self._client is not None:
+            return self._client
+        self._is_loading = True
+        try:
+            self.engine.run_in_thread(import_module, "bridge.upstream.client")
+            return self._load_client()
+        except (OSError, ImportError) as error:
+            try:
+                os.close(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                # It was not to be had for want of descriptors, and will be when there are some.
+                raise NoResources("no descriptor to load the client with") from error
+            raise
+        finally:
+            self._is_loading = False
 
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
@@ -256,26 +271,6 @@ class App:
         self.log.event("internal_error", reference=reference, where=where, error=error, trace=trace)
 
     # --- parts -------------------------------------------------------------------------------
-
-    def _client_now(self) -> Client:
-        """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
-        while self._is_loading:
-            self.engine.sleep(_LOOK_S)
-        if self._client is not None:
-            return self._client
-        self._is_loading = True
-        try:
-            self.engine.run_in_thread(import_module, "bridge.upstream.client")
-            return self._load_client()
-        except (OSError, ImportError) as error:
-            try:
-                os.close(os.open(os.devnull, os.O_RDONLY))
-            except OSError:
-                # It was not to be had for want of descriptors, and will be when there are some.
-                raise NoResources("no descriptor to load the client with") from error
-            raise
-        finally:
-            self._is_loading = False
 
     def _load_client(self) -> Client:
         from bridge.upstream.client import Client, report_body
@@ -343,7 +338,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     app.start()
     waiter = engine.waiter()
     call = Call(1, True, method, dict(params))
-    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now(), app.mark).serve)
+    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now()).serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

@@ -103,7 +103,6 @@ class Server:
             reports=app.methods.reports,
             cancel=app.reporter.cancel,
             changed=news.wake,
-            mark=app.mark,
             render=None if console is None else console.render,
         )
         self.go_on = conversation.go_on

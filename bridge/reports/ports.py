@@ -81,7 +81,7 @@ class Ports(Protocol):
     def keys(self) -> Keys:
         """Where the key of calls that name none is from."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> object:
         """Wait until an attempt can be made: the first one of all takes a while. Raises `NoResources`."""
 
     def send(

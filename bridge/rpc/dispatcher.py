@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from bridge.core.errors import BridgeError, wire_row
 from bridge.core.text import nearest
+from bridge.rpc.envelope import NO_MARK
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -49,12 +50,19 @@ class Dispatcher:
     Args:
         methods: Name to method.
         on_bug: Told of an exception that is not a `BridgeError`; returns the reference to answer with.
+        mark: What every result and the data of every error says besides.
 
     Thread safety: `dispatch` may be called from any thread.
     """
 
-    def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        on_bug: Callable[[BaseException], str],
+        mark: Mapping[str, Any] = NO_MARK,
+    ) -> None:
         self._on_bug = on_bug
+        self.mark = mark
         library, results = _load()
         self._dispatch = library.dispatch_request
         self._make_request = library.create_request

@@ -14,7 +14,7 @@ from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
 """The id of a request, as it was written."""
-_NO_MARK: Final[Mapping[str, Any]] = {}
+NO_MARK: Final[Mapping[str, Any]] = {}
 
 
 class Call(NamedTuple):
@@ -62,7 +62,7 @@ def success_response(id: Id, result: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "result": result}
 
 
-def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = _NO_MARK) -> dict[str, Any]:
+def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = NO_MARK) -> dict[str, Any]:
     """Build the response to a request that went wrong; `mark` is added to its ``data``."""
     told = {"code": error.code, "message": error.message, "data": {**error.data, **mark}}
     return {"jsonrpc": "2.0", "id": id, "error": told}

@@ -9,7 +9,7 @@ heard.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -28,7 +28,6 @@ ENDINGS: Final = {("shutdown", True), ("exit", False)}
 """What language clients end a server with, and whether it has an id; only in their header framing."""
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """Nothing is taken while more than this waits for the client to read its answers."""
-_NO_MARK: Final[Mapping[str, Any]] = {}
 
 Respond = Callable[[bytes | None], object]
 """Takes the answer to one call, or None if there is none."""
@@ -37,22 +36,14 @@ Respond = Callable[[bytes | None], object]
 class Context:
     """One call that is being served; it is answered exactly once, perhaps later."""
 
-    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "is_taken", "received_at")
+    __slots__ = ("_dispatcher", "_respond", "call", "is_taken", "received_at")
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        call: Call,
-        respond: Respond,
-        received_at: float,
-        mark: Mapping[str, Any] = _NO_MARK,
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Call, respond: Respond, received_at: float) -> None:
         self.call = call
         self.received_at = received_at
         """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
         self._respond: Respond | None = respond
-        self._mark = mark
         self.is_taken = False
         """True once what was asked for is a report under way, and ends as that does."""
 
@@ -80,15 +71,15 @@ class Context:
         """
         if self._respond is None:
             return
-        payload = None
+        payload, mark = None, self._dispatcher.mark
         try:
             if isinstance(value, Exception):
                 error = value if isinstance(value, BridgeError) else self._dispatcher.fail(value)
-                response = envelope.error_response(self.call.id, error, self._mark)
+                response = envelope.error_response(self.call.id, error, mark)
             else:
                 # What describes the protocol is a document of its own.
-                if self._mark and not self.call.method.startswith("rpc."):
-                    value = {**value, **self._mark}
+                if mark and not self.call.method.startswith("rpc."):
+                    value = {**value, **mark}
                 response = envelope.success_response(self.call.id, value)
             if self.call.has_id:
                 payload = strict_json.dump(response)
@@ -107,7 +98,6 @@ class Conversation:
         cancel: Lets go the reports of a comparable id that have not begun.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
-        mark: What every result and the data of every error says besides.
     """
 
     def __init__(
@@ -124,7 +114,6 @@ class Conversation:
         cancel: Callable[[Any], object],
         changed: Callable[[], object],
         render: Callable[[bytes], bytes] | None = None,
-        mark: Mapping[str, Any] = _NO_MARK,
     ) -> None:
         self._engine = engine
         self.framer = framer
@@ -137,7 +126,6 @@ class Conversation:
         self._cancel = cancel
         self._changed = changed
         self._render = render
-        self._mark = mark
         self._open: dict[int, Context] = {}
         """Calls that were read and not answered yet."""
         self._numbers = count()
@@ -264,14 +252,14 @@ class Conversation:
         self._unanswered_reports += is_report
         number, now = next(self._numbers), self._engine.now()
         answered = partial(self._answered, number, respond, is_report)
-        context = self._open[number] = Context(self._dispatcher, member, answered, now, self._mark)
+        context = self._open[number] = Context(self._dispatcher, member, answered, now)
         if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
         else:
             context.serve()
 
     def _refuse(self, error: BridgeError, id: envelope.Id = None) -> bytes:
-        return strict_json.dump(envelope.error_response(id, error, self._mark))
+        return strict_json.dump(envelope.error_response(id, error, self._dispatcher.mark))
 
     def _cancel_by(self, params: Any) -> None:
         if not isinstance(params, dict) or "id" not in params:

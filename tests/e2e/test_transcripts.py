@@ -106,7 +106,6 @@ class InnerPeer:
             reports=self._app.methods.reports,
             cancel=self._app.reporter.cancel,
             changed=lambda: None,
-            mark={"sandbox": True},
         )
         self._app.methods.framing = lambda: self._conversation.framer.framing
         self._app.start()

@@ -227,7 +227,7 @@ class SimApp(App):
         return self._client
 
     def _warm_up(self) -> None:
-        self._client_now()
+        self.prepare()
 
     def _open_store(self, place: str | None, instance: str) -> SqliteStore:
         SimStore.arriving = self.process

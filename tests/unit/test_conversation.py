@@ -53,6 +53,7 @@ class Desk:
             Dispatcher(
                 {"report": self.report, "wait": self.wait, "tell": self.tell, "crash": self.crash},
                 lambda bug: "0123456789abcdef",
+                kwargs.pop("mark", {}),
             ),
             max_batch=5,
             max_depth=8,

@@ -150,14 +150,13 @@ class Desk:
             self.engine,
             Framer(1 << 20),
             outlet,
-            Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef"),
+            Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef", self.mark),
             max_batch=5,
             max_depth=8,
             queue=100,
             reports=self.methods.reports,
             cancel=self.lifecycle.cancel,
             changed=lambda: None,
-            mark=self.mark,
         )
         self.answers: list[tuple[Any, Any]] = []
         self.spawned = 0
