@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Final
 
-from bridge.core.events import EVENTS, LEVEL_NAMES, EventRow
+from bridge.core.events import EVENTS, EventRow
 from bridge.core.exits import EXITS
 from bridge.ledger.trouble import READABLE, SENTENCES
 from bridge.ops.metrics import render as render_figures
@@ -57,7 +57,7 @@ def _events() -> str:
         (
             (
                 f"`{name}`",
-                LEVEL_NAMES[row.level],
+                row.level,
                 row.description,
                 "<br>".join(f"`{field}` {kind}" for field, kind in list_fields(row).items()) or "none",
             )

@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-DEBUG: Final = 10
-INFO: Final = 20
-WARNING: Final = 30
-ERROR: Final = 40
-
-LEVELS: Final[Mapping[str, int]] = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
-LEVEL_NAMES: Final[Mapping[int, str]] = {number: name for name, number in LEVELS.items()}
+LEVELS: Final = ("debug", "info", "warning", "error")
+"""From the quietest."""
 
 
 class EventRow(NamedTuple):
@@ -28,7 +23,8 @@ class EventRow(NamedTuple):
     more: str = ""
     """For the documentation: fields that the sentence does not name, and with ``?`` those that may be null,
     separated by blanks."""
-    level: int = WARNING
+    level: str = "warning"
+    """One of `LEVELS`."""
 
 
 _PAUSE: Final = "rule subject cause? until doublings"
@@ -39,18 +35,18 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "report-bridge {version} is ready (process {pid}).",
         "Once, as soon as requests can be taken.",
         "url ledger sandbox",
-        level=INFO,
+        level="info",
     ),
     "stopping": EventRow(
         "Stopping ({reason}); requests still to be answered: {in_flight}.",
         "Once, when no more input is taken; `in_flight` counts requests that were read and not answered yet.",
-        level=INFO,
+        level="info",
     ),
     "stopped": EventRow(
         "Stopped with exit code {exit_code}.",
         "Last event of the process; `undone` counts requests left to recovery and answers that nobody read.",
         "undone",
-        level=INFO,
+        level="info",
     ),
     "parent_gone": EventRow(
         "The parent process {parent_pid} is gone: finishing what was accepted, then ending.",
@@ -67,7 +63,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     "signal_received": EventRow(
         "{signal} received: stopping within {drain_s} s.",
         "A signal asks the bridge to stop.",
-        level=INFO,
+        level="info",
     ),
     "sigint_ignored": EventRow(
         "SIGINT ignored once: the parent decides by closing stdin; the next one stops the bridge.",
@@ -85,12 +81,12 @@ EVENTS: Final[Mapping[str, EventRow]] = {
     "key_loaded": EventRow(
         "The client key was read from {source}.",
         "The first time a key source gives a key.",
-        level=INFO,
+        level="info",
     ),
     "key_reloaded": EventRow(
         "The client key from {source} was read again and has changed.",
         "A key source gives another key than before.",
-        level=INFO,
+        level="info",
     ),
     "key_unreadable": EventRow(
         "The client key cannot be taken from {source}: {reason}{consequence}.",
@@ -133,19 +129,19 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Report of task {task_id}: {outcome} ({kind}, attempts: {attempts}).",
         "A report has its outcome; `code` is the wire code, 0 for accepted.",
         "method account code elapsed_ms? replayed durable",
-        level=INFO,
+        level="info",
     ),
     "attempt_done": EventRow(
         "Attempt {attempt} for task {task_id}: {met} after {latency_ms} ms; next: {next}.",
         "One HTTP attempt ended; `met` is a row of `schemas/errors.json`.",
         "method account http_status? error_id?",
-        level=DEBUG,
+        level="debug",
     ),
     "report_resumed": EventRow(
         "Report of task {task_id}, left by an earlier process, was taken up again (state {state}).",
         "Recovery after a crash or a stop.",
         "method account",
-        level=INFO,
+        level="info",
     ),
     "report_abandoned": EventRow(
         "Report of task {task_id} was left by a bridge that is gone; its window is over: {outcome}.",
@@ -175,7 +171,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "One report is tried, to see whether the pause ({scope}) is over.",
         "The time of a pause is over or a person resumed it; the next report decides.",
         _PAUSE,
-        level=INFO,
+        level="info",
     ),
     "pause_closed": EventRow(
         "The pause ({scope}) has ended.",
@@ -205,7 +201,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Internal error in {where}, reference {reference}: {error}",
         "A fault of this program; the caller got only the reference. `trace` only with level debug.",
         "trace?",
-        level=ERROR,
+        level="error",
     ),
     "log_dropped": EventRow(
         "Log lines dropped because nobody read the log fast enough: {count}.",
@@ -224,10 +220,7 @@ def render_sentence(name: str, fields: Mapping[str, Any]) -> str:
     """Return the sentence of an event with its fields filled in.
 
     Args:
-        name: a row of `EVENTS`; an unknown one is rendered as the bare name and its fields.
+        name: a row of `EVENTS`.
         fields: numbers and texts for the template; missing ones are shown as ``?``.
     """
-    row = EVENTS.get(name)
-    if row is None:
-        return f"{name} {dict(fields)!r}" if fields else name
-    return row.sentence.format_map(_Shown(fields))
+    return EVENTS[name].sentence.format_map(_Shown(fields))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from bridge.core.events import EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
+from bridge.core.events import EVENTS, LEVELS, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.core.text import rfc3339
@@ -41,11 +41,10 @@ class Log:
 
     Attributes:
         dropped: events lost because too many lines were waiting or the log could not be written.
-        threshold: number of the lowest level that is written; see `bridge.core.events.LEVELS`.
     """
 
     def __init__(self, engine: Engine, level: str, format: str, path: str | None, scrubber: Scrubber) -> None:
-        self.threshold = LEVELS[level]
+        self._levels = LEVELS[LEVELS.index(level) :]
         self.dropped = 0
         self._told_dropped = 0
         self._engine = engine
@@ -62,13 +61,23 @@ class Log:
         """Log one event; never raises and never waits.
 
         Args:
-            name: a row of `bridge.core.events.EVENTS`; an unknown one is logged as a warning.
+            name: a row of `bridge.core.events.EVENTS`.
             fields: values of that row's fields; strings are scrubbed before they are written.
         """
-        row = EVENTS.get(name)
-        level = WARNING if row is None else row.level
-        if level >= self.threshold:
-            self._take(self._engine.wall(), level, name, fields)
+        if EVENTS[name].level not in self._levels:
+            return
+        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
+            self.dropped += 1
+            return
+        try:
+            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
+            at = self._engine.wall()
+            line = self._render(at, name, clean)
+            self._reopen_if_moved(at)
+        except Exception:
+            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
+        else:
+            self._outlet.put(line)
 
     def flush(self) -> None:
         """Write at once what can be: the process may end before the engine turns."""
@@ -84,19 +93,6 @@ class Log:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _take(self, at: float, level: int, name: str, fields: Mapping[str, Any]) -> None:
-        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
-            self.dropped += 1
-            return
-        try:
-            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
-            line = self._render(at, level, name, clean)
-            self._reopen_if_moved(at)
-        except Exception:
-            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
-        else:
-            self._outlet.put(line)
-
     def _open_outlet(self) -> Outlet:
         return Outlet(self._descriptor, self._engine, on_room=self._tell_dropped, on_lost=self._note_lost)
 
@@ -105,9 +101,9 @@ class Log:
 
     def _tell_dropped(self) -> None:
         missing = self.dropped - self._told_dropped
-        if missing and self.threshold <= WARNING and not self._outlet.backlog and not self._is_closed:
+        if missing and not self._outlet.backlog and not self._is_closed:
             self._told_dropped = self.dropped
-            self._take(self._engine.wall(), WARNING, "log_dropped", {"count": missing})
+            self.event("log_dropped", count=missing)
 
     def _reopen_if_moved(self, at: float) -> None:
         if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
@@ -138,10 +134,10 @@ def _open_file(path: str) -> int:
 # --- lines -----------------------------------------------------------------------------------
 
 
-def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
+def _json_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
     line: dict[str, Any] = {
         "time": rfc3339(at),
-        "level": LEVEL_NAMES[level],
+        "level": EVENTS[name].level,
         "event": name,
         "message": render_sentence(name, fields),
     }
@@ -151,8 +147,8 @@ def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
     return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
-    text = f"{rfc3339(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
+def _text_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
+    text = f"{rfc3339(at)} {EVENTS[name].level}: {render_sentence(name, fields)}"
     if fields.get("trace"):
         text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.
