@@ -14,7 +14,7 @@ from typing import Any, Final
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
 from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0
@@ -29,7 +29,7 @@ Ask = Callable[[Secret, int, str], Exchange]
 """Makes the call: key, UNIX time of the first hour, and name of a queue or nothing."""
 
 
-class AccountFigures:
+class AccountFigures(Part):
     """Keeps the ledger's figures of accounts fresh.
 
     Args:
@@ -38,9 +38,7 @@ class AccountFigures:
     """
 
     def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret], queues: Sequence[str]) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
+        super().__init__(ports)
         self._ask_upstream = ask
         self._keys = keys
         self._queues = queues or ("",)

@@ -36,7 +36,7 @@ from bridge.reports.answers import local_ending, row_ending
 from bridge.reports.job import Interrupted, Job, Lost, Settled
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import end_of, is_transport_probe
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 from bridge.reports.verdict import judge
 
 WATCH_S: Final = 0.2
@@ -48,7 +48,7 @@ SCARCE_S: Final = 0.5
 """How long to wait after this machine lacked a descriptor or a thread for an attempt."""
 
 
-class Lifecycle:
+class Lifecycle(Part):
     """Brings reports to their endings.
 
     Args:
@@ -65,9 +65,7 @@ class Lifecycle:
         timeout_s: float,
         orphaned: Callable[[Row], None],
     ) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
+        super().__init__(ports)
         self._observer = observer
         self._timeout_s = timeout_s
         self._orphaned = orphaned

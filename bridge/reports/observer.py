@@ -17,21 +17,18 @@ from bridge.reports import window as windows
 from bridge.reports.answers import local_ending
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 from bridge.reports.verdict import ending as verdict_ending
 
 CLOSE_AGE_S: Final = 55.0
 """From here on the upstream's whole seconds and the way there can make a report late; a guess."""
 
 
-class Observer:
+class Observer(Part):
     """Words what is known and tells of what happens."""
 
     def __init__(self, ports: Ports) -> None:
-        self._engine = ports.engine
-        self._now = ports.ledger.now
-        self._policy = ports.policy
-        self._emit = ports.emit
+        super().__init__(ports)
         self._skew = windows.ClockSkew()
 
     # --- before anything is sent -------------------------------------------------------------
@@ -53,7 +50,7 @@ class Observer:
 
     def late(self, window: Window, completed_at: float | None) -> Ending:
         """The ending of a report whose window is over: how old the task is by all that was told of it."""
-        now = self._now()
+        now = self._ledger.now()
         skew_s = self._skew.skew_s(now, self._engine.wall())
         ages = (self.age_s(completed_at, now), windows.age_s(window, now))
         age_s = max((age for age in ages if age is not None), default=None)
@@ -77,7 +74,7 @@ class Observer:
                 job.method,
                 job.facts,
                 windows.age_s(job.window, job.began_at),
-                self._skew.skew_s(self._now(), self._engine.wall()),
+                self._skew.skew_s(self._ledger.now(), self._engine.wall()),
                 perhaps_before=verdict.outcome != "refused",
                 guarded=job.guarded,
                 durable=job.durable,
@@ -99,7 +96,7 @@ class Observer:
         return local_ending("sending_paused", pause=self._show_pause(state))
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        return self._policy.show(state, self._engine.wall() - self._now())
+        return self._ports.policy.show(state, self._engine.wall() - self._ledger.now())
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -131,7 +128,7 @@ class Observer:
         date = exchange.headers.get("date")
         if date is None:
             return
-        now, wall = self._now(), self._engine.wall()
+        now, wall = self._ledger.now(), self._engine.wall()
         if self._skew.learn(date, now, wall, exchange.elapsed_s):
             self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
 

@@ -1,6 +1,6 @@
 """What reports need of the world: a ledger that commits, an upstream, and somebody to tell.
 
-Declares only. Imported by `bridge.reports` and `bridge.server`.
+Declares, and decides nothing. Imported by `bridge.reports` and `bridge.server`.
 """
 
 from __future__ import annotations
@@ -94,3 +94,13 @@ class Ports(Protocol):
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; the reference that the caller is told."""
+
+
+class Part:
+    """A part of the reports, with what it needs of the world at hand."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._engine = ports.engine
+        self._ledger = ports.ledger
+        self._emit = ports.emit

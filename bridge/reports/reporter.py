@@ -20,7 +20,7 @@ from bridge.reports.answers import answer_ending, local_ending
 from bridge.reports.job import Interrupted, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
@@ -31,7 +31,7 @@ PRUNE_S: Final = 3600.0
 """How often old reports are looked for."""
 
 
-class Reporter:
+class Reporter(Part):
     """Reports tasks, each at most as often as is safe, and answers everybody who asked.
 
     The ledger must be open.
@@ -51,9 +51,7 @@ class Reporter:
         timeout_s: float,
         recovers: bool,
     ) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
+        super().__init__(ports)
         self._advisor = advisor
         self._observer = observer = Observer(ports)
         self._lifecycle = Lifecycle(

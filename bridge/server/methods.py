@@ -25,7 +25,7 @@ from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
 from bridge.reports.methods import methods as report_methods
 from bridge.reports.pauses import PROOF
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.discovery import methods
@@ -41,7 +41,7 @@ OPENING_S: Final = 2.5
 """The same while the ledger is opened, when nothing is known: longer than a foreign lock is waited for."""
 
 
-class Methods:
+class Methods(Part):
     """The methods as a table for the dispatcher.
 
     Args:
@@ -58,14 +58,9 @@ class Methods:
         limits: Mapping[str, Any],
         figures: Callable[[], dict[str, Any]],
     ) -> None:
-        self._engine = ports.engine
-        self._ledger = ports.ledger
-        self._endpoint = ports.endpoint
-        self._policy = ports.policy
+        super().__init__(ports)
         self._reporter = reporter
         self._advisor = advisor
-        self._keys = ports.keys
-        self._scrubber = ports.scrubber
         self._sandbox = sandbox
         self._limits = limits
         self._figures = figures
@@ -140,7 +135,7 @@ class Methods:
 
     def _read_report(self, context: Context, params: dict[str, Any]) -> Report:
         given = check("report.params", params)
-        key, told = self._given_key(given) or self._keys.at_hand(), given.get
+        key, told = self._given_key(given) or self._ports.keys.at_hand(), given.get
         facts = told("completedAt"), told("taskType"), told("languagePool")
         return Report(context.call.method, given["taskId"], key, *facts)
 
@@ -149,8 +144,8 @@ class Methods:
         if task_type is not None and fit(report.method, task_type) == UNKNOWN_TYPE:
             # It is kept and shown, and nobody else has looked at what it says.
             if report.key is not None:
-                self._scrubber.learn(report.key)
-            report = report._replace(task_type=self._scrubber.scrub(task_type))
+                self._ports.scrubber.learn(report.key)
+            report = report._replace(task_type=self._ports.scrubber.scrub(task_type))
         context.is_taken = True
         self._reporter.submit(report, Requester(context.settle, context.name, context.received_at))
 
@@ -164,7 +159,7 @@ class Methods:
                 if self._engine.now() - context.received_at > UNANCHORED_FIRST_S:
                     raise
         if report.key is None:
-            report = report._replace(key=self._keys.get())
+            report = report._replace(key=self._ports.keys.get())
         self._ledger.wait_until_open()
         return report
 
@@ -173,7 +168,7 @@ class Methods:
         if text is None:
             return None
         key = Secret(text)
-        self._scrubber.learn(key)
+        self._ports.scrubber.learn(key)
         return key
 
     # --- about the bridge --------------------------------------------------------------------
@@ -194,8 +189,8 @@ class Methods:
         self._advisor.flush()
         found: list[Any] = []
         waiter = self._engine.waiter()
-        self._ledger.post(Pauses(self._endpoint), found.append)
-        self._ledger.post(Tallies(self._endpoint, None), waiter.wake)
+        self._ledger.post(Pauses(self._ports.endpoint), found.append)
+        self._ledger.post(Tallies(self._ports.endpoint, None), waiter.wake)
         patience_s = STATUS_PATIENCE_S if self._ledger.is_open else OPENING_S
         try:
             found.append(waiter.wait(self._engine.now() + patience_s))
@@ -224,7 +219,7 @@ class Methods:
         key = self._given_key(given)
         self._ledger.wait_until_open()
         account = None if key is None else self._ledger.account(key.reveal())
-        states = self._ask_ledger(Resume(self._endpoint, given.get("scope"), account))
+        states = self._ask_ledger(Resume(self._ports.endpoint, given.get("scope"), account))
         self._reporter.resume_waiting()
         return {"resumed": [self._show_pause(state) for state in states]}
 
@@ -236,8 +231,8 @@ class Methods:
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
         now = self._ledger.now()
         # What a wrong clock wrote stays in the ledger until a report meets it.
-        shown = self._policy.show(self._policy.mend_times(now, state), self._engine.wall() - now)
-        return {**shown, "state": state.state, **dict(self._policy.parts(state.key))}
+        shown = self._ports.policy.show(self._ports.policy.mend_times(now, state), self._engine.wall() - now)
+        return {**shown, "state": state.state, **dict(self._ports.policy.parts(state.key))}
 
     # --- what the ledger knows ---------------------------------------------------------------
 
@@ -248,11 +243,11 @@ class Methods:
         return found
 
     def _get_report(self, given: Mapping[str, Any]) -> Any:
-        key = self._given_key(given) or self._keys.get()
+        key = self._given_key(given) or self._ports.keys.get()
         if key is None:
             raise BridgeError("key_missing")
         self._ledger.wait_until_open()
-        task = Task(self._endpoint, self._ledger.account(key.reveal()), given["taskId"])
+        task = Task(self._ports.endpoint, self._ledger.account(key.reveal()), given["taskId"])
         row = self._ask_ledger(Look(task))
         if row is None:
             raise BridgeError("report_not_found")
@@ -262,7 +257,7 @@ class Methods:
         cursor, since = given.get("cursor"), given.get("since")
         rows, following = self._ask_ledger(
             Listing(
-                self._endpoint,
+                self._ports.endpoint,
                 # A time that was shown includes what was recorded in its millisecond.
                 since_wall=None if since is None else since - ROUNDING_S,
                 outcome=given.get("outcome"),
