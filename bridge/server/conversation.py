@@ -149,7 +149,7 @@ class Conversation:
     @property
     def is_idle(self) -> bool:
         """True if everything that was read is answered."""
-        return not self.unanswered and not self._untaken
+        return not self._open and not self._untaken
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class Conversation:
         return (
             not self._parked
             and not self._untaken
-            and self.unanswered - self._unanswered_reports + self._sink.backlog < self._queue
+            and len(self._open) - self._unanswered_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
