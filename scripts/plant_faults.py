@@ -131,7 +131,7 @@ PLANTS: Final = (
     Plant("twice as many refusals open a quality pause", _R + "pauses.py",
           "if state.streak + 1 < rule.threshold:", "if state.streak + 1 < 2 * rule.threshold:"),
     Plant("silence of the upstream opens no pause", _R + "pauses.py",
-          'return not verdict.has_status and verdict.kind != "window_closed"', "return False"),
+          "if verdict.pause != rule.name:", 'if verdict.pause != rule.name or rule.name == "transport":'),
     Plant("a probe that is withdrawn is not let go", LEDGER + "transactions.py",
           "    if row.state == SENDING:\n        work.release_probes(row)\n        attempts", "    if row.state == SENDING:\n        attempts"),
     Plant("who waits for another one's attempt is not woken", _R + "admission.py",

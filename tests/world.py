@@ -19,7 +19,7 @@ from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.reports import answers
+from bridge.reports import verdict as answers
 from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy

@@ -13,9 +13,8 @@ from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, Ending, Facts, R
 from bridge.core.redact import Secret
 from bridge.engine import TimedOut
 from bridge.reports import window as windows
-from bridge.reports.answers import Answer, local_ending
 from bridge.reports.ports import Ports
-from bridge.reports.verdict import ending
+from bridge.reports.verdict import Answer, local_ending, verdict_ending
 
 BACKOFF_S: Final = 0.5
 """Longest wait after a first attempt; doubled after each, which makes 2 s after the last but one."""
@@ -225,7 +224,7 @@ class Job:
             otherwise: The ending if no attempt taught anything: nothing was sent.
         """
         last = self.last
-        if self.perhaps:
-            return local_ending("outcome_unknown") if last is None else ending(last, {})
         is_silent = otherwise.kind in ("window_closed", "upstream_unreachable")
-        return ending(last, {}) if last is not None and (last.outcome == REFUSED or is_silent) else otherwise
+        if last is not None and (self.perhaps or last.outcome == REFUSED or is_silent):
+            return verdict_ending(last, {})
+        return local_ending("outcome_unknown") if self.perhaps else otherwise

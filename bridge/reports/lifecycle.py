@@ -32,12 +32,11 @@ from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, Ending, Gate, Pause
 from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
-from bridge.reports.answers import local_ending, row_ending
 from bridge.reports.job import Interrupted, Job, Lost, Settled
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import end_of, is_transport_probe
 from bridge.reports.ports import Part, Ports
-from bridge.reports.verdict import judge
+from bridge.reports.verdict import judge, local_ending, row_ending
 
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""

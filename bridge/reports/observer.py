@@ -14,11 +14,10 @@ from bridge.core.errors import hint
 from bridge.core.model import Ending, Exchange, Facts, PauseEvent, PauseState, Row, Task, Verdict, Window
 from bridge.reports import methods
 from bridge.reports import window as windows
-from bridge.reports.answers import local_ending
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
 from bridge.reports.ports import Part, Ports
-from bridge.reports.verdict import ending as verdict_ending
+from bridge.reports.verdict import local_ending, verdict_ending
 
 CLOSE_AGE_S: Final = 55.0
 """From here on the upstream's whole seconds and the way there can make a report late; a guess."""

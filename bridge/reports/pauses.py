@@ -18,7 +18,7 @@ from bridge.core.model import CLOSED, OPEN, PROBING, REFUSED, PauseEvent, PauseK
 from bridge.core.text import rfc3339
 from bridge.reports import advice
 from bridge.reports import window as windows
-from bridge.reports.answers import local_ending
+from bridge.reports.verdict import local_ending
 
 PROOF: Final = "proof"
 """Rule name of single-flight for keys without a verdict."""

@@ -16,11 +16,11 @@ from bridge.core.redact import Secret
 from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import answer_ending, local_ending
 from bridge.reports.job import Interrupted, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
 from bridge.reports.ports import Part, Ports
+from bridge.reports.verdict import answer_ending, local_ending
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""

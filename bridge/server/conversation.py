@@ -17,7 +17,7 @@ from typing import Any, Final
 from bridge.core import strict_json
 from bridge.core.errors import BridgeError, rule
 from bridge.engine import Engine, Outlet
-from bridge.reports.answers import answer_ending, local_ending
+from bridge.reports.verdict import answer_ending, local_ending
 from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid

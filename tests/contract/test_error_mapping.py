@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bridge.core import errors
 from bridge.core.model import OUTCOMES, Exchange, Verdict
 from bridge.core.redact import Scrubber, Secret
-from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, ending, judge
+from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, judge, verdict_ending
 from tests.contract.frozen import (
     CODES,
     CORNERS,
@@ -220,7 +220,7 @@ def test_every_task_type_is_the_vendors(spell: Callable[[str], str], unknown: st
 @given(exchanges, st.booleans())
 def test_whatever_is_told_can_be_written(exchange: Exchange, perhaps_before: bool) -> None:
     """Every ending is ASCII-clean JSON with texts of limited length and no raw control characters."""
-    end = ending(judge(exchange, perhaps_before), {})
+    end = verdict_ending(judge(exchange, perhaps_before), {})
     text = json.dumps(end.detail, allow_nan=False)
     text.encode("ascii")
     json.dumps(end.detail, ensure_ascii=False).encode("utf-8")
@@ -273,8 +273,8 @@ def test_the_key_is_never_told(
         "utf-8", "surrogatepass"
     )
     seen = judge(Exchange(None, True, 200, {}, body), perhaps_before, scrubber.scrub)
-    told = json.dumps([seen, ending(seen, {})])
-    written = json.dumps([seen, ending(seen, {})], ensure_ascii=False)
+    told = json.dumps([seen, verdict_ending(seen, {})])
+    written = json.dumps([seen, verdict_ending(seen, {})], ensure_ascii=False)
     for secret in KEY_FORMS:
         # The base64 forms differ at their ends with what surrounds the key.
         core = secret.strip("=")[4:-4]
