@@ -20,7 +20,6 @@ from bridge.ops.keys import KeySource
 from bridge.ops.log import Log
 from bridge.ops.metrics import Metrics, MetricsFile
 from bridge.reports.advice import queue_names
-from bridge.reports.advisor import Advisor
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.dispatcher import Dispatcher
@@ -105,27 +104,15 @@ class App:
             on_error=self._note_ledger_bug,
             boot_id=self.boot_id,
         )
-        queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, queues)
-        self.reporter = Reporter(
-            self,
-            self.advisor,
-            concurrency=settings.concurrency,
-            timeout_s=settings.timeout_s,
-            recovers=not is_memory,
-        )
+        self.concurrency, self.timeout_s = settings.concurrency, settings.timeout_s
+        self.queues = queue_names(settings.account_queues)
+        self.reporter = Reporter(self, recovers=not is_memory)
         if settings.account_figures:
             from bridge.reports.figures import AccountFigures
 
-            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, queues)
-        self.methods = Methods(
-            self,
-            self.reporter,
-            self.advisor,
-            sandbox=settings.sandbox,
-            limits=_limits(settings),
-            figures=self._show_figures,
-        )
+            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys)
+        told = {"sandbox": settings.sandbox, "limits": _limits(settings)}
+        self.methods = Methods(self, self.reporter, told, self._show_figures)
         self.dispatcher = Dispatcher(self.methods.table(), self.note_bug, self.mark)
         if settings.ca_file is not None:
             self._load_client()
@@ -207,7 +194,7 @@ class App:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._metrics_file is not None:
             self._metrics_file.close()
-        self.advisor.finish()
+        self.reporter.advisor.finish()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:
             self._client.close()

@@ -54,7 +54,7 @@ PLANTS: Final = (
     Plant("the window is not looked at after the commit", _R + "lifecycle.py",
           "if now > latest:\n            raise Interrupted(\"window_closed\")", "pass"),
     Plant("bytes may leave until the attempt's deadline", _R + "lifecycle.py",
-          "leave_by=boot + latest + windows.LEAST_LEFT_S - now", "leave_by=boot + self._timeout_s"),
+          "leave_by=boot + latest + windows.LEAST_LEFT_S - now", "leave_by=boot + self._ports.timeout_s"),
     Plant("the transport does not heed the window", "bridge/upstream/adapter.py",
           "if now >= call.leave_by:\n                raise Unreached", "if False:\n                raise Unreached"),
     Plant("a task may be reported for 70 s", _R + "window.py", "REPORTABLE_S: Final = 60.0", "REPORTABLE_S: Final = 70.0"),

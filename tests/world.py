@@ -20,7 +20,6 @@ from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports import verdict as answers
-from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
@@ -289,13 +288,9 @@ class Bridge:
         self.scrubber = Scrubber()
         self.scrubber.learn(KEY, keep=True)
         self.trouble: Any = None
-        self.service = Reporter(
-            self,
-            Advisor(self),
-            concurrency=concurrency,
-            timeout_s=10.0,
-            recovers=path is not None,
-        )
+        self.concurrency, self.timeout_s = concurrency, 10.0
+        self.queues: tuple[str, ...] = ()
+        self.service = Reporter(self, recovers=path is not None)
         for key in holds:
             self.service.hold(key)
         self.service.start()

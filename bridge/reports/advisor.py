@@ -27,15 +27,10 @@ AGAIN_S: Final = {"tasks_unknown": DAY_S}
 
 
 class Advisor(Part):
-    """Counts notes, and knows what is to be said of each account.
+    """Counts notes, and knows what is to be said of each account."""
 
-    Args:
-        queues: names of the reCAPTCHA queues in an account's own figures.
-    """
-
-    def __init__(self, ports: Ports, queues: Sequence[str] = ()) -> None:
+    def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        self._queues = queues
         self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}
         self._looks, self._counted_at = float(LOOKS), 0.0
@@ -121,7 +116,7 @@ class Advisor(Part):
     def judge(self, found: Sequence[Tallied]) -> tuple[Advice, ...]:
         """What is to be said of some accounts."""
         now = self._ledger.now()
-        return tuple(advice for known in found for advice in advise(known, now, self._queues))
+        return tuple(advice for known in found for advice in advise(known, now, self._ports.queues))
 
     def warnings(self, account: str) -> tuple[dict[str, str], ...]:
         """What an answer about an account has to tell, that no answer has told lately."""

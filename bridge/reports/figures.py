@@ -8,7 +8,7 @@ Source: https://anti-captcha.com/apidoc/methods/getSpendingStats. Imported late 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
@@ -34,14 +34,14 @@ class AccountFigures(Part):
 
     Args:
         keys: the keys that are known, by account.
-        queues: names of the reCAPTCHA queues; without them the totals of all queues are asked for.
     """
 
-    def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret], queues: Sequence[str]) -> None:
+    def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret]) -> None:
         super().__init__(ports)
         self._ask_upstream = ask
         self._keys = keys
-        self._queues = queues or ("",)
+        # Without names the totals of all queues are asked for.
+        self._queues = ports.queues or ("",)
         self.asked_wall: float | None = None
         """When the upstream was asked last, UNIX time."""
         self.failure: str | None = None

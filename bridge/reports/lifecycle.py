@@ -51,24 +51,14 @@ class Lifecycle(Part):
     """Brings reports to their endings.
 
     Args:
-        timeout_s: Total seconds an attempt may take.
         orphaned: Told of a report that is ours and that no job is about.
     """
 
-    def __init__(
-        self,
-        ports: Ports,
-        observer: Observer,
-        *,
-        concurrency: int,
-        timeout_s: float,
-        orphaned: Callable[[Row], None],
-    ) -> None:
+    def __init__(self, ports: Ports, observer: Observer, orphaned: Callable[[Row], None]) -> None:
         super().__init__(ports)
         self._observer = observer
-        self._timeout_s = timeout_s
         self._orphaned = orphaned
-        self._slots = Slots(concurrency)
+        self._slots = Slots(ports.concurrency)
         self._flight = SingleFlight(ports.engine)
         self.is_stopped = False
         """True once nothing is tried again, because the process ends."""
@@ -205,11 +195,25 @@ class Lifecycle(Part):
 
     def _attempt(self, job: Job) -> None:
         """Make the attempt that has begun: send, judge, record, and wait until there may be another."""
-        committed_at = self._ledger.committed_at
         try:
-            self._ports.prepare()
+            exchange = self._send(job)
         except NoResources:
-            return self._do_without(job)
+            # The beginning is taken back, and it asks again in a moment.
+            self._slots.give_back(job)
+            self._commit(job, model.Withdraw(job.task, None))
+            job.pause(self._ledger.now() + SCARCE_S)
+        else:
+            self._judge(job, exchange)
+
+    def _send(self, job: Job) -> model.Exchange:
+        """Send what has begun.
+
+        Raises:
+            NoResources: this machine lacks what an attempt takes, or was too slow to make it.
+            Interrupted: it is to end before.
+        """
+        committed_at = self._ledger.committed_at
+        self._ports.prepare()
         if job.interruption is not None:
             raise job.interruption
         retrying = job.has_begun
@@ -219,7 +223,7 @@ class Lifecycle(Part):
             raise Interrupted("window_closed")
         boot = self._engine.now()
         if boot - committed_at > STALE_S:
-            return self._commit(job, model.Withdraw(job.task, None))
+            raise NoResources("neighbours may have taken it over")
         job.attempts += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
@@ -228,26 +232,18 @@ class Lifecycle(Part):
                 job.method,
                 job.key,
                 job.task.task_id,
-                until=boot + self._timeout_s,
+                until=boot + self._ports.timeout_s,
                 leave_by=boot + latest + windows.LEAST_LEFT_S - now,
                 fresh=retrying or job.wants_fresh,
             )
         except NoResources:
             job.attempts -= 1
-            exchange = None
+            raise
         finally:
             job.is_sending = False
             self._slots.give_back(job)
-        if exchange is None:
-            return self._do_without(job)
         job.made += 1
-        return self._judge(job, exchange)
-
-    def _do_without(self, job: Job) -> None:
-        """Take back a beginning for which this machine lacks what an attempt takes, and wait a moment."""
-        self._slots.give_back(job)
-        self._commit(job, model.Withdraw(job.task, None))
-        job.pause(self._ledger.now() + SCARCE_S)
+        return exchange
 
     def _judge(self, job: Job, exchange: model.Exchange) -> None:
         """Say what an attempt proves, commit it, and end the report with it or wait for another attempt."""

@@ -70,6 +70,12 @@ class Ports(Protocol):
     endpoint: str
     """Name of the upstream in the ledger: its canonical base URL."""
 
+    concurrency: int
+    """Most attempts at one time."""
+    timeout_s: float
+    """Total seconds an attempt may take."""
+    queues: tuple[str, ...]
+    """Names of the reCAPTCHA queues in an account's own figures, if they are told."""
     scrubber: Scrubber
     """Learns every key that is seen, and replaces keys in texts."""
 

@@ -37,26 +37,14 @@ class Reporter(Part):
     The ledger must be open.
 
     Args:
-        concurrency: Most attempts at one time.
-        timeout_s: Total seconds an attempt may take.
         recovers: The ledger lasts: look for reports that other bridges on it left behind.
     """
 
-    def __init__(
-        self,
-        ports: Ports,
-        advisor: Advisor,
-        *,
-        concurrency: int,
-        timeout_s: float,
-        recovers: bool,
-    ) -> None:
+    def __init__(self, ports: Ports, recovers: bool) -> None:
         super().__init__(ports)
-        self._advisor = advisor
-        self._observer = observer = Observer(ports)
-        self._lifecycle = Lifecycle(
-            ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
-        )
+        self.advisor = Advisor(ports)
+        self._observer = Observer(ports)
+        self._lifecycle = Lifecycle(ports, self._observer, self._adopt_orphan)
         self._recovers = recovers
         self.keys: dict[str, Secret] = {}
         """Keys by account: reports of these accounts that were left behind can be taken up."""
@@ -91,7 +79,7 @@ class Reporter(Part):
             return
         task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
         self.keys.setdefault(task.account, report.key)
-        self._advisor.expect(task.account)
+        self.advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
             facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
@@ -244,11 +232,11 @@ class Reporter(Part):
         known = {"attempts": job.attempts, "durable": job.durable}
         is_conflict = ending.kind == "task_conflict"
         if is_news:
-            self._advisor.touch(task.account)
+            self.advisor.touch(task.account)
         for requester in leaving:
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
-                requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
+                requester.warnings = (*requester.warnings, *self.advisor.warnings(task.account))
             if not is_news and not is_conflict:
                 requester.is_joined = True
             self._respond(requester, task.task_id, ending, job.guarded, retryable=can_start, **known)

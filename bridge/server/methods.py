@@ -19,7 +19,6 @@ from bridge.core.redact import Secret
 from bridge.core.resources import load_json
 from bridge.core.text import ROUNDING_S, rfc3339
 from bridge.ledger.port import Failed, Unavailable
-from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.lifecycle import SCARCE_S
 from bridge.reports.methods import UNKNOWN_TYPE, fit
@@ -45,6 +44,7 @@ class Methods(Part):
     """The methods as a table for the dispatcher.
 
     Args:
+        told: Members of ``bridge.info``: ``sandbox`` and ``limits``.
         figures: The members of the status that are counted elsewhere.
     """
 
@@ -52,17 +52,13 @@ class Methods(Part):
         self,
         ports: Ports,
         reporter: Reporter,
-        advisor: Advisor,
-        *,
-        sandbox: bool,
-        limits: Mapping[str, Any],
+        told: Mapping[str, Any],
         figures: Callable[[], dict[str, Any]],
     ) -> None:
         super().__init__(ports)
         self._reporter = reporter
-        self._advisor = advisor
-        self._sandbox = sandbox
-        self._limits = limits
+        self._advisor = reporter.advisor
+        self._told = told
         self._figures = figures
         self.started_wall = self._engine.wall()
         self._started_at = self._engine.now()
@@ -179,9 +175,8 @@ class Methods(Part):
             "version": __version__,
             "protocol": PROTOCOL,
             "pid": os.getpid(),
-            "sandbox": self._sandbox,
             "framing": self.framing(),
-            "limits": dict(self._limits),
+            **self._told,
         }
 
     def read_status(self) -> dict[str, Any]:

@@ -133,18 +133,14 @@ class Desk:
         self.emitted: list[Any] = []
         self.mark = {"sandbox": True} if sandbox else {}
         self.endpoint = "https://upstream.test"
+        self.queues = ()
         self.policy = PausePolicy("machine", "context")
         self.emit = self.emitted.append
         ports: Any = self  # of which the methods need these members
         reporter: Any = self.lifecycle
-        self.methods = Methods(
-            ports,
-            reporter,
-            Advisor(ports),
-            sandbox=sandbox,
-            limits={"queue": 3},
-            figures=lambda: {"droppedLogLines": 7},
-        )
+        reporter.advisor = Advisor(ports)
+        told = {"sandbox": sandbox, "limits": {"queue": 3}}
+        self.methods = Methods(ports, reporter, told, lambda: {"droppedLogLines": 7})
         outlet: Any = self
         self.talk = Conversation(
             self.engine,
