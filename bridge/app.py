@@ -22,7 +22,6 @@ from bridge.ops.metrics import Metrics, MetricsFile
 from bridge.reports.advice import queue_names
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
-from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
 from bridge.settings import Settings
@@ -73,8 +72,6 @@ class App:
         self._figures: AccountFigures | None = None
         self._has_hinted = False
         self.metrics = Metrics()
-        self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
-        """What every answer says besides."""
         if settings.sandbox:
             from bridge.simulator import Simulator
 
@@ -113,7 +110,6 @@ class App:
             self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys)
         told = {"sandbox": settings.sandbox, "limits": _limits(settings)}
         self.methods = Methods(self, self.reporter, told, self._show_figures)
-        self.dispatcher = Dispatcher(self.methods.table(), self.note_bug, self.mark)
         if settings.ca_file is not None:
             self._load_client()
 
@@ -175,7 +171,7 @@ class App:
 
     def _read_figures(self) -> Mapping[str, Any]:
         besides = {"latencySumMs": self.metrics.latency_sum_ms, "startedWall": self.methods.started_wall}
-        return {**self.methods.read_status(), **self.mark, **besides}
+        return {**self.methods.read_status(), **self.methods.dispatcher.mark, **besides}
 
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
@@ -325,7 +321,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     app.start()
     waiter = engine.waiter()
     call = Call(1, True, method, dict(params))
-    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now()).serve)
+    engine.spawn(Context(app.methods.dispatcher, call, waiter.wake, engine.now()).serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

@@ -94,15 +94,10 @@ class Server:
         self._news = news
         self._conversation = conversation = Conversation(
             app.engine,
+            app.methods,
             Framer(settings.max_message),
             outlet,
-            app.dispatcher,
-            max_batch=settings.max_batch,
-            max_depth=settings.max_depth,
-            queue=settings.queue,
-            reports=app.methods.reports,
-            cancel=app.reporter.cancel,
-            changed=news.wake,
+            news.wake,
             render=None if console is None else console.render,
         )
         self.go_on = conversation.go_on

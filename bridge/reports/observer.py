@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any, Final
 
 from bridge.core.errors import hint
-from bridge.core.model import Ending, Exchange, Facts, PauseEvent, PauseState, Row, Task, Verdict, Window
+from bridge.core.model import Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
 from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.job import Job, Report
@@ -69,15 +69,9 @@ class Observer(Part):
         if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
             extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
-            extra["hints"] = rank_hints(
-                job.method,
-                job.facts,
-                windows.age_s(job.window, job.began_at),
-                self._skew.skew_s(self._ledger.now(), self._engine.wall()),
-                perhaps_before=verdict.outcome != "refused",
-                guarded=job.guarded,
-                durable=job.durable,
-            )
+            age_s = windows.age_s(job.window, job.began_at)
+            skew_s = self._skew.skew_s(self._ledger.now(), self._engine.wall())
+            extra["hints"] = rank_hints(job, age_s, skew_s, verdict.outcome != "refused")
         return verdict_ending(verdict, extra)
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
@@ -148,14 +142,7 @@ class Observer(Part):
 
 
 def rank_hints(
-    method: str,
-    facts: Facts,
-    age_s: float | None,
-    clock_skew_s: float | None,
-    *,
-    perhaps_before: bool = False,
-    guarded: bool = True,
-    durable: bool = True,
+    job: Job, age_s: float | None, clock_skew_s: float | None, perhaps_before: bool
 ) -> list[dict[str, str]]:
     """List the possible causes of ``errorId`` 16, which hides many, best supported first.
 
@@ -163,16 +150,14 @@ def rank_hints(
     not tell, last the causes that cannot be checked from here.
 
     Args:
-        facts: What the caller told of the task.
         age_s: Age of the task when the last attempt began; None without ``completedAt``.
         clock_skew_s: How far the local clock is ahead of the upstream's; None if no Date header came yet.
         perhaps_before: True if an earlier attempt may have been taken.
-        guarded: False if other processes could not be asked about the task.
-        durable: False if the ledger does not outlast the process.
 
     Returns:
         Wire forms ``{kind, message}``; never empty.
     """
+    method, facts = job.method, job.facts
     row, task_type = methods.methods()[method], facts.task_type
     age, skew = age_s or 0.0, abs(clock_skew_s or 0.0)
     fit = methods.FITS if task_type is None else methods.fit(method, task_type)
@@ -189,8 +174,8 @@ def rank_hints(
         ("age_unknown", age_s is None, {}),
         ("close_to_the_end", CLOSE_AGE_S <= age <= windows.REPORTABLE_S, {"seconds": ceil(age)}),
         ("clock_skew", age_s is not None and skew > windows.TOLERATED_S, {"seconds": round(skew)}),
-        ("reported_elsewhere", not guarded, {}),
-        ("ledger_not_durable", not durable, {}),
+        ("reported_elsewhere", not job.guarded, {}),
+        ("ledger_not_durable", not job.durable, {}),
         # not told
         ("task_type_unknown", task_type is None, {}),
         ("task_type_unlisted", fit == methods.UNKNOWN_TYPE, {}),

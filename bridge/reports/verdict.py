@@ -47,10 +47,7 @@ _USUAL_BODIES: Final = frozenset(
 
 
 def judge(
-    exchange: Exchange,
-    perhaps_before: bool,
-    scrub: Callable[[str], str] = lambda text: text,
-    now_wall: float | None = None,
+    exchange: Exchange, perhaps_before: bool, scrub: Callable[[str], str] = str, now_wall: float | None = None
 ) -> Verdict:
     """Tell what is known after one attempt.
 

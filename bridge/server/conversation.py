@@ -9,10 +9,10 @@ heard.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core import strict_json
 from bridge.core.errors import BridgeError, rule
@@ -22,6 +22,9 @@ from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid
 from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
+
+if TYPE_CHECKING:
+    from bridge.server.methods import Methods
 
 CANCEL: Final = "$/cancelRequest"
 ENDINGS: Final = {("shutdown", True), ("exit", False)}
@@ -94,8 +97,7 @@ class Conversation:
     """Serves one client.
 
     Args:
-        reports: Names of the methods that are admitted against the queue.
-        cancel: Lets go the reports of a comparable id that have not begun.
+        methods: What is served, within which limits.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
     """
@@ -103,27 +105,18 @@ class Conversation:
     def __init__(
         self,
         engine: Engine,
+        methods: Methods,
         framer: Framer,
         sink: Outlet,
-        dispatcher: Dispatcher,
-        *,
-        max_batch: int,
-        max_depth: int,
-        queue: int,
-        reports: Collection[str],
-        cancel: Callable[[Any], object],
         changed: Callable[[], object],
         render: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._engine = engine
+        self._methods = methods
+        self._dispatcher = methods.dispatcher
+        self._queue: int = methods.limits["queue"]
         self.framer = framer
         self._sink = sink
-        self._dispatcher = dispatcher
-        self._max_batch = max_batch
-        self._max_depth = max_depth
-        self._queue = queue
-        self._reports = reports
-        self._cancel = cancel
         self._changed = changed
         self._render = render
         self._open: dict[int, Context] = {}
@@ -203,7 +196,9 @@ class Conversation:
         leaving = [
             context
             for context in self._open.values()
-            if context.call.method in self._reports and not context.is_taken and name in (None, context.name)
+            if context.call.method in self._methods.reports
+            and not context.is_taken
+            and name in (None, context.name)
         ]
         for context in leaving:
             context.settle(answer_ending(local_ending(kind)))
@@ -220,13 +215,13 @@ class Conversation:
             self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{text.reason}"))))
             return
         try:
-            message = strict_json.parse(text, self._max_depth)
+            message = strict_json.parse(text, self._methods.limits["maxDepth"])
         except strict_json.NotJson:
             self._send(self._refuse(BridgeError("parse_error")))
             return
         except strict_json.NotAcceptable as refused:
             message = refused.value
-        members = envelope.split(message, self._max_batch)
+        members = envelope.split(message, self._methods.limits["maxBatch"])
         if isinstance(members, list):
             batch = _Batch(len(members), self._send)
             for position, member in enumerate(members):
@@ -248,7 +243,7 @@ class Conversation:
             answer = envelope.success_response(member.id, None)
             respond(strict_json.dump(answer) if member.has_id else None)
             return
-        is_report = method in self._reports
+        is_report = method in self._methods.reports
         self._unanswered_reports += is_report
         number, now = next(self._numbers), self._engine.now()
         answered = partial(self._answered, number, respond, is_report)
@@ -269,7 +264,7 @@ class Conversation:
             return
         name = (envelope.id_key(id),)
         self._let_go("request_cancelled", name)
-        self._cancel(name)
+        self._methods.cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from bridge.reports.ports import Part, Ports
 from bridge.reports.reporter import Reporter
 from bridge.reports.window import UNANCHORED_FIRST_S
 from bridge.rpc.discovery import methods
-from bridge.rpc.dispatcher import PENDING, Method
+from bridge.rpc.dispatcher import PENDING, Dispatcher, Method
 from bridge.rpc.schemas import check
 from bridge.server.conversation import Context
 
@@ -41,7 +41,7 @@ OPENING_S: Final = 2.5
 
 
 class Methods(Part):
-    """The methods as a table for the dispatcher.
+    """The methods, behind their dispatcher.
 
     Args:
         told: Members of ``bridge.info``: ``sandbox`` and ``limits``.
@@ -59,6 +59,9 @@ class Methods(Part):
         self._reporter = reporter
         self._advisor = reporter.advisor
         self._told = told
+        self.limits = told["limits"]
+        self.cancel = reporter.cancel
+        """Let go every report of that name that has not begun."""
         self._figures = figures
         self.started_wall = self._engine.wall()
         self._started_at = self._engine.now()
@@ -69,9 +72,11 @@ class Methods(Part):
         self.framing: Callable[[], str] = lambda: "line"
         self.reports: Final = frozenset(report_methods())
         """Names of the methods that report."""
+        mark = {"sandbox": True} if told["sandbox"] else {}
+        self.dispatcher = Dispatcher(self._table(), ports.note_bug, mark)
 
-    def table(self) -> dict[str, Method]:
-        """Name to method, for `bridge.rpc.dispatcher.Dispatcher`."""
+    def _table(self) -> dict[str, Method]:
+        """Name to method."""
         at_once = {
             "rpc.discover": lambda _: load_json("openrpc.json"),
             "bridge.info": self._info,

@@ -96,16 +96,7 @@ class InnerPeer:
         self._answers: list[bytes] = []
         outlet: Any = self
         self._conversation = Conversation(
-            self._engine,
-            Framer(settings.max_message),
-            outlet,
-            self._app.dispatcher,
-            max_batch=settings.max_batch,
-            max_depth=settings.max_depth,
-            queue=settings.queue,
-            reports=self._app.methods.reports,
-            cancel=self._app.reporter.cancel,
-            changed=lambda: None,
+            self._engine, self._app.methods, Framer(settings.max_message), outlet, lambda: None
         )
         self._app.methods.framing = lambda: self._conversation.framer.framing
         self._app.start()

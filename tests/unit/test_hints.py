@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,17 +22,20 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "hints.json").read
 V2 = Facts(task_type="RecaptchaV2Task")
 
 
+def made(method: str, facts: Facts, guarded: bool = True, durable: bool = True) -> Any:
+    """A job as far as hints go."""
+    return SimpleNamespace(method=method, facts=facts, guarded=guarded, durable=durable)
+
+
 def rank(facts: dict[str, Any]) -> list[dict[str, str]]:
     """Rank by the facts of a vector."""
-    return rank_hints(
+    job = made(
         facts["method"],
         Facts(task_type=facts["taskType"], language_pool=facts["languagePool"]),
-        facts["ageSeconds"],
-        facts["clockSkewSeconds"],
-        perhaps_before=facts["perhapsBefore"],
-        guarded=facts["guarded"],
-        durable=facts["durable"],
+        facts["guarded"],
+        facts["durable"],
     )
+    return rank_hints(job, facts["ageSeconds"], facts["clockSkewSeconds"], facts["perhapsBefore"])
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
@@ -63,14 +67,14 @@ def test_every_hint_is_told_once() -> None:
 
 def test_seconds_are_told_so_that_late_reads_late() -> None:
     """An age just over the minute is not told as the minute itself."""
-    (first, *_) = rank_hints("reportIncorrectRecaptcha", V2, 60.2, None)
+    (first, *_) = rank_hints(made("reportIncorrectRecaptcha", V2), 60.2, None, False)
     assert first["kind"] == "too_old"
     assert "61 s after" in first["message"]
 
 
 def test_the_skew_is_told_without_its_sign() -> None:
     """The clock's difference is a plain number of seconds."""
-    (first, *_) = rank_hints("reportIncorrectRecaptcha", V2, 5, -7.4)
+    (first, *_) = rank_hints(made("reportIncorrectRecaptcha", V2), 5, -7.4, False)
     assert "by 7 s" in first["message"]
 
 

@@ -17,7 +17,6 @@ from bridge.ledger.port import Unavailable
 from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.rpc.dispatcher import Dispatcher
 from bridge.server.conversation import Conversation
 from bridge.server.methods import OPENING_S, STATUS_PATIENCE_S, Methods
 from bridge.wire.framing import Framer
@@ -131,29 +130,18 @@ class Desk:
         self.keys = Keys(self.engine)
         self.scrubber = Scrubber()
         self.emitted: list[Any] = []
-        self.mark = {"sandbox": True} if sandbox else {}
         self.endpoint = "https://upstream.test"
         self.queues = ()
         self.policy = PausePolicy("machine", "context")
         self.emit = self.emitted.append
+        self.note_bug = lambda bug: "0123456789abcdef"
         ports: Any = self  # of which the methods need these members
         reporter: Any = self.lifecycle
         reporter.advisor = Advisor(ports)
-        told = {"sandbox": sandbox, "limits": {"queue": 3}}
+        told: Any = {"sandbox": sandbox, "limits": {"queue": 100, "maxBatch": 5, "maxDepth": 8}}
         self.methods = Methods(ports, reporter, told, lambda: {"droppedLogLines": 7})
         outlet: Any = self
-        self.talk = Conversation(
-            self.engine,
-            Framer(1 << 20),
-            outlet,
-            Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef", self.mark),
-            max_batch=5,
-            max_depth=8,
-            queue=100,
-            reports=self.methods.reports,
-            cancel=self.lifecycle.cancel,
-            changed=lambda: None,
-        )
+        self.talk = Conversation(self.engine, self.methods, Framer(1 << 20), outlet, lambda: None)
         self.answers: list[tuple[Any, Any]] = []
         self.spawned = 0
         spawn = self.engine.spawn
