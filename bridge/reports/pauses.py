@@ -29,6 +29,7 @@ _MOST_REMEMBERED: Final = 1024
 
 _BEGUN: Final = model.Gate("begun")
 
+States = Mapping[PauseKey, PauseState]
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
 
@@ -104,7 +105,7 @@ class PausePolicy:
     # --- may an attempt begin? ---------------------------------------------------------------
 
     def gate(
-        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
+        self, now: float, task: Task, method: str, owner: str, states: States
     ) -> tuple[model.Gate, *Changes]:
         """Decide whether an attempt may begin now.
 
@@ -167,7 +168,7 @@ class PausePolicy:
         return state._replace(opened_at=opened_at, ends_at=ends_at)
 
     @staticmethod
-    def _is_calm(states: Mapping[PauseKey, PauseState]) -> bool:
+    def _is_calm(states: States) -> bool:
         """True if nothing is known but that the key is proven, as nearly always."""
         if len(states) != 1:
             return False
@@ -177,13 +178,7 @@ class PausePolicy:
     # --- what an attempt's end teaches -------------------------------------------------------
 
     def learn(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        verdict: Verdict,
-        states: Mapping[PauseKey, PauseState],
+        self, now: float, task: Task, method: str, owner: str, verdict: Verdict, states: States
     ) -> Changes:
         """Decide what the end of an attempt does to the pauses that concern it.
 

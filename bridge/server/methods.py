@@ -49,11 +49,7 @@ class Methods(Part):
     """
 
     def __init__(
-        self,
-        ports: Ports,
-        reporter: Reporter,
-        told: Mapping[str, Any],
-        figures: Callable[[], dict[str, Any]],
+        self, ports: Ports, reporter: Reporter, told: Mapping[str, Any], figures: Callable[[], dict[str, Any]]
     ) -> None:
         super().__init__(ports)
         self._reporter = reporter
