@@ -68,6 +68,11 @@ def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = NO_MARK
     return {"jsonrpc": "2.0", "id": id, "error": told}
 
 
+def is_id(value: Any) -> bool:
+    """Return whether a value can be an id: by exact type, since true is an int to isinstance."""
+    return value is None or type(value) in (str, int, Number)
+
+
 def id_key(id: Id) -> Hashable:
     """Return a key that is equal for equal ids: type and value, numbers by their exact value.
 
@@ -92,8 +97,7 @@ def _judge(message: Any) -> Member:
     if not isinstance(message, dict):
         return Invalid(None, flaw or "not_an_object")
     id, params = message.get("id"), message.get("params")
-    # By exact type: true is an int to isinstance.
-    id_is_right = id is None or type(id) in (str, int, Number)
+    id_is_right = is_id(id)
     if flaw is None:
         if message.get("jsonrpc") != "2.0":
             flaw = "version"

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core import strict_json
@@ -39,14 +38,22 @@ Respond = Callable[[bytes | None], object]
 class Context:
     """One call that is being served; it is answered exactly once, perhaps later."""
 
-    __slots__ = ("_dispatcher", "_respond", "call", "is_taken", "received_at")
+    __slots__ = ("_answered", "_dispatcher", "_respond", "call", "is_taken", "received_at")
 
-    def __init__(self, dispatcher: Dispatcher, call: Call, respond: Respond, received_at: float) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        call: Call,
+        respond: Respond,
+        received_at: float,
+        answered: Callable[[Context], object] = lambda _: None,
+    ) -> None:
         self.call = call
         self.received_at = received_at
         """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
         self._respond: Respond | None = respond
+        self._answered = answered
         self.is_taken = False
         """True once what was asked for is a report under way, and ends as that does."""
 
@@ -91,6 +98,7 @@ class Context:
         else:
             respond, self._respond = self._respond, None
             respond(payload)
+            self._answered(self)
 
 
 class Conversation:
@@ -119,9 +127,8 @@ class Conversation:
         self._sink = sink
         self._changed = changed
         self._render = render
-        self._open: dict[int, Context] = {}
+        self._open: dict[Context, None] = {}
         """Calls that were read and not answered yet."""
-        self._numbers = count()
         self._unanswered_reports = 0
         """Reports among them, those included that are parked."""
         self._parked: deque[Context] = deque()
@@ -183,7 +190,7 @@ class Conversation:
         while self._untaken:
             self._take(self._untaken.popleft())
         dropped = self._let_go("shutting_down")
-        for context in [context for context in self._open.values() if not context.is_taken]:
+        for context in [context for context in self._open if not context.is_taken]:
             context.settle(BridgeError("ledger_unavailable"))
         return dropped
 
@@ -195,7 +202,7 @@ class Conversation:
         """
         leaving = [
             context
-            for context in self._open.values()
+            for context in self._open
             if context.call.method in self._methods.reports
             and not context.is_taken
             and name in (None, context.name)
@@ -245,9 +252,8 @@ class Conversation:
             return
         is_report = method in self._methods.reports
         self._unanswered_reports += is_report
-        number, now = next(self._numbers), self._engine.now()
-        answered = partial(self._answered, number, respond, is_report)
-        context = self._open[number] = Context(self._dispatcher, member, answered, now)
+        context = Context(self._dispatcher, member, respond, self._engine.now(), self._answered)
+        self._open[context] = None
         if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
         else:
@@ -257,21 +263,16 @@ class Conversation:
         return strict_json.dump(envelope.error_response(id, error, self._dispatcher.mark))
 
     def _cancel_by(self, params: Any) -> None:
-        if not isinstance(params, dict) or "id" not in params:
-            return
-        id = params["id"]
-        if not (id is None or type(id) in (str, int, strict_json.Number)):
-            return
-        name = (envelope.id_key(id),)
-        self._let_go("request_cancelled", name)
-        self._methods.cancel(name)
+        if isinstance(params, dict) and envelope.is_id(params.get("id", params)):
+            name = (envelope.id_key(params["id"]),)
+            self._let_go("request_cancelled", name)
+            self._methods.cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _answered(self, number: int, respond: Respond, is_report: bool, payload: bytes | None) -> None:
-        respond(payload)
-        del self._open[number]
-        self._unanswered_reports -= is_report
+    def _answered(self, context: Context) -> None:
+        del self._open[context]
+        self._unanswered_reports -= context.call.method in self._methods.reports
         if self._parked:
             self._engine.call_soon(self.go_on)
         self._changed()

@@ -251,17 +251,12 @@ class Methods(Part):
 
     def _list_reports(self, given: Mapping[str, Any]) -> Any:
         cursor, since = given.get("cursor"), given.get("since")
-        rows, following = self._ask_ledger(
-            Listing(
-                self._ports.endpoint,
-                # A time that was shown includes what was recorded in its millisecond.
-                since_wall=None if since is None else since - ROUNDING_S,
-                outcome=given.get("outcome"),
-                method=given.get("method"),
-                limit=given.get("limit", 100),
-                before_seq=None if cursor is None else int(cursor),
-            )
-        )
+        wanted = {name: given[name] for name in ("outcome", "method", "limit") if name in given}
+        # A time that was shown includes what was recorded in its millisecond.
+        since_wall = None if since is None else since - ROUNDING_S
+        before_seq = None if cursor is None else int(cursor)
+        listing = Listing(self._ports.endpoint, since_wall, before_seq=before_seq, **wanted)
+        rows, following = self._ask_ledger(listing)
         reports = [show_record(row) for row in rows]
         return {"reports": reports, "nextCursor": None if following is None else str(following)}
 
