@@ -94,7 +94,7 @@ def check(exchange: Exchange, perhaps_before: bool, seen: Verdict) -> None:
         assert value["errorId"] in (("integer", "0"), ("integer", "-0"))
     else:
         errors.find_row(seen.event)
-        errors.wire_row(seen.kind)
+        errors.find_row(seen.kind)
     if seen.outcome == "refused" and seen.has_verdict:
         assert 1 <= seen.code <= 2**31 - 1
     detail = verdict_ending(seen, {}).detail

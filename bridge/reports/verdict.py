@@ -120,7 +120,7 @@ def verdict_ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
 
 def local_ending(kind: str, **detail: Any) -> Ending:
     """An ending that the bridge itself decides, of the table's row `kind`."""
-    row = errors.wire_row(kind)
+    row = errors.find_row(kind)
     assert row.code is not None
     told = {name: value for name, value in detail.items() if value is not None}
     return Ending(row.outcome or UNKNOWN, row.code, kind, told)
@@ -154,7 +154,7 @@ def answer_ending(
         success = {"status": "success", "taskId": task_id, "outcome": ACCEPTED}
         return {**success, **known, "elapsedMs": elapsed_ms, **notes}
     may_help = retryable and attempts < model.MAX_ATTEMPTS and ending.outcome == NOT_SENT
-    error = {"outcome": ending.outcome, "retryable": may_help and errors.wire_row(ending.kind).retryable}
+    error = {"outcome": ending.outcome, "retryable": may_help and errors.find_row(ending.kind).retryable}
     return errors.BridgeError(ending.kind, {**error, **known, **ending.detail, **notes}, ending.code)
 
 
@@ -202,7 +202,7 @@ def _find_row(exchange: Exchange, answer: _Answer | None, wait_s: float | None) 
 def _conclude(row: errors.Row, answer: _Answer | None, perhaps: bool) -> tuple[str, int, str]:
     if answer is not None and not perhaps:
         return REFUSED, answer.error_id, row.kind
-    final = errors.wire_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
+    final = errors.find_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
     return final.outcome or UNKNOWN, final.code or 0, final.kind
 
 

@@ -16,7 +16,7 @@ from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final
 
-from bridge.core.errors import BridgeError, wire_row
+from bridge.core.errors import BridgeError, find_row
 from bridge.core.text import nearest
 from bridge.rpc.envelope import NO_MARK
 
@@ -91,7 +91,7 @@ class Dispatcher:
             return value.result
         # One of the library's own: its data may hold input or exception text, so only the code counts.
         code = outcome._error.code
-        if code != wire_row("method_not_found").code:
+        if code != find_row("method_not_found").code:
             return self.fail(RuntimeError(f"the dispatcher answered {code}"))
         suggestion = nearest(name, self._methods)
         return BridgeError("method_not_found", {"suggestion": suggestion} if suggestion else None)

@@ -97,7 +97,7 @@ def test_the_mapping_is_total(exchange: Exchange, perhaps_before: bool, now: flo
     if seen.outcome == "accepted":
         assert (seen.code, seen.kind, seen.event, seen.next) == (0, "accepted", "accepted", "done")
     else:
-        event, wire = errors.find_row(seen.event), errors.wire_row(seen.kind)
+        event, wire = errors.find_row(seen.event), errors.find_row(seen.kind)
         assert event.section != "wire"
         assert seen.code == (wire.code if wire.section == "wire" else seen.error_id)
         assert wire.outcome == seen.outcome
