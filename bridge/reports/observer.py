@@ -7,6 +7,7 @@ Decides nothing about sending. The sentences are rows of ``schemas/errors.json``
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 from typing import Any, Final
 
@@ -17,10 +18,14 @@ from bridge.reports import window as windows
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
 from bridge.reports.ports import Part, Ports
-from bridge.reports.verdict import local_ending, verdict_ending
+from bridge.reports.verdict import local_ending, parse_http_date, verdict_ending
 
+TOLERATED_S: Final = 2.0
+"""Clocks that differ by less are taken as equal: a Date header has whole seconds."""
 CLOSE_AGE_S: Final = 55.0
 """From here on the upstream's whole seconds and the way there can make a report late; a guess."""
+_read_date: Final = lru_cache(maxsize=1)(parse_http_date)
+"""All answers of one second have the same header."""
 
 
 class Observer(Part):
@@ -28,13 +33,23 @@ class Observer(Part):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        self._skew = windows.ClockSkew()
+        self._offset_s: float | None = None
+        """What the upstream's clock is ahead of the timeline: a jump of the local clock does not spoil it."""
+        self._told_s = 0.0
 
     # --- before anything is sent -------------------------------------------------------------
 
-    def age_s(self, completed_at: float | None, now: float) -> float | None:
-        """Seconds since a task was completed, on the upstream's clock; None if it was not told."""
-        return None if completed_at is None else self._skew.age_s(completed_at, now, self._engine.wall())
+    def skew_s(self) -> float | None:
+        """Seconds the local clock is ahead of the upstream's; None before the first Date header."""
+        offset_s = self._offset_s
+        return None if offset_s is None else self._engine.wall() - self._ledger.now() - offset_s
+
+    def age_s(self, completed_at: float | None) -> float | None:
+        """Seconds since a task was completed, on the upstream's clock; 0 in the future, None if not told."""
+        if completed_at is None:
+            return None
+        skew_s = self.skew_s() or 0.0
+        return max(0.0, self._engine.wall() - (skew_s if abs(skew_s) > TOLERATED_S else 0.0) - completed_at)
 
     def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
@@ -50,8 +65,8 @@ class Observer(Part):
     def late(self, window: Window, completed_at: float | None) -> Ending:
         """The ending of a report whose window is over: how old the task is by all that was told of it."""
         now = self._ledger.now()
-        skew_s = self._skew.skew_s(now, self._engine.wall())
-        ages = (self.age_s(completed_at, now), windows.age_s(window, now))
+        skew_s = self.skew_s()
+        ages = (self.age_s(completed_at), windows.age_s(window, now))
         age_s = max((age for age in ages if age is not None), default=None)
         detail = {
             "ageSeconds": None if age_s is None else round(age_s, 3),
@@ -70,8 +85,7 @@ class Observer(Part):
             extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
             age_s = windows.age_s(job.window, job.began_at)
-            skew_s = self._skew.skew_s(self._ledger.now(), self._engine.wall())
-            extra["hints"] = rank_hints(job, age_s, skew_s, verdict.outcome != "refused")
+            extra["hints"] = rank_hints(job, age_s, self.skew_s(), verdict.outcome != "refused")
         return verdict_ending(verdict, extra)
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
@@ -117,13 +131,23 @@ class Observer(Part):
         )
 
     def learn_time(self, exchange: Exchange) -> None:
-        """Compare the clocks by the answer's Date header."""
-        date = exchange.headers.get("date")
-        if date is None:
+        """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.
+
+        The header may be as old as the exchange took, if this process was stopped since it was written: then
+        what is known already is believed as far as it can be true.
+        """
+        upstream = _read_date(exchange.headers.get("date", ""))
+        if upstream is None:
             return
         now, wall = self._ledger.now(), self._engine.wall()
-        if self._skew.learn(date, now, wall, exchange.elapsed_s):
-            self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
+        # A header names the second that has begun; its middle is the best guess.
+        skew_s = wall - upstream - 0.5
+        if exchange.elapsed_s > TOLERATED_S:
+            skew_s = min(max(self.skew_s() or 0.0, skew_s - exchange.elapsed_s), skew_s)
+        self._offset_s = wall - skew_s - now
+        if abs(skew_s) > TOLERATED_S and abs(skew_s - self._told_s) > TOLERATED_S:
+            self._told_s = skew_s
+            self._emit("clock_skew", skew_s=round(skew_s, 1))
 
     def tell_pause(self, event: PauseEvent) -> None:
         """Tell that a pause opened, closed or is being probed."""
@@ -173,7 +197,7 @@ def rank_hints(
         # doubtful
         ("age_unknown", age_s is None, {}),
         ("close_to_the_end", CLOSE_AGE_S <= age <= windows.REPORTABLE_S, {"seconds": ceil(age)}),
-        ("clock_skew", age_s is not None and skew > windows.TOLERATED_S, {"seconds": round(skew)}),
+        ("clock_skew", age_s is not None and skew > TOLERATED_S, {"seconds": round(skew)}),
         ("reported_elsewhere", not job.guarded, {}),
         ("ledger_not_durable", not job.durable, {}),
         # not told

@@ -60,7 +60,7 @@ class Reporter(Part):
         requester.report, requester.is_joined = report, False
         requester.warnings = methods.find_warnings(report.method, report.task_type)
         now = self._ledger.now()
-        age_s = self._observer.age_s(report.completed_at, now)
+        age_s = self._observer.age_s(report.completed_at)
         waited_s = self._engine.now() - requester.received_at
         if age_s is not None:
             # It was completed before it was told, whatever was done to the clock since.

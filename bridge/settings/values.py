@@ -158,12 +158,7 @@ def find_home(environ: Mapping[str, str]) -> str | None:
     """Return the user's home directory: HOME, else the user database, else None."""
     home = environ.get("HOME", "")
     if not os.path.isabs(home):
-        try:
-            import pwd
-
-            home = pwd.getpwuid(os.getuid()).pw_dir
-        except (ImportError, KeyError, AttributeError):
-            home = environ.get("USERPROFILE", "")
+        home = os.path.expanduser("~")
     return home if os.path.isabs(home) else None
 
 
