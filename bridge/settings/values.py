@@ -158,7 +158,12 @@ def find_home(environ: Mapping[str, str]) -> str | None:
     """Return the user's home directory: HOME, else the user database, else None."""
     home = environ.get("HOME", "")
     if not os.path.isabs(home):
-        home = os.path.expanduser("~")
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError, AttributeError):
+            home = environ.get("USERPROFILE", "")
     return home if os.path.isabs(home) else None
 
 
