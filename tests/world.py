@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
-from bridge.core.model import Exchange, Look, Row, Task
+from bridge.core.model import Exchange, Facts, Look, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
@@ -346,7 +346,7 @@ class Bridge:
             got.append(answer)
             self.answers.append((self.world.t, task_id, answer))
 
-        self.service.submit(Report(method, task_id, key, **told), Requester(reply, name, self.world.t))
+        self.service.submit(Report(method, task_id, key, Facts(**told)), Requester(reply, name, self.world.t))
         return got
 
     def ask(self, task_id: int, method: str = IMAGE, *, within: float = 120.0, **told: Any) -> Answer:

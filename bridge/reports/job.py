@@ -26,9 +26,7 @@ class Report(NamedTuple):
     method: str
     task_id: int
     key: Secret | None
-    completed_at: float | None = None
-    task_type: str | None = None
-    language_pool: str | None = None
+    facts: Facts = Facts()
 
 
 class Requester:

@@ -54,11 +54,11 @@ class Observer(Part):
     def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if now > windows.starts_by(window, False):
-            return self.late(window, report.completed_at)
-        explained = explain_wrong_method(report.method, report.task_type)
+            return self.late(window, report.facts.completed_at)
+        explained = explain_wrong_method(report.method, report.facts.task_type)
         if explained is not None:
             return local_ending("wrong_method", hints=[explained])
-        if not methods.takes_language(report.method, report.language_pool):
+        if not methods.takes_language(report.method, report.facts.language_pool):
             return local_ending("language_refused")
         return local_ending("key_missing") if report.key is None else None
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bridge.core import model
 from bridge.core.errors import BridgeError, warning
-from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Row, Task, Window
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.reports import methods
 from bridge.reports import window as windows
@@ -58,9 +58,9 @@ class Reporter(Part):
     def submit(self, report: Report, requester: Requester) -> None:
         """Take a report; the requester is answered exactly once, later. Never waits."""
         requester.report, requester.is_joined = report, False
-        requester.warnings = methods.find_warnings(report.method, report.task_type)
+        requester.warnings = methods.find_warnings(report.method, report.facts.task_type)
         now = self._ledger.now()
-        age_s = self._observer.age_s(report.completed_at)
+        age_s = self._observer.age_s(report.facts.completed_at)
         waited_s = self._engine.now() - requester.received_at
         if age_s is not None:
             # It was completed before it was told, whatever was done to the clock since.
@@ -82,7 +82,7 @@ class Reporter(Part):
         self.advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
-            facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
+            facts = report.facts._replace(age_s=age_s)
             job = self._jobs[task] = Job(self._ports, task, report.method, report.key, window, facts)
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)

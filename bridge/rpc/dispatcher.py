@@ -65,7 +65,7 @@ class Dispatcher:
         self.mark = mark
         library, results = _load()
         self._dispatch = library.dispatch_request
-        self._make_request = library.create_request
+        self._request = library.Request
         self._success = results.Success
         self._methods = {name: self._guard(method) for name, method in methods.items()}
 
@@ -81,11 +81,8 @@ class Dispatcher:
         """
         if isinstance(params, list) and name in self._methods:
             return BridgeError("invalid_params", _ARRAY)
-        request: dict[str, Any] = {"method": name, "id": None}
-        if params is not None:
-            request["params"] = params
         # Its outer layers take texts and batches apart, which has been done before.
-        _, outcome = self._dispatch(self._methods, context, self._make_request(request))
+        _, outcome = self._dispatch(self._methods, context, self._request(name, params or {}, None))
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result

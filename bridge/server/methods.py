@@ -14,7 +14,7 @@ from typing import Any, Final
 from bridge import __version__
 from bridge.core.counting import Operation, Tallies
 from bridge.core.errors import BridgeError
-from bridge.core.model import ACCEPTED, Listing, Look, Pauses, PauseState, Resume, Row, Task
+from bridge.core.model import ACCEPTED, Facts, Listing, Look, Pauses, PauseState, Resume, Row, Task
 from bridge.core.redact import Secret
 from bridge.core.resources import load_json
 from bridge.core.text import ROUNDING_S, rfc3339
@@ -133,16 +133,17 @@ class Methods(Part):
     def _read_report(self, context: Context, params: dict[str, Any]) -> Report:
         given = check("report.params", params)
         key, told = self._given_key(given) or self._ports.keys.at_hand(), given.get
-        facts = told("completedAt"), told("taskType"), told("languagePool")
-        return Report(context.call.method, given["taskId"], key, *facts)
+        facts = Facts(told("completedAt"), told("taskType"), told("languagePool"))
+        return Report(context.call.method, given["taskId"], key, facts)
 
     def _submit(self, context: Context, report: Report) -> None:
-        task_type = report.task_type
+        task_type = report.facts.task_type
         if task_type is not None and fit(report.method, task_type) == UNKNOWN_TYPE:
             # It is kept and shown, and nobody else has looked at what it says.
             if report.key is not None:
                 self._ports.scrubber.learn(report.key)
-            report = report._replace(task_type=self._ports.scrubber.scrub(task_type))
+            facts = report.facts._replace(task_type=self._ports.scrubber.scrub(task_type))
+            report = report._replace(facts=facts)
         context.is_taken = True
         self._reporter.submit(report, Requester(context.settle, context.name, context.received_at))
 

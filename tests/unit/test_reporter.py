@@ -12,6 +12,7 @@ from bridge.core.model import (
     Begin,
     Claim,
     Exchange,
+    Facts,
     Listing,
     Look,
     Prune,
@@ -752,7 +753,7 @@ def test_a_clock_that_is_set_back_gives_a_request_no_more_time(
     completed_at = bridge.engine.wall() + 3000.0
     until = bridge.ledger.now() + 60.0 - waited_s
     held_up = Requester(lambda answer: None, None, bridge.world.t - waited_s)
-    bridge.service.submit(Report(IMAGE, 1, KEY, completed_at), held_up)
+    bridge.service.submit(Report(IMAGE, 1, KEY, Facts(completed_at)), held_up)
     bridge.world.run(1.0)
     stored = row(bridge)
     assert stored.outcome == ending

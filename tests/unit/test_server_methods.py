@@ -205,7 +205,7 @@ def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
     desk.time.run(2.0)
     desk.call(IMAGE, params, id="me")
     [(report, requester)] = desk.lifecycle.submitted
-    assert report == Report(IMAGE, 5, Secret("x" * 16), 7.5, None, "en")
+    assert report == Report(IMAGE, 5, Secret("x" * 16), Facts(7.5, None, "en"))
     assert (requester.name, requester.received_at) == (("me",), 2.0)
     requester.respond(BridgeError("no_such_captcha", code=16))
     [(name, told)] = desk.answers
@@ -231,7 +231,7 @@ def test_a_task_type_that_holds_a_key_is_kept_without_it(
     desk.scrubber.learn(Secret(KEY), keep=True)
     desk.call(IMAGE, {"taskId": 1, "clientKey": "x" * 16})
     desk.call(IMAGE, {"taskId": 2, "taskType": told, "clientKey": given})
-    assert desk.lifecycle.submitted[1][0].task_type == kept
+    assert desk.lifecycle.submitted[1][0].facts.task_type == kept
 
 
 def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> None:
@@ -242,7 +242,7 @@ def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> No
         desk.call("bridge.noteTasks", {"taskType": "TurnstileTask", "clientKey": f"{number:016}"})
     desk.ledger.open()
     desk.time.run()
-    assert desk.lifecycle.submitted[0][0].task_type == "***"
+    assert desk.lifecycle.submitted[0][0].facts.task_type == "***"
 
 
 def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> None:
