@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -189,12 +190,8 @@ class Methods(Part):
         self._ledger.post(Pauses(self._ports.endpoint), found.append)
         self._ledger.post(Tallies(self._ports.endpoint, None), waiter.wake)
         patience_s = STATUS_PATIENCE_S if self._ledger.is_open else OPENING_S
-        try:
-            found.append(waiter.wait(self._engine.now() + patience_s))
-        except TimeoutError:
-            pass
-        else:
-            states, tallied = found
+        with suppress(TimeoutError):
+            tallied, states = waiter.wait(self._engine.now() + patience_s), found[0]
             # Anything but a plain tuple says why the ledger does not tell.
             if type(states) is tuple:
                 self._pauses = [self._show_pause(state) for state in states if state.key.rule != PROOF]
