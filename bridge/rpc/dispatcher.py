@@ -36,7 +36,7 @@ def _load() -> tuple[ModuleType, ModuleType]:
             if spec is not None and spec.submodule_search_locations is not None:
                 # A package needs only its path for its submodules to be found.
                 sys.modules[name] = package = ModuleType(name)
-                package.__path__ = spec.submodule_search_locations
+                package.__spec__, package.__path__ = spec, spec.submodule_search_locations
     from jsonrpcserver import dispatcher, result
 
     # It logs tracebacks with arguments, and arguments hold keys.
