@@ -186,7 +186,7 @@ class Lifecycle(Part):
         self._slots.give_back(job)
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
-            self._give_up(job, self._observer.paused(gate.pause))
+            self._give_up(job, local_ending("sending_paused", pause=self._observer.show_pause(gate.pause)))
         job.is_paused = True
         try:
             job.pause(gate.until)

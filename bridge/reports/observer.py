@@ -98,11 +98,8 @@ class Observer(Part):
         ending = local_ending("task_conflict", hints=[hint("stored_method", method=stored_method), *told])
         return ending._replace(outcome=outcome)  # type: ignore[arg-type]
 
-    def paused(self, state: PauseState) -> Ending:
-        """The ending of a report that a pause holds back for longer than its window."""
-        return local_ending("sending_paused", pause=self._show_pause(state))
-
-    def _show_pause(self, state: PauseState) -> dict[str, Any]:
+    def show_pause(self, state: PauseState) -> dict[str, Any]:
+        """A pause as an answer shows it."""
         return self._ports.policy.show(state, self._engine.wall() - self._ledger.now())
 
     # --- telling -----------------------------------------------------------------------------
@@ -153,7 +150,7 @@ class Observer(Part):
         """Tell that a pause opened, closed or is being probed."""
         state = event.state
         if state.key.rule != PROOF:
-            shown = self._show_pause(state)
+            shown = self.show_pause(state)
             self._emit(
                 event.name,
                 rule=state.key.rule,
