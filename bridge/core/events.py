@@ -7,6 +7,7 @@ sentence a person reads and the fields a program reads. Nothing here logs anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -27,26 +28,24 @@ class EventRow(NamedTuple):
     """One of `LEVELS`."""
 
 
+_info: Final = partial(EventRow, level="info")
 _PAUSE: Final = "rule subject cause? until doublings"
 
 EVENTS: Final[Mapping[str, EventRow]] = {
     # --- life of the process ---
-    "started": EventRow(
+    "started": _info(
         "report-bridge {version} is ready (process {pid}).",
         "Once, as soon as requests can be taken.",
         "url ledger sandbox",
-        level="info",
     ),
-    "stopping": EventRow(
+    "stopping": _info(
         "Stopping ({reason}); requests still to be answered: {in_flight}.",
         "Once, when no more input is taken; `in_flight` counts requests that were read and not answered yet.",
-        level="info",
     ),
-    "stopped": EventRow(
+    "stopped": _info(
         "Stopped with exit code {exit_code}.",
         "Last event of the process; `undone` counts requests left to recovery and answers that nobody read.",
         "undone",
-        level="info",
     ),
     "parent_gone": EventRow(
         "The parent process {parent_pid} is gone: finishing what was accepted, then ending.",
@@ -60,10 +59,9 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "{count} answers could not be written before the end, since nobody read them.",
         "A bridge that was stopped by a signal has waited for its drain time; outcomes are recorded.",
     ),
-    "signal_received": EventRow(
+    "signal_received": _info(
         "{signal} received: stopping within {drain_s} s.",
         "A signal asks the bridge to stop.",
-        level="info",
     ),
     "sigint_ignored": EventRow(
         "SIGINT ignored once: the parent decides by closing stdin; the next one stops the bridge.",
@@ -78,15 +76,13 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The key file {path} can be read by others (mode {mode}): run `chmod 600` on it.",
         "Once per file and mode.",
     ),
-    "key_loaded": EventRow(
+    "key_loaded": _info(
         "The client key was read from {source}.",
         "The first time a key source gives a key.",
-        level="info",
     ),
-    "key_reloaded": EventRow(
+    "key_reloaded": _info(
         "The client key from {source} was read again and has changed.",
         "A key source gives another key than before.",
-        level="info",
     ),
     "key_unreadable": EventRow(
         "The client key cannot be taken from {source}: {reason}{consequence}.",
@@ -125,11 +121,10 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Once, when a PRAGMA that was set reads back otherwise.",
     ),
     # --- reports ---
-    "report_settled": EventRow(
+    "report_settled": _info(
         "Report of task {task_id}: {outcome} ({kind}, attempts: {attempts}).",
         "A report has its outcome; `code` is the wire code, 0 for accepted.",
         "method account code elapsed_ms? replayed durable",
-        level="info",
     ),
     "attempt_done": EventRow(
         "Attempt {attempt} for task {task_id}: {met} after {latency_ms} ms; next: {next}.",
@@ -137,11 +132,10 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "method account http_status? error_id?",
         level="debug",
     ),
-    "report_resumed": EventRow(
+    "report_resumed": _info(
         "Report of task {task_id}, left by an earlier process, was taken up again (state {state}).",
         "Recovery after a crash or a stop.",
         "method account",
-        level="info",
     ),
     "report_abandoned": EventRow(
         "Report of task {task_id} was left by a bridge that is gone; its window is over: {outcome}.",
@@ -167,11 +161,10 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The bridge stops itself before the upstream bans the address or the account.",
         _PAUSE,
     ),
-    "pause_probing": EventRow(
+    "pause_probing": _info(
         "One report is tried, to see whether the pause ({scope}) is over.",
         "The time of a pause is over or a person resumed it; the next report decides.",
         _PAUSE,
-        level="info",
     ),
     "pause_closed": EventRow(
         "The pause ({scope}) has ended.",
