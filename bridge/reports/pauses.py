@@ -65,12 +65,9 @@ class PausePolicy:
         return self._known(task.account, method)[1]
 
     def _find(self, account: str, method: str) -> tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]:
-        keys: list[PauseKey] = []
-        if self.enabled:
-            parts = {"account": account, "machine": self.machine, "method": method}
-            keys.append(PauseKey(PROOF, account))
-            for rule in self._rules.values():
-                keys.append(PauseKey(rule.name, "/".join(parts[name] for name in rule.per)))
+        parts = {"account": account, "machine": self.machine, "method": method}
+        rules = [(PROOF, ("account",)), *((rule.name, rule.per) for rule in self._rules.values())]
+        keys = [PauseKey(rule, "/".join(parts[part] for part in per)) for rule, per in rules if self.enabled]
         subjects: dict[str, list[PauseKey]] = {}
         for key in keys:
             subjects.setdefault(key.subject, []).append(key)

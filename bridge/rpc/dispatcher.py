@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from bridge.core.errors import BridgeError, find_row
 from bridge.core.text import nearest
-from bridge.rpc.envelope import NO_MARK
+from bridge.rpc.envelope import NO_MARK, Mark
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -56,10 +56,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self,
-        methods: Mapping[str, Method],
-        on_bug: Callable[[BaseException], str],
-        mark: Mapping[str, Any] = NO_MARK,
+        self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str], mark: Mark = NO_MARK
     ) -> None:
         self._on_bug = on_bug
         self.mark = mark

@@ -14,7 +14,9 @@ from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
 """The id of a request, as it was written."""
-NO_MARK: Final[Mapping[str, Any]] = {}
+Mark = Mapping[str, Any]
+"""What every result and the data of every error says besides."""
+NO_MARK: Final[Mark] = {}
 
 
 class Call(NamedTuple):
@@ -62,7 +64,7 @@ def success_response(id: Id, result: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "result": result}
 
 
-def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = NO_MARK) -> dict[str, Any]:
+def error_response(id: Id, error: BridgeError, mark: Mark = NO_MARK) -> dict[str, Any]:
     """Build the response to a request that went wrong; `mark` is added to its ``data``."""
     told = {"code": error.code, "message": error.message, "data": {**error.data, **mark}}
     return {"jsonrpc": "2.0", "id": id, "error": told}
