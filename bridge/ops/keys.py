@@ -139,9 +139,8 @@ class KeySource:
             elif self._path:
                 self._take_file(*_read_file(self._path, False))
         except (KeyFault, OSError) as error:
-            raise ConfigError(
-                f"The client key ({self._origin}) cannot be used: {self._say(error)}."
-            ) from None
+            fault = self._say(error)
+            raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
 
     def get(self) -> Secret | None:
         """Return the key to use now; waits while it is being read, None if there is none."""

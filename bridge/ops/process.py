@@ -118,23 +118,17 @@ class Signals:
         self._stop(number)
 
 
-def watch_parent(engine: Engine, on_gone: Callable[[], object]) -> bool:
-    """Call `on_gone` once when the process that started us has ended.
-
-    Returns:
-        False if there is no parent to watch: it is process 0 or 1 already.
-    """
+def watch_parent(engine: Engine, on_gone: Callable[[], object]) -> None:
+    """Call `on_gone` once when the process that started us has ended, unless that is process 0 or 1."""
     parent = os.getppid()
-    if parent in (0, 1):
-        return False
 
     def watch() -> None:
         while os.getppid() == parent:
             engine.sleep(PARENT_LOOK_S)
         on_gone()
 
-    engine.spawn(watch)
-    return True
+    if parent not in (0, 1):
+        engine.spawn(watch)
 
 
 def load_machine_id(directory: str | None) -> str:

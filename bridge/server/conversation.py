@@ -200,13 +200,8 @@ class Conversation:
         Args:
             kind: Row of the table of errors, such as ``shutting_down``.
         """
-        leaving = [
-            context
-            for context in self._open
-            if context.call.method in self._methods.reports
-            and not context.is_taken
-            and name in (None, context.name)
-        ]
+        waiting = [context for context in self._open if context.call.method in self._methods.reports]
+        leaving = [each for each in waiting if not each.is_taken and name in (None, each.name)]
         for context in leaving:
             context.settle(answer_ending(local_ending(kind)))
         self._parked = deque(context for context in self._parked if not context.is_settled)
