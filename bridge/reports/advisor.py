@@ -120,11 +120,8 @@ class Advisor(Part):
 
     def warnings(self, account: str) -> tuple[dict[str, str], ...]:
         """What an answer about an account has to tell, that no answer has told lately."""
-        return tuple(
-            {"kind": advice.kind, "message": advice.message}
-            for advice in self._known.get(account, ())
-            if self._is_news("answer", advice)
-        )
+        news = [advice for advice in self._known.get(account, ()) if self._is_news("answer", advice)]
+        return tuple({"kind": advice.kind, "message": advice.message} for advice in news)
 
     def _is_news(self, reader: str, advice: Advice) -> bool:
         key, now = (reader, advice.account, advice.kind), self._engine.now()
