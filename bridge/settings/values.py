@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import bridge.settings.table as table
 from bridge.core.exits import ConfigError
 from bridge.core.text import escape, hide_keys, nearest, suggest
-from bridge.settings import table
 from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
 from bridge.settings.table import KEY_SOURCES, MEMORY, ROWS, TABLE, Setting, Settings
 
