@@ -82,7 +82,7 @@ class Reporter(Part):
         self.advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
-            facts = report.facts._replace(age_s=age_s)
+            facts = report.facts if age_s is None else report.facts._replace(age_s=age_s)
             job = self._jobs[task] = Job(self._ports, task, report.method, report.key, window, facts)
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)

@@ -14,6 +14,8 @@ from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
 """The id of a request, as it was written."""
+ID_TYPES: Final = (type(None), str, int, Number)
+"""By exact type: true is an int to isinstance."""
 Mark = Mapping[str, Any]
 """What every result and the data of every error says besides."""
 NO_MARK: Final[Mark] = {}
@@ -70,11 +72,6 @@ def error_response(id: Id, error: BridgeError, mark: Mark = NO_MARK) -> dict[str
     return {"jsonrpc": "2.0", "id": id, "error": told}
 
 
-def is_id(value: Any) -> bool:
-    """Return whether a value can be an id: by exact type, since true is an int to isinstance."""
-    return value is None or type(value) in (str, int, Number)
-
-
 def id_key(id: Id) -> Hashable:
     """Return a key that is equal for equal ids: type and value, numbers by their exact value.
 
@@ -99,7 +96,7 @@ def _judge(message: Any) -> Member:
     if not isinstance(message, dict):
         return Invalid(None, flaw or "not_an_object")
     id, params = message.get("id"), message.get("params")
-    id_is_right = is_id(id)
+    id_is_right = type(id) in ID_TYPES
     if flaw is None:
         if message.get("jsonrpc") != "2.0":
             flaw = "version"

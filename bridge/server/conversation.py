@@ -258,7 +258,7 @@ class Conversation:
         return strict_json.dump(envelope.error_response(id, error, self._dispatcher.mark))
 
     def _cancel_by(self, params: Any) -> None:
-        if isinstance(params, dict) and envelope.is_id(params.get("id", params)):
+        if isinstance(params, dict) and type(params.get("id", params)) in envelope.ID_TYPES:
             name = (envelope.id_key(params["id"]),)
             self._let_go("request_cancelled", name)
             self._methods.cancel(name)
