@@ -120,7 +120,9 @@ class Advisor(Part):
 
     def warnings(self, account: str) -> tuple[dict[str, str], ...]:
         """What an answer about an account has to tell, that no answer has told lately."""
-        news = [advice for advice in self._known.get(account, ()) if self._is_news("answer", advice)]
+        if not self._known.get(account):
+            return ()
+        news = [advice for advice in self._known[account] if self._is_news("answer", advice)]
         return tuple({"kind": advice.kind, "message": advice.message} for advice in news)
 
     def _is_news(self, reader: str, advice: Advice) -> bool:
