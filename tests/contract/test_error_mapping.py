@@ -80,7 +80,7 @@ def is_no_verdict(body: bytes) -> bool:
     return b"errorId" not in body
 
 
-def refuse(error_id: int, code: str | None = None, **extra: Any) -> Verdict:
+def refuse(error_id: int, code: str | None = None, /, **extra: Any) -> Verdict:
     """Judge a certain refusal by the upstream."""
     value = {"errorId": error_id, **({} if code is None else {"errorCode": code}), **extra}
     return judge(Exchange(None, True, 200, {}, json.dumps(value).encode()), False)
