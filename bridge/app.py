@@ -15,22 +15,18 @@ from bridge.core.text import rfc3339
 from bridge.engine import Engine, NoResources
 from bridge.ledger import files
 from bridge.ledger.writer import Ledger
+from bridge.ops import process
 from bridge.ops.keys import KeySource
 from bridge.ops.log import Log
-from bridge.ops.machine import load_machine_id
-from bridge.ops.metrics import Metrics
-from bridge.ops.process import calm_collector, forbid_core_dumps, silence_libraries, undo_inherited
+from bridge.ops.metrics import Metrics, MetricsFile
 from bridge.reports.advice import queue_names
-from bridge.reports.advisor import Advisor
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
-from bridge.rpc.dispatcher import Dispatcher
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from bridge.ops.metrics_file import MetricsFile
     from bridge.reports.figures import AccountFigures
     from bridge.simulator import Simulator
     from bridge.upstream.client import Client
@@ -64,13 +60,11 @@ class App:
         self.settings = settings
         self.scrubber = scrubber = Scrubber()
         """Learns every key that is seen."""
-        self.scrub = scrubber.scrub
-        """Replace keys in a text."""
+        self.engine = engine = self.make_engine()
         self.log = self.open_log()
         for name, fields in settings.notices:
             self.log.event(name, **fields)
-        self.engine = engine = self.make_engine()
-        self.log.attach(engine)
+        self.log.flush()
         self._client: Client | None = None
         self._is_loading = False
         self._metrics_file: MetricsFile | None = None
@@ -78,8 +72,6 @@ class App:
         self._figures: AccountFigures | None = None
         self._has_hinted = False
         self.metrics = Metrics()
-        self.mark: Mapping[str, Any] = {"sandbox": True} if settings.sandbox else {}
-        """What every answer says besides."""
         if settings.sandbox:
             from bridge.simulator import Simulator
 
@@ -92,9 +84,7 @@ class App:
         else:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
-            machine = load_machine_id(settings.state_dir)
-        self.key_refused = self.keys.reload
-        """The default key may have been changed: read it again, not on the caller's time."""
+            machine = process.load_machine_id(settings.state_dir)
         self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
@@ -111,30 +101,15 @@ class App:
             on_error=self._note_ledger_bug,
             boot_id=self.boot_id,
         )
-        queues = queue_names(settings.account_queues)
-        self.advisor = Advisor(self, self.keys, queues)
-        self.reporter = Reporter(
-            self,
-            self.advisor,
-            concurrency=settings.concurrency,
-            timeout_s=settings.timeout_s,
-            recovers=not is_memory,
-        )
+        self.concurrency, self.timeout_s = settings.concurrency, settings.timeout_s
+        self.queues = queue_names(settings.account_queues)
+        self.reporter = Reporter(self, recovers=not is_memory)
         if settings.account_figures:
             from bridge.reports.figures import AccountFigures
 
-            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys, queues)
-        self.methods = Methods(
-            self,
-            self.reporter,
-            self.advisor,
-            self.keys,
-            scrubber,
-            sandbox=settings.sandbox,
-            limits=_limits(settings),
-            figures=self._show_figures,
-        )
-        self.dispatcher = Dispatcher(self.methods.table(), self.note_bug)
+            self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys)
+        told = {"sandbox": settings.sandbox, "limits": _limits(settings)}
+        self.methods = Methods(self, self.reporter, told, self._show_figures)
         if settings.ca_file is not None:
             self._load_client()
 
@@ -149,8 +124,8 @@ class App:
 
     def open_log(self) -> Log:
         """Open what the events go to."""
-        settings = self.settings
-        return Log.open(settings.log_level, settings.log_format, settings.log_file, self.scrubber)
+        told = self.settings
+        return Log(self.engine, told.log_level, told.log_format, told.log_file, self.scrubber)
 
     # --- from start to end -------------------------------------------------------------------
 
@@ -170,7 +145,7 @@ class App:
 
     def _ask_figures(self, key: Secret, date: int, queue: str) -> Exchange:
         """Ask for the account's own figures, over a connection of its own, so that no report waits for it."""
-        client = self._client_now()
+        client = self.prepare()
         from bridge.upstream.client import spending_body
 
         self.scrubber.learn(key)
@@ -189,16 +164,14 @@ class App:
 
     def keep_metrics(self) -> None:
         """Write the figures to the configured file, if there is one, until `close`."""
-        if self.settings.metrics_file is not None:
-            from bridge.ops.metrics_file import MetricsFile
-
-            self._metrics_file = MetricsFile(
-                self.engine, self.settings.metrics_file, self._read_figures, self.emit
-            )
-            self._metrics_file.start()
+        path = self.settings.metrics_file
+        if path is not None:
+            self._metrics_file = MetricsFile(self.engine, path, self._read_figures, self.emit)
+            self.engine.spawn(self._metrics_file.keep)
 
     def _read_figures(self) -> Mapping[str, Any]:
-        return {**self.methods.read_status(), **self.mark, "latencySumMs": self.metrics.latency_sum_ms}
+        besides = {"latencySumMs": self.metrics.latency_sum_ms, "startedWall": self.methods.started_wall}
+        return {**self.methods.read_status(), **self.methods.dispatcher.mark, **besides}
 
     def warm_up_later(self) -> None:
         """Load what the first report needs, once the first answers are out."""
@@ -207,17 +180,17 @@ class App:
     def _warm_up(self) -> None:
         try:
             prepare("report.params")
-            self._client_now().warm_up()
+            self.prepare().warm_up()
         except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.
             return
-        calm_collector()
+        process.calm_collector()
 
     def close(self) -> None:
         """Flush the ledger and end the simulator. Reports must have been finished or stopped before."""
         if self._metrics_file is not None:
             self._metrics_file.close()
-        self.advisor.finish()
+        self.reporter.advisor.finish()
         self.ledger.close(self.engine.now() + _CLOSE_S)
         if self._client is not None:
             self._client.close()
@@ -226,10 +199,25 @@ class App:
 
     # --- what reports need -------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Load the HTTP client, if that has not been done."""
-        if self._client is None:
-            self._client_now()
+    def prepare(self) -> Client:
+        """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
+        while self._is_loading:
+            self.engine.sleep(_LOOK_S)
+        if self._client is not None:
+            return self._client
+        self._is_loading = True
+        try:
+            self.engine.run_in_thread(import_module, "bridge.upstream.client")
+            return self._load_client()
+        except (OSError, ImportError) as error:
+            try:
+                os.close(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                # It was not to be had for want of descriptors, and will be when there are some.
+                raise NoResources("no descriptor to load the client with") from error
+            raise
+        finally:
+            self._is_loading = False
 
     def send(
         self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
@@ -267,26 +255,6 @@ class App:
 
     # --- parts -------------------------------------------------------------------------------
 
-    def _client_now(self) -> Client:
-        """The HTTP client; its library is loaded on a thread, so that others are answered meanwhile."""
-        while self._is_loading:
-            self.engine.sleep(_LOOK_S)
-        if self._client is not None:
-            return self._client
-        self._is_loading = True
-        try:
-            self.engine.run_in_thread(import_module, "bridge.upstream.client")
-            return self._load_client()
-        except (OSError, ImportError) as error:
-            try:
-                os.close(os.open(os.devnull, os.O_RDONLY))
-            except OSError:
-                # It was not to be had for want of descriptors, and will be when there are some.
-                raise NoResources("no descriptor to load the client with") from error
-            raise
-        finally:
-            self._is_loading = False
-
     def _load_client(self) -> Client:
         from bridge.upstream.client import Client, report_body
 
@@ -302,7 +270,7 @@ class App:
             )
         except ValueError as error:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
-        silence_libraries()
+        process.silence_libraries()
         return self._client
 
     def _context(self) -> str:
@@ -346,14 +314,14 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     from bridge.rpc.envelope import Call
     from bridge.server.conversation import Context
 
-    undo_inherited()
-    forbid_core_dumps()
+    process.undo_inherited()
+    process.forbid_core_dumps()
     app = App(settings)
     engine = app.engine
     app.start()
     waiter = engine.waiter()
     call = Call(1, True, method, dict(params))
-    engine.spawn(Context(app.dispatcher, call, waiter.wake, engine.now(), app.mark).serve)
+    engine.spawn(Context(app.methods.dispatcher, call, waiter.wake, engine.now()).serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

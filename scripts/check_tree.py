@@ -11,9 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from plant_faults import PLANTS
-
 ROOT = Path(__file__).resolve().parent.parent
+# Run as a script, Python looks for modules beside it only.
+sys.path.insert(0, str(ROOT))
+
+from scripts.plant_faults import PLANTS  # noqa: E402  (the path must be set first)
+
 MAX_LINES = 450
 _SKIPPED_ENDINGS = (".lock", "package-lock.json", "requirements/dev.txt", "requirements/runtime.txt")
 # Written in pieces, so that this file does not find itself.

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from bridge.core import errors  # noqa: E402 - the script also runs from a checkout that is not installed
 from bridge.core.model import OUTCOMES, Exchange, Verdict  # noqa: E402
-from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, ending, judge  # noqa: E402
+from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, judge, verdict_ending  # noqa: E402
 
 MAX_BODY = 65536
 PIECES = (
@@ -94,10 +94,10 @@ def check(exchange: Exchange, perhaps_before: bool, seen: Verdict) -> None:
         assert value["errorId"] in (("integer", "0"), ("integer", "-0"))
     else:
         errors.find_row(seen.event)
-        errors.wire_row(seen.kind)
+        errors.find_row(seen.kind)
     if seen.outcome == "refused" and seen.has_verdict:
         assert 1 <= seen.code <= 2**31 - 1
-    detail = ending(seen, {}).detail
+    detail = verdict_ending(seen, {}).detail
     json.dumps(detail, allow_nan=False, ensure_ascii=False).encode("utf-8")
     assert len(detail.get("errorCode", "")) <= MAX_CODE
     assert len(detail.get("errorDescription", "")) <= MAX_DESCRIPTION

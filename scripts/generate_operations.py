@@ -12,10 +12,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Final
 
-from bridge.core.events import EVENTS, LEVEL_NAMES, EventRow
+from bridge.core.events import EVENTS, EventRow
 from bridge.core.exits import EXITS
 from bridge.ledger.trouble import READABLE, SENTENCES
-from bridge.ops.metrics_file import render as render_figures
+from bridge.ops.metrics import render as render_figures
 
 _PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 _MARKED = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->\n)", re.DOTALL)
@@ -57,7 +57,7 @@ def _events() -> str:
         (
             (
                 f"`{name}`",
-                LEVEL_NAMES[row.level],
+                row.level,
                 row.description,
                 "<br>".join(f"`{field}` {kind}" for field, kind in list_fields(row).items()) or "none",
             )
@@ -81,7 +81,7 @@ def _ledger_states() -> str:
 
 
 def _figures() -> str:
-    lines = render_figures(_SAMPLE, 0.0, 0.0).splitlines()
+    lines = render_figures(_SAMPLE, 0.0).splitlines()
     rows: list[tuple[str, str, str, str]] = []
     for number, line in enumerate(lines):
         if line.startswith("# HELP "):
@@ -93,6 +93,7 @@ def _figures() -> str:
 
 
 _SAMPLE: Final[Mapping[str, object]] = {
+    "startedWall": 0.0,
     "outcomes": {"accepted": 0},
     "codes": {"16": 0},
     "inFlight": 0,

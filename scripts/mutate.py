@@ -65,9 +65,7 @@ _LEDGER += ["tests/unit/test_rows.py", "tests/unit/test_work.py", "tests/unit/te
 PLAN = {
     "bridge/reports/verdict.py": ["tests/unit/test_verdict.py", "tests/contract/test_verdict_oracle.py"],
     "bridge/reports/window.py": _REPORTS,
-    "bridge/reports/retry.py": _REPORTS,
     "bridge/reports/pauses.py": _REPORTS,
-    "bridge/reports/skew.py": _REPORTS,
     "bridge/reports/admission.py": _REPORTS,
     "bridge/reports/job.py": _LIVES,
     "bridge/reports/lifecycle.py": _LIVES,

@@ -52,9 +52,9 @@ PLANTS: Final = (
           "if boot - committed_at > STALE_S:", "if False:"),
     # windows
     Plant("the window is not looked at after the commit", _R + "lifecycle.py",
-          "if now > latest:\n            raise WindowOver", "pass"),
+          "if now > latest:\n            raise Interrupted(\"window_closed\")", "pass"),
     Plant("bytes may leave until the attempt's deadline", _R + "lifecycle.py",
-          "leave_by=boot + latest + windows.LEAST_LEFT_S - now", "leave_by=boot + self._timeout_s"),
+          "leave_by=boot + latest + windows.LEAST_LEFT_S - now", "leave_by=boot + self._ports.timeout_s"),
     Plant("the transport does not heed the window", "bridge/upstream/adapter.py",
           "if now >= call.leave_by:\n                raise Unreached", "if False:\n                raise Unreached"),
     Plant("a task may be reported for 70 s", _R + "window.py", "REPORTABLE_S: Final = 60.0", "REPORTABLE_S: Final = 70.0"),
@@ -66,7 +66,7 @@ PLANTS: Final = (
     Plant("a waiting report sleeps through the end of its window", _R + "job.py",
           "at = ends_at if until is None else min(until, ends_at)", "at = ends_at if until is None else until"),
     Plant("a joined request does not narrow the window", _R + "job.py", "        self.window = merged\n", ""),
-    Plant("the local clock is corrected the wrong way", _R + "skew.py", "else wall - skew_s", "else wall + skew_s"),
+    Plant("the local clock is corrected the wrong way", _R + "observer.py", "self._engine.wall() - (skew_s if", "self._engine.wall() + (skew_s if"),
     Plant("the ledger does not see that a window is over", LEDGER + "work.py",
           "return self.policy.is_late(self.now, row.window, row.attempts > 0)", "return False"),
     # attempts
@@ -75,7 +75,7 @@ PLANTS: Final = (
     Plant("F4: a second attempt may use a kept connection", _R + "lifecycle.py",
           "fresh=retrying or job.wants_fresh", "fresh=job.wants_fresh"),
     Plant("F4: dead connections are kept", "bridge/upstream/adapter.py", "self.let_go()\n            raise", "pass\n            raise", "nat"),
-    Plant("a Retry-After is not heeded", _R + "retry.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
+    Plant("a Retry-After is not heeded", _R + "job.py", "at = max(at, now + verdict.retry_after_s)", "pass"),
     Plant("a lost request counts as never sent", "bridge/upstream/adapter.py", "            call.is_sent = True\n", ""),
     Plant("what was perhaps taken is forgotten by the next verdict", _R + "verdict.py",
           "perhaps = perhaps_before or row.outcome == UNKNOWN", "perhaps = row.outcome == UNKNOWN"),
@@ -131,7 +131,7 @@ PLANTS: Final = (
     Plant("twice as many refusals open a quality pause", _R + "pauses.py",
           "if state.streak + 1 < rule.threshold:", "if state.streak + 1 < 2 * rule.threshold:"),
     Plant("silence of the upstream opens no pause", _R + "pauses.py",
-          'return not verdict.has_status and verdict.kind != "window_closed"', "return False"),
+          "if verdict.pause != rule.name:", 'if verdict.pause != rule.name or rule.name == "transport":'),
     Plant("a probe that is withdrawn is not let go", LEDGER + "transactions.py",
           "    if row.state == SENDING:\n        work.release_probes(row)\n        attempts", "    if row.state == SENDING:\n        attempts"),
     Plant("who waits for another one's attempt is not woken", _R + "admission.py",
@@ -151,8 +151,8 @@ PLANTS: Final = (
     Plant("the end of trouble is not noticed", LEDGER + "failover.py",
           "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
-          "if isinstance(states, Unavailable | Failed):\n            raise", "if not isinstance(states, tuple):\n            raise"),
-    Plant("what the upstream repeats of the key is told", "bridge/app.py", "self.scrub = scrubber.scrub", "self.scrub = lambda text: text"),
+          "if isinstance(found, Unavailable | Failed):\n            raise", "if not isinstance(found, tuple):\n            raise"),
+    Plant("what the upstream repeats of the key is told", _R + "lifecycle.py", "scrub=self._ports.scrubber.scrub", "scrub=str"),
 )  # fmt: skip
 
 

@@ -14,13 +14,12 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
-from bridge.core.model import Exchange, Look, Row, Task
-from bridge.core.redact import Secret
+from bridge.core.model import Exchange, Facts, Look, Row, Task
+from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.sqlite import SqliteStore
-from bridge.reports import answers
-from bridge.reports.advisor import Advisor
+from bridge.reports import verdict as answers
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
@@ -234,7 +233,13 @@ class _Ledger:
 
 
 class NoKeys:
-    """There is no default key."""
+    """There is no default key; notes when it is to be read again."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def reload(self) -> None:
+        self._bridge.emit("key_refused")
 
     def get(self) -> Secret | None:
         return None
@@ -279,14 +284,13 @@ class Bridge:
             wall_clock=lambda: EPOCH + world.t,
         )
         self.ledger = _Ledger(self)
+        self.keys = NoKeys(self)
+        self.scrubber = Scrubber()
+        self.scrubber.learn(KEY, keep=True)
         self.trouble: Any = None
-        self.service = Reporter(
-            self,
-            Advisor(self, NoKeys()),
-            concurrency=concurrency,
-            timeout_s=10.0,
-            recovers=path is not None,
-        )
+        self.concurrency, self.timeout_s = concurrency, 10.0
+        self.queues: tuple[str, ...] = ()
+        self.service = Reporter(self, recovers=path is not None)
         for key in holds:
             self.service.hold(key)
         self.service.start()
@@ -325,12 +329,6 @@ class Bridge:
     def emit(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))
 
-    def key_refused(self) -> None:
-        self.emit("key_refused")
-
-    def scrub(self, text: str) -> str:
-        return text.replace(KEY.reveal(), "***")
-
     def note_bug(self, bug: BaseException) -> str:
         self.bugs.append(bug)
         return "reference"
@@ -348,7 +346,7 @@ class Bridge:
             got.append(answer)
             self.answers.append((self.world.t, task_id, answer))
 
-        self.service.submit(Report(method, task_id, key, **told), Requester(reply, name, self.world.t))
+        self.service.submit(Report(method, task_id, key, Facts(**told)), Requester(reply, name, self.world.t))
         return got
 
     def ask(self, task_id: int, method: str = IMAGE, *, within: float = 120.0, **told: Any) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.cli.commands import NO_PLACE_FOR_KEYS
 from bridge.cli.terminal import Screen, print_json, print_lines
-from bridge.core.errors import upstream_row, wire_row
+from bridge.core.errors import find_row, upstream_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.model import ACCEPTED
 from bridge.core.resources import load_json
@@ -124,7 +124,7 @@ def render(response: Mapping[str, Any], screen: Screen) -> list[str]:
         if content.get("pointer") == "":
             del content["pointer"]  # the params as a whole: what is missing is in the sentence
         head = screen.wrap(f"{outcome}: {sentence} ({kind}, code {code})")
-        row = upstream_row(code, content.get("errorCode")) if code > 0 else wire_row(kind)
+        row = upstream_row(code, content.get("errorCode")) if code > 0 else find_row(kind)
         if row.advice:
             head += screen.wrap(row.advice)
     else:

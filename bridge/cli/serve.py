@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge import __version__
 from bridge.core import exits
 from bridge.engine import Outlet, TimedOut, Waiter
-from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
-from bridge.ops.signals import Signals, watch_parent
+from bridge.ops.process import Signals, calm_collector, forbid_core_dumps, undo_inherited, watch_parent
 from bridge.settings import drop_secrets, load
 from bridge.wire.framing import Framer
 from bridge.wire.streams import Reader, take_descriptors
@@ -95,16 +94,10 @@ class Server:
         self._news = news
         self._conversation = conversation = Conversation(
             app.engine,
+            app.methods,
             Framer(settings.max_message),
             outlet,
-            app.dispatcher,
-            max_batch=settings.max_batch,
-            max_depth=settings.max_depth,
-            queue=settings.queue,
-            reports=app.methods.reports,
-            cancel=app.methods.cancel,
-            changed=news.wake,
-            mark=app.mark,
+            news.wake,
             render=None if console is None else console.render,
         )
         self.go_on = conversation.go_on
@@ -210,7 +203,6 @@ class Server:
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
         self._wait_for(reporter.is_idle, now() + SETTLE_S)
         reporter.give_up()
-        undone += self._app.methods.give_up()
         undone += self._conversation.give_up()
         if not self._outlet.drain(now() + LAST_WRITE_S):
             self._log.event("answers_unread", count=self._outlet.backlog)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bridge.cli.terminal import progress
 from bridge.core import exits
 from bridge.core.exits import ConfigError, UsageError
-from bridge.ops.metrics_file import replace_file
+from bridge.ops.metrics import replace_file
 
 if TYPE_CHECKING:
     from bridge.engine import Engine

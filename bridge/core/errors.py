@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from bridge.core.resources import load_json
 
-TABLE: Final = "errors.json"
 UNKNOWN_CODE: Final = "unknown_code"
 """Kind of the row for every upstream error that the table does not name."""
 SECTIONS: Final = ("wire", "upstream", "http", "failures")
@@ -91,7 +90,7 @@ class _Table(NamedTuple):
 
 @cache
 def _table() -> _Table:
-    source = load_json(TABLE)
+    source = load_json("errors.json")
     rows = [Row(section, **_columns(entry)) for section in SECTIONS for entry in source[section]]
     return _Table(
         {row.kind: row for row in rows},
@@ -127,18 +126,6 @@ def find_row(kind: str) -> Row:
         KeyError: no section has it.
     """
     return _table().rows[kind]
-
-
-def wire_row(kind: str) -> Row:
-    """Find the row whose kind and message a wire error may carry: one of ``wire`` or ``upstream``.
-
-    Raises:
-        KeyError: the kind is in neither section.
-    """
-    row = _table().rows[kind]
-    if row.section not in ("wire", "upstream"):
-        raise KeyError(kind)
-    return row
 
 
 def upstream_row(error_id: int, error_code: str | None) -> Row:
@@ -230,7 +217,7 @@ class BridgeError(Exception):
     """
 
     def __init__(self, kind: str, data: Mapping[str, Any] | None = None, code: int | None = None) -> None:
-        row = wire_row(kind)
+        row = find_row(kind)
         super().__init__(row.message)
         self.kind = kind
         self.message = row.message

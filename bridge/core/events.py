@@ -7,15 +7,11 @@ sentence a person reads and the fields a program reads. Nothing here logs anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-DEBUG: Final = 10
-INFO: Final = 20
-WARNING: Final = 30
-ERROR: Final = 40
-
-LEVELS: Final[Mapping[str, int]] = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
-LEVEL_NAMES: Final[Mapping[int, str]] = {number: name for name, number in LEVELS.items()}
+LEVELS: Final = ("debug", "info", "warning", "error")
+"""From the quietest."""
 
 
 class EventRow(NamedTuple):
@@ -28,29 +24,28 @@ class EventRow(NamedTuple):
     more: str = ""
     """For the documentation: fields that the sentence does not name, and with ``?`` those that may be null,
     separated by blanks."""
-    level: int = WARNING
+    level: str = "warning"
+    """One of `LEVELS`."""
 
 
+_info: Final = partial(EventRow, level="info")
 _PAUSE: Final = "rule subject cause? until doublings"
 
 EVENTS: Final[Mapping[str, EventRow]] = {
     # --- life of the process ---
-    "started": EventRow(
+    "started": _info(
         "report-bridge {version} is ready (process {pid}).",
         "Once, as soon as requests can be taken.",
         "url ledger sandbox",
-        level=INFO,
     ),
-    "stopping": EventRow(
+    "stopping": _info(
         "Stopping ({reason}); requests still to be answered: {in_flight}.",
         "Once, when no more input is taken; `in_flight` counts requests that were read and not answered yet.",
-        level=INFO,
     ),
-    "stopped": EventRow(
+    "stopped": _info(
         "Stopped with exit code {exit_code}.",
         "Last event of the process; `undone` counts requests left to recovery and answers that nobody read.",
         "undone",
-        level=INFO,
     ),
     "parent_gone": EventRow(
         "The parent process {parent_pid} is gone: finishing what was accepted, then ending.",
@@ -64,10 +59,9 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "{count} answers could not be written before the end, since nobody read them.",
         "A bridge that was stopped by a signal has waited for its drain time; outcomes are recorded.",
     ),
-    "signal_received": EventRow(
+    "signal_received": _info(
         "{signal} received: stopping within {drain_s} s.",
         "A signal asks the bridge to stop.",
-        level=INFO,
     ),
     "sigint_ignored": EventRow(
         "SIGINT ignored once: the parent decides by closing stdin; the next one stops the bridge.",
@@ -82,15 +76,13 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The key file {path} can be read by others (mode {mode}): run `chmod 600` on it.",
         "Once per file and mode.",
     ),
-    "key_loaded": EventRow(
+    "key_loaded": _info(
         "The client key was read from {source}.",
         "The first time a key source gives a key.",
-        level=INFO,
     ),
-    "key_reloaded": EventRow(
+    "key_reloaded": _info(
         "The client key from {source} was read again and has changed.",
         "A key source gives another key than before.",
-        level=INFO,
     ),
     "key_unreadable": EventRow(
         "The client key cannot be taken from {source}: {reason}{consequence}.",
@@ -129,23 +121,21 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Once, when a PRAGMA that was set reads back otherwise.",
     ),
     # --- reports ---
-    "report_settled": EventRow(
+    "report_settled": _info(
         "Report of task {task_id}: {outcome} ({kind}, attempts: {attempts}).",
         "A report has its outcome; `code` is the wire code, 0 for accepted.",
         "method account code elapsed_ms? replayed durable",
-        level=INFO,
     ),
     "attempt_done": EventRow(
         "Attempt {attempt} for task {task_id}: {met} after {latency_ms} ms; next: {next}.",
         "One HTTP attempt ended; `met` is a row of `schemas/errors.json`.",
         "method account http_status? error_id?",
-        level=DEBUG,
+        level="debug",
     ),
-    "report_resumed": EventRow(
+    "report_resumed": _info(
         "Report of task {task_id}, left by an earlier process, was taken up again (state {state}).",
         "Recovery after a crash or a stop.",
         "method account",
-        level=INFO,
     ),
     "report_abandoned": EventRow(
         "Report of task {task_id} was left by a bridge that is gone; its window is over: {outcome}.",
@@ -171,11 +161,10 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "The bridge stops itself before the upstream bans the address or the account.",
         _PAUSE,
     ),
-    "pause_probing": EventRow(
+    "pause_probing": _info(
         "One report is tried, to see whether the pause ({scope}) is over.",
         "The time of a pause is over or a person resumed it; the next report decides.",
         _PAUSE,
-        level=INFO,
     ),
     "pause_closed": EventRow(
         "The pause ({scope}) has ended.",
@@ -205,7 +194,7 @@ EVENTS: Final[Mapping[str, EventRow]] = {
         "Internal error in {where}, reference {reference}: {error}",
         "A fault of this program; the caller got only the reference. `trace` only with level debug.",
         "trace?",
-        level=ERROR,
+        level="error",
     ),
     "log_dropped": EventRow(
         "Log lines dropped because nobody read the log fast enough: {count}.",
@@ -224,10 +213,7 @@ def render_sentence(name: str, fields: Mapping[str, Any]) -> str:
     """Return the sentence of an event with its fields filled in.
 
     Args:
-        name: a row of `EVENTS`; an unknown one is rendered as the bare name and its fields.
+        name: a row of `EVENTS`.
         fields: numbers and texts for the template; missing ones are shown as ``?``.
     """
-    row = EVENTS.get(name)
-    if row is None:
-        return f"{name} {dict(fields)!r}" if fields else name
-    return row.sentence.format_map(_Shown(fields))
+    return EVENTS[name].sentence.format_map(_Shown(fields))

@@ -86,21 +86,15 @@ def parse(data: bytes, max_depth: int) -> Any:
         NotJson: the bytes are not JSON, or not UTF-8.
         NotAcceptable: repeated member names, lone surrogates, nested too deep.
     """
-    try:
-        text = str(data, "utf-8").strip(" \t\n\r")
-    except UnicodeDecodeError:
-        text = ""
     limit = min(max_depth, DEEPEST)
-    # Counting is an upper bound of the depth, and enough for all but large batches.
-    if data.count(b"[") + data.count(b"{") <= limit or _measure_depth(data) <= limit:
-        try:
-            value = _scan(_STRICT, text)
-        except _RepeatedName:
-            pass
-        else:
-            if "\\ud" not in text and "\\uD" not in text:
-                return value
-    return _parse_flawed(text, limit)
+    try:
+        value = parse_foreign(data, limit)
+    except _Flawed:
+        pass
+    else:
+        if b"\\ud" not in data and b"\\uD" not in data:
+            return value
+    return _parse_flawed(_decode(data), limit)
 
 
 def parse_foreign(data: bytes, max_depth: int) -> Any:
@@ -109,12 +103,10 @@ def parse_foreign(data: bytes, max_depth: int) -> Any:
     Raises:
         NotJson: the bytes are not JSON, not UTF-8, repeat member names or are nested too deep.
     """
-    try:
-        if _measure_depth(data) <= max_depth:
-            return _scan(_STRICT, str(data, "utf-8").strip(" \t\n\r"))
-    except (UnicodeDecodeError, _RepeatedName):
-        pass
-    raise NotJson("not to be read without doubt")
+    # Counting is an upper bound of the depth, and enough for all but large batches.
+    if data.count(b"[") + data.count(b"{") > max_depth and _measure_depth(data) > max_depth:
+        raise _Flawed("nested too deep")
+    return _scan(_STRICT, _decode(data))
 
 
 def plain(value: Any) -> Any:
@@ -151,8 +143,15 @@ def dump(value: Any) -> bytes:
 # --- the usual way: the C scanner ------------------------------------------------------------
 
 
-class _RepeatedName(Exception):
-    pass
+class _Flawed(NotJson):
+    """It may be JSON, but cannot be read without doubt."""
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return str(data, "utf-8").strip(" \t\n\r")
+    except UnicodeDecodeError:
+        return ""  # which is no JSON either, and no exception has the input as its context
 
 
 def _read_int(token: str) -> int | Number:
@@ -164,7 +163,7 @@ def _read_int(token: str) -> int | Number:
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise _RepeatedName
+        raise _Flawed("a repeated name")
     return value
 
 

@@ -6,6 +6,7 @@ for single characters is spelled here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from math import floor
 from time import gmtime, strftime
@@ -15,28 +16,16 @@ ROUNDING_S: Final = 1e-6
 """More than a time of today is off as a number of seconds, so that a whole millisecond stays one."""
 _FORMULA: Final = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet computes. TAB and CR, which some skip before it, are escaped."""
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What could steer a terminal, break a line or turn the reading direction: C0, DEL, C1, line and paragraph
+separators, marks of bidirectional text and lone surrogates."""
 _LONGEST_MISSPELT: Final = 64
 """Characters of a word that is compared with our own: those have about 50, and comparing is quadratic."""
 
 
-def is_unsafe(char: str) -> bool:
-    """Return whether a character could steer a terminal, break a line or turn the reading direction.
-
-    Those are C0, DEL, C1, line and paragraph separators, marks of bidirectional text and lone surrogates.
-    """
-    return (
-        char < " "
-        or "\x7f" <= char <= "\x9f"
-        or char in "\u061c\u200e\u200f\u2028\u2029"
-        or "\u202a" <= char <= "\u202e"
-        or "\u2066" <= char <= "\u2069"
-        or "\ud800" <= char <= "\udfff"
-    )
-
-
 def escape_char(char: str) -> str:
     """Return a character as it may be shown: unsafe ones become ``\\u`` and four digits."""
-    return f"\\u{ord(char):04x}" if is_unsafe(char) else char
+    return f"\\u{ord(char):04x}" if _UNSAFE.match(char) else char
 
 
 def escape(text: str) -> str:
@@ -51,8 +40,6 @@ def escape_cell(text: str) -> str:
 
 def hide_keys(text: str) -> str:
     """Return text with what may be a key as ``***``: it may have been given as a file's name."""
-    import re  # only ever needed on the way to a message
-
     return re.sub(r"(?=[A-Za-z]*[0-9])[0-9A-Za-z]{16,}", "***", text)
 
 

@@ -29,7 +29,7 @@ class Outlet:
 
     Args:
         fd: where to write.
-        engine: where a greenlet waits for room; None as long as there is none, see `attach`.
+        engine: where a greenlet waits for room.
         on_room: called after something was written.
         on_lost: told how many pieces were dropped since writing failed; the next one is tried again.
     """
@@ -37,7 +37,7 @@ class Outlet:
     def __init__(
         self,
         fd: int,
-        engine: Engine | None = None,
+        engine: Engine,
         *,
         on_room: Callable[[], object] = lambda: None,
         on_lost: Callable[[int], object] = lambda _count: None,
@@ -49,18 +49,12 @@ class Outlet:
         self._pieces: deque[bytes | memoryview] = deque()
         self._is_due = False
         """True while somebody will write what is there."""
-        self._drained = None if engine is None else engine.waiter()
+        self._drained = engine.waiter()
         is_file = _is_file(fd)
         self._most = _FILE_BYTES if is_file else _SURE_BYTES
         self._can_write: Callable[[], bool] = (lambda: True) if is_file else _watch(fd)
         self.backlog_bytes = 0
         """Bytes taken and not yet written."""
-
-    def attach(self, engine: Engine) -> None:
-        """From now on wait for room. Before, what does not fit at once waits for the next piece."""
-        self._engine = engine
-        self._drained = engine.waiter()
-        self._write_soon(engine)
 
     @property
     def backlog(self) -> int:
@@ -71,16 +65,13 @@ class Outlet:
         """Write a piece after all earlier ones: soon, together with others of this turn. Never raises."""
         self._pieces.append(piece)
         self.backlog_bytes += len(piece)
-        if self._engine is None:
-            self.flush()
-        else:
-            self._write_soon(self._engine)
+        if not self._is_due:
+            self._is_due = True
+            self._engine.call_soon(self._write_now)
 
     def drain(self, until: float | None) -> bool:
         """Wait until all is written or dropped; False if `until`, on the boot clock, comes before."""
         while self._pieces:
-            if self._drained is None:
-                return self.flush()
             try:
                 self._drained.wait(until)
             except TimedOut:
@@ -105,8 +96,7 @@ class Outlet:
                 break
             self._remove(count)
             self._on_room()
-        if self._drained is not None:
-            self._drained.wake()
+        self._drained.wake()
         return True
 
     def _gather(self) -> bytes | memoryview:
@@ -130,19 +120,14 @@ class Outlet:
                 return
             count -= len(first)
 
-    def _write_soon(self, engine: Engine) -> None:
-        if not self._is_due:
-            self._is_due = True
-            engine.call_soon(self._write_now, engine)
-
-    def _write_now(self, engine: Engine) -> None:
+    def _write_now(self) -> None:
         if self.flush():
             self._is_due = False
         else:
-            engine.spawn(self._write_when_possible, engine)
+            self._engine.spawn(self._write_when_possible)
 
-    def _write_when_possible(self, engine: Engine) -> None:
-        readiness = engine.readiness(self.fd)
+    def _write_when_possible(self) -> None:
+        readiness = self._engine.readiness(self.fd)
         try:
             while not self.flush():
                 readiness.wait_writable()

@@ -10,8 +10,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from bridge.core.exits import ConfigError
@@ -23,8 +23,8 @@ MIN_LENGTH: Final = 16
 MAX_LENGTH: Final = 128
 COMMAND_TIMEOUT_S: Final = 10.0
 """Time for a key command: enough for a password manager, short enough to be noticed."""
-_LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What the system says if it has no process, descriptor or memory to spare for a command."""
+_LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, None})
+"""What the system says if it has no process, descriptor or memory to spare; None: there is no thread."""
 RERUN_S: Final = 30.0
 """How long a key command rests that was run after a refusal: a command that tells another wrong key each time
 must not make as many refused calls."""
@@ -118,7 +118,7 @@ class KeySource:
         self._emit = emit
         self._current: Secret | None = None
         self._signature: tuple[int, ...] | None = None
-        """Of the file as it was read last; None: it is no regular file, and is read once."""
+        """Of the file as it was read last; None: it is a pipe, and is read once."""
         self._told_mode: int | None = None
         self._told_fault = ""
         self._began_at: float | None = None
@@ -130,13 +130,16 @@ class KeySource:
         name = "key_file" if self._path else "key_command" if self._command else "client_key"
         self._origin = settings.origin(name)
         try:
+            # As process substitution gives it: readable once.
+            self._is_pipe = bool(self._path) and stat.S_ISFIFO(os.stat(self._path).st_mode)
             if settings.client_key is not None:
                 self._take(check_key(settings.client_key.reveal()))
-            elif self._command or (self._path and _is_pipe(self._path)):
+            elif self._command or self._is_pipe:
                 self._begin()
             elif self._path:
                 self._take_file(*_read_file(self._path, False))
-        except KeyFault as fault:
+        except (KeyFault, OSError) as error:
+            fault = self._say(error)
             raise ConfigError(f"The client key ({self._origin}) cannot be used: {fault}.") from None
 
     def get(self) -> Secret | None:
@@ -182,19 +185,14 @@ class KeySource:
                 output = _decode(run(_run, self._command, environ))
                 # What comes after the first line is for people, as with `pass`.
                 self._take(check_key(output.partition("\n")[0]))
-            elif self._signature is not None:
-                self._take_file(*run(_read_file, self._path, False))
             else:
-                self._take(check_key(_decode(run(_read_file, self._path, True)[0])))
+                self._take_file(*run(_read_file, self._path, self._is_pipe))
             self._told_fault = ""
-        except KeyFault as fault:
-            self._complain(str(fault))
         except Exception as error:
-            if isinstance(error, OSError):
-                # No thread, process or descriptor could be had: the next who asks tries again.
+            if isinstance(error, OSError) and error.errno in _LACKS:
+                # The next who asks tries again.
                 self._due_at = self._began_at
-            # The type only: the text may hold the output.
-            self._complain(f"reading it failed ({type(error).__name__})")
+            self._complain(error)
         finally:
             self._began_at = None
             waiting, self._waiting = self._waiting, []
@@ -210,16 +208,17 @@ class KeySource:
         try:
             return _sign(os.stat(self._path)) != self._signature
         except OSError as error:
-            self._complain(_unreadable(self._path, error))
+            self._complain(error)
             return False
 
     def _take_file(self, data: bytes, status: os.stat_result) -> None:
-        # Whatever it holds: what is wrong is not read again before it changes.
-        self._signature = _sign(status)
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077 and self._told_mode != mode and os.name == "posix":
-            self._told_mode = mode
-            self._emit("key_file_loose", path=self._path, mode=f"{mode:04o}")
+        if not self._is_pipe:
+            # Whatever it holds: what is wrong is not read again before it changes.
+            self._signature = _sign(status)
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & 0o077 and self._told_mode != mode and os.name == "posix":
+                self._told_mode = mode
+                self._emit("key_file_loose", path=self._path, mode=f"{mode:04o}")
         self._take(check_key(_decode(data)))
 
     def _take(self, key: Secret) -> None:
@@ -230,7 +229,16 @@ class KeySource:
         elif before != key:
             self._emit("key_reloaded", source=self._origin)
 
-    def _complain(self, fault: str) -> None:
+    def _say(self, error: Exception) -> str:
+        if isinstance(error, KeyFault):
+            return str(error)
+        if isinstance(error, OSError) and error.strerror and not self._command:
+            return f"the file {escape(hide_keys(self._path))} cannot be read ({error.strerror})"
+        # The type only: the text may hold the output.
+        return f"reading it failed ({type(error).__name__})"
+
+    def _complain(self, error: Exception) -> None:
+        fault = self._say(error)
         if fault != self._told_fault:
             self._told_fault = fault
             consequence = "" if self._current is None else "; the key read before stays in use"
@@ -244,28 +252,10 @@ def _sign(status: os.stat_result) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
-def _unreadable(path: str, error: OSError) -> str:
-    return f"the file {escape(hide_keys(path))} cannot be read ({error.strerror})"
-
-
-@contextmanager
-def _named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise KeyFault(_unreadable(path, error)) from None
-
-
-def _is_pipe(path: str) -> bool:
-    """Return whether a file is a pipe, as process substitution gives it: readable once."""
-    with _named(path):
-        return stat.S_ISFIFO(os.stat(path).st_mode)
-
-
 def _read_file(path: str, is_pipe: bool) -> tuple[bytes, os.stat_result]:
     # Who writes to a pipe is awaited; what has taken a file's place is not to hold anybody up.
     wait = 0 if is_pipe else os.O_NONBLOCK
-    with _named(path), open(path, "rb", opener=lambda path, flags: os.open(path, flags | wait)) as file:
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | wait)) as file:
         status = os.fstat(file.fileno())  # before reading: a write in between is then seen next time
         return file.read(_READ_BYTES) or b"", status
 
@@ -311,7 +301,7 @@ def _run(command: str, environ: dict[str, str]) -> bytes:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _LACKS:
+        if getattr(error, "errno", 0) in _LACKS:
             raise
         reason = getattr(error, "strerror", None) or "it cannot be run"
         raise KeyFault(f"the command {escape(hide_keys(words[0]))} cannot be started ({reason})") from None

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from bridge.core.events import EVENTS, LEVEL_NAMES, LEVELS, WARNING, render_sentence
+from bridge.core.events import EVENTS, LEVELS, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.core.text import rfc3339
-from bridge.engine import Engine, Outlet, SystemClock
+from bridge.engine import Engine, Outlet
 
+STDERR: Final = 2
 QUEUE_LINES: Final = 1000
 """Lines that may wait for the reader: some seconds of the busiest log, under 1 MB of memory."""
 ROTATION_CHECK_S: Final = 1.0
@@ -27,64 +28,60 @@ ROTATION_CHECK_S: Final = 1.0
 class Log:
     """Where events go.
 
-    Works from the start, and without an engine; see `attach`. Belongs to the engine's thread.
+    Belongs to the engine's thread.
+
+    Args:
+        level: the lowest that is written: ``debug``, ``info``, ``warning`` or ``error``.
+        format: ``json``, ``text``, or ``auto``: text on a terminal, else JSON lines.
+        path: of a file that is appended to and made with mode 0600; None: stderr.
+        scrubber: what every string goes through.
+
+    Raises:
+        ConfigError: the file cannot be opened.
 
     Attributes:
         dropped: events lost because too many lines were waiting or the log could not be written.
-        threshold: number of the lowest level that is written; see `bridge.core.events.LEVELS`.
     """
 
-    def __init__(
-        self, descriptor: int, *, threshold: int, text: bool, scrubber: Scrubber, path: str | None = None
-    ) -> None:
-        """Write to an open descriptor; use `Log.open` to choose one by the settings."""
-        self.threshold = threshold
+    def __init__(self, engine: Engine, level: str, format: str, path: str | None, scrubber: Scrubber) -> None:
+        self._levels = LEVELS[LEVELS.index(level) :]
         self.dropped = 0
         self._told_dropped = 0
-        self._engine: Engine | None = None
-        self._wall: Callable[[], float] = SystemClock.wall
-        self._descriptor = descriptor
+        self._engine = engine
+        self._descriptor = STDERR if path is None else _open_file(path)
         self._outlet = self._open_outlet()
         self._path = path
         self._checked_at = 0.0
-        self._render = _text_line if text else _json_line
+        is_text = format == "text" or (format == "auto" and path is None and os.isatty(STDERR))
+        self._render = _text_line if is_text else _json_line
         self._scrubber = scrubber
         self._is_closed = False
-
-    @classmethod
-    def open(cls, level: str, format: str, file: str | None, scrubber: Scrubber | None = None) -> Log:
-        """Open the log that the settings ask for.
-
-        Args:
-            level: ``debug``, ``info``, ``warning`` or ``error``.
-            format: ``json``, ``text``, or ``auto``: text on a terminal, else JSON lines.
-            file: path that is appended to and made with mode 0600; None: stderr.
-            scrubber: what every string goes through.
-
-        Raises:
-            ConfigError: the file cannot be opened.
-        """
-        descriptor = 2 if file is None else _open_file(file)
-        text = format == "text" or (format == "auto" and file is None and os.isatty(descriptor))
-        return cls(descriptor, threshold=LEVELS[level], text=text, scrubber=scrubber or Scrubber(), path=file)
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Log one event; never raises and never waits.
 
         Args:
-            name: a row of `bridge.core.events.EVENTS`; an unknown one is logged as a warning.
+            name: a row of `bridge.core.events.EVENTS`.
             fields: values of that row's fields; strings are scrubbed before they are written.
         """
-        row = EVENTS.get(name)
-        level = WARNING if row is None else row.level
-        if level >= self.threshold:
-            self._take(self._wall(), level, name, fields)
+        if EVENTS[name].level not in self._levels:
+            return
+        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
+            self.dropped += 1
+            return
+        try:
+            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
+            at = self._engine.wall()
+            line = self._render(at, name, clean)
+            self._reopen_if_moved(at)
+        except Exception:
+            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
+        else:
+            self._outlet.put(line)
 
-    def attach(self, engine: Engine) -> None:
-        """From now on wait for the reader of the log in the engine, and take the time from it."""
-        self._engine = engine
-        self._wall = engine.wall
-        self._outlet.attach(engine)
+    def flush(self) -> None:
+        """Write at once what can be: the process may end before the engine turns."""
+        self._outlet.flush()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, for at most ``timeout_s`` seconds, and take no more events.
@@ -92,22 +89,9 @@ class Log:
         The descriptor is left to the end of the process, which is next.
         """
         self._is_closed = True
-        self._outlet.drain(None if self._engine is None else self._engine.now() + timeout_s)
+        self._outlet.drain(self._engine.now() + timeout_s)
 
     # --- writing -----------------------------------------------------------------------------
-
-    def _take(self, at: float, level: int, name: str, fields: Mapping[str, Any]) -> None:
-        if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
-            self.dropped += 1
-            return
-        try:
-            clean = {field: self._scrubber.scrub_value(value) for field, value in fields.items()}
-            line = self._render(at, level, name, clean)
-            self._reopen_if_moved(at)
-        except Exception:
-            self.dropped += 1  # a field that cannot be printed, a folder that is gone: the next line is tried
-        else:
-            self._outlet.put(line)
 
     def _open_outlet(self) -> Outlet:
         return Outlet(self._descriptor, self._engine, on_room=self._tell_dropped, on_lost=self._note_lost)
@@ -117,9 +101,9 @@ class Log:
 
     def _tell_dropped(self) -> None:
         missing = self.dropped - self._told_dropped
-        if missing and self.threshold <= WARNING and not self._outlet.backlog and not self._is_closed:
+        if missing and not self._outlet.backlog and not self._is_closed:
             self._told_dropped = self.dropped
-            self._take(self._wall(), WARNING, "log_dropped", {"count": missing})
+            self.event("log_dropped", count=missing)
 
     def _reopen_if_moved(self, at: float) -> None:
         if self._path is None or 0.0 <= at - self._checked_at < ROTATION_CHECK_S:
@@ -150,10 +134,10 @@ def _open_file(path: str) -> int:
 # --- lines -----------------------------------------------------------------------------------
 
 
-def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
+def _json_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
     line: dict[str, Any] = {
         "time": rfc3339(at),
-        "level": LEVEL_NAMES[level],
+        "level": EVENTS[name].level,
         "event": name,
         "message": render_sentence(name, fields),
     }
@@ -163,8 +147,8 @@ def _json_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> b
     return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def _text_line(at: float, level: int, name: str, fields: Mapping[str, Any]) -> bytes:
-    text = f"{rfc3339(at)} {LEVEL_NAMES[level]}: {render_sentence(name, fields)}"
+def _text_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
+    text = f"{rfc3339(at)} {EVENTS[name].level}: {render_sentence(name, fields)}"
     if fields.get("trace"):
         text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.

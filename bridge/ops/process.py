@@ -1,15 +1,23 @@
-"""The process itself: nothing that a parent handed down disables it, and nobody may dump its memory."""
+"""The process and its machine: what a parent handed down, signals, the parent's end, core dumps, an id.
+
+Turns each thing that happens from outside into one call; decides nothing about reports.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+
+from bridge.engine import Engine
 
 _COLLECT_EVERY: Final = 10_000
 """Objects made and not freed between two looks for cycles: those of some hundred reports in flight."""
 _PR_SET_DUMPABLE: Final = 4
+PARENT_LOOK_S: Final = 1.0
+"""How often the parent is looked at; its end must be noticed within 5 s."""
 
 
 def undo_inherited() -> None:
@@ -71,3 +79,82 @@ def calm_collector() -> None:
 
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
+
+
+class Signals:
+    """What signals mean while serving.
+
+    Args:
+        stop: Called at the first signal that ends the service, with its number.
+        ignored: Called once when a SIGINT is left to the parent.
+        on_terminal: True if a person at a terminal sends SIGINT.
+
+    The second ending signal ends the process at once with 128 plus its number.
+    """
+
+    def __init__(
+        self, engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
+    ) -> None:
+        self._engine = engine
+        self._stop = stop
+        self._ignored = ignored
+        self._spares_interrupt = not on_terminal
+        self.stopped_by: int | None = None
+
+    def install(self) -> None:
+        """Listen from now on; a SIGHUP that the parent ignores (nohup) stays ignored."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._engine.on_signal(number, self._on_signal)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGINT and self._spares_interrupt and self.stopped_by is None:
+            self._spares_interrupt = False
+            self._ignored()
+            return
+        if self.stopped_by is not None:
+            os._exit(128 + number)
+        self.stopped_by = number
+        self._stop(number)
+
+
+def watch_parent(engine: Engine, on_gone: Callable[[], object]) -> None:
+    """Call `on_gone` once when the process that started us has ended, unless that is process 0 or 1."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            engine.sleep(PARENT_LOOK_S)
+        on_gone()
+
+    if parent not in (0, 1):
+        engine.spawn(watch)
+
+
+def load_machine_id(directory: str | None) -> str:
+    """Read the id of this machine, for pauses that concern it alone, or make one.
+
+    Args:
+        directory: The user's state directory; None or one that cannot be written gives an id for
+            this process alone, so that nothing is shared by mistake.
+    """
+    fresh = os.urandom(8).hex()
+    if directory is None:
+        return fresh
+    path = os.path.join(directory, "machine-id")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        # Written aside and linked, so that another process never reads half an id.
+        aside = f"{path}.{fresh}"
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(fresh + "\n")
+        try:
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        finally:
+            os.unlink(aside)
+        with open(path, encoding="ascii") as file:
+            found = file.read(64).strip()
+    except (OSError, ValueError):
+        return fresh
+    return found if found.isalnum() else fresh

@@ -14,7 +14,7 @@ from bridge.core.counting import DAY_S, HOUR_S, Counts, Note, Tallied, Tallies, 
 from bridge.core.model import Task
 from bridge.core.redact import Secret
 from bridge.reports.advice import Advice, advise, find_subject
-from bridge.reports.ports import Keys, Ports
+from bridge.reports.ports import Part, Ports
 
 NOTE_S: Final = 1.0
 """How long notes are counted before they are committed together."""
@@ -26,21 +26,11 @@ AGAIN_S: Final = {"tasks_unknown": DAY_S}
 """Kind -> how long it is not told again to the same account; an hour for the others."""
 
 
-class Advisor:
-    """Counts notes, and knows what is to be said of each account.
+class Advisor(Part):
+    """Counts notes, and knows what is to be said of each account."""
 
-    Args:
-        keys: where the key of calls that name none is from.
-        queues: names of the reCAPTCHA queues in an account's own figures.
-    """
-
-    def __init__(self, ports: Ports, keys: Keys, queues: Sequence[str] = ()) -> None:
-        self._engine = ports.engine
-        self._ledger = ports.ledger
-        self._emit = ports.emit
-        self._endpoint = ports.endpoint
-        self._keys = keys
-        self._queues = queues
+    def __init__(self, ports: Ports) -> None:
+        super().__init__(ports)
         self._noted: dict[tuple[Secret | None, str], Counts] = {}
         self._stale: dict[str, None] = {}
         self._looks, self._counted_at = float(LOOKS), 0.0
@@ -67,7 +57,7 @@ class Advisor:
     def _commit(self) -> None:
         """Commit what was noted, once the ledger is open and the default key is known."""
         self._ledger.wait_until_open()
-        self.flush(self._keys.get() if any(key is None for key, _ in self._noted) else None)
+        self.flush(self._ports.keys.get() if any(key is None for key, _ in self._noted) else None)
         # What has no key is nobody's.
         self._noted.clear()
 
@@ -75,11 +65,11 @@ class Advisor:
         """Hand what was noted to the ledger, as far as that is open and the key is known."""
         if not self._ledger.is_open:
             return
-        default = default or self._keys.at_hand()
+        default = default or self._ports.keys.at_hand()
         for (key, subject), counts in tuple(self._noted.items()):
             whose = key or default
             if whose is not None:
-                task = Task(self._endpoint, self._ledger.account(whose.reveal()), 0)
+                task = Task(self._ports.endpoint, self._ledger.account(whose.reveal()), 0)
                 self._ledger.post(Note(task, subject, self._ledger.now(), counts))
                 del self._noted[key, subject]
 
@@ -113,7 +103,7 @@ class Advisor:
     def _read(self, account: str) -> None:
         self._read_at[account] = self._engine.now()
         self.flush()
-        self._ledger.post(Tallies(self._endpoint, account), partial(self._take, account))
+        self._ledger.post(Tallies(self._ports.endpoint, account), partial(self._take, account))
 
     def _take(self, account: str, found: Any) -> None:
         # Anything but a plain tuple says why the ledger does not tell.
@@ -126,15 +116,14 @@ class Advisor:
     def judge(self, found: Sequence[Tallied]) -> tuple[Advice, ...]:
         """What is to be said of some accounts."""
         now = self._ledger.now()
-        return tuple(advice for known in found for advice in advise(known, now, self._queues))
+        return tuple(advice for known in found for advice in advise(known, now, self._ports.queues))
 
     def warnings(self, account: str) -> tuple[dict[str, str], ...]:
         """What an answer about an account has to tell, that no answer has told lately."""
-        return tuple(
-            {"kind": advice.kind, "message": advice.message}
-            for advice in self._known.get(account, ())
-            if self._is_news("answer", advice)
-        )
+        if not self._known.get(account):
+            return ()
+        news = [advice for advice in self._known[account] if self._is_news("answer", advice)]
+        return tuple({"kind": advice.kind, "message": advice.message} for advice in news)
 
     def _is_news(self, reader: str, advice: Advice) -> bool:
         key, now = (reader, advice.account, advice.kind), self._engine.now()

@@ -8,13 +8,13 @@ Source: https://anti-captcha.com/apidoc/methods/getSpendingStats. Imported late 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, Consult, Figure, Learn, Tallied, Tallies
 from bridge.core.model import Exchange, Task
 from bridge.core.redact import Secret
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
 from bridge.reports.verdict import clean_text
 
 LOOK_S: Final = 60.0
@@ -29,21 +29,19 @@ Ask = Callable[[Secret, int, str], Exchange]
 """Makes the call: key, UNIX time of the first hour, and name of a queue or nothing."""
 
 
-class AccountFigures:
+class AccountFigures(Part):
     """Keeps the ledger's figures of accounts fresh.
 
     Args:
         keys: the keys that are known, by account.
-        queues: names of the reCAPTCHA queues; without them the totals of all queues are asked for.
     """
 
-    def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret], queues: Sequence[str]) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
+    def __init__(self, ports: Ports, ask: Ask, keys: Mapping[str, Secret]) -> None:
+        super().__init__(ports)
         self._ask_upstream = ask
         self._keys = keys
-        self._queues = queues or ("",)
+        # Without names the totals of all queues are asked for.
+        self._queues = ports.queues or ("",)
         self.asked_wall: float | None = None
         """When the upstream was asked last, UNIX time."""
         self.failure: str | None = None
@@ -76,7 +74,7 @@ class AccountFigures:
         to_timeline = self._ledger.now() - self._engine.wall()
         found = read_answer(exchange, queue, to_timeline)
         if isinstance(found, str):
-            self.failure = clean_text(found, self._ports.scrub)
+            self.failure = clean_text(found, self._ports.scrubber.scrub)
         else:
             self.failure = None
             # An hour without tasks at the end shows when it was asked, also if there were none at all.

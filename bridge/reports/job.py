@@ -1,4 +1,5 @@
-"""A report being made: the request it came from, who waits for its answer, and where it waits itself.
+"""A report being made: the request it came from, who waits for its answer, where it waits itself, and whether
+there is another attempt.
 
 Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycle` and what serves it.
 """
@@ -6,14 +7,17 @@ Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycl
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, Ending, Facts, Row, Task, Verdict, Window
+from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import TimedOut
 from bridge.reports import window as windows
-from bridge.reports.answers import Answer
 from bridge.reports.ports import Ports
+from bridge.reports.verdict import Answer, local_ending, verdict_ending
+
+BACKOFF_S: Final = 0.5
+"""Longest wait after a first attempt; doubled after each, which makes 2 s after the last but one."""
 
 
 class Report(NamedTuple):
@@ -22,9 +26,7 @@ class Report(NamedTuple):
     method: str
     task_id: int
     key: Secret | None
-    completed_at: float | None = None
-    task_type: str | None = None
-    language_pool: str | None = None
+    facts: Facts = Facts()
 
 
 class Requester:
@@ -50,19 +52,16 @@ class Requester:
 
 
 class Interrupted(Exception):
-    """What ends a report at a waiting point, from outside."""
+    """What ends a report at a waiting point, from outside.
 
+    Args:
+        kind: row of ``schemas/errors.json``: ``window_closed``, ``shutting_down``, or ``request_cancelled``,
+            where everybody who wanted the report has taken it back before it began.
+    """
 
-class WindowOver(Interrupted):
-    """Nothing can be sent any more."""
-
-
-class Cancelled(Interrupted):
-    """Everybody who wanted the report has taken it back before it began."""
-
-
-class Draining(Interrupted):
-    """The process ends."""
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
 
 
 class Lost(Exception):
@@ -70,9 +69,13 @@ class Lost(Exception):
 
 
 class Settled(Exception):
-    """The report has its ending already; nothing is sent."""
+    """The report has its ending; nothing more is sent.
 
-    def __init__(self, ending: Ending, *, is_news: bool) -> None:
+    Args:
+        is_news: False if that was on record, or is another bridge's.
+    """
+
+    def __init__(self, ending: Ending, *, is_news: bool = True) -> None:
         super().__init__(ending.kind)
         self.ending = ending
         self.is_news = is_news
@@ -147,7 +150,7 @@ class Job:
         self.perhaps = row.perhaps or self.perhaps
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
-        if self.has_begun and isinstance(self.interruption, Cancelled):
+        if self.has_begun and self.interruption is not None and self.interruption.kind == "request_cancelled":
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 
@@ -169,7 +172,7 @@ class Job:
                 self._waiter.wait(at - self._offset_s)
             except TimedOut:
                 if at == ends_at:
-                    raise WindowOver from None
+                    raise Interrupted("window_closed") from None
                 return
 
     def wake(self) -> None:
@@ -190,3 +193,36 @@ class Job:
         """End it at its present or next waiting point."""
         self.interruption = interruption
         self._waiter.throw(interruption)
+
+    # --- after an attempt --------------------------------------------------------------------
+
+    def next_attempt_at(self, verdict: Verdict, now: float, chance: float) -> float | None:
+        """When to try again; None if the verdict is final, the budget is spent or the window too short.
+
+        The attempt has been counted.
+
+        Args:
+            now: The end of the attempt, on the timeline.
+            chance: A random number from 0 to 1, for the jitter.
+        """
+        if verdict.next == "done" or self.is_spent:
+            return None
+        at = now + chance * BACKOFF_S * 2.0 ** (self.attempts - 1)
+        if verdict.retry_after_s is not None:
+            at = max(at, now + verdict.retry_after_s)
+        is_second_guess = verdict.next == "again_once" or (verdict.perhaps and verdict.next != "wait")
+        if is_second_guess and windows.ends_at(self.window, True) - at < windows.RESEND_LEFT_S:
+            return None
+        return at if at <= windows.starts_by(self.window, True) else None
+
+    def known_ending(self, otherwise: Ending) -> Ending:
+        """What is known of a report that gets no further attempt.
+
+        Args:
+            otherwise: The ending if no attempt taught anything: nothing was sent.
+        """
+        last = self.last
+        is_silent = otherwise.kind in ("window_closed", "upstream_unreachable")
+        if last is not None and (self.perhaps or last.outcome == REFUSED or is_silent):
+            return verdict_ending(last, {})
+        return local_ending("outcome_unknown") if self.perhaps else otherwise

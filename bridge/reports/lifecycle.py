@@ -32,13 +32,11 @@ from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, Ending, Gate, Pause
 from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
-from bridge.reports.answers import local_ending, row_ending
-from bridge.reports.job import Cancelled, Draining, Interrupted, Job, Lost, Settled, WindowOver
+from bridge.reports.job import Interrupted, Job, Lost, Settled
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import end_of, is_transport_probe
-from bridge.reports.ports import Ports
-from bridge.reports.retry import known_ending, next_attempt_at
-from bridge.reports.verdict import judge
+from bridge.reports.ports import Part, Ports
+from bridge.reports.verdict import judge, local_ending, row_ending
 
 WATCH_S: Final = 0.2
 """How often a report of another bridge is looked at."""
@@ -49,60 +47,50 @@ SCARCE_S: Final = 0.5
 """How long to wait after this machine lacked a descriptor or a thread for an attempt."""
 
 
-class Lifecycle:
+class Lifecycle(Part):
     """Brings reports to their endings.
 
     Args:
-        timeout_s: Total seconds an attempt may take.
         orphaned: Told of a report that is ours and that no job is about.
     """
 
-    def __init__(
-        self,
-        ports: Ports,
-        observer: Observer,
-        *,
-        concurrency: int,
-        timeout_s: float,
-        orphaned: Callable[[Row], None],
-    ) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
+    def __init__(self, ports: Ports, observer: Observer, orphaned: Callable[[Row], None]) -> None:
+        super().__init__(ports)
         self._observer = observer
-        self._timeout_s = timeout_s
         self._orphaned = orphaned
-        self._slots = Slots(concurrency)
+        self._slots = Slots(ports.concurrency)
         self._flight = SingleFlight(ports.engine)
         self.is_stopped = False
         """True once nothing is tried again, because the process ends."""
         self.leaves_all = False
         """True if then nobody can be answered: what was never begun is left to recovery, too."""
 
-    def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
+    def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> Settled:
         """The life of one report, whatever ends it.
 
         Args:
             refusal: what the request that asks for it is refused with, if nothing is known of the task.
             row: what was left behind by another bridge and is ours now.
-
-        Returns:
-            The ending, and whether it is news: False if it was on record, or another bridge's.
         """
         try:
             try:
-                return self._report(job, refusal, row), True
+                self._report(job, refusal, row)
             except Interrupted as interruption:
-                return self._end_early(job, interruption)
+                self._end_early(job, interruption.kind)
         except Settled as settled:
-            return settled.ending, settled.is_news
+            return settled
         finally:
             self._slots.give_back(job)
             # It may have been the probe, or the one that was to prove the key.
             self._flight.wake(everyone=False)
 
-    def _report(self, job: Job, refusal: Ending | None, row: Row | None) -> Ending:
-        """The way of a report that nothing ends early. Returns its ending, committed."""
+    def _report(self, job: Job, refusal: Ending | None, row: Row | None) -> NoReturn:
+        """The way of a report that nothing ends early.
+
+        Raises:
+            Settled: with its ending, committed.
+            Interrupted: it is to end early.
+        """
         if row is not None:
             self._observer.tell("report_resumed", job, state=row.state)
         gate: Gate | None = None
@@ -115,16 +103,14 @@ class Lifecycle:
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
-                    ending = self._attempt(job)
-                    if ending is not None:
-                        return ending
+                    self._attempt(job)
                 elif gate.status == "paused":
                     self._wait_for_pause(job, gate)
                 elif gate.status == "busy":
                     self._slots.give_back(job)
                     self._flight.wait(job)
                 elif gate.status == "late":
-                    raise WindowOver
+                    raise Interrupted("window_closed")
                 elif gate.status == "lost":
                     raise Lost
                 else:
@@ -167,7 +153,7 @@ class Lifecycle:
         if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
             raise _told_elsewhere(job, row)
         if status == "refused":
-            raise Settled(row_ending(row), is_news=True)
+            raise Settled(row_ending(row))
         if status == "conflict":
             self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
             if is_ours:
@@ -200,36 +186,44 @@ class Lifecycle:
         self._slots.give_back(job)
         assert gate.pause is not None
         if gate.until is None or gate.until > windows.starts_by(job.window, job.has_begun):
-            self._give_up(job, self._observer.paused(gate.pause))
+            self._give_up(job, local_ending("sending_paused", pause=self._observer.show_pause(gate.pause)))
         job.is_paused = True
         try:
             job.pause(gate.until)
         finally:
             job.is_paused = False
 
-    def _attempt(self, job: Job) -> Ending | None:
-        """Make the attempt that has begun: send, judge, record, and wait until there may be another.
+    def _attempt(self, job: Job) -> None:
+        """Make the attempt that has begun: send, judge, record, and wait until there may be another."""
+        try:
+            exchange = self._send(job)
+        except NoResources:
+            # The beginning is taken back, and it asks again in a moment.
+            self._slots.give_back(job)
+            self._commit(job, model.Withdraw(job.task, None))
+            job.pause(self._ledger.now() + SCARCE_S)
+        else:
+            self._judge(job, exchange)
 
-        Returns:
-            The ending, committed; None if the report asks for a slot again.
+    def _send(self, job: Job) -> model.Exchange:
+        """Send what has begun.
+
+        Raises:
+            NoResources: this machine lacks what an attempt takes, or was too slow to make it.
+            Interrupted: it is to end before.
         """
         committed_at = self._ledger.committed_at
-        try:
-            self._ports.prepare()
-        except NoResources:
-            self._do_without(job)
-            return None
+        self._ports.prepare()
         if job.interruption is not None:
             raise job.interruption
         retrying = job.has_begun
         now = self._ledger.now()
         latest = windows.starts_by(job.window, retrying)
         if now > latest:
-            raise WindowOver
+            raise Interrupted("window_closed")
         boot = self._engine.now()
         if boot - committed_at > STALE_S:
-            self._commit(job, model.Withdraw(job.task, None))
-            return None
+            raise NoResources("neighbours may have taken it over")
         job.attempts += 1
         job.is_begun, job.is_sending = False, True
         job.began_at = now
@@ -238,31 +232,22 @@ class Lifecycle:
                 job.method,
                 job.key,
                 job.task.task_id,
-                until=boot + self._timeout_s,
+                until=boot + self._ports.timeout_s,
                 leave_by=boot + latest + windows.LEAST_LEFT_S - now,
                 fresh=retrying or job.wants_fresh,
             )
         except NoResources:
             job.attempts -= 1
-            exchange = None
+            raise
         finally:
             job.is_sending = False
             self._slots.give_back(job)
-        if exchange is None:
-            self._do_without(job)
-            return None
         job.made += 1
-        return self._judge(job, exchange)
+        return exchange
 
-    def _do_without(self, job: Job) -> None:
-        """Take back a beginning for which this machine lacks what an attempt takes, and wait a moment."""
-        self._slots.give_back(job)
-        self._commit(job, model.Withdraw(job.task, None))
-        job.pause(self._ledger.now() + SCARCE_S)
-
-    def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
-        """Say what an attempt proves, and commit it."""
-        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrub, now_wall=self._engine.wall())
+    def _judge(self, job: Job, exchange: model.Exchange) -> None:
+        """Say what an attempt proves, commit it, and end the report with it or wait for another attempt."""
+        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrubber.scrub, now_wall=self._engine.wall())
         now = self._ledger.now()
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps
@@ -273,24 +258,24 @@ class Lifecycle:
         latency_ms = round(exchange.elapsed_s * 1000)
         self._observer.tell_attempt(job, verdict, latency_ms)
         if verdict.error_id == 1:
-            self._ports.key_refused()
+            self._ports.keys.reload()
         again_at = None
         if not (is_done or self.is_stopped):
-            again_at = next_attempt_at(job, verdict, now, self._engine.chance())
+            again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
         self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
-        if again_at is not None:
-            job.pause(again_at)
-        return ending
+        if ending is not None:
+            raise Settled(ending)
+        job.pause(again_at)
 
     def _give_up(self, job: Job, otherwise: Ending) -> NoReturn:
         """Commit what is known of a report that gets no further attempt, and end it with that."""
-        raise Settled(self._settle(job, known_ending(job, otherwise)), is_news=True)
+        self._settle(job, job.known_ending(otherwise))
 
-    def _settle(self, job: Job, ending: Ending) -> Ending:
-        """Commit an ending without an attempt, and return it; a beginning is taken back."""
+    def _settle(self, job: Job, ending: Ending) -> NoReturn:
+        """Commit an ending without an attempt, and end the report with it; a beginning is taken back."""
         self._commit(job, (model.Withdraw if job.is_begun else model.Settle)(job.task, ending))
-        return ending
+        raise Settled(ending)
 
     def _commit(self, job: Job, op: model.Record | model.Settle | model.Withdraw) -> None:
         """Commit what became of the report.
@@ -317,33 +302,30 @@ class Lifecycle:
             raise Lost
         raise _told_elsewhere(job, row)
 
-    def _end_early(self, job: Job, interruption: Interrupted) -> tuple[Ending, bool]:
+    def _end_early(self, job: Job, kind: str) -> NoReturn:
         """End a report whose window is over, that was cancelled, or whose process ends."""
         unknown = local_ending("outcome_unknown")
-        if job.is_theirs or (isinstance(interruption, Draining) and (job.has_begun or self.leaves_all)):
+        if job.is_theirs or (kind == "shutting_down" and (job.has_begun or self.leaves_all)):
             if job.is_begun:
                 with suppress(Lost):
                     self._commit(job, model.Withdraw(job.task, None))
             # Somebody else will end it.
             job.durable = False
-            return unknown, not job.is_theirs
-        if isinstance(interruption, WindowOver):
-            ending = known_ending(job, self._observer.late(job.window, job.facts.completed_at))
-        elif isinstance(interruption, Cancelled):
-            ending = local_ending("request_cancelled")
-        else:
-            ending = local_ending("shutting_down")
+            raise Settled(unknown, is_news=not job.is_theirs)
+        ending = local_ending(kind)
+        if kind == "window_closed":
+            ending = job.known_ending(self._observer.late(job.window, job.facts.completed_at))
         try:
-            return self._settle(job, ending), True
+            self._settle(job, ending)
         except Lost:
-            return unknown, False
+            raise Settled(unknown, is_news=False) from None
 
 
 def _told_elsewhere(job: Job, row: Row) -> Settled:
     """The ending on record, which another bridge has committed or an earlier request."""
     if _is_in_doubt(job, row):
         job.durable = False
-        return Settled(local_ending("outcome_unknown"), is_news=True)
+        return Settled(local_ending("outcome_unknown"))
     return Settled(row_ending(row), is_news=False)
 
 

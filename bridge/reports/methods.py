@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 from bridge.core.errors import warning
 from bridge.core.resources import load_json
 
-TABLE: Final = "methods.json"
 FITS: Final = "fits"
 WRONG: Final = "wrong"
 UNKNOWN_TYPE: Final = "unknown"
@@ -43,7 +42,7 @@ _COLUMNS: Final = ("name", "path", "summary", "subject", "polarity", "englishOnl
 @cache
 def _table() -> tuple[Mapping[str, Method], frozenset[str]]:
     """Every method by its name, and every task type that is known."""
-    source = load_json(TABLE)
+    source = load_json("methods.json")
     rows = {entry["name"]: _make_method(entry) for entry in source["methods"]}
     known = _lower(source["uncoveredTaskTypes"]).union(*(row.task_types for row in rows.values()))
     return rows, known

@@ -1,61 +1,78 @@
-"""What the bridge knows beside a report, and what it tells of it: refusals, details of endings, events.
+"""What the bridge knows beside a report, and what it tells of it: refusals, details of endings, hints,
+events.
 
-Decides nothing about sending. Used by `bridge.reports.lifecycle` and what serves it.
+Decides nothing about sending. The sentences are rows of ``schemas/errors.json``. Used by
+`bridge.reports.lifecycle` and what serves it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from math import ceil
+from typing import Any, Final
 
-from bridge.core.model import NOT_SENT, Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
-from bridge.reports import hints, methods
+from bridge.core.errors import hint
+from bridge.core.model import Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
+from bridge.reports import methods
 from bridge.reports import window as windows
-from bridge.reports.answers import local_ending
 from bridge.reports.job import Job, Report
 from bridge.reports.pauses import PROOF
-from bridge.reports.ports import Ports
-from bridge.reports.skew import ClockSkew
-from bridge.reports.verdict import ending as verdict_ending
+from bridge.reports.ports import Part, Ports
+from bridge.reports.verdict import local_ending, parse_http_date, verdict_ending
+
+TOLERATED_S: Final = 2.0
+"""Clocks that differ by less are taken as equal: a Date header has whole seconds."""
+CLOSE_AGE_S: Final = 55.0
+"""From here on the upstream's whole seconds and the way there can make a report late; a guess."""
+_read_date: Final = lru_cache(maxsize=1)(parse_http_date)
+"""All answers of one second have the same header."""
 
 
-class Observer:
+class Observer(Part):
     """Words what is known and tells of what happens."""
 
     def __init__(self, ports: Ports) -> None:
-        self._engine = ports.engine
-        self._now = ports.ledger.now
-        self._policy = ports.policy
-        self._emit = ports.emit
-        self._skew = ClockSkew()
+        super().__init__(ports)
+        self._offset_s: float | None = None
+        """What the upstream's clock is ahead of the timeline: a jump of the local clock does not spoil it."""
+        self._told_s = 0.0
 
     # --- before anything is sent -------------------------------------------------------------
 
-    def age_s(self, completed_at: float | None, now: float) -> float | None:
-        """Seconds since a task was completed, on the upstream's clock; None if it was not told."""
-        return None if completed_at is None else self._skew.age_s(completed_at, now, self._engine.wall())
+    def skew_s(self) -> float | None:
+        """Seconds the local clock is ahead of the upstream's; None before the first Date header."""
+        offset_s = self._offset_s
+        return None if offset_s is None else self._engine.wall() - self._ledger.now() - offset_s
+
+    def age_s(self, completed_at: float | None) -> float | None:
+        """Seconds since a task was completed, on the upstream's clock; 0 in the future, None if not told."""
+        if completed_at is None:
+            return None
+        skew_s = self.skew_s() or 0.0
+        return max(0.0, self._engine.wall() - (skew_s if abs(skew_s) > TOLERATED_S else 0.0) - completed_at)
 
     def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
         if now > windows.starts_by(window, False):
-            return self.late(window, report.completed_at)
-        explained = hints.explain_wrong_method(report.method, report.task_type)
+            return self.late(window, report.facts.completed_at)
+        explained = explain_wrong_method(report.method, report.facts.task_type)
         if explained is not None:
             return local_ending("wrong_method", hints=[explained])
-        if not methods.takes_language(report.method, report.language_pool):
+        if not methods.takes_language(report.method, report.facts.language_pool):
             return local_ending("language_refused")
         return local_ending("key_missing") if report.key is None else None
 
     def late(self, window: Window, completed_at: float | None) -> Ending:
         """The ending of a report whose window is over: how old the task is by all that was told of it."""
-        now = self._now()
-        skew_s = self._skew.skew_s(now, self._engine.wall())
-        ages = (self.age_s(completed_at, now), windows.age_s(window, now))
+        now = self._ledger.now()
+        skew_s = self.skew_s()
+        ages = (self.age_s(completed_at), windows.age_s(window, now))
         age_s = max((age for age in ages if age is not None), default=None)
         detail = {
             "ageSeconds": None if age_s is None else round(age_s, 3),
             "clockSkewSeconds": None if skew_s is None else round(-skew_s, 3),
         }
-        return Ending(NOT_SENT, -32010, "window_closed", detail)
+        return local_ending("window_closed")._replace(detail=detail)
 
     # --- endings -----------------------------------------------------------------------------
 
@@ -67,16 +84,8 @@ class Observer:
         if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
             extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
-            extra["hints"] = hints.rank(
-                job.method,
-                job.facts.task_type,
-                job.facts.language_pool,
-                windows.age_s(job.window, job.began_at),
-                self._skew.skew_s(self._now(), self._engine.wall()),
-                perhaps_before=verdict.outcome != "refused",
-                guarded=job.guarded,
-                durable=job.durable,
-            )
+            age_s = windows.age_s(job.window, job.began_at)
+            extra["hints"] = rank_hints(job, age_s, self.skew_s(), verdict.outcome != "refused")
         return verdict_ending(verdict, extra)
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
@@ -86,15 +95,12 @@ class Observer:
             outcome: Of the report on record; None while that is in flight.
         """
         told = (refusal.detail.get("hints") or ()) if refusal is not None else ()
-        ending = local_ending("task_conflict", hints=[hints.explain_conflict(stored_method), *told])
+        ending = local_ending("task_conflict", hints=[hint("stored_method", method=stored_method), *told])
         return ending._replace(outcome=outcome)  # type: ignore[arg-type]
 
-    def paused(self, state: PauseState) -> Ending:
-        """The ending of a report that a pause holds back for longer than its window."""
-        return local_ending("sending_paused", pause=self._show_pause(state))
-
-    def _show_pause(self, state: PauseState) -> dict[str, Any]:
-        return self._policy.show(state, self._engine.wall() - self._now())
+    def show_pause(self, state: PauseState) -> dict[str, Any]:
+        """A pause as an answer shows it."""
+        return self._ports.policy.show(state, self._engine.wall() - self._ledger.now())
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -122,19 +128,29 @@ class Observer:
         )
 
     def learn_time(self, exchange: Exchange) -> None:
-        """Compare the clocks by the answer's Date header."""
-        date = exchange.headers.get("date")
-        if date is None:
+        """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.
+
+        The header may be as old as the exchange took, if this process was stopped since it was written: then
+        what is known already is believed as far as it can be true.
+        """
+        upstream = _read_date(exchange.headers.get("date", ""))
+        if upstream is None:
             return
-        now, wall = self._now(), self._engine.wall()
-        if self._skew.learn(date, now, wall, exchange.elapsed_s):
-            self._emit("clock_skew", skew_s=round(self._skew.skew_s(now, wall) or 0.0, 1))
+        now, wall = self._ledger.now(), self._engine.wall()
+        # A header names the second that has begun; its middle is the best guess.
+        skew_s = wall - upstream - 0.5
+        if exchange.elapsed_s > TOLERATED_S:
+            skew_s = min(max(self.skew_s() or 0.0, skew_s - exchange.elapsed_s), skew_s)
+        self._offset_s = wall - skew_s - now
+        if abs(skew_s) > TOLERATED_S and abs(skew_s - self._told_s) > TOLERATED_S:
+            self._told_s = skew_s
+            self._emit("clock_skew", skew_s=round(skew_s, 1))
 
     def tell_pause(self, event: PauseEvent) -> None:
         """Tell that a pause opened, closed or is being probed."""
         state = event.state
         if state.key.rule != PROOF:
-            shown = self._show_pause(state)
+            shown = self.show_pause(state)
             self._emit(
                 event.name,
                 rule=state.key.rule,
@@ -144,3 +160,58 @@ class Observer:
                 until="when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
                 doublings=state.level,
             )
+
+
+def rank_hints(
+    job: Job, age_s: float | None, clock_skew_s: float | None, perhaps_before: bool
+) -> list[dict[str, str]]:
+    """List the possible causes of ``errorId`` 16, which hides many, best supported first.
+
+    What is known to be wrong comes first, then what makes it doubtful, then what the caller did
+    not tell, last the causes that cannot be checked from here.
+
+    Args:
+        age_s: Age of the task when the last attempt began; None without ``completedAt``.
+        clock_skew_s: How far the local clock is ahead of the upstream's; None if no Date header came yet.
+        perhaps_before: True if an earlier attempt may have been taken.
+
+    Returns:
+        Wire forms ``{kind, message}``; never empty.
+    """
+    method, facts = job.method, job.facts
+    row, task_type = methods.methods()[method], facts.task_type
+    age, skew = age_s or 0.0, abs(clock_skew_s or 0.0)
+    fit = methods.FITS if task_type is None else methods.fit(method, task_type)
+    better = None if task_type is None else methods.find_fitting(task_type, method)
+    causes: tuple[tuple[str, bool, dict[str, int | str]], ...] = (
+        # known to be wrong
+        ("perhaps_taken_before", perhaps_before, {}),
+        ("too_old", age > windows.REPORTABLE_S, {"seconds": ceil(age)}),
+        ("method_does_not_fit", fit == methods.WRONG and better is not None, {"method": better or ""}),
+        ("no_method_fits", fit == methods.WRONG and better is None, {}),
+        ("language_not_english", not methods.takes_language(method, facts.language_pool), {}),
+        ("hcaptcha_withdrawn", row.is_withdrawn, {}),
+        # doubtful
+        ("age_unknown", age_s is None, {}),
+        ("close_to_the_end", CLOSE_AGE_S <= age <= windows.REPORTABLE_S, {"seconds": ceil(age)}),
+        ("clock_skew", age_s is not None and skew > TOLERATED_S, {"seconds": round(skew)}),
+        ("reported_elsewhere", not job.guarded, {}),
+        ("ledger_not_durable", not job.durable, {}),
+        # not told
+        ("task_type_unknown", task_type is None, {}),
+        ("task_type_unlisted", fit == methods.UNKNOWN_TYPE, {}),
+        ("language_unknown", row.is_english_only and facts.language_pool is None, {}),
+        # not to be checked from here
+        ("already_reported", not perhaps_before, {}),
+        ("task_failed", True, {}),
+        ("other_account", True, {}),
+    )
+    return [hint(kind, **places) for kind, applies, places in causes if applies]
+
+
+def explain_wrong_method(method: str, task_type: str | None) -> dict[str, str] | None:
+    """Name the method that would fit a task type, for -32012; None if the given one may fit."""
+    if task_type is None or methods.fit(method, task_type) != methods.WRONG:
+        return None
+    better = methods.find_fitting(task_type, method)
+    return hint("no_method_fits") if better is None else hint("method_does_not_fit", method=better)

@@ -18,7 +18,7 @@ from bridge.core.model import CLOSED, OPEN, PROBING, REFUSED, PauseEvent, PauseK
 from bridge.core.text import rfc3339
 from bridge.reports import advice
 from bridge.reports import window as windows
-from bridge.reports.answers import local_ending
+from bridge.reports.verdict import local_ending
 
 PROOF: Final = "proof"
 """Rule name of single-flight for keys without a verdict."""
@@ -29,6 +29,7 @@ _MOST_REMEMBERED: Final = 1024
 
 _BEGUN: Final = model.Gate("begun")
 
+States = Mapping[PauseKey, PauseState]
 Changes = tuple[tuple[PauseState, ...], tuple[PauseEvent, ...]]
 
 
@@ -64,12 +65,9 @@ class PausePolicy:
         return self._known(task.account, method)[1]
 
     def _find(self, account: str, method: str) -> tuple[tuple[PauseKey, ...], dict[str, list[PauseKey]]]:
-        keys: list[PauseKey] = []
-        if self.enabled:
-            parts = {"account": account, "machine": self.machine, "method": method}
-            keys.append(PauseKey(PROOF, account))
-            for rule in self._rules.values():
-                keys.append(PauseKey(rule.name, "/".join(parts[name] for name in rule.per)))
+        parts = {"account": account, "machine": self.machine, "method": method}
+        rules = [(PROOF, ("account",)), *((rule.name, rule.per) for rule in self._rules.values())]
+        keys = [PauseKey(rule, "/".join(parts[part] for part in per)) for rule, per in rules if self.enabled]
         subjects: dict[str, list[PauseKey]] = {}
         for key in keys:
             subjects.setdefault(key.subject, []).append(key)
@@ -104,7 +102,7 @@ class PausePolicy:
     # --- may an attempt begin? ---------------------------------------------------------------
 
     def gate(
-        self, now: float, task: Task, method: str, owner: str, states: Mapping[PauseKey, PauseState]
+        self, now: float, task: Task, method: str, owner: str, states: States
     ) -> tuple[model.Gate, *Changes]:
         """Decide whether an attempt may begin now.
 
@@ -167,7 +165,7 @@ class PausePolicy:
         return state._replace(opened_at=opened_at, ends_at=ends_at)
 
     @staticmethod
-    def _is_calm(states: Mapping[PauseKey, PauseState]) -> bool:
+    def _is_calm(states: States) -> bool:
         """True if nothing is known but that the key is proven, as nearly always."""
         if len(states) != 1:
             return False
@@ -177,13 +175,7 @@ class PausePolicy:
     # --- what an attempt's end teaches -------------------------------------------------------
 
     def learn(
-        self,
-        now: float,
-        task: Task,
-        method: str,
-        owner: str,
-        verdict: Verdict,
-        states: Mapping[PauseKey, PauseState],
+        self, now: float, task: Task, method: str, owner: str, verdict: Verdict, states: States
     ) -> Changes:
         """Decide what the end of an attempt does to the pauses that concern it.
 

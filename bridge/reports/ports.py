@@ -1,6 +1,6 @@
 """What reports need of the world: a ledger that commits, an upstream, and somebody to tell.
 
-Declares only. Imported by `bridge.reports` and `bridge.server`.
+Declares, and decides nothing. Imported by `bridge.reports` and `bridge.server`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bridge.core.counting import Operation
 from bridge.core.model import Exchange
-from bridge.core.redact import Secret
+from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
 from bridge.reports.pauses import PausePolicy
 
@@ -23,6 +23,9 @@ class Keys(Protocol):
 
     def at_hand(self) -> Secret | None:
         """The default key, if it can be told without waiting."""
+
+    def reload(self) -> None:
+        """Read the default key again, not on the caller's time: the upstream does not know it (errorId 1)."""
 
 
 class LedgerPort(Protocol):
@@ -67,11 +70,24 @@ class Ports(Protocol):
     endpoint: str
     """Name of the upstream in the ledger: its canonical base URL."""
 
+    concurrency: int
+    """Most attempts at one time."""
+    timeout_s: float
+    """Total seconds an attempt may take."""
+    queues: tuple[str, ...]
+    """Names of the reCAPTCHA queues in an account's own figures, if they are told."""
+    scrubber: Scrubber
+    """Learns every key that is seen, and replaces keys in texts."""
+
     @property
     def ledger(self) -> LedgerPort:
         """Where reports are remembered."""
 
-    def prepare(self) -> None:
+    @property
+    def keys(self) -> Keys:
+        """Where the key of calls that name none is from."""
+
+    def prepare(self) -> object:
         """Wait until an attempt can be made: the first one of all takes a while. Raises `NoResources`."""
 
     def send(
@@ -82,11 +98,15 @@ class Ports(Protocol):
     def emit(self, name: str, **fields: Any) -> None:
         """Tell of a notable thing; see `bridge.core.events`."""
 
-    def key_refused(self) -> None:
-        """The key was refused (errorId 1): read the default key again."""
-
-    def scrub(self, text: str) -> str:
-        """Replace keys in a text."""
-
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; the reference that the caller is told."""
+
+
+class Part:
+    """A part of the reports, with what it needs of the world at hand."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._engine = ports.engine
+        self._ledger = ports.ledger
+        self._emit = ports.emit

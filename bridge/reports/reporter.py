@@ -11,16 +11,16 @@ from typing import Any, Final
 
 from bridge.core import model
 from bridge.core.errors import BridgeError, warning
-from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Facts, Row, Task, Window
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.advisor import Advisor
-from bridge.reports.answers import answer_ending, local_ending
-from bridge.reports.job import Cancelled, Draining, Job, Report, Requester
+from bridge.reports.job import Interrupted, Job, Report, Requester
 from bridge.reports.lifecycle import Lifecycle
 from bridge.reports.observer import Observer
-from bridge.reports.ports import Ports
+from bridge.reports.ports import Part, Ports
+from bridge.reports.verdict import answer_ending, local_ending
 
 SWEEP_S: Final = 1.0
 """How often reports of dead bridges are looked for."""
@@ -31,34 +31,20 @@ PRUNE_S: Final = 3600.0
 """How often old reports are looked for."""
 
 
-class Reporter:
+class Reporter(Part):
     """Reports tasks, each at most as often as is safe, and answers everybody who asked.
 
     The ledger must be open.
 
     Args:
-        concurrency: Most attempts at one time.
-        timeout_s: Total seconds an attempt may take.
         recovers: The ledger lasts: look for reports that other bridges on it left behind.
     """
 
-    def __init__(
-        self,
-        ports: Ports,
-        advisor: Advisor,
-        *,
-        concurrency: int,
-        timeout_s: float,
-        recovers: bool,
-    ) -> None:
-        self._ports = ports
-        self._engine = ports.engine
-        self._ledger = ports.ledger
-        self._advisor = advisor
-        self._observer = observer = Observer(ports)
-        self._lifecycle = Lifecycle(
-            ports, observer, concurrency=concurrency, timeout_s=timeout_s, orphaned=self._adopt_orphan
-        )
+    def __init__(self, ports: Ports, recovers: bool) -> None:
+        super().__init__(ports)
+        self.advisor = Advisor(ports)
+        self._observer = Observer(ports)
+        self._lifecycle = Lifecycle(ports, self._observer, self._adopt_orphan)
         self._recovers = recovers
         self.keys: dict[str, Secret] = {}
         """Keys by account: reports of these accounts that were left behind can be taken up."""
@@ -72,9 +58,9 @@ class Reporter:
     def submit(self, report: Report, requester: Requester) -> None:
         """Take a report; the requester is answered exactly once, later. Never waits."""
         requester.report, requester.is_joined = report, False
-        requester.warnings = methods.find_warnings(report.method, report.task_type)
+        requester.warnings = methods.find_warnings(report.method, report.facts.task_type)
         now = self._ledger.now()
-        age_s = self._observer.age_s(report.completed_at, now)
+        age_s = self._observer.age_s(report.facts.completed_at)
         waited_s = self._engine.now() - requester.received_at
         if age_s is not None:
             # It was completed before it was told, whatever was done to the clock since.
@@ -93,10 +79,10 @@ class Reporter:
             return
         task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
         self.keys.setdefault(task.account, report.key)
-        self._advisor.expect(task.account)
+        self.advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
-            facts = Facts(report.completed_at, report.task_type, report.language_pool, age_s)
+            facts = report.facts if age_s is None else report.facts._replace(age_s=age_s)
             job = self._jobs[task] = Job(self._ports, task, report.method, report.key, window, facts)
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)
@@ -115,19 +101,20 @@ class Reporter:
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
-        # The ledger answers in order, so by then it knows what became of the claim.
+        # The ledger answers in order, so by then it has said what became of the claim.
         self._beside[requester] = job, refusal
-        row = self._ledger.call(model.Look(job.task))
+        self._ledger.call(model.Look(job.task))
         if self._beside.pop(requester, None) is None:
             return
-        stored, outcome = (row.method, row.outcome) if isinstance(row, Row) else (job.method, None)
         is_left = self._lifecycle.is_stopped and job.has_begun
-        if self._jobs.get(job.task) is not job and outcome in (None, NOT_SENT) and not is_left:
+        if self._jobs.get(job.task) is job or is_left:
+            self._tell_conflict(requester, job, refusal)
+        else:
             self.submit(requester.report, requester)
-            return
-        ending = self._observer.conflict(stored, outcome, refusal)
-        durable = outcome is not None and job.durable
-        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=durable)
+
+    def _tell_conflict(self, requester: Requester, job: Job, refusal: Ending | None) -> None:
+        ending = self._observer.conflict(job.method, None, refusal)
+        self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=False)
 
     def cancel(self, name: Hashable) -> None:
         """Let go every request of that name whose report has not begun; unknown names are ignored."""
@@ -143,7 +130,7 @@ class Reporter:
             requester.is_cancelled = True
         everybody = len(leaving) == len(job.requesters)
         if not begun and everybody and not all(r.is_joined for r in leaving):
-            job.interrupt(Cancelled())
+            job.interrupt(Interrupted("request_cancelled"))
             return
         # They go while the report goes on; what they are told is committed nowhere.
         ending = local_ending("request_cancelled")._replace(outcome=UNKNOWN if begun else NOT_SENT)
@@ -155,7 +142,7 @@ class Reporter:
             job.requesters[0].is_joined = False
         if job.is_theirs and not job.requesters:
             job.is_answered = True
-            job.interrupt(Cancelled())
+            job.interrupt(Interrupted("request_cancelled"))
 
     def resume_waiting(self) -> None:
         """Ask again for every report that waits for a pause: a pause may have changed."""
@@ -177,14 +164,14 @@ class Reporter:
     def _live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> None:
         """Let a report live, and answer everybody who waits for it."""
         try:
-            ending, is_news = self._lifecycle.live(job, refusal, row)
+            settled = self._lifecycle.live(job, refusal, row)
         except Exception as bug:
             self._forget(job)
             error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
             for requester in job.requesters:
                 requester.respond(error)
         else:
-            self._answer(job, ending, is_news)
+            self._answer(job, settled.ending, settled.is_news)
 
     # --- what nobody asks for ----------------------------------------------------------------
 
@@ -245,11 +232,11 @@ class Reporter:
         known = {"attempts": job.attempts, "durable": job.durable}
         is_conflict = ending.kind == "task_conflict"
         if is_news:
-            self._advisor.touch(task.account)
+            self.advisor.touch(task.account)
         for requester in leaving:
             if requester.name is not None:
                 # Who comes next is told nothing: it is no news then.
-                requester.warnings = (*requester.warnings, *self._advisor.warnings(task.account))
+                requester.warnings = (*requester.warnings, *self.advisor.warnings(task.account))
             if not is_news and not is_conflict:
                 requester.is_joined = True
             self._respond(requester, task.task_id, ending, job.guarded, retryable=can_start, **known)
@@ -307,7 +294,7 @@ class Reporter:
             if job.is_sending:
                 self._abandon(job)
             else:
-                job.interrupt(Draining())
+                job.interrupt(Interrupted("shutting_down"))
         return len(still_open)
 
     def give_up(self) -> None:
@@ -316,8 +303,7 @@ class Reporter:
             self._abandon(job)
         while self._beside:
             requester, (job, refusal) = self._beside.popitem()
-            ending = self._observer.conflict(job.method, None, refusal)
-            self._respond(requester, job.task.task_id, ending, attempts=job.attempts, durable=False)
+            self._tell_conflict(requester, job, refusal)
 
     def _abandon(self, job: Job) -> None:
         """Answer a report that is left to recovery."""

@@ -2,7 +2,7 @@
 
 Pure and total: any bytes, status, headers or failure give one verdict, never an exception.
 The rows of ``schemas/errors.json`` say what follows; this module only finds the row.
-It never states more than is known. Imported by `bridge.reports.lifecycle`.
+It never states more than is known, and puts endings into words for the wire. Imported by `bridge.reports`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from bridge.core import errors, strict_json
-from bridge.core.model import ACCEPTED, NOT_SENT, REFUSED, UNKNOWN, Ending, Exchange, Verdict
+from bridge.core import errors, model, strict_json
+from bridge.core.model import ACCEPTED, NOT_SENT, REFUSED, UNKNOWN, Ending, Exchange, Row, Verdict
 from bridge.core.text import escape_char
 
 MAX_DESCRIPTION: Final = 512
@@ -23,6 +23,9 @@ MAX_DEPTH: Final = 200
 """Nesting that is still read; far below what would exhaust the interpreter's stack."""
 MAX_WAIT_S: Final = 1e9
 """Longest Retry-After that is told apart; no window is that long."""
+
+Answer = Mapping[str, Any] | errors.BridgeError
+"""What a requester is told: a result, or an error of ``schemas/errors.json``."""
 
 _LIKELY_KIND: Final = "no_such_captcha"
 _DATE_FORMS: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
@@ -44,10 +47,7 @@ _USUAL_BODIES: Final = frozenset(
 
 
 def judge(
-    exchange: Exchange,
-    perhaps_before: bool,
-    scrub: Callable[[str], str] = lambda text: text,
-    now_wall: float | None = None,
+    exchange: Exchange, perhaps_before: bool, scrub: Callable[[str], str] = str, now_wall: float | None = None
 ) -> Verdict:
     """Tell what is known after one attempt.
 
@@ -95,7 +95,7 @@ def judge(
     )
 
 
-def ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
+def verdict_ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
     """Make the final answer of a verdict, as it is stored and told.
 
     Args:
@@ -116,6 +116,46 @@ def ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
         }
     kept = {name: value for name, value in {**detail, **extra}.items() if value is not None}
     return Ending(verdict.outcome, verdict.code, verdict.kind, kept)
+
+
+def local_ending(kind: str, **detail: Any) -> Ending:
+    """An ending that the bridge itself decides, of the table's row `kind`."""
+    row = errors.find_row(kind)
+    assert row.code is not None
+    told = {name: value for name, value in detail.items() if value is not None}
+    return Ending(row.outcome or UNKNOWN, row.code, kind, told)
+
+
+def row_ending(row: Row) -> Ending:
+    """The stored ending of a report that is done."""
+    return Ending(row.outcome or UNKNOWN, row.code or 0, row.kind or "outcome_unknown", row.detail)
+
+
+def answer_ending(
+    ending: Ending,
+    *,
+    task_id: int = 0,
+    attempts: int = 0,
+    replayed: bool = False,
+    durable: bool = False,
+    elapsed_ms: int = 0,
+    retryable: bool = True,
+    warnings: tuple[Mapping[str, str], ...] = (),
+) -> Answer:
+    """Tell a requester how its report ended.
+
+    Args:
+        retryable: Whether trying again can help inside the window; only looked at when the
+            ending's row says that it is worth trying at all.
+    """
+    known = {"attempts": attempts, "replayed": replayed, "durable": durable}
+    notes = {"warnings": list(warnings)} if warnings else {}
+    if ending.code == 0:
+        success = {"status": "success", "taskId": task_id, "outcome": ACCEPTED}
+        return {**success, **known, "elapsedMs": elapsed_ms, **notes}
+    may_help = retryable and attempts < model.MAX_ATTEMPTS and ending.outcome == NOT_SENT
+    error = {"outcome": ending.outcome, "retryable": may_help and errors.find_row(ending.kind).retryable}
+    return errors.BridgeError(ending.kind, {**error, **known, **ending.detail, **notes}, ending.code)
 
 
 def clean_text(text: str, scrub: Callable[[str], str]) -> str:
@@ -162,7 +202,7 @@ def _find_row(exchange: Exchange, answer: _Answer | None, wait_s: float | None) 
 def _conclude(row: errors.Row, answer: _Answer | None, perhaps: bool) -> tuple[str, int, str]:
     if answer is not None and not perhaps:
         return REFUSED, answer.error_id, row.kind
-    final = errors.wire_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
+    final = errors.find_row("outcome_unknown" if perhaps else row.wire or "outcome_unknown")
     return final.outcome or UNKNOWN, final.code or 0, final.kind
 
 

@@ -1,4 +1,4 @@
-"""Time left: when a task may still be reported, and how long to wait before the next attempt.
+"""Time left: when a task may still be reported.
 
 Pure arithmetic on the ledger's timeline (seconds). Nothing here reads a clock.
 Source of the 60 s: the upstream's report pages; the margins are our own choices.
@@ -22,8 +22,6 @@ LEAST_LEFT_S: Final = 2.0
 """No attempt starts with less left: it could hardly arrive. One that starts then has as long to send."""
 RESEND_LEFT_S: Final = 5.0
 """No second send after a perhaps-delivered one with less left."""
-BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MOST_S: Final = 8.0
 
 
 def open_window(now: float, age_s: float | None) -> Window:
@@ -58,13 +56,3 @@ def ends_at(window: Window, retrying: bool, spare_s: float = 0.0) -> float:
 
 starts_by: Final = partial(ends_at, spare_s=LEAST_LEFT_S)
 """The last moment an attempt may start."""
-
-
-def backoff_s(attempts: int, chance: float) -> float:
-    """Seconds to wait after so many attempts: doubling, capped, with full jitter.
-
-    Args:
-        attempts: Attempts made so far, at least 1.
-        chance: A random number from 0 to 1.
-    """
-    return chance * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** (attempts - 1))

@@ -1,8 +1,9 @@
 """The door to jsonrpcserver: calls a method by name, with nothing but our own errors coming out.
 
 The envelope has been checked before, each batch member comes alone. Only the library's dispatcher
-is loaded: its package also imports jsonschema, asyncio and http.server, which cost more than the
-rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the plain way (the tests do both).
+is loaded, into a package object without its ``__init__``, which imports jsonschema, asyncio and
+http.server: that costs more than the rest of our start. Set ``_BRIDGE_PLAIN_IMPORTS=1`` to load it the
+plain way (the tests do both).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from inspect import BoundArguments, Parameter, Signature
 from types import ModuleType
 from typing import Any, Final
 
-from bridge.core.errors import BridgeError, wire_row
+from bridge.core.errors import BridgeError, find_row
 from bridge.core.text import nearest
+from bridge.rpc.envelope import NO_MARK, Mark
 
 PENDING: Final = object()
 """What a method returns when its answer comes later, through the context it was given."""
@@ -26,36 +28,17 @@ Method = Callable[[Any, dict[str, Any]], Any]
 `PENDING`; raises `BridgeError`."""
 
 
-class _EmptyPackages:
-    """Finds the library's packages, and loads them without what their ``__init__`` would import.
-
-    Source: https://docs.python.org/3/library/importlib.html#importlib.abc.MetaPathFinder
-    """
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Say where the package lies and that this object loads it; None if it is somebody else's."""
-        spec = PathFinder.find_spec(name) if name in ("jsonrpcserver", "oslash") else None
-        if spec is not None:
-            spec.loader = self  # type: ignore[assignment]  # importlib.abc would take 10 ms to load
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run nothing: a package needs only its path for its submodules to be found."""
-
-
-def _load(plain: bool) -> tuple[ModuleType, ModuleType]:
+def _load() -> tuple[ModuleType, ModuleType]:
     """Import jsonrpcserver's dispatcher and its result module."""
-    finder = _EmptyPackages()
-    if not plain:
-        sys.meta_path.insert(0, finder)
-    try:
-        from jsonrpcserver import dispatcher, result
-    finally:
-        if not plain:
-            sys.meta_path.remove(finder)
+    if os.environ.get("_BRIDGE_PLAIN_IMPORTS") != "1":
+        for name in ("jsonrpcserver", "oslash"):
+            spec = None if name in sys.modules else PathFinder.find_spec(name)
+            if spec is not None and spec.submodule_search_locations is not None:
+                # A package needs only its path for its submodules to be found.
+                sys.modules[name] = package = ModuleType(name)
+                package.__spec__, package.__path__ = spec, spec.submodule_search_locations
+    from jsonrpcserver import dispatcher, result
+
     # It logs tracebacks with arguments, and arguments hold keys.
     dispatcher.logger.disabled = True
     return dispatcher, result
@@ -67,15 +50,19 @@ class Dispatcher:
     Args:
         methods: Name to method.
         on_bug: Told of an exception that is not a `BridgeError`; returns the reference to answer with.
+        mark: What every result and the data of every error says besides.
 
     Thread safety: `dispatch` may be called from any thread.
     """
 
-    def __init__(self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str]) -> None:
+    def __init__(
+        self, methods: Mapping[str, Method], on_bug: Callable[[BaseException], str], mark: Mark = NO_MARK
+    ) -> None:
         self._on_bug = on_bug
-        library, results = _load(plain=os.environ.get("_BRIDGE_PLAIN_IMPORTS") == "1")
+        self.mark = mark
+        library, results = _load()
         self._dispatch = library.dispatch_request
-        self._make_request = library.create_request
+        self._request = library.Request
         self._success = results.Success
         self._methods = {name: self._guard(method) for name, method in methods.items()}
 
@@ -91,17 +78,14 @@ class Dispatcher:
         """
         if isinstance(params, list) and name in self._methods:
             return BridgeError("invalid_params", _ARRAY)
-        request: dict[str, Any] = {"method": name, "id": None}
-        if params is not None:
-            request["params"] = params
         # Its outer layers take texts and batches apart, which has been done before.
-        _, outcome = self._dispatch(self._methods, context, self._make_request(request))
+        _, outcome = self._dispatch(self._methods, context, self._request(name, params or {}, None))
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
         # One of the library's own: its data may hold input or exception text, so only the code counts.
         code = outcome._error.code
-        if code != wire_row("method_not_found").code:
+        if code != find_row("method_not_found").code:
             return self.fail(RuntimeError(f"the dispatcher answered {code}"))
         suggestion = nearest(name, self._methods)
         return BridgeError("method_not_found", {"suggestion": suggestion} if suggestion else None)

@@ -14,7 +14,11 @@ from bridge.core.strict_json import Number, Tainted
 
 Id = str | int | Number | None
 """The id of a request, as it was written."""
-_NO_MARK: Final[Mapping[str, Any]] = {}
+ID_TYPES: Final = (type(None), str, int, Number)
+"""By exact type: true is an int to isinstance."""
+Mark = Mapping[str, Any]
+"""What every result and the data of every error says besides."""
+NO_MARK: Final[Mark] = {}
 
 
 class Call(NamedTuple):
@@ -62,7 +66,7 @@ def success_response(id: Id, result: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": id, "result": result}
 
 
-def error_response(id: Id, error: BridgeError, mark: Mapping[str, Any] = _NO_MARK) -> dict[str, Any]:
+def error_response(id: Id, error: BridgeError, mark: Mark = NO_MARK) -> dict[str, Any]:
     """Build the response to a request that went wrong; `mark` is added to its ``data``."""
     told = {"code": error.code, "message": error.message, "data": {**error.data, **mark}}
     return {"jsonrpc": "2.0", "id": id, "error": told}
@@ -92,8 +96,7 @@ def _judge(message: Any) -> Member:
     if not isinstance(message, dict):
         return Invalid(None, flaw or "not_an_object")
     id, params = message.get("id"), message.get("params")
-    # By exact type: true is an int to isinstance.
-    id_is_right = id is None or type(id) in (str, int, Number)
+    id_is_right = type(id) in ID_TYPES
     if flaw is None:
         if message.get("jsonrpc") != "2.0":
             flaw = "version"

@@ -9,48 +9,36 @@ heard.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core import strict_json
 from bridge.core.errors import BridgeError, rule
-from bridge.engine import Engine
-from bridge.reports.answers import Answer, answer_ending, local_ending
+from bridge.engine import Engine, Outlet
+from bridge.reports.verdict import answer_ending, local_ending
 from bridge.rpc import envelope
 from bridge.rpc.dispatcher import PENDING, Dispatcher
 from bridge.rpc.envelope import Call, Invalid
 from bridge.wire.framing import HEADER, BadFraming, Framer, Oversize
 
+if TYPE_CHECKING:
+    from bridge.server.methods import Methods
+
 CANCEL: Final = "$/cancelRequest"
-SHUTDOWN: Final = "shutdown"
-EXIT: Final = "exit"
-"""What language clients end a server with; only in header framing, which is theirs."""
+ENDINGS: Final = {("shutdown", True), ("exit", False)}
+"""What language clients end a server with, and whether it has an id; only in their header framing."""
 MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """Nothing is taken while more than this waits for the client to read its answers."""
-_NO_MARK: Final[Mapping[str, Any]] = {}
 
 Respond = Callable[[bytes | None], object]
 """Takes the answer to one call, or None if there is none."""
 
 
-class Sink(Protocol):
-    """Where framed answers go; see `bridge.engine.Outlet`."""
-
-    backlog_bytes: int
-
-    @property
-    def backlog(self) -> int:
-        """Answers taken and not yet written."""
-
-    def put(self, piece: bytes) -> None:
-        """Write an answer after all earlier ones."""
-
-
 class Context:
-    """One call that is being served; it is settled exactly once, perhaps later."""
+    """One call that is being served; it is answered exactly once, perhaps later."""
 
-    __slots__ = ("_dispatcher", "_mark", "_respond", "call", "received_at")
+    __slots__ = ("_answered", "_dispatcher", "_respond", "call", "is_taken", "received_at")
 
     def __init__(
         self,
@@ -58,14 +46,21 @@ class Context:
         call: Call,
         respond: Respond,
         received_at: float,
-        mark: Mapping[str, Any] = _NO_MARK,
+        answered: Callable[[Context], object] = lambda _: None,
     ) -> None:
         self.call = call
         self.received_at = received_at
         """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
-        self._respond = respond
-        self._mark = mark
+        self._respond: Respond | None = respond
+        self._answered = answered
+        self.is_taken = False
+        """True once what was asked for is a report under way, and ends as that does."""
+
+    @property
+    def is_settled(self) -> bool:
+        """True once it is answered."""
+        return self._respond is None
 
     @property
     def name(self) -> Any:
@@ -80,66 +75,59 @@ class Context:
             self.settle(outcome)
 
     def settle(self, value: Any) -> None:
-        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug."""
-        if not self.call.has_id:
-            self._respond(None)
+        """Answer the call with a result, with a `BridgeError`, or with what else was raised: a bug.
+
+        Who is late is not heard: it was let go before.
+        """
+        if self._respond is None:
             return
+        payload, mark = None, self._dispatcher.mark
         try:
             if isinstance(value, Exception):
                 error = value if isinstance(value, BridgeError) else self._dispatcher.fail(value)
-                response = envelope.error_response(self.call.id, error, self._mark)
+                response = envelope.error_response(self.call.id, error, mark)
             else:
                 # What describes the protocol is a document of its own.
-                if self._mark and not self.call.method.startswith("rpc."):
-                    value = {**value, **self._mark}
+                if mark and not self.call.method.startswith("rpc."):
+                    value = {**value, **mark}
                 response = envelope.success_response(self.call.id, value)
-            payload = strict_json.dump(response)
+            if self.call.has_id:
+                payload = strict_json.dump(response)
         except Exception as bug:
             self.settle(bug)
         else:
-            self._respond(payload)
+            respond, self._respond = self._respond, None
+            respond(payload)
+            self._answered(self)
 
 
 class Conversation:
     """Serves one client.
 
     Args:
-        reports: Names of the methods that are admitted against the queue.
-        cancel: Lets go the requests of a comparable id.
+        methods: What is served, within which limits.
         changed: Called whenever an answer was given.
         render: Turns an answer into what a person reads; None on the wire.
-        mark: What every result and the data of every error says besides.
     """
 
     def __init__(
         self,
         engine: Engine,
+        methods: Methods,
         framer: Framer,
-        sink: Sink,
-        dispatcher: Dispatcher,
-        *,
-        max_batch: int,
-        max_depth: int,
-        queue: int,
-        reports: Collection[str],
-        cancel: Callable[[Any], object],
+        sink: Outlet,
         changed: Callable[[], object],
         render: Callable[[bytes], bytes] | None = None,
-        mark: Mapping[str, Any] = _NO_MARK,
     ) -> None:
         self._engine = engine
+        self._methods = methods
+        self._dispatcher = methods.dispatcher
+        self._queue: int = methods.limits["queue"]
         self.framer = framer
         self._sink = sink
-        self._dispatcher = dispatcher
-        self._max_batch = max_batch
-        self._max_depth = max_depth
-        self._queue = queue
-        self._reports = reports
-        self._cancel = cancel
         self._changed = changed
         self._render = render
-        self._mark = mark
-        self.unanswered = 0
+        self._open: dict[Context, None] = {}
         """Calls that were read and not answered yet."""
         self._unanswered_reports = 0
         """Reports among them, those included that are parked."""
@@ -154,9 +142,14 @@ class Conversation:
         return self._has_exited or self.framer.failed
 
     @property
+    def unanswered(self) -> int:
+        """Calls that were read and not answered yet."""
+        return len(self._open)
+
+    @property
     def is_idle(self) -> bool:
         """True if everything that was read is answered."""
-        return not self.unanswered and not self._untaken
+        return not self._open and not self._untaken
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -165,7 +158,7 @@ class Conversation:
         return (
             not self._parked
             and not self._untaken
-            and self.unanswered - self._unanswered_reports + self._sink.backlog < self._queue
+            and len(self._open) - self._unanswered_reports + self._sink.backlog < self._queue
             and self._sink.backlog_bytes < MOST_BACKLOG_BYTES
         )
 
@@ -193,13 +186,26 @@ class Conversation:
         return self._unanswered_reports - others + self._sink.backlog
 
     def give_up(self) -> int:
-        """Answer at the end what waits for room; returns how many reports those were."""
+        """Answer at the end what waits for room, a key or the ledger; returns how many reports those were."""
         while self._untaken:
             self._take(self._untaken.popleft())
-        dropped = len(self._parked)
-        while self._parked:
-            self._parked.popleft().settle(never_admitted("shutting_down"))
+        dropped = self._let_go("shutting_down")
+        for context in [context for context in self._open if not context.is_taken]:
+            context.settle(BridgeError("ledger_unavailable"))
         return dropped
+
+    def _let_go(self, kind: str, name: Any = None) -> int:
+        """Answer the reports of which nothing was done yet, those of a name or all; returns how many.
+
+        Args:
+            kind: Row of the table of errors, such as ``shutting_down``.
+        """
+        waiting = [context for context in self._open if context.call.method in self._methods.reports]
+        leaving = [each for each in waiting if not each.is_taken and name in (None, each.name)]
+        for context in leaving:
+            context.settle(answer_ending(local_ending(kind)))
+        self._parked = deque(context for context in self._parked if not context.is_settled)
+        return len(leaving)
 
     def _take(self, text: bytes | Oversize | BadFraming) -> None:
         if self._has_exited:
@@ -211,13 +217,13 @@ class Conversation:
             self._send(self._refuse(BridgeError("parse_error", rule(f"framing_{text.reason}"))))
             return
         try:
-            message = strict_json.parse(text, self._max_depth)
+            message = strict_json.parse(text, self._methods.limits["maxDepth"])
         except strict_json.NotJson:
             self._send(self._refuse(BridgeError("parse_error")))
             return
         except strict_json.NotAcceptable as refused:
             message = refused.value
-        members = envelope.split(message, self._max_batch)
+        members = envelope.split(message, self._methods.limits["maxBatch"])
         if isinstance(members, list):
             batch = _Batch(len(members), self._send)
             for position, member in enumerate(members):
@@ -234,47 +240,34 @@ class Conversation:
             self._cancel_by(member.params)
             respond(None)
             return
-        if (
-            method in (SHUTDOWN, EXIT)
-            and self.framer.framing == HEADER
-            and (method == SHUTDOWN) == member.has_id
-        ):
-            self._has_exited = method == EXIT
-            respond(
-                None if self._has_exited else strict_json.dump(envelope.success_response(member.id, None))
-            )
+        if self.framer.framing == HEADER and (method, member.has_id) in ENDINGS:
+            self._has_exited = not member.has_id
+            answer = envelope.success_response(member.id, None)
+            respond(strict_json.dump(answer) if member.has_id else None)
             return
-        self.unanswered += 1
-        is_report = method in self._reports
+        is_report = method in self._methods.reports
         self._unanswered_reports += is_report
-        answered = partial(self._answered, respond, is_report)
-        context = Context(self._dispatcher, member, answered, self._engine.now(), self._mark)
+        context = Context(self._dispatcher, member, respond, self._engine.now(), self._answered)
+        self._open[context] = None
         if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
         else:
             context.serve()
 
     def _refuse(self, error: BridgeError, id: envelope.Id = None) -> bytes:
-        return strict_json.dump(envelope.error_response(id, error, self._mark))
+        return strict_json.dump(envelope.error_response(id, error, self._dispatcher.mark))
 
     def _cancel_by(self, params: Any) -> None:
-        if not isinstance(params, dict) or "id" not in params:
-            return
-        id = params["id"]
-        if not (id is None or type(id) in (str, int, strict_json.Number)):
-            return
-        name = (envelope.id_key(id),)
-        for context in [context for context in self._parked if context.name == name]:
-            self._parked.remove(context)
-            context.settle(never_admitted("request_cancelled"))
-        self._cancel(name)
+        if isinstance(params, dict) and type(params.get("id", params)) in envelope.ID_TYPES:
+            name = (envelope.id_key(params["id"]),)
+            self._let_go("request_cancelled", name)
+            self._methods.cancel(name)
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _answered(self, respond: Respond, is_report: bool, payload: bytes | None) -> None:
-        respond(payload)
-        self.unanswered -= 1
-        self._unanswered_reports -= is_report
+    def _answered(self, context: Context) -> None:
+        del self._open[context]
+        self._unanswered_reports -= context.call.method in self._methods.reports
         if self._parked:
             self._engine.call_soon(self.go_on)
         self._changed()
@@ -302,12 +295,3 @@ class _Batch:
             parts = [part for part in self._parts if part is not None]
             if parts:
                 self._send(b"[" + b",".join(parts) + b"]")
-
-
-def never_admitted(kind: str) -> Answer:
-    """The answer to a report that was read and let go before anything was done about it.
-
-    Args:
-        kind: Row of the table of errors, such as ``shutting_down``.
-    """
-    return answer_ending(local_ending(kind))

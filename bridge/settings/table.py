@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from bridge.core.events import LEVELS
 from bridge.core.redact import Secret
 
 MEMORY: Final = "memory"
@@ -61,7 +62,6 @@ def _make(kind: str, group: str, default: Any, help: str, *, name: str, **more: 
 
 
 _METAVARS: Final = {"path": "PATH", "upstream": "URL", "proxy": "URL", "seconds": "SECONDS", "integer": "N"}
-_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class Settings:
@@ -113,7 +113,7 @@ class Settings:
     parent_watch: bool = _row("switch", "process", True, "End when the parent process is gone.")
     sandbox: bool = _row("switch", "process", False,
         "Serve against a built-in simulator: no account needed, nothing leaves the machine.")
-    log_level: str = _row("choice", "log", "warning", "Lowest level that is logged.", choices=_LEVELS)
+    log_level: str = _row("choice", "log", "warning", "Lowest level that is logged.", choices=LEVELS)
     log_format: str = _row("choice", "log", "auto",
         "Form of log lines; auto is text on a terminal, else json.", choices=("json", "text", "auto"))
     log_file: str | None = _row("path", "log", None, "File to append the log to, instead of stderr.")

@@ -1,20 +1,185 @@
-"""The values of all settings with their origin: which source counts, and what contradicts what.
+"""The values of all settings with their origin: where raw values come from, which source counts, and what
+contradicts what.
 
-Changes nothing except in `drop_secrets`.
+Changes nothing except in `drop_secrets`. The working directory is never searched.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, Final, NamedTuple
 
+import bridge.settings.table as table
 from bridge.core.exits import ConfigError
-from bridge.core.text import hide_keys
+from bridge.core.text import escape, hide_keys, nearest, suggest
 from bridge.settings.parsing import PARSERS, BadValue, has_password, mask_password
-from bridge.settings.sources import Layer, find_home, read_environment, read_file, unknown_variables, user_dir
-from bridge.settings.table import KEY_SOURCES, LIBPQ_PASSWORD, MEMORY, ROWS, TABLE, Setting, Settings
+from bridge.settings.table import KEY_SOURCES, MEMORY, ROWS, TABLE, Setting, Settings
+
+_TOML: Final[Mapping[str, tuple[Any, str]]] = {
+    "switch": (bool, "boolean; write true or false without quotes"),
+    "integer": (int, "number; write it without quotes"),
+    "seconds": ((int, float), "number; write it without quotes"),
+}
+"""Kind of a setting -> what it has to be in the file; all others are strings."""
+
+
+class Layer(NamedTuple):
+    """One source of settings."""
+
+    what: str
+    """``flag``, ``environment`` or ``file``."""
+    values: Mapping[str, Any]
+    """Setting name to text, to a boolean for a switch that is a flag, or to a TOML value."""
+    path: str | None = None
+    """Of a file."""
+
+    def origin(self, row: Setting) -> str:
+        """Say where a value stands, for people."""
+        where = {"flag": row.flag, "environment": row.variable}.get(self.what, self.path)
+        return f"{self.what} {where}"
+
+    def value(self, row: Setting, home: str | None) -> Any:
+        """Return a value as the setting has it.
+
+        Raises:
+            BadValue: it cannot be used.
+        """
+        text = self.values[row.name]
+        if self.what == "file":
+            text = _read_toml(row, text)
+        if isinstance(text, bool):
+            return text
+        if row.kind == "ledger" and self.what == "flag" and "://" in text and has_password(text):
+            raise BadValue(
+                "holds a password, which everybody on this machine could read in the list of processes; "
+                "give the URL without it and set REPORT_BRIDGE_LEDGER_PASSWORD"
+            )
+        value = PARSERS[row.kind](text, row)
+        is_path = row.kind == "path" or (row.kind == "ledger" and value != MEMORY and "://" not in value)
+        return self._absolute(value, home) if is_path else value
+
+    def _absolute(self, path: str, home: str | None) -> str:
+        """Make a path absolute: from the file's folder if it stands in the file, else from here.
+
+        Raises:
+            BadValue: there is no place to start from.
+        """
+        if path == "~" or path.startswith("~/"):
+            if home is None:
+                raise BadValue("begins with ~, but this user has no home directory; write the whole path")
+            return os.path.join(home, path[2:])
+        if self.path is not None:
+            return os.path.join(os.path.dirname(self.path), path)
+        try:
+            return os.path.abspath(path)
+        except OSError:
+            raise BadValue("is relative, but the working directory is gone; write the whole path") from None
+
+
+def _read_toml(row: Setting, raw: Any) -> str | bool:
+    types, what = _TOML.get(row.kind, (str, "string; write it in quotes"))
+    if not isinstance(raw, types) or (isinstance(raw, bool) and types is not bool):
+        raise BadValue(f"is no TOML {what}")
+    if isinstance(raw, str | bool):
+        return raw
+    # Text again, so that bounds, infinities and signs are judged in one place.
+    return f"{raw:.9f}" if isinstance(raw, float) else str(raw)
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return setting name to text for every variable that is set."""
+    # An empty variable is how compose files and shells spell "not set". An empty secret is rather a
+    # substitution that failed, and must not turn silently into "no key".
+    given = {row.name: environ[row.variable] for row in TABLE if row.variable in environ}
+    return {name: text for name, text in given.items() if text or ROWS[name].kind == "secret"}
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return a `setting_unknown` event for each variable with our prefix that is no setting."""
+    known = {row.variable for row in TABLE} | table.OTHER_VARIABLES.keys()
+    endings = [name.removeprefix(table.ENV_PREFIX) for name in known]
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for name in sorted(name for name in environ if name.startswith(table.ENV_PREFIX) and name not in known):
+        near = nearest(name.removeprefix(table.ENV_PREFIX), endings)
+        hint = "Unset it." if near is None else f"Did you mean {table.ENV_PREFIX}{near}?"
+        found.append(("setting_unknown", {"name": name, "hint": hint}))
+    return found
+
+
+def read_file(path: str | None) -> Mapping[str, Any]:
+    """Return setting name to TOML value; nothing if there is no file.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or holds a key that is no setting.
+    """
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            import tomllib  # costs 4 ms, and most users have no file
+
+            found = tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file {path} cannot be read ({error.strerror}); make it readable or remove it."
+        ) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"The configuration file {path} is not UTF-8 text; save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"The configuration file {path} is not valid TOML: {escape(str(error))}.") from None
+    names = {row.key: row.name for row in TABLE if row.in_file}
+    for key in found:
+        if key not in names:
+            raise ConfigError(
+                f"The configuration file {path} has a key that is no setting, {_advice(key, names)}"
+            )
+    return {names[key]: value for key, value in found.items()}
+
+
+def _advice(key: str, known: Iterable[str]) -> str:
+    if key == "client_key":
+        return f"{key}; keep the key in a file of its own and name that with key_file."
+    for row in TABLE:
+        if row.key == key:
+            return f"{key}; set it with the environment variable {row.variable}."
+    return f"{key!a}{suggest(key, known)}"
+
+
+# --- the user's directories ------------------------------------------------------------------
+# Two rules in a dozen lines instead of platformdirs: that costs 5 ms at every start and one dependency.
+
+
+def find_home(environ: Mapping[str, str]) -> str | None:
+    """Return the user's home directory: HOME, else the user database, else None."""
+    home = environ.get("HOME", "")
+    if not os.path.isabs(home):
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError, AttributeError):
+            home = environ.get("USERPROFILE", "")
+    return home if os.path.isabs(home) else None
+
+
+def user_dir(environ: Mapping[str, str], home: str | None, variable: str, beneath_home: str) -> str | None:
+    """Return this program's folder in a directory of the user; None if there is no such directory."""
+    folder = environ.get(variable, "")
+    if os.path.isabs(folder):  # the XDG specification has relative ones ignored
+        return os.path.join(folder, "report-bridge")
+    if home is None:
+        return None
+    if sys.platform == "darwin":
+        beneath_home = "Library/Application Support"
+    return os.path.join(home, *beneath_home.split("/"), "report-bridge")
+
+
+# --- values ----------------------------------------------------------------------------------
 
 
 def load(flags: Mapping[str, str | bool], environ: Mapping[str, str]) -> Settings:
@@ -43,7 +208,7 @@ def load(flags: Mapping[str, str | bool], environ: Mapping[str, str]) -> Setting
         if name not in nearest:
             return row.default
         try:
-            return _value(row, nearest[name], home)
+            return nearest[name].value(row, home)
         except BadValue as error:
             raise ConfigError(f"The setting {row.key} ({nearest[name].origin(row)}) {error}.") from None
 
@@ -74,7 +239,7 @@ def secret_variables(environ: Mapping[str, str]) -> list[str]:
     """Return the variables that hold a secret, and those that say where the key is: one rule for all."""
     rows = [row.variable for row in TABLE if row.kind == "secret" or row.name in KEY_SOURCES]
     urls = [row.variable for row in TABLE if row.kind in ("ledger", "proxy")]
-    return [*rows, LIBPQ_PASSWORD, *(name for name in urls if has_password(environ.get(name, "")))]
+    return [*rows, table.LIBPQ_PASSWORD, *(name for name in urls if has_password(environ.get(name, "")))]
 
 
 def drop_secrets(environ: MutableMapping[str, str]) -> None:
@@ -82,7 +247,7 @@ def drop_secrets(environ: MutableMapping[str, str]) -> None:
 
     Only libpq's own stays: the driver of a ledger on a server reads it when it connects.
     """
-    for variable in {*secret_variables(environ)} - {LIBPQ_PASSWORD}:
+    for variable in {*secret_variables(environ)} - {table.LIBPQ_PASSWORD}:
         environ.pop(variable, None)
 
 
@@ -113,20 +278,6 @@ def _find_key_source(layers: Sequence[Layer]) -> str | None:
         if named:
             return named[0].name
     return None
-
-
-def _value(row: Setting, layer: Layer, home: str | None) -> Any:
-    text = layer.text(row)
-    if isinstance(text, bool):
-        return text
-    if row.kind == "ledger" and layer.what == "flag" and "://" in text and has_password(text):
-        raise BadValue(
-            "holds a password, which everybody on this machine could read in the list of processes; "
-            "give the URL without it and set REPORT_BRIDGE_LEDGER_PASSWORD"
-        )
-    value = PARSERS[row.kind](text, row)
-    is_path = row.kind == "path" or (row.kind == "ledger" and value != MEMORY and "://" not in value)
-    return layer.absolute(value, home) if is_path else value
 
 
 def _check_together(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:

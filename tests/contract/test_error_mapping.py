@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bridge.core import errors
 from bridge.core.model import OUTCOMES, Exchange, Verdict
 from bridge.core.redact import Scrubber, Secret
-from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, ending, judge
+from bridge.reports.verdict import MAX_CODE, MAX_DESCRIPTION, judge, verdict_ending
 from tests.contract.frozen import (
     CODES,
     CORNERS,
@@ -80,7 +80,7 @@ def is_no_verdict(body: bytes) -> bool:
     return b"errorId" not in body
 
 
-def refuse(error_id: int, code: str | None = None, **extra: Any) -> Verdict:
+def refuse(error_id: int, code: str | None = None, /, **extra: Any) -> Verdict:
     """Judge a certain refusal by the upstream."""
     value = {"errorId": error_id, **({} if code is None else {"errorCode": code}), **extra}
     return judge(Exchange(None, True, 200, {}, json.dumps(value).encode()), False)
@@ -97,7 +97,7 @@ def test_the_mapping_is_total(exchange: Exchange, perhaps_before: bool, now: flo
     if seen.outcome == "accepted":
         assert (seen.code, seen.kind, seen.event, seen.next) == (0, "accepted", "accepted", "done")
     else:
-        event, wire = errors.find_row(seen.event), errors.wire_row(seen.kind)
+        event, wire = errors.find_row(seen.event), errors.find_row(seen.kind)
         assert event.section != "wire"
         assert seen.code == (wire.code if wire.section == "wire" else seen.error_id)
         assert wire.outcome == seen.outcome
@@ -220,7 +220,7 @@ def test_every_task_type_is_the_vendors(spell: Callable[[str], str], unknown: st
 @given(exchanges, st.booleans())
 def test_whatever_is_told_can_be_written(exchange: Exchange, perhaps_before: bool) -> None:
     """Every ending is ASCII-clean JSON with texts of limited length and no raw control characters."""
-    end = ending(judge(exchange, perhaps_before), {})
+    end = verdict_ending(judge(exchange, perhaps_before), {})
     text = json.dumps(end.detail, allow_nan=False)
     text.encode("ascii")
     json.dumps(end.detail, ensure_ascii=False).encode("utf-8")
@@ -273,8 +273,8 @@ def test_the_key_is_never_told(
         "utf-8", "surrogatepass"
     )
     seen = judge(Exchange(None, True, 200, {}, body), perhaps_before, scrubber.scrub)
-    told = json.dumps([seen, ending(seen, {})])
-    written = json.dumps([seen, ending(seen, {})], ensure_ascii=False)
+    told = json.dumps([seen, verdict_ending(seen, {})])
+    written = json.dumps([seen, verdict_ending(seen, {})], ensure_ascii=False)
     for secret in KEY_FORMS:
         # The base64 forms differ at their ends with what surrounds the key.
         core = secret.strip("=")[4:-4]

@@ -126,7 +126,7 @@ def look_for_events(_kinds: set[str]) -> Iterator[Any]:
 )
 def test_every_change_of_the_error_table_is_seen(section: str, look: Any, least: int) -> None:
     """A row left out, a cell changed or two cells swapped makes a property fail, whichever it is."""
-    table = load_json(errors.TABLE)
+    table = load_json("errors.json")
     assert list(look({row["kind"] for row in table["upstream"]})) == []
     names = [row.get("kind") for row in table[section]]
     unseen, count = [], 0
@@ -140,7 +140,7 @@ def test_every_change_of_the_error_table_is_seen(section: str, look: Any, least:
 
 def test_every_change_of_the_method_table_is_seen() -> None:
     """A method or type left out, added, moved or swapped, and every changed flag, makes a property fail."""
-    table = load_json(methods.TABLE)
+    table = load_json("methods.json")
     look = partial(frozen.type_faults, str, NEW)
     assert list(look()) == []
     uncovered = "uncoveredTaskTypes"

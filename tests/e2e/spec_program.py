@@ -6,6 +6,7 @@ service does, with nothing of reports.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from bridge.core.errors import BridgeError
@@ -73,18 +74,13 @@ def main() -> None:
     engine = Engine(lambda bug: None)
     outlet = Outlet(sink, engine)
     reader = Reader(engine, source)
-    conversation = Conversation(
-        engine,
-        Framer(1 << 20),
-        outlet,
-        Dispatcher(METHODS, lambda bug: "0123456789abcdef"),
-        max_batch=1000,
-        max_depth=64,
-        queue=1000,
+    methods: Any = SimpleNamespace(
+        dispatcher=Dispatcher(METHODS, lambda bug: "0123456789abcdef"),
+        limits={"maxBatch": 1000, "maxDepth": 64, "queue": 1000},
         reports=frozenset(),
         cancel=lambda name: None,
-        changed=lambda: None,
     )
+    conversation = Conversation(engine, methods, Framer(1 << 20), outlet, lambda: None)
     while data := reader.read():
         conversation.feed(data)
     conversation.end()

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import simulate
-from bridge.ops.metrics_file import replace_file
+from bridge.ops.metrics import replace_file
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"

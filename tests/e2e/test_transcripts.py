@@ -94,18 +94,9 @@ class InnerPeer:
         self._app = App(settings)
         self._engine = self._app.engine
         self._answers: list[bytes] = []
+        outlet: Any = self
         self._conversation = Conversation(
-            self._engine,
-            Framer(settings.max_message),
-            self,
-            self._app.dispatcher,
-            max_batch=settings.max_batch,
-            max_depth=settings.max_depth,
-            queue=settings.queue,
-            reports=self._app.methods.reports,
-            cancel=self._app.methods.cancel,
-            changed=lambda: None,
-            mark={"sandbox": True},
+            self._engine, self._app.methods, Framer(settings.max_message), outlet, lambda: None
         )
         self._app.methods.framing = lambda: self._conversation.framer.framing
         self._app.start()

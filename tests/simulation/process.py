@@ -174,9 +174,6 @@ class Lines:
     def put(self, piece: bytes) -> None:
         self._process.note_line(piece)
 
-    def attach(self, engine: Engine) -> None:
-        return
-
     def drain(self, until: float | None) -> bool:
         return True
 
@@ -187,7 +184,7 @@ class Lines:
 class SimLog(Log):
     def __init__(self, process: Process, scrubber: Scrubber) -> None:
         self._process = process
-        super().__init__(-1, threshold=0, text=False, scrubber=scrubber)
+        super().__init__(process.engine, "debug", "json", None, scrubber)
 
     def _open_outlet(self) -> Any:
         return Lines(self._process)
@@ -230,7 +227,7 @@ class SimApp(App):
         return self._client
 
     def _warm_up(self) -> None:
-        self._client_now()
+        self.prepare()
 
     def _open_store(self, place: str | None, instance: str) -> SqliteStore:
         SimStore.arriving = self.process

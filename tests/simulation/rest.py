@@ -24,7 +24,7 @@ def check_rest(world: World, process: Process) -> None:
         "waiting for another": len(lifecycle._flight._waiting),
         "unanswered": conversation.unanswered,
         "open reports": conversation._unanswered_reports,
-        "waiting for the ledger": len(process.app.methods._waiting),
+        "waiting for the ledger": process.app.methods._aside,
         "owed": process.app.ledger._failover.outbox.owed,
         "held": len(process.app.ledger._failover.outbox.held),
         "backlog": process.output.backlog,

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from bridge import app as bridge_app
 from bridge.cli import serve as bridge_serve
+from bridge.ops import process as bridge_process
 from tests.simulation.callers import Caller
 from tests.simulation.disk import Disk, SimStore
 from tests.simulation.history import History
@@ -349,7 +349,7 @@ class World:
 @contextmanager
 def _calm() -> Iterator[None]:
     """What belongs to a whole operating system process is left alone by those that share one."""
-    modules: tuple[Any, ...] = (bridge_app, bridge_serve)
+    modules: tuple[Any, ...] = (bridge_process, bridge_serve)
     kept = [module.calm_collector for module in modules]
     for module in modules:
         module.calm_collector = lambda: None

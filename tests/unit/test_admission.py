@@ -11,7 +11,7 @@ from bridge.core.model import Facts, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports.admission import POLL_S, SingleFlight, Slots
-from bridge.reports.job import Cancelled, Interrupted, Job
+from bridge.reports.job import Interrupted, Job
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock, raise_bug, timeless
 
@@ -96,7 +96,7 @@ def test_earliest_window_end_goes_first(engine: Engine, time: VirtualTime) -> No
         order: list[Job] = []
         start(engine, wait, jobs, order)
         time.run()
-        gone.interrupt(Cancelled())
+        gone.interrupt(Interrupted("request_cancelled"))
         time.run()
         go_on(holder)
         for went in (1, 2, 3, 4):

@@ -69,7 +69,7 @@ def test_what_changes_last_of_all_is_an_event_still(bridge: Bridge) -> None:
     for _ in range(5):
         report(bridge, wait_s=0.002, age_s=70.0)
     assert [name for name, _ in bridge.events if name == "advice"] == []
-    bridge.service._advisor.finish()
+    bridge.service.advisor.finish()
     bridge.world.run(0.01)
     assert [fields["kind"] for name, fields in bridge.events if name == "advice"] == ["often_late"]
 

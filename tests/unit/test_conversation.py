@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,24 +46,19 @@ class Desk:
         self.cancelled: list[Any] = []
         self.changes = 0
         self.on_report: Callable[[Context], object] = self.reports.append
-        self.talk = Conversation(
-            self.engine,
-            Framer(kwargs.pop("max_message", 100_000)),
-            self.sink,
-            Dispatcher(
-                {"report": self.report, "wait": self.wait, "tell": self.tell, "crash": self.crash},
-                lambda bug: "0123456789abcdef",
-            ),
-            max_batch=5,
-            max_depth=8,
-            queue=queue,
+        table = {"report": self.report, "wait": self.wait, "tell": self.tell, "crash": self.crash}
+        methods: Any = SimpleNamespace(
+            dispatcher=Dispatcher(table, lambda bug: "0123456789abcdef", kwargs.pop("mark", {})),
+            limits={"maxBatch": 5, "maxDepth": 8, "queue": queue},
             reports={"report"},
             cancel=self.cancelled.append,
-            changed=self.note_change,
-            **kwargs,
         )
+        sink: Any = self.sink
+        framer = Framer(kwargs.pop("max_message", 100_000))
+        self.talk = Conversation(self.engine, methods, framer, sink, self.note_change, **kwargs)
 
     def report(self, context: Context, params: dict[str, Any]) -> Any:
+        context.is_taken = True
         self.on_report(context)
         return PENDING
 

@@ -30,7 +30,7 @@ dispatcher = Dispatcher(methods, lambda bug: told.append(type(bug).__name__) or 
 calls = [("echo", {"taskId": 1}), ("echo", None), ("echo", [1]), ("no", {}), ("refuse", {}), ("stumble", {})]
 answers = [dispatcher.dispatch(*call, "context") for call in calls]
 
-import inspect, logging, typing, typing_extensions
+import importlib.util, inspect, logging, typing, typing_extensions
 from jsonrpcserver import dispatcher as library
 from oslash.typing import functor
 
@@ -44,6 +44,7 @@ print(json.dumps({
     ],
     "finders": finders == sys.meta_path,
     "whole": "jsonrpcserver.server" in sys.modules,
+    "found": importlib.util.find_spec("jsonrpcserver") is not None,
 }))
 """
 
@@ -73,6 +74,7 @@ def test_no_module_is_faked(plain: str) -> None:
     found = probe(plain)
     assert found["real"] == [True] * 3
     assert found["finders"]
+    assert found["found"]
     assert found["whole"] == bool(plain)
 
 

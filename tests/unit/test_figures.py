@@ -33,7 +33,8 @@ class Desk:
         self.bridge = bridge
         self.calls: list[tuple[float, Secret, int, str]] = []
         self.answer = answer or told((EPOCH + bridge.world.t - HOUR_S, 5))
-        self.figures = AccountFigures(bridge, self.ask, bridge.service.keys, queues)
+        bridge.queues = queues
+        self.figures = AccountFigures(bridge, self.ask, bridge.service.keys)
         bridge.engine.spawn(self.figures.run)
 
     def ask(self, key: Secret, date: int, queue: str) -> Exchange:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.text import is_unsafe
+from bridge.core.text import escape_char
 from bridge.ledger.statistics import NoLedger
 from tests.ledgers import BACKENDS, START, MadeLedger, make_of
 from tests.unit.conftest import Run
@@ -55,7 +55,7 @@ def ledger(request: pytest.FixtureRequest) -> MadeLedger:
 
 def assert_harmless(text: str) -> None:
     """Assert that a text may be shown in any terminal."""
-    found = {char for char in text if is_unsafe(char)} - HARMLESS
+    found = {char for char in text if escape_char(char) != char} - HARMLESS
     assert not found, ascii(text)
 
 

@@ -7,7 +7,7 @@ import pytest
 from bridge.core.model import Facts, Row, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
-from bridge.reports.job import Cancelled, Draining, Interrupted, Job
+from bridge.reports.job import Interrupted, Job
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import timeless
 
@@ -30,14 +30,12 @@ def test_a_new_job_has_done_nothing_and_lacks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interruption", "attempts", "is_ended"),
-    [(Cancelled(), 0, True), (Cancelled(), 1, False), (Draining(), 1, True)],
+    ("kind", "attempts", "is_ended"),
+    [("request_cancelled", 0, True), ("request_cancelled", 1, False), ("shutting_down", 1, True)],
 )
-def test_a_cancel_comes_too_late_for_what_was_begun_before(
-    interruption: Interrupted, attempts: int, is_ended: bool
-) -> None:
+def test_a_cancel_comes_too_late_for_what_was_begun_before(kind: str, attempts: int, is_ended: bool) -> None:
     """A report that was begun in an earlier life is not taken back; it stops with the process."""
-    job = make_job()
+    job, interruption = make_job(), Interrupted(kind)
     job.interrupt(interruption)
     known = (job.window, job.facts, None, None)
     job.adopt(Row(1, job.task, IMAGE, "waiting", None, "me", attempts, 0, False, *known, {}, 0.0, None, None))

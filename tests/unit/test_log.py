@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.events import EVENTS, LEVEL_NAMES, render_sentence
+from bridge.core.events import EVENTS, LEVELS, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
@@ -52,11 +52,27 @@ def read_until(engine: Engine, reader: int, is_enough: Callable[[bytes], bool]) 
     return received
 
 
+def fail(bug: BaseException) -> None:
+    """Let no bug of a greenlet pass."""
+    raise bug
+
+
+def open_log(path: str, level: str, format: str, scrubber: Scrubber | None = None) -> Log:
+    """Open a log file."""
+    return Log(Engine(fail), level, format, path, scrubber or Scrubber())
+
+
+def log_to(descriptor: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Open a log whose stderr is something else."""
+    monkeypatch.setattr(logs, "STDERR", descriptor)
+    return Log(engine, "debug", "json", None, Scrubber())
+
+
 def test_every_event_is_a_complete_row() -> None:
     """Each row has a known level, a sentence over declared fields only, known types and a description."""
     types = {"string", "integer", "number", "boolean"}
     for name, row in EVENTS.items():
-        assert row.level in LEVEL_NAMES, name
+        assert row.level in LEVELS, name
         assert row.description.endswith("."), name
         used = {field for _, field, _, _ in string.Formatter().parse(row.sentence) if field}
         assert used <= set(list_fields(row)), name
@@ -67,23 +83,21 @@ def test_every_event_is_a_complete_row() -> None:
 def test_sentence_survives_missing_and_odd_fields() -> None:
     """A sentence is rendered whether its fields are there or not."""
     assert "?" in render_sentence("log_dropped", {})
-    assert render_sentence("no_such_event", {}) == "no_such_event"
-    assert render_sentence("no_such_event", {"a": 1}) == "no_such_event {'a': 1}"
 
 
 def test_event_becomes_a_json_line(tmp_path: Path) -> None:
     """An event is one JSON object with time, level, event, message and its fields."""
     path = tmp_path / "log"
-    log = Log.open("debug", "json", str(path), Scrubber())
-    log.event("oversize", limit=1024)
+    log = open_log(str(path), "debug", "json")
+    log.event("log_dropped", count=1024)
     log.event("clock_skew", skew_s=float("nan"))
     log.close(10)
     first, second = read_lines(path)
-    assert list(first) == ["time", "level", "event", "message", "limit"]
+    assert list(first) == ["time", "level", "event", "message", "count"]
     assert first["level"] == "warning"
-    assert first["event"] == "oversize"
+    assert first["event"] == "log_dropped"
     assert "1024" in first["message"]
-    assert first["limit"] == 1024
+    assert first["count"] == 1024
     assert second["skew_s"] is None
     assert first["time"].endswith("Z")
     assert len(first["time"]) == len("2026-01-02T03:04:05.678Z")
@@ -93,7 +107,7 @@ def test_log_file_is_private_and_appended_to(tmp_path: Path) -> None:
     """The log file is made with mode 0600 and never truncated."""
     path = tmp_path / "log"
     for _ in range(2):
-        log = Log.open("warning", "auto", str(path))
+        log = open_log(str(path), "warning", "auto")
         log.event("stdout_gone")
         log.close(10)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -103,14 +117,14 @@ def test_log_file_is_private_and_appended_to(tmp_path: Path) -> None:
 def test_log_file_that_cannot_be_opened_is_a_configuration_error(tmp_path: Path) -> None:
     """A log file in a missing folder ends with exit code 3 and a sentence naming flag and path."""
     with pytest.raises(ConfigError, match="--log-file") as caught:
-        Log.open("warning", "auto", str(tmp_path / "missing" / "log"))
+        open_log(str(tmp_path / "missing" / "log"), "warning", "auto")
     assert caught.value.exit_code == 3
 
 
 def test_events_below_the_level_leave_nothing(tmp_path: Path) -> None:
     """An event that is not wanted is not even looked at."""
-    log = Log.open("error", "json", str(tmp_path / "log"))
-    log.event("oversize", limit=1)
+    log = open_log(str(tmp_path / "log"), "error", "json")
+    log.event("log_dropped", count=1)
     log.close(1)
     assert log.dropped == 0
     assert (tmp_path / "log").read_bytes() == b""
@@ -119,7 +133,7 @@ def test_events_below_the_level_leave_nothing(tmp_path: Path) -> None:
 def test_text_format_is_one_line_without_control_characters(tmp_path: Path) -> None:
     """A text line is readable, escapes control characters and stays one line."""
     path = tmp_path / "log"
-    log = Log.open("debug", "text", str(path))
+    log = open_log(str(path), "debug", "text")
     log.event("internal_error", reference="r1", where="x\x1b[2J", error="two\nlines \u2028é", trace="a\nb")
     log.close(10)
     text = path.read_text(encoding="ascii")
@@ -132,20 +146,15 @@ def test_secrets_never_reach_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
     scrubber = Scrubber()
     scrubber.learn(Secret(KEY))
-    log = Log.open("debug", "json", str(path), scrubber)
+    log = open_log(str(path), "debug", "json", scrubber)
     log.event("key_unreadable", source="x", reason=f"body {KEY}", more={"name": KEY})
     log.event("internal_error", error=ValueError(KEY.encode().hex()))
-    log.event("unheard_of", detail=[KEY])
+    log.event("empty_input", detail=[KEY])
     log.close(10)
     text = path.read_text(encoding="ascii")
     assert len(read_lines(path)) == 3
     assert KEY[:12] not in text
     assert KEY.encode().hex()[:12] not in text
-
-
-def fail(bug: BaseException) -> None:
-    """Let no bug of a greenlet pass."""
-    raise bug
 
 
 def test_a_log_that_nobody_reads_never_blocks(
@@ -155,10 +164,9 @@ def test_a_log_that_nobody_reads_never_blocks(
     monkeypatch.setattr(logs, "QUEUE_LINES", 20)
     reader, writer = piped
     engine = Engine(fail)
-    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
-    log.attach(engine)
+    log = log_to(writer, engine, monkeypatch)
     for _ in range(2000):
-        log.event("unheard_of", filler="x" * 1000)
+        log.event("empty_input", filler="x" * 1000)
         engine.sleep(0)
     assert log.dropped > 1000
     lost = log.dropped
@@ -168,12 +176,13 @@ def test_a_log_that_nobody_reads_never_blocks(
     assert len(lines) == 2000 - lost + 1
 
 
-def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(piped: tuple[int, int]) -> None:
+def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(
+    piped: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Closing waits as long as it was told to, and then leaves the rest."""
     engine = Engine(fail)
-    log = Log(piped[1], threshold=10, text=False, scrubber=Scrubber())
-    log.event("unheard_of", filler="x" * 100_000)
-    log.attach(engine)
+    log = log_to(piped[1], engine, monkeypatch)
+    log.event("empty_input", filler="x" * 100_000)
     began = time.monotonic()
     log.close(0.05)
     assert 0.05 <= time.monotonic() - began < 30
@@ -181,28 +190,31 @@ def test_a_reader_that_never_comes_holds_up_the_end_for_a_moment_only(piped: tup
     read_until(engine, piped[0], lambda got: got.endswith(b"\n"))
 
 
-def test_lines_from_before_the_engine_are_not_lost(piped: tuple[int, int]) -> None:
-    """What did not fit at once is written by the engine later, and what fits is written at once."""
+def test_what_is_said_while_the_process_starts_is_not_lost(
+    piped: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits can be written before the engine turns, and what did not fit is written by it later."""
     reader, writer = piped
-    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
-    log.event("oversize", limit=1)
-    assert json.loads(os.read(reader, 65536))["limit"] == 1
-    os.set_blocking(writer, False)
-    log.event("unheard_of", filler="y" * 300_000)
     engine = Engine(fail)
-    log.attach(engine)
+    log = log_to(writer, engine, monkeypatch)
+    log.event("log_dropped", count=1)
+    log.flush()
+    assert json.loads(os.read(reader, 65536))["count"] == 1
+    os.set_blocking(writer, False)
+    log.event("empty_input", filler="y" * 300_000)
+    log.flush()
     received = read_until(engine, reader, lambda got: got.endswith(b"\n"))
     assert json.loads(received)["filler"] == "y" * 300_000
     log.close(10)
 
 
-def test_a_log_that_cannot_be_written_is_counted() -> None:
+def test_a_log_that_cannot_be_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing to a broken pipe raises nothing and counts each lost event once."""
     reader, writer = os.pipe()
     os.close(reader)
-    log = Log(writer, threshold=10, text=False, scrubber=Scrubber())
+    log = log_to(writer, Engine(fail), monkeypatch)
     for _ in range(3):
-        log.event("oversize", limit=1)
+        log.event("log_dropped", count=1)
     log.close(10)
     os.close(writer)
     assert log.dropped == 3
@@ -212,19 +224,19 @@ def test_rotated_file_is_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """After the file was renamed, lines go to a new file under the old name."""
     monkeypatch.setattr(logs, "ROTATION_CHECK_S", 0.0)
     path = tmp_path / "log"
-    log = Log.open("warning", "json", str(path))
-    log.event("oversize", limit=1)
+    log = open_log(str(path), "warning", "json")
+    log.event("log_dropped", count=1)
     path.rename(tmp_path / "log.1")
-    log.event("oversize", limit=2)
+    log.event("log_dropped", count=2)
     log.close(10)
-    assert [line["limit"] for line in read_lines(tmp_path / "log.1")] == [1]
-    assert [line["limit"] for line in read_lines(path)] == [2]
+    assert [line["count"] for line in read_lines(tmp_path / "log.1")] == [1]
+    assert [line["count"] for line in read_lines(path)] == [2]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_closed_log_takes_no_more(tmp_path: Path) -> None:
     """Events after the close are counted as dropped; closing twice is harmless."""
-    log = Log.open("warning", "json", str(tmp_path / "log"))
+    log = open_log(str(tmp_path / "log"), "warning", "json")
     log.event("stdout_gone")
     log.close(10)
     log.close(10)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from bridge.engine import Engine
-from bridge.ops import metrics_file
-from bridge.ops.metrics_file import MetricsFile, render
+from bridge.ops import metrics
+from bridge.ops.metrics import MetricsFile, render
 
 FIGURES: dict[str, Any] = {
-    "uptimeSeconds": 12.5,
+    "startedWall": 1000.0,
     "outcomes": {"accepted": 3, "refused": 1, "unknown": 0, "not_sent": 0},
     "codes": {"16": 1, "-32010": 2},
     "inFlight": 1,
@@ -80,7 +80,7 @@ def parse(text: str) -> dict[str, Family]:
 
 def test_every_figure_is_there_once() -> None:
     """The text can be parsed, and each figure of the status stands in it with its labels."""
-    families = parse(render(FIGURES, 1000.0, 1012.5))
+    families = parse(render(FIGURES, 1012.5))
     flat = {
         (name.removeprefix("report_bridge_"), *(text for _, text in labels)): value
         for family in families.values()
@@ -120,7 +120,7 @@ def test_the_checker_of_prometheus_accepts_it() -> None:
     if promtool is None:
         print("promtool is missing, so this was left out")
         return
-    good = render(FIGURES, 1000.0, 1012.5)
+    good = render(FIGURES, 1012.5)
     for text, code in ((good, 0), (good.replace("replays_total", "replays"), 3)):
         words = [promtool, "check", "metrics"]
         done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=60, check=False)
@@ -210,12 +210,12 @@ def test_file_is_written_again_and_again_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is there soon after the start, written every period, and a last time at the end."""
-    monkeypatch.setattr(metrics_file, "PERIOD_S", 0.02)
+    monkeypatch.setattr(metrics, "PERIOD_S", 0.02)
     path = tmp_path / "f"
     walls = [1012.5 + number for number in range(500)]
     engine = Engine(fail, clock=WallClock(*walls))
     file = MetricsFile(engine, str(path), read, Told())
-    file.start()
+    engine.spawn(file.keep)
 
     def written() -> float:
         [line] = [line for line in path.read_text().splitlines() if line.startswith("report_bridge_written")]
@@ -223,7 +223,7 @@ def test_file_is_written_again_and_again_and_at_the_end(
 
     while not path.exists() or written() < 1014.5:
         engine.sleep(0.005)
-    monkeypatch.setattr(metrics_file, "PERIOD_S", 60.0)
+    monkeypatch.setattr(metrics, "PERIOD_S", 60.0)
     engine.sleep(0.1)
     before = written()
     file.close()
@@ -235,8 +235,8 @@ def test_a_disk_that_stands_still_keeps_nobody_waiting(
 ) -> None:
     """A write that does not end is left alone after a period; others run meanwhile."""
     go = threading.Event()
-    monkeypatch.setattr(metrics_file, "PERIOD_S", 1.0)
-    monkeypatch.setattr(metrics_file, "replace_file", lambda path, data: go.wait(60))
+    monkeypatch.setattr(metrics, "PERIOD_S", 1.0)
+    monkeypatch.setattr(metrics, "replace_file", lambda path, data: go.wait(60))
     engine = Engine(fail)
     told = Told()
     file = MetricsFile(engine, str(tmp_path / "f"), read, told)

@@ -213,16 +213,16 @@ def test_files_and_terminals_are_written(engine: Engine, tmp_path: Path) -> None
     os.close(inner)
 
 
-def test_without_an_engine_what_does_not_fit_waits_for_it(engine: Engine, pipe: tuple[int, int]) -> None:
-    """Before there is an engine a piece is written at once or kept, and nobody waits."""
+def test_what_is_flushed_goes_before_the_engine_turns(engine: Engine, pipe: tuple[int, int]) -> None:
+    """A piece that fits is written at once, another one is kept, and nobody waits."""
     reader, writer = pipe
-    sink = Outlet(writer)
+    sink = Outlet(writer, engine)
     sink.put(b"early\n")
+    assert sink.flush()
     assert os.read(reader, 100) == b"early\n"
     filled = fill(writer)
     sink.put(b"late\n")
-    assert not sink.drain(None)
+    assert not sink.flush()
     assert read_exactly(reader, filled) == b"f" * filled
-    sink.attach(engine)
     assert drain(engine, sink)
     assert os.read(reader, 100) == b"late\n"

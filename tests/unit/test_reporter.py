@@ -12,6 +12,7 @@ from bridge.core.model import (
     Begin,
     Claim,
     Exchange,
+    Facts,
     Listing,
     Look,
     Prune,
@@ -752,7 +753,7 @@ def test_a_clock_that_is_set_back_gives_a_request_no_more_time(
     completed_at = bridge.engine.wall() + 3000.0
     until = bridge.ledger.now() + 60.0 - waited_s
     held_up = Requester(lambda answer: None, None, bridge.world.t - waited_s)
-    bridge.service.submit(Report(IMAGE, 1, KEY, completed_at), held_up)
+    bridge.service.submit(Report(IMAGE, 1, KEY, Facts(completed_at)), held_up)
     bridge.world.run(1.0)
     stored = row(bridge)
     assert stored.outcome == ending
@@ -1109,6 +1110,16 @@ def test_beside_a_report_in_flight_nothing_is_called_durable(world: World, tmp_p
     assert first[0].result is not None
     assert (error(beside[0])["outcome"], error(beside[0])["durable"]) == (None, False)
     assert (late["outcome"], late["durable"]) == ("accepted", True)
+
+
+def test_who_repeats_a_report_beside_a_conflict_is_answered_from_the_ledger(bridge: Bridge) -> None:
+    """A request for another method, which is being refused, does not stand in the way of the stored one."""
+    bridge.ask(1)
+    other, same = bridge.report(1, RECAPTCHA), bridge.report(1)
+    bridge.world.run(0.5)
+    assert error(other[0])["code"] == -32011
+    assert same[0].result["replayed"] is True
+    assert len(bridge.world.upstream.attempts) == 1
 
 
 def look_slowly(bridge: Bridge) -> None:

@@ -10,7 +10,6 @@ from bridge.core.model import Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports.job import Job
-from bridge.reports.retry import known_ending, next_attempt_at
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import timeless
 
@@ -39,13 +38,13 @@ def make_job(window: Window = FAR, **known: Any) -> Job:
 )
 def test_next_attempt_comes_after_the_back_off(attempts: int, chance: float, at: float) -> None:
     """The wait grows with the attempts made and is measured from the end of the last one."""
-    assert next_attempt_at(make_job(attempts=attempts), AGAIN, NOW, chance) == at
+    assert make_job(attempts=attempts).next_attempt_at(AGAIN, NOW, chance) == at
 
 
 @pytest.mark.parametrize(("attempts", "sends", "is_allowed"), [(3, 1, True), (4, 0, False), (2, 2, False)])
 def test_budget_ends_the_attempts(attempts: int, sends: int, is_allowed: bool) -> None:
     """Four attempts or two sends are the last ones."""
-    at = next_attempt_at(make_job(attempts=attempts, sends=sends), AGAIN, NOW, 0.5)
+    at = make_job(attempts=attempts, sends=sends).next_attempt_at(AGAIN, NOW, 0.5)
     assert (at is not None) == is_allowed
 
 
@@ -58,7 +57,7 @@ def test_what_the_ledger_knows_of_a_report_goes_on_counting() -> None:
     assert (job.attempts, job.sends, job.perhaps, job.is_begun) == (2, 1, True, True)
     assert (job.window, job.facts) == (Window(1055.0, None), facts)
     job.adopt(row._replace(state="waiting", sends=2))
-    assert (job.attempts, job.is_begun, next_attempt_at(job, AGAIN, NOW, 0.0)) == (3, False, None)
+    assert (job.attempts, job.is_begun, job.next_attempt_at(AGAIN, NOW, 0.0)) == (3, False, None)
 
 
 def test_a_window_is_narrowed_and_never_widened() -> None:
@@ -75,12 +74,12 @@ def test_a_window_is_narrowed_and_never_widened() -> None:
 
 def test_final_verdict_has_no_next_attempt() -> None:
     """What is done is done, whatever the budget."""
-    assert next_attempt_at(make_job(), AGAIN._replace(next="done"), NOW, 0.5) is None
+    assert make_job().next_attempt_at(AGAIN._replace(next="done"), NOW, 0.5) is None
 
 
 def test_longer_of_back_off_and_what_the_upstream_asks_counts() -> None:
     """A Retry-After lengthens the wait and never shortens it."""
-    waits = {s: next_attempt_at(make_job(), AGAIN._replace(retry_after_s=s), NOW, 1.0) for s in (0.1, 7.0)}
+    waits = {s: make_job().next_attempt_at(AGAIN._replace(retry_after_s=s), NOW, 1.0) for s in (0.1, 7.0)}
     assert waits == {0.1: 1000.5, 7.0: 1007.0}
 
 
@@ -91,7 +90,7 @@ def test_last_moment_of_an_attempt_that_sent_nothing(window: Window, last: float
     """The last start of a retry is still a start, the moment after it is not."""
     for late_s, at in ((0.0, last), (0.25, None)):
         verdict = AGAIN._replace(next="wait", retry_after_s=last - NOW + late_s)
-        assert next_attempt_at(make_job(window), verdict, NOW, 0.0) == at
+        assert make_job(window).next_attempt_at(verdict, NOW, 0.0) == at
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_what_was_refused_and_what_asks_to_wait_has_until_the_last_start(
     """Five seconds are asked for only where nobody knows whether the report was taken, or said to wait."""
     for late_s, at in ((0.0, last), (0.25, None)):
         asked = verdict._replace(retry_after_s=last - NOW + late_s)
-        assert next_attempt_at(make_job(window), asked, NOW, 0.0) == at
+        assert make_job(window).next_attempt_at(asked, NOW, 0.0) == at
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_second_send_needs_five_seconds(verdict: Verdict, window: Window, last: 
     """What may have been taken is not sent again with less than five seconds left."""
     for late_s, at in ((0.0, last), (0.25, None)):
         asked = verdict._replace(retry_after_s=last - NOW + late_s)
-        assert next_attempt_at(make_job(window), asked, NOW, 0.0) == at
+        assert make_job(window).next_attempt_at(asked, NOW, 0.0) == at
 
 
 LATE = Ending("not_sent", -32010, "window_closed")
@@ -151,6 +150,6 @@ def test_what_is_known_without_a_further_attempt(
     last: Verdict | None, perhaps: bool, otherwise: Ending, code: int
 ) -> None:
     """What may have been taken is unknown; else the last attempt speaks, unless somebody else ended it."""
-    known = known_ending(make_job(last=last, perhaps=perhaps), otherwise)
+    known = make_job(last=last, perhaps=perhaps).known_ending(otherwise)
     assert known.code == code
     assert known.outcome == ("unknown" if perhaps else "refused" if code == 16 else "not_sent")

@@ -17,10 +17,9 @@ from bridge.ledger.port import Unavailable
 from bridge.reports.advisor import Advisor
 from bridge.reports.job import Report, Requester
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.rpc.dispatcher import Dispatcher
-from bridge.rpc.envelope import Call
-from bridge.server.conversation import Context
+from bridge.server.conversation import Conversation
 from bridge.server.methods import OPENING_S, STATUS_PATIENCE_S, Methods
+from bridge.wire.framing import Framer
 from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import EPOCH, Clock, raise_bug
 
@@ -131,23 +130,18 @@ class Desk:
         self.keys = Keys(self.engine)
         self.scrubber = Scrubber()
         self.emitted: list[Any] = []
-        self.mark = {"sandbox": True} if sandbox else {}
         self.endpoint = "https://upstream.test"
+        self.queues = ()
         self.policy = PausePolicy("machine", "context")
         self.emit = self.emitted.append
+        self.note_bug = lambda bug: "0123456789abcdef"
         ports: Any = self  # of which the methods need these members
         reporter: Any = self.lifecycle
-        self.methods = Methods(
-            ports,
-            reporter,
-            Advisor(ports, self.keys),
-            self.keys,
-            self.scrubber,
-            sandbox=sandbox,
-            limits={"queue": 3},
-            figures=lambda: {"droppedLogLines": 7},
-        )
-        self.dispatcher = Dispatcher(self.methods.table(), lambda bug: "0123456789abcdef")
+        reporter.advisor = Advisor(ports)
+        told: Any = {"sandbox": sandbox, "limits": {"queue": 100, "maxBatch": 5, "maxDepth": 8}}
+        self.methods = Methods(ports, reporter, told, lambda: {"droppedLogLines": 7})
+        outlet: Any = self
+        self.talk = Conversation(self.engine, self.methods, Framer(1 << 20), outlet, lambda: None)
         self.answers: list[tuple[Any, Any]] = []
         self.spawned = 0
         spawn = self.engine.spawn
@@ -158,20 +152,25 @@ class Desk:
 
         self.engine.spawn = count  # type: ignore[method-assign,assignment]  # counted
 
-    def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> Context:
-        """Call as a conversation does."""
+    backlog = backlog_bytes = 0
 
-        def respond(payload: bytes | None) -> None:
-            assert payload is not None
-            answer = json.loads(payload)
-            self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
+    def put(self, piece: bytes) -> None:
+        """Take an answer, as an outlet does."""
+        answer = json.loads(piece)
+        self.answers.append((answer["id"], answer.get("result", answer.get("error"))))
 
-        call = Call(id, True, method, params)
-        context = Context(self.dispatcher, call, respond, self.engine.now(), self.mark)
+    def call(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> None:
+        """Call as a client does."""
+        self.say({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
-        context.serve()
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        self.talk.feed(json.dumps(message).encode() + b"\n")
         self.time.run()
-        return context
+
+    def cancel(self, id: Any) -> None:
+        """Cancel as a client does."""
+        self.say({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": id}})
 
 
 @pytest.fixture
@@ -206,7 +205,7 @@ def test_a_report_goes_on_with_all_that_was_told(desk: Desk) -> None:
     desk.time.run(2.0)
     desk.call(IMAGE, params, id="me")
     [(report, requester)] = desk.lifecycle.submitted
-    assert report == Report(IMAGE, 5, Secret("x" * 16), 7.5, None, "en")
+    assert report == Report(IMAGE, 5, Secret("x" * 16), Facts(7.5, None, "en"))
     assert (requester.name, requester.received_at) == (("me",), 2.0)
     requester.respond(BridgeError("no_such_captcha", code=16))
     [(name, told)] = desk.answers
@@ -232,7 +231,7 @@ def test_a_task_type_that_holds_a_key_is_kept_without_it(
     desk.scrubber.learn(Secret(KEY), keep=True)
     desk.call(IMAGE, {"taskId": 1, "clientKey": "x" * 16})
     desk.call(IMAGE, {"taskId": 2, "taskType": told, "clientKey": given})
-    assert desk.lifecycle.submitted[1][0].task_type == kept
+    assert desk.lifecycle.submitted[1][0].facts.task_type == kept
 
 
 def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> None:
@@ -243,7 +242,7 @@ def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> No
         desk.call("bridge.noteTasks", {"taskType": "TurnstileTask", "clientKey": f"{number:016}"})
     desk.ledger.open()
     desk.time.run()
-    assert desk.lifecycle.submitted[0][0].task_type == "***"
+    assert desk.lifecycle.submitted[0][0].facts.task_type == "***"
 
 
 def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> None:
@@ -295,10 +294,10 @@ def test_what_waits_for_key_or_ledger_can_be_cancelled_and_given_up(for_key: boo
         desk.keys.is_pending = True
     for id in (1, 2, 1, 3):
         desk.call(IMAGE, {"taskId": 1}, id=id)
-    desk.methods.cancel((1,))
+    desk.cancel(1)
     assert desk.lifecycle.cancelled == [(1,)]
     assert [(id, error["code"]) for id, error in desk.answers] == [(1, -32800)] * 2
-    assert desk.methods.give_up() == 2
+    assert desk.talk.give_up() == 2
     assert [(id, error["code"]) for id, error in desk.answers[2:]] == [(2, -32032), (3, -32032)]
     for _, error in desk.answers:
         assert (error["data"]["outcome"], error["data"]["attempts"]) == ("not_sent", 0)
@@ -307,7 +306,7 @@ def test_what_waits_for_key_or_ledger_can_be_cancelled_and_given_up(for_key: boo
     desk.time.run()
     assert desk.lifecycle.submitted == []
     assert len(desk.answers) == 4
-    assert desk.methods.give_up() == 0
+    assert desk.talk.give_up() == 0
 
 
 def test_a_fault_while_waiting_is_answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +341,9 @@ def test_a_question_keeps_nobody_waiting_and_is_answered_once() -> None:
     for id, method in enumerate(QUESTIONS[1:]):
         desk.call(method, {"taskId": 1} if method == "bridge.getReport" else None, id=id)
     desk.call("bridge.info", id="info")
-    desk.methods.cancel((1,))
+    desk.cancel(1)
     assert [id for id, _ in desk.answers] == ["info"]
-    assert desk.methods.give_up() == 0
+    assert desk.talk.give_up() == 0
     assert [(id, error["code"], error["data"]) for id, error in desk.answers[1:]] == [
         (id, -32031, {"kind": "ledger_unavailable"}) for id in range(3)
     ]
@@ -415,7 +414,7 @@ def test_a_record_is_looked_up_by_key_and_task(desk: Desk) -> None:
     }
     desk.ledger.results[Look] = None
     desk.call("bridge.getReport", {"taskId": 9, "clientKey": "z" * 16})
-    desk.ledger.results[Look] = "out of order"
+    desk.ledger.results[Look] = Unavailable("locked", "It is locked.")
     desk.call("bridge.getReport", {"taskId": 9})
     desk.keys.key = None
     desk.call("bridge.getReport", {"taskId": 9})

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from bridge.ops import process
-from bridge.ops.signals import PARENT_LOOK_S
+from bridge.ops.process import PARENT_LOOK_S
 from tests.process import PATIENCE_S, block_signals, ignore_signals
 
 PROGRAM = """
 import sys
 from bridge.engine import Engine
-from bridge.ops.process import undo_inherited
-from bridge.ops.signals import Signals, watch_parent
+from bridge.ops.process import Signals, undo_inherited, watch_parent
 def fail(bug): raise bug
 undo_inherited()
 engine = Engine(fail)
@@ -35,7 +34,8 @@ def stop(number):
         news.wake()
 Signals(engine, stop, lambda: say("ignored"), "terminal" in sys.argv).install()
 if "watch" in sys.argv:
-    say(watch_parent(engine, lambda: (say("gone"), news.wake())))
+    watch_parent(engine, lambda: (say("gone"), news.wake()))
+    say("watches")
 say("ready")
 news.wait()
 """
@@ -52,7 +52,7 @@ class Program:
             text=True,
             **kwargs,
         )
-        self.expect("ready") if "watch" not in words else self.expect("True")
+        self.expect("ready") if "watch" not in words else self.expect("watches")
 
     def expect(self, line: str) -> None:
         assert self.process.stdout is not None
@@ -158,7 +158,7 @@ def test_a_gone_parent_is_noticed(programs: contextlib.ExitStack) -> None:
     )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader) as said:
-        assert [said.readline(), said.readline()] == ["True\n", "ready\n"]
+        assert [said.readline(), said.readline()] == ["watches\n", "ready\n"]
         began = time.monotonic()
         middle.communicate(b"\n", PATIENCE_S)
         assert said.readline() == "gone\n"

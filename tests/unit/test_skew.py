@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bridge.reports.skew import ClockSkew
+from bridge.core.model import Exchange
+from bridge.reports.observer import Observer
 
 UPSTREAM = 1_800_000_000.0
+
+
+class ClockSkew:
+    """An observer whose clocks are handed in."""
+
+    def __init__(self) -> None:
+        self._now = self._wall = 0.0
+        self._told = 0
+        engine = SimpleNamespace(wall=lambda: self._wall)
+        ledger = SimpleNamespace(now=lambda: self._now)
+        ports: Any = SimpleNamespace(engine=engine, ledger=ledger, emit=self._emit)
+        self._observer = Observer(ports)
+
+    def _emit(self, name: str, **fields: Any) -> None:
+        assert (name, fields) == ("clock_skew", {"skew_s": round(self._observer.skew_s() or 0.0, 1)})
+        self._told += 1
+
+    def learn(self, date: str, now: float, wall: float, lasted_s: float) -> bool:
+        """Read a header; True if a difference is told."""
+        self._now, self._wall, told = now, wall, self._told
+        self._observer.learn_time(Exchange(None, True, 200, {"date": date}, elapsed_s=lasted_s))
+        return self._told > told
+
+    def skew_s(self, now: float, wall: float) -> float | None:
+        """What is known at that moment."""
+        self._now, self._wall = now, wall
+        return self._observer.skew_s()
+
+    def age_s(self, completed_at: float, now: float, wall: float) -> float | None:
+        """How old a task is at that moment."""
+        self._now, self._wall = now, wall
+        return self._observer.age_s(completed_at)
 
 
 @pytest.mark.parametrize(

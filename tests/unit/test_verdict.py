@@ -6,7 +6,7 @@ import pytest
 
 from bridge.core.model import Exchange, Verdict
 from bridge.reports import verdict
-from bridge.reports.verdict import clean_text, ending, judge, parse_http_date
+from bridge.reports.verdict import clean_text, judge, parse_http_date, verdict_ending
 
 OCT_21 = 1445412480.0
 """Wed, 21 Oct 2015 07:28:00 GMT."""
@@ -27,7 +27,7 @@ def same(text: str) -> str:
 def test_an_ending_tells_what_the_upstream_said() -> None:
     """The ending of a refusal carries number, code and text, and leaves out what is not known."""
     body = b'{"errorId":16,"errorCode":"ERROR_NO_SUCH_CAPCHA_ID","errorDescription":"Gone."}'
-    end = ending(judge(answer(body), False), {"hints": ["h"], "warnings": None})
+    end = verdict_ending(judge(answer(body), False), {"hints": ["h"], "warnings": None})
     assert end.outcome == "refused"
     assert (end.code, end.kind) == (16, "no_such_captcha")
     assert end.detail == {
@@ -40,7 +40,7 @@ def test_an_ending_tells_what_the_upstream_said() -> None:
 
 def test_an_ending_tells_an_unusual_status_beside_the_number() -> None:
     """A verdict that came with a refusing status tells both."""
-    assert ending(judge(answer(b'{"errorId":55}', 403), False), {}).detail == {
+    assert verdict_ending(judge(answer(b'{"errorId":55}', 403), False), {}).detail == {
         "errorId": 55,
         "httpStatus": 403,
     }
@@ -48,26 +48,29 @@ def test_an_ending_tells_an_unusual_status_beside_the_number() -> None:
 
 def test_an_ending_tells_the_status_without_a_verdict() -> None:
     """Without a number the status is told, also the usual one."""
-    assert ending(judge(answer(b"", 404), False), {}).detail == {"httpStatus": 404}
-    assert ending(judge(answer(b""), False), {}).detail == {"httpStatus": 200}
+    assert verdict_ending(judge(answer(b"", 404), False), {}).detail == {"httpStatus": 404}
+    assert verdict_ending(judge(answer(b""), False), {}).detail == {"httpStatus": 200}
 
 
 def test_an_ending_tells_the_cause_and_what_is_likely() -> None:
     """Cause and likelihood are members of the answer."""
-    assert ending(judge(Exchange("dns", False), False), {}).detail == {"cause": "dns"}
-    assert ending(judge(answer(b'{"errorId":16}'), True), {}).detail == {"errorId": 16, "likely": "accepted"}
+    assert verdict_ending(judge(Exchange("dns", False), False), {}).detail == {"cause": "dns"}
+    assert verdict_ending(judge(answer(b'{"errorId":16}'), True), {}).detail == {
+        "errorId": 16,
+        "likely": "accepted",
+    }
 
 
 def test_an_accepted_ending_has_nothing_to_explain() -> None:
     """An accepted report carries only what the caller of the function adds."""
-    end = ending(judge(answer(b'{"errorId":0}', 403), False), {"warnings": ["w"]})
+    end = verdict_ending(judge(answer(b'{"errorId":0}', 403), False), {"warnings": ["w"]})
     assert (end.outcome, end.code, end.kind, end.detail) == ("accepted", 0, "accepted", {"warnings": ["w"]})
 
 
 def test_extra_members_win() -> None:
     """What the caller of the function knows better replaces what the verdict says."""
     lost = judge(Exchange("dns", False), True)
-    assert ending(lost, {"httpStatus": 500, "cause": None}).detail == {"httpStatus": 500}
+    assert verdict_ending(lost, {"httpStatus": 500, "cause": None}).detail == {"httpStatus": 500}
 
 
 def test_a_verdict_of_parts_has_safe_defaults() -> None:
@@ -75,7 +78,7 @@ def test_a_verdict_of_parts_has_safe_defaults() -> None:
     made = Verdict(
         "not_sent", -32001, "upstream_unreachable", "dns_failure", "again", False, False, False, False
     )
-    assert ending(made, {}).detail == {}
+    assert verdict_ending(made, {}).detail == {}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,10 @@ def test_a_status_has_three_digits(status: int, told: int | None) -> None:
 def test_a_status_of_success_is_not_told_beside_the_number(status: int | None, told: int | None) -> None:
     """Beside an errorId only a status outside of 200 to 299 says anything."""
     seen = judge(answer(b'{"errorId":55}'), False)._replace(http_status=status)
-    assert ending(seen, {}).detail == {"errorId": 55, **({} if told is None else {"httpStatus": told})}
+    assert verdict_ending(seen, {}).detail == {
+        "errorId": 55,
+        **({} if told is None else {"httpStatus": told}),
+    }
 
 
 def test_harmless_text_stays_as_it_is() -> None:

@@ -60,17 +60,6 @@ def test_merging_never_lengthens(
     )
 
 
-@given(st.integers(1, 60), st.floats(0, 1))
-def test_backoff_is_bounded(attempts: int, chance: float) -> None:
-    """The wait is jittered between nothing and the doubled, capped length."""
-    assert 0 <= windows.backoff_s(attempts, chance) <= min(8.0, 0.5 * 2.0 ** (attempts - 1))
-
-
-def test_backoff_doubles_up_to_its_cap() -> None:
-    """Without jitter the waits double and stop at eight seconds."""
-    assert [windows.backoff_s(n, 1.0) for n in range(1, 7)] == [0.5, 1, 2, 4, 8, 8]
-
-
 def test_no_window_known_has_no_end() -> None:
     """A window of which nothing is known never ends by itself."""
     assert windows.ends_at(Window(None, None), False) == math.inf
