@@ -1,7 +1,7 @@
 """From the words of the command line to arguments: the settings' flags come from their table.
 
 A message never repeats the value of an argument, since that may be a key given to the wrong flag.
-Imports argparse late: `read_plain_flags` does without it in the usual starts of the service.
+Imports argparse late: the usual starts of the service do without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from bridge.cli.commands import COMMANDS, NO_PLACE_FOR_KEYS, PROGRAM
+from bridge.cli.commands import COMMANDS, DEFAULT, NO_PLACE_FOR_KEYS, PROGRAM
 from bridge.core.exits import UsageError
 from bridge.core.text import hide_keys, suggest
 from bridge.settings.table import TABLE, Setting
@@ -20,59 +20,58 @@ from bridge.settings.table import TABLE, Setting
 if TYPE_CHECKING:
     import argparse
 
-_PREFIX = "setting_"
 _READING = ("url", "ledger")
 _SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
-
-
-def read_plain_flags(words: Sequence[str]) -> SimpleNamespace | None:
-    """Read flags of the service as the parser would; None if it has to look at them itself.
-
-    Importing argparse costs 8 ms, a tenth of the whole start. Anything unusual is left to it, so that
-    there is one place that explains mistakes.
-    """
-    known = {flag: (row.name, meaning) for row in TABLE for flag, meaning in flags_of(row)}
-    given: dict[str, str | bool] = {}
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        name, meaning = known.get(flag, ("", None))
-        if meaning is not None and not equals:
-            given[name] = meaning
-        elif name and meaning is None:
-            if not equals:
-                value = next(rest, "-")
-                if value.startswith("-"):
-                    return None
-            given[name] = value
-        elif word != "--stdio":
-            return None
-    return SimpleNamespace(given=given, json=False)
 
 
 def parse_arguments(name: str, words: Sequence[str]) -> Any:
     """Parse the words after a command; prints help and raises SystemExit(0) if that is asked for.
 
     Returns:
-        argparse's namespace; `given` in it holds the settings' flags.
+        the command's own arguments by name; `given` in it holds the settings' flags.
 
     Raises:
         UsageError: a word is not understood.
     """
+    given, words = _read_settings(name, words)
+    if name == DEFAULT and set(words) <= {"--stdio"}:
+        # Importing argparse costs 8 ms, a tenth of the whole start.
+        return SimpleNamespace(given=given, json=False)
     parser = make_parser(name)
     # A misspelt flag first: the parser would complain of its value, as a word that has no place.
-    flags = [word for word in words if word.startswith("--") and word != "--"]
     known = [text for action in parser._actions for text in action.option_strings]
+    flags = [word for word in words if word.startswith("--") and word != "--"]
     strange = [word for word in flags if word.partition("=")[0] not in known]
     if not strange:
         args, strange = parser.parse_known_intermixed_args(words)
     if strange:
         raise UsageError(_explain_strange(name, known, strange[0]))
-    taken = vars(args)
-    given = [key for key in taken if key.startswith(_PREFIX)]
-    args.given = {key.removeprefix(_PREFIX): taken.pop(key) for key in given}
+    args.given = given
     return args
+
+
+def _read_settings(name: str, words: Sequence[str]) -> tuple[dict[str, str | bool], list[str]]:
+    """Return what the flags of settings say, and the words that are the command's own."""
+    known = {flag: (row.name, meaning) for row in settings_of(name) for flag, meaning in flags_of(row)}
+    given: dict[str, str | bool] = {}
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if word == "--":
+            others += [word, *rest]
+        elif flag not in known:
+            others.append(word)
+        else:
+            setting, meaning = known[flag]
+            if meaning is None and not equals:
+                value = next(rest, "--")
+            if (meaning is not None and equals) or (not equals and value[:2] == "--"):
+                wants = "takes a value" if meaning is None else "takes no value"
+                raise UsageError(f"{flag} {wants}; see `{PROGRAM} {name} --help`.")
+            given[setting] = value if meaning is None else meaning
+    return given, others
 
 
 def make_parser(name: str) -> argparse.ArgumentParser:
@@ -94,23 +93,23 @@ def make_parser(name: str) -> argparse.ArgumentParser:
             raise UsageError(f"{hide_keys(message)}{end} `{self.prog} --help`.")
 
         def _check_value(self, action: argparse.Action, value: Any) -> None:
-            # What a setting may be is judged where it is read, whatever source it is from.
-            choices = None if action.dest.startswith(_PREFIX) else action.choices
-            if choices is not None and value not in choices:
-                near = suggest(str(value), choices, "; did you mean {}?").removesuffix(".")
-                raise argparse.ArgumentError(action, f"is one of {', '.join(choices)}{near}")
+            if action.choices is not None and value not in action.choices:
+                near = suggest(str(value), action.choices).removesuffix(".")
+                raise argparse.ArgumentError(action, f"is one of {', '.join(action.choices)}{near}")
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         """Fits a screen: says nothing of --help, which was found, nor what the text below says or names."""
 
         def add_argument(self, action: argparse.Action) -> None:
-            if action.dest not in hidden and not action.dest.startswith(_PREFIX):
+            if action.dest not in hidden:
                 super().add_argument(action)
 
     module = importlib.import_module(COMMANDS[name].module)
     rows = settings_of(name)
     epilog = [_read_epilog(name)]
-    hidden = ("help", "action", "task", "places") if epilog[0].startswith("actions:") else ("help",)
+    hidden = ["help", "setting"]
+    if epilog[0].startswith("actions:"):
+        hidden += ["action", "task", "places"]
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
         epilog.insert(0, _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  "))
@@ -130,13 +129,12 @@ def make_parser(name: str) -> argparse.ArgumentParser:
         if not action.option_strings
     ]
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
+    # For whoever asks what there is: they have been read when the parser gets the rest.
     for row in rows:
         for flag, meaning in flags_of(row):
-            what: dict[str, Any] = {"metavar": row.metavar or "VALUE", "choices": row.choices or None}
-            if meaning is not None:
-                what = {"action": "store_const", "const": meaning}
             text = f"Turns off: {row.help}" if meaning is False else row.help
-            parser.add_argument(flag, dest=_PREFIX + row.name, default=argparse.SUPPRESS, help=text, **what)
+            action = parser.add_argument(flag, dest="setting", help=text, metavar=row.metavar or "VALUE")
+            action.choices, action.nargs = row.choices or None, None if meaning is None else 0
     return parser
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bridge.cli.commands import COMMANDS, TOPICS
+from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, TOPICS
 from bridge.cli.flags import format_value, make_parser, shown_flag
-from bridge.cli.main import overview
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
 from bridge.core.exits import EXITS, UsageError
@@ -32,12 +31,34 @@ def run(args: argparse.Namespace) -> int:
     if code is not None and name != "errors":
         raise UsageError("Only the topic errors takes a further word: a code.")
     if name is None:
-        print_text(overview())
+        print_text(_overview())
     elif name in COMMANDS:
         make_parser(name).print_help(sys.stdout)
     else:
         print_lines(topics[name]() if name in topics and code is None else explain(code or name))
     return 0
+
+
+def _overview() -> str:
+    listed = ""
+    for group, title in GROUPS.items():
+        rows = "".join(f"  {name:<12}{row.summary}\n" for name, row in COMMANDS.items() if row.group == group)
+        listed += f"{title}:\n{rows}\n"
+    topics = "".join(f"  {name:<12}{summary}\n" for name, summary in TOPICS.items())
+    return f"""\
+usage: {PROGRAM} [COMMAND] [FLAGS]
+
+Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.
+
+{listed}Topics (report-bridge help TOPIC):
+{topics}
+Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.
+
+Examples:
+  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox
+  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl
+  echo '{{"jsonrpc":"2.0","id":1,"method":"bridge.info"}}' | report-bridge
+"""
 
 
 def _exit_codes() -> list[str]:
