@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from bridge.cli.checks import OK, WARNING, Check
-from bridge.cli.ledger_arguments import reading
-from bridge.core.exits import ExitError
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock
 from bridge.ledger.statistics import Reader
@@ -56,17 +52,3 @@ def _spell_claim(claim: dict[str, Any]) -> str:
     if claim["claimed"] is None:
         return f"{told}; the cost of a task is not known: pass cost to bridge.noteTasks"
     return f"{told}, {claim['claimed']:.4f} claimed at {claim['costOfTask']:.5f} a task"
-
-
-def check_advice(args: argparse.Namespace) -> Iterator[Check]:
-    """Whether reports count for anything, as far as the ledger knows."""
-    try:
-        with reading(args) as (settings, reader):
-            found = read_advice(reader, settings, None)["advice"]
-    except ExitError:
-        return  # the check of the ledger says so
-    for advice in found:
-        message = f"account {advice['account']}, {advice['kind']}: {advice['message']}"
-        yield Check("advice", WARNING, message, "docs/advice.md has the vendor's rules.")
-    if not found:
-        yield Check("advice", OK, "nothing in the last 24 h makes reports worthless, as far as is known")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cli import checks
+from bridge.cli import doctor
 from bridge.upstream.probe import Sight
 from tests.ledgers import make_ledger, open_file
 from tests.unit.conftest import Run
@@ -103,9 +103,9 @@ def test_a_missing_ledger_is_fine_and_not_made(find: Find, tmp_path: Path) -> No
 
 
 def test_a_healthy_ledger_is_told(find: Find, tmp_path: Path) -> None:
-    """Size, journal and integrity are named."""
+    """Size and journal are named."""
     found = find("--ledger", str(make_ledger(tmp_path / "l")))
-    assert [statuses(found, name) for name in ("ledger", "sqlite", "integrity")] == [["ok"], ["ok"], ["ok"]]
+    assert [statuses(found, name) for name in ("ledger", "sqlite")] == [["ok"], ["ok"]]
 
 
 def test_loose_modes_are_a_warning(find: Find, tmp_path: Path) -> None:
@@ -150,19 +150,19 @@ def test_two_commands_on_path_are_a_warning(tmp_path: Path) -> None:
         command.write_text("#!/bin/sh\n")
         command.chmod(0o755)
     path = os.pathsep.join(str(tmp_path / name) for name in ("a", "b"))
-    (check,) = checks.check_commands({"PATH": path})
+    (check,) = doctor.check_commands({"PATH": path})
     assert check.status == "warning"
     assert str(tmp_path / "a") in str(check.fix)
-    (check,) = checks.check_commands({"PATH": str(tmp_path / "a")})
+    (check,) = doctor.check_commands({"PATH": str(tmp_path / "a")})
     assert check.status == "ok"
-    first, *_ = checks.check_commands({"PATH": "", "REPORT_BRIDGE_BIN": str(tmp_path / "none")})
+    first, *_ = doctor.check_commands({"PATH": "", "REPORT_BRIDGE_BIN": str(tmp_path / "none")})
     assert first.status == "failed"
 
 
 def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is not there is named."""
-    monkeypatch.setattr(checks, "PACKAGES", ("requests", "no_such_package"))
-    assert [check.status for check in checks.check_python()] == ["ok", "failed"]
+    monkeypatch.setattr(doctor, "PACKAGES", ("requests", "no_such_package"))
+    assert [check.status for check in doctor.check_python()] == ["ok", "failed"]
 
 
 def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None:
@@ -171,13 +171,13 @@ def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None
         "project"
     ]
     needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"] if ";" not in line}
-    assert set(checks.PACKAGES) == needed
+    assert set(doctor.PACKAGES) == needed
 
 
 def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock before the installation cannot be right."""
     monkeypatch.setattr(time, "time", lambda: 1e9)
-    assert checks.check_clock().status == "failed"
+    assert doctor.check_date().status == "failed"
 
 
 @pytest.fixture

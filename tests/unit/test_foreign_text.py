@@ -75,7 +75,7 @@ def assert_harmless(text: str) -> None:
         ("stats", "--by", "method", "--csv"),
         ("pauses",),
         ("pauses", "--json"),
-        ("doctor", "--full"),
+        ("doctor",),
         ("doctor", "--json"),
         ("ledger", "check", "--full"),
     ],
