@@ -15,13 +15,12 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import summary
-from bridge.cli.advice import spell_advice
 from bridge.cli.terminal import share
 from bridge.cli.times import show_time
 from bridge.core.text import escape, plural
 
 _AXES: Final = {
-    "s": "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
+    "seconds": "seconds since the worker finished; steps of 5 s up to the wall, wider after it",
     "ms": "milliseconds; steps grow to the right",
 }
 _MOST_GROUPS: Final = 400
@@ -42,17 +41,10 @@ def render_page(facts: dict[str, Any], made_wall: float) -> str:
     if facts["reports"]:
         first, last = (facts[name].replace("T", " ").removesuffix("Z") for name in ("first", "last"))
         span = f"{plural(facts['reports'], 'report')}, recorded {first} to {last} UTC"
-        timeline, ages = facts["timeline"], facts["ages"]
-        told = " ".join(summary.tell_pauses(facts["pauses"]))
-        charts = (
-            _columns("Outcomes over time", summary.STATES, **timeline),
-            _columns(summary.AGES, summary.FATES, "s", ages["bins"], summary.tell_ages(ages)),
-            _reasons(facts),
-            _latency(facts["latency"]),
-            _columns("Pauses: when the bridge stopped itself", ["pauses"], **timeline, words=told),
-            _groups(facts),
-        )
-        content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(charts)}</div>'
+        *charts, groups = summary.charts(facts)
+        cards = [*map(_columns, charts), _groups(groups)]
+        cards.insert(2, _reasons(facts))
+        content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(cards)}</div>'
     with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
         page = Template(file.read())
     return page.substitute(
@@ -82,7 +74,7 @@ def _totals(facts: dict[str, Any]) -> str:
 def _advice(facts: dict[str, Any]) -> str:
     return "".join(
         f'<h2>{title}</h2><ul class="advice">{_items(map(markup, lines))}</ul>'
-        for title, lines in spell_advice(facts).items()
+        for title, lines in summary.spell_advice(facts).items()
         if lines
     )
 
@@ -109,51 +101,37 @@ def _reasons(facts: dict[str, Any]) -> str:
     )
 
 
-def _latency(latency: dict[str, Any]) -> str:
-    title, words = "How long the last attempt took", "Nothing was sent."
-    if latency["attempts"]:
-        words = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    return _columns(title, ["reports"], "ms", latency["bins"], words)
+def _groups(chart: summary.Chart) -> str:
+    chart = chart._replace(rows=chart.rows[-_MOST_GROUPS:])
+    rows = f"<summary>{plural(len(chart.rows), 'row')}</summary>{_table(*chart.table())}"
+    return _card(chart.title, "", f"<details open>{rows}</details>")
 
 
-def _groups(facts: dict[str, Any]) -> str:
-    by, groups = facts["by"], facts["groups"][-_MOST_GROUPS:]
-    table = _table(*summary.count_table(by, groups, summary.COLUMNS))
-    rows = f"<details open><summary>{plural(len(groups), 'row')}</summary>{table}</details>"
-    return _card(f"By {by}", "", rows)
-
-
-def _columns(title: str, names: Sequence[str], unit: str, rows: summary.Rows, words: str = "") -> str:
-    """What happened by day or hour, or from one edge to the next, with a table of its numbers.
-
-    Args:
-        names: what is counted; of that, what there is none of is not shown.
-        words: if there is nothing at all, all that is shown.
-    """
-    shown = [name for name in names if any(row[name] for row in rows)]
-    if not shown:
+def _columns(chart: summary.Chart) -> str:
+    chart = chart._replace(names=chart.counted())
+    title, words, unit, names, rows = chart
+    if not names:
         return _card(title, words)
-    top = nice_ceiling(max(sum(row[name] for name in shown) for row in rows))
+    top = nice_ceiling(max(sum(row[name] for name in names) for row in rows))
     # Half a report is none.
     ticks = (short(top * part) for part in ((1.0, 0.0) if top % 2 else (1.0, 0.5, 0.0)))
     stacks = [
         "".join(
-            f'<i style="height:{row[name] / top:.2%};--c:var(--{name})"></i>' for name in shown if row[name]
+            f'<i style="height:{row[name] / top:.2%};--c:var(--{name})"></i>' for name in names if row[name]
         )
         for row in rows
     ]
-    if unit == "s":
+    if unit == "seconds":
         stacks[summary.WALL_AT] += f"<b>wall: {summary.WALL_S} s</b>"
-    labels = [short(row["from"]) if "from" in row else row[unit].partition("-")[2] for row in rows]
+    labels = [short(row["from"]) if "from" in row else row[unit][5:] for row in rows]
     # So many columns share a label that the longest one has room.
     every = ceil(len(rows) * (max(map(len, labels)) * 7 + 8) / _NARROWEST)
     below = labels[: len(rows) - every + 1 : every]
-    chart = (
+    drawn = (
         f'<ul class="axis">{_items(ticks)}</ul><ol class="columns">{_items(stacks)}</ol>'
         f'<ol class="labels" style="--w:{every / len(rows):.3%}">{_items(below)}</ol>'
     )
-    table = _table(*summary.count_table(unit, rows, shown))
-    return _figure(title, words, shown, chart, table, _AXES.get(unit, ""))
+    return _figure(title, words, names, drawn, _table(*chart.table()), _AXES.get(unit, ""))
 
 
 def nice_ceiling(value: float) -> float:

@@ -8,7 +8,6 @@ from math import inf
 from typing import Any, Final
 
 from bridge.cli import ledger_arguments, summary, terminal
-from bridge.cli.advice import read_advice, spell_advice
 from bridge.cli.ledger_arguments import csv_line
 from bridge.cli.terminal import Screen, print_lines, share
 from bridge.cli.times import show_time
@@ -64,7 +63,7 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
         span = Span(args.since, args.until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), tell)
         facts = summary.summarise(figures, args.by)
-        facts |= read_advice(reader, settings, endpoint, args.account or "")
+        facts |= summary.read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
             # The figures know the hours only; within one of them the question is cheap in any ledger.
             hours = [cell.hour * 3600.0 for cell in figures.cells]
@@ -89,17 +88,18 @@ def render(facts: dict[str, Any], screen: Screen) -> list[str]:
     def wrap(*texts: str, indent: str = "") -> list[str]:
         return [line for text in texts for line in screen.wrap(text, indent, always=True)]
 
+    _, ages, latency, pauses, groups = summary.charts(facts)
     sections = {
         f"{plural(facts['reports'], 'report')}, {facts['first']} to {facts['last']}": [],
         "What became of them": _outcomes(facts, screen),
         "Refused, by code": _reasons(facts["refused"], screen),
         "Not sent, by reason": _reasons(facts["notSent"], screen),
-        summary.AGES: _ages(facts["ages"], screen),
-        "How long the last attempt took": _latency(facts["latency"], screen),
-        "Pauses that opened": wrap(*summary.tell_pauses(facts["pauses"])),
-        f"By {facts['by']}": _groups(facts, screen),
+        ages.title: wrap(ages.words) + _table(ages, screen),
+        latency.title: wrap(latency.words) + _table(latency, screen),
+        pauses.title: wrap(pauses.words),
+        groups.title: _groups(groups, screen),
     }
-    for title, told in spell_advice(facts).items():
+    for title, told in summary.spell_advice(facts).items():
         sections[title] = wrap(*told, indent="  ")
     sections["What these figures do not tell"] = wrap(*facts["notes"])
     lines: list[str] = []
@@ -128,37 +128,24 @@ def _reasons(rows: list[dict[str, Any]], screen: Screen) -> list[str]:
     return lines
 
 
-def _ages(ages: dict[str, Any], screen: Screen) -> list[str]:
-    told, bins = screen.wrap(summary.tell_ages(ages), always=True), ages["bins"]
-    if not ages["known"]:
-        return told
-    bars = [_parts(row["accepted"], sum(row[fate] for fate in summary.FATES)) for row in bins]
-    lines = screen.table(*summary.count_table("seconds", bins, summary.FATES), left=0, bars=bars)
-    wall = f"{'-' * 8} the wall: the API forgets the task {'-' * 8}"
-    lines.insert(1 + summary.WALL_AT, screen.paint(wall, "bad"))
-    return [*told, *lines]
-
-
-def _parts(good: int, whole: int) -> list[tuple[int, str]]:
-    return [(good, "blue"), (whole - good, "bad")]
-
-
-def _latency(latency: dict[str, Any], screen: Screen) -> list[str]:
-    if not latency["attempts"]:
+def _table(chart: summary.Chart, screen: Screen) -> list[str]:
+    if not chart.counted():
         return []
-    rows = {"all": latency, **latency["methods"]}
-    table = [
-        (name, f"{row['attempts']:,}", f"{row['p50Ms']:,} ms", f"{row['p95Ms']:,} ms")
-        for name, row in rows.items()
-    ]
-    return screen.table(("method", "reports", "p50", "p95"), table)
+    bars = []
+    for row in chart.rows:
+        whole = row["reports"] if "reports" in row else sum(row[name] for name in chart.names)
+        good = row.get("accepted", whole)
+        bars.append([(good, "blue"), (whole - good, "bad")])
+    lines = screen.table(*chart.table(), bars=bars)
+    if chart.unit == "seconds":
+        wall = f"{'-' * 8} the wall: the API forgets the task {'-' * 8}"
+        lines.insert(1 + summary.WALL_AT, screen.paint(wall, "bad"))
+    return lines
 
 
-def _groups(facts: dict[str, Any], screen: Screen) -> list[str]:
-    by, groups = facts["by"], facts["groups"]
-    shown = groups[-_TAIL:] if by in ("day", "hour") else groups[:_TAIL]
-    bars = [_parts(row["accepted"], row["reports"]) for row in shown]
-    lines = screen.table(*summary.count_table(by, shown, summary.COLUMNS), bars=bars)
-    if len(shown) < len(groups):
-        lines.append(f"More in --csv and --json: {plural(len(groups) - len(shown), 'row')}.")
+def _groups(chart: summary.Chart, screen: Screen) -> list[str]:
+    shown = chart.rows[-_TAIL:] if chart.unit in ("day", "hour") else chart.rows[:_TAIL]
+    lines = _table(chart._replace(rows=shown), screen)
+    if len(shown) < len(chart.rows):
+        lines.append(f"More in --csv and --json: {plural(len(chart.rows) - len(shown), 'row')}.")
     return lines
