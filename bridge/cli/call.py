@@ -19,8 +19,6 @@ from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
 
-HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""

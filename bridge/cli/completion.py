@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from bridge.cli.call import callable_methods
-from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS
-from bridge.cli.flags import make_parser
+from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS, make_parser
 from bridge.cli.terminal import print_text
 
-HELP = "Print completions for a shell."
 _FILES: Final = ("PATH", "FILE", "F")
 
 
@@ -32,10 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=tuple(SHELLS), metavar="SHELL", help="|".join(SHELLS))
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print them."""
     print_text(SHELLS[args.shell](list(read_commands())))
-    return 0
 
 
 def read_commands() -> Iterator[Command]:

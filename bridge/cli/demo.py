@@ -13,8 +13,6 @@ from typing import Any, Final
 from bridge.core import exits
 from bridge.core.text import plural
 
-HELP = "Show a conversation with the bridge in the sandbox: no account, no key, no network."
-
 _LATE_S: Final = 75
 """Age of the task that is too late: the API forgets tasks after 60 s."""
 

@@ -31,7 +31,6 @@ from bridge.core.redact import Scrubber
 from bridge.ops.process import forbid_core_dumps, undo_inherited
 from bridge.settings import Settings, describe, load
 
-HELP = "Check this installation, its settings, key and ledger, with a fix for each fault. Changes nothing."
 PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
 _PINNED: Final = "5.0.9"
 """The one version of jsonrpcserver that will do."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, TOPICS
-from bridge.cli.flags import format_value, make_parser, shown_flag
+from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, TOPICS, format_value, make_parser, shown_flag
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
 from bridge.core.exits import EXITS, UsageError
 from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.settings import table
-
-HELP = "Explain a command, an error code, or a topic: " + ", ".join(TOPICS) + "."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("code", nargs="?", metavar="CODE", help="of an error, after the topic errors")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     name, code = args.topic, args.code
     topics = {"environment": _environment, "errors": _errors, "exit-codes": _exit_codes, "report": _rules}
     if code is not None and name != "errors":
@@ -36,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
         make_parser(name).print_help(sys.stdout)
     else:
         print_lines(topics[name]() if name in topics and code is None else explain(code or name))
-    return 0
 
 
 def _overview() -> str:

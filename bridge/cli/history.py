@@ -25,8 +25,6 @@ from bridge.server.methods import show_record
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
 
-HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
-
 FIELDS: Final = (
     "taskId", "method", "account", "state", "outcome", "code", "kind", "attempts", "recordedAt", "finishedAt",
     "endpoint", "taskType", "ageSeconds", "latencyMs",
@@ -76,8 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do one of the actions and return the exit code."""
+def run(args: argparse.Namespace) -> None:
+    """Do one of the actions."""
     if (args.task is not None) != (args.action == "show"):
         raise exits.UsageError(
             "history show takes a task id, such as `report-bridge history show 123`."
@@ -93,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
                 f"history {args.action} does not take --{name}; see `report-bridge history --help`."
             )
     action(args)
-    return exits.DONE
 
 
 def _count(text: str) -> int:

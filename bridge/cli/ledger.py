@@ -17,8 +17,6 @@ from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
 from bridge.settings.table import MEMORY
 
-HELP = "Look after the ledger itself: copy it, check it, bring it to this version."
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""

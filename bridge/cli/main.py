@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from bridge.cli.commands import COMMANDS, DEFAULT, REINSTALL
+from bridge.cli.commands import COMMANDS, DEFAULT, REINSTALL, explain_unknown_command, parse_arguments
 from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
 
@@ -63,19 +63,15 @@ def _run(words: list[str]) -> int:
     elif not first or first.startswith("-"):
         name = DEFAULT
     else:
-        from bridge.cli.flags import explain_unknown_command
-
         raise UsageError(explain_unknown_command(first))
-    from bridge.cli.flags import parse_arguments
-
     if name == DEFAULT and not os.isatty(0):
         from signal import SIGINT, signal
 
         # A child leaves it to its parent, also before it serves. Then it is told, and the second one drains.
         # Not as SIG_IGN, which would be handed on to children.
         signal(SIGINT, lambda *_: None)
-    code: int = import_module(COMMANDS[name].module).run(parse_arguments(name, words))
-    return code
+    code: int | None = import_module(f"bridge.cli.{name}").run(parse_arguments(name, words))
+    return code or exits.DONE
 
 
 def _say(sentence: str, code: int) -> int:

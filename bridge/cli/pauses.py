@@ -17,8 +17,6 @@ from bridge.core.model import PauseState
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets
 
-HELP = "Show what holds reports back, or let the next report try whether it is over."
-
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
 
@@ -30,15 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print a JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
-    """List or resume and return the exit code."""
+def run(args: argparse.Namespace) -> None:
+    """List or resume."""
     if args.action == "resume":
         _resume(args)
     elif args.scope is not None:
         raise exits.UsageError("pauses list shows every pause; --scope is for resume.")
     else:
         _list(args)
-    return exits.DONE
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bridge.app import App
     from bridge.cli.console import Console
 
-HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
 SETTLE_S: Final = 2.0
 """How long the end waits for what was given up to be recorded."""
 LOOK_S: Final = 0.02

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bridge.cli.terminal import progress
-from bridge.core import exits
 from bridge.core.exits import ConfigError, UsageError
 from bridge.ops.metrics_file import replace_file
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from bridge.engine import Engine
     from bridge.simulator import Simulator
 
-HELP = (
-    "Serve the upstream's report methods with their real rules, and faults by name, on 127.0.0.1. "
-    "The base URL goes to stdout. Ends on SIGTERM or SIGINT."
-)
 PROGRESS_S = 0.5
 """How often the progress of a scenario is shown on a terminal."""
 
@@ -39,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--tls-key", metavar="F", help="private key (PEM) of the certificate")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Serve until a signal comes; returns the exit code.
+def run(args: argparse.Namespace) -> None:
+    """Serve until a signal comes.
 
     Raises:
         UsageError: the flags do not go together.
@@ -88,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
             if scenario and scenario.get("steps"):
                 engine.spawn(_show_progress, engine, simulator, tell)
             ended.wait()
-    return exits.DONE
 
 
 def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, int], None]) -> None:

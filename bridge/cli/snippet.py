@@ -13,8 +13,6 @@ from typing import Final
 
 from bridge.cli.terminal import print_text
 
-HELP = "Print an integration with the paths of this machine, which starts the bridge in the sandbox."
-
 SNIPPETS: Final = ("node", "go", "python", "shell", "systemd", "docker")
 _FOLDER: Final = os.path.join(os.path.dirname(__file__), "snippets")
 
@@ -24,10 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=SNIPPETS, metavar="KIND", help="|".join(SNIPPETS))
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     print_text(render_snippet(args.kind, find_words(), find_sources()))
-    return 0
 
 
 def find_words() -> list[str]:

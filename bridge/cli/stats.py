@@ -11,13 +11,10 @@ from bridge.cli import ledger_arguments, summary, terminal
 from bridge.cli.ledger_arguments import csv_line
 from bridge.cli.terminal import Screen, print_lines, share
 from bridge.cli.times import show_time
-from bridge.core import exits
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.rows import select_listing
 from bridge.ledger.statistics import IN_FLIGHT, Span
-
-HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, advice. Times are UTC."
 
 _TAIL: Final = 31
 
@@ -35,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write a page with charts that needs no network")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Count, print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Count and print."""
     facts = _read(args)
     if args.html is not None:
         from bridge.cli.page import render_page
@@ -52,7 +49,6 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_text("".join(map(csv_line, rows)))
     else:
         print_lines(render(facts, Screen()))
-    return exits.DONE
 
 
 def _read(args: argparse.Namespace) -> dict[str, Any]:

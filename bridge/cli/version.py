@@ -10,7 +10,6 @@ from importlib import metadata
 from bridge import __version__
 from bridge.cli.terminal import print_json, print_text
 
-HELP = "Print the version; with --json also what the program stands on, for a fault report."
 PROTOCOL = 1
 _LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "apsw", "psycopg")
 
@@ -20,11 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     if not args.json:
         print_text(f"report-bridge {__version__}\n")
-        return 0
+        return
     from bridge.ledger import sqlite_file
 
     facts = {
@@ -37,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
         "libraries": {name: version_of(name) for name in _LIBRARIES},
     }
     print_json(facts, indent=None)
-    return 0
 
 
 def version_of(library: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 import pytest
 
 from bridge.app import App
-from bridge.cli.flags import parse_arguments
+from bridge.cli.commands import parse_arguments
 from bridge.server.conversation import Conversation
 from bridge.settings import load
 from bridge.wire.framing import Framer

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import completion, snippet
-from bridge.cli.commands import COMMANDS
+from bridge.cli.commands import COMMANDS, settings_of, shown_flag
 from bridge.cli.completion import Command, read_commands
-from bridge.cli.flags import settings_of, shown_flag
 from tests.process import ROOT
 from tests.unit.conftest import Run
 
