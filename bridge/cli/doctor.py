@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from bridge.cli.commands import REINSTALL
-from bridge.cli.ledger_arguments import reading
 from bridge.cli.ledger_checks import FAILED, OK, WARNING, Check, check_clock, check_ledger
+from bridge.cli.ledgers import reading
 from bridge.cli.summary import read_advice
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.cli.version import version_of

@@ -12,10 +12,8 @@ from contextlib import closing, nullcontext
 from itertools import chain, islice
 from typing import Any, Final, NoReturn
 
-from bridge.cli import ledger_arguments
-from bridge.cli.ledger_arguments import NotPossible, csv_line, reading
+from bridge.cli import ledgers
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
-from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
 from bridge.core.text import escape, plural, rfc3339, suggest
@@ -24,6 +22,7 @@ from bridge.ledger.statistics import Reader
 from bridge.server.methods import show_record
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database
+from bridge.settings.table import MEMORY
 
 FIELDS: Final = (
     "taskId", "method", "account", "state", "outcome", "code", "kind", "attempts", "recordedAt", "finishedAt",
@@ -31,7 +30,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """Columns of an export: those of a record on the wire, then what only the ledger tells."""
 COLUMNS: Final[Mapping[str, Callable[[Row], str]]] = {
-    "recorded": lambda row: show_time(row.recorded_wall),
+    "recorded": lambda row: ledgers.show_time(row.recorded_wall),
     "task": lambda row: str(row.task.task_id),
     "method": lambda row: row.method,
     "outcome": lambda row: row.outcome or row.state,
@@ -62,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
     add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
-    ledger_arguments.add_span_flags(parser)
+    ledgers.add_span_flags(parser)
     add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
     add("--method", metavar="NAME", help="only reports with this method")
     add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
@@ -71,26 +70,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="list and show: print JSON")
     add("--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl")
     add("--output", metavar="FILE", help="export: write to this file")
-    add("--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before")
+    add("--before", type=ledgers.parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
 def run(args: argparse.Namespace) -> None:
     """Do one of the actions."""
-    if (args.task is not None) != (args.action == "show"):
-        raise exits.UsageError(
-            "history show takes a task id, such as `report-bridge history show 123`."
-            if args.action == "show"
-            else f"history {args.action} takes no further word; only show takes a task id."
-        )
-    action, taken = _ACTIONS[args.action]
-    for name in sorted(set().union(*(names for _, names in _ACTIONS.values())) - taken):
-        value = getattr(args, name)
-        # Pruning must not look as if it could be filtered.
-        if value is not None and value is not False:
-            raise exits.UsageError(
-                f"history {args.action} does not take --{name}; see `report-bridge history --help`."
-            )
-    action(args)
+    ledgers.run_action("history", _ACTIONS, args)
 
 
 def _count(text: str) -> int:
@@ -109,7 +94,7 @@ def _columns(text: str) -> list[str]:
 
 
 def _listing(args: argparse.Namespace, settings: Settings, limit: int = _PAGE) -> Listing:
-    endpoint = ledger_arguments.chosen_endpoint(settings)
+    endpoint = ledgers.chosen_endpoint(settings)
     return Listing(endpoint, args.since, args.until, args.outcome, args.method, limit)
 
 
@@ -125,7 +110,7 @@ def _list(args: argparse.Namespace) -> None:
     most = args.limit or (10 if args.follow else 50)
     if args.follow and args.until is not None:
         raise exits.UsageError("history --follow goes on for ever: it takes no --until.")
-    with reading(args) as (settings, reader):
+    with ledgers.reading(args) as (settings, reader):
         listing = _listing(args, settings, min(most, _PAGE))
         rows = list(_read(reader, listing, most))
         if args.follow:
@@ -180,11 +165,13 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
 
 
 def _show(args: argparse.Namespace) -> None:
-    with reading(args) as (settings, reader):
-        found = reader.find(args.task, ledger_arguments.chosen_endpoint(settings))
+    if args.task is None:
+        raise exits.UsageError("history show takes a task id, such as `report-bridge history show 123`.")
+    with ledgers.reading(args) as (settings, reader):
+        found = reader.find(args.task, ledgers.chosen_endpoint(settings))
         if not found:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
-            raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
+            raise ledgers.NotPossible(f"The ledger {place} has no report of task {args.task}.")
         stories = [(row, reader.events(row.seq)) for row in found]
     if args.json:
         reports: list[dict[str, Any]] = []
@@ -222,17 +209,17 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    with reading(args) as (settings, reader):
+    with ledgers.reading(args) as (settings, reader):
         listing = _listing(args, settings)
         whole = min(reader.count(listing), args.limit or 1 << 62)
-        written = 0
-        output = nullcontext(print_text) if args.output is None else ledger_arguments.writing(args.output)
+        written, is_csv = 0, args.format != "jsonl"
+        output = nullcontext(print_text) if args.output is None else ledgers.writing(args.output)
         with progress("exporting") as tell, output as write:
-            if args.format != "jsonl":
-                write(csv_line(FIELDS))
+            if is_csv:
+                write(ledgers.csv_line(FIELDS))
             for written, row in enumerate(_read(reader, listing, whole), 1):
                 record = _record(row)
-                write(json.dumps(record) + "\n" if args.format == "jsonl" else csv_line(record.values()))
+                write(ledgers.csv_line(record.values()) if is_csv else f"{json.dumps(record)}\n")
                 if written % _STEP == 0 or written == whole:
                     tell(written, whole)
     if args.output is not None:
@@ -245,32 +232,36 @@ def _export(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     now = time.time()
     before = now - HISTORY_S if args.before is None else args.before
-    if before > now - DAY_S:
+    if before > now - ledgers.DAY_S:
         raise exits.UsageError(
             "Reports younger than a day guard their tasks against a second report; they stay."
         )
     deleted = 0
-    with reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
+    with ledgers.reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
         whole = reader.count(Listing(None, until_wall=before))
-        with closing(ledger_arguments.open_store(settings)) as store:
+        with closing(ledgers.open_store(settings)) as store:
             while gone := int(store.transact([Prune(before, _STEP)])[0]):
                 deleted += gone
                 tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-    print_text(f"{plural(deleted, 'report')} deleted: all from before {show_time(before)} UTC.\n")
+    print_text(f"{plural(deleted, 'report')} deleted: all from before {ledgers.show_time(before)} UTC.\n")
 
 
 def _path(args: argparse.Namespace) -> None:
-    ledger_arguments.print_place(load(args.given, os.environ))
+    settings = load(args.given, os.environ)
+    print_lines([ledgers.show_place(settings)])
+    if settings.ledger == MEMORY:
+        warn("nothing is there: the running bridge alone can read it")
+    elif not is_database(settings.ledger) and not os.path.isfile(settings.ledger):
+        warn("nothing is there: the first report makes it")
 
 
-_FILTERS: Final = {"since", "until", "outcome", "method", "limit"}
-_ACTIONS: Final[Mapping[str, tuple[Callable[[argparse.Namespace], None], set[str]]]] = {
-    "list": (_list, {*_FILTERS, "json", "columns", "follow"}),
-    "show": (_show, {"json"}),
-    "export": (_export, {*_FILTERS, "format", "output"}),
-    "prune": (_prune, {"before"}),
-    "path": (_path, set()),
+_FILTERS: Final = ("since", "until", "outcome", "method", "limit")
+_ACTIONS: Final[ledgers.Actions] = {
+    "list": (_list, (*_FILTERS, "json", "columns", "follow")),
+    "show": (_show, ("task", "json")),
+    "export": (_export, (*_FILTERS, "format", "output")),
+    "prune": (_prune, ("before",)),
+    "path": (_path, ()),
 }
-"""What each action does, and the flags it takes."""

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import summary
+from bridge.cli.ledgers import show_time
 from bridge.cli.terminal import share
-from bridge.cli.times import show_time
 from bridge.core.text import escape, plural
 
 _AXES: Final = {

@@ -7,10 +7,8 @@ import time
 from math import inf
 from typing import Any, Final
 
-from bridge.cli import ledger_arguments, summary, terminal
-from bridge.cli.ledger_arguments import csv_line
+from bridge.cli import ledgers, summary, terminal
 from bridge.cli.terminal import Screen, print_lines, share
-from bridge.cli.times import show_time
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.rows import select_listing
@@ -22,7 +20,7 @@ _TAIL: Final = 31
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     add = parser.add_argument
-    ledger_arguments.add_span_flags(parser)
+    ledgers.add_span_flags(parser)
     add("--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS))
     add("--method", metavar="NAME", help="only reports with this method")
     add("--account", metavar="HEX", help="only reports of this account, as lists show it")
@@ -38,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     if args.html is not None:
         from bridge.cli.page import render_page
 
-        with ledger_arguments.writing(args.html) as write:
+        with ledgers.writing(args.html) as write:
             write(render_page(facts, time.time()))
         print_lines([escape(args.html)])
     elif args.json:
@@ -46,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.csv:
         names = (facts["by"], "reports", *summary.STATES, "error16")
         rows = [names, *([row[name] for name in names] for row in facts["groups"])]
-        terminal.print_text("".join(map(csv_line, rows)))
+        terminal.print_text("".join(map(ledgers.csv_line, rows)))
     else:
         print_lines(render(facts, Screen()))
 
@@ -54,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
 def _read(args: argparse.Namespace) -> dict[str, Any]:
     from bridge.reports.methods import methods
 
-    with terminal.progress("counting") as tell, ledger_arguments.reading(args) as (settings, reader):
-        endpoint = ledger_arguments.chosen_endpoint(settings)
+    with terminal.progress("counting") as tell, ledgers.reading(args) as (settings, reader):
+        endpoint = ledgers.chosen_endpoint(settings)
         span = Span(args.since, args.until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), tell)
         facts = summary.summarise(figures, args.by)
@@ -67,9 +65,9 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
                 low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
                 rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
-                facts[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
+                facts[name] = ledgers.show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):
-        facts[name] = None if wall is None else show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
+        facts[name] = None if wall is None else ledgers.show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
     return facts
 
 

@@ -1,4 +1,7 @@
-"""What the commands for the ledger share: flags, opening it with a sentence if that fails, and files."""
+"""What the commands for the ledger share: actions, times, opening it with a sentence if that fails, files.
+
+Times are UTC, as in the records.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,32 @@ import argparse
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
-from bridge.cli import times
-from bridge.cli.terminal import print_text, warn
-from bridge.core.exits import REFUSED, ConfigError, ExitError
+from bridge.core.exits import REFUSED, ConfigError, ExitError, UsageError
 from bridge.core.text import escape, escape_cell
 from bridge.engine.clock import SystemClock
-from bridge.ledger import reading as ledgers
+from bridge.ledger import reading as opening
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database, mask_password
-from bridge.settings.table import MEMORY
 
 if TYPE_CHECKING:
     from bridge.ledger.port import Store
 
-_BUSY_S = 10.0
+DAY_S: Final = 86_400.0
+_BUSY_S: Final = 10.0
 """How long a command waits for a bridge that is committing: it is in no hurry."""
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
+_TIMES: Final = "2026-01-31T08:00Z, UNIX seconds, or how long ago: 24h, 7d"
+Actions = Mapping[str, tuple[Callable[[argparse.Namespace], int | None], Collection[str]]]
+"""What each action of a command does, and which of the command's arguments it takes."""
 
 
 class NotPossible(ExitError):
@@ -35,10 +43,56 @@ class NotPossible(ExitError):
     exit_code = REFUSED
 
 
+def run_action(command: str, actions: Actions, args: argparse.Namespace) -> int | None:
+    """Do what was asked for.
+
+    Raises:
+        UsageError: the action would ignore an argument, and look as if it kept to it.
+    """
+    action, taken = actions[args.action]
+    for name in sorted({name for _, names in actions.values() for name in names}.difference(taken)):
+        if getattr(args, name) not in (None, False, []):
+            what = "a further word" if name in ("task", "places") else f"--{name}"
+            told = f"{command} {args.action} does not take {what}; see `report-bridge {command} --help`."
+            raise UsageError(told)
+    return action(args)
+
+
 def add_span_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--since`` and ``--until``."""
-    parser.add_argument("--since", type=times.parse_time, metavar="TIME", help=f"from {times.HELP}")
-    parser.add_argument("--until", type=times.parse_time, metavar="TIME", help="to, written the same way")
+    parser.add_argument("--since", type=parse_time, metavar="TIME", help=f"from {_TIMES}")
+    parser.add_argument("--until", type=parse_time, metavar="TIME", help="to, written the same way")
+
+
+def parse_time(text: str) -> float:
+    """Turn a date, a UNIX time or a length back from now into UNIX seconds; without a zone it is UTC.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+    """
+    ago = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if ago:
+        return max(0.0, time.time() - float(ago[1]) * _UNITS[ago[2]])
+    if re.fullmatch(r"\d{5,11}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a time: {_TIMES}") from None
+    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def show_time(wall: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a time for people."""
+    return datetime.fromtimestamp(wall, UTC).strftime(form)
+
+
+def show_length(seconds: float) -> str:
+    """Return a length of time in the unit that fits it."""
+    for unit, length in (("d", DAY_S), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def chosen_endpoint(settings: Settings) -> str | None:
@@ -51,20 +105,10 @@ def show_place(settings: Settings) -> str:
     return escape(mask_password(settings.ledger))
 
 
-def print_place(settings: Settings) -> None:
-    """Print where the ledger is, and say on stderr if nothing is there."""
-    ledger = settings.ledger
-    print_text(f"{show_place(settings)}\n")
-    if ledger == MEMORY:
-        warn("nothing is there: the running bridge alone can read it")
-    elif not is_database(ledger) and not os.path.isfile(ledger):
-        warn("nothing is there: the first report makes it")
-
-
 def open_reader(settings: Settings) -> Reader:
     """Open the ledger of the settings for reading; see `bridge.ledger.reading.open_reader`."""
     clocks = (SystemClock.now(), SystemClock.wall())
-    return ledgers.open_reader(settings.ledger, *clocks, settings.ledger_password)
+    return opening.open_reader(settings.ledger, *clocks, settings.ledger_password)
 
 
 @contextmanager
