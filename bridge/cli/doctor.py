@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--online", action="store_true", help="also look whether the upstream can be reached")
+    parser.add_argument("--full", action="store_true", help="also look for damage in a large ledger")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     counts = Counter(check.status for check in found)
     if args.json:
         print_json({"ok": not counts[FAILED], "checks": [check._asdict() for check in found]})
+    elif counts[OK] == len(found):
+        print_lines(["", "Everything is in order."])
     else:
         told = f"{counts[FAILED]} failed, {counts[WARNING]} to look at, {counts[OK]} in order."
         print_lines(["", told])
@@ -79,7 +82,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
             scrubber.learn(secret)
     yield from check_settings(settings)
     yield check_key(settings, scrubber)
-    yield from check_ledger(settings)
+    yield from check_ledger(settings, args.full)
     yield from check_advice(args)
     if args.online and not settings.sandbox:
         yield from check_online(settings)

@@ -28,6 +28,8 @@ OK: Final = "ok"
 WARNING: Final = "warning"
 FAILED: Final = "failed"
 _DRIVER: Final = "psycopg"
+_QUICK_BYTES: Final = 16 * 1024 * 1024
+"""Ledgers up to this size are looked through for damage; 30 ms a MiB were measured."""
 _SKEW_S: Final = 1.0
 """A difference of the clocks above this is worth a look. The ledger's times are the server's all the same."""
 _MIGRATE: Final = "Run `report-bridge ledger migrate` as a role that may make a schema."
@@ -57,8 +59,12 @@ def check_clock(name: str, ahead_s: float, most_s: float, whose: str, agreed: st
     return Check(name, WARNING, f"this clock is {abs(ahead_s):.1f} s {where} {whose}", fix)
 
 
-def check_ledger(settings: Settings) -> Iterator[Check]:
-    """Whether reports can be remembered."""
+def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
+    """Whether reports can be remembered.
+
+    Args:
+        full: look for damage in a large file, too, and for what only a reading of every report shows.
+    """
     if settings.ledger == MEMORY and settings.sandbox:
         yield Check("ledger", OK, "the sandbox remembers in memory")
     elif settings.ledger == MEMORY:
@@ -66,7 +72,7 @@ def check_ledger(settings: Settings) -> Iterator[Check]:
         yield Check("ledger", WARNING, "reports are remembered in memory only", fix)
     else:
         try:
-            yield from (_check_server if is_database(settings.ledger) else _check_file)(settings)
+            yield from (_check_server if is_database(settings.ledger) else _check_file)(settings, full)
         except NoLedger:
             yield _check_folder(settings.ledger)
         except LedgerTrouble as trouble:
@@ -81,30 +87,47 @@ def _check_store(reader: Reader, health: Mapping[str, Any]) -> Check:
         reader.try_write()
     except LedgerTrouble as trouble:
         return Check("ledger", FAILED, f"{health['path']} cannot be written now", trouble.sentence)
-    told = f"{plural(health['reports'], 'report')}, {health['sizeBytes'] / 1_048_576:.1f} MiB"
+    told = f"{plural(health['reports'], 'report')}, {_show_size(health)}"
     if "sessions" in health:
         told += f", {plural(health['sessions'], 'other session')}"
     return Check("ledger", OK, f"{told}, can be written: {health['path']}")
 
 
+def _show_size(health: Mapping[str, Any]) -> str:
+    return f"{health['sizeBytes'] / 1_048_576:.1f} MiB"
+
+
+def _check_integrity(reader: Reader, full: bool, fix: str) -> Check:
+    if damage := reader.check(full):
+        told = f"the ledger is damaged ({plural(len(damage), 'finding')})"
+        return Check("integrity", FAILED, told, f"{fix} Found: {'; '.join(damage)}")
+    return Check("integrity", OK, "no damage was found" + ("" if full else "; --full reads every report"))
+
+
 # --- in a file -------------------------------------------------------------------------------
 
 
-def _check_file(settings: Settings) -> Iterator[Check]:
+def _check_file(settings: Settings, full: bool) -> Iterator[Check]:
     from bridge.ledger.files import NETWORK_KINDS
 
     path = settings.ledger
     with closing(open_reader(settings)) as reader:
         health = reader.health()
         yield _check_store(reader, health)
-    modes = stat.S_IMODE(os.stat(path).st_mode)
-    if modes & 0o077 and os.name == "posix":
-        told = f"others may open the ledger (mode {modes:04o})"
-        yield Check("ledger", WARNING, told, f"chmod 600 {path}")
-    yield Check("sqlite", OK, f"SQLite {health['sqliteVersion']}, journal {health['journalMode']}")
-    if health["filesystem"] in NETWORK_KINDS:
-        fix = "Put the ledger on a local disk: locks over a network cannot be relied on."
-        yield Check("ledger", WARNING, f"the ledger is on {health['filesystem']}", fix)
+        modes = stat.S_IMODE(os.stat(path).st_mode)
+        if modes & 0o077 and os.name == "posix":
+            told = f"others may open the ledger (mode {modes:04o})"
+            yield Check("ledger", WARNING, told, f"chmod 600 {path}")
+        yield Check("sqlite", OK, f"SQLite {health['sqliteVersion']}, journal {health['journalMode']}")
+        if health["filesystem"] in NETWORK_KINDS:
+            fix = "Put the ledger on a local disk: locks over a network cannot be relied on."
+            yield Check("ledger", WARNING, f"the ledger is on {health['filesystem']}", fix)
+        if full or health["sizeBytes"] <= _QUICK_BYTES:
+            fix = "Move the file away; the next start makes a new one. Keep the old one for `history export`."
+            yield _check_integrity(reader, full, fix)
+        else:
+            told = f"not looked for in {_show_size(health)}; --full looks, and bridges wait for it"
+            yield Check("integrity", OK, told)
 
 
 def _check_folder(path: str) -> Check:
@@ -120,7 +143,7 @@ def _check_folder(path: str) -> Check:
 # --- on a server -----------------------------------------------------------------------------
 
 
-def _check_server(settings: Settings) -> Iterator[Check]:
+def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
     from bridge.ledger.postgres_link import has_driver
     from bridge.ledger.postgres_reader import PostgresReader
     from bridge.ledger.postgres_trouble import NO_DRIVER
@@ -140,11 +163,13 @@ def _check_server(settings: Settings) -> Iterator[Check]:
         else:
             yield Check("ledger", FAILED, "there is none yet, and this role may not make it", _MIGRATE)
         yield _check_session(reader)
-    ahead_s = health["clockSkewS"]
-    # Not more exact than half of the way there and back.
-    agreed = f"this clock is {abs(ahead_s) * 1000:.0f} ms off the ledger server's, "
-    agreed += f"{health['roundTripS'] * 1000:.1f} ms away"
-    yield check_clock("drift", ahead_s, _SKEW_S, "the ledger server's", agreed)
+        ahead_s = health["clockSkewS"]
+        # Not more exact than half of the way there and back.
+        agreed = f"this clock is {abs(ahead_s) * 1000:.0f} ms off the ledger server's, "
+        agreed += f"{health['roundTripS'] * 1000:.1f} ms away"
+        yield check_clock("drift", ahead_s, _SKEW_S, "the ledger server's", agreed)
+        if health["schemaVersion"] != 0 and not health["lacking"] and not health["isNewer"]:
+            yield _check_integrity(reader, full, "Repair what is named, or restore the database.")
 
 
 def _check_condition(health: Mapping[str, Any]) -> Check:

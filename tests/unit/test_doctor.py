@@ -103,9 +103,9 @@ def test_a_missing_ledger_is_fine_and_not_made(find: Find, tmp_path: Path) -> No
 
 
 def test_a_healthy_ledger_is_told(find: Find, tmp_path: Path) -> None:
-    """Size and journal are named."""
+    """Size, journal and integrity are named."""
     found = find("--ledger", str(make_ledger(tmp_path / "l")))
-    assert [statuses(found, name) for name in ("ledger", "sqlite")] == [["ok"], ["ok"]]
+    assert [statuses(found, name) for name in ("ledger", "sqlite", "integrity")] == [["ok"], ["ok"], ["ok"]]
 
 
 def test_loose_modes_are_a_warning(find: Find, tmp_path: Path) -> None:

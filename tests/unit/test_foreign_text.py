@@ -75,7 +75,7 @@ def assert_harmless(text: str) -> None:
         ("stats", "--by", "method", "--csv"),
         ("pauses",),
         ("pauses", "--json"),
-        ("doctor",),
+        ("doctor", "--full"),
         ("doctor", "--json"),
         ("ledger", "check", "--full"),
     ],

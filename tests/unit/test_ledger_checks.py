@@ -17,15 +17,15 @@ from tests.pgserver import PASSWORD, PgServer
 from tests.pooler import Pooler
 
 Find = Callable[..., dict[str, dict[str, Any]]]
-ALL = ("driver", "server", "ledger", "schema", "rights", "session", "drift")
+ALL = ("driver", "server", "ledger", "schema", "rights", "session", "drift", "integrity")
 
 
 @pytest.fixture
 def find(capfd: pytest.CaptureFixture[str]) -> Find:
     """Run the doctor on a ledger and return its checks by name."""
 
-    def find_checks(ledger: object) -> dict[str, dict[str, Any]]:
-        code = main.main(("doctor", "--json", "--ledger", str(ledger)))
+    def find_checks(ledger: object, *words: str) -> dict[str, dict[str, Any]]:
+        code = main.main(("doctor", "--json", "--ledger", str(ledger), *words))
         out, err = capfd.readouterr()
         told = json.loads(out)
         assert err == ""
@@ -52,7 +52,7 @@ def statuses(found: dict[str, dict[str, Any]]) -> dict[str, str]:
 def test_a_healthy_ledger_is_told(find: Find, ledger: ServerLedger) -> None:
     """Every check is there and in order, with figures where there are any."""
     ledger.add_reports(*({"task_id": n, "events": {"claimed": {}}} for n in range(1, 4)))
-    found = find(ledger)
+    found = find(ledger, "--full")
     assert tuple(found) == ALL
     assert statuses(found) == {}
     assert found["ledger"]["message"].startswith("3 reports, ")
@@ -182,6 +182,15 @@ def test_commits_that_are_not_synced_are_a_warning(find: Find, ledger: ServerLed
     """A server that may lose what it has committed is told."""
     ledger.server.sql(f"ALTER DATABASE {ledger.database} SET synchronous_commit = off")
     assert statuses(find(ledger)) == {"server": "warning"}
+
+
+def test_damage_is_told(find: Find, ledger: ServerLedger) -> None:
+    """A missing index is found at once; what only a reading of every report shows is found with --full."""
+    ledger.add_reports({"task_id": 1})
+    assert statuses(find(ledger)) == {}
+    assert statuses(find(ledger, "--full")) == {"integrity": "failed"}
+    ledger.select("DROP INDEX reports_by_time")
+    assert "reports_by_time" in find(ledger)["integrity"]["fix"]
 
 
 def test_a_lock_on_the_tables_does_not_hold_the_doctor(find: Find, ledger: ServerLedger) -> None:
