@@ -37,32 +37,58 @@ NO_PLACE_FOR_KEYS: Final = (
 class Command(NamedTuple):
     """One sub-command."""
 
-    group: str
     summary: str
     """What it does, in a sentence without its full stop."""
     uses: str = ""
     """Which settings it uses and takes the flags of, as `settings_of` lists them."""
+    more: str = ""
+    """What its own help says besides."""
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "serve": Command("run", "speak JSON-RPC 2.0 on stdin and stdout (without a command, too)", "all"),
-    "call": Command("run", "do one call, with the service's ledger and pauses, and print the answer", "call"),
-    "simulate": Command("try", "serve the upstream's API on loopback"),
-    "demo": Command("try", "show the bridge at work against the simulator"),
-    "history": Command("look", "list, show, export and prune reports", "ledger"),
-    "stats": Command("look", "count what became of reports, and why", "ledger"),
-    "pauses": Command("look", "show and end pauses", "pauses"),
-    "doctor": Command("look", "check this installation, with a fix for each fault", "all"),
-    "ledger": Command("look", "copy, check and migrate the ledger", "ledger"),
-    "snippet": Command("look", "print an integration that works here"),
-    "completion": Command("look", "print completions for a shell"),
-    "config": Command("look", "print every setting with its origin", "all"),
-    "version": Command("look", "print the version"),
-    "help": Command("look", "explain a command, a topic or an error code"),
+    "serve": Command(
+        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too)", "all", "Ends with its input."
+    ),
+    "call": Command(
+        "do one call and print the answer", "call", "The ledger and the pauses are those of the service."
+    ),
+    "simulate": Command(
+        "serve the upstream's API on loopback",
+        more="The report methods with their real rules, and faults by name, on 127.0.0.1. "
+        "The base URL goes to stdout. Ends on SIGTERM or SIGINT.",
+    ),
+    "demo": Command("show the bridge at work against the simulator", more="No account, no key, no network."),
+    "history": Command(
+        "list, show, export and prune reports", "ledger", "A bridge may be at work on the ledger."
+    ),
+    "stats": Command(
+        "count what became of reports, and why",
+        "ledger",
+        "Reasons, ages, latencies, pauses and advice. Times are UTC.",
+    ),
+    "pauses": Command(
+        "show and end pauses",
+        "pauses",
+        "A pause holds reports back until the next report may try whether it is over.",
+    ),
+    "doctor": Command(
+        "check this installation, with a fix for each fault",
+        "all",
+        "Looks at settings, key and ledger, too. Changes nothing.",
+    ),
+    "ledger": Command("copy, check and migrate the ledger", "ledger"),
+    "snippet": Command("print an integration with the paths of this machine"),
+    "completion": Command("print completions for a shell"),
+    "config": Command("print every setting with its value and origin", "all", "Secrets are masked."),
+    "version": Command(
+        "print the version", more="With --json also what the program stands on, for a fault report."
+    ),
+    "help": Command("explain a command, a topic or an error code"),
 }
 """Name to row, in the order of the overview."""
 
-GROUPS: Final[Mapping[str, str]] = {"run": "Run", "try": "Try without an account", "look": "Look up"}
+GROUPS: Final = {"serve": "Run", "simulate": "Try without an account", "history": "Look up"}
+"""What stands above which command in the overview."""
 
 TOPICS: Final[Mapping[str, str]] = {
     "environment": "every setting with its flag, variable and file key",
@@ -155,7 +181,8 @@ def make_parser(name: str) -> argparse.ArgumentParser:
             if action.dest not in hidden:
                 super().add_argument(action)
 
-    rows, summary = settings_of(name), COMMANDS[name].summary
+    rows = settings_of(name)
+    summary, _, more = COMMANDS[name]
     epilog = [_read_epilog(name)]
     hidden = ["help", "setting"]
     if "actions:" in epilog[0]:
@@ -165,7 +192,7 @@ def make_parser(name: str) -> argparse.ArgumentParser:
         epilog.insert(0, _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  "))
     parser = Parser(
         prog=f"{PROGRAM} {name}",
-        description=_fill(f"{summary[0].upper()}{summary[1:]}."),
+        description=_fill(f"{summary[0].upper()}{summary[1:]}. {more}"),
         epilog="\n\n".join(filter(None, epilog)),
         formatter_class=lambda prog: Formatter(prog, width=80, max_help_position=18),
         allow_abbrev=False,

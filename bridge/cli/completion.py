@@ -14,6 +14,9 @@ from bridge.cli.call import callable_methods
 from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS, make_parser
 from bridge.cli.terminal import print_text
 
+_FILES: Final = ("PATH", "FILE", "F")
+"""What a file is called in a command's help."""
+
 
 class Command(NamedTuple):
     """One command."""
@@ -89,7 +92,9 @@ def make_fish(known: Sequence[Command]) -> str:
         for flag in flags:
             takes = ""
             if flag.nargs != 0:
-                takes = f"-x -a {quote(' '.join(flag.choices))} " if flag.choices else "-r -F "
+                takes = (
+                    "-r -F " if flag.metavar in _FILES else f"-x -a {quote(' '.join(flag.choices or ()))} "
+                )
             help = quote(str(flag.help).removesuffix("."))
             lines.append(f"{seen} -l {flag.option_strings[-1][2:]} {takes}-d {help}")
     return "\n".join(lines) + "\n"

@@ -36,7 +36,6 @@ _PINNED: Final = "5.0.9"
 """The one version of jsonrpcserver that will do."""
 _SKEW_S: Final = 2.0
 """The difference from which the bridge corrects its clock by the upstream's."""
-_COLOURS = {OK: "blue", WARNING: "warn", FAILED: "bad"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +90,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
 def _render(check: Check, screen: Screen) -> list[str]:
     first, *rest = screen.wrap(check.message, f"{check.status:<8} {check.name:<10} ")
     width = len(check.status)
-    lines = [screen.paint(first[:width], _COLOURS[check.status]) + first[width:], *rest]
+    lines = [screen.paint(first[:width], check.status) + first[width:], *rest]
     return lines if check.fix is None else lines + screen.wrap(check.fix, f"{'':<20}fix: ")
 
 

@@ -16,7 +16,7 @@ from bridge.settings import table
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    topic = "command, topic, or a code, kind or name of an error"
+    topic = f"command, topic ({', '.join(TOPICS)}), or a code, kind or name of an error"
     parser.add_argument("topic", nargs="?", metavar="TOPIC", help=topic)
     parser.add_argument("code", nargs="?", metavar="CODE", help="of an error, after the topic errors")
 
@@ -37,16 +37,16 @@ def run(args: argparse.Namespace) -> None:
 
 def _overview() -> str:
     listed = ""
-    for group, title in GROUPS.items():
-        rows = "".join(f"  {name:<12}{row.summary}\n" for name, row in COMMANDS.items() if row.group == group)
-        listed += f"{title}:\n{rows}\n"
+    for name, row in COMMANDS.items():
+        listed += f"\n{GROUPS[name]}:\n" if name in GROUPS else ""
+        listed += f"  {name:<12}{row.summary}\n"
     topics = "".join(f"  {name:<12}{summary}\n" for name, summary in TOPICS.items())
     return f"""\
 usage: {PROGRAM} [COMMAND] [FLAGS]
 
 Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.
-
-{listed}Topics (report-bridge help TOPIC):
+{listed}
+Topics (report-bridge help TOPIC):
 {topics}
 Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.
 

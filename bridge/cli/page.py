@@ -136,9 +136,7 @@ def _columns(chart: summary.Chart) -> str:
 
 def nice_ceiling(value: float) -> float:
     """The next of 1, 2, 5, 10, 20 ... so that an axis ends at a round number."""
-    if value <= 0:
-        return 1.0
-    unit = 10.0 ** int(log10(value)) if value >= 1 else 1.0
+    unit = 10.0 ** int(log10(max(value, 1)))
     return next(unit * factor for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if value <= unit * factor)
 
 

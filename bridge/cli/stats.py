@@ -89,7 +89,7 @@ def render(facts: dict[str, Any], screen: Screen) -> list[str]:
         "Refused, by code": _reasons(facts["refused"], screen),
         "Not sent, by reason": _reasons(facts["notSent"], screen),
         ages.title: wrap(ages.words) + _table(ages, screen),
-        latency.title: wrap(latency.words) + _table(latency, screen),
+        latency.title: wrap(latency.words) + _methods(facts["latency"]["methods"], screen),
         pauses.title: wrap(pauses.words),
         groups.title: _groups(groups, screen),
     }
@@ -129,12 +129,20 @@ def _table(chart: summary.Chart, screen: Screen) -> list[str]:
     for row in chart.rows:
         whole = row["reports"] if "reports" in row else sum(row[name] for name in chart.names)
         good = row.get("accepted", whole)
-        bars.append([(good, "blue"), (whole - good, "bad")])
+        bars.append([(good, "ok"), (whole - good, "bad")])
     lines = screen.table(*chart.table(), bars=bars)
     if chart.unit == "seconds":
         wall = f"{'-' * 8} the wall: the API forgets the task {'-' * 8}"
         lines.insert(1 + summary.WALL_AT, screen.paint(wall, "bad"))
     return lines
+
+
+def _methods(methods: dict[str, dict[str, Any]], screen: Screen) -> list[str]:
+    table = [
+        (name, f"{row['attempts']:,}", f"{row['p50Ms']:,} ms", f"{row['p95Ms']:,} ms")
+        for name, row in methods.items()
+    ]
+    return screen.table(("method", "reports", "p50", "p95"), table) if table else []
 
 
 def _groups(chart: summary.Chart, screen: Screen) -> list[str]:

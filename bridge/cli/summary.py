@@ -124,16 +124,20 @@ def _ages(ages: Counter[Age]) -> dict[str, Any]:
 
 
 def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
-    took_ms: Counter[int] = Counter()
-    for latency, many in latencies.items():
-        took_ms[latency.milliseconds] += many
-    counts = Counter({(milliseconds, "reports"): many for milliseconds, many in took_ms.items()})
+    methods: dict[str, Counter[int]] = defaultdict(Counter)
+    for latency, many in sorted(latencies.items()):
+        methods[latency.method][latency.milliseconds] += many
+    whole = sum(methods.values(), Counter[int]())
+    counts = Counter({(milliseconds, "reports"): many for milliseconds, many in whole.items()})
     return {
-        "attempts": took_ms.total(),
-        "p50Ms": quantile(took_ms, 0.5),
-        "p95Ms": quantile(took_ms, 0.95),
+        **_attempts(whole),
+        "methods": {name: _attempts(took_ms) for name, took_ms in methods.items()},
         "bins": _bins(counts, "ms", _LATENCY_EDGES, ("reports",), 4),
     }
+
+
+def _attempts(took_ms: Counter[int]) -> dict[str, Any]:
+    return {"attempts": took_ms.total(), "p50Ms": quantile(took_ms, 0.5), "p95Ms": quantile(took_ms, 0.95)}
 
 
 def _bins(
@@ -255,7 +259,7 @@ def charts(facts: Mapping[str, Any]) -> tuple[Chart, ...]:
             f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {row['lastHour']}."
             for row in facts["pauses"]
         )
-        or "None opened."
+        or "No pause opened."
     )
     against = f"Age of the task at the report, against the {WALL_S}-second wall"
     unit, rows = timeline["unit"], timeline["rows"]

@@ -10,7 +10,6 @@ from importlib import metadata
 from bridge import __version__
 from bridge.cli.terminal import print_json, print_text
 
-PROTOCOL = 1
 _LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "apsw", "psycopg")
 
 
@@ -25,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
         print_text(f"report-bridge {__version__}\n")
         return
     from bridge.ledger import sqlite_file
+    from bridge.server.methods import PROTOCOL
 
     facts = {
         "name": "anticaptcha-report-bridge",
