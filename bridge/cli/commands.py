@@ -90,14 +90,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
 GROUPS: Final = {"serve": "Run", "simulate": "Try without an account", "history": "Look up"}
 """What stands above which command in the overview."""
 
-TOPICS: Final[Mapping[str, str]] = {
-    "environment": "every setting with its flag, variable and file key",
-    "errors": "every error code, what it means and what to do; `help 16` has one",
-    "exit-codes": "what the exit code says",
-    "report": "the vendor's rules about reports, and what the bridge does about each",
-}
-"""Topics of ``report-bridge help``."""
-
 _READING = ("url", "ledger")
 _SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")

@@ -11,7 +11,8 @@ from shlex import quote
 from typing import Final, NamedTuple
 
 from bridge.cli.call import callable_methods
-from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS, make_parser
+from bridge.cli.commands import COMMANDS, PROGRAM, make_parser
+from bridge.cli.help import TOPICS
 from bridge.cli.terminal import print_text
 
 _FILES: Final = ("PATH", "FILE", "F")

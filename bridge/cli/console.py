@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any, Final
 
 from bridge.cli import call
-from bridge.cli.ledgers import NotPossible, writing
+from bridge.cli.ledger import NotPossible, writing
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.exits import UsageError
 from bridge.core.redact import Scrubber

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from bridge.cli.commands import REINSTALL
+from bridge.cli.ledger import reading
 from bridge.cli.ledger_checks import FAILED, OK, WARNING, Check, check_clock, check_ledger
-from bridge.cli.ledgers import reading
 from bridge.cli.summary import read_advice
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.cli.version import version_of
@@ -187,7 +187,7 @@ def check_key(settings: Settings, scrubber: Scrubber) -> Check:
 def check_advice(args: argparse.Namespace) -> Iterator[Check]:
     """Whether reports count for anything, as far as the ledger knows."""
     try:
-        with reading(args) as (settings, reader):
+        with reading(args) as (settings, _, reader):
             found = read_advice(reader, settings, None)["advice"]
     except ExitError:
         return  # the check of the ledger says so

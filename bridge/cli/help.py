@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Final
 
-from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, TOPICS, format_value, make_parser, shown_flag
+from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, format_value, make_parser, shown_flag
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
 from bridge.core.exits import EXITS, UsageError
@@ -24,7 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print it."""
     name, code = args.topic, args.code
-    topics = {"environment": _environment, "errors": _errors, "exit-codes": _exit_codes, "report": _rules}
     if code is not None and name != "errors":
         raise UsageError("Only the topic errors takes a further word: a code.")
     if name is None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     elif name in COMMANDS:
         make_parser(name).print_help(sys.stdout)
     else:
-        print_lines(topics[name]() if name in topics and code is None else explain(code or name))
+        print_lines(TOPICS[name][1]() if name in TOPICS and code is None else explain(code or name))
 
 
 def _overview() -> str:
@@ -40,7 +40,7 @@ def _overview() -> str:
     for name, row in COMMANDS.items():
         listed += f"\n{GROUPS[name]}:\n" if name in GROUPS else ""
         listed += f"  {name:<12}{row.summary}\n"
-    topics = "".join(f"  {name:<12}{summary}\n" for name, summary in TOPICS.items())
+    topics = "".join(f"  {name:<12}{summary}\n" for name, (summary, _) in TOPICS.items())
     return f"""\
 usage: {PROGRAM} [COMMAND] [FLAGS]
 
@@ -138,3 +138,12 @@ def _row(row: Row) -> list[str]:
 
 def _entry(first: str, text: str) -> list[str]:
     return Screen().wrap(text, first, always=True)
+
+
+TOPICS: Final = {
+    "environment": ("every setting with its flag, variable and file key", _environment),
+    "errors": ("every error code, what it means and what to do; `help 16` has one", _errors),
+    "exit-codes": ("what the exit code says", _exit_codes),
+    "report": ("the vendor's rules about reports, and what the bridge does about each", _rules),
+}
+"""What there is to read besides the commands, in a few words, and what makes it."""

@@ -7,20 +7,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from itertools import chain, islice
 from typing import Any, Final, NoReturn
 
-from bridge.cli import ledgers
+from bridge.cli import ledger
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
 from bridge.core.text import escape, plural, rfc3339, suggest
-from bridge.ledger.port import EventRow
 from bridge.ledger.statistics import Reader
 from bridge.server.methods import show_record
-from bridge.settings import Settings, load
+from bridge.settings import load
 from bridge.settings.parsing import is_database
 from bridge.settings.table import MEMORY
 
@@ -30,7 +29,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """Columns of an export: those of a record on the wire, then what only the ledger tells."""
 COLUMNS: Final[Mapping[str, Callable[[Row], str]]] = {
-    "recorded": lambda row: ledgers.show_time(row.recorded_wall),
+    "recorded": lambda row: ledger.show_time(row.recorded_wall),
     "task": lambda row: str(row.task.task_id),
     "method": lambda row: row.method,
     "outcome": lambda row: row.outcome or row.state,
@@ -61,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
     add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
-    ledgers.add_span_flags(parser)
+    ledger.add_span_flags(parser)
     add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
     add("--method", metavar="NAME", help="only reports with this method")
     add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
@@ -70,12 +69,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="list and show: print JSON")
     add("--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl")
     add("--output", metavar="FILE", help="export: write to this file")
-    add("--before", type=ledgers.parse_time, metavar="TIME", help="prune: delete what was recorded before")
+    add("--before", type=ledger.parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
 def run(args: argparse.Namespace) -> None:
     """Do one of the actions."""
-    ledgers.run_action("history", _ACTIONS, args)
+    ledger.run_action("history", _ACTIONS, args)
 
 
 def _count(text: str) -> int:
@@ -93,8 +92,7 @@ def _columns(text: str) -> list[str]:
     return names
 
 
-def _listing(args: argparse.Namespace, settings: Settings, limit: int = _PAGE) -> Listing:
-    endpoint = ledgers.chosen_endpoint(settings)
+def _listing(args: argparse.Namespace, endpoint: str | None, limit: int = _PAGE) -> Listing:
     return Listing(endpoint, args.since, args.until, args.outcome, args.method, limit)
 
 
@@ -110,8 +108,8 @@ def _list(args: argparse.Namespace) -> None:
     most = args.limit or (10 if args.follow else 50)
     if args.follow and args.until is not None:
         raise exits.UsageError("history --follow goes on for ever: it takes no --until.")
-    with ledgers.reading(args) as (settings, reader):
-        listing = _listing(args, settings, min(most, _PAGE))
+    with ledger.reading(args) as (_, endpoint, reader):
+        listing = _listing(args, endpoint, min(most, _PAGE))
         rows = list(_read(reader, listing, most))
         if args.follow:
             _follow(reader, listing, rows, None if args.json else columns)
@@ -167,30 +165,34 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
 def _show(args: argparse.Namespace) -> None:
     if args.task is None:
         raise exits.UsageError("history show takes a task id, such as `report-bridge history show 123`.")
-    with ledgers.reading(args) as (settings, reader):
-        found = reader.find(args.task, ledgers.chosen_endpoint(settings))
+    with ledger.reading(args) as (settings, endpoint, reader):
+        found = reader.find(args.task, endpoint)
         if not found:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
-            raise ledgers.NotPossible(f"The ledger {place} has no report of task {args.task}.")
-        stories = [(row, reader.events(row.seq)) for row in found]
+            raise ledger.NotPossible(f"The ledger {place} has no report of task {args.task}.")
+        reports = []
+        for row in found:
+            events = []
+            for event in reader.events(row.seq):
+                # What an attempt met is a kind of event in the table of errors.
+                told = {"met" if name == "event" else name: value for name, value in event.data.items()}
+                events.append({"at": rfc3339(event.at_wall), "event": event.name, **told})
+            reports.append({**_record(row), "detail": dict(row.detail), "events": events})
     if args.json:
-        reports: list[dict[str, Any]] = []
-        for row, events in stories:
-            told = [{"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events]
-            reports.append({**_record(row), "detail": dict(row.detail), "events": told})
         print_json({"reports": reports})
     else:
         screen = Screen()
-        print_lines([line for row, events in stories for line in ("", *_tell(row, events, screen))][1:])
+        print_lines([line for report in reports for line in ("", *_tell(report, screen))][1:])
 
 
-def _tell(row: Row, events: Sequence[EventRow], screen: Screen) -> list[str]:
-    record = {name: value for name, value in _record(row).items() if value is not None}
-    lines = screen.fields({**record, **row.detail, **record})
+def _tell(report: dict[str, Any], screen: Screen) -> list[str]:
+    events, detail = report.pop("events"), report.pop("detail")
+    record = {name: value for name, value in report.items() if value is not None}
+    lines = screen.fields({**record, **detail, **record})
     lines += ["", screen.paint("what happened", "bold")]
     for event in events:
-        first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
-        told = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
+        first = f"{event.pop('at')}  {escape(event.pop('event')):<16}"
+        told = [f"{name} {spell(value)}" for name, value in event.items() if value is not None]
         lines += screen.wrap(", ".join(told), first) if told else [first.rstrip()]
     return lines
 
@@ -209,17 +211,17 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    with ledgers.reading(args) as (settings, reader):
-        listing = _listing(args, settings)
+    with ledger.reading(args) as (_, endpoint, reader):
+        listing = _listing(args, endpoint)
         whole = min(reader.count(listing), args.limit or 1 << 62)
         written, is_csv = 0, args.format != "jsonl"
-        output = nullcontext(print_text) if args.output is None else ledgers.writing(args.output)
+        output = nullcontext(print_text) if args.output is None else ledger.writing(args.output)
         with progress("exporting") as tell, output as write:
             if is_csv:
-                write(ledgers.csv_line(FIELDS))
+                write(ledger.csv_line(FIELDS))
             for written, row in enumerate(_read(reader, listing, whole), 1):
                 record = _record(row)
-                write(ledgers.csv_line(record.values()) if is_csv else f"{json.dumps(record)}\n")
+                write(ledger.csv_line(record.values()) if is_csv else f"{json.dumps(record)}\n")
                 if written % _STEP == 0 or written == whole:
                     tell(written, whole)
     if args.output is not None:
@@ -232,25 +234,25 @@ def _export(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     now = time.time()
     before = now - HISTORY_S if args.before is None else args.before
-    if before > now - ledgers.DAY_S:
+    if before > now - ledger.DAY_S:
         raise exits.UsageError(
             "Reports younger than a day guard their tasks against a second report; they stay."
         )
     deleted = 0
-    with ledgers.reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
+    with ledger.reading(args, to_write=True) as (settings, _, reader), progress("pruning") as tell:
         whole = reader.count(Listing(None, until_wall=before))
-        with closing(ledgers.open_store(settings)) as store:
+        with closing(ledger.open_store(settings)) as store:
             while gone := int(store.transact([Prune(before, _STEP)])[0]):
                 deleted += gone
                 tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-    print_text(f"{plural(deleted, 'report')} deleted: all from before {ledgers.show_time(before)} UTC.\n")
+    print_text(f"{plural(deleted, 'report')} deleted: all from before {ledger.show_time(before)} UTC.\n")
 
 
 def _path(args: argparse.Namespace) -> None:
     settings = load(args.given, os.environ)
-    print_lines([ledgers.show_place(settings)])
+    print_lines([ledger.show_place(settings)])
     if settings.ledger == MEMORY:
         warn("nothing is there: the running bridge alone can read it")
     elif not is_database(settings.ledger) and not os.path.isfile(settings.ledger):
@@ -258,7 +260,7 @@ def _path(args: argparse.Namespace) -> None:
 
 
 _FILTERS: Final = ("since", "until", "outcome", "method", "limit")
-_ACTIONS: Final[ledgers.Actions] = {
+_ACTIONS: Final[ledger.Actions] = {
     "list": (_list, (*_FILTERS, "json", "columns", "follow")),
     "show": (_show, ("task", "json")),
     "export": (_export, (*_FILTERS, "format", "output")),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bridge.cli.ledgers import open_reader
+from bridge.cli.ledger import open_reader
 from bridge.cli.version import version_of
 from bridge.core.text import plural
 from bridge.engine.clock import SystemClock

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import summary
-from bridge.cli.ledgers import show_time
+from bridge.cli.ledger import show_time
 from bridge.cli.terminal import share
 from bridge.core.text import escape, plural
 

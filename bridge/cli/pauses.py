@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from bridge.cli import ledgers
+from bridge.cli import ledger
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.errors import find_row
 from bridge.core.model import PauseState
@@ -28,13 +28,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """List or resume."""
-    ledgers.run_action("pauses", _ACTIONS, args)
+    ledger.run_action("pauses", _ACTIONS, args)
 
 
 def _list(args: argparse.Namespace) -> None:
     policy = PausePolicy("")
-    with ledgers.reading(args) as (settings, reader):
-        endpoint = ledgers.chosen_endpoint(settings)
+    with ledger.reading(args) as (_, endpoint, reader):
         found = [
             (place, policy.mend_times(time.time(), state))
             for place, state in reader.pauses()
@@ -54,7 +53,7 @@ def _list(args: argparse.Namespace) -> None:
     rows = []
     for place, state in found:
         about = " ".join(dict(policy.parts(state.key)).values()) or "this machine"
-        opened = "" if state.opened_at is None else ledgers.show_time(state.opened_at)
+        opened = "" if state.opened_at is None else ledger.show_time(state.opened_at)
         rows.append((policy.show(state, 0.0)["scope"], state.cause or "", _ends(state), about, opened, place))
     lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
@@ -70,21 +69,21 @@ def _ends(state: PauseState) -> str:
         return "never by itself: run pauses resume"
     left_s = state.ends_at - time.time()
     return (
-        f"in {ledgers.show_length(left_s)}, then one report is tried"
+        f"in {ledger.show_length(left_s)}, then one report is tried"
         if left_s > 0
         else "the next report is tried"
     )
 
 
 def _resume(args: argparse.Namespace) -> None:
-    with ledgers.reading(args, to_write=True) as (settings, _):
+    with ledger.reading(args, to_write=True) as (settings, *_):
         pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
     drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
     if "error" in response:
-        raise ledgers.NotPossible(response["error"]["message"])
+        raise ledger.NotPossible(response["error"]["message"])
     if args.json:
         print_json(response["result"])
         return
@@ -93,4 +92,4 @@ def _resume(args: argparse.Namespace) -> None:
     print_lines(Screen().wrap(told))
 
 
-_ACTIONS: Final[ledgers.Actions] = {"list": (_list, ("json",)), "resume": (_resume, ("json", "scope"))}
+_ACTIONS: Final[ledger.Actions] = {"list": (_list, ("json",)), "resume": (_resume, ("json", "scope"))}

@@ -7,7 +7,7 @@ import time
 from math import inf
 from typing import Any, Final
 
-from bridge.cli import ledgers, summary, terminal
+from bridge.cli import ledger, summary, terminal
 from bridge.cli.terminal import Screen, print_lines, share
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
@@ -20,7 +20,7 @@ _TAIL: Final = 31
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     add = parser.add_argument
-    ledgers.add_span_flags(parser)
+    ledger.add_span_flags(parser)
     add("--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS))
     add("--method", metavar="NAME", help="only reports with this method")
     add("--account", metavar="HEX", help="only reports of this account, as lists show it")
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     if args.html is not None:
         from bridge.cli.page import render_page
 
-        with ledgers.writing(args.html) as write:
+        with ledger.writing(args.html) as write:
             write(render_page(facts, time.time()))
         print_lines([escape(args.html)])
     elif args.json:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.csv:
         names = (facts["by"], "reports", *summary.STATES, "error16")
         rows = [names, *([row[name] for name in names] for row in facts["groups"])]
-        terminal.print_text("".join(map(ledgers.csv_line, rows)))
+        terminal.print_text("".join(map(ledger.csv_line, rows)))
     else:
         print_lines(render(facts, Screen()))
 
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
 def _read(args: argparse.Namespace) -> dict[str, Any]:
     from bridge.reports.methods import methods
 
-    with terminal.progress("counting") as tell, ledgers.reading(args) as (settings, reader):
-        endpoint = ledgers.chosen_endpoint(settings)
+    with terminal.progress("counting") as tell, ledger.reading(args) as (settings, endpoint, reader):
         span = Span(args.since, args.until, endpoint, args.account, args.method)
         figures = reader.figures(span, tuple(methods()), tell)
         facts = summary.summarise(figures, args.by)
@@ -65,9 +64,9 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
                 low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
                 rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
-                facts[name] = ledgers.show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
+                facts[name] = ledger.show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):
-        facts[name] = None if wall is None else ledgers.show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
+        facts[name] = None if wall is None else ledger.show_time(wall, "%Y-%m-%dT%H:%M:%SZ")
     return facts
 
 

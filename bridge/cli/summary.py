@@ -12,7 +12,7 @@ from functools import cache
 from itertools import accumulate, zip_longest
 from typing import Any, Final, NamedTuple
 
-from bridge.cli.ledgers import show_time
+from bridge.cli.ledger import show_time
 from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
 from bridge.core.text import plural

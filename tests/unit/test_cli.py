@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import bridge
 from bridge.cli import call
-from bridge.cli.commands import COMMANDS, TOPICS, make_parser, parse_arguments, settings_of, shown_flag
+from bridge.cli.commands import COMMANDS, make_parser, parse_arguments, settings_of, shown_flag
+from bridge.cli.help import TOPICS
 from bridge.core import exits
 from bridge.core.exits import EXITS, ConfigError, UsageError, exit_for
 from bridge.settings.table import TABLE

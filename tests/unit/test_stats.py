@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cli.ledgers import show_time
+from bridge.cli.ledger import show_time
 from bridge.cli.page import nice_ceiling, render_page, short
 from bridge.cli.stats import render
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
