@@ -37,53 +37,47 @@ NO_PLACE_FOR_KEYS: Final = (
 class Command(NamedTuple):
     """One sub-command."""
 
-    summary: str
-    """What it does, in a sentence without its full stop."""
+    told: str
+    """What it does, in a sentence that does for the overview; and what else there is to say."""
     uses: str = ""
     """Which settings it uses and takes the flags of, as `settings_of` lists them."""
-    more: str = ""
-    """What its own help says besides."""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence without its full stop."""
+        return self.told.partition(". ")[0].removesuffix(".")
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "serve": Command(
-        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too)", "all", "Ends with its input."
+        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too) until the input ends.", "all"
     ),
     "call": Command(
-        "do one call and print the answer", "call", "The ledger and the pauses are those of the service."
+        "do one call and print the answer. The ledger and the pauses are those of the service.", "call"
     ),
     "simulate": Command(
-        "serve the upstream's API on loopback",
-        more="The report methods with their real rules, and faults by name, on 127.0.0.1. "
-        "The base URL goes to stdout. Ends on SIGTERM or SIGINT.",
+        "serve the upstream's API on loopback. The report methods with their real rules, and faults by name, "
+        "on 127.0.0.1. The base URL goes to stdout. Ends on SIGTERM or SIGINT."
     ),
-    "demo": Command("show the bridge at work against the simulator", more="No account, no key, no network."),
-    "history": Command(
-        "list, show, export and prune reports", "ledger", "A bridge may be at work on the ledger."
-    ),
+    "demo": Command("show the bridge at work against the simulator. No account, no key, no network."),
+    "history": Command("list, show, export and prune reports, even while a bridge is at work.", "ledger"),
     "stats": Command(
-        "count what became of reports, and why",
+        "count what became of reports, and why. Reasons, ages, latencies, pauses, advice. Times are UTC.",
         "ledger",
-        "Reasons, ages, latencies, pauses and advice. Times are UTC.",
     ),
     "pauses": Command(
-        "show and end pauses",
-        "pauses",
-        "A pause holds reports back until the next report may try whether it is over.",
+        "show and end pauses. One holds reports back until the next may try whether it is over.", "pauses"
     ),
     "doctor": Command(
-        "check this installation, with a fix for each fault",
+        "check this installation, with a fix for each fault. Settings, key and ledger, too. Changes nothing.",
         "all",
-        "Looks at settings, key and ledger, too. Changes nothing.",
     ),
-    "ledger": Command("copy, check and migrate the ledger", "ledger"),
-    "snippet": Command("print an integration with the paths of this machine"),
-    "completion": Command("print completions for a shell"),
-    "config": Command("print every setting with its value and origin", "all", "Secrets are masked."),
-    "version": Command(
-        "print the version", more="With --json also what the program stands on, for a fault report."
-    ),
-    "help": Command("explain a command, a topic or an error code"),
+    "ledger": Command("copy, check and migrate the ledger.", "ledger"),
+    "snippet": Command("print an integration with the paths of this machine."),
+    "completion": Command("print completions for a shell."),
+    "config": Command("print every setting with its value and origin. Secrets are masked.", "all"),
+    "version": Command("print the version. With --json also what the program stands on, for a fault report."),
+    "help": Command("explain a command, a topic or an error code."),
 }
 """Name to row, in the order of the overview."""
 
@@ -166,29 +160,26 @@ def make_parser(name: str) -> argparse.ArgumentParser:
                 near = suggest(str(value), action.choices).removesuffix(".")
                 raise argparse.ArgumentError(action, f"is one of {', '.join(action.choices)}{near}")
 
-    class Formatter(argparse.RawDescriptionHelpFormatter):
-        """Fits a screen: says nothing of --help, which was found, nor what the text below says or names."""
-
-        def add_argument(self, action: argparse.Action) -> None:
-            if action.dest not in hidden:
-                super().add_argument(action)
-
-    rows = settings_of(name)
-    summary, _, more = COMMANDS[name]
-    epilog = [_read_epilog(name)]
-    hidden = ["help", "setting"]
-    if "actions:" in epilog[0]:
-        hidden += ["action", "task", "places"]
+    rows, told, epilog = settings_of(name), COMMANDS[name].told, ""
+    path = os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt")
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        epilog = file.read()
+    has_actions = "actions:" in epilog
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
-        epilog.insert(0, _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  "))
+        also = _fill(f"also (`{PROGRAM} help environment` explains them): {names}", "  ")
+        epilog = f"{also}\n\n{epilog}"
     parser = Parser(
         prog=f"{PROGRAM} {name}",
-        description=_fill(f"{summary[0].upper()}{summary[1:]}. {more}"),
-        epilog="\n\n".join(filter(None, epilog)),
-        formatter_class=lambda prog: Formatter(prog, width=80, max_help_position=18),
+        description=_fill(f"{told[0].upper()}{told[1:]}"),
+        epilog=epilog,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, 2, 18, 80),
         allow_abbrev=False,
+        add_help=False,
     )
+    # Understood, and told elsewhere: whoever reads the help has found it.
+    hidden = parser.add_argument_group()
+    hidden.add_argument("-h", "--help", action="help", help="print this help")
     import_module(f"bridge.cli.{name}").configure(parser)
     parser._positionals.title, parser._optionals.title = "words", "flags"
     forms = {"?": "[{}]", "*": "[{} ...]"}
@@ -198,21 +189,14 @@ def make_parser(name: str) -> argparse.ArgumentParser:
         if not action.option_strings
     ]
     parser.usage = " ".join(["%(prog)s", *words, "[FLAGS]"])
-    # For whoever asks what there is: they have been read when the parser gets the rest.
+    # They have been read when the parser gets the rest.
     for row in rows:
         for flag, meaning in flags_of(row):
             text = f"Turns off: {row.help}" if meaning is False else row.help
-            action = parser.add_argument(flag, dest="setting", help=text, metavar=row.metavar or "VALUE")
+            action = hidden.add_argument(flag, dest="setting", help=text, metavar=row.metavar or "VALUE")
             action.choices, action.nargs = row.choices or None, None if meaning is None else 0
+    parser._action_groups = [parser._optionals] if has_actions else [parser._positionals, parser._optionals]
     return parser
-
-
-def _read_epilog(name: str) -> str:
-    """Return what the help of a command ends with: actions and examples, from a file of its own."""
-    path = os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt")
-    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-        return file.read().strip()
-    return ""
 
 
 def settings_of(name: str) -> list[Setting]:

@@ -89,8 +89,7 @@ def _run_checks(args: argparse.Namespace, scrubber: Scrubber) -> Iterator[Check]
 
 def _render(check: Check, screen: Screen) -> list[str]:
     first, *rest = screen.wrap(check.message, f"{check.status:<8} {check.name:<10} ")
-    width = len(check.status)
-    lines = [screen.paint(first[:width], check.status) + first[width:], *rest]
+    lines = [screen.paint(check.status, check.status) + first.removeprefix(check.status), *rest]
     return lines if check.fix is None else lines + screen.wrap(check.fix, f"{'':<20}fix: ")
 
 

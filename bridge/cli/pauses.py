@@ -68,11 +68,9 @@ def _ends(state: PauseState) -> str:
     if state.ends_at is None:
         return "never by itself: run pauses resume"
     left_s = state.ends_at - time.time()
-    return (
-        f"in {ledger.show_length(left_s)}, then one report is tried"
-        if left_s > 0
-        else "the next report is tried"
-    )
+    if left_s <= 0:
+        return "the next report is tried"
+    return f"in {ledger.show_length(left_s)}, then one report is tried"
 
 
 def _resume(args: argparse.Namespace) -> None:
