@@ -9,7 +9,7 @@ Imports argparse late: the usual starts of the service do without it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridge.core.exits import UsageError
 from bridge.core.text import hide_keys, suggest
+from bridge.settings.parsing import BadValue
 from bridge.settings.table import TABLE, Setting
 
 if TYPE_CHECKING:
@@ -222,6 +223,24 @@ def shown_flag(row: Setting) -> str:
     """Return the flag that changes something; its opposite is there to beat a variable."""
     flag = row.flag or ""
     return f"--no-{flag[2:]}" if row.kind == "switch" and row.default else flag
+
+
+def number(
+    parse: Callable[[str, float, float], float], low: int, high: int, told: str
+) -> Callable[[str], float]:
+    """Return what reads an argument that is a number, as one of the settings' parsers does.
+
+    Args:
+        told: what to say if it is none; the value is not repeated.
+    """
+    from argparse import ArgumentTypeError
+
+    def read(text: str) -> float:
+        with suppress(BadValue):
+            return parse(text, low, high)
+        raise ArgumentTypeError(told)
+
+    return read
 
 
 def format_value(value: object, nothing: str = "none") -> str:

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any, Final, NoReturn
 
 from bridge.cli import ledger
+from bridge.cli.commands import number
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
 from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
@@ -20,7 +21,7 @@ from bridge.core.text import escape, plural, rfc3339, suggest
 from bridge.ledger.statistics import Reader
 from bridge.server.methods import show_record
 from bridge.settings import load
-from bridge.settings.parsing import is_database
+from bridge.settings.parsing import is_database, parse_integer
 from bridge.settings.table import MEMORY
 
 FIELDS: Final = (
@@ -58,12 +59,13 @@ _LOOK_S: Final = 1.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     add = parser.add_argument
+    count = number(parse_integer, 1, 1 << 62, "takes a whole number from 1 on")
     add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
-    add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
+    add("task", nargs="?", type=count, metavar="TASK", help="task id, for show")
     ledger.add_span_flags(parser)
     add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
     add("--method", metavar="NAME", help="only reports with this method")
-    add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
+    add("--limit", type=count, metavar="N", help="most reports (list: 50)")
     add("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
     add("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
     add("--json", action="store_true", help="list and show: print JSON")
@@ -75,12 +77,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do one of the actions."""
     ledger.run_action("history", _ACTIONS, args)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 62):
-        raise argparse.ArgumentTypeError("takes a whole number from 1 on")
-    return int(text)
 
 
 def _columns(text: str) -> list[str]:

@@ -96,9 +96,8 @@ def _reasons(facts: dict[str, Any]) -> str:
         outcome, meaning = summary.NAMES[row["outcome"]], row["message"] + causes
         rows.append([str(row["code"]), outcome, reports, meaning, row["advice"]])
     table = _table(["code", "outcome", "reports", "meaning", "what to do"], rows)
-    return _figure(
-        title, "", ["refused", "not_sent"], f'<ol class="bars">{_items(bars[:_MOST_BARS])}</ol>', table
-    )
+    drawn = f'<ol class="bars">{_items(bars[:_MOST_BARS])}</ol>'
+    return _figure(title, "", ["refused", "not_sent"], drawn, table)
 
 
 def _groups(chart: summary.Chart) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from bridge.cli.commands import number
 from bridge.cli.terminal import progress
 from bridge.core.exits import ConfigError, UsageError
 from bridge.ops.metrics_file import replace_file
+from bridge.settings.parsing import parse_integer, parse_seconds
 
 if TYPE_CHECKING:
     from bridge.engine import Engine
@@ -25,10 +27,12 @@ PROGRESS_S = 0.5
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add = parser.add_argument
-    add("--port", type=_port, default=0, metavar="N", help="port; 0 picks a free one")
+    port = number(parse_integer, 0, 65535, "must be a number from 0 to 65535")
+    seconds = number(parse_seconds, 0, 86400, "must be a number of seconds from 0 to 86400")
+    add("--port", type=port, default=0, metavar="N", help="port; 0 picks a free one")
     add("--ready-file", metavar="F", help="write the base URL and a newline here once it can be called")
     add("--scenario", metavar="F", help="JSON file that says what happens, and when")
-    add("--latency", type=_seconds, default=0.0, metavar="S", help="seconds before every answer")
+    add("--latency", type=seconds, default=0.0, metavar="S", help="seconds before every answer")
     add("--no-auto", action="store_true", help="unknown task ids are not fresh tasks")
     add("--tls-cert", metavar="F", help="certificate chain (PEM), to serve https")
     add("--tls-key", metavar="F", help="private key (PEM) of the certificate")
@@ -91,16 +95,3 @@ def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, in
         engine.sleep(PROGRESS_S)
         elapsed_s, length_s = simulator.progress()
         tell(int(elapsed_s * 1000), int(length_s * 1000))
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= float(text) <= 86_400:
-            return float(text)
-    raise argparse.ArgumentTypeError("must be a number of seconds from 0 to 86400")

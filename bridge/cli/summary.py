@@ -254,13 +254,8 @@ def charts(facts: Mapping[str, Any]) -> tuple[Chart, ...]:
     told_latency = "Nothing was sent."
     if latency["attempts"]:
         told_latency = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
-    told_pauses = (
-        " ".join(
-            f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {row['lastHour']}."
-            for row in facts["pauses"]
-        )
-        or "No pause opened."
-    )
+    opened = ["{rule} ({cause}): {openings:,}, last {lastHour}.".format_map(row) for row in facts["pauses"]]
+    told_pauses = " ".join(opened) or "No pause opened."
     against = f"Age of the task at the report, against the {WALL_S}-second wall"
     unit, rows = timeline["unit"], timeline["rows"]
     return (
