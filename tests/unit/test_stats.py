@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.cli.ledger import show_time
-from bridge.cli.page import nice_ceiling, render_page, short
-from bridge.cli.stats import render
+from bridge.cli.stats import nice_ceiling, render, render_page, short
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.cli.terminal import Screen
 from bridge.core.counting import Counts, Note
