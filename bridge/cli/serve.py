@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
 from bridge.core import exits
-from bridge.engine import Outlet, TimedOut, Waiter
+from bridge.engine import Outlet, TimedOut
 from bridge.ops.process import calm_collector, forbid_core_dumps, undo_inherited
 from bridge.ops.signals import Signals, watch_parent
 from bridge.settings import drop_secrets, load
@@ -62,9 +62,8 @@ def run(args: Any) -> int:
         from bridge.cli.console import Console
 
         console = Console(source, sink, settings.state_dir, app.scrubber, args.json)
-    news = app.engine.waiter()
     outlet = Outlet(sink, app.engine, on_room=lambda: server.go_on(), on_lost=lambda _: server.lose_stdout())
-    server = Server(app, Reader(app.engine, source), outlet, news, console)
+    server = Server(app, Reader(app.engine, source), outlet, console)
     return server.run()
 
 
@@ -75,13 +74,10 @@ class Server:
         reader: where the protocol is read.
         outlet: where it is written. Whoever makes it has `go_on` called when there is room, and
             `lose_stdout` when nobody reads it any more.
-        news: where the main greenlet waits for room to read, and for the end.
         console: a person types, and nothing is read from `reader`.
     """
 
-    def __init__(
-        self, app: App, reader: Reader, outlet: Outlet, news: Waiter, console: Console | None = None
-    ) -> None:
+    def __init__(self, app: App, reader: Reader, outlet: Outlet, console: Console | None = None) -> None:
         from bridge.server.conversation import Conversation
 
         self._app = app
@@ -91,7 +87,8 @@ class Server:
         self._source = console or reader
         self._console = console
         self._outlet = outlet
-        self._news = news
+        self._news = app.engine.waiter()
+        """Where the main greenlet waits for room to read, and for the end."""
         self._conversation = conversation = Conversation(
             app.engine,
             Framer(settings.max_message),
@@ -102,7 +99,7 @@ class Server:
             queue=settings.queue,
             reports=app.methods.reports,
             cancel=app.methods.cancel,
-            changed=news.wake,
+            changed=self._news.wake,
             mark=app.mark,
             render=None if console is None else console.render,
         )

@@ -142,9 +142,8 @@ def _table(chart: summary.Chart, screen: Screen) -> list[str]:
         return []
     bars = []
     for row in chart.rows:
-        whole = row["reports"] if "reports" in row else sum(row[name] for name in chart.names)
-        good = row.get("accepted", whole)
-        bars.append([(good, "ok"), (whole - good, "bad")])
+        whole = row.get("reports") or sum(row[name] for name in chart.names)
+        bars.append([(row["accepted"], "ok"), (whole - row["accepted"], "bad")])
     lines = screen.table(*chart.table(), bars=bars)
     if chart.unit == "seconds":
         wall = f"{'-' * 8} the wall: the API forgets the task {'-' * 8}"
