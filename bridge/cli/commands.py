@@ -162,9 +162,8 @@ def make_parser(name: str) -> argparse.ArgumentParser:
                 raise argparse.ArgumentError(action, f"is one of {', '.join(action.choices)}{near}")
 
     rows, told, epilog = settings_of(name), COMMANDS[name].told, ""
-    path = os.path.join(os.path.dirname(__file__), "epilogs", f"{name}.txt")
-    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-        epilog = file.read()
+    with suppress(FileNotFoundError):
+        epilog = read_text(f"epilogs/{name}.txt")
     has_actions = "actions:" in epilog
     if rows:
         names = " ".join(shown_flag(row) for row in rows)
@@ -198,6 +197,16 @@ def make_parser(name: str) -> argparse.ArgumentParser:
             action.choices, action.nargs = row.choices or None, None if meaning is None else 0
     parser._action_groups = [parser._optionals] if has_actions else [parser._positionals, parser._optionals]
     return parser
+
+
+def read_text(name: str) -> str:
+    """Return a text that stands beside the commands.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    with open(os.path.join(os.path.dirname(__file__), *name.split("/")), encoding="utf-8") as file:
+        return file.read()
 
 
 def settings_of(name: str) -> list[Setting]:

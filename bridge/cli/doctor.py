@@ -23,7 +23,7 @@ from bridge.cli.ledger import reading
 from bridge.cli.ledger_checks import FAILED, OK, WARNING, Check, check_clock, check_ledger
 from bridge.cli.summary import read_advice
 from bridge.cli.terminal import Screen, print_json, print_lines
-from bridge.cli.version import version_of
+from bridge.cli.version import PACKAGES, version_of
 from bridge.core import exits
 from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError, ExitError
@@ -31,7 +31,6 @@ from bridge.core.redact import Scrubber
 from bridge.ops.process import forbid_core_dumps, undo_inherited
 from bridge.settings import Settings, describe, load
 
-PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
 _PINNED: Final = "5.0.9"
 """The one version of jsonrpcserver that will do."""
 _SKEW_S: Final = 2.0
@@ -59,11 +58,9 @@ def run(args: argparse.Namespace) -> int:
     counts = Counter(check.status for check in found)
     if args.json:
         print_json({"ok": not counts[FAILED], "checks": [check._asdict() for check in found]})
-    elif counts[OK] == len(found):
-        print_lines(["", "Everything is in order."])
     else:
         told = f"{counts[FAILED]} failed, {counts[WARNING]} to look at, {counts[OK]} in order."
-        print_lines(["", told])
+        print_lines(["", told if counts[OK] < len(found) else "Everything is in order."])
     return exits.REFUSED if counts[FAILED] else exits.DONE
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import os
 import time
 from collections.abc import Iterable, Sequence
 from math import ceil, inf, log10
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.cli import ledger, summary, terminal
+from bridge.cli.commands import read_text
 from bridge.cli.terminal import Screen, print_lines, share
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
@@ -186,9 +186,7 @@ def render_page(facts: dict[str, Any], made_wall: float) -> str:
         cards = [*map(_draw_columns, charts), _draw_groups(groups)]
         cards.insert(2, _draw_reasons(facts))
         content = f'{_totals(facts)}{_advice(facts)}<div class="charts">{"".join(cards)}</div>'
-    with open(os.path.join(os.path.dirname(__file__), "page.html"), encoding="utf-8") as file:
-        page = Template(file.read())
-    return page.substitute(
+    return Template(read_text("page.html")).substitute(
         span=markup(span),
         content=content,
         notes="".join(f'<p class="soft">{markup(note)}</p>' for note in facts["notes"]),

@@ -6,11 +6,13 @@ import argparse
 import platform
 import sys
 from importlib import metadata
+from typing import Final
 
 from bridge import __version__
 from bridge.cli.terminal import print_json, print_text
 
-_LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "apsw", "psycopg")
+PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
+"""What the bridge cannot do without."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         "python": platform.python_version(),
         "platform": sys.platform,
         "sqlite": sqlite_file.sqlite_version,
-        "libraries": {name: version_of(name) for name in _LIBRARIES},
+        "libraries": {name: version_of(name) for name in (*PACKAGES, "psycopg")},
     }
     print_json(facts, indent=None)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import doctor
+from bridge.cli.version import PACKAGES
 from bridge.upstream.probe import Sight
 from tests.ledgers import make_ledger, open_file
 from tests.unit.conftest import Run
@@ -171,7 +172,7 @@ def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None
         "project"
     ]
     needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"] if ";" not in line}
-    assert set(doctor.PACKAGES) == needed
+    assert set(PACKAGES) == needed
 
 
 def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
