@@ -15,7 +15,7 @@ from bridge.cli.commands import COMMANDS, PROGRAM, make_parser
 from bridge.cli.help import TOPICS
 from bridge.cli.terminal import print_text
 
-_FILES: Final = ("PATH", "FILE", "F")
+_FILES: Final = ("PATH", "PATH|memory|URL", "FILE", "F")
 """What a file is called in a command's help."""
 
 

@@ -97,6 +97,19 @@ def test_bash_completes(words: list[str], expected: list[str], commands: list[Co
     assert ended.stderr == ""
 
 
+def test_fish_offers_files_where_one_is_meant(commands: list[Command]) -> None:
+    """What takes a file completes to names of files, what takes a number to nothing."""
+    lines = completion.make_fish(commands).splitlines()
+    offered = {
+        line.split(" -l ")[1][:20].split()[0]: line
+        for line in lines
+        if "from serve" in line and " -l " in line
+    }
+    assert all(" -r -F " in offered[name] for name in ("key-file", "ledger", "log-file"))
+    assert " -x -a '' " in offered["timeout"]
+    assert " -x -a 'json text auto' " in offered["log-format"]
+
+
 @pytest.mark.parametrize("word", ["tcsh", "", "--shell"])
 def test_another_shell_is_a_usage_mistake(run: Run, word: str) -> None:
     """Shells that are not known end with 2."""
