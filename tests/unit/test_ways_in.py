@@ -101,9 +101,7 @@ def test_fish_offers_files_where_one_is_meant(commands: list[Command]) -> None:
     """What takes a file completes to names of files, what takes a number to nothing."""
     lines = completion.make_fish(commands).splitlines()
     offered = {
-        line.split(" -l ")[1][:20].split()[0]: line
-        for line in lines
-        if "from serve" in line and " -l " in line
+        line.split(" -l ")[1].split()[0]: line for line in lines if "from serve" in line and " -l " in line
     }
     assert all(" -r -F " in offered[name] for name in ("key-file", "ledger", "log-file"))
     assert " -x -a '' " in offered["timeout"]
