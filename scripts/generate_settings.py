@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bridge.cli.flags import format_value
+from bridge.cli.commands import format_value
 from bridge.settings.table import GROUPS, OTHER_VARIABLES, TABLE, Setting
 
 _INTRO = """\

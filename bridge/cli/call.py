@@ -19,8 +19,6 @@ from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import drop_secrets, load
 
-HELP = "Do one call in this process, with the same ledger and pauses as the service, and print the answer."
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
@@ -63,9 +61,12 @@ def find_method(name: str) -> Method:
     return known[name]
 
 
-def members(method: Method) -> Mapping[str, Any]:
-    """Return the schemas of the params of a method, by name."""
-    found: Mapping[str, Any] = load_json(f"{method.params}.json").get("properties", {})
+def members(method: Method) -> dict[str, dict[str, Any]]:
+    """Return the schemas of the params of a method, by name, with what they refer to."""
+    found = {}
+    for name, schema in load_json(f"{method.params}.json").get("properties", {}).items():
+        file, _, pointer = schema.get("$ref", "").partition("#/definitions/")
+        found[name] = (load_json(file)["definitions"][pointer] if file else {}) | schema
     return found
 
 
@@ -92,16 +93,8 @@ def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) 
             raise UsageError(NO_PLACE_FOR_KEYS)
         if name in params:
             raise UsageError(f"The param {name} is given twice.")
-        params[name] = _parse_value(name, text, _find_type(properties[name]))
+        params[name] = _parse_value(name, text, properties[name]["type"])
     return params
-
-
-def _find_type(schema: Mapping[str, Any]) -> str:
-    if "$ref" in schema:
-        file, _, pointer = schema["$ref"].partition("#/definitions/")
-        schema = load_json(file)["definitions"][pointer]
-    kind: str = schema["type"]
-    return kind
 
 
 def _parse_value(name: str, text: str, kind: str) -> Any:

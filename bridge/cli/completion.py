@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Final, NamedTuple
 
 from bridge.cli.call import callable_methods
-from bridge.cli.commands import COMMANDS, PROGRAM, TOPICS
-from bridge.cli.flags import make_parser
+from bridge.cli.commands import COMMANDS, PROGRAM, make_parser
+from bridge.cli.help import TOPICS
 from bridge.cli.terminal import print_text
 
-HELP = "Print completions for a shell."
-_FILES: Final = ("PATH", "FILE", "F")
+_FILES: Final = ("PATH", "PATH|memory|URL", "FILE", "F")
+"""What a file is called in a command's help."""
 
 
 class Command(NamedTuple):
@@ -32,10 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=tuple(SHELLS), metavar="SHELL", help="|".join(SHELLS))
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print them."""
     print_text(SHELLS[args.shell](list(read_commands())))
-    return 0
 
 
 def read_commands() -> Iterator[Command]:
@@ -49,41 +49,31 @@ def read_commands() -> Iterator[Command]:
         yield Command(name, known.get(name) or list(first or ()), flags)
 
 
-def _takes_file(flag: argparse.Action) -> bool:
-    return str(flag.metavar).partition("|")[0] in _FILES
-
-
 def make_bash(known: Sequence[Command]) -> str:
     """A completion function for bash; works without the bash-completion package."""
-    cases = []
-    for command in known:
-        cases += [f"    {command.name})", "      case $prev in"]
-        for flag in command.flags:
-            source = f'-W "{" ".join(flag.choices)}"' if flag.choices else "-f" if _takes_file(flag) else ""
-            reply = f'COMPREPLY=($(compgen {source} -- "$cur")); ' if source else ""
+    # Where nothing is offered, bash offers the names of files.
+    cases = ""
+    for name, words, flags in known:
+        for flag in flags:
             if flag.nargs != 0:
-                cases.append(f"        {'|'.join(flag.option_strings)}) {reply}return ;;")
-        words = " ".join([*(name for flag in command.flags for name in flag.option_strings), *command.words])
-        cases += ["      esac", f'      offered="{words}" ;;']
-    return "\n".join(
-        [
-            f"# completion for {PROGRAM}",
-            "_report_bridge() {",
-            "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} offered",
-            '  if [ "$COMP_CWORD" -eq 1 ]; then',
-            f'    COMPREPLY=($(compgen -W "{" ".join(COMMANDS)} --help --version" -- "$cur"))',
-            "    return",
-            "  fi",
-            "  case ${COMP_WORDS[1]} in",
-            *cases,
-            "    *) return ;;",
-            "  esac",
-            '  COMPREPLY=($(compgen -W "$offered" -- "$cur"))',
-            "}",
-            f"complete -o default -F _report_bridge {PROGRAM}",
-            "",
-        ]
-    )
+                case = f"{name} {flag.option_strings[-1]}"
+                cases += f'      "{case}") offered="{" ".join(flag.choices or ())}" ;;\n'
+        offered = " ".join([*(flag.option_strings[-1] for flag in flags), *words])
+        cases += f'      "{name} "*) offered="{offered}" ;;\n'
+    return f"""\
+# completion for {PROGRAM}
+_report_bridge() {{
+  local offered=
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    offered="{" ".join(COMMANDS)} --help --version"
+  else
+    case "${{COMP_WORDS[1]}} ${{COMP_WORDS[COMP_CWORD-1]}}" in
+{cases}    esac
+  fi
+  COMPREPLY=($(compgen -W "$offered" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
+complete -o default -F _report_bridge {PROGRAM}
+"""
 
 
 def make_zsh(known: Sequence[Command]) -> str:
@@ -95,25 +85,20 @@ def make_fish(known: Sequence[Command]) -> str:
     """Lines for fish."""
     begin = f"complete -c {PROGRAM}"
     lines = [f"# completion for {PROGRAM}", f"{begin} -f"]
-    for command in known:
-        summary = _quote(COMMANDS[command.name].summary)
-        lines.append(f"{begin} -n __fish_use_subcommand -a {command.name} -d {summary}")
-        seen = f"-n {_quote('__fish_seen_subcommand_from ' + command.name)}"
-        if command.words:
-            lines.append(f"{begin} {seen} -a {_quote(' '.join(command.words))}")
-        for flag in command.flags:
-            words = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in flag.option_strings]
+    for name, words, flags in known:
+        summary = quote(COMMANDS[name].summary)
+        lines.append(f"{begin} -n __fish_use_subcommand -a {name} -d {summary}")
+        seen = f"{begin} -n '__fish_seen_subcommand_from {name}'"
+        lines.append(f"{seen} -a {quote(' '.join(words))}")
+        for flag in flags:
+            takes = ""
             if flag.nargs != 0:
-                words.append("-r -F" if _takes_file(flag) else "-x")
-            if flag.choices:
-                words.append(f"-a {_quote(' '.join(flag.choices))}")
-            help = _quote(str(flag.help).removesuffix("."))
-            lines.append(f"{begin} {seen} {' '.join(words)} -d {help}")
+                takes = (
+                    "-r -F " if flag.metavar in _FILES else f"-x -a {quote(' '.join(flag.choices or ()))} "
+                )
+            help = quote(str(flag.help).removesuffix("."))
+            lines.append(f"{seen} -l {flag.option_strings[-1][2:]} {takes}-d {help}")
     return "\n".join(lines) + "\n"
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 SHELLS: Final[Mapping[str, Callable[[Sequence[Command]], str]]] = {

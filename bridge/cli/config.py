@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 
-from bridge.cli.flags import format_value
+from bridge.cli.commands import format_value
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.events import render_sentence
 from bridge.core.text import hide_keys
 from bridge.settings import describe, load
-
-HELP = "Print every setting with the value it would have and its origin. Secrets are masked."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,15 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0; a configuration that cannot be used ends as it does for the service."""
+def run(args: argparse.Namespace) -> None:
+    """Print them; a configuration that cannot be used ends as it does for the service."""
     settings = load(args.given, os.environ)
     rows = [(name, _hide(name, value), origin) for name, value, origin in describe(settings)]
     if args.json:
         values = {name: {"value": value, "origin": origin} for name, value, origin in rows}
         notices = [{"event": name, **fields} for name, fields in settings.notices]
         print_json({"settings": values, "configFile": settings.config_file, "notices": notices})
-        return 0
+        return
     screen = Screen()
     table = [(name, format_value(value, "not set"), origin) for name, value, origin in rows]
     lines = screen.table(("setting", "value", "origin"), table, left=3)
@@ -39,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     for event, fields in settings.notices:
         lines += screen.wrap(f"warning: {render_sentence(event, fields)}")
     print_lines(lines)
-    return 0
 
 
 def _hide(name: str, value: object) -> object:

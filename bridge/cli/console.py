@@ -18,14 +18,13 @@ from itertools import count
 from typing import Any, Final
 
 from bridge.cli import call
-from bridge.cli.ledger_arguments import NotPossible, writing
+from bridge.cli.ledger import NotPossible, writing
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.exits import UsageError
 from bridge.core.redact import Scrubber
 from bridge.core.text import hide_keys
 from bridge.engine import Engine
 from bridge.reports.advice import find_subject
-from bridge.rpc.discovery import Method
 
 _HELP: Final = ("help", "?")
 _QUIT: Final = ("quit", "exit")
@@ -207,7 +206,11 @@ def _help(about: str) -> list[str]:
     screen = Screen()
     known = call.callable_methods()
     if about in known:
-        return _explain(known[about], screen)
+        lines = screen.wrap(known[about].summary, always=True)
+        for name, schema in call.members(known[about]).items():
+            what = schema.get("description", "").partition(" Source:")[0]
+            lines += screen.wrap(what, f"  {name:<13} ", always=True)
+        return lines
     if about:
         from bridge.cli.help import explain
 
@@ -222,11 +225,3 @@ def _help(about: str) -> list[str]:
         "help METHOD lists its params, help 16 explains an error. Tab completes,",
         "the arrow keys bring lines back. quit, exit or Ctrl-D ends.",
     ]
-
-
-def _explain(method: Method, screen: Screen) -> list[str]:
-    lines = screen.wrap(method.summary, always=True)
-    for name, schema in call.members(method).items():
-        what: Any = schema.get("description", "").partition(" Source:")[0]
-        lines += screen.wrap(what, f"  {name:<13} ", always=True)
-    return lines

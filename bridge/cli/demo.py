@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from typing import Any, Final
 
+from bridge.cli.commands import read_text
 from bridge.core import exits
 from bridge.core.text import plural
-
-HELP = "Show a conversation with the bridge in the sandbox: no account, no key, no network."
 
 _LATE_S: Final = 75
 """Age of the task that is too late: the API forgets tasks after 60 s."""
@@ -56,7 +54,7 @@ def run(_args: Any) -> int:
 
 def _scenes(now: float) -> list[dict[str, Any]]:
     """What is shown: the title of each step, what is sent, and what the answer must hold."""
-    with open(os.path.join(os.path.dirname(__file__), "demo.json"), encoding="utf-8") as file:
-        text = file.read().replace('"$late"', str(round(now - _LATE_S))).replace('"$now"', str(round(now)))
+    text = read_text("demo.json").replace('"$late"', str(round(now - _LATE_S)))
+    text = text.replace('"$now"', str(round(now)))
     scenes: list[dict[str, Any]] = json.loads(text)
     return scenes

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Final
 
-from bridge.cli.commands import COMMANDS, TOPICS
-from bridge.cli.flags import format_value, make_parser, shown_flag
-from bridge.cli.main import overview
+from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, format_value, make_parser, shown_flag
 from bridge.cli.terminal import Screen, print_lines, print_text
 from bridge.core.errors import Row, rows
 from bridge.core.exits import EXITS, UsageError
@@ -15,29 +14,47 @@ from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.settings import table
 
-HELP = "Explain a command, an error code, or a topic: " + ", ".join(TOPICS) + "."
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    topic = "command, topic, or a code, kind or name of an error"
+    topic = f"command, topic ({', '.join(TOPICS)}), or a code, kind or name of an error"
     parser.add_argument("topic", nargs="?", metavar="TOPIC", help=topic)
     parser.add_argument("code", nargs="?", metavar="CODE", help="of an error, after the topic errors")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     name, code = args.topic, args.code
-    topics = {"environment": _environment, "errors": _errors, "exit-codes": _exit_codes, "report": _rules}
     if code is not None and name != "errors":
         raise UsageError("Only the topic errors takes a further word: a code.")
     if name is None:
-        print_text(overview())
+        print_text(_overview())
     elif name in COMMANDS:
         make_parser(name).print_help(sys.stdout)
     else:
-        print_lines(topics[name]() if name in topics and code is None else explain(code or name))
-    return 0
+        print_lines(TOPICS[name][1]() if name in TOPICS and code is None else explain(code or name))
+
+
+def _overview() -> str:
+    listed = ""
+    for name, row in COMMANDS.items():
+        listed += f"\n{GROUPS[name]}:\n" if name in GROUPS else ""
+        listed += f"  {name:<12}{row.summary}\n"
+    topics = "".join(f"  {name:<12}{summary}\n" for name, (summary, _) in TOPICS.items())
+    return f"""\
+usage: {PROGRAM} [COMMAND] [FLAGS]
+
+Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.
+{listed}
+Topics (report-bridge help TOPIC):
+{topics}
+Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.
+
+Examples:
+  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox
+  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl
+  echo '{{"jsonrpc":"2.0","id":1,"method":"bridge.info"}}' | report-bridge
+"""
 
 
 def _exit_codes() -> list[str]:
@@ -121,3 +138,12 @@ def _row(row: Row) -> list[str]:
 
 def _entry(first: str, text: str) -> list[str]:
     return Screen().wrap(text, first, always=True)
+
+
+TOPICS: Final = {
+    "environment": ("every setting with its flag, variable and file key", _environment),
+    "errors": ("every error code, what it means and what to do; `help 16` has one", _errors),
+    "exit-codes": ("what the exit code says", _exit_codes),
+    "report": ("the vendor's rules about reports, and what the bridge does about each", _rules),
+}
+"""What there is to read besides the commands, in a few words, and what makes it."""

@@ -7,25 +7,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from itertools import chain, islice
 from typing import Any, Final, NoReturn
 
-from bridge.cli import ledger_arguments
-from bridge.cli.ledger_arguments import NotPossible, csv_line, reading
+from bridge.cli import ledger
+from bridge.cli.commands import number
 from bridge.cli.terminal import Screen, print_json, print_lines, print_text, progress, spell, warn
-from bridge.cli.times import DAY_S, parse_time, show_time
 from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
 from bridge.core.text import escape, plural, rfc3339, suggest
-from bridge.ledger.port import EventRow
 from bridge.ledger.statistics import Reader
 from bridge.server.methods import show_record
-from bridge.settings import Settings, load
-from bridge.settings.parsing import is_database
-
-HELP = "Read and tidy up what the ledger remembers; a bridge may be at work on it."
+from bridge.settings import load
+from bridge.settings.parsing import is_database, parse_integer
+from bridge.settings.table import MEMORY
 
 FIELDS: Final = (
     "taskId", "method", "account", "state", "outcome", "code", "kind", "attempts", "recordedAt", "finishedAt",
@@ -33,7 +30,7 @@ FIELDS: Final = (
 )  # fmt: skip
 """Columns of an export: those of a record on the wire, then what only the ledger tells."""
 COLUMNS: Final[Mapping[str, Callable[[Row], str]]] = {
-    "recorded": lambda row: show_time(row.recorded_wall),
+    "recorded": lambda row: ledger.show_time(row.recorded_wall),
     "task": lambda row: str(row.task.task_id),
     "method": lambda row: row.method,
     "outcome": lambda row: row.outcome or row.state,
@@ -62,44 +59,24 @@ _LOOK_S: Final = 1.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     add = parser.add_argument
+    count = number(parse_integer, 1, 1 << 62, "takes a whole number from 1 on")
     add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
-    add("task", nargs="?", type=_count, metavar="TASK", help="task id, for show")
-    ledger_arguments.add_span_flags(parser)
+    add("task", nargs="?", type=count, metavar="TASK", help="task id, for show")
+    ledger.add_span_flags(parser)
     add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
     add("--method", metavar="NAME", help="only reports with this method")
-    add("--limit", type=_count, metavar="N", help="most reports (list: 50)")
+    add("--limit", type=count, metavar="N", help="most reports (list: 50)")
     add("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
     add("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")
     add("--json", action="store_true", help="list and show: print JSON")
     add("--format", choices=("csv", "jsonl"), metavar="NAME", help="export: csv (default) or jsonl")
     add("--output", metavar="FILE", help="export: write to this file")
-    add("--before", type=parse_time, metavar="TIME", help="prune: delete what was recorded before")
+    add("--before", type=ledger.parse_time, metavar="TIME", help="prune: delete what was recorded before")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do one of the actions and return the exit code."""
-    if (args.task is not None) != (args.action == "show"):
-        raise exits.UsageError(
-            "history show takes a task id, such as `report-bridge history show 123`."
-            if args.action == "show"
-            else f"history {args.action} takes no further word; only show takes a task id."
-        )
-    action, taken = _ACTIONS[args.action]
-    for name in sorted(set().union(*(names for _, names in _ACTIONS.values())) - taken):
-        value = getattr(args, name)
-        # Pruning must not look as if it could be filtered.
-        if value is not None and value is not False:
-            raise exits.UsageError(
-                f"history {args.action} does not take --{name}; see `report-bridge history --help`."
-            )
-    action(args)
-    return exits.DONE
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 62):
-        raise argparse.ArgumentTypeError("takes a whole number from 1 on")
-    return int(text)
+def run(args: argparse.Namespace) -> None:
+    """Do one of the actions."""
+    ledger.run_action("history", _ACTIONS, args)
 
 
 def _columns(text: str) -> list[str]:
@@ -111,8 +88,7 @@ def _columns(text: str) -> list[str]:
     return names
 
 
-def _listing(args: argparse.Namespace, settings: Settings, limit: int = _PAGE) -> Listing:
-    endpoint = ledger_arguments.chosen_endpoint(settings)
+def _listing(args: argparse.Namespace, endpoint: str | None, limit: int = _PAGE) -> Listing:
     return Listing(endpoint, args.since, args.until, args.outcome, args.method, limit)
 
 
@@ -128,8 +104,8 @@ def _list(args: argparse.Namespace) -> None:
     most = args.limit or (10 if args.follow else 50)
     if args.follow and args.until is not None:
         raise exits.UsageError("history --follow goes on for ever: it takes no --until.")
-    with reading(args) as (settings, reader):
-        listing = _listing(args, settings, min(most, _PAGE))
+    with ledger.reading(args) as (_, endpoint, reader):
+        listing = _listing(args, endpoint, min(most, _PAGE))
         rows = list(_read(reader, listing, most))
         if args.follow:
             _follow(reader, listing, rows, None if args.json else columns)
@@ -183,30 +159,36 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
 
 
 def _show(args: argparse.Namespace) -> None:
-    with reading(args) as (settings, reader):
-        found = reader.find(args.task, ledger_arguments.chosen_endpoint(settings))
+    if args.task is None:
+        raise exits.UsageError("history show takes a task id, such as `report-bridge history show 123`.")
+    with ledger.reading(args) as (settings, endpoint, reader):
+        found = reader.find(args.task, endpoint)
         if not found:
             place = "in the database" if is_database(settings.ledger) else f"at {settings.ledger}"
-            raise NotPossible(f"The ledger {place} has no report of task {args.task}.")
-        stories = [(row, reader.events(row.seq)) for row in found]
+            raise ledger.NotPossible(f"The ledger {place} has no report of task {args.task}.")
+        reports = []
+        for row in found:
+            events = []
+            for event in reader.events(row.seq):
+                # What an attempt met is a kind of event in the table of errors.
+                told = {"met" if name == "event" else name: value for name, value in event.data.items()}
+                events.append({"at": rfc3339(event.at_wall), "event": event.name, **told})
+            reports.append({**_record(row), "detail": dict(row.detail), "events": events})
     if args.json:
-        reports: list[dict[str, Any]] = []
-        for row, events in stories:
-            told = [{"at": rfc3339(event.at_wall), "event": event.name, **event.data} for event in events]
-            reports.append({**_record(row), "detail": dict(row.detail), "events": told})
         print_json({"reports": reports})
     else:
         screen = Screen()
-        print_lines([line for row, events in stories for line in ("", *_tell(row, events, screen))][1:])
+        print_lines([line for report in reports for line in ("", *_tell(report, screen))][1:])
 
 
-def _tell(row: Row, events: Sequence[EventRow], screen: Screen) -> list[str]:
-    record = {name: value for name, value in _record(row).items() if value is not None}
-    lines = screen.fields({**record, **row.detail, **record})
+def _tell(report: dict[str, Any], screen: Screen) -> list[str]:
+    events, detail = report.pop("events"), report.pop("detail")
+    record = {name: value for name, value in report.items() if value is not None}
+    lines = screen.fields({**record, **detail, **record})
     lines += ["", screen.paint("what happened", "bold")]
     for event in events:
-        first = f"{rfc3339(event.at_wall)}  {escape(event.name):<16}"
-        told = [f"{name} {spell(value)}" for name, value in event.data.items() if value is not None]
+        first = f"{event.pop('at')}  {escape(event.pop('event')):<16}"
+        told = [f"{name} {spell(value)}" for name, value in event.items() if value is not None]
         lines += screen.wrap(", ".join(told), first) if told else [first.rstrip()]
     return lines
 
@@ -225,17 +207,17 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _export(args: argparse.Namespace) -> None:
-    with reading(args) as (settings, reader):
-        listing = _listing(args, settings)
+    with ledger.reading(args) as (_, endpoint, reader):
+        listing = _listing(args, endpoint)
         whole = min(reader.count(listing), args.limit or 1 << 62)
-        written = 0
-        output = nullcontext(print_text) if args.output is None else ledger_arguments.writing(args.output)
+        written, is_csv = 0, args.format != "jsonl"
+        output = nullcontext(print_text) if args.output is None else ledger.writing(args.output)
         with progress("exporting") as tell, output as write:
-            if args.format != "jsonl":
-                write(csv_line(FIELDS))
+            if is_csv:
+                write(ledger.csv_line(FIELDS))
             for written, row in enumerate(_read(reader, listing, whole), 1):
                 record = _record(row)
-                write(json.dumps(record) + "\n" if args.format == "jsonl" else csv_line(record.values()))
+                write(ledger.csv_line(record.values()) if is_csv else f"{json.dumps(record)}\n")
                 if written % _STEP == 0 or written == whole:
                     tell(written, whole)
     if args.output is not None:
@@ -248,32 +230,36 @@ def _export(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     now = time.time()
     before = now - HISTORY_S if args.before is None else args.before
-    if before > now - DAY_S:
+    if before > now - ledger.DAY_S:
         raise exits.UsageError(
             "Reports younger than a day guard their tasks against a second report; they stay."
         )
     deleted = 0
-    with reading(args, to_write=True) as (settings, reader), progress("pruning") as tell:
+    with ledger.reading(args, to_write=True) as (settings, _, reader), progress("pruning") as tell:
         whole = reader.count(Listing(None, until_wall=before))
-        with closing(ledger_arguments.open_store(settings)) as store:
+        with closing(ledger.open_store(settings)) as store:
             while gone := int(store.transact([Prune(before, _STEP)])[0]):
                 deleted += gone
                 tell(deleted, whole)
                 # A bridge that waits for the lock polls; without a pause it would never get its turn.
                 time.sleep(0.01)
-    print_text(f"{plural(deleted, 'report')} deleted: all from before {show_time(before)} UTC.\n")
+    print_text(f"{plural(deleted, 'report')} deleted: all from before {ledger.show_time(before)} UTC.\n")
 
 
 def _path(args: argparse.Namespace) -> None:
-    ledger_arguments.print_place(load(args.given, os.environ))
+    settings = load(args.given, os.environ)
+    print_lines([ledger.show_place(settings)])
+    if settings.ledger == MEMORY:
+        warn("nothing is there: the running bridge alone can read it")
+    elif not is_database(settings.ledger) and not os.path.isfile(settings.ledger):
+        warn("nothing is there: the first report makes it")
 
 
-_FILTERS: Final = {"since", "until", "outcome", "method", "limit"}
-_ACTIONS: Final[Mapping[str, tuple[Callable[[argparse.Namespace], None], set[str]]]] = {
-    "list": (_list, {*_FILTERS, "json", "columns", "follow"}),
-    "show": (_show, {"json"}),
-    "export": (_export, {*_FILTERS, "format", "output"}),
-    "prune": (_prune, {"before"}),
-    "path": (_path, set()),
+_FILTERS: Final = ("since", "until", "outcome", "method", "limit")
+_ACTIONS: Final[ledger.Actions] = {
+    "list": (_list, (*_FILTERS, "json", "columns", "follow")),
+    "show": (_show, ("task", "json")),
+    "export": (_export, (*_FILTERS, "format", "output")),
+    "prune": (_prune, ("before",)),
+    "path": (_path, ()),
 }
-"""What each action does, and the flags it takes."""

@@ -1,4 +1,4 @@
-"""The checks of ``report-bridge doctor`` for the ledger, in a file or on a server.
+"""What a check of ``report-bridge doctor`` finds, and its checks for the ledger, in a file or on a server.
 
 A check changes nothing, never raises, and no message holds the address's user or password.
 """
@@ -9,10 +9,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bridge.cli.checks import FAILED, OK, WARNING, Check, spell_skew
-from bridge.cli.ledger_arguments import open_reader
+from bridge.cli.ledger import open_reader
 from bridge.cli.version import version_of
 from bridge.core.text import plural
 from bridge.engine import SystemClock
@@ -25,12 +24,39 @@ from bridge.settings.table import MEMORY
 if TYPE_CHECKING:
     from bridge.ledger.postgres_reader import PostgresReader
 
-DRIVER: Final = "psycopg"
-QUICK_BYTES: Final = 16 * 1024 * 1024
+OK: Final = "ok"
+WARNING: Final = "warning"
+FAILED: Final = "failed"
+_DRIVER: Final = "psycopg"
+_QUICK_BYTES: Final = 16 * 1024 * 1024
 """Ledgers up to this size are looked through for damage; 30 ms a MiB were measured."""
-SKEW_S: Final = 1.0
+_SKEW_S: Final = 1.0
 """A difference of the clocks above this is worth a look. The ledger's times are the server's all the same."""
 _MIGRATE: Final = "Run `report-bridge ledger migrate` as a role that may make a schema."
+
+
+class Check(NamedTuple):
+    """What one check found."""
+
+    name: str
+    status: str
+    message: str
+    fix: str | None = None
+
+
+def check_clock(name: str, ahead_s: float, most_s: float, whose: str, agreed: str) -> Check:
+    """Whether this machine's clock agrees with another one.
+
+    Args:
+        agreed: what to say if they are no more than `most_s` apart.
+    """
+    if abs(ahead_s) <= most_s:
+        return Check(name, OK, agreed)
+    where = "ahead of" if ahead_s > 0 else "behind"
+    fix = (
+        "Let NTP keep the clocks (systemd: timedatectl set-ntp true); the bridge goes by that one meanwhile."
+    )
+    return Check(name, WARNING, f"this clock is {abs(ahead_s):.1f} s {where} {whose}", fix)
 
 
 def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
@@ -47,6 +73,8 @@ def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
     else:
         try:
             yield from (_check_server if is_database(settings.ledger) else _check_file)(settings, full)
+        except NoLedger:
+            yield _check_folder(settings.ledger)
         except LedgerTrouble as trouble:
             yield Check("ledger", FAILED, "the ledger cannot be read", trouble.sentence)
 
@@ -59,10 +87,10 @@ def _check_store(reader: Reader, health: Mapping[str, Any]) -> Check:
         reader.try_write()
     except LedgerTrouble as trouble:
         return Check("ledger", FAILED, f"{health['path']} cannot be written now", trouble.sentence)
-    told = [plural(health["reports"], "report"), _show_size(health)]
+    told = f"{plural(health['reports'], 'report')}, {_show_size(health)}"
     if "sessions" in health:
-        told.append(plural(health["sessions"], "other session"))
-    return Check("ledger", OK, f"{', '.join(told)}, can be written: {health['path']}")
+        told += f", {plural(health['sessions'], 'other session')}"
+    return Check("ledger", OK, f"{told}, can be written: {health['path']}")
 
 
 def _show_size(health: Mapping[str, Any]) -> str:
@@ -70,8 +98,7 @@ def _show_size(health: Mapping[str, Any]) -> str:
 
 
 def _check_integrity(reader: Reader, full: bool, fix: str) -> Check:
-    damage = reader.check(full)
-    if damage:
+    if damage := reader.check(full):
         told = f"the ledger is damaged ({plural(len(damage), 'finding')})"
         return Check("integrity", FAILED, told, f"{fix} Found: {'; '.join(damage)}")
     return Check("integrity", OK, "no damage was found" + ("" if full else "; --full reads every report"))
@@ -84,25 +111,18 @@ def _check_file(settings: Settings, full: bool) -> Iterator[Check]:
     from bridge.ledger.files import NETWORK_KINDS
 
     path = settings.ledger
-    try:
-        reader = open_reader(settings)
-    except NoLedger:
-        yield _check_folder(path)
-        return
-    with closing(reader):
+    with closing(open_reader(settings)) as reader:
         health = reader.health()
         yield _check_store(reader, health)
         modes = stat.S_IMODE(os.stat(path).st_mode)
         if modes & 0o077 and os.name == "posix":
-            yield Check(
-                "ledger", WARNING, f"others may open the ledger (mode {modes:04o})", f"chmod 600 {path}"
-            )
-        told = f"SQLite {health['sqliteVersion']}, journal {health['journalMode']}"
-        yield Check("sqlite", OK, told)
+            told = f"others may open the ledger (mode {modes:04o})"
+            yield Check("ledger", WARNING, told, f"chmod 600 {path}")
+        yield Check("sqlite", OK, f"SQLite {health['sqliteVersion']}, journal {health['journalMode']}")
         if health["filesystem"] in NETWORK_KINDS:
             fix = "Put the ledger on a local disk: locks over a network cannot be relied on."
             yield Check("ledger", WARNING, f"the ledger is on {health['filesystem']}", fix)
-        if full or health["sizeBytes"] <= QUICK_BYTES:
+        if full or health["sizeBytes"] <= _QUICK_BYTES:
             fix = "Move the file away; the next start makes a new one. Keep the old one for `history export`."
             yield _check_integrity(reader, full, fix)
         else:
@@ -129,26 +149,27 @@ def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
     from bridge.ledger.postgres_trouble import NO_DRIVER
 
     if not has_driver():
-        yield Check("driver", FAILED, f"{DRIVER} cannot be loaded", NO_DRIVER)
+        yield Check("driver", FAILED, f"{_DRIVER} cannot be loaded", NO_DRIVER)
         return
-    yield Check("driver", OK, f"{DRIVER} {version_of(DRIVER)}")
+    yield Check("driver", OK, f"{_DRIVER} {version_of(_DRIVER)}")
     with closing(PostgresReader(settings.ledger, settings.ledger_password, SystemClock.wall())) as reader:
         health = reader.health()
-        has_ledger = health["schemaVersion"] != 0
-        if has_ledger:
+        yield _check_condition(health)
+        if health["schemaVersion"] != 0:
             yield _check_store(reader, health)
+            yield from _check_tables(health)
         elif health["mayCreate"]:
             yield Check("ledger", OK, f"there is none yet; the first report makes it in {health['path']}")
         else:
             yield Check("ledger", FAILED, "there is none yet, and this role may not make it", _MIGRATE)
-        yield _check_condition(health)
-        if has_ledger:
-            yield from _check_tables(health)
         yield _check_session(reader)
-        yield _check_drift(health)
-        if has_ledger and not health["lacking"] and not health["isNewer"]:
-            fix = "Repair what is named, or restore the database."
-            yield _check_integrity(reader, full, fix)
+        ahead_s = health["clockSkewS"]
+        # Not more exact than half of the way there and back.
+        agreed = f"this clock is {abs(ahead_s) * 1000:.0f} ms off the ledger server's, "
+        agreed += f"{health['roundTripS'] * 1000:.1f} ms away"
+        yield check_clock("drift", ahead_s, _SKEW_S, "the ledger server's", agreed)
+        if health["schemaVersion"] != 0 and not health["lacking"] and not health["isNewer"]:
+            yield _check_integrity(reader, full, "Repair what is named, or restore the database.")
 
 
 def _check_condition(health: Mapping[str, Any]) -> Check:
@@ -187,13 +208,3 @@ def _check_session(reader: PostgresReader) -> Check:
         fix = "Connect to the server itself, or let the pooler work in session mode."
         return Check("session", FAILED, "a pooler gives the session to others between transactions", fix)
     return Check("session", OK, "the session stays ours between transactions, as far as could be seen")
-
-
-def _check_drift(health: Mapping[str, Any]) -> Check:
-    skew_s, round_trip_ms = health["clockSkewS"], health["roundTripS"] * 1000
-    if abs(skew_s) > SKEW_S:
-        fix = "Let NTP keep both clocks; the ledger's times are the server's."
-        return Check("drift", WARNING, spell_skew(skew_s, "the ledger server's"), fix)
-    # Not more exact than half of the way there and back.
-    told = f"this clock is {abs(skew_s) * 1000:.0f} ms off the ledger server's, {round_trip_ms:.1f} ms away"
-    return Check("drift", OK, told)

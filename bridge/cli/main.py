@@ -10,12 +10,13 @@ import atexit
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 
-from bridge.cli.commands import COMMANDS, DEFAULT, GROUPS, PROGRAM, REINSTALL, TOPICS
+from bridge.cli.commands import COMMANDS, DEFAULT, REINSTALL, explain_unknown_command, parse_arguments
 from bridge.core import exits
 from bridge.core.exits import ExitError, UsageError
+
+_ALIASES = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -55,64 +56,29 @@ def run() -> None:
 
 def _run(words: list[str]) -> int:
     first = words[0] if words else ""
-    if first in ("-h", "--help", "-V", "--version"):
-        from bridge import __version__
-        from bridge.cli.terminal import print_text
-
-        print_text(overview() if first in ("-h", "--help") else f"{PROGRAM} {__version__}\n")
-        return exits.DONE
-    if first in COMMANDS:
+    if first in _ALIASES:
+        name, words = _ALIASES[first], []
+    elif first in COMMANDS:
         name = words.pop(0)
     elif not first or first.startswith("-"):
         name = DEFAULT
     else:
-        from bridge.cli.flags import explain_unknown_command
-
         raise UsageError(explain_unknown_command(first))
-    from bridge.cli.flags import parse_arguments, read_plain_flags
-
     if name == DEFAULT and not os.isatty(0):
         from signal import SIGINT, signal
 
         # A child leaves it to its parent, also before it serves. Then it is told, and the second one drains.
         # Not as SIG_IGN, which would be handed on to children.
         signal(SIGINT, lambda *_: None)
-    plain = read_plain_flags(words) if name == DEFAULT else None
-    args = parse_arguments(name, words) if plain is None else plain
-    code: int = import_module(COMMANDS[name].module).run(args)
-    return code
-
-
-def overview() -> str:
-    """Return what ``report-bridge --help`` prints."""
-    listed = ""
-    for group, title in GROUPS.items():
-        rows = "".join(f"  {name:<12}{row.summary}\n" for name, row in COMMANDS.items() if row.group == group)
-        listed += f"{title}:\n{rows}\n"
-    topics = "".join(f"  {name:<12}{summary}\n" for name, summary in TOPICS.items())
-    return f"""\
-usage: {PROGRAM} [COMMAND] [FLAGS]
-
-Reports wrong and right captcha answers to Anti-Captcha.com: JSON-RPC 2.0 on stdin and stdout.
-
-{listed}Topics (report-bridge help TOPIC):
-{topics}
-Flags of a command: report-bridge COMMAND --help. Also here: --help, --version.
-
-Examples:
-  report-bridge call reportIncorrectImageCaptcha taskId=123 --sandbox
-  report-bridge --key-file ~/.anticaptcha.key < requests.jsonl
-  echo '{{"jsonrpc":"2.0","id":1,"method":"bridge.info"}}' | report-bridge
-"""
+    code: int | None = import_module(f"bridge.cli.{name}").run(parse_arguments(name, words))
+    return code or exits.DONE
 
 
 def _say(sentence: str, code: int) -> int:
-    from bridge.core.text import escape
+    from bridge.cli.terminal import warn
 
-    line = f"{PROGRAM}: {escape(sentence.replace(chr(10), ' '))}\n"
     _flush_stdout(code)
-    with suppress(OSError):  # nobody listens: the exit code still tells
-        os.write(2, line.encode("ascii", "backslashreplace"))
+    warn(sentence.replace("\n", " "))
     return code
 
 

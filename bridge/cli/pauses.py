@@ -8,16 +8,12 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from bridge.cli.ledger_arguments import NotPossible, chosen_endpoint, reading
+from bridge.cli import ledger
 from bridge.cli.terminal import Screen, print_json, print_lines
-from bridge.cli.times import show_length, show_time
-from bridge.core import exits
 from bridge.core.errors import find_row
 from bridge.core.model import PauseState
 from bridge.reports.pauses import PROOF, PausePolicy
 from bridge.settings import drop_secrets
-
-HELP = "Show what holds reports back, or let the next report try whether it is over."
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
@@ -25,26 +21,19 @@ SCOPES: Final = ("key", "address", "method", "quality", "transport")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments; the settings' flags are added by the caller."""
     add = parser.add_argument
-    add("action", nargs="?", choices=("list", "resume"), default="list", metavar="ACTION", help="see below")
+    add("action", nargs="?", choices=tuple(_ACTIONS), default="list", metavar="ACTION", help="see below")
     add("--scope", choices=SCOPES, metavar="NAME", help=f"resume: {'|'.join(SCOPES)}, of all accounts")
     add("--json", action="store_true", help="print a JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
-    """List or resume and return the exit code."""
-    if args.action == "resume":
-        _resume(args)
-    elif args.scope is not None:
-        raise exits.UsageError("pauses list shows every pause; --scope is for resume.")
-    else:
-        _list(args)
-    return exits.DONE
+def run(args: argparse.Namespace) -> None:
+    """List or resume."""
+    ledger.run_action("pauses", _ACTIONS, args)
 
 
 def _list(args: argparse.Namespace) -> None:
     policy = PausePolicy("")
-    with reading(args) as (settings, reader):
-        endpoint = chosen_endpoint(settings)
+    with ledger.reading(args) as (_, endpoint, reader):
         found = [
             (place, policy.mend_times(time.time(), state))
             for place, state in reader.pauses()
@@ -64,7 +53,7 @@ def _list(args: argparse.Namespace) -> None:
     rows = []
     for place, state in found:
         about = " ".join(dict(policy.parts(state.key)).values()) or "this machine"
-        opened = "" if state.opened_at is None else show_time(state.opened_at)
+        opened = "" if state.opened_at is None else ledger.show_time(state.opened_at)
         rows.append((policy.show(state, 0.0)["scope"], state.cause or "", _ends(state), about, opened, place))
     lines = screen.table(("scope", "cause", "ends", "about", "opened (UTC)", "upstream"), rows, left=6)
     for cause in dict.fromkeys(state.cause for _, state in found if state.cause):
@@ -79,21 +68,26 @@ def _ends(state: PauseState) -> str:
     if state.ends_at is None:
         return "never by itself: run pauses resume"
     left_s = state.ends_at - time.time()
-    return f"in {show_length(left_s)}, then one report is tried" if left_s > 0 else "the next report is tried"
+    if left_s <= 0:
+        return "the next report is tried"
+    return f"in {ledger.show_length(left_s)}, then one report is tried"
 
 
 def _resume(args: argparse.Namespace) -> None:
-    with reading(args, to_write=True) as (settings, _):
+    with ledger.reading(args, to_write=True) as (settings, *_):
         pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
     drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
     if "error" in response:
-        raise NotPossible(response["error"]["message"])
+        raise ledger.NotPossible(response["error"]["message"])
     if args.json:
         print_json(response["result"])
         return
     scopes = [f"{pause['scope']} ({pause['cause']})" for pause in response["result"]["resumed"]]
     told = f"The next report is tried: {', '.join(scopes)}." if scopes else "There was no pause to resume."
     print_lines(Screen().wrap(told))
+
+
+_ACTIONS: Final[ledger.Actions] = {"list": (_list, ("json",)), "resume": (_resume, ("json", "scope"))}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
 from bridge.core import exits
-from bridge.engine import Outlet, TimedOut, Waiter
+from bridge.engine import Outlet, TimedOut
 from bridge.ops.process import Signals, calm_collector, forbid_core_dumps, undo_inherited, watch_parent
 from bridge.settings import drop_secrets, load
 from bridge.wire.framing import Framer
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bridge.app import App
     from bridge.cli.console import Console
 
-HELP = "Speak JSON-RPC 2.0 on stdin and stdout until the input ends."
 SETTLE_S: Final = 2.0
 """How long the end waits for what was given up to be recorded."""
 LOOK_S: Final = 0.02
@@ -62,9 +61,8 @@ def run(args: Any) -> int:
         from bridge.cli.console import Console
 
         console = Console(source, sink, settings.state_dir, app.scrubber, args.json)
-    news = app.engine.waiter()
     outlet = Outlet(sink, app.engine, on_room=lambda: server.go_on(), on_lost=lambda _: server.lose_stdout())
-    server = Server(app, Reader(app.engine, source), outlet, news, console)
+    server = Server(app, Reader(app.engine, source), outlet, console)
     return server.run()
 
 
@@ -75,13 +73,10 @@ class Server:
         reader: where the protocol is read.
         outlet: where it is written. Whoever makes it has `go_on` called when there is room, and
             `lose_stdout` when nobody reads it any more.
-        news: where the main greenlet waits for room to read, and for the end.
         console: a person types, and nothing is read from `reader`.
     """
 
-    def __init__(
-        self, app: App, reader: Reader, outlet: Outlet, news: Waiter, console: Console | None = None
-    ) -> None:
+    def __init__(self, app: App, reader: Reader, outlet: Outlet, console: Console | None = None) -> None:
         from bridge.server.conversation import Conversation
 
         self._app = app
@@ -91,13 +86,14 @@ class Server:
         self._source = console or reader
         self._console = console
         self._outlet = outlet
-        self._news = news
+        self._news = app.engine.waiter()
+        """Where the main greenlet waits for room to read, and for the end."""
         self._conversation = conversation = Conversation(
             app.engine,
             app.methods,
             Framer(settings.max_message),
             outlet,
-            news.wake,
+            self._news.wake,
             render=None if console is None else console.render,
         )
         self.go_on = conversation.go_on

@@ -10,19 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from bridge.cli.commands import number
 from bridge.cli.terminal import progress
-from bridge.core import exits
 from bridge.core.exits import ConfigError, UsageError
 from bridge.ops.metrics import replace_file
+from bridge.settings.parsing import parse_integer, parse_seconds
 
 if TYPE_CHECKING:
     from bridge.engine import Engine
     from bridge.simulator import Simulator
 
-HELP = (
-    "Serve the upstream's report methods with their real rules, and faults by name, on 127.0.0.1. "
-    "The base URL goes to stdout. Ends on SIGTERM or SIGINT."
-)
 PROGRESS_S = 0.5
 """How often the progress of a scenario is shown on a terminal."""
 
@@ -30,17 +27,19 @@ PROGRESS_S = 0.5
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add = parser.add_argument
-    add("--port", type=_port, default=0, metavar="N", help="port; 0 picks a free one")
+    port = number(parse_integer, 0, 65535, "must be a number from 0 to 65535")
+    seconds = number(parse_seconds, 0, 86400, "must be a number of seconds from 0 to 86400")
+    add("--port", type=port, default=0, metavar="N", help="port; 0 picks a free one")
     add("--ready-file", metavar="F", help="write the base URL and a newline here once it can be called")
     add("--scenario", metavar="F", help="JSON file that says what happens, and when")
-    add("--latency", type=_seconds, default=0.0, metavar="S", help="seconds before every answer")
+    add("--latency", type=seconds, default=0.0, metavar="S", help="seconds before every answer")
     add("--no-auto", action="store_true", help="unknown task ids are not fresh tasks")
     add("--tls-cert", metavar="F", help="certificate chain (PEM), to serve https")
     add("--tls-key", metavar="F", help="private key (PEM) of the certificate")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Serve until a signal comes; returns the exit code.
+def run(args: argparse.Namespace) -> None:
+    """Serve until a signal comes.
 
     Raises:
         UsageError: the flags do not go together.
@@ -88,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
             if scenario and scenario.get("steps"):
                 engine.spawn(_show_progress, engine, simulator, tell)
             ended.wait()
-    return exits.DONE
 
 
 def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, int], None]) -> None:
@@ -97,16 +95,3 @@ def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, in
         engine.sleep(PROGRESS_S)
         elapsed_s, length_s = simulator.progress()
         tell(int(elapsed_s * 1000), int(length_s * 1000))
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= float(text) <= 86_400:
-            return float(text)
-    raise argparse.ArgumentTypeError("must be a number of seconds from 0 to 86400")

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from string import Template
 from typing import Final
 
+from bridge.cli.commands import read_text
 from bridge.cli.terminal import print_text
 
-HELP = "Print an integration with the paths of this machine, which starts the bridge in the sandbox."
-
 SNIPPETS: Final = ("node", "go", "python", "shell", "systemd", "docker")
-_FOLDER: Final = os.path.join(os.path.dirname(__file__), "snippets")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=SNIPPETS, metavar="KIND", help="|".join(SNIPPETS))
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     print_text(render_snippet(args.kind, find_words(), find_sources()))
-    return 0
 
 
 def find_words() -> list[str]:
@@ -53,12 +50,10 @@ def render_snippet(kind: str, words: Sequence[str], sources: str) -> str:
         words: what starts the program, the first one an absolute path.
         sources: the project's folder.
     """
-    with open(os.path.join(_FOLDER, f"{kind}.txt"), encoding="utf-8") as file:
-        text = Template(file.read())
     quoted = ", ".join(json.dumps(word) for word in words[1:])
     # In a unit file a percent sign begins a specifier, and a dollar a variable.
     unit = [word.replace("%", "%%").replace("$", "$$") for word in words]
-    return text.substitute(
+    return Template(read_text(f"snippets/{kind}.txt")).substitute(
         sources=shlex.quote(sources),
         path=json.dumps(words[0]),
         args=f"[{quoted}]",

@@ -1,6 +1,6 @@
-"""From counts to what a person wants to know: totals, reasons, ages against the wall, latencies.
+"""From the ledger's counts to what a person wants to know: totals, reasons, ages, latencies, charts, advice.
 
-Pure: figures in, JSON-ready values out. What is not recorded is left out and named, never guessed.
+Values are ready for JSON. What is not recorded is left out and named, never guessed.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate, zip_longest
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from bridge.cli.times import show_time
+from bridge.cli.ledger import show_time
 from bridge.core.errors import find_row, rows, upstream_row
 from bridge.core.model import ACCEPTED, NOT_SENT, OUTCOMES, REFUSED
-from bridge.ledger.statistics import IN_FLIGHT, Age, Cause, Cell, Figures, Latency, Pause
+from bridge.core.text import plural
+from bridge.engine import SystemClock
+from bridge.ledger.statistics import IN_FLIGHT, Age, Cause, Cell, Figures, Latency, Pause, Reader
+from bridge.reports.advice import advise, queue_names, sum_day
+from bridge.settings import Settings
 
 Rows = Sequence[Mapping[str, Any]]
 
 WALL_S: Final = 60
 """The upstream forgets a task this long after the worker finished it."""
-AGES: Final = f"Age of the task at the report, against the {WALL_S}-second wall"
 STATES: Final = (*OUTCOMES, IN_FLIGHT)
 FATES: Final = ("accepted", "error16", "tooLate", "other")
 """What becomes of a report, as far as its age has to do with it."""
@@ -116,18 +119,8 @@ def _ages(ages: Counter[Age]) -> dict[str, Any]:
         "past60": sum(many for seconds, many in known.items() if seconds >= WALL_S),
         "p50": quantile(known, 0.5),
         "p95": quantile(known, 0.95),
-        "bins": _bins(fates, _EDGES, FATES, WALL_AT + 1),
+        "bins": _bins(fates, "seconds", _EDGES, FATES, WALL_AT + 1),
     }
-
-
-def tell_ages(ages: Mapping[str, Any]) -> str:
-    """What is known of the ages, in a sentence or two."""
-    if not ages["known"]:
-        return "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
-    return (
-        f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
-        f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
-    )
 
 
 def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
@@ -139,7 +132,7 @@ def _latency(latencies: Counter[Latency]) -> dict[str, Any]:
     return {
         **_attempts(whole),
         "methods": {name: _attempts(took_ms) for name, took_ms in methods.items()},
-        "bins": _bins(counts, _LATENCY_EDGES, ("reports",), 4),
+        "bins": _bins(counts, "ms", _LATENCY_EDGES, ("reports",), 4),
     }
 
 
@@ -148,7 +141,7 @@ def _attempts(took_ms: Counter[int]) -> dict[str, Any]:
 
 
 def _bins(
-    counts: Counter[tuple[int, str]], edges: Sequence[int], names: Iterable[str], least: int
+    counts: Counter[tuple[int, str]], unit: str, edges: Sequence[int], names: Iterable[str], least: int
 ) -> list[dict[str, Any]]:
     """Counts of names by value, from each edge to the next; what is empty at the end is left out.
 
@@ -156,8 +149,11 @@ def _bins(
         least: so many bins are shown in any case.
     """
     last = max((bisect(edges, value) for value, _ in counts), default=0)
-    ends = list(zip_longest(edges, edges[1:]))[: max(last, least)]
-    bins: list[dict[str, Any]] = [{"from": low, "to": high, **dict.fromkeys(names, 0)} for low, high in ends]
+    bins: list[dict[str, Any]] = [
+        {unit: f"{low}+" if high is None else f"{low}-{high}", "from": low, "to": high}
+        | dict.fromkeys(names, 0)
+        for low, high in list(zip_longest(edges, edges[1:]))[: max(last, least)]
+    ]
     for (value, name), many in counts.items():
         bins[bisect(edges, value) - 1][name] += many
     return bins
@@ -170,17 +166,6 @@ def quantile(counts: Mapping[int, int], part: float) -> int | None:
     return values[bisect_left(reached, part * reached[-1])] if values else None
 
 
-def count_table(first: str, rows: Rows, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table: what a row is about, by the name of that member, and some of its counts."""
-    labels = [str(row[first]) if first in row else _spell_bin(row) for row in rows]
-    cells = [[label, *(f"{row[name]:,}" for name in names)] for label, row in zip(labels, rows, strict=True)]
-    return [first, *(NAMES[name] for name in names)], cells
-
-
-def _spell_bin(row: Mapping[str, Any]) -> str:
-    return f"{row['from']}+" if row["to"] is None else f"{row['from']}-{row['to']}"
-
-
 # --- groups and the timeline -----------------------------------------------------------------
 
 
@@ -190,12 +175,6 @@ def _pauses(pauses: Counter[Pause]) -> list[dict[str, Any]]:
         row = found.setdefault((rule, cause), {"rule": rule, "cause": cause, "openings": 0})
         row |= {"openings": row["openings"] + many, "lastHour": _spell_hour(hour)}
     return sorted(found.values(), key=lambda row: -row["openings"])
-
-
-def tell_pauses(pauses: Rows) -> list[str]:
-    """The pauses that opened, each in a sentence."""
-    told = [f"{row['rule']} ({row['cause']}): {row['openings']:,}, last {row['lastHour']}." for row in pauses]
-    return told or ["No pause opened."]
 
 
 def _groups(figures: Figures, by: str) -> list[dict[str, Any]]:
@@ -238,3 +217,96 @@ def _timeline(figures: Figures) -> dict[str, Any]:
     found = _count(figures, unit)
     names = dict.fromkeys(_spell_hour(hour, _HOURS[unit]) for hour in range(first, last + 1))
     return {"unit": unit, "rows": [{unit: name, **found[name], "pauses": pauses[name]} for name in names]}
+
+
+# --- charts and tables -----------------------------------------------------------------------
+
+
+class Chart(NamedTuple):
+    """What happened by day or hour, or from one edge to the next."""
+
+    title: str
+    words: str
+    """If nothing was counted, that is all there is to show."""
+    unit: str
+    """What its rows are told apart by."""
+    names: Sequence[str]
+    """What is counted in each of them."""
+    rows: Rows
+
+    def counted(self) -> list[str]:
+        """Those of its names of which there is something."""
+        return [name for name in self.names if any(row[name] for row in self.rows)]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows of its numbers."""
+        cells = [[str(row[self.unit]), *(f"{row[name]:,}" for name in self.names)] for row in self.rows]
+        return [self.unit, *(NAMES[name] for name in self.names)], cells
+
+
+def charts(facts: Mapping[str, Any]) -> tuple[Chart, ...]:
+    """Outcomes over time, ages, latencies, pauses and groups."""
+    ages, latency, timeline = facts["ages"], facts["latency"], facts["timeline"]
+    told_ages = "No report told completedAt, so no age is known. Pass the endTime of getTaskResult."
+    if ages["known"]:
+        told_ages = f"Half came within {ages['p50']} s, 95% within {ages['p95']} s. {ages['past60']:,} of "
+        told_ages += f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
+    told_latency = "Nothing was sent."
+    if latency["attempts"]:
+        told_latency = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
+    opened = ["{rule} ({cause}): {openings:,}, last {lastHour}.".format_map(row) for row in facts["pauses"]]
+    told_pauses = " ".join(opened) or "No pause opened."
+    against = f"Age of the task at the report, against the {WALL_S}-second wall"
+    unit, rows = timeline["unit"], timeline["rows"]
+    return (
+        Chart("Outcomes over time", "", unit, STATES, rows),
+        Chart(against, told_ages, "seconds", FATES, ages["bins"]),
+        Chart("How long the last attempt took", told_latency, "ms", ["reports"], latency["bins"]),
+        Chart("Pauses: when the bridge stopped itself", told_pauses, unit, ["pauses"], rows),
+        Chart(f"By {facts['by']}", "", facts["by"], COLUMNS, facts["groups"]),
+    )
+
+
+# --- advice ----------------------------------------------------------------------------------
+
+
+def read_advice(
+    reader: Reader, settings: Settings, endpoint: str | None, account: str = ""
+) -> dict[str, Any]:
+    """The members ``advice`` and ``claims`` of the figures, over the last 24 hours.
+
+    Args:
+        endpoint: None is any.
+        account: the first hex digits of an account.
+    """
+    now, queues = SystemClock.wall(), queue_names(settings.account_queues)
+    told: dict[str, Any] = {"advice": [], "claims": []}
+    for known in reader.tallied():
+        if endpoint not in (None, known.task.endpoint) or not known.task.account.startswith(account):
+            continue
+        told["advice"] += [found._asdict() for found in advise(known, now, queues)]
+        for subject, counts in sorted(sum_day(known.tallies, now).items()):
+            if counts.wrong:
+                price = counts.cost / counts.costed if counts.costed else None
+                claim = {"account": known.task.account[:8], "subject": subject, "complaints": counts.wrong}
+                claim |= {"costOfTask": price, "claimed": None if price is None else price * counts.wrong}
+                told["claims"].append(claim)
+    return told
+
+
+def spell_advice(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Advice and claims in sentences, by title."""
+    return {
+        "Advice, from the last 24 hours": [
+            f"{one['account']}: {one['message']}" for one in summary["advice"]
+        ],
+        "At stake in the last 24 hours: claims, not refunds": list(map(_spell_claim, summary["claims"])),
+    }
+
+
+def _spell_claim(claim: dict[str, Any]) -> str:
+    """A claim in words: what was complained about may come back, and nobody tells whether it does."""
+    told = f"{plural(claim['complaints'], claim['subject'] + ' complaint')} of account {claim['account']}"
+    if claim["claimed"] is None:
+        return f"{told}; the cost of a task is not known: pass cost to bridge.noteTasks"
+    return f"{told}, {claim['claimed']:.4f} claimed at {claim['costOfTask']:.5f} a task"

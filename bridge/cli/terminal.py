@@ -29,13 +29,13 @@ _COLOURS: Final = {
     "bold": "1",
     "dim": "2",
     "in_flight": "2",
-    "warn": "33",
+    "warning": "33",
     "not_sent": "33",
-    "blue": "34",
+    "ok": "34",
     "accepted": "34",
     "unknown": "35",
 }
-"""Colours by name and by outcome; everything else is bad, and red."""
+"""Colours by name, by outcome and by what a check found; everything else is bad, and red."""
 _KEPT: Final = r"(\n|\x1b\[(?:0|" + "|".join((_RED, *_COLOURS.values())) + ")m)"
 """What is not escaped on a terminal: line ends and our own colours."""
 
@@ -51,7 +51,7 @@ class Screen:
         import shutil
 
         stream = sys.stdout if stream is None else stream
-        self.is_terminal = _is_terminal(stream)
+        self.is_terminal = stream is not None and stream.isatty()
         self.is_unicode = (getattr(stream, "encoding", None) or "").lower().startswith("utf")
         is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
         self.has_colour = self.is_terminal and not is_dumb and not os.environ.get("NO_COLOR")
@@ -212,7 +212,7 @@ def print_text(text: str) -> None:
     if sys.stdout is None:
         return
     if not text.replace("\n", "").isprintable():
-        pieces = re.split(_KEPT if _is_terminal(sys.stdout) else "(\n)", text)
+        pieces = re.split(_KEPT if sys.stdout.isatty() else "(\n)", text)
         text = "".join(piece if place % 2 else escape(piece) for place, piece in enumerate(pieces))
     encoding = sys.stdout.encoding or "ascii"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -242,10 +242,3 @@ def _write_error(text: str) -> None:
     with suppress(OSError, ValueError, AttributeError):  # it may be closed, or None
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def _is_terminal(stream: IO[str]) -> bool:
-    try:
-        return stream.isatty()
-    except (OSError, ValueError, AttributeError):
-        return False

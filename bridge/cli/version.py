@@ -6,13 +6,13 @@ import argparse
 import platform
 import sys
 from importlib import metadata
+from typing import Final
 
 from bridge import __version__
 from bridge.cli.terminal import print_json, print_text
 
-HELP = "Print the version; with --json also what the program stands on, for a fault report."
-PROTOCOL = 1
-_LIBRARIES = ("requests", "jsonrpcserver", "fastjsonschema", "apsw", "psycopg")
+PACKAGES: Final = ("requests", "jsonrpcserver", "oslash", "fastjsonschema", "gevent", "httptools", "apsw")
+"""What the bridge cannot do without."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print and return 0."""
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
     if not args.json:
         print_text(f"report-bridge {__version__}\n")
-        return 0
+        return
     from bridge.ledger import sqlite_file
+    from bridge.server.methods import PROTOCOL
 
     facts = {
         "name": "anticaptcha-report-bridge",
@@ -34,10 +35,9 @@ def run(args: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "platform": sys.platform,
         "sqlite": sqlite_file.sqlite_version,
-        "libraries": {name: version_of(name) for name in _LIBRARIES},
+        "libraries": {name: version_of(name) for name in (*PACKAGES, "psycopg")},
     }
     print_json(facts, indent=None)
-    return 0
 
 
 def version_of(library: str) -> str | None:

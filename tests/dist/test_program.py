@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from bridge import __version__
-from bridge.cli.commands import COMMANDS, TOPICS
+from bridge.cli.commands import COMMANDS
+from bridge.cli.help import TOPICS
 from bridge.cli.snippet import SNIPPETS
 from bridge.simulator import Simulator
 from scripts.build_program import find_needed, name_platform

@@ -20,8 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from bridge.cli.commands import COMMANDS
-from bridge.cli.flags import make_parser
+from bridge.cli.commands import COMMANDS, make_parser
 from bridge.simulator import Simulator
 from tests.e2e.talk import KEY, Talk, demand
 from tests.process import ROOT

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 import pytest
 
 from bridge.app import App
-from bridge.cli.flags import read_plain_flags
+from bridge.cli.commands import parse_arguments
 from bridge.server.conversation import Conversation
 from bridge.settings import load
 from bridge.wire.framing import Framer
@@ -88,9 +88,7 @@ class InnerPeer:
     backlog = backlog_bytes = 0
 
     def __init__(self, args: list[str]) -> None:
-        plain = read_plain_flags(args)
-        assert plain is not None
-        settings = load(plain.given, {})
+        settings = load(parse_arguments("serve", args).given, {})
         self._app = App(settings)
         self._engine = self._app.engine
         self._answers: list[bytes] = []

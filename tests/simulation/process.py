@@ -278,12 +278,11 @@ class Process:
         self.suspended: list[tuple[float, float]] = []
         self.loop = Loop(self)
         self.app = SimApp(self, _settings(world, slot))
-        news = self.engine.waiter()
         self.input = Input(self)
         self.output = Output(self, lambda: self.server.go_on(), lambda _: self.server.lose_stdout())
         reader: Any = self.input
         outlet: Any = self.output
-        self.server = Server(self.app, reader, outlet, news)
+        self.server = Server(self.app, reader, outlet)
         self.engine.spawn(self._serve)
 
     def _serve(self) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 
 import bridge
 from bridge.cli import call
-from bridge.cli.commands import COMMANDS, TOPICS
-from bridge.cli.flags import make_parser, parse_arguments, read_plain_flags, settings_of, shown_flag
+from bridge.cli.commands import COMMANDS, make_parser, parse_arguments, settings_of, shown_flag
+from bridge.cli.help import TOPICS
 from bridge.core import exits
 from bridge.core.exits import EXITS, ConfigError, UsageError, exit_for
 from bridge.settings.table import TABLE
@@ -39,7 +38,6 @@ def service(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return 0
 
     module.__dict__.update(
-        HELP="Serve.",
         configure=lambda parser: parser.add_argument("--stdio", action="store_true"),
         run=note,
     )
@@ -81,15 +79,41 @@ def test_plain_start_does_without_a_parser() -> None:
         st.sampled_from(
             [row.flag for row in TABLE if row.flag] + ["--stdio", "--no-pauses", "--no-sandbox", "7", "x=y"]
         )
-        | st.sampled_from(["--queue=1", "--url=", "--sandbox=1", "--help", "--que", "--", "-", ""]),
+        | st.sampled_from(["--queue=1", "--url=", "--sandbox=1", "--que", "--", "-", ""]),
         max_size=5,
     )
 )
-def test_both_readers_of_flags_agree(words: list[str]) -> None:
-    """What the quick reader accepts, the parser reads in the same way."""
-    plain = read_plain_flags(words)
-    if plain is not None:
-        assert parse_arguments("serve", words).given == plain.given
+def test_settings_are_read_the_same_with_and_without_a_parser(words: list[str]) -> None:
+    """What is given before a word of the command's own is what would be given without it, mistakes too."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            return parse_arguments("serve", words).given
+        except UsageError as error:
+            return str(error)
+
+    assert read(["--json", *words]) == read(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["--queue", "-1"], {"queue": "-1"}),
+        (["--queue=--", "--url", "-"], {"queue": "--", "url": "-"}),
+        (["--no-sandbox", "--sandbox"], {"sandbox": True}),
+        (["--key-command", "a --b", "--queue", "1", "--queue", "2"], {"key_command": "a --b", "queue": "2"}),
+    ],
+)
+def test_flags_of_settings_are_read(words: list[str], given: dict[str, Any]) -> None:
+    """A value may begin with one dash, the last of two counts, and an equals sign takes whatever follows."""
+    assert parse_arguments("serve", words).given == given
+
+
+@pytest.mark.parametrize("words", [["--queue"], ["--queue", "--sandbox"], ["--sandbox=1"], ["--no-pauses="]])
+def test_flags_without_what_they_take_are_told(words: list[str]) -> None:
+    """A value that is missing, or one too many, is a mistake that names the flag."""
+    with pytest.raises(UsageError, match=f"^{words[0].partition('=')[0]} takes (a|no) value; see"):
+        parse_arguments("serve", words)
 
 
 def test_unknown_command_is_a_usage_error_with_a_suggestion(run: Run) -> None:
@@ -201,8 +225,6 @@ def test_help_lists_every_command_and_topic(run: Run) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_complete_help(run: Run, name: str) -> None:
     """Each command has a sentence of help that fits a screen, and names the flags of the settings it uses."""
-    module = import_module(COMMANDS[name].module)
-    assert module.HELP
     code, out, err = run(name, "--help")
     assert (code, err) == (0, "")
     assert out == run("help", name)[1]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from bridge.cli import checks
+from bridge.cli import doctor
+from bridge.cli.version import PACKAGES
 from bridge.core.model import Exchange
 from tests.ledgers import make_ledger, open_file
 from tests.unit.conftest import Run
@@ -151,19 +152,19 @@ def test_two_commands_on_path_are_a_warning(tmp_path: Path) -> None:
         command.write_text("#!/bin/sh\n")
         command.chmod(0o755)
     path = os.pathsep.join(str(tmp_path / name) for name in ("a", "b"))
-    (check,) = checks.check_commands({"PATH": path})
+    (check,) = doctor.check_commands({"PATH": path})
     assert check.status == "warning"
     assert str(tmp_path / "a") in str(check.fix)
-    (check,) = checks.check_commands({"PATH": str(tmp_path / "a")})
+    (check,) = doctor.check_commands({"PATH": str(tmp_path / "a")})
     assert check.status == "ok"
-    first, *_ = checks.check_commands({"PATH": "", "REPORT_BRIDGE_BIN": str(tmp_path / "none")})
+    first, *_ = doctor.check_commands({"PATH": "", "REPORT_BRIDGE_BIN": str(tmp_path / "none")})
     assert first.status == "failed"
 
 
 def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is not there is named."""
-    monkeypatch.setattr(checks, "PACKAGES", ("requests", "no_such_package"))
-    assert [check.status for check in checks.check_python()] == ["ok", "failed"]
+    monkeypatch.setattr(doctor, "PACKAGES", ("requests", "no_such_package"))
+    assert [check.status for check in doctor.check_python()] == ["ok", "failed"]
 
 
 def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None:
@@ -172,13 +173,13 @@ def test_every_package_that_the_bridge_cannot_do_without_is_looked_for() -> None
         "project"
     ]
     needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"] if ";" not in line}
-    assert set(checks.PACKAGES) == needed
+    assert set(PACKAGES) == needed
 
 
 def test_a_clock_in_the_past_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock before the installation cannot be right."""
     monkeypatch.setattr(time, "time", lambda: 1e9)
-    assert checks.check_clock().status == "failed"
+    assert doctor.check_date().status == "failed"
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def test_what_a_ledger_says_of_itself_is_told_harmless(run: Run, monkeypatch: py
     def refuse(*_: Any, **__: Any) -> Any:
         raise NoLedger(BAD)
 
-    monkeypatch.setattr("bridge.cli.ledger_arguments.open_reader", refuse)
+    monkeypatch.setattr("bridge.cli.ledger.open_reader", refuse)
     code, out, err = run("history", "--ledger", "/x")
     assert (code, out) == (1, "")
     assert_harmless(err)

@@ -176,6 +176,15 @@ def test_show_tells_the_events_in_order(run: Run, ledger: MadeLedger) -> None:
     assert [event["event"] for event in json.loads(out)["reports"][0]["events"]] == ["claimed", "begun"]
 
 
+def test_show_tells_what_an_attempt_met_beside_the_name_of_the_event(run: Run, ledger: MadeLedger) -> None:
+    """The kind of what was met does not take the place of the event's name."""
+    ledger.add_reports({"task_id": 9, "events": {"waiting": {"event": "connection_reset"}}})
+    _, out, _ = run("history", "show", "9", "--json", "--ledger", str(ledger))
+    (event,) = json.loads(out)["reports"][0]["events"]
+    assert (event["event"], event["met"]) == ("waiting", "connection_reset")
+    assert "waiting         met connection_reset" in run("history", "show", "9", "--ledger", str(ledger))[1]
+
+
 def test_show_says_that_nothing_is_known(run: Run, ledger: MadeLedger) -> None:
     """A task without a report is one sentence and exit code 1."""
     code, out, err = run("history", "show", "77", "--ledger", str(ledger))

@@ -17,7 +17,7 @@ from tests.pgserver import PASSWORD, PgServer
 from tests.pooler import Pooler
 
 Find = Callable[..., dict[str, dict[str, Any]]]
-ALL = ("driver", "ledger", "server", "schema", "rights", "session", "drift", "integrity")
+ALL = ("driver", "server", "ledger", "schema", "rights", "session", "drift", "integrity")
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cli.page import nice_ceiling, render_page, short
-from bridge.cli.stats import render
+from bridge.cli.ledger import show_time
+from bridge.cli.stats import nice_ceiling, render, render_page, short
 from bridge.cli.summary import GROUPS, STATES, explain, quantile, summarise
 from bridge.cli.terminal import Screen
-from bridge.cli.times import show_time
 from bridge.core.counting import Counts, Note
 from bridge.core.errors import rows
 from bridge.core.model import Task

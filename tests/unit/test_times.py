@@ -1,4 +1,4 @@
-"""Tests of `bridge.cli.times`: what people may write for a time."""
+"""Tests of `bridge.cli.ledger`: what people may write for a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.cli.times import parse_time, show_length, show_time
+from bridge.cli.ledger import parse_time, show_length, show_time
 
 NOW = 1_767_225_600.0
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import completion, snippet
-from bridge.cli.commands import COMMANDS
+from bridge.cli.commands import COMMANDS, settings_of, shown_flag
 from bridge.cli.completion import Command, read_commands
-from bridge.cli.flags import settings_of, shown_flag
 from tests.process import ROOT
 from tests.unit.conftest import Run
 
@@ -96,6 +95,17 @@ def test_bash_completes(words: list[str], expected: list[str], commands: list[Co
     ended = subprocess.run([bash, "--norc", "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == expected
     assert ended.stderr == ""
+
+
+def test_fish_offers_files_where_one_is_meant(commands: list[Command]) -> None:
+    """What takes a file completes to names of files, what takes a number to nothing."""
+    lines = completion.make_fish(commands).splitlines()
+    offered = {
+        line.split(" -l ")[1].split()[0]: line for line in lines if "from serve" in line and " -l " in line
+    }
+    assert all(" -r -F " in offered[name] for name in ("key-file", "ledger", "log-file"))
+    assert " -x -a '' " in offered["timeout"]
+    assert " -x -a 'json text auto' " in offered["log-format"]
 
 
 @pytest.mark.parametrize("word", ["tcsh", "", "--shell"])
