@@ -16,7 +16,7 @@ from bridge.core import exits
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.rows import select_listing
-from bridge.ledger.statistics import IN_FLIGHT, Span
+from bridge.ledger.statistics import IN_FLIGHT
 
 HELP = "Count what became of the reports, and why: reasons, ages, latencies, pauses, advice. Times are UTC."
 
@@ -61,8 +61,8 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
 
     with terminal.progress("counting") as tell, ledger_arguments.reading(args) as (settings, reader):
         endpoint = ledger_arguments.chosen_endpoint(settings)
-        span = Span(args.since, args.until, endpoint, args.account, args.method)
-        figures = reader.figures(span, tuple(methods()), tell)
+        listing = Listing(endpoint, args.since, args.until, method=args.method)
+        figures = reader.figures(listing, args.account, tuple(methods()), tell)
         facts = summary.summarise(figures, args.by)
         facts |= read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
@@ -70,7 +70,7 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
             hours = [cell.hour * 3600.0 for cell in figures.cells]
             for name, find, hour in (("first", "min", min(hours)), ("last", "max", max(hours))):
                 low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
-                rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
+                rest, values = select_listing(listing._replace(since_wall=low, until_wall=high))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
                 facts[name] = show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):

@@ -7,19 +7,17 @@ Needs no right to write and not the ledger's secret. Imported by `bridge.ledger.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import Rows, ServerRefused, Statement, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
-from bridge.ledger.rows import Value
-from bridge.ledger.statistics import NoLedger, Reader, Tally
+from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 QUICK_S: Final = 5.0
@@ -67,14 +65,7 @@ class PostgresReader(Reader):
     """
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
-    syntax: ClassVar[Mapping[str, str]] = {
-        "hour": "floor(r.recorded_wall / 3600)::bigint",
-        "age": "floor(r.age_s)::integer",
-        "cause": "r.detail ->> 'cause'",
-        "status": "r.detail ->> 'httpStatus'",
-        "newest": "r.current",
-        "older": "NOT r.current",
-    }
+    is_newest = "r.current"
 
     def __init__(self, url: str, password: Secret | None, wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
@@ -128,19 +119,6 @@ class PostgresReader(Reader):
         with self._asking():
             statements = [*_opening(wait_s), (statement, values), (QUERIES["commit"], [])]
             return self._link.run(statements, wait_s + _MARGIN_S)[2]
-
-    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
-        """Let the server count, so that a million reports are a few hundred rows on the wire."""
-        tally: Tally = (Counter(), Counter(), Counter())
-        for many, which, *told in self.ask(_Q["tally"].replace("{reports}", statement), values, True):
-            hour, method, outcome, code, cause, account_id, age, latency = told
-            kinds = (
-                (hour, method, outcome, code, cause),
-                (account_id, method, outcome, code, age),
-                (method, latency),
-            )
-            tally[which][kinds[which]] += many
-        return tally
 
     def shift_s(self) -> float:
         """What makes UNIX time of this host of a moment of the timeline."""

@@ -39,16 +39,6 @@ FROM (
 ) AS lacking
 ORDER BY nth, mth;
 
--- name: tally
--- Three counts in one reading. OFFSET 0 hides the columns' statistics, by which the planner would expect a
--- million groups and sort a million reports thrice. Which reports is added by bridge.ledger.postgres_reader.
-SELECT count(*), CASE WHEN grouping(hour) = 0 THEN 0 WHEN grouping(account_id) = 0 THEN 1 ELSE 2 END,
-       hour, method, outcome, code, cause, account_id, age, latency
-FROM ({reports} OFFSET 0) AS one
-GROUP BY GROUPING SETS (
-    (hour, method, outcome, code, cause), (account_id, method, outcome, code, age), (method, latency)
-);
-
 -- name: is_at_work
 -- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
 SELECT EXISTS (

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
 from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Value
-from bridge.ledger.statistics import NoLedger, Reader, Rows, Tally
+from bridge.ledger.statistics import NoLedger, Reader, Rows
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
-_CHUNK: Final = 200
-"""Rows counted at once: with more of them alive the garbage collector takes longer than the counting."""
 BUSY_S: Final = 10.0
 """How long a reader waits for a bridge that is committing."""
 _MISSING: Final = "There is no ledger at {} yet: the first report makes it."
@@ -50,14 +46,7 @@ class SqliteReader(Reader):
     """
 
     step = 50_000  # about 60 ms were measured, so a bridge that commits hardly notices
-    syntax: ClassVar[Mapping[str, str]] = {
-        "hour": "CAST(r.recorded_wall / 3600 AS INTEGER)",
-        "age": "CAST(r.age_s AS INTEGER)",
-        "cause": "json_extract(r.detail, '$.cause')",
-        "status": "json_extract(r.detail, '$.httpStatus')",
-        "newest": "r.current = 1",
-        "older": "r.current = 0",
-    }
+    is_newest = "r.current = 1"
 
     def __init__(self, path: str, boot_s: float, wall: float) -> None:
         self._path = path
@@ -97,18 +86,6 @@ class SqliteReader(Reader):
         with sqlite_file.translated(writing=False):
             found: Rows = self._connection.execute(statement, sql.named(values)).fetchall()
             return found
-
-    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
-        """Count the reports that a statement selects: a GROUP BY would sort a million rows three times."""
-        tally: Tally = (Counter(), Counter(), Counter())
-        with sqlite_file.translated(writing=False):
-            found = iter(self._connection.execute(statement, sql.named(values)))
-            while rows := list(islice(found, _CHUNK)):
-                hours, methods, outcomes, codes, causes, accounts, ages, latencies = zip(*rows, strict=True)
-                tally[0].update(zip(hours, methods, outcomes, codes, causes, strict=True))
-                tally[1].update(zip(accounts, methods, outcomes, codes, ages, strict=True))
-                tally[2].update(zip(methods, latencies, strict=True))
-        return tally
 
     def shift_s(self) -> float:
         """What makes UNIX time of a moment of the timeline."""
