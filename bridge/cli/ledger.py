@@ -60,17 +60,14 @@ def _make(settings: Settings) -> None:
 
 
 def _copy(source: Settings, target: Settings) -> None:
-    from bridge.ledger.copying import NotCopied, copy, open_target
+    from bridge.ledger.copying import copy
 
     try:
         with progress("copying") as tell, closing(open_reader(source)) as reader:
             _make(target)
-            with (
-                open_target(target.ledger, target.ledger_password) as end,
-                closing(open_reader(target)) as there,
-            ):
-                copied = copy(reader, there, end, tell)
-    except (NoLedger, NotCopied) as reason:
+            with closing(open_reader(target)) as there:
+                copied = copy(reader, there, tell)
+    except NoLedger as reason:
         raise NotPossible(str(reason)) from None
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
 

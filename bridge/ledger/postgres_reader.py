@@ -24,6 +24,8 @@ QUICK_S: Final = 5.0
 """Longest time for a question that an index answers."""
 SLOW_S: Final = 600.0
 """Longest time for a count of however many reports, or for a page of a list, whose filter may fit few."""
+WRITE_S: Final = 60.0
+"""Longest time for a statement of a copy."""
 LOCK_S: Final = 2.0
 """Longest wait for a lock: nothing but a migration or an administrator keeps readers out."""
 COUNTED: Final = 100_000
@@ -66,6 +68,8 @@ class PostgresReader(Reader):
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
     is_newest = "r.current"
+    revision = ("revision",)
+    renumber = ((QUERIES["skip_numbers"], ()),)
 
     def __init__(self, url: str, password: Secret | None, wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
@@ -110,14 +114,14 @@ class PostgresReader(Reader):
 
     def _identify(self) -> Version:
         with self._asking():
-            self._link.run(_opening(QUICK_S))
+            self._link.run(_opening("begin_reading", QUICK_S))
             return identify(self._link)
 
     def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing, in a transaction of its own and one round trip."""
         wait_s = SLOW_S if is_slow else QUICK_S
         with self._asking():
-            statements = [*_opening(wait_s), (statement, values), (QUERIES["commit"], [])]
+            statements = [*_opening("begin_reading", wait_s), (statement, values), (QUERIES["commit"], [])]
             return self._link.run(statements, wait_s + _MARGIN_S)[2]
 
     def shift_s(self) -> float:
@@ -189,13 +193,12 @@ class PostgresReader(Reader):
         found = [told for name in names for (told,) in self.ask(QUERIES[name], [], True)]
         return tuple(found[:10])
 
-    def try_write(self) -> None:
-        """Begin a write and take it back."""
-        _, settings = _opening(QUICK_S)
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit."""
+        cleaned = [(text, [_clean(value) for value in values]) for text, values in statements]
         with self._asking():
-            self._link.run(
-                [(QUERIES["begin"], []), settings, (_Q["write_nothing"], []), (QUERIES["roll_back"], [])]
-            )
+            run = [*_opening("begin", WRITE_S), *cleaned, (QUERIES["commit"], [])]
+            self._link.run(run, WRITE_S + _MARGIN_S)
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
@@ -206,7 +209,14 @@ class PostgresReader(Reader):
         self._link.close()
 
 
-def _opening(wait_s: float) -> list[Statement]:
-    """Open a transaction in which nothing can be written and nothing takes longer."""
+def _opening(name: str, wait_s: float) -> list[Statement]:
+    """Open a transaction in which nothing takes longer."""
     settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
-    return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
+    return [(QUERIES[name], []), (_Q["settle_in"], [dump(settings)])]
+
+
+def _clean(value: Any) -> Any:
+    """A value for the server. A zero character, which its texts cannot hold, becomes a space."""
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return value.replace("\0", " ").replace("\\u0000", " ") if isinstance(value, str) else value

@@ -50,14 +50,3 @@ SELECT EXISTS (
 -- name: pid
 -- Whose session this is.
 SELECT pg_backend_pid();
-
--- name: write_nothing
--- Nothing; refused if a bridge could not number an account, change a report, go on with a story or change a pause.
-DO $$
-BEGIN
-    INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false;
-    UPDATE reports SET revision = revision WHERE false;
-    INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false;
-    UPDATE pauses SET revision = revision WHERE false;
-END
-$$;

@@ -16,7 +16,7 @@ from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
 from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Value
-from bridge.ledger.statistics import NoLedger, Reader, Rows
+from bridge.ledger.statistics import NoLedger, Reader, Rows, Statement
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
 BUSY_S: Final = 10.0
@@ -47,6 +47,7 @@ class SqliteReader(Reader):
 
     step = 50_000  # about 60 ms were measured, so a bridge that commits hardly notices
     is_newest = "r.current = 1"
+    revision = renumber = ()
 
     def __init__(self, path: str, boot_s: float, wall: float) -> None:
         self._path = path
@@ -115,14 +116,15 @@ class SqliteReader(Reader):
         with sqlite_file.translated(writing=False):
             return sqlite_file.find_damage(self._connection, full)
 
-    def try_write(self) -> None:
-        """Begin a write and end it without one."""
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit."""
         with (
             sqlite_file.translated(writing=True),
-            closing(sqlite_file.connect(self._path, 2.0, True)) as connection,
+            closing(sqlite_file.connect(self._path, BUSY_S, True)) as connection,
             sqlite_file.writing(connection),
         ):
-            pass
+            for text, values in statements:
+                connection.execute(text, sql.named(values))
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""

@@ -1,7 +1,8 @@
 """Reading a ledger for people: lists, one report's story, and figures over all of them.
 
-Declares what a reader promises, and asks and counts for both of them. A reader changes nothing, makes
-nothing, and lets a bridge that is at work commit between its steps. Imported by the command line.
+Declares what a reader promises, and asks and counts for both of them. A reader makes nothing, changes nothing
+but what it is told to write, and lets a bridge that is at work commit between its steps. Imported by the
+command line.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ class Figures(NamedTuple):
 
 
 Rows = Sequence[Sequence[Any]]
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values."""
 
 
 class Reader(Protocol):
@@ -110,6 +113,10 @@ class Reader(Protocol):
     """Reports in one statement of the figures."""
     is_newest: ClassVar[str]
     """When a report ``r`` is the newest of its task, as an index of this kind has it."""
+    revision: ClassVar[tuple[str, ...]]
+    """The column, if there is one, in which this kind counts the changes of a row."""
+    renumber: ClassVar[Sequence[Statement]]
+    """Lets new reports be numbered after those that were copied."""
     version: int
     """Of the ledger's tables."""
 
@@ -129,8 +136,8 @@ class Reader(Protocol):
             full: also read every report.
         """
 
-    def try_write(self) -> None:
-        """See whether a bridge could write now, and write nothing."""
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit: those of a copy."""
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
@@ -139,6 +146,10 @@ class Reader(Protocol):
         """Let go of the ledger. Idempotent."""
 
     # --- what both of them do alike ----------------------------------------------------------
+
+    def try_write(self) -> None:
+        """See whether a bridge could write now, and write nothing."""
+        self.write([(text, ()) for text in _NOTHING])
 
     def count(self, listing: Listing, most: int | None = None) -> int:
         """How many reports a listing has, whatever its limit.
@@ -237,6 +248,13 @@ class Reader(Protocol):
 
 _COUNTING: Final = 2
 """The first version whose ledgers count."""
+_NOTHING: Final = (
+    "INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false",
+    "UPDATE reports SET seq = seq WHERE false",
+    "INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false",
+    "UPDATE pauses SET streak = streak WHERE false",
+)
+"""What a bridge does to number an account, change a report, go on with a story and change a pause."""
 _LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
 _CAUSE: Final = "coalesce(nullif(r.detail ->> 'cause', ''), 'HTTP ' || (r.detail ->> 'httpStatus'), 'other')"
 _AGE: Final = f"CASE WHEN r.age_s >= {MAX_AGE_S} THEN {MAX_AGE_S} WHEN r.age_s < 0 THEN 0 ELSE r.age_s END"
