@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Consult, Learn, Note, Tallied
-from bridge.core.model import GUARD_S, Claim, Listing, PauseKey, PauseState, Prune, Row, Task
+from bridge.core.counting import DAY_S, Consult, Learn, Note
+from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
-from bridge.ledger.port import EventRow, Policy, Restore
+from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.rows import FIGURES, TALLIED, TALLY_COLUMNS, group_tallied, select_listing, to_row
-from bridge.ledger.work import Entry, UnitOfWork
+from bridge.ledger.rows import TALLY_COLUMNS
+from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
 
 GRACE_S: Final = 2.0
 """How long a lock stays free before its instance counts as dead. A bridge that lives is back within
@@ -134,14 +134,15 @@ class PostgresBatch(UnitOfWork):
 
     # --- reading -----------------------------------------------------------------------------
 
-    def _ask(self, statement: str, *values: Any) -> Rows:
+    def ask(self, statement: str, *values: Any) -> Rows:
+        """Run a statement that every store understands."""
         return self._run([(statement, values)])[0]
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
         names = {(task.endpoint, task.account) for task in tasks} - self.account_ids.keys()
         if names:
-            self._take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
+            self._take_accounts(self.ask(_Q["find_accounts"], *pairs(names)))
         known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
         self.entries.update(dict.fromkeys(tasks))
         if known:
@@ -172,7 +173,7 @@ class PostgresBatch(UnitOfWork):
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
         names = [(endpoint, subject) for subject in subjects]
-        self._take_pauses(names, self._ask(_Q["find_pauses"], *pairs(names), self.instance))
+        self._take_pauses(names, self.ask(_Q["find_pauses"], *pairs(names), self.instance))
 
     def _take_pauses(self, names: Iterable[tuple[str, str]], rows: Rows) -> None:
         for name in names:
@@ -189,7 +190,7 @@ class PostgresBatch(UnitOfWork):
         if instance == self.instance:
             return True
         known = self._alive.get(instance)
-        return self._judge(instance, self._ask(_Q["is_free"], instance)[0][0]) if known is None else known
+        return self._judge(instance, self.ask(_Q["is_free"], instance)[0][0]) if known is None else known
 
     def _judge(self, instance: str, is_free: bool) -> bool:
         """Say whether an instance lives by whether its lock is free now.
@@ -204,32 +205,19 @@ class PostgresBatch(UnitOfWork):
         self._alive[instance] = is_alive
         return is_alive
 
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of those with most reports."""
-        which: str = sql.OF_ACCOUNT
-        values: list[Any] = [endpoint, account]
-        if account is None:
-            which, values = sql.OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
-        tallies, figures = self._run([(text.format(which), values) for text in (TALLIED, FIGURES)])
-        return group_tallied(tallies, figures)
-
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        ((asked_at, told),) = self._ask(_Q["lock_figures"], self.account_id(task))
+        ((asked_at, told),) = self.ask(_Q["lock_figures"], self.account_id(task))
         return asked_at, told
-
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-        self._ask(_Q["save_figures"], self.account_id(task), asked_at, told)
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
-        owners = self._ask(_Q["find_owners"], "" if own else self.instance)
+        owners = self.ask(_Q["find_owners"], "" if own else self.instance)
         dead = [
             owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
         ]
         entries = []
-        for row in self._ask(_Q["take_left"], dead) if dead else []:
+        for row in self.ask(_Q["take_left"], dead) if dead else []:
             endpoint, account = row[-2:]
             self.account_ids[endpoint, account] = row[1]
             entries.append(self.enter(row, Task(endpoint, account, row[2])))
@@ -237,20 +225,6 @@ class PostgresBatch(UnitOfWork):
 
     def end_sweep(self) -> None:
         """Nothing is left behind: the server dropped the locks."""
-
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-        return list(map(sql.one_pause, self._ask(_Q["open_pauses"], endpoint)))
-
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        rest, values = select_listing(op)
-        statement = _Q["listing"].format(rest=rest, limit=f"${len(values) + 1}")
-        return tuple(to_row(row, *row[-2:]) for row in self._ask(statement, *values, limit))
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._ask(_Q["events"], seq))
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -285,10 +259,7 @@ class PostgresBatch(UnitOfWork):
                 for key, counts in sorted(self.counted.items())
             ]
             statements.append((_Q["add_tallies"], [sql.dump(rows)]))
-            if aged := self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    statements.append((_Q["drop_tallies"], [width, *bounds, aged]))
+            statements += [(DROP_TALLIES, values) for values in self.outdated()]
         return statements
 
     def write(self) -> None:
@@ -301,7 +272,7 @@ class PostgresBatch(UnitOfWork):
         # The caller's clock may be wrong, which must not make anybody's history shorter.
         before = op.before_wall - (self._wall_clock() - self.wall)
         times = (before, self.now - GUARD_S, op.limit, self.opened_at, self.now - DAY_S)
-        ((deleted,),) = self._ask(_Q["prune"], *times)
+        ((deleted,),) = self.ask(_Q["prune"], *times)
         self.entries.clear()
         return int(deleted)
 

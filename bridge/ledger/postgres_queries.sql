@@ -162,25 +162,11 @@ SELECT {tally_stored} FROM json_populate_recordset(NULL::tallies, $1::json)
 ORDER BY width_s, account_id, subject, number
 ON CONFLICT (width_s, account_id, subject, number, shard) DO UPDATE SET {tally_added};
 
--- name: drop_tallies
--- Counts of one width that are too old, or of a clock that was ahead.
-DELETE FROM tallies
-WHERE width_s = $1::integer AND account_id = ANY ($4::integer[]) AND number NOT BETWEEN $2::bigint AND $3::bigint;
-
 -- name: lock_figures
 -- When an account's figures were asked for, and what they were; nobody else changes them meanwhile. The first
 -- ones to ask at the same moment wait for each other, too.
 INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, '-infinity', '{}')
 ON CONFLICT (account_id) DO UPDATE SET asked_at = figures.asked_at RETURNING asked_at, told;
-
--- name: save_figures
--- Keep when they were asked for, and what they are.
-INSERT INTO figures (account_id, asked_at, told) VALUES ($1::integer, $2::float8, $3::json)
-ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told;
-
--- name: events
--- The story of one report.
-SELECT at_wall, name, data FROM events WHERE report = $1::bigint ORDER BY nth;
 
 -- name: prune
 -- Delete old reports with their events, in steps, past those that somebody works on. Where nobody was for a
@@ -211,11 +197,6 @@ FOR UPDATE OF p;
 SELECT {pause_columns}, p.endpoint, {is_prober_free}
 FROM unnest($1::text[], $2::text[]) AS k (endpoint, subject) JOIN pauses AS p USING (endpoint, subject);
 
--- name: open_pauses
--- The pauses of an endpoint that are not closed.
-SELECT {pause_columns}
-FROM pauses AS p WHERE p.endpoint = $1::text AND p.state <> 'closed' ORDER BY p.rule, p.subject;
-
 -- name: save_pauses
 -- Store pauses, if all are as they were read; revision 1 is for one that was not there.
 WITH saved AS (
@@ -227,10 +208,6 @@ WITH saved AS (
     RETURNING 1
 )
 SELECT demand(count(*), $2::bigint) FROM saved;
-
--- name: listing
--- A page of reports, newest first; which ones is added by bridge.ledger.postgres_batch.
-SELECT {columns}, a.endpoint, a.account {rest} ORDER BY r.seq DESC LIMIT {limit}::bigint;
 
 -- name: count_reports
 -- How many reports there are, exactly.

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, Counts
+from bridge.core.counting import Counts
 from bridge.core.model import PauseState
 from bridge.ledger import rows
-from bridge.ledger.work import MOST_TALLIED, Entry
+from bridge.ledger.work import Entry
 
 REPORT: Final = (*rows.COLUMNS, "revision", "current")
 """Columns of a report here; what follows them in a row is the statement's own."""
@@ -22,12 +22,6 @@ _TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 
-OF_ACCOUNT: Final = "WHERE a.endpoint = $1::text AND a.account = $2::text"
-OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = $1::text AND width_s = {HOUR_S} AND number >= $2::bigint "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
 _IS_FREE: Final = (
     "CASE WHEN {0} <> $3::text THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
 )

@@ -26,6 +26,15 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
+LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
+"""What a list reads: the columns of a report, and whose it is."""
+EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = $1 ORDER BY nth"
+"""Reads the story of one report."""
+OPEN_PAUSES: Final = (
+    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
+    "AND endpoint = coalesce($1, endpoint) ORDER BY endpoint, rule, subject"
+)
+"""Reads the pauses of an endpoint, or of all, that are not closed."""
 TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
 TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
 """Columns of a tally; those of the counts are named like them."""

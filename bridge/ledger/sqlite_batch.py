@@ -6,30 +6,24 @@ Each change of a report is guarded by what it was before. Knows no connection's 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied
-from bridge.core.model import GUARD_S, Listing, PauseState, Prune, Row, Task
-from bridge.ledger.port import EventRow, Forget, Policy
+from bridge.core.counting import Counts
+from bridge.core.model import GUARD_S, Prune, Task
+from bridge.ledger.port import Forget, Policy
 from bridge.ledger.rows import (
     COLUMNS,
-    FIGURES,
     PAUSE_COLUMNS,
-    TALLIED,
     TALLY_COLUMNS,
     Value,
     encode,
     from_pause,
     from_row,
-    group_tallied,
-    select_listing,
     to_pause,
-    to_row,
 )
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import MOST_TALLIED, Entry, UnitOfWork
+from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -49,7 +43,6 @@ _FIND_MANY: Final = (
 )
 _FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
 _FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
-EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = ? ORDER BY nth"
 _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
     "AND finished_at < ? AND finished_wall < ? ORDER BY recorded_wall LIMIT ?)"
@@ -57,11 +50,6 @@ _PRUNE: Final = (
 _PAUSE_NAMES: Final = ", ".join(PAUSE_COLUMNS)
 _PAUSE_MARKS: Final = ", ".join("?" * (len(PAUSE_COLUMNS) + 1))
 _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) VALUES ({_PAUSE_MARKS})"
-OPEN_PAUSES: Final = (
-    f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND state <> 'closed' ORDER BY rule, subject"
-)
-_LISTED: Final = ", ".join(f"r.{name}" for name in COLUMNS) + ", a.endpoint, a.account"
-
 _MOST_ROWS: Final = 32
 """Rows that one statement writes at most. It costs a third of as many statements."""
 _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
@@ -100,16 +88,6 @@ _ADD_TALLIES: Final = _per_size(
     f" ON CONFLICT DO UPDATE SET {_ADDED}",
 )
 """Number of rows -> the statement that writes so many."""
-_DROP_TALLIES: Final = (
-    "DELETE FROM tallies WHERE width_s = ? AND account_id = ? AND number NOT BETWEEN ? AND ?"
-)
-_OF_ACCOUNT: Final = "WHERE a.endpoint = ? AND a.account = ?"
-_OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = ? AND width_s = {HOUR_S} AND number >= ? "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
-_SAVE_FIGURES: Final = "INSERT OR REPLACE INTO figures (account_id, asked_at, told) VALUES (?, ?, ?)"
 _find_pauses: dict[int, str] = {}
 
 
@@ -157,6 +135,11 @@ class SqliteBatch(UnitOfWork):
         return results
 
     # --- reading -----------------------------------------------------------------------------
+
+    def ask(self, statement: str, *values: Any) -> Sequence[_Values]:
+        """Run a statement that every store understands."""
+        found: Sequence[_Values] = self._execute(statement, named(values)).fetchall()
+        return found
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
@@ -218,35 +201,11 @@ class SqliteBatch(UnitOfWork):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-        return [to_pause(values) for values in self._execute(OPEN_PAUSES, (endpoint,)).fetchall()]
-
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first."""
-        return list_rows(self._execute, op, limit)
-
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self._execute(EVENTS, (seq,)))
-
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of those with most reports."""
-        which: str = _OF_ACCOUNT
-        values: _Values = (endpoint, account)
-        if account is None:
-            which, values = _OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S))
-        return group_tallied(*(self._execute(text.format(which), values) for text in (TALLIED, FIGURES)))
-
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
         statement = "SELECT asked_at, told FROM figures WHERE account_id = ?"
         found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).fetchone()
         return found
-
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-        self._execute(_SAVE_FIGURES, (self.account_id(task), asked_at, told))
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
@@ -299,10 +258,8 @@ class SqliteBatch(UnitOfWork):
         counted = [(*key, *counts) for key, counts in self.counted.items()]
         self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
         if counted:
-            for number in self.aged():
-                for width, kept_s in KEPT_S.items():
-                    bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-                    self._execute(_DROP_TALLIES, (width, number, *bounds))
+            for kept in self.outdated():
+                self.ask(DROP_TALLIES, *kept)
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 
@@ -342,10 +299,3 @@ OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
 def named(values: Sequence[Value]) -> dict[str, Value]:
     """Values by the names of their marks, ``$1`` and so on."""
     return {str(nth): value for nth, value in enumerate(values, 1)}
-
-
-def list_rows(execute: Callable[..., Any], listing: Listing, limit: int) -> tuple[Row, ...]:
-    """The first reports of a listing, newest first."""
-    rest, values = select_listing(listing)
-    statement = f"SELECT {_LISTED} {rest} ORDER BY r.seq DESC LIMIT {limit:d}"
-    return tuple(to_row(found, found[-2], found[-1]) for found in execute(statement, named(values)))

@@ -15,7 +15,6 @@ from typing import Any, Final
 from bridge.ledger import files, sqlite_file
 from bridge.ledger import sqlite_batch as sql
 from bridge.ledger.owners import Owners
-from bridge.ledger.rows import Value
 from bridge.ledger.statistics import NoLedger, Reader, Rows, Statement
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
@@ -82,7 +81,7 @@ class SqliteReader(Reader):
                 self.close()
                 raise
 
-    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
+    def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
         with sqlite_file.translated(writing=False):
             found: Rows = self._connection.execute(statement, sql.named(values)).fetchall()

@@ -16,11 +16,11 @@ from bridge.core.counting import Tallied
 from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger.port import EventRow
 from bridge.ledger.rows import (
-    COLUMNS,
+    EVENTS,
     FIGURES,
-    PAUSE_COLUMNS,
+    LISTED,
+    OPEN_PAUSES,
     TALLIED,
-    Value,
     group_tallied,
     select_listing,
     to_pause,
@@ -120,7 +120,7 @@ class Reader(Protocol):
     version: int
     """Of the ledger's tables."""
 
-    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
+    def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing, in a transaction of its own."""
 
     def shift_s(self) -> float:
@@ -185,21 +185,19 @@ class Reader(Protocol):
             rows += self._rows(of.format(task_id, among, f"NOT {self.is_newest}"))
         return tuple(sorted(rows, key=lambda row: -row.seq))
 
-    def _rows(self, rest: str, values: Sequence[Value] = ()) -> tuple[Row, ...]:
-        found = self.ask(f"SELECT {_LISTED} {rest}", values, True)
+    def _rows(self, rest: str, values: Sequence[Any] = ()) -> tuple[Row, ...]:
+        found = self.ask(f"SELECT {LISTED} {rest}", values, True)
         return tuple(to_row(columns, *columns[-2:]) for columns in found)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        found = self.ask(f"SELECT at_wall, name, data FROM events WHERE report = {seq:d} ORDER BY nth")
+        found = self.ask(EVENTS, (seq,))
         return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
-        found = self.ask(f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed'")
-        shift_s = self.shift_s()
-        told = [(endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found]
-        return tuple(sorted(told, key=lambda pause: (pause[0], pause[1].key)))
+        found, shift_s = self.ask(OPEN_PAUSES, (None,)), self.shift_s()
+        return tuple((endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found)
 
     def tallied(self) -> tuple[Tallied, ...]:
         """What was counted of every account in the last day, times as UNIX seconds."""
@@ -255,7 +253,6 @@ _NOTHING: Final = (
     "UPDATE pauses SET streak = streak WHERE false",
 )
 """What a bridge does to number an account, change a report, go on with a story and change a pause."""
-_LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
 _CAUSE: Final = "coalesce(nullif(r.detail ->> 'cause', ''), 'HTTP ' || (r.detail ->> 'httpStatus'), 'other')"
 _AGE: Final = f"CASE WHEN r.age_s >= {MAX_AGE_S} THEN {MAX_AGE_S} WHEN r.age_s < 0 THEN 0 ELSE r.age_s END"
 _REPORTS: Final = f"""

@@ -6,12 +6,13 @@ A store supplies the look-ups and writes what is kept here. Which operation does
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.counting import HOUR_S, KEPT_S, Counts, Tallied, add
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
 from bridge.core.model import (
     CLOSED,
     DONE,
@@ -31,7 +32,18 @@ from bridge.core.model import (
 )
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import encode_told, to_row
+from bridge.ledger.rows import (
+    EVENTS,
+    FIGURES,
+    LISTED,
+    OPEN_PAUSES,
+    TALLIED,
+    encode_told,
+    group_tallied,
+    select_listing,
+    to_pause,
+    to_row,
+)
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -39,6 +51,20 @@ _MOST_REMEMBERED: Final = 10_000
 """Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
+OF_ACCOUNT: Final = "WHERE a.endpoint = $1 AND a.account = $2"
+OF_MOST: Final = (
+    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
+    f"WHERE endpoint = $1 AND width_s = {HOUR_S} AND number >= $2 "
+    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
+)
+SAVE_FIGURES: Final = (
+    "INSERT INTO figures (account_id, asked_at, told) VALUES ($1, $2, $3) "
+    "ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told"
+)
+DROP_TALLIES: Final = (
+    "DELETE FROM tallies WHERE width_s = $1 AND account_id = $2 AND number NOT BETWEEN $3 AND $4"
+)
+"""Drops counts of one width that are too old, or of a clock that was ahead; takes a row of `outdated`."""
 _FOREVER: Final = float("inf")
 
 
@@ -112,6 +138,10 @@ class UnitOfWork(ABC):
     # --- what a store supplies ---------------------------------------------------------------
 
     @abstractmethod
+    def ask(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
+        """Run a statement that every store understands, with marks as ``$1``; its rows."""
+
+    @abstractmethod
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks: put each, or None, into `entries`."""
 
@@ -139,10 +169,6 @@ class UnitOfWork(ABC):
     def end_sweep(self) -> None:
         """Tidy up after `left`."""
 
-    @abstractmethod
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
-        """The pauses of an endpoint that are not closed."""
-
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
         row = to_row(values, task.endpoint, task.account)
@@ -150,24 +176,8 @@ class UnitOfWork(ABC):
         return entry
 
     @abstractmethod
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
-        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
-
-    @abstractmethod
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-
-    @abstractmethod
-    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store them."""
-
-    @abstractmethod
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first, whatever its own limit."""
-
-    @abstractmethod
-    def events(self, seq: int) -> tuple[EventRow, ...]:
-        """What happened to one report, in order."""
 
     @abstractmethod
     def prune(self, op: Prune) -> int:
@@ -176,6 +186,35 @@ class UnitOfWork(ABC):
     @abstractmethod
     def write(self) -> None:
         """Write what was kept, at the end or before something that reads what is not kept."""
+
+    # --- what every store asks alike ---------------------------------------------------------
+
+    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+        """The pauses of an endpoint that are not closed."""
+        return [to_pause(found[:-1]) for found in self.ask(OPEN_PAUSES, endpoint)]
+
+    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+        """The first reports of a listing, newest first, whatever its own limit."""
+        rest, values = select_listing(op)
+        statement = f"SELECT {LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
+        return tuple(to_row(found, *found[-2:]) for found in self.ask(statement, *values, limit))
+
+    def events(self, seq: int) -> tuple[EventRow, ...]:
+        """What happened to one report, in order."""
+        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self.ask(EVENTS, seq))
+
+    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+        """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
+        which: str = OF_ACCOUNT
+        values: list[Any] = [endpoint, account]
+        if account is None:
+            which, values = OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
+        tallies, figures = (self.ask(text.format(which), *values) for text in (TALLIED, FIGURES))
+        return group_tallied(tallies, figures)
+
+    def save_figures(self, task: Task, asked_at: float, told: str) -> None:
+        """Store when an account's figures were asked for, and what they were, as JSON."""
+        self.ask(SAVE_FIGURES, self.account_id(task), asked_at, told)
 
     # --- a batch -----------------------------------------------------------------------------
 
@@ -305,14 +344,18 @@ class UnitOfWork(ABC):
             known = self.counted.get(key)
             self.counted[key] = counts if known is None else add(known, counts)
 
-    def aged(self) -> list[int]:
-        """Accounts that begin an hour of counts, so that old ones can go; each once an hour."""
+    def outdated(self) -> list[tuple[int, int, int, int]]:
+        """Width, account, first and last number of the counts to keep, once an hour for each account."""
         hour = int(self.now // HOUR_S)
         begun = list({key[1]: None for key in self.counted if self._hours.get(key[1]) != hour})
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
         self._hours.update(dict.fromkeys(begun, hour))
-        return begun
+        hence = {
+            width: (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+            for width, kept_s in KEPT_S.items()
+        }
+        return [(width, number, *kept) for number in begun for width, kept in hence.items()]
 
     # --- time --------------------------------------------------------------------------------
 
