@@ -351,11 +351,11 @@ class UnitOfWork(ABC):
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
         self._hours.update(dict.fromkeys(begun, hour))
-        hence = {
-            width: (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+        return [
+            (width, number, int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+            for number in begun
             for width, kept_s in KEPT_S.items()
-        }
-        return [(width, number, *kept) for number in begun for width, kept in hence.items()]
+        ]
 
     # --- time --------------------------------------------------------------------------------
 
