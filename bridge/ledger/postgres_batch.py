@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -17,13 +17,10 @@ from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
+from bridge.ledger.postgres_session import Session
 from bridge.ledger.rows import TALLY_COLUMNS
 from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
 
-GRACE_S: Final = 2.0
-"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within
-half a second of the server's return (see `bridge.ledger.postgres_session`); twice that, and once more for a
-busy machine."""
 _Q: Final = sql.QUERIES
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
@@ -34,33 +31,18 @@ class PostgresBatch(UnitOfWork):
     """The operations on PostgreSQL.
 
     Args:
-        run: runs statements in the transaction that is open.
-        wall_clock: UNIX seconds of this host.
-        grace_s: seconds that a neighbour without a session still counts as alive.
+        session: where statements run, in the transaction that is open.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        instance: str,
-        run: Callable[[Sequence[Statement]], list[Rows]],
-        wall_clock: Callable[[], float],
-        grace_s: float,
-    ) -> None:
+    def __init__(self, policy: Policy, session: Session) -> None:
         self.account_ids: dict[tuple[str, str], int] = {}
         """Accounts by name, for as long as this process lives: they are never deleted."""
-        self.free_since: dict[str, float] = {}
-        """Since when this session knows locks as free; others may have broken with the one before."""
-        self.busy_s = 0.0
-        """Longest wait for another bridge's lock."""
         self.opened_at = 0.0
         """When this bridge came, on the timeline."""
-        self._run = run
+        self._session = session
         self._methods: dict[str, None] = {}
-        self._wall_clock = wall_clock
-        self._grace_s = grace_s
-        self._shard = zlib.crc32(instance.encode()) % SHARDS
-        super().__init__(policy, instance)
+        self._shard = zlib.crc32(session.instance.encode()) % SHARDS
+        super().__init__(policy, session.instance)
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -106,7 +88,7 @@ class PostgresBatch(UnitOfWork):
             statements.append(self._find_statement(tasks))
         if subjects:
             statements.append((_Q["find_pauses"], [*names, self.instance]))
-        answers = self._run(statements)
+        answers = self._session.link.run(statements)
         told, pid, self._numbers, _ = answers[1][0]
         if subjects:
             self._take_pauses(subjects, answers.pop())
@@ -115,7 +97,7 @@ class PostgresBatch(UnitOfWork):
         return told, pid
 
     def _clock_statement(self, numbers: int) -> Statement:
-        return _Q["clock"], [numbers, max(1, round(self.busy_s * 1000))]
+        return _Q["clock"], [numbers, max(1, round(self._session.busy_s * 1000))]
 
     def number_accounts(self, operations: Sequence[Any]) -> None:
         """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
@@ -127,7 +109,9 @@ class PostgresBatch(UnitOfWork):
         names = dict.fromkeys((task.endpoint, task.account) for task in tasks)
         new = pairs(name for name in names if name not in self.account_ids)
         if new[0]:
-            self._take_accounts(self._run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1])
+            self._take_accounts(
+                self._session.link.run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1]
+            )
 
     def _take_accounts(self, rows: Rows) -> None:
         self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
@@ -136,7 +120,7 @@ class PostgresBatch(UnitOfWork):
 
     def ask(self, statement: str, *values: Any) -> Rows:
         """Run a statement that every store understands."""
-        return self._run([(statement, values)])[0]
+        return self._session.link.run([(statement, values)])[0]
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
@@ -146,7 +130,7 @@ class PostgresBatch(UnitOfWork):
         known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
         self.entries.update(dict.fromkeys(tasks))
         if known:
-            self._take_reports(known, self._run([self._find_statement(known)])[0])
+            self._take_reports(known, self._session.link.run([self._find_statement(known)])[0])
 
     def _find_statement(self, tasks: Iterable[Task]) -> Statement:
         accounts = [self.account_ids[task.endpoint, task.account] for task in tasks]
@@ -167,7 +151,7 @@ class PostgresBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if not self._numbers:
-            ((_, _, self._numbers, _),) = self._run([self._clock_statement(1)])[0]
+            ((_, _, self._numbers, _),) = self._session.link.run([self._clock_statement(1)])[0]
         return self._numbers.pop(0)
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
@@ -198,10 +182,10 @@ class PostgresBatch(UnitOfWork):
         A lock that is free says that its session is gone. That may be a bridge that died, or one that comes
         back at once because only its connection broke; so a lock has to stay free for a while.
         """
+        free_since, now = self._session.link.free_since, monotonic()
         if not is_free:
-            self.free_since.pop(instance, None)
-        now = monotonic()
-        is_alive = not is_free or now - self.free_since.setdefault(instance, now) < self._grace_s
+            free_since.pop(instance, None)
+        is_alive = not is_free or now - free_since.setdefault(instance, now) < self._session.grace_s
         self._alive[instance] = is_alive
         return is_alive
 
@@ -264,13 +248,13 @@ class PostgresBatch(UnitOfWork):
 
     def write(self) -> None:
         """Write what was kept, before something that reads what is not kept."""
-        self._run(self.pending())
+        self._session.link.run(self.pending())
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""
         self.flush()
         # The caller's clock may be wrong, which must not make anybody's history shorter.
-        before = op.before_wall - (self._wall_clock() - self.wall)
+        before = op.before_wall - (self._session.wall_clock() - self.wall)
         times = (before, self.now - GUARD_S, op.limit, self.opened_at, self.now - DAY_S)
         ((deleted,),) = self.ask(_Q["prune"], *times)
         self.entries.clear()

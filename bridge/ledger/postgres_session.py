@@ -41,6 +41,9 @@ _OFFSET_TRIES: Final = 3
 CLOCK_S: Final = 0.5
 """How far the server's clock may move against ours, beside what a round trip leaves open, before times on it
 are translated anew. A standby that took over may have another clock; two good ones differ by milliseconds."""
+GRACE_S: Final = 2.0
+"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within
+half a second of the server's return; twice that, and once more for a busy machine."""
 _IDLE_MS: Final = round(IDLE_S * 1000)
 _SETTINGS: Final = {
     "search_path": "report_bridge, pg_temp",
@@ -78,6 +81,9 @@ class Session:
         LedgerTrouble: the ledger can be neither made nor read.
     """
 
+    grace_s = GRACE_S
+    """Seconds that a neighbour without a session still counts as alive."""
+
     def __init__(
         self,
         url: str,
@@ -102,7 +108,7 @@ class Session:
         self.is_newer = False
         """True once a newer version has changed the ledger so that this one must not write."""
         self._connect = partial(connect, url, password)
-        self._boot_clock, self._wall_clock = boot_clock, wall_clock
+        self.boot_clock, self.wall_clock = boot_clock, wall_clock
         self._random_bytes = random_bytes
         self._link: Link | None = None
         self._why_lost = trouble(UNREADABLE)
@@ -175,9 +181,9 @@ class Session:
 
     def _compare_clocks(self, link: Link) -> tuple[float, float]:
         """A round trip, and the server's time minus the boot clock, as exact as half of it."""
-        before = self._boot_clock()
+        before = self.boot_clock()
         ((told, oldest_writer),) = link.ask(_Q["beat"])
-        after = self._boot_clock()
+        after = self.boot_clock()
         self.is_newer = oldest_writer > VERSION
         return after - before, self._tell_time(told)[0] - (before + after) / 2
 

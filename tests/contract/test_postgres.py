@@ -184,7 +184,7 @@ def test_neighbour_without_a_session_is_given_a_moment(
     """A lock that is free counts only after it has stayed free for a while, in one session of ours."""
     now = 0.0
     monkeypatch.setattr(postgres_batch, "monotonic", lambda: now)
-    store = open_store(grace_s=2.0)
+    store = open_store()
     other = open_store()
     assert store.is_alive(other.instance)
     other.close()
