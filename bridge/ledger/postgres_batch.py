@@ -18,10 +18,12 @@ from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_session import Session
-from bridge.ledger.rows import TALLY_COLUMNS
+from bridge.ledger.rows import TALLY_COLUMNS, to_pause
 from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
 
 _Q: Final = sql.QUERIES
+_OWN: Final = len(sql.REPORT)
+"""Columns of a report; what follows them in a row is the statement's own."""
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
 """Rows in which the bridges of one account count at one time: so many commits do not wait for each other."""
@@ -35,7 +37,7 @@ class PostgresBatch(UnitOfWork):
     """
 
     def __init__(self, policy: Policy, session: Session) -> None:
-        self.account_ids: dict[tuple[str, str], int] = {}
+        self._account_ids: dict[tuple[str, str], int] = {}
         """Accounts by name, for as long as this process lives: they are never deleted."""
         self.opened_at = 0.0
         """When this bridge came, on the timeline."""
@@ -72,27 +74,24 @@ class PostgresBatch(UnitOfWork):
             if kind is Claim:
                 self._methods[op.method] = None
             new += kind is Claim or kind is Restore
-            if (task.endpoint, task.account) in self.account_ids:
-                tasks[task] = None
+            tasks[task] = None
             for method in self._methods:
                 subjects.update(
                     ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
                 )
-        names = pairs(subjects)
         statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
         if is_reading:
             statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
-        elif subjects:
-            statements.append((_Q["lock_pauses"], names))
-        if tasks:
-            statements.append(self._find_statement(tasks))
         if subjects:
+            names = columns_of(subjects)
+            if not is_reading:
+                statements.append((_Q["lock_pauses"], names))
+            statements.append((_Q["find_reports"], [*columns_of(tasks), self.instance]))
             statements.append((_Q["find_pauses"], [*names, self.instance]))
         answers = self._session.link.run(statements)
         told, pid, self._numbers, _ = answers[1][0]
         if subjects:
             self._take_pauses(subjects, answers.pop())
-        if tasks:
             self._take_reports(tasks, answers.pop())
         return told, pid
 
@@ -106,15 +105,11 @@ class PostgresBatch(UnitOfWork):
             for op in operations
             if isinstance(op, Claim | Restore | Note | Consult | Learn)
         )
-        names = dict.fromkeys((task.endpoint, task.account) for task in tasks)
-        new = pairs(name for name in names if name not in self.account_ids)
-        if new[0]:
-            self._take_accounts(
-                self._session.link.run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1]
-            )
-
-    def _take_accounts(self, rows: Rows) -> None:
-        self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
+        new = {(task.endpoint, task.account) for task in tasks} - self._account_ids.keys()
+        if new:
+            names = columns_of(new)
+            found = self._session.link.run([(_Q["add_accounts"], names), (_Q["find_accounts"], names)])[-1]
+            self._account_ids.update(((endpoint, account), number) for endpoint, account, number in found)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -124,29 +119,25 @@ class PostgresBatch(UnitOfWork):
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
-        names = {(task.endpoint, task.account) for task in tasks} - self.account_ids.keys()
-        if names:
-            self._take_accounts(self.ask(_Q["find_accounts"], *pairs(names)))
-        known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
-        self.entries.update(dict.fromkeys(tasks))
-        if known:
-            self._take_reports(known, self._session.link.run([self._find_statement(known)])[0])
-
-    def _find_statement(self, tasks: Iterable[Task]) -> Statement:
-        accounts = [self.account_ids[task.endpoint, task.account] for task in tasks]
-        return _Q["find_reports"], [accounts, [task.task_id for task in tasks], self.instance]
+        self._take_reports(tasks, self.ask(_Q["find_reports"], *columns_of(tasks), self.instance))
 
     def _take_reports(self, tasks: Iterable[Task], rows: Rows) -> None:
         self.entries.update(dict.fromkeys(tasks))
-        wanted = {(self.account_ids[task.endpoint, task.account], task.task_id): task for task in tasks}
         for row in rows:
-            owner = self.enter(row, wanted[row[1], row[2]]).row.owner
-            if owner not in (None, self.instance):
-                self._judge(owner or "", row[-1])
+            owner = self._enter(row).row.owner
+            if owner is not None and owner != self.instance:
+                self._judge(owner, row[-1])
+
+    def _enter(self, row: Sequence[Any]) -> Entry:
+        """Take a report that was read, with the names of its account behind the columns."""
+        endpoint, account = row[_OWN : _OWN + 2]
+        task = Task(endpoint, account, row[2])
+        self._account_ids[endpoint, account] = row[1]
+        return self.enter(row, task)
 
     def account_id(self, task: Task) -> int:
         """The number of an account; a new one was made before."""
-        return self.account_ids[task.endpoint, task.account]
+        return self._account_ids[task.endpoint, task.account]
 
     def next_seq(self) -> int:
         """The number of a new report."""
@@ -157,17 +148,18 @@ class PostgresBatch(UnitOfWork):
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
         names = [(endpoint, subject) for subject in subjects]
-        self._take_pauses(names, self.ask(_Q["find_pauses"], *pairs(names), self.instance))
+        self._take_pauses(names, self.ask(_Q["find_pauses"], *columns_of(names), self.instance))
 
     def _take_pauses(self, names: Iterable[tuple[str, str]], rows: Rows) -> None:
         for name in names:
             self.pauses[name] = {}
         for row in rows:
-            state, (revision, endpoint, is_free) = sql.one_pause(row), row[-3:]
+            *columns, revision, endpoint, is_free = row
+            state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
             self._revisions[endpoint, state.key] = revision
-            if state.probe_owner not in (None, self.instance):
-                self._judge(state.probe_owner or "", is_free)
+            if state.probe_owner is not None and state.probe_owner != self.instance:
+                self._judge(state.probe_owner, is_free)
 
     def is_alive(self, instance: str) -> bool:
         """True if that instance still runs, or its connection may only have broken."""
@@ -200,12 +192,7 @@ class PostgresBatch(UnitOfWork):
         dead = [
             owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
         ]
-        entries = []
-        for row in self.ask(_Q["take_left"], dead) if dead else []:
-            endpoint, account = row[-2:]
-            self.account_ids[endpoint, account] = row[1]
-            entries.append(self.enter(row, Task(endpoint, account, row[2])))
-        return entries
+        return [self._enter(row) for row in (self.ask(_Q["take_left"], dead) if dead else [])]
 
     def end_sweep(self) -> None:
         """Nothing is left behind: the server dropped the locks."""
@@ -261,7 +248,6 @@ class PostgresBatch(UnitOfWork):
         return int(deleted)
 
 
-def pairs(names: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Two arrays of the same length: endpoints, and accounts or subjects."""
-    listed = list(names)
-    return [[first for first, _ in listed], [second for _, second in listed]]
+def columns_of(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """An array for each column of some rows."""
+    return [list(column) for column in zip(*rows, strict=True)]

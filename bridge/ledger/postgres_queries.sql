@@ -110,10 +110,12 @@ ORDER BY endpoint, account
 ON CONFLICT DO NOTHING;
 
 -- name: find_reports
--- The newest reports of tasks, and whether an owner other than $3 is gone.
-SELECT {columns}, {is_free}
-FROM unnest($1::integer[], $2::bigint[]) AS k (account_id, task_id)
-JOIN reports AS r ON r.account_id = k.account_id AND r.task_id = k.task_id AND r.current;
+-- The newest reports of tasks, whose they are, and whether an owner other than $4 is gone. Accounts are asked
+-- for one by one: joined, a table without statistics makes the planner look for task ids in the whole index.
+SELECT {columns}, k.endpoint, k.account, {is_free}
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (endpoint, account, task_id)
+JOIN reports AS r ON r.task_id = k.task_id AND r.current AND r.account_id =
+     (SELECT id FROM accounts AS a WHERE a.endpoint = k.endpoint AND a.account = k.account);
 
 -- name: find_owners
 -- Who else works on anything, and who of them is gone.

@@ -7,7 +7,7 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.counting import Counts
@@ -16,24 +16,23 @@ from bridge.ledger import rows
 from bridge.ledger.work import Entry
 
 REPORT: Final = (*rows.COLUMNS, "revision", "current")
-"""Columns of a report here; what follows them in a row is the statement's own."""
 _PAUSE: Final = (*rows.PAUSE_COLUMNS, "revision")
 _TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 
 _IS_FREE: Final = (
-    "CASE WHEN {0} <> $3::text THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
+    "CASE WHEN {0} <> {1} THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
 )
 _PARTS: Final = {
     "columns": ", ".join(f"r.{name}" for name in REPORT),
     "stored": ", ".join(REPORT),
     "assigned": ", ".join(f"{name} = g.{name}" for name in REPORT if name not in _FIXED),
-    "is_free": _IS_FREE.format("r.owner"),
+    "is_free": _IS_FREE.format("r.owner", "$4"),
     "pause_columns": ", ".join(f"p.{name}" for name in _PAUSE),
     "pause_stored": ", ".join(_PAUSE),
     "pause_assigned": ", ".join(f"{name} = excluded.{name}" for name in _PAUSE if name not in _PAUSE_KEY),
-    "is_prober_free": _IS_FREE.format("p.probe_owner"),
+    "is_prober_free": _IS_FREE.format("p.probe_owner", "$3"),
     "tally_stored": ", ".join(_TALLY),
     "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
 }
@@ -82,8 +81,3 @@ def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, 
 def dump(values: Any) -> str:
     """JSON for the server. A zero character, which its texts cannot hold, becomes a space."""
     return rows.encode(values).replace("\\u0000", " ")
-
-
-def one_pause(values: Sequence[Any]) -> PauseState:
-    """Make a pause of the columns of a statement that begins with them."""
-    return rows.to_pause(values[: len(rows.PAUSE_COLUMNS)])
