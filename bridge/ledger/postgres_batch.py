@@ -17,11 +17,11 @@ from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_link import Rows, Statement
+from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
-from bridge.ledger.rows import TALLY_COLUMNS, to_pause
+from bridge.ledger.rows import to_pause
 from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
 
-_Q: Final = sql.QUERIES
 _OWN: Final = len(sql.REPORT)
 """Columns of a report; what follows them in a row is the statement's own."""
 _COUNTING: Final = (Note, Consult, Learn)
@@ -79,15 +79,15 @@ class PostgresBatch(UnitOfWork):
                 subjects.update(
                     ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
                 )
-        statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
+        statements: list[Statement] = [(QUERIES["begin"], []), self._clock_statement(new)]
         if is_reading:
-            statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
+            statements = [(QUERIES["begin_reading"], []), (QUERIES["clock_reading"], [])]
         if subjects:
             names = columns_of(subjects)
             if not is_reading:
-                statements.append((_Q["lock_pauses"], names))
-            statements.append((_Q["find_reports"], [*columns_of(tasks), self.instance]))
-            statements.append((_Q["find_pauses"], [*names, self.instance]))
+                statements.append((QUERIES["lock_pauses"], names))
+            statements.append((QUERIES["find_reports"], [*columns_of(tasks), self.instance]))
+            statements.append((QUERIES["find_pauses"], [*names, self.instance]))
         answers = self._session.link.run(statements)
         told, pid, self._numbers, _ = answers[1][0]
         if subjects:
@@ -96,7 +96,7 @@ class PostgresBatch(UnitOfWork):
         return told, pid
 
     def _clock_statement(self, numbers: int) -> Statement:
-        return _Q["clock"], [numbers, max(1, round(self._session.busy_s * 1000))]
+        return QUERIES["clock"], [numbers, max(1, round(self._session.busy_s * 1000))]
 
     def number_accounts(self, operations: Sequence[Any]) -> None:
         """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
@@ -108,7 +108,8 @@ class PostgresBatch(UnitOfWork):
         new = {(task.endpoint, task.account) for task in tasks} - self._account_ids.keys()
         if new:
             names = columns_of(new)
-            found = self._session.link.run([(_Q["add_accounts"], names), (_Q["find_accounts"], names)])[-1]
+            self.ask(QUERIES["add_accounts"], *names)
+            found = self.ask(QUERIES["find_accounts"], *names)
             self._account_ids.update(((endpoint, account), number) for endpoint, account, number in found)
 
     # --- reading -----------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class PostgresBatch(UnitOfWork):
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
-        self._take_reports(tasks, self.ask(_Q["find_reports"], *columns_of(tasks), self.instance))
+        self._take_reports(tasks, self.ask(QUERIES["find_reports"], *columns_of(tasks), self.instance))
 
     def _take_reports(self, tasks: Iterable[Task], rows: Rows) -> None:
         self.entries.update(dict.fromkeys(tasks))
@@ -148,7 +149,7 @@ class PostgresBatch(UnitOfWork):
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
         names = [(endpoint, subject) for subject in subjects]
-        self._take_pauses(names, self.ask(_Q["find_pauses"], *columns_of(names), self.instance))
+        self._take_pauses(names, self.ask(QUERIES["find_pauses"], *columns_of(names), self.instance))
 
     def _take_pauses(self, names: Iterable[tuple[str, str]], rows: Rows) -> None:
         for name in names:
@@ -166,7 +167,7 @@ class PostgresBatch(UnitOfWork):
         if instance == self.instance:
             return True
         known = self._alive.get(instance)
-        return self._judge(instance, self.ask(_Q["is_free"], instance)[0][0]) if known is None else known
+        return self._judge(instance, self.ask(QUERIES["is_free"], instance)[0][0]) if known is None else known
 
     def _judge(self, instance: str, is_free: bool) -> bool:
         """Say whether an instance lives by whether its lock is free now.
@@ -183,16 +184,16 @@ class PostgresBatch(UnitOfWork):
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        ((asked_at, told),) = self.ask(_Q["lock_figures"], self.account_id(task))
+        ((asked_at, told),) = self.ask(QUERIES["lock_figures"], self.account_id(task))
         return asked_at, told
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
-        owners = self.ask(_Q["find_owners"], "" if own else self.instance)
+        owners = self.ask(QUERIES["find_owners"], "" if own else self.instance)
         dead = [
             owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
         ]
-        return [self._enter(row) for row in (self.ask(_Q["take_left"], dead) if dead else [])]
+        return [self._enter(row) for row in (self.ask(QUERIES["take_left"], dead) if dead else [])]
 
     def end_sweep(self) -> None:
         """Nothing is left behind: the server dropped the locks."""
@@ -207,29 +208,29 @@ class PostgresBatch(UnitOfWork):
             for (endpoint, key), state in self.saved.items():
                 revision = self._revisions[endpoint, key] = self._revisions.get((endpoint, key), 0) + 1
                 saved.append(sql.pause_columns(state, endpoint, revision))
-            statements.append((_Q["save_pauses"], [sql.dump(saved), len(saved)]))
+            statements.append((QUERIES["save_pauses"], [sql.dump(saved), len(saved)]))
         if self.changed:
             changed = [entry for _, entry in sorted(self.changed.items())]
             for entry in changed:
                 entry.number = max(entry.number, entry.was + 1)
             columns = sql.dump(list(map(sql.report_columns, changed)))
             values = [columns, len(changed), [entry.was for entry in changed]]
-            statements.append((_Q["change_reports"], values))
+            statements.append((QUERIES["change_reports"], values))
         if self.added:
             added = sql.dump(list(map(sql.report_columns, self.added)))
-            statements.append((_Q["add_reports"], [added, len(self.added)]))
+            statements.append((QUERIES["add_reports"], [added, len(self.added)]))
         if self.told:
             told = [
                 {"report": seq, "nth": nth, "at_wall": at, "name": name, "data": json.loads(data)}
                 for seq, nth, at, name, data in self.told
             ]
-            statements.append((_Q["add_events"], [sql.dump(told)]))
+            statements.append((QUERIES["add_events"], [sql.dump(told)]))
         if self.counted:
             rows = [
-                {**dict(zip(TALLY_COLUMNS, (*key, *counts), strict=True)), "shard": self._shard}
+                dict(zip(sql.TALLY, (*key, *counts, self._shard), strict=True))
                 for key, counts in sorted(self.counted.items())
             ]
-            statements.append((_Q["add_tallies"], [sql.dump(rows)]))
+            statements.append((QUERIES["add_tallies"], [sql.dump(rows)]))
             statements += [(DROP_TALLIES, values) for values in self.outdated()]
         return statements
 
@@ -243,7 +244,7 @@ class PostgresBatch(UnitOfWork):
         # The caller's clock may be wrong, which must not make anybody's history shorter.
         before = op.before_wall - (self._session.wall_clock() - self.wall)
         times = (before, self.now - GUARD_S, op.limit, self.opened_at, self.now - DAY_S)
-        ((deleted,),) = self.ask(_Q["prune"], *times)
+        ((deleted,),) = self.ask(QUERIES["prune"], *times)
         self.entries.clear()
         return int(deleted)
 

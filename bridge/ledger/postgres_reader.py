@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import Rows, ServerRefused, Statement, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.statistics import NoLedger, Reader
@@ -47,7 +47,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "plan_cache_mode": "force_custom_plan",
 }
-_Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
 
 
 class PostgresReader(Reader):
@@ -92,7 +91,7 @@ class PostgresReader(Reader):
                 raise NoLedger(_MISSING)
             if found.is_newer:
                 raise LedgerTrouble(NEWER, _NEWER)
-            reader.ask(_Q["may_read"])
+            reader.ask(QUERIES["may_read"])
             reader.version = found.version
         except BaseException:
             reader.close()
@@ -132,9 +131,9 @@ class PostgresReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, sessions, estimate),) = self.ask(_Q["database"])
+        ((size, may_create, sessions, estimate),) = self.ask(QUERIES["database"])
         ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
-        lacking = tuple(told for (told,) in self.ask(_Q["lacking"]))
+        lacking = tuple(told for (told,) in self.ask(QUERIES["lacking"]))
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = self._identify() if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
@@ -173,7 +172,7 @@ class PostgresReader(Reader):
 
         Two sessions that are open at once never share a process of the server, and never change theirs.
         """
-        pid = _Q["pid"]
+        pid = QUERIES["pid"]
         try:
             with translated(), closing(self._connect()) as other:
                 ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
@@ -202,7 +201,7 @@ class PostgresReader(Reader):
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
-        return bool(self.ask(_Q["is_at_work"])[0][0])
+        return bool(self.ask(QUERIES["is_at_work"])[0][0])
 
     def close(self) -> None:
         """Let go of the session. Idempotent."""
@@ -212,7 +211,7 @@ class PostgresReader(Reader):
 def _opening(name: str, wait_s: float) -> list[Statement]:
     """Open a transaction in which nothing takes longer."""
     settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
-    return [(QUERIES[name], []), (_Q["settle_in"], [dump(settings)])]
+    return [(QUERIES[name], []), (QUERIES["settle_in"], [dump(settings)])]
 
 
 def _clean(value: Any) -> Any:

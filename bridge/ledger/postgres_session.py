@@ -20,7 +20,6 @@ from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
 from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, PASSING, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
-_Q: Final = QUERIES
 IDLE_S: Final = 3.5
 """The server ends a session that is silent for so long: so neighbours learn of a bridge that froze or
 vanished. Three beats and a half: one may be late."""
@@ -134,7 +133,7 @@ class Session:
                     found = migrate(link, self._random_bytes)
                 if found.version == 0:
                     raise trouble(READONLY if is_first else REPLACED)
-                rows = link.ask(_Q["secret"])
+                rows = link.ask(QUERIES["secret"])
                 secret = rows[0][0] if rows else b""
                 round_trip_s, offset_s = min(self._compare_clocks(link) for _ in range(_OFFSET_TRIES))
                 if is_first:
@@ -164,7 +163,7 @@ class Session:
     def _set_up(self, link: Link) -> tuple[Found, bool]:
         """Make a session careful; the ledger's version and whether the server takes no writes."""
         _, ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(
-            [(_Q["set_up"], [dump(_SETTINGS)]), (_Q["condition"], [])]
+            [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
         )
         self.durable = is_synced and is_synchronous
         return identify(link), is_standby or is_readonly
@@ -172,7 +171,7 @@ class Session:
     def hold(self, link: Link) -> None:
         """Own the rows of our instance; a former session of ours may still have them."""
         name = [self.instance]
-        link.run([(_Q["end_former_session"], name), (_Q["hold"], name)])
+        link.run([(QUERIES["end_former_session"], name), (QUERIES["hold"], name)])
         link.is_held = True
 
     def _tell_time(self, epoch: float) -> tuple[float, float]:
@@ -182,7 +181,7 @@ class Session:
     def _compare_clocks(self, link: Link) -> tuple[float, float]:
         """A round trip, and the server's time minus the boot clock, as exact as half of it."""
         before = self.boot_clock()
-        ((told, oldest_writer),) = link.ask(_Q["beat"])
+        ((told, oldest_writer),) = link.ask(QUERIES["beat"])
         after = self.boot_clock()
         self.is_newer = oldest_writer > VERSION
         return after - before, self._tell_time(told)[0] - (before + after) / 2
@@ -229,7 +228,7 @@ class Session:
             with suppress(ServerRefused):
                 # Asked for, so that the lock is free when this returns, and not a moment later. If it cannot
                 # be, the server lets go when it misses the session.
-                self._link.run([(_Q["let_go"], [self.instance])], 1.0)
+                self._link.run([(QUERIES["let_go"], [self.instance])], 1.0)
         self.lose()
 
     def tend(self) -> float | None:
@@ -273,5 +272,5 @@ class Session:
 def _read_timeline(link: Link) -> int:
     """The server's timeline; 0 where that is not told."""
     with suppress(ServerRefused):
-        return int(link.ask(_Q["timeline"])[0][0])
+        return int(link.ask(QUERIES["timeline"])[0][0])
     return 0
