@@ -89,7 +89,7 @@ PLANTS: Final = (
           "        finally:\n            self._slots.give_back(job)\n            # It may have", "        finally:\n            # It may have"),
     # duplicates, joins, take-over
     Plant("refused and unknown reports are sent again", LEDGER + "transactions.py",
-          "if row.outcome == NOT_SENT:\n            return _claim_again", 'if row.outcome != "accepted":\n            return _claim_again'),
+          "if row.state == DONE and row.outcome == NOT_SENT:", 'if row.state == DONE and row.outcome != "accepted":'),
     Plant("finished reports guard nothing", LEDGER + "work.py", "return age <= GUARD_S", "return False"),
     Plant("reports of living bridges are taken over by a claim", LEDGER + "transactions.py",
           "if row.owner is None or work.is_alive(row.owner):", "if row.owner is None:"),

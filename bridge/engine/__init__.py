@@ -5,7 +5,7 @@ handed in. With another loop and clock the same bridge runs without real time (`
 """
 
 from bridge.engine.clock import SystemClock
-from bridge.engine.core import Engine, NoResources, Readiness, TimedOut, Waiter
+from bridge.engine.core import Engine, NoResources, Readiness, TimedOut, Timer, Waiter
 from bridge.engine.outlet import Outlet
 
-__all__ = ["Engine", "NoResources", "Outlet", "Readiness", "SystemClock", "TimedOut", "Waiter"]
+__all__ = ["Engine", "NoResources", "Outlet", "Readiness", "SystemClock", "TimedOut", "Timer", "Waiter"]

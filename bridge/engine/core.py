@@ -13,11 +13,14 @@ from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from greenlet import getcurrent, greenlet
 
 from bridge.engine.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from bridge.engine.loop import GeventLoop
 
 _READ: Final = 1
 _WRITE: Final = 2
@@ -146,49 +149,6 @@ class Readiness:
         self._watchers.clear()
 
 
-class Loop(Protocol):
-    """What turns: runs callbacks in order, and waits for the world when there are none."""
-
-    hub: Any
-    """The greenlet that turns."""
-    switch: Callable[[], Any]
-    """Let the loop turn until somebody switches back."""
-
-    def call_soon(self, call: Callable[..., object], *arguments: Any) -> object:
-        """Call something after what runs now."""
-
-    def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call something in so many seconds, or earlier; replaces what was asked before."""
-
-    def watch(self, fd: int, what: int) -> Any:
-        """A watcher of a descriptor with `start(callback)`, `stop()` and `close()`."""
-
-    def on_signal(self, number: int, call: Callable[[int], object]) -> None:
-        """Call something in this thread whenever a signal comes."""
-
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call something soon; from any thread."""
-
-    def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
-        """Run something that raises nothing on a thread; `done` gets its result in this one.
-
-        Raises:
-            RuntimeError: there is no thread.
-        """
-
-    def start_thread(self, run: Callable[[], None], name: str) -> None:
-        """Start a thread of its own. Raises RuntimeError if there is none to be had."""
-
-    def make_queue(self) -> Any:
-        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
-
-    def random_bytes(self, count: int) -> bytes:
-        """Bytes of chance."""
-
-    def close(self) -> None:
-        """Let go of the loop; nothing may wait any more."""
-
-
 class Engine:
     """Runs greenlets in this thread. There is one for a bridge.
 
@@ -199,15 +159,18 @@ class Engine:
     """
 
     def __init__(
-        self, on_bug: Callable[[BaseException], object], loop: Loop | None = None, clock: Clock | None = None
+        self,
+        on_bug: Callable[[BaseException], object],
+        loop: GeventLoop | None = None,
+        clock: Clock | None = None,
     ) -> None:
         if loop is None:
             from bridge.engine.loop import GeventLoop
 
             loop = GeventLoop()
-        self.clock: Clock = clock or SystemClock()
-        self.now = self.clock.now
-        self.wall = self.clock.wall
+        clock = clock or SystemClock()
+        self.now = clock.now
+        self.wall = clock.wall
         self.on_bug = on_bug
         self._loop = loop
         self.waiter = partial(Waiter, self)

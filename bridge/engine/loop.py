@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from _queue import SimpleQueue
-from collections import deque
 from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final
@@ -17,7 +16,7 @@ LOOK_S: Final = 1.0
 
 
 class GeventLoop:
-    """gevent's loop of this thread; fits `bridge.engine.core.Loop`."""
+    """gevent's loop of this thread: runs callbacks in order, and waits for the world when there are none."""
 
     def __init__(self) -> None:
         hub = get_hub_if_exists()  # type: ignore[no-untyped-call]
@@ -27,15 +26,19 @@ class GeventLoop:
             hub = Hub(default=False)  # type: ignore[no-untyped-call]
             set_hub(hub)  # type: ignore[no-untyped-call]
         self.hub: Any = hub
+        """The greenlet that turns."""
         self._loop = self.hub.loop
         self.switch: Callable[[], Any] = self.hub.switch
+        """Let the loop turn until somebody switches back."""
         self.call_soon: Callable[..., object] = self._loop.run_callback
+        """Call something with arguments after what runs now."""
         self._bell: Any = None
         self._watchers: list[Any] = []
-        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        # It also keeps the loop alive while nothing else is awaited.
-        self._mail = self._loop.async_()
-        self._mail.start(self._take_posted)
+        self.post: Callable[..., object] = self._loop.run_callback_threadsafe
+        """The same from any thread."""
+        # It keeps the loop alive while nothing but another thread is awaited.
+        self._watchers.append(self._loop.async_())
+        self._watchers[0].start(lambda: None)
 
     def ring_in(self, seconds: float, call: Callable[[], object]) -> None:
         """Call something in so many seconds, or earlier; replaces what was asked before."""
@@ -47,7 +50,7 @@ class GeventLoop:
         self._bell.start(call)
 
     def watch(self, fd: int, what: int) -> Any:
-        """A watcher of a descriptor."""
+        """A watcher of a descriptor with `start(callback)`, `stop()` and `close()`."""
         return self._loop.io(fd, what)
 
     def on_signal(self, number: int, call: Callable[[int], object]) -> None:
@@ -56,26 +59,20 @@ class GeventLoop:
         watcher.start(call, number)
         self._watchers.append(watcher)
 
-    def post(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Call something soon; from any thread."""
-        self._posted.append((call, arguments))
-        self._mail.send()
-
-    def _take_posted(self) -> None:
-        while self._posted:
-            call, arguments = self._posted.popleft()
-            call(*arguments)
-
     def start_in_pool(self, function: Callable[[], Any], done: Callable[[Any], object]) -> None:
-        """Run something that raises nothing on a thread of gevent's pool; `done` gets its result here."""
+        """Run something that raises nothing on a thread of gevent's pool; `done` gets its result here.
+
+        Raises:
+            RuntimeError: there is no thread.
+        """
         self.hub.threadpool.spawn(function).rawlink(lambda result: done(result.value))
 
     def start_thread(self, run: Callable[[], None], name: str) -> None:
-        """Start a thread that does not hold up the end."""
+        """Start a thread that does not hold up the end. Raises RuntimeError if there is none to be had."""
         Thread(target=run, name=name, daemon=True).start()
 
-    def make_queue(self) -> SimpleQueue[Any]:
-        """A queue to such a thread."""
+    def make_queue(self) -> Any:
+        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
         return SimpleQueue()
 
     def random_bytes(self, count: int) -> bytes:

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from bridge.core.model import Listing
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS
-from bridge.ledger.statistics import Reader, Statement
+from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, Statement
+from bridge.ledger.statistics import Reader
 from bridge.ledger.trouble import FOREIGN, LOCKED, NEWER, LedgerTrouble
 
 STEP: Final = 500

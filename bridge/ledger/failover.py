@@ -30,7 +30,7 @@ _REST: Final = 4
 
 
 class Failover:
-    """The ledger and the store in memory for the time without it. Fits `bridge.engine.worker.Work`.
+    """The ledger and the store in memory for the time without it.
 
     Args:
         open_primary: opens the ledger for an instance of that name; None if memory was asked for.
@@ -241,7 +241,7 @@ class Failover:
         results: list[Any] = []
         if self.condition.trouble is None:
             results = self._run_together(operations)
-            if self._must_open():
+            if len(results) < len(operations) and self._must_open():
                 # A file that was deleted or replaced: there is one to be had at once.
                 self._heal(PROBE_BUSY_S)
                 results += self._run_together(operations[len(results) :])

@@ -29,14 +29,11 @@ class Policy(Protocol):
     """What a store asks while it begins, records and ends attempts. Pure; called in transactions.
 
     ``now`` is on the ledger's timeline. ``states`` holds what the store knows about the keys that
-    `keys` named; the policy supplies what is missing.
+    `subjects` named; the policy supplies what is missing.
     """
 
-    def keys(self, task: Task, method: str) -> tuple[PauseKey, ...]:
-        """The pauses that concern an attempt."""
-
     def subjects(self, task: Task, method: str) -> Mapping[str, Collection[PauseKey]]:
-        """The same by what they are about."""
+        """The pauses that concern an attempt, by what they are about."""
 
     def gate(
         self, now: float, task: Task, method: str, owner: str, states: States

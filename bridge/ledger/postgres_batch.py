@@ -16,11 +16,10 @@ from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
-from bridge.ledger.postgres_link import Rows, Statement
 from bridge.ledger.postgres_rows import QUERIES
 from bridge.ledger.postgres_session import Session
-from bridge.ledger.rows import to_pause
-from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
+from bridge.ledger.rows import Rows, Statement, to_pause
+from bridge.ledger.work import Entry, UnitOfWork
 
 _OWN: Final = len(sql.REPORT)
 """Columns of a report; what follows them in a row is the statement's own."""
@@ -76,9 +75,8 @@ class PostgresBatch(UnitOfWork):
             new += kind is Claim or kind is Restore
             tasks[task] = None
             for method in self._methods:
-                subjects.update(
-                    ((task.endpoint, key.subject), None) for key in self.policy.keys(task, method)
-                )
+                for subject in self.policy.subjects(task, method):
+                    subjects[task.endpoint, subject] = None
         statements: list[Statement] = [(QUERIES["begin"], []), self._clock_statement(new)]
         if is_reading:
             statements = [(QUERIES["begin_reading"], []), (QUERIES["clock_reading"], [])]
@@ -88,7 +86,7 @@ class PostgresBatch(UnitOfWork):
                 statements.append((QUERIES["lock_pauses"], names))
             statements.append((QUERIES["find_reports"], [*columns_of(tasks), self.instance]))
             statements.append((QUERIES["find_pauses"], [*names, self.instance]))
-        answers = self._session.link.run(statements)
+        answers = self._run(statements)
         told, pid, self._numbers, _ = answers[1][0]
         if subjects:
             self._take_pauses(subjects, answers.pop())
@@ -108,19 +106,18 @@ class PostgresBatch(UnitOfWork):
         new = {(task.endpoint, task.account) for task in tasks} - self._account_ids.keys()
         if new:
             names = columns_of(new)
-            self.ask(QUERIES["add_accounts"], *names)
-            found = self.ask(QUERIES["find_accounts"], *names)
+            self._ask(QUERIES["add_accounts"], *names)
+            found = self._ask(QUERIES["find_accounts"], *names)
             self._account_ids.update(((endpoint, account), number) for endpoint, account, number in found)
 
     # --- reading -----------------------------------------------------------------------------
 
-    def ask(self, statement: str, *values: Any) -> Rows:
-        """Run a statement that every store understands."""
-        return self._session.link.run([(statement, values)])[0]
+    def _run(self, statements: Sequence[Statement]) -> list[Rows]:
+        return self._session.link.run(statements)
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
-        self._take_reports(tasks, self.ask(QUERIES["find_reports"], *columns_of(tasks), self.instance))
+        self._take_reports(tasks, self._ask(QUERIES["find_reports"], *columns_of(tasks), self.instance))
 
     def _take_reports(self, tasks: Iterable[Task], rows: Rows) -> None:
         self.entries.update(dict.fromkeys(tasks))
@@ -143,13 +140,13 @@ class PostgresBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if not self._numbers:
-            ((_, _, self._numbers, _),) = self._session.link.run([self._clock_statement(1)])[0]
+            ((_, _, self._numbers, _),) = self._run([self._clock_statement(1)])[0]
         return self._numbers.pop(0)
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
         names = [(endpoint, subject) for subject in subjects]
-        self._take_pauses(names, self.ask(QUERIES["find_pauses"], *columns_of(names), self.instance))
+        self._take_pauses(names, self._ask(QUERIES["find_pauses"], *columns_of(names), self.instance))
 
     def _take_pauses(self, names: Iterable[tuple[str, str]], rows: Rows) -> None:
         for name in names:
@@ -166,8 +163,9 @@ class PostgresBatch(UnitOfWork):
         """True if that instance still runs, or its connection may only have broken."""
         if instance == self.instance:
             return True
-        known = self._alive.get(instance)
-        return self._judge(instance, self.ask(QUERIES["is_free"], instance)[0][0]) if known is None else known
+        if instance not in self._alive:
+            self._judge(instance, self._ask(QUERIES["is_free"], instance)[0][0])
+        return self._alive[instance]
 
     def _judge(self, instance: str, is_free: bool) -> bool:
         """Say whether an instance lives by whether its lock is free now.
@@ -184,19 +182,16 @@ class PostgresBatch(UnitOfWork):
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        ((asked_at, told),) = self.ask(QUERIES["lock_figures"], self.account_id(task))
+        ((asked_at, told),) = self._ask(QUERIES["lock_figures"], self.account_id(task))
         return asked_at, told
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
-        owners = self.ask(QUERIES["find_owners"], "" if own else self.instance)
+        owners = self._ask(QUERIES["find_owners"], "" if own else self.instance)
         dead = [
             owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
         ]
-        return [self._enter(row) for row in (self.ask(QUERIES["take_left"], dead) if dead else [])]
-
-    def end_sweep(self) -> None:
-        """Nothing is left behind: the server dropped the locks."""
+        return [self._enter(row) for row in (self._ask(QUERIES["take_left"], dead) if dead else [])]
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -231,12 +226,12 @@ class PostgresBatch(UnitOfWork):
                 for key, counts in sorted(self.counted.items())
             ]
             statements.append((QUERIES["add_tallies"], [sql.dump(rows)]))
-            statements += [(DROP_TALLIES, values) for values in self.outdated()]
+            statements += self.drop_aged()
         return statements
 
     def write(self) -> None:
         """Write what was kept, before something that reads what is not kept."""
-        self._session.link.run(self.pending())
+        self._run(self.pending())
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""
@@ -244,7 +239,7 @@ class PostgresBatch(UnitOfWork):
         # The caller's clock may be wrong, which must not make anybody's history shorter.
         before = op.before_wall - (self._session.wall_clock() - self.wall)
         times = (before, self.now - GUARD_S, op.limit, self.opened_at, self.now - DAY_S)
-        ((deleted,),) = self.ask(QUERIES["prune"], *times)
+        ((deleted,),) = self._ask(QUERIES["prune"], *times)
         self.entries.clear()
         return int(deleted)
 

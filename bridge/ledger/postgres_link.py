@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger import postgres_trouble as words
+from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.trouble import FOREIGN, UNREADABLE, LedgerTrouble
 
 try:
@@ -24,11 +25,6 @@ try:
     from psycopg.types.string import TextLoader
 except ImportError:  # it is there only with the extra ``fleet``, and `connect` says so
     psycopg = None  # type: ignore[assignment]
-
-Statement = tuple[str, Sequence[Any]]
-"""SQL with $1 and so on, and its values: numbers, texts, lists of those, or None."""
-Rows = list[tuple[Any, ...]]
-"""Values as Python has them; JSON stays text."""
 
 CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""

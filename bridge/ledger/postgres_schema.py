@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from bridge.ledger.postgres_link import Link, ServerRefused, Statement
+from bridge.ledger.postgres_link import Link, ServerRefused
 from bridge.ledger.postgres_rows import QUERIES, load
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
+from bridge.ledger.rows import Statement
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
-from bridge.core.counting import KEPT_S, Counts, Figure, Tallied, Tally
+from bridge.core.counting import HOUR_S, KEPT_S, Counts, Figure, Tallied, Tally
 from bridge.core.model import ACCEPTED, OUTCOMES, Facts, Listing, PauseKey, PauseState, Row, Task, Window
 
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -26,15 +27,6 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
-LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
-"""What a list reads: the columns of a report, and whose it is."""
-EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = $1 ORDER BY nth"
-"""Reads the story of one report."""
-OPEN_PAUSES: Final = (
-    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
-    "AND endpoint = coalesce($1, endpoint) ORDER BY endpoint, rule, subject"
-)
-"""Reads the pauses of an endpoint, or of all, that are not closed."""
 TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
 TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
 """Columns of a tally; those of the counts are named like them."""
@@ -51,12 +43,35 @@ FIGURES: Final = (
     "SELECT a.endpoint, a.account, f.told FROM figures AS f JOIN accounts AS a ON a.id = f.account_id {}"
 )
 """Reads figures: endpoint, account, and what `to_figures` takes."""
+OF_ACCOUNT: Final = "WHERE a.endpoint = $1 AND a.account = $2"
+OF_MOST: Final = (
+    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
+    f"WHERE endpoint = $1 AND width_s = {HOUR_S} AND number >= $2 "
+    "GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT $3)"
+)
+"""Whose tallies and figures: those of one account, or of those with most reports lately."""
+SAVE_FIGURES: Final = (
+    "INSERT INTO figures (account_id, asked_at, told) VALUES ($1, $2, $3) "
+    "ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told"
+)
+# Beside what is too old, what a clock that was ahead has counted.
+DROP_TALLIES: Final = (
+    "DELETE FROM tallies WHERE width_s = $1 AND account_id = $2 AND number NOT BETWEEN $3 AND $4"
+)
+OPEN_PAUSES: Final = (
+    f"SELECT {', '.join(PAUSE_COLUMNS)} FROM pauses WHERE endpoint = $1 AND state <> 'closed' "
+    "ORDER BY rule, subject"
+)
+EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = $1 ORDER BY nth"
+LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
+"""What is read of each report that `select_listing` selects."""
 
 Value = str | int | float
 """What a statement is given."""
-
-_MEMO_SIZE: Final = 1024
-_memo: dict[tuple[Any, ...], str] = {}
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values: numbers, texts, or None; for PostgreSQL also lists of those."""
+Rows = list[tuple[Any, ...]]
+"""What it finds: values as Python has them; JSON stays text."""
 
 
 def encode_told(name: str, data: Mapping[str, Any]) -> str:
@@ -66,15 +81,14 @@ def encode_told(name: str, data: Mapping[str, Any]) -> str:
         name: the event, which says of what type each value is.
     """
     try:
-        key = (name, *data.items())
-        known = _memo.get(key)
+        return _encode_told(name, *data.items())
     except TypeError:
         return encode(data)  # something that has no hash
-    if known is None:
-        if len(_memo) >= _MEMO_SIZE:
-            _memo.clear()
-        known = _memo[key] = encode(data)
-    return known
+
+
+@lru_cache(1024)
+def _encode_told(_name: str, *items: tuple[str, Any]) -> str:
+    return encode(dict(items))
 
 
 def to_row(values: Sequence[Any], endpoint: str, account: str) -> Row:
@@ -135,9 +149,10 @@ def group_tallied(
 def select_listing(listing: Listing) -> tuple[str, list[Value]]:
     """The rest of a statement that lists reports, for every store: all after the columns, but the order.
 
-    A value's place in the list is the number of its mark. Numbers of reports are given before the commit and
-    the clock may have jumped, so they and time need not agree; an index finds where to stop. What is added to
-    a column keeps an index from being used: left alone, a store walks the table until one report fits.
+    A value's place in the list is the number of its mark, and the marks come in that order. Numbers of
+    reports are given before the commit and the clock may have jumped, so they and time need not agree; an
+    index finds where to stop. What is added to a column keeps an index from being used: left alone, a store
+    walks the table until one report fits.
     """
     terms = ["a.id = r.account_id"]
     values: list[Value] = []

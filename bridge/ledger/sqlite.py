@@ -72,12 +72,16 @@ class SqliteStore:
         self.instance = instance or name_instance(boot, random_bytes)
         self.notices: list[Notice] = []
         self.trouble: LedgerTrouble | None = None
-        self._path = path
+        self.durable = path is not None
+        """True if a commit survives the end of this process."""
+        self.busy_s = busy_s
+        """Seconds to wait for a lock of another process."""
+        self._path = path or ""
         self._identity: files.Identity | None = None
+        """Which file it is; None for memory."""
         self._companions: dict[str, files.Identity] = {}
         """Beside the file while there is a write-ahead log."""
         self._boot_clock, self._wall_clock = boot_clock, wall_clock
-        self._busy_s = busy_s
         self._trusts_clock = trusts_clock
         self._is_closed = False
         self._owners = Owners(path, self.instance)
@@ -95,30 +99,14 @@ class SqliteStore:
         with sqlite_file.translated(writing=False):
             self._connection = sqlite_file.connect(path, busy_s, writable)
         self._batch = SqliteBatch(self._connection, policy, self._owners)
-        self._batch.durable = path is not None
-        began_at = boot_clock()
+        self.seen: Seen = self._batch.seen
+        """The pauses as this store last read or wrote them."""
         try:
-            while True:
-                try:
-                    with sqlite_file.translated(writing=False):
-                        self._start(writable, boot, random_bytes)
-                    break
-                except LedgerTrouble as trouble:
-                    if not self._is_queue(trouble, began_at):
-                        raise
+            self._patiently(partial(self._start, writable, boot, random_bytes))
         except BaseException:
             self.close()
             raise
-
-    @property
-    def durable(self) -> bool:
-        """True if a commit survives the end of this process."""
-        return self._batch.durable
-
-    @property
-    def seen(self) -> Seen:
-        """The pauses as this store last read or wrote them."""
-        return self._batch.seen
+        self._batch.durable = self.durable
 
     def is_alive(self, instance: str) -> bool:
         """True if an instance still runs."""
@@ -130,38 +118,30 @@ class SqliteStore:
 
     # --- opening -----------------------------------------------------------------------------
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds to wait for a lock of another process."""
-        return self._busy_s
-
-    @busy_s.setter
-    def busy_s(self, seconds: float) -> None:
-        if seconds != self._busy_s:
-            self._busy_s = seconds
-            self._connection.set_busy_timeout(round(seconds * 1000))
-
-    def _is_queue(self, trouble: LedgerTrouble, began_at: float) -> bool:
-        """True if a lock is worth waiting for longer, since it is bridges who wait for each other.
+    def _patiently(self, action: Callable[[], _Result]) -> _Result:
+        """Do something, and again as long as a lock is worth waiting for, since bridges wait for each other.
 
         SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
-
-        Args:
-            began_at: when the wait began, on the boot clock.
         """
-        is_early = 0.0 < self._boot_clock() - began_at < QUEUE * self._busy_s
-        is_lock = trouble.kind == LOCKED and trouble.sentence is not _IN_USE
-        return is_lock and is_early and self._is_in_crowd()
+        began_at = self._boot_clock()
+        while True:
+            try:
+                return action()
+            except LedgerTrouble as trouble:
+                is_early = 0.0 < self._boot_clock() - began_at < QUEUE * self.busy_s
+                if not (trouble.kind == LOCKED and is_early and self._is_in_crowd()):
+                    raise
 
     def _is_in_crowd(self) -> bool:
         """True if bridges are at work on the ledger, so that one of them may have the lock.
 
         On a busy machine who has it may be kept from the processor for seconds.
         """
-        if self._path is None or not files.has_changed(self._path, self._wall_clock(), QUEUE * self._busy_s):
+        if not files.has_changed(self._path, self._wall_clock(), QUEUE * self.busy_s):
             return False
         return bool(self._owners.live_marks())
 
+    @sqlite_file.translated(writing=False)
     def _start(self, writable: bool, boot: str | None, random_bytes: Callable[[int], bytes]) -> None:
         connection = self._connection
         self.trouble = None
@@ -178,9 +158,15 @@ class SqliteStore:
                 # Before anything is locked, so that others know that it is a bridge for whom they wait.
                 self._owners.hold()
                 with sqlite_file.translated(writing=True):
-                    self.notices += sqlite_file.configure(connection, writable=True)
+                    sqlite_file.configure(connection, writable=True)
                     if version < sqlite_file.VERSION:
                         sqlite_file.migrate(connection, random_bytes)
+                        version = sqlite_file.VERSION
+                    if boot is not None and self._find_timeline(boot) is None:
+                        wall = self._wall_clock()
+                        begun = (boot, wall - self._boot_clock(), wall)
+                        with sqlite_file.writing(connection):
+                            connection.execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", begun)
             except LedgerTrouble as trouble:
                 if not trouble.is_readable:
                     raise
@@ -190,42 +176,36 @@ class SqliteStore:
                 raise self.trouble
             sqlite_file.configure(connection, writable=False)
             if self.trouble.kind == NEWER:
-                connection.execute("PRAGMA query_only = ON")
-        if sqlite_file.get(connection, "synchronous") != 2:
-            self._batch.durable = False
+                connection.pragma("query_only", "ON")
+        if connection.pragma("synchronous") != 2:
+            self.durable = False
+            self.notices.append(("ledger_not_durable", {"sqlite": sqlite_file.sqlite_version}))
         self._join(boot)
-        if self._path is not None:
+        if self._identity is not None:
             self._companions = files.find_companions(self._path)
 
+    def _find_timeline(self, boot: str | None) -> tuple[float, float] | None:
+        """What makes the timeline of the boot clock, and when this boot's first bridge came."""
+        found = self._connection.execute("SELECT offset_s, first_wall FROM boots WHERE boot_id = ?", (boot,))
+        known: tuple[float, float] | None = found.get
+        return known
+
     def _join(self, boot: str | None) -> None:
-        """Learn the secret and the timeline, and fix the timeline if this boot has none yet."""
-        execute = self._connection.execute
-        found = execute("SELECT value FROM meta WHERE name = 'secret'").fetchone()
-        if found is None:
+        """Learn the secret and the timeline."""
+        secret = self._connection.execute("SELECT value FROM meta WHERE name = 'secret'").get
+        if secret is None:
             raise LedgerTrouble(CORRUPT)
-        self.secret = bytes(found[0])
-        wall = self._wall_clock()
-        self.clock_offset_s = wall - self._boot_clock()
-        if boot is None:
+        self.secret = secret
+        known = self._find_timeline(boot)
+        if known is None:
+            self.clock_offset_s = self._wall_clock() - self._boot_clock()
             return
-        ask = "SELECT offset_s, first_wall FROM boots WHERE boot_id = ?"
-        known = execute(ask, (boot,)).fetchone()
-        if self.trouble is None and known is None:
-            add, row = "INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", (boot, self.clock_offset_s, wall)
-            try:
-                self._in_transaction("BEGIN IMMEDIATE", lambda: execute(add, row))
-            except LedgerTrouble as trouble:
-                if not trouble.is_readable:
-                    raise
-                self.trouble = trouble
-            known = execute(ask, (boot,)).fetchone()
-        if known is not None:
-            self.clock_offset_s, first_wall = map(float, known)
-            before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
-            ((newest,),) = execute(before, (first_wall,)).fetchall()
-            if newest is not None and first_wall - float(newest) > _DAY_S and not self._trusts_clock:
-                # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
-                self._batch.pruned_from = first_wall + _DAY_S
+        self.clock_offset_s, first_wall = known
+        before = "SELECT max(recorded_wall) FROM reports WHERE recorded_wall < ?"
+        newest = self._connection.execute(before, (first_wall,)).get
+        if newest is not None and first_wall - newest > _DAY_S and not self._trusts_clock:
+            # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
+            self._batch.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -236,37 +216,27 @@ class SqliteStore:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if READS.issuperset(map(type, operations)):
-            return self._run_patiently(operations, "BEGIN")
+            return self._patiently(partial(self._run, operations, "BEGIN"))
         self._check_writable()
+        write = partial(self._run, operations, "BEGIN IMMEDIATE")
         try:
-            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
+            results = self._patiently(write)
         except Raced:
             # Nothing is remembered any more, so what is decided upon now is what was read.
-            results = self._run_patiently(operations, "BEGIN IMMEDIATE")
+            results = self._patiently(write)
         self.trouble = None
         return results
 
-    def _run_patiently(self, operations: Sequence[Any], opening: str) -> list[Any]:
-        began_at = self._boot_clock()
-        while True:
-            try:
-                return self._run(operations, opening)
-            except LedgerTrouble as trouble:
-                if not self._is_queue(trouble, began_at):
-                    raise
-
     def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
-        return self._in_transaction(opening, partial(self._batch.perform, operations))
-
-    def _in_transaction(self, opening: str, action: Callable[[], _Result]) -> _Result:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
         connection, batch = self._connection, self._batch
         batch.clear()
         batch.wall = self._wall_clock()
         batch.now = self._boot_clock() + self.clock_offset_s
         try:
+            connection.set_busy_timeout(round(self.busy_s * 1000))
             connection.execute(opening)
-            result = action()
+            results = batch.perform(operations)
             connection.execute("COMMIT")
         except BaseException as error:
             sqlite_file.roll_back(connection)
@@ -275,10 +245,10 @@ class SqliteStore:
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
         batch.commit()
-        return result
+        return results
 
     def _check_writable(self) -> None:
-        if self._path is None or self._identity is None:
+        if self._identity is None:
             return
         if self.trouble is not None and self.trouble.kind == NEWER:
             raise self.trouble
@@ -298,8 +268,8 @@ class SqliteStore:
         self._is_closed = True
         try:
             sqlite_file.roll_back(self._connection)
-            is_ours = self._is_in_place()
-            if is_ours and self._path is not None:
+            is_ours = self._identity is None or files.is_in_place(self._path, self._identity)
+            if is_ours and self._identity is not None:
                 self._companions = files.find_companions(self._path)
             if self.trouble is None and self._companions:
                 sqlite_file.leave_wal(self._connection, is_ours)
@@ -309,8 +279,3 @@ class SqliteStore:
             self._connection.close()
         finally:
             self._owners.release()
-
-    def _is_in_place(self) -> bool:
-        if self._path is None or self._identity is None:
-            return True
-        return files.is_in_place(self._path, self._identity)

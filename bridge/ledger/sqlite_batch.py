@@ -7,6 +7,7 @@ Each change of a report is guarded by what it was before. Knows no connection's 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import Counts
@@ -16,14 +17,15 @@ from bridge.ledger.rows import (
     COLUMNS,
     PAUSE_COLUMNS,
     TALLY_COLUMNS,
-    Value,
+    Rows,
+    Statement,
     encode,
     from_pause,
     from_row,
     to_pause,
 )
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import DROP_TALLIES, Entry, UnitOfWork
+from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners
@@ -41,7 +43,9 @@ _FIND_MANY: Final = (
     f"SELECT {_FOUND} FROM reports WHERE account_id = ? AND current = 1 "
     "AND task_id IN (SELECT value FROM json_each(?))"
 )
-_FIND_OWNED: Final = f"SELECT {_FOUND} FROM reports WHERE owner = ?"
+_FIND_OWNED: Final = (
+    f"SELECT {_FOUND}, endpoint, account FROM reports JOIN accounts ON id = account_id WHERE owner = ?"
+)
 _FIND_OWNERS: Final = "SELECT DISTINCT owner FROM reports WHERE owner IS NOT NULL AND owner <> ?"
 _PRUNE: Final = (
     "DELETE FROM reports WHERE seq IN (SELECT seq FROM reports WHERE recorded_wall < ? AND state = 'done' "
@@ -53,9 +57,6 @@ _SAVE_PAUSE: Final = f"INSERT OR REPLACE INTO pauses ({_PAUSE_NAMES}, endpoint) 
 _MOST_ROWS: Final = 32
 """Rows that one statement writes at most. It costs a third of as many statements."""
 _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
-# What an attempt or an ending changes, and what a claim or a narrower window changes beside it.
-_ENDED: Final = (4, 5, 6, 7, 8, 9, 16, 17, 18, 20, 21, 22)
-_CLAIMED: Final = (3, 10, 11, 12, 13, 14, 15)
 
 
 def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
@@ -63,17 +64,18 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
     return {n: f"{head}{', '.join([row] * n)}{tail}" for n in _SIZES}
 
 
-def _update(places: Sequence[int]) -> dict[int, str]:
-    assigned = ", ".join(f"{COLUMNS[place]} = v.column{n}" for n, place in enumerate(places, 1))
-    n = len(places)
-    where = " AND ".join(
-        f"reports.{name} IS v.column{n + nth}" for nth, name in enumerate(("seq", "state", "owner"), 1)
-    )
-    return _per_size(f"UPDATE reports SET {assigned} FROM (VALUES ", n + 3, f") AS v WHERE {where}")
-
-
-_UPDATE_ENDED: Final = _update(_ENDED)
-_UPDATE_ALL: Final = _update((*_ENDED, *_CLAIMED))
+# Who it is and when it came never change.
+_CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
+_UPDATE: Final = _per_size(
+    f"UPDATE reports SET {', '.join(f'{name} = v.column{n}' for n, name in enumerate(_CHANGING, 1))} "
+    "FROM (VALUES ",
+    len(_CHANGING) + 3,
+    ") AS v WHERE "
+    + " AND ".join(
+        f"reports.{name} IS v.column{len(_CHANGING) + n}"
+        for n, name in enumerate(("seq", "state", "owner"), 1)
+    ),
+)
 _RETIRE: Final = _per_size(
     "UPDATE reports SET current = 0 FROM (VALUES ",
     1,
@@ -88,7 +90,12 @@ _ADD_TALLIES: Final = _per_size(
     f" ON CONFLICT DO UPDATE SET {_ADDED}",
 )
 """Number of rows -> the statement that writes so many."""
-_find_pauses: dict[int, str] = {}
+
+
+@lru_cache(256)
+def _find_pauses(count: int) -> str:
+    marks = ", ".join("?" * count)
+    return f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
 
 
 class Raced(Exception):
@@ -112,9 +119,7 @@ class SqliteBatch(UnitOfWork):
         self._connection = connection
         self._execute: Callable[..., Any] = connection.execute
         self._ids: dict[tuple[str, str], int] = {}
-        self._names: dict[int, tuple[str, str]] = {}
         self._last_seq: int | None = None
-        self._listed: list[str] = []
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -125,7 +130,6 @@ class SqliteBatch(UnitOfWork):
         """Drop what was remembered of a transaction that was rolled back."""
         super().forget_own()
         self._ids.clear()
-        self._names.clear()
 
     def perform(self, operations: Sequence[Any]) -> list[Any]:
         """Run operations in order in the transaction that is open; one result for each."""
@@ -134,12 +138,10 @@ class SqliteBatch(UnitOfWork):
         self.flush()
         return results
 
-    # --- reading -----------------------------------------------------------------------------
+    def _run(self, statements: Sequence[Statement]) -> list[Rows]:
+        return [self._execute(text, values).fetchall() for text, values in statements]
 
-    def ask(self, statement: str, *values: Any) -> Sequence[_Values]:
-        """Run a statement that every store understands."""
-        found: Sequence[_Values] = self._execute(statement, named(values)).fetchall()
-        return found
+    # --- reading -----------------------------------------------------------------------------
 
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
@@ -161,22 +163,20 @@ class SqliteBatch(UnitOfWork):
         name = (task.endpoint, task.account)
         known = self._ids.get(name)
         if known is None:
-            found = self._execute(
-                "SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name
-            ).fetchone()
-            if found is None:
+            known = self._execute("SELECT id FROM accounts WHERE endpoint = ? AND account = ?", name).get
+            if known is None:
                 return None
             if len(self._ids) >= _MOST_ACCOUNTS:
                 self._ids.clear()
-            known = self._ids[name] = int(found[0])
+            self._ids[name] = known
         return known
 
     def account_id(self, task: Task) -> int:
         """The number of an account, which is made if it is new."""
-        number = self._ids.get((task.endpoint, task.account)) or self._find_account(task)
+        number = self._find_account(task)
         if number is None:
-            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?)"
-            self._execute(statement, (task.endpoint, task.account))
+            statement = "INSERT INTO accounts (endpoint, account) VALUES (?, ?) RETURNING id"
+            self._execute(statement, (task.endpoint, task.account)).fetchall()
             number = self._find_account(task)
             assert number is not None
         return number
@@ -184,47 +184,33 @@ class SqliteBatch(UnitOfWork):
     def next_seq(self) -> int:
         """The number of a new report."""
         if self._last_seq is None:
-            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").fetchone()[0])
+            self._last_seq = int(self._execute("SELECT coalesce(max(seq), 0) FROM reports").get)
         self._last_seq += 1
         return self._last_seq
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
-        statement = _find_pauses.get(len(subjects))
-        if statement is None:
-            marks = ", ".join("?" * len(subjects))
-            statement = f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
-            _find_pauses[len(subjects)] = statement
         for subject in subjects:
             self.pauses[endpoint, subject] = {}
-        for columns in self._execute(statement, (endpoint, *subjects)):
+        for columns in self._execute(_find_pauses(len(subjects)), (endpoint, *subjects)):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
         statement = "SELECT asked_at, told FROM figures WHERE account_id = ?"
-        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).fetchone()
+        found: tuple[float, str] | None = self._execute(statement, (self.account_id(task),)).get
         return found
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances. The write lock keeps others from them."""
         but = "" if own else self.instance
-        self._listed = [values[0] for values in self._execute(_FIND_OWNERS, (but,)).fetchall()]
-        dead = [owner for owner in self._listed if owner == self.instance or not self.is_alive(owner)]
+        owners = [owner for (owner,) in self._execute(_FIND_OWNERS, (but,)).fetchall()]
+        # Whoever left nothing leaves no lock file either.
+        self._owners.remove_dead(keep=owners)
+        dead = [owner for owner in owners if owner == self.instance or not self.is_alive(owner)]
         found = [values for owner in dead for values in self._execute(_FIND_OWNED, (owner,)).fetchall()]
-        return [self.enter(values, Task(*self._name_of(values[1]), values[2])) for values in found]
-
-    def _name_of(self, account_id: int) -> tuple[str, str]:
-        names = self._names.get(account_id)
-        if names is None:
-            statement = "SELECT endpoint, account FROM accounts WHERE id = ?"
-            names = self._names[account_id] = tuple(self._execute(statement, (account_id,)).fetchone())
-        return names
-
-    def end_sweep(self) -> None:
-        """Delete the lock files of those who left nothing."""
-        self._owners.remove_dead(keep=self._listed)
+        return [self.enter(values, Task(values[-2], values[-1], values[2])) for values in found]
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -235,31 +221,24 @@ class SqliteBatch(UnitOfWork):
             Raced: A report was not as it was remembered.
         """
         retired: list[_Values] = []
-        ended: list[_Values] = []
-        claimed: list[_Values] = []
+        updated: list[_Values] = []
         for entry in self.changed.values():
             row, was = entry.row, entry.read
             assert was is not None
-            if not entry.is_current:
+            if entry.is_current:
+                columns = from_row(row, entry.account_id, entry.finished_at)
+                updated.append((*columns[3:19], *columns[20:], row.seq, was.state, was.owner))
+            else:
                 retired.append((row.seq,))
-                continue
-            columns = from_row(row, entry.account_id, entry.finished_at)
-            values = [columns[place] for place in _ENDED]
-            is_narrow = row.window is was.window and row.facts is was.facts and row.method == was.method
-            if not is_narrow:
-                values += [columns[place] for place in _CLAIMED]
-            values += (row.seq, was.state, was.owner)
-            (ended if is_narrow else claimed).append(tuple(values))
         before = self._connection.total_changes()
-        self._write_rows((_RETIRE, retired), (_UPDATE_ENDED, ended), (_UPDATE_ALL, claimed))
+        self._write_rows((_RETIRE, retired), (_UPDATE, updated))
         if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
         counted = [(*key, *counts) for key, counts in self.counted.items()]
         self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
         if counted:
-            for kept in self.outdated():
-                self.ask(DROP_TALLIES, *kept)
+            self._run(self.drop_aged())
         for (endpoint, _), state in self.saved.items():
             self._execute(_SAVE_PAUSE, (*from_pause(state), endpoint))
 
@@ -280,7 +259,7 @@ class SqliteBatch(UnitOfWork):
         self.flush()
         self._execute(_PRUNE, (op.before_wall, self.now - GUARD_S, self.wall - GUARD_S, op.limit))
         # Without the events that went with them.
-        return int(self._execute("SELECT changes()").fetchone()[0])
+        return self._connection.changes()
 
     def forget(self, op: Forget) -> None:
         """Drop a report with its events."""
@@ -294,8 +273,3 @@ class SqliteBatch(UnitOfWork):
 
 
 OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}
-
-
-def named(values: Sequence[Value]) -> dict[str, Value]:
-    """Values by the names of their marks, ``$1`` and so on."""
-    return {str(nth): value for nth, value in enumerate(values, 1)}

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import apsw
 
-from bridge.ledger.port import Notice
 from bridge.ledger.trouble import (
     CORRUPT,
     FOREIGN,
@@ -100,16 +99,10 @@ def identify(connection: Connection) -> int:
         LedgerTrouble: ``foreign`` if it is another program's database.
     """
     # Read at one moment: another bridge may be making the ledger just now.
-    is_outermost = not connection.in_transaction
-    if is_outermost:
-        connection.execute("BEGIN")
-    try:
-        application = get(connection, "application_id")
-        version = int(get(connection, "user_version"))
+    with connection:
+        application = connection.pragma("application_id")
+        version = int(connection.pragma("user_version"))
         is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-    finally:
-        if is_outermost:
-            connection.execute("ROLLBACK")
     if application == APPLICATION_ID:
         return version
     if application or version or not is_empty:
@@ -117,7 +110,7 @@ def identify(connection: Connection) -> int:
     return 0
 
 
-def configure(connection: Connection, writable: bool) -> list[Notice]:
+def configure(connection: Connection, writable: bool) -> None:
     """Make the connection careful, and a file survive a loss of power."""
     for name, value in (
         ("synchronous", "FULL"),
@@ -128,22 +121,16 @@ def configure(connection: Connection, writable: bool) -> list[Notice]:
         ("cache_size", "-8000"),  # KiB; holds most of the identity index of a million reports
         ("secure_delete", "FAST"),
     ):
-        connection.execute(f"PRAGMA {name} = {value}")
-    if writable and get(connection, "journal_mode") not in (JOURNAL, "memory"):
-        _switch_journal(connection)
-    is_durable = not writable or get(connection, "synchronous") == 2
-    return [] if is_durable else [("ledger_not_durable", {"sqlite": sqlite_version})]
-
-
-def _switch_journal(connection: Connection) -> None:
-    busy_ms = get(connection, "busy_timeout")
-    # To enter it needs to be alone: then it works at once, else waiting would not help.
-    connection.set_busy_timeout(0)
-    try:
-        with suppress(apsw.BusyError):
-            connection.execute(f"PRAGMA journal_mode = {JOURNAL}").fetchone()
-    finally:
-        connection.set_busy_timeout(int(busy_ms))
+        connection.pragma(name, value)
+    if writable and connection.pragma("journal_mode") not in (JOURNAL, "memory"):
+        busy_ms = connection.pragma("busy_timeout")
+        # To enter it needs to be alone: then it works at once, else waiting would not help.
+        connection.set_busy_timeout(0)
+        try:
+            with suppress(apsw.BusyError):
+                connection.pragma("journal_mode", JOURNAL)
+        finally:
+            connection.set_busy_timeout(busy_ms)
 
 
 def leave_wal(connection: Connection, is_in_place: bool) -> None:
@@ -157,9 +144,9 @@ def leave_wal(connection: Connection, is_in_place: bool) -> None:
     with suppress(Error):
         connection.set_busy_timeout(0)
         if is_in_place:
-            connection.execute("PRAGMA journal_mode = delete").fetchone()
+            connection.pragma("journal_mode", "delete")
         else:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            connection.pragma("wal_checkpoint", "TRUNCATE")
 
 
 def migrate(connection: Connection, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
@@ -168,48 +155,28 @@ def migrate(connection: Connection, random_bytes: Callable[[int], bytes] = os.ur
     Raises:
         LedgerTrouble: ``newer`` if somebody else brought it further meanwhile.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with writing(connection):
         version = identify(connection)
         if version > VERSION:
             raise LedgerTrouble(NEWER)
         for name in MIGRATIONS[version:]:
-            for statement in split_script(_load(name)):
-                connection.execute(statement)
+            connection.execute(_load(name))
         if version == 0:
             connection.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (random_bytes(32),))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        roll_back(connection)
-        raise
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", VERSION)
 
 
 def roll_back(connection: Connection) -> None:
     """End a transaction that failed, if the failure left one open."""
-    try:
+    with suppress(Error):  # Then the next opener rolls the journal back.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-    except Error:
-        pass  # Then the next opener rolls the journal back.
-
-
-def split_script(script: str) -> list[str]:
-    """Cut a script into statements; ``executescript`` would commit what is open before it."""
-    statements: list[str] = []
-    part = ""
-    for line in script.splitlines(keepends=True):
-        part += line
-        if apsw.complete(part):
-            statements.append(part)
-            part = ""
-    return statements
 
 
 def is_damaged(connection: Connection) -> bool:
     """True if a file of up to `QUICK_CHECK_BYTES` does not pass a check."""
-    size = get(connection, "page_count") * get(connection, "page_size")
+    size = connection.pragma("page_count") * connection.pragma("page_size")
     return size <= QUICK_CHECK_BYTES and find_damage(connection, full=False) != ()
 
 
@@ -217,12 +184,6 @@ def find_damage(connection: Connection, full: bool) -> tuple[str, ...]:
     """Run SQLite's own check; at most ten findings."""
     found = connection.execute(f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)").fetchall()
     return tuple(str(values[0]) for values in found if values[0] != "ok")
-
-
-def get(connection: Connection, pragma: str) -> Any:
-    """The value of a setting, read back from the library."""
-    values = connection.execute(f"PRAGMA {pragma}").fetchone()
-    return None if values is None else values[0]
 
 
 def _load(name: str) -> str:

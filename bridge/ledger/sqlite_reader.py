@@ -13,9 +13,9 @@ from contextlib import closing
 from typing import Any, Final
 
 from bridge.ledger import files, sqlite_file
-from bridge.ledger import sqlite_batch as sql
 from bridge.ledger.owners import Owners
-from bridge.ledger.statistics import NoLedger, Reader, Rows, Statement
+from bridge.ledger.rows import Rows, Statement
+from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
 BUSY_S: Final = 10.0
@@ -84,7 +84,7 @@ class SqliteReader(Reader):
     def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing."""
         with sqlite_file.translated(writing=False):
-            found: Rows = self._connection.execute(statement, sql.named(values)).fetchall()
+            found: Rows = self._connection.execute(statement, values).fetchall()
             return found
 
     def shift_s(self) -> float:
@@ -97,15 +97,14 @@ class SqliteReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the ledger."""
-        get = sqlite_file.get
-        connection = self._connection
+        ask = self._connection.pragma
         with sqlite_file.translated(writing=False):
             return {
                 "path": self._path,
-                "journalMode": get(connection, "journal_mode"),
+                "journalMode": ask("journal_mode"),
                 "sqliteVersion": sqlite_file.sqlite_version,
                 "isNewer": self.version > sqlite_file.VERSION,
-                "sizeBytes": int(get(connection, "page_count")) * int(get(connection, "page_size")),
+                "sizeBytes": ask("page_count") * ask("page_size"),
                 "reports": self.ask("SELECT count(*) FROM reports")[0][0],
                 "filesystem": files.file_system(os.path.dirname(self._path)),
             }
@@ -123,7 +122,7 @@ class SqliteReader(Reader):
             sqlite_file.writing(connection),
         ):
             for text, values in statements:
-                connection.execute(text, sql.named(values))
+                connection.execute(text, values)
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""

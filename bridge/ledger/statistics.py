@@ -19,8 +19,10 @@ from bridge.ledger.rows import (
     EVENTS,
     FIGURES,
     LISTED,
-    OPEN_PAUSES,
+    PAUSE_COLUMNS,
     TALLIED,
+    Rows,
+    Statement,
     group_tallied,
     select_listing,
     to_pause,
@@ -96,11 +98,6 @@ class Figures(NamedTuple):
     """Only reports with an attempt."""
     causes: Counter[Cause]
     pauses: Counter[Pause]
-
-
-Rows = Sequence[Sequence[Any]]
-Statement = tuple[str, Sequence[Any]]
-"""SQL with $1 and so on, and its values."""
 
 
 class Reader(Protocol):
@@ -196,7 +193,7 @@ class Reader(Protocol):
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
-        found, shift_s = self.ask(OPEN_PAUSES, (None,)), self.shift_s()
+        found, shift_s = self.ask(_OPEN_PAUSES), self.shift_s()
         return tuple((endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found)
 
     def tallied(self) -> tuple[Tallied, ...]:
@@ -246,6 +243,10 @@ class Reader(Protocol):
 
 _COUNTING: Final = 2
 """The first version whose ledgers count."""
+_OPEN_PAUSES: Final = (
+    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
+    "ORDER BY endpoint, rule, subject"
+)
 _NOTHING: Final = (
     "INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false",
     "UPDATE reports SET seq = seq WHERE false",

@@ -1,4 +1,4 @@
-"""What an operation does to reports and pauses: operations and rows in, results and changes out.
+"""What an operation does to reports, pauses and counts: operations and rows in, results and changes out.
 
 Every store decides here, inside a transaction that it has opened, upon what the unit of work has read.
 Every change follows `bridge.core.model.TRANSITIONS`. No SQL, no clock.
@@ -6,169 +6,88 @@ Every change follows `bridge.core.model.TRANSITIONS`. No SQL, no clock.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bridge.core.model import (
-    DONE,
-    MAX_ATTEMPTS,
-    MAX_SENDS,
-    NOT_SENT,
-    PROBING,
-    QUEUED,
-    SENDING,
-    WAITING,
-    Begin,
-    Begun,
-    Claim,
-    Claimed,
-    Ending,
-    Facts,
-    Gate,
-    Listing,
-    Look,
-    Narrow,
-    PauseEvent,
-    Pauses,
-    PauseState,
-    Prune,
-    Record,
-    Recorded,
-    Resume,
-    Row,
-    Settle,
-    Sweep,
-    Swept,
-    Task,
-    Verdict,
-    Window,
-    Withdraw,
-)
-from bridge.ledger.work import Entry, UnitOfWork, is_probe, merge_facts
+from bridge.core import counting, model
+from bridge.core.model import DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, PROBING, QUEUED, SENDING, WAITING
+from bridge.ledger.rows import encode
+from bridge.ledger.work import Entry, UnitOfWork, is_probe
 
-Events = tuple[PauseEvent, ...]
+Events = tuple[model.PauseEvent, ...]
+_UNBOUNDED: Final = model.Window(None, None)
+_NO_FACTS: Final = model.Facts()
 
 
 # --- claim -------------------------------------------------------------------------------
 
 
-def claim(work: UnitOfWork, op: Claim) -> Claimed:
+def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
     """Commit the intent to report a task, or say what became of it."""
     entry = work.find(op.task)
     if entry is not None and entry.row.state == DONE and not work.guards(entry):
         work.retire(entry)
         entry = None
     if entry is None:
-        return _claim_new(work, op)
+        head = (work.next_seq(), op.task, op.method, QUEUED, None, work.instance, 0, 0, False)
+        row = model.Row(*head, op.window, op.facts, None, None, {}, work.wall, None, None)
+        return _claim_ours(work, "new", op, work.add(row, None))
     row = entry.row
+    if row.state == DONE and row.outcome == NOT_SENT:
+        # What was certainly never taken may be tried again, or be refused again.
+        row = row._replace(
+            method=op.method,
+            state=QUEUED,
+            outcome=None,
+            owner=work.instance,
+            window=work.window_of(row).narrowed_by(op.window),
+            facts=merge_facts(row.facts, op.facts),
+            code=None,
+            kind=None,
+            detail={},
+            finished_wall=None,
+        )
+        work.change(entry, row)
+        return _claim_ours(work, "again", op, entry)
     if row.state == DONE:
-        if row.outcome == NOT_SENT:
-            return _claim_again(work, op, entry)
-        return Claimed("known" if row.method == op.method else "conflict", row, durable=work.durable)
+        return model.Claimed("known" if row.method == op.method else "conflict", row, durable=work.durable)
     if row.method != op.method or op.refusal is not None:
         _narrow(work, entry, op.window)
-        return Claimed("conflict", entry.row, durable=work.durable)
+        return model.Claimed("conflict", entry.row, durable=work.durable)
     if row.owner is None or work.is_alive(row.owner):
         _narrow(work, entry, op.window, op.facts)
-        return Claimed("elsewhere", entry.row, durable=work.durable)
+        return model.Claimed("elsewhere", entry.row, durable=work.durable)
     adopt(work, entry, op.window, op.facts)
     return _continue(work, "adopted", op, entry)
 
 
-def _claim_new(work: UnitOfWork, op: Claim) -> Claimed:
-    task, method, window, _, begin, ending = op
-    gate: Gate | None = None
-    events: Events = ()
-    if work.policy.is_late(work.now, window, False):
-        gate = Gate("late")
-    elif ending is not None:
-        entry = _add_row(work, op, DONE, None, ending)
-        work.count_ended(entry, entry.row)
-        work.tell(entry, "refused_locally", _tell_ending(ending))
-        return Claimed("refused", entry.row, durable=work.durable)
-    elif begin:
-        gate, events = _gate(work, task, method)
-    begins = gate is not None and gate.status == "begun"
-    # The row is born in the state that the gate allows: one statement instead of two.
-    entry = _add_row(work, op, SENDING if begins else QUEUED, work.instance, None)
+def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
+    """Go on with a report that is ours now, or refuse it."""
+    if op.refusal is not None and not work.is_late(entry.row):
+        after = _end(work, entry, entry.row, op.refusal)
+        work.tell(entry, "refused_locally", {"outcome": after.outcome, "kind": after.kind})
+        return model.Claimed("refused", after, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})
-    if begins:
-        work.tell(entry, "begun", {"attempt": 1})
-    work.tell_pauses(entry, events)
-    return Claimed("new", entry.row, gate, events, work.durable)
+    return _continue(work, status, op, entry)
 
 
-def _add_row(work: UnitOfWork, op: Claim, state: str, owner: str | None, ending: Ending | None) -> Entry:
-    outcome, code, kind, detail = (None, None, None, {}) if ending is None else ending
-    finished_wall, finished_at = (None, None) if ending is None else (work.wall, work.now)
-    row = Row(
-        work.next_seq(),
-        op.task,
-        op.method,
-        state,
-        outcome,
-        owner,
-        1 if state == SENDING else 0,
-        0,
-        False,
-        op.window,
-        op.facts,
-        code,
-        kind,
-        detail,
-        work.wall,
-        finished_wall,
-        None,
-    )
-    return work.add(row, finished_at)
+def _continue(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
+    gate, events = _begin(work, entry) if op.begin or work.is_late(entry.row) else (None, ())
+    return model.Claimed(status, entry.row, gate, events, work.durable)
 
 
-def _claim_again(work: UnitOfWork, op: Claim, entry: Entry) -> Claimed:
-    """A task that was certainly never taken may be tried again, or be refused again."""
-    row = entry.row
-    row = row._replace(
-        method=op.method,
-        window=work.window_of(row).narrowed_by(op.window),
-        facts=merge_facts(row.facts, op.facts),
-    )
-    if op.refusal is not None and not work.is_late(row):
-        _end(work, entry, row, op.refusal)
-        work.tell(entry, "refused_locally", _tell_ending(op.refusal))
-        return Claimed("refused", entry.row, durable=work.durable)
-    row = row._replace(
-        state=QUEUED,
-        outcome=None,
-        owner=work.instance,
-        code=None,
-        kind=None,
-        detail={},
-        finished_wall=None,
-    )
-    work.change(entry, row)
-    work.tell(entry, "claimed", {"owner": work.instance})
-    return _continue(work, "again", op, entry)
-
-
-def _continue(work: UnitOfWork, status: str, op: Claim, entry: Entry) -> Claimed:
-    gate: Gate | None = None
-    events: Events = ()
-    if op.begin or work.is_late(entry.row):
-        gate, events = _begin(work, entry)
-    return Claimed(status, entry.row, gate, events, work.durable)
-
-
-def _narrow(work: UnitOfWork, entry: Entry, window: Window, facts: Facts | None = None) -> None:
+def _narrow(work: UnitOfWork, entry: Entry, window: model.Window, facts: model.Facts = _NO_FACTS) -> None:
     """Tell a report the earlier window end that another request knows."""
     row = entry.row
     merged = row.window.narrowed_by(window)
     if merged != row.window:
-        work.change(
-            entry,
-            row._replace(window=merged, facts=merge_facts(row.facts, facts) if facts else row.facts),
-        )
+        work.change(entry, row._replace(window=merged, facts=merge_facts(row.facts, facts)))
 
 
-def adopt(work: UnitOfWork, entry: Entry, window: Window | None = None, facts: Facts | None = None) -> None:
+def adopt(
+    work: UnitOfWork, entry: Entry, window: model.Window = _UNBOUNDED, facts: model.Facts = _NO_FACTS
+) -> None:
     """Take over the report of a dead instance; an attempt it had begun counts as a send."""
     row = entry.row
     was_sending = row.state == SENDING
@@ -179,8 +98,8 @@ def adopt(work: UnitOfWork, entry: Entry, window: Window | None = None, facts: F
         state=WAITING if was_sending else row.state,
         sends=min(row.sends + was_sending, MAX_SENDS),
         perhaps=row.perhaps or was_sending,
-        window=old.narrowed_by(window) if window else old,
-        facts=merge_facts(row.facts, facts) if facts else row.facts,
+        window=old.narrowed_by(window),
+        facts=merge_facts(row.facts, facts),
     )
     work.change(entry, after)
     work.tell(entry, "adopted", {"owner": work.instance, "from": row.owner})
@@ -189,21 +108,21 @@ def adopt(work: UnitOfWork, entry: Entry, window: Window | None = None, facts: F
 # --- begin -------------------------------------------------------------------------------
 
 
-def begin(work: UnitOfWork, op: Begin) -> Begun:
+def begin(work: UnitOfWork, op: model.Begin) -> model.Begun:
     """Begin the next attempt of our own report."""
     entry = work.ours(op.task)
     if entry is None or entry.row.state == SENDING:
-        return Begun(Gate("lost"), work.row_of(op.task), durable=work.durable)
+        return model.Begun(model.Gate("lost"), work.row_of(op.task), durable=work.durable)
     gate, events = _begin(work, entry)
-    return Begun(gate, entry.row, events, work.durable)
+    return model.Begun(gate, entry.row, events, work.durable)
 
 
-def _begin(work: UnitOfWork, entry: Entry) -> tuple[Gate, Events]:
+def _begin(work: UnitOfWork, entry: Entry) -> tuple[model.Gate, Events]:
     row = entry.row
     if work.is_late(row):
-        return Gate("late"), ()
+        return model.Gate("late"), ()
     if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
-        return Gate("spent"), ()
+        return model.Gate("spent"), ()
     gate, events = _gate(work, row.task, row.method)
     if gate.status == "begun":
         row = row._replace(state=SENDING, attempts=row.attempts + 1)
@@ -213,7 +132,7 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[Gate, Events]:
     return gate, events
 
 
-def _gate(work: UnitOfWork, task: Task, method: str) -> tuple[Gate, Events]:
+def _gate(work: UnitOfWork, task: model.Task, method: str) -> tuple[model.Gate, Events]:
     states, released = work.states(task, method)
     gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states)
     if released or changed:
@@ -224,7 +143,7 @@ def _gate(work: UnitOfWork, task: Task, method: str) -> tuple[Gate, Events]:
 # --- the end of an attempt, or of a report -----------------------------------------------
 
 
-def record(work: UnitOfWork, op: Record) -> Recorded:
+def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     """Commit what an attempt met, and the ending if it is final."""
     entry = work.ours(op.task)
     if entry is None:
@@ -255,10 +174,10 @@ def record(work: UnitOfWork, op: Record) -> Recorded:
     else:
         _finish(work, entry, row, op.ending, _tell_attempt(verdict, op.latency_ms))
     work.tell_pauses(entry, events)
-    return Recorded("ok", entry.row, events, work.durable)
+    return model.Recorded("ok", entry.row, events, work.durable)
 
 
-def settle(work: UnitOfWork, op: Settle) -> Recorded:
+def settle(work: UnitOfWork, op: model.Settle) -> model.Recorded:
     """End our own report without an attempt."""
     entry = work.ours(op.task)
     if entry is None:
@@ -266,10 +185,10 @@ def settle(work: UnitOfWork, op: Settle) -> Recorded:
     if entry.row.attempts:
         work.release_probes(entry.row)
     _finish(work, entry, entry.row, op.ending, {})
-    return Recorded("ok", entry.row, durable=work.durable)
+    return model.Recorded("ok", entry.row, durable=work.durable)
 
 
-def withdraw(work: UnitOfWork, op: Withdraw) -> Recorded:
+def withdraw(work: UnitOfWork, op: model.Withdraw) -> model.Recorded:
     """Take back a beginning that no attempt followed."""
     entry = work.ours(op.task)
     if entry is None:
@@ -283,21 +202,23 @@ def withdraw(work: UnitOfWork, op: Withdraw) -> Recorded:
         work.tell(entry, "withdrawn", {"attempt": row.attempts + 1})
     if op.ending is not None:
         _finish(work, entry, row, op.ending, {})
-    return Recorded("ok", entry.row, durable=work.durable)
+    return model.Recorded("ok", entry.row, durable=work.durable)
 
 
-def _lost(work: UnitOfWork, task: Task) -> Recorded:
+def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
     """Answer who no longer has a report; what it probed beside a silent ledger is let go."""
     work.release_all_probes(task, work.instance)
-    return Recorded("lost", work.row_of(task), durable=work.durable)
+    return model.Recorded("lost", work.row_of(task), durable=work.durable)
 
 
-def _finish(work: UnitOfWork, entry: Entry, row: Row, ending: Ending, data: Mapping[str, Any]) -> None:
+def _finish(
+    work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending, data: Mapping[str, Any]
+) -> None:
     after = _end(work, entry, row, ending)
     work.tell(entry, "settled", {"outcome": after.outcome, "kind": after.kind, **data})
 
 
-def _end(work: UnitOfWork, entry: Entry, row: Row, ending: Ending) -> Row:
+def _end(work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending) -> model.Row:
     if ending.outcome == NOT_SENT and row.perhaps:
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row)
@@ -315,7 +236,7 @@ def _end(work: UnitOfWork, entry: Entry, row: Row, ending: Ending) -> Row:
     return after
 
 
-def narrow(work: UnitOfWork, op: Narrow) -> None:
+def narrow(work: UnitOfWork, op: model.Narrow) -> None:
     """Keep the earlier window end of a report that may still be sent, whoever has it."""
     entry = work.find(op.task)
     if entry is not None and (entry.row.state != DONE or entry.row.outcome == NOT_SENT):
@@ -325,10 +246,10 @@ def narrow(work: UnitOfWork, op: Narrow) -> None:
 # --- what others left, or know -----------------------------------------------------------
 
 
-def sweep(work: UnitOfWork, op: Sweep) -> Swept:
+def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
     """Take over or end what dead instances left."""
-    adopted: list[Row] = []
-    settled: list[Row] = []
+    adopted: list[model.Row] = []
+    settled: list[model.Row] = []
     work.flush()
     for entry in work.left(own=op.ours is not None):
         row = entry.row
@@ -343,13 +264,12 @@ def sweep(work: UnitOfWork, op: Sweep) -> Swept:
                 row = row._replace(sends=min(row.sends + 1, MAX_SENDS), perhaps=True)
             _finish(work, entry, row, work.policy.settle_dead(row), {"from": row.owner})
             settled.append(entry.row)
-    work.end_sweep()
-    return Swept(tuple(adopted), tuple(settled))
+    return model.Swept(tuple(adopted), tuple(settled))
 
 
-def resume(work: UnitOfWork, op: Resume) -> tuple[PauseState, ...]:
+def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
     """Turn pauses into "probe with the next report"."""
-    changed: list[PauseState] = []
+    changed: list[model.PauseState] = []
     work.flush()
     for state in work.open_pauses(op.endpoint):
         # If a subject names an account, it is one of its parts.
@@ -364,12 +284,12 @@ def resume(work: UnitOfWork, op: Resume) -> tuple[PauseState, ...]:
 # --- questions ---------------------------------------------------------------------------
 
 
-def look(work: UnitOfWork, op: Look) -> Row | None:
+def look(work: UnitOfWork, op: model.Look) -> model.Row | None:
     """The newest report of a task."""
     return work.row_of(op.task)
 
 
-def listing(work: UnitOfWork, op: Listing) -> tuple[tuple[Row, ...], int | None]:
+def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...], int | None]:
     """A page of reports, newest first, and where the next page begins."""
     work.flush()
     rows = work.list_rows(op, op.limit + 1)
@@ -377,35 +297,79 @@ def listing(work: UnitOfWork, op: Listing) -> tuple[tuple[Row, ...], int | None]
     return page, page[-1].seq if len(rows) > op.limit and page else None
 
 
-def list_pauses(work: UnitOfWork, op: Pauses) -> tuple[PauseState, ...]:
+def list_pauses(work: UnitOfWork, op: model.Pauses) -> tuple[model.PauseState, ...]:
     """The pauses of an endpoint that are not closed."""
     work.flush()
     return tuple(work.open_pauses(op.endpoint))
 
 
-def _tell_ending(ending: Ending) -> dict[str, Any]:
-    return {"outcome": ending.outcome, "kind": ending.kind}
+def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
+    """What the newest request told, completed by what earlier ones told."""
+    timed = old if new.completed_at is None else new
+    return model.Facts(
+        timed.completed_at,
+        new.task_type or old.task_type,
+        new.language_pool or old.language_pool,
+        timed.age_s,
+    )
 
 
-def _tell_attempt(verdict: Verdict, latency_ms: int) -> dict[str, Any]:
+def _tell_attempt(verdict: model.Verdict, latency_ms: int) -> dict[str, Any]:
     met: dict[str, Any] = {"event": verdict.event, "latencyMs": latency_ms}
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     return met
 
 
+# --- what is counted beside the reports --------------------------------------------------
+
+
+def note(work: UnitOfWork, op: counting.Note) -> None:
+    """Count solved tasks."""
+    work.count(work.account_id(op.task), op.subject, op.at, op.counts)
+
+
+def consult(work: UnitOfWork, op: counting.Consult) -> bool:
+    """Take the right to ask for an account's figures, unless somebody did lately or anything is paused."""
+    work.flush()
+    if work.open_pauses(op.task.endpoint):
+        return False
+    asked_at, told = work.fetch_figures(op.task) or (None, "{}")
+    if asked_at is not None and 0.0 <= work.now - asked_at < op.every_s:
+        return False
+    work.save_figures(op.task, work.now, told)
+    return True
+
+
+def learn(work: UnitOfWork, op: counting.Learn) -> None:
+    """Keep an account's figures of one queue."""
+    asked_at, told = work.fetch_figures(op.task) or (work.now, "{}")
+    hours = [[figure.at, figure.tasks] for figure in op.figures]
+    work.save_figures(op.task, asked_at, encode({**json.loads(told), op.queue: hours}))
+
+
+def list_tallies(work: UnitOfWork, op: counting.Tallies) -> tuple[counting.Tallied, ...]:
+    """What was counted of an account, or of those with most reports."""
+    work.flush()
+    return work.fetch_tallied(op.endpoint, op.account)
+
+
 TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
-    Claim: claim,
-    Begin: begin,
-    Record: record,
-    Settle: settle,
-    Withdraw: withdraw,
-    Narrow: narrow,
-    Sweep: sweep,
-    Resume: resume,
-    Prune: lambda work, op: work.prune(op),
-    Look: look,
-    Listing: listing,
-    Pauses: list_pauses,
+    model.Claim: claim,
+    model.Begin: begin,
+    model.Record: record,
+    model.Settle: settle,
+    model.Withdraw: withdraw,
+    model.Narrow: narrow,
+    model.Sweep: sweep,
+    model.Resume: resume,
+    model.Prune: lambda work, op: work.prune(op),
+    model.Look: look,
+    model.Listing: listing,
+    model.Pauses: list_pauses,
+    counting.Note: note,
+    counting.Consult: consult,
+    counting.Learn: learn,
+    counting.Tallies: list_tallies,
 }
 """Operation -> what it does."""

@@ -9,24 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from bridge.core import model
 from bridge.core.counting import Tallies
-from bridge.core.model import (
-    DONE,
-    MAX_ATTEMPTS,
-    MAX_SENDS,
-    NOT_SENT,
-    QUEUED,
-    SENDING,
-    Listing,
-    Look,
-    Narrow,
-    Pauses,
-)
-from bridge.ledger.counts import TABLE as COUNTING
+from bridge.core.model import CLOSED, DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, PauseState
 from bridge.ledger.port import Ask, EventRow, Known, Restore, Restored, Story, Teach
-from bridge.ledger.rows import encode_told
 from bridge.ledger.transactions import TABLE, adopt, narrow
-from bridge.ledger.work import UnitOfWork, is_stricter
+from bridge.ledger.work import UnitOfWork
 
 
 def restore(work: UnitOfWork, op: Restore) -> Restored:
@@ -48,7 +36,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
                 adopt(work, entry)
                 row = entry.row
             elif row.state == SENDING or truth.state != DONE or truth.outcome == NOT_SENT:
-                narrow(work, Narrow(truth.task, truth.window))
+                narrow(work, model.Narrow(truth.task, truth.window))
                 return Restored(False, entry.row)
             else:
                 # Nothing of it is under way there, and the upstream must not be asked again.
@@ -82,8 +70,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
     if entry.row.state == DONE:
         work.count_ended(entry, entry.row)
     for at_wall, name, data in op.events:
-        entry.number += 1
-        work.told.append((entry.row.seq, entry.number, at_wall, name, encode_told(name, data)))
+        work.tell(entry, name, data, at_wall)
     return Restored(True, entry.row)
 
 
@@ -113,14 +100,24 @@ def story(work: UnitOfWork, op: Story) -> tuple[EventRow, ...]:
     return work.events(op.seq)
 
 
+def is_stricter(state: PauseState, other: PauseState | None) -> bool:
+    """True if a pause holds more attempts back than another one about the same."""
+    if state.state == CLOSED:
+        return False
+    return other is None or other.state == CLOSED or _end_of(state) > _end_of(other)
+
+
+def _end_of(state: PauseState) -> float:
+    return float("inf") if state.ends_at is None else state.ends_at
+
+
 OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     **TABLE,
-    **COUNTING,
     Teach: teach,
     Restore: restore,
     Ask: ask,
     Story: story,
 }
 """Operation -> what it does, whoever asks for it."""
-READS: Final = frozenset({Look, Listing, Pauses, Tallies, Ask, Story})
+READS: Final = frozenset({model.Look, model.Listing, model.Pauses, Tallies, Ask, Story})
 """Operations that change nothing."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from bridge.core.counting import Figure, Note, Tallies, Tally
-from bridge.core.model import Gate, PauseState, Record, Resume, Sweep, Task, Window
+from bridge.core.counting import Figure, Note, Tally
+from bridge.core.model import Gate, PauseState, Record, Window
 from bridge.ledger.port import Known, Restore, Seen, Store
 
 MAX_KEYS: Final = 10_000
@@ -115,17 +115,19 @@ _TIMES: Final[Mapping[type, tuple[str, ...]]] = {
     PauseState: ("opened_at", "ends_at"),
 }
 """Value -> what of it is a time on the timeline."""
-_ACCOUNTS: Final = frozenset({Task, Resume, Tallies})
-"""Values with an account of their own; None is all."""
 
 
 def translate(value: Any, name: Name, shift_s: float) -> Any:
-    """An operation, an answer or a part of them with accounts named anew and times moved."""
+    """An operation, an answer or a part of them with accounts named anew and times moved.
+
+    No other text is an account's name, so accounts are found wherever they are: alone, or with a task or a
+    method behind a slash.
+    """
     kind = type(value)
+    if kind is str:
+        return "/".join(map(name, value.split("/")))
     if kind is frozenset:
         return frozenset([translate(part, name, shift_s) for part in value])
-    if kind in _ACCOUNTS:
-        return value if value.account is None else value._replace(account=name(value.account))
     if not isinstance(value, tuple):
         return value
     parts = tuple([translate(part, name, shift_s) for part in value])
@@ -136,20 +138,6 @@ def translate(value: Any, name: Name, shift_s: float) -> Any:
         at = getattr(moved, field)
         if at is not None:
             moved = moved._replace(**{field: at + shift_s})
-    if kind is Sweep:
-        return moved._replace(accounts=frozenset(map(name, moved.accounts)))
-    return _rename(moved, name, shift_s) if kind is PauseState else moved
-
-
-def _rename(value: PauseState, name: Name, shift_s: float) -> PauseState:
-    """Name the accounts in the texts of a pause anew, and move the times of its events."""
-
-    def rename(task: str) -> str:
-        account, slash, task_id = task.partition("/")
-        return name(account) + slash + task_id
-
-    return value._replace(
-        key=value.key._replace(subject="/".join(map(name, value.key.subject.split("/")))),
-        recent=tuple([(at + shift_s, rename(task)) for at, task in value.recent]),
-        probe_task=None if value.probe_task is None else rename(value.probe_task),
-    )
+    if kind is PauseState:
+        moved = moved._replace(recent=tuple([(at + shift_s, task) for at, task in moved.recent]))
+    return moved

@@ -1,7 +1,8 @@
 """What a batch of operations has read of a ledger, and what it has changed: read at once, written at once.
 
-A store supplies the look-ups and writes what is kept here. Which operation does what is in
-`bridge.ledger.transactions`. No SQL, no clock. Imported by the transactions and by the stores.
+A store supplies what it looks up or writes in its own way; what is asked of all of them alike is asked here.
+Which operation does what is in `bridge.ledger.transactions`. No clock. Imported by the transactions and by
+the stores.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from typing import Any, Final
 
 from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
 from bridge.core.model import (
-    CLOSED,
     DONE,
     GUARD_S,
     PROBING,
     Claim,
-    Facts,
     Listing,
     PauseEvent,
     PauseKey,
@@ -30,20 +29,10 @@ from bridge.core.model import (
     Task,
     Window,
 )
+from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import (
-    EVENTS,
-    FIGURES,
-    LISTED,
-    OPEN_PAUSES,
-    TALLIED,
-    encode_told,
-    group_tallied,
-    select_listing,
-    to_pause,
-    to_row,
-)
+from bridge.ledger.rows import Rows, Statement, encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -51,21 +40,6 @@ _MOST_REMEMBERED: Final = 10_000
 """Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
-OF_ACCOUNT: Final = "WHERE a.endpoint = $1 AND a.account = $2"
-OF_MOST: Final = (
-    "WHERE a.id IN (SELECT account_id FROM tallies JOIN accounts ON id = account_id "
-    f"WHERE endpoint = $1 AND width_s = {HOUR_S} AND number >= $2 "
-    f"GROUP BY account_id ORDER BY sum(sent + late) DESC, account_id LIMIT {MOST_TALLIED})"
-)
-SAVE_FIGURES: Final = (
-    "INSERT INTO figures (account_id, asked_at, told) VALUES ($1, $2, $3) "
-    "ON CONFLICT (account_id) DO UPDATE SET asked_at = excluded.asked_at, told = excluded.told"
-)
-DROP_TALLIES: Final = (
-    "DELETE FROM tallies WHERE width_s = $1 AND account_id = $2 AND number NOT BETWEEN $3 AND $4"
-)
-"""Drops counts of one width that are too old, or of a clock that was ahead; takes a row of `outdated`."""
-_FOREVER: Final = float("inf")
 
 
 class Entry:
@@ -105,6 +79,9 @@ class UnitOfWork(ABC):
     wall: float
     """The same as UNIX time."""
 
+    _run: Callable[[Sequence[Statement]], list[Rows]]
+    """Runs statements in the transaction that is open."""
+
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
         self.instance = instance
@@ -138,10 +115,6 @@ class UnitOfWork(ABC):
     # --- what a store supplies ---------------------------------------------------------------
 
     @abstractmethod
-    def ask(self, statement: str, *values: Any) -> Sequence[Sequence[Any]]:
-        """Run a statement that every store understands, with marks as ``$1``; its rows."""
-
-    @abstractmethod
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks: put each, or None, into `entries`."""
 
@@ -165,10 +138,6 @@ class UnitOfWork(ABC):
             own: those of this instance, too.
         """
 
-    @abstractmethod
-    def end_sweep(self) -> None:
-        """Tidy up after `left`."""
-
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
         row = to_row(values, task.endpoint, task.account)
@@ -187,34 +156,38 @@ class UnitOfWork(ABC):
     def write(self) -> None:
         """Write what was kept, at the end or before something that reads what is not kept."""
 
-    # --- what every store asks alike ---------------------------------------------------------
+    # --- what all stores ask alike -----------------------------------------------------------
+
+    def _ask(self, statement: str, *values: Any) -> Rows:
+        return self._run([(statement, values)])[0]
 
     def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
         """The pauses of an endpoint that are not closed."""
-        return [to_pause(found[:-1]) for found in self.ask(OPEN_PAUSES, endpoint)]
+        return list(map(to_pause, self._ask(rows.OPEN_PAUSES, endpoint)))
 
     def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
         """The first reports of a listing, newest first, whatever its own limit."""
         rest, values = select_listing(op)
-        statement = f"SELECT {LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
-        return tuple(to_row(found, *found[-2:]) for found in self.ask(statement, *values, limit))
+        statement = f"SELECT {rows.LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
+        return tuple(to_row(found, *found[-2:]) for found in self._ask(statement, *values, limit))
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        return tuple(EventRow(at, name, json.loads(data)) for at, name, data in self.ask(EVENTS, seq))
+        found = self._ask(rows.EVENTS, seq)
+        return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
 
     def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
         """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
-        which: str = OF_ACCOUNT
-        values: list[Any] = [endpoint, account]
+        which: str = rows.OF_ACCOUNT
+        values: tuple[Any, ...] = (endpoint, account)
         if account is None:
-            which, values = OF_MOST, [endpoint, int((self.now - DAY_S) // HOUR_S)]
-        tallies, figures = (self.ask(text.format(which), *values) for text in (TALLIED, FIGURES))
+            which, values = rows.OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S), MOST_TALLIED)
+        tallies, figures = self._run([(text.format(which), values) for text in (rows.TALLIED, rows.FIGURES)])
         return group_tallied(tallies, figures)
 
     def save_figures(self, task: Task, asked_at: float, told: str) -> None:
-        """Store when an account's figures were asked for, and what they were, as JSON."""
-        self.ask(SAVE_FIGURES, self.account_id(task), asked_at, told)
+        """Keep when an account's figures were asked for, and what they are, as JSON."""
+        self._ask(rows.SAVE_FIGURES, self.account_id(task), asked_at, told)
 
     # --- a batch -----------------------------------------------------------------------------
 
@@ -305,23 +278,26 @@ class UnitOfWork(ABC):
         elif row.finished_wall == self.wall:
             entry.finished_at = self.now
         entry.row = row
-        self._mark(entry)
-
-    def _mark(self, entry: Entry) -> None:
         if entry.read is not None:
-            self.changed[entry.row.seq] = entry
+            self.changed[row.seq] = entry
 
     def retire(self, entry: Entry) -> None:
         """A task id has come back: its old report is history only."""
         entry.is_current = False
-        self._mark(entry)
+        self.change(entry, entry.row)
         self.entries[entry.row.task] = None
 
-    def tell(self, entry: Entry, name: str, data: Mapping[str, Any]) -> None:
-        """Go on with the story of a report."""
+    def tell(self, entry: Entry, name: str, data: Mapping[str, Any], at_wall: float | None = None) -> None:
+        """Go on with the story of a report.
+
+        Args:
+            at_wall: when that was; now by default.
+        """
         entry.number += 1
-        self.told.append((entry.row.seq, entry.number, self.wall, name, encode_told(name, data)))
-        self._mark(entry)
+        when = self.wall if at_wall is None else at_wall
+        self.told.append((entry.row.seq, entry.number, when, name, encode_told(name, data)))
+        if entry.read is not None:
+            self.changed[entry.row.seq] = entry
 
     def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
         """Go on with the story of a report by what became of pauses."""
@@ -344,18 +320,18 @@ class UnitOfWork(ABC):
             known = self.counted.get(key)
             self.counted[key] = counts if known is None else add(known, counts)
 
-    def outdated(self) -> list[tuple[int, int, int, int]]:
-        """Width, account, first and last number of the counts to keep, once an hour for each account."""
+    def drop_aged(self) -> list[Statement]:
+        """The statements that delete the old counts of accounts that begin an hour; each once an hour."""
         hour = int(self.now // HOUR_S)
-        begun = list({key[1]: None for key in self.counted if self._hours.get(key[1]) != hour})
+        begun = {key[1]: hour for key in sorted(self.counted) if self._hours.get(key[1]) != hour}
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
-        self._hours.update(dict.fromkeys(begun, hour))
-        return [
-            (width, number, int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
-            for number in begun
-            for width, kept_s in KEPT_S.items()
-        ]
+        self._hours.update(begun)
+        statements: list[Statement] = []
+        for width, kept_s in KEPT_S.items():
+            bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
+            statements += [(rows.DROP_TALLIES, (width, number, *bounds)) for number in begun]
+        return statements
 
     # --- time --------------------------------------------------------------------------------
 
@@ -369,8 +345,8 @@ class UnitOfWork(ABC):
         ages = (self.now - entry.finished_at, self.wall - (entry.row.finished_wall or 0.0))
         age = min((age for age in ages if age >= 0.0), default=None)
         if age is None:
+            self.change(entry, entry.row)
             entry.finished_at = self.now
-            self._mark(entry)
             return True
         return age <= GUARD_S
 
@@ -450,17 +426,6 @@ class UnitOfWork(ABC):
         self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
 
 
-def merge_facts(old: Facts, new: Facts) -> Facts:
-    """What the newest request told, completed by what earlier ones told."""
-    timed = old if new.completed_at is None else new
-    return Facts(
-        timed.completed_at,
-        new.task_type or old.task_type,
-        new.language_pool or old.language_pool,
-        timed.age_s,
-    )
-
-
 def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
     """True if this report of this owner is the probe of the pause."""
     return (
@@ -468,14 +433,3 @@ def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:
         and state.probe_owner == owner
         and state.probe_task == f"{task.account}/{task.task_id}"
     )
-
-
-def is_stricter(state: PauseState, other: PauseState | None) -> bool:
-    """True if a pause holds more attempts back than another one about the same."""
-    if state.state == CLOSED:
-        return False
-    return other is None or other.state == CLOSED or _end_of(state) > _end_of(other)
-
-
-def _end_of(state: PauseState) -> float:
-    return _FOREVER if state.ends_at is None else state.ends_at

@@ -261,8 +261,7 @@ def make_version_1(path: Path) -> None:
     """A ledger as version 1 of the program made it, with one report."""
     path.touch(0o600)
     connection = sqlite_file.connect(str(path), 1.0, writable=True)
-    for statement in sqlite_file.split_script(sqlite_file._load("sqlite.sql")):
-        connection.execute(statement)
+    connection.execute(sqlite_file._load("sqlite.sql"))
     connection.execute("INSERT INTO meta VALUES ('secret', ?)", (b"s" * 32,))
     connection.execute("INSERT INTO accounts VALUES (1, ?, ?)", (ENDPOINT, ACCOUNT))
     connection.execute(
@@ -281,7 +280,7 @@ def test_a_file_of_version_1_is_brought_on(tmp_path: Path) -> None:
     make_version_1(tmp_path / "ledger")
     opened = open_store(tmp_path / "ledger")
     assert (opened.trouble, opened.secret) == (None, b"s" * 32)
-    assert sqlite_file.get(opened._connection, "user_version") == sqlite_file.VERSION
+    assert opened._connection.pragma("user_version") == sqlite_file.VERSION
     assert one(opened, claim(task(5))).status == "known"
     assert read(opened) == ()
     opened.transact([claim(task(6)), record(GOOD, TAKEN, task(6))])

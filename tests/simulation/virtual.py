@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from greenlet import getcurrent, greenlet
 
+from bridge.engine.loop import GeventLoop
+
 MOST_AT_ONCE: Final = 100_000
 """Calls in one moment after which it is certain that it never ends."""
 
@@ -83,8 +85,8 @@ class VirtualTime:
                 self._main.switch()
 
 
-class VirtualLoop:
-    """The loop of one process in a virtual time; fits `bridge.engine.core.Loop`."""
+class VirtualLoop(GeventLoop):
+    """The loop of one process in a virtual time. It has nothing of gevent's but its verbs."""
 
     def __init__(self, time: VirtualTime) -> None:
         self.time = time

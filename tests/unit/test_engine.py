@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 from greenlet import getcurrent
 
 from bridge.engine import Engine, core
-from bridge.engine.worker import Worker
 
 PATIENCE_S: Final = 20.0
 
@@ -93,46 +92,3 @@ def test_a_bug_ends_nothing_but_its_function() -> None:
     turn(engine, lambda: len(bugs) == 2)
     assert seen[0] is seen[1]
     assert [type(bug) for bug in bugs] == [LookupError, LookupError]
-
-
-class _Echo:
-    """Work that is done at once; the result is what was asked."""
-
-    def open(self) -> None:
-        return
-
-    def run(self, items: Sequence[Any]) -> Sequence[Any]:
-        return items
-
-    def tend(self) -> float | None:
-        return None
-
-    def close(self) -> None:
-        return
-
-
-def test_a_wave_is_begun_before_all_of_it_is_asked_for() -> None:
-    """A thread with nothing to do gets the first items at once, the rest together; all in their order."""
-    engine = Engine(lambda bug: None)
-    handed: list[int] = []
-    queue = engine.make_queue()
-
-    class Noting:
-        def put(self, group: list[Any]) -> None:
-            handed.append(len(group))
-            queue.put(group)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(queue, name)
-
-    engine.make_queue = Noting
-    worker = Worker(engine, _Echo(), "echo", 256, None)
-    worker.wait_until_open()
-    got: list[int] = []
-    for number in range(60):
-        worker.post(number, got.append)
-    worker.call("last")
-    assert got == list(range(60))
-    assert handed == [16, 45]
-    assert worker.close(engine.now() + 10.0)
-    engine.close()

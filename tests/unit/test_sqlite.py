@@ -117,18 +117,22 @@ def outcome_of(store: SqliteStore, number: int = 1) -> str | None:
 def test_file_is_kept_safe(opener: Opener, path: Path) -> None:
     """Settings are read back as they were meant, and the file says whose it is."""
     store = opener()
-    assert sqlite_file.get(store._connection, "synchronous") == 2
-    assert sqlite_file.get(store._connection, "user_version") == sqlite_file.VERSION
-    assert sqlite_file.get(store._connection, "application_id") == sqlite_file.APPLICATION_ID
-    assert sqlite_file.get(store._connection, "foreign_keys") == 1
-    assert sqlite_file.get(store._connection, "trusted_schema") == 0
+    assert store._connection.pragma("synchronous") == 2
+    assert store._connection.pragma("user_version") == sqlite_file.VERSION
+    assert store._connection.pragma("application_id") == sqlite_file.APPLICATION_ID
+    assert store._connection.pragma("foreign_keys") == 1
+    assert store._connection.pragma("trusted_schema") == 0
     assert (store.kind, store.durable, len(store.secret)) == ("sqlite", True, 32)
 
 
 def test_nothing_is_promised_without_flushes(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the library does not take the setting that flushes each commit, answers do not say durable."""
-    real = sqlite_file.get
-    monkeypatch.setattr(sqlite_file, "get", lambda c, name: 1 if name == "synchronous" else real(c, name))
+
+    class Careless(sqlite_file.Connection):
+        def pragma(self, name: str, *value: Any, **more: Any) -> Any:
+            return 1 if (name, value) == ("synchronous", ()) else super().pragma(name, *value, **more)
+
+    monkeypatch.setattr(sqlite_file, "Connection", Careless)
     store = opener()
     assert store.durable is False
     assert store.transact([claim()])[0].durable is False
@@ -300,7 +304,7 @@ def test_full_ledger_is_read_and_recovers(opener: Opener) -> None:
     """When no page can be added reads go on, and writes do again once there is room."""
     store = opener()
     store.transact(finish())
-    pages = sqlite_file.get(store._connection, "page_count")
+    pages = store._connection.pragma("page_count")
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
     assert trouble(lambda: [store.transact([claim(n)]) for n in range(2, 500)]) == "full"
     assert outcome_of(store) == "accepted"
@@ -385,7 +389,7 @@ def test_a_journal_that_rolls_back_is_given_up_when_alone(
     opener().close()
     monkeypatch.setattr(sqlite_file, "JOURNAL", "wal")
     store = opener()
-    assert sqlite_file.get(store._connection, "journal_mode") == "wal"
+    assert store._connection.pragma("journal_mode") == "wal"
     assert store.transact(finish())[1].durable
 
 
@@ -401,14 +405,6 @@ def test_every_result_code_has_a_kind() -> None:
             assert "secret" not in found.sentence
             assert writing or not found.is_readable
     assert sqlite_file.translate(sqlite_file.Error("closed"), True).kind == "unreadable"
-
-
-def test_schema_is_cut_into_statements() -> None:
-    """A trigger's body is not cut, and nothing of the script is lost."""
-    script = (Path(sqlite_file.__file__).parent / "sqlite.sql").read_text(encoding="utf-8")
-    statements = sqlite_file.split_script(script)
-    assert "".join(statements) == script
-    assert sum("RAISE(ABORT" in statement and "END;" in statement for statement in statements) == 1
 
 
 # --- a write-ahead log and what is beside the file -------------------------------------------

@@ -12,10 +12,9 @@ from bridge.core.counting import Tallies
 from bridge.core.model import Listing, Look, Prune, Sweep
 from bridge.ledger import sqlite_batch
 from bridge.ledger.port import Forget
-from bridge.ledger.rows import FIGURES, TALLIED
+from bridge.ledger.rows import FIGURES, OF_ACCOUNT, TALLIED
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
-from bridge.ledger.work import OF_ACCOUNT
 from tests.contract.test_ledger_store import ACCOUNT, ENDPOINT, GOOD, TAKEN, Backend, claim, one, record, task
 
 
@@ -114,7 +113,7 @@ def test_what_every_report_asks_is_prepared_once(store: SqliteStore) -> None:
 def test_counts_of_others_are_not_read(store: SqliteStore, text: str) -> None:
     """What is known of one account is found by keys, however many accounts there are."""
     question = "EXPLAIN QUERY PLAN " + text.format(OF_ACCOUNT)
-    steps = [step[-1] for step in store._batch.ask(question, ENDPOINT, ACCOUNT)]
+    steps = [step[-1] for step in store._connection.execute(question, (ENDPOINT, ACCOUNT))]
     assert len(steps) == 2
     assert all(re.match(r"SEARCH \w USING .*KEY|SEARCH a USING COVERING INDEX", step) for step in steps), (
         steps

@@ -30,7 +30,9 @@ from bridge.ledger import work as module
 from bridge.ledger.port import Ask, Story, Teach
 from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
-from bridge.ledger.work import Entry, UnitOfWork, is_stricter, merge_facts
+from bridge.ledger.transactions import merge_facts
+from bridge.ledger.transfer import is_stricter
+from bridge.ledger.work import Entry, UnitOfWork
 from tests.contract.test_ledger_store import (
     ACCOUNT,
     ENDPOINT,
@@ -321,13 +323,13 @@ def test_an_account_begins_each_hour_of_counts_once(
     def count(letter: str) -> None:
         work.count(work.account_id(task(1, letter * 32)), "image", work.now, Counts(tasks=1))
 
-    def aged() -> list[int]:
-        return list(dict.fromkeys(number for _, number, _, _ in work.outdated()))
+    def begun() -> list[int]:
+        return [values[1] for _, values in work.drop_aged() if values[0] == HOUR_S]
 
     count("b")
     count("c")
-    assert [aged() for _ in range(3)] == [numbers[:2], [], []]
+    assert [begun() for _ in range(3)] == [numbers[:2], [], []]
     work.now += HOUR_S
-    assert aged() == numbers[:2]
+    assert begun() == numbers[:2]
     count("d")
-    assert [aged() for _ in range(3)] == [numbers[2:], [], numbers]
+    assert [begun() for _ in range(3)] == [numbers[2:], [], numbers]

@@ -107,6 +107,33 @@ def test_groups_are_bounded() -> None:
     assert scene.commits == [MAX_BATCH, MAX_BATCH, 1]
 
 
+def test_a_wave_is_begun_before_all_of_it_is_asked_for() -> None:
+    """A thread with nothing to do gets the first operations at once, the rest together, in order."""
+    handed: list[int] = []
+
+    class Noting:
+        def __init__(self, queue: Any) -> None:
+            self._queue = queue
+
+        def put(self, group: list[Any]) -> None:
+            handed.append(len(group))
+            self._queue.put(group)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._queue, name)
+
+    scene = Scene()
+    scene.ledger._queue = Noting(scene.ledger._queue)
+    scene.ledger.wait_until_open()
+    got: list[int] = []
+    for number in range(1, 61):
+        scene.ledger.post(claim(number), lambda result: got.append(result.row.task.task_id))
+    scene.ledger.call(claim(61))
+    assert got == list(range(1, 61))
+    assert handed == [16, 45]
+    assert scene.close()
+
+
 def test_who_raises_hurts_nobody_else() -> None:
     """An error of one who is answered is reported and the next one is answered, and a log may fail."""
 
@@ -241,12 +268,18 @@ def test_nobody_overtakes_those_who_wait_for_it_to_open() -> None:
         assert scene.ledger.is_open
         order.append(number)
 
+    posted: list[Any] = []
+    soon = scene.engine.call_soon_from_thread
+
+    def post(*call: Any) -> None:
+        soon(*call)
+        posted.append(call)
+
+    scene.engine.call_soon_from_thread = post  # what comes together in one turn
     scene.ledger.start()
     for number in range(3):
         scene.engine.spawn(come, number)
     scene.engine.sleep(0.0)
-    loop: Any = scene.engine._loop
-    posted = loop._posted  # what comes together in one turn
     scene.engine.call_soon_from_thread(scene.engine.spawn, come, 3)
     scene.gate.set()
     until = time.monotonic() + PATIENCE_S
