@@ -16,7 +16,7 @@ from bridge.core.redact import Secret
 from bridge.ledger.owners import name_instance
 from bridge.ledger.postgres_link import Link, ServerRefused, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
+from bridge.ledger.postgres_schema import VERSION, identify, migrate
 from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, PASSING, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
@@ -25,10 +25,11 @@ IDLE_S: Final = 3.5
 vanished. Three beats and a half: one may be late."""
 BEAT_S: Final = 1.0
 """Silence after which something is said."""
-RETRY_FIRST_S: Final = 0.05
-RETRY_MOST_S: Final = 1.0
-"""Longest wait between two tries to connect; shorter than the grace that neighbours give, so that a bridge
-that lives keeps its reports when a server restarts."""
+RETRY_S: Final = 1.0
+"""Longest wait between two tries to connect, by chance down to half; shorter than the grace that neighbours
+give, so that a bridge that lives keeps its reports when a server restarts."""
+QUICK_RETRY_S: Final = 0.05
+"""The same while an operation waits for a session."""
 STATEMENT_S: Final = 2.0
 """Longest time the server may spend on one statement: the contract's bound for a ledger that is locked."""
 BACK_S: Final = 1.0
@@ -41,8 +42,8 @@ CLOCK_S: Final = 0.5
 """How far the server's clock may move against ours, beside what a round trip leaves open, before times on it
 are translated anew. A standby that took over may have another clock; two good ones differ by milliseconds."""
 GRACE_S: Final = 2.0
-"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within
-half a second of the server's return; twice that, and once more for a busy machine."""
+"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within a second
+of the server's return; as much again is for a busy machine."""
 _IDLE_MS: Final = round(IDLE_S * 1000)
 _SETTINGS: Final = {
     "search_path": "report_bridge, pg_temp",
@@ -115,7 +116,6 @@ class Session:
         self._is_closed = False
         self._timeline = 0
         """The highest that was met; a server with a lower one knows nothing of what was written since."""
-        self._retry_s = RETRY_FIRST_S
         self._retry_at = 0.0
         self.wait_for_link()
 
@@ -128,7 +128,11 @@ class Session:
         is_first = not self.secret
         try:
             with translated():
-                found, is_readonly = self._set_up(link)
+                set_up = [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
+                ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(set_up)[1]
+                self.durable = is_synced and is_synchronous
+                is_readonly = is_readonly or is_standby
+                found = identify(link)
                 if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
                 if found.version == 0:
@@ -150,23 +154,17 @@ class Session:
                     # Opened anew it is the same ledger, with its times told in ours as they are now.
                     raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
-                    timeline = _read_timeline(link)
-                    if 0 < timeline < self._timeline:
+                    timeline = self._timeline
+                    with suppress(ServerRefused):  # Not every server tells it.
+                        timeline = link.ask(QUERIES["timeline"])[0][0]
+                    if timeline < self._timeline:
                         raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
-                    self._timeline = max(timeline, self._timeline)
+                    self._timeline = timeline
                     self.hold(link)
         except BaseException:
             link.close()
             raise
         self._link = link
-
-    def _set_up(self, link: Link) -> tuple[Found, bool]:
-        """Make a session careful; the ledger's version and whether the server takes no writes."""
-        _, ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(
-            [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
-        )
-        self.durable = is_synced and is_synchronous
-        return identify(link), is_standby or is_readonly
 
     def hold(self, link: Link) -> None:
         """Own the rows of our instance; a former session of ours may still have them."""
@@ -209,7 +207,7 @@ class Session:
             if not self._come_back():
                 if not self.secret and self._why_lost.sentence not in PASSING:
                     break  # But a server that restarts is no reason to begin without it.
-                time.sleep(RETRY_FIRST_S)
+                time.sleep(QUICK_RETRY_S)
         return self.link
 
     def lose(self) -> None:
@@ -219,7 +217,7 @@ class Session:
             self._link = None
             self._lost_at = time.monotonic()
             self._why_lost = trouble(UNREADABLE)
-            self._retry_s, self._retry_at = RETRY_FIRST_S, 0.0
+            self._retry_at = 0.0
 
     def close(self) -> None:
         """Let go of the session and, with it, of the instance's lock. Idempotent."""
@@ -235,29 +233,23 @@ class Session:
         """Show that this bridge lives, or try to come back; seconds until it is time again."""
         if self._is_closed:
             return None
-        now = time.monotonic()
         if self._link is not None:
-            silent_s = now - self._link.used_at
+            silent_s = time.monotonic() - self._link.used_at
             if silent_s < BEAT_S * 0.9:
                 return BEAT_S - silent_s
-            self._beat(self._link)
-            if self._link is not None:
+            has_moved = False
+            with suppress(ServerRefused):
+                has_moved = self._has_moved(*self._compare_clocks(self._link))
+            if not has_moved and not self._link.is_lost:
                 return BEAT_S
-        if now >= self._retry_at:
+            # Whoever makes the next session finds out the same, and says so.
+            self.lose()
+        if time.monotonic() >= self._retry_at:
             if self._come_back():
                 return BEAT_S
             # Not all at the same moment.
-            self._retry_at = time.monotonic() + self._retry_s * (0.5 + self._random_bytes(1)[0] / 512)
-            self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
+            self._retry_at = time.monotonic() + RETRY_S * (0.5 + self._random_bytes(1)[0] / 512)
         return max(0.0, self._retry_at - time.monotonic())
-
-    def _beat(self, link: Link) -> None:
-        with suppress(ServerRefused):
-            if self._has_moved(*self._compare_clocks(link)):
-                # Whoever makes the next session finds out the same, and says so.
-                self.lose()
-        if link.is_lost:
-            self.lose()
 
     def _come_back(self) -> bool:
         """Make a new session."""
@@ -267,10 +259,3 @@ class Session:
             self._why_lost = why
             return False
         return True
-
-
-def _read_timeline(link: Link) -> int:
-    """The server's timeline; 0 where that is not told."""
-    with suppress(ServerRefused):
-        return int(link.ask(QUERIES["timeline"])[0][0])
-    return 0
