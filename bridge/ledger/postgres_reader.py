@@ -7,15 +7,14 @@ Needs no right to write and not the ledger's secret. Imported by `bridge.ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import ServerRefused, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import Found as Version
 from bridge.ledger.postgres_schema import identify
 from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.statistics import NoLedger, Reader
@@ -87,7 +86,7 @@ class PostgresReader(Reader):
         """
         reader = cls(url, password, wall)
         try:
-            found = reader._identify()
+            found = identify(reader.ask)
             if found.version == 0:
                 raise NoLedger(_MISSING)
             if found.is_newer:
@@ -101,28 +100,27 @@ class PostgresReader(Reader):
 
     # --- transactions ------------------------------------------------------------------------
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Say what is wrong in the ledger's words, and undo what was begun and not ended."""
+    def _run(self, opening: str, statements: Sequence[Statement], wait_s: float) -> list[Rows]:
+        """Run statements in a transaction of their own and one round trip; none of them takes longer."""
+        settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
+        begun: list[Statement] = [(QUERIES[opening], ()), (QUERIES["settle_in"], [dump(settings)])]
+        ended = (QUERIES["commit"], ())
         try:
             with translated():
-                yield
+                return self._link.run([*begun, *statements, ended], wait_s + _MARGIN_S)[2:-1]
         finally:
             if not self._link.is_idle:
                 with suppress(ServerRefused):
                     self._link.ask(QUERIES["roll_back"])
 
-    def _identify(self) -> Version:
-        with self._asking():
-            self._link.run(_opening("begin_reading", QUICK_S))
-            return identify(self._link)
-
     def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
-        """Run one statement that changes nothing, in a transaction of its own and one round trip."""
-        wait_s = SLOW_S if is_slow else QUICK_S
-        with self._asking():
-            statements = [*_opening("begin_reading", wait_s), (statement, values), (QUERIES["commit"], [])]
-            return self._link.run(statements, wait_s + _MARGIN_S)[2]
+        """Run one statement that changes nothing, in a transaction of its own."""
+        return self._run("begin_reading", [(statement, values)], SLOW_S if is_slow else QUICK_S)[0]
+
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit."""
+        cleaned = [(text, [_clean(value) for value in values]) for text, values in statements]
+        self._run("begin", cleaned, WRITE_S)
 
     def shift_s(self) -> float:
         """What makes UNIX time of this host of a moment of the timeline."""
@@ -136,7 +134,7 @@ class PostgresReader(Reader):
         ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
         lacking = tuple(told for (told,) in self.ask(QUERIES["lacking"]))
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
-        found = self._identify() if may_identify else None
+        found = identify(self.ask) if may_identify else None
         if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
             ((estimate,),) = self.ask(QUERIES["count_reports"], [], True)
         round_trip_s, skew_s = self._measure()
@@ -160,12 +158,10 @@ class PostgresReader(Reader):
         """A round trip, and this host's clock minus the server's, as exact as half of it; in seconds."""
         measured = []
         for _ in range(_SKEW_TRIES):
-            began_at = time.monotonic()
-            with self._asking():
-                told = self._link.ask(QUERIES["clock_reading"])[0][0]
-            ended_at = time.monotonic()
-            skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
-            measured.append((ended_at - began_at, skew_s))
+            before = time.monotonic()
+            told = self.ask(QUERIES["clock_reading"])[0][0]
+            after = time.monotonic()
+            measured.append((after - before, self._to_wall_s + (before + after) / 2 - told))
         return min(measured)
 
     def is_pooled(self) -> bool:
@@ -193,13 +189,6 @@ class PostgresReader(Reader):
         found = [told for name in names for (told,) in self.ask(QUERIES[name], [], True)]
         return tuple(found[:10])
 
-    def write(self, statements: Sequence[Statement]) -> None:
-        """Run statements in one commit."""
-        cleaned = [(text, [_clean(value) for value in values]) for text, values in statements]
-        with self._asking():
-            run = [*_opening("begin", WRITE_S), *cleaned, (QUERIES["commit"], [])]
-            self._link.run(run, WRITE_S + _MARGIN_S)
-
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
         return bool(self.ask(QUERIES["is_at_work"])[0][0])
@@ -207,12 +196,6 @@ class PostgresReader(Reader):
     def close(self) -> None:
         """Let go of the session. Idempotent."""
         self._link.close()
-
-
-def _opening(name: str, wait_s: float) -> list[Statement]:
-    """Open a transaction in which nothing takes longer."""
-    settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
-    return [(QUERIES[name], []), (QUERIES["settle_in"], [dump(settings)])]
 
 
 def _clean(value: Any) -> Any:

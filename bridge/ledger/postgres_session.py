@@ -132,7 +132,7 @@ class Session:
                 ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(set_up)[1]
                 self.durable = is_synced and is_synchronous
                 is_readonly = is_readonly or is_standby
-                found = identify(link)
+                found = identify(link.ask)
                 if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
                 if found.version == 0:
