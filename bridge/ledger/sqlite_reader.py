@@ -22,10 +22,10 @@ BUSY_S: Final = 10.0
 """How long a reader waits for a bridge that is committing."""
 _MISSING: Final = "There is no ledger at {} yet: the first report makes it."
 _SETTINGS: Final = (
-    "query_only = ON",
-    "trusted_schema = OFF",
-    "temp_store = MEMORY",
-    "mmap_size = 1073741824",
+    ("query_only", "ON"),
+    ("trusted_schema", "OFF"),
+    ("temp_store", "MEMORY"),
+    ("mmap_size", 1 << 30),
 )
 
 
@@ -51,7 +51,6 @@ class SqliteReader(Reader):
     def __init__(self, path: str, boot_s: float, wall: float) -> None:
         self._path = path
         self._booted_at = wall - boot_s
-        self.version = 0
         try:
             is_file = stat.S_ISREG(os.stat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -60,23 +59,15 @@ class SqliteReader(Reader):
             raise LedgerTrouble(UNREADABLE) from error
         if not is_file:
             raise LedgerTrouble(UNREADABLE)
-        try:
-            # Reading may need to tidy up after a crash.
-            self._open(writable=True)
-        except LedgerTrouble:
-            self._open(writable=False)
-        if self.version == 0:
-            self.close()
-            raise NoLedger(_MISSING.format(path))
-
-    def _open(self, writable: bool) -> None:
-        """Open without changing anything, and see what it is."""
         with sqlite_file.translated(writing=False):
-            self._connection = sqlite_file.connect(self._path, BUSY_S, writable)
+            # Reading may need to tidy up after a crash. SQLite itself makes do with less where it must.
+            self._connection = sqlite_file.connect(path, BUSY_S, writable=True)
             try:
-                for setting in _SETTINGS:
-                    self._connection.execute(f"PRAGMA {setting}")
+                for name, value in _SETTINGS:
+                    self._connection.pragma(name, value)
                 self.version = sqlite_file.identify(self._connection)
+                if self.version == 0:
+                    raise NoLedger(_MISSING.format(path))
             except BaseException:
                 self.close()
                 raise
