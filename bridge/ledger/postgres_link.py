@@ -125,7 +125,7 @@ class Link:
             prepared = self._send(dumped)
             results = self._connection.wait(self._exchange(len(prepared)), timeout=wait_s)
         except Exception:
-            # The library's only reasons to raise here: the connection broke, or time is up. Its text stays here.
+            # The library's only reasons to raise here: the connection broke, or time is up. Its text stays.
             self.close()
             raise LinkLost from None
         self.used_at = time.monotonic()

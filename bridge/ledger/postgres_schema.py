@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge.ledger.postgres_link import Link, ServerRefused
-from bridge.ledger.postgres_rows import QUERIES, load
+from bridge.ledger.postgres_rows import QUERIES, dump, load
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
 from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
@@ -70,8 +70,8 @@ def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
         ServerRefused, LedgerTrouble: it cannot be done; nothing was changed.
     """
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    patience: list[Statement] = [(f"SET LOCAL {name} = {round(MIGRATE_S * 1000)}", []) for name in names]
-    begin: list[Statement] = [(QUERIES["begin"], []), *patience]
+    patience = dump(dict.fromkeys(names, round(MIGRATE_S * 1000)))
+    begin: list[Statement] = [(QUERIES["begin"], []), (QUERIES["settle_in"], [patience])]
     try:
         # Whoever is second waits here, and finds the work done. The lock comes before the transaction,
         # because a transaction goes on believing what it has once found missing.
