@@ -42,6 +42,21 @@ class Times:
         self.wall += seconds
 
 
+class Still:
+    """A clock that stands still."""
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+
+    def now(self) -> float:
+        """Seconds since boot."""
+        return self._times.boot
+
+    def wall(self) -> float:
+        """UNIX seconds."""
+        return self._times.wall
+
+
 def open_memory(times: Times, enabled: bool = True, instance: str | None = None) -> SqliteStore:
     """The real store, in memory; `close_all` closes it."""
     store = SqliteStore(

@@ -10,7 +10,7 @@ from bridge.cli.checks import OK, WARNING, Check
 from bridge.cli.ledger_arguments import reading
 from bridge.core.exits import ExitError
 from bridge.core.text import plural
-from bridge.engine.clock import SystemClock
+from bridge.engine import SystemClock
 from bridge.ledger.statistics import Reader
 from bridge.reports.advice import advise, queue_names, sum_day
 from bridge.settings import Settings

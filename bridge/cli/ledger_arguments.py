@@ -14,7 +14,7 @@ from bridge.cli import times
 from bridge.cli.terminal import print_text, warn
 from bridge.core.exits import REFUSED, ConfigError, ExitError
 from bridge.core.text import escape, escape_cell
-from bridge.engine.clock import SystemClock
+from bridge.engine import SystemClock
 from bridge.ledger import reading as ledgers
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble

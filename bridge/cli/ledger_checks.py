@@ -15,7 +15,7 @@ from bridge.cli.checks import FAILED, OK, WARNING, Check, spell_skew
 from bridge.cli.ledger_arguments import open_reader
 from bridge.cli.version import version_of
 from bridge.core.text import plural
-from bridge.engine.clock import SystemClock
+from bridge.engine import SystemClock
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings

@@ -2,7 +2,7 @@
 
 Nothing here decides or does anything. Everything is immutable. Imported by every layer.
 Times named ``*_at`` or ``*_s`` are seconds: ``now``-like instants are on the ledger's timeline
-(see `bridge.engine.clock`), ``*_wall`` instants are UNIX time, ``*_s`` are lengths.
+(see `bridge.engine.core`), ``*_wall`` instants are UNIX time, ``*_s`` are lengths.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ The only room that knows gevent. Everybody else spawns, waits and sleeps through
 handed in. With another loop and clock the same bridge runs without real time (`tests/simulation`).
 """
 
-from bridge.engine.clock import SystemClock
-from bridge.engine.core import Engine, NoResources, Readiness, TimedOut, Timer, Waiter
+from bridge.engine.core import Engine, NoResources, Readiness, SystemClock, TimedOut, Timer, Waiter
 from bridge.engine.outlet import Outlet
 
 __all__ = ["Engine", "NoResources", "Outlet", "Readiness", "SystemClock", "TimedOut", "Timer", "Waiter"]

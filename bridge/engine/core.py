@@ -1,31 +1,52 @@
-"""The engine itself: greenlets, timers on the boot clock, waits for descriptors and threads.
+"""The engine itself: greenlets, two clocks, timers, waits for descriptors and threads.
 
-Timers follow the boot clock, which goes on while the machine sleeps; a loop's own do not. So there is one
-heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
+The boot clock counts suspend and does not follow changes of the wall clock (``CLOCK_BOOTTIME`` where the
+system has it; macOS: its monotonic clock does the same). Timers follow it; a loop's own do not. So there is
+one heap of timers here, and the loop only rings when the first of them is due. What turns is a loop: gevent's
 (`bridge.engine.loop`), or one that is handed in. Thread safety: everything belongs to the engine's thread,
 except `Engine.call_soon_from_thread`.
 """
 
 from __future__ import annotations
 
+import time
 from _thread import get_ident
 from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from greenlet import getcurrent, greenlet
-
-from bridge.engine.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from bridge.engine.loop import GeventLoop
 
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _READ: Final = 1
 _WRITE: Final = 2
 MOST_RESTING: Final = 256
 """Greenlets that wait for work: as many as a full load of reports takes, 20 KB each."""
+
+
+class Clock(Protocol):
+    """What time it is, in two ways."""
+
+    def now(self) -> float:
+        """Seconds since boot, suspend included."""
+
+    def wall(self) -> float:
+        """UNIX time in seconds, as this host believes it."""
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    # Not functions of our own: they are asked more than thirty times a report.
+    now = staticmethod(partial(time.clock_gettime, _BOOT))
+    """Seconds since boot, suspend included."""
+    wall = staticmethod(time.time)
+    """UNIX time in seconds, as this host believes it."""
 
 
 class TimedOut(TimeoutError):
@@ -168,9 +189,9 @@ class Engine:
             from bridge.engine.loop import GeventLoop
 
             loop = GeventLoop()
-        clock = clock or SystemClock()
-        self.now = clock.now
-        self.wall = clock.wall
+        times: Clock = clock or SystemClock()
+        self.now = times.now
+        self.wall = times.wall
         self.on_bug = on_bug
         self._loop = loop
         self.waiter = partial(Waiter, self)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from bridge.core.counting import Operation
 from bridge.core.model import Begun, Claimed, Narrow, Recorded, Sweep, Swept, Task
-from bridge.ledger.outbox import Condition, Outbox
+from bridge.engine.core import Clock
+from bridge.ledger.outbox import Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
 from bridge.ledger.translation import Accounts, see
 from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_error
@@ -40,10 +41,9 @@ class Failover:
         tell: takes name and fields of an event, once per change.
         on_bug: takes an unexpected exception and returns the reference under which it is logged.
         retry_s: seconds between two tries to come back.
-        now: seconds that only go forward.
-        wall: UNIX seconds.
+        clock: what time it is.
 
-    Thread safety: one thread; `condition` and `outbox.owed` may be read by any.
+    Thread safety: one thread; what its `outbox` says so may be read by any.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class Failover:
         tell: Callable[[str, Mapping[str, Any]], None],
         on_bug: Callable[[BaseException], str],
         retry_s: float,
-        now: Callable[[], float],
-        wall: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._open_primary: Callable[[str], Store] = open_primary or open_memory
         self._open_memory = open_memory
@@ -66,9 +65,8 @@ class Failover:
         self._name_instance = name_instance
         self._tell = tell
         self._on_bug = on_bug
-        self._now = now
-        self.condition = Condition()
-        self.outbox = Outbox(self.condition, self._open_second, require, on_bug, wall)
+        self._now = clock.now
+        self.outbox = Outbox(self._open_second, require, on_bug, clock.wall)
         # Trouble and its end.
         self._has_opened = False
         self._may_own_more = False
@@ -84,31 +82,31 @@ class Failover:
     def open(self) -> None:
         """Open the ledger, or be without it."""
         try:
-            self.condition.instance = self._name_instance()
-            if not self._open_again() and self.condition.view is None:
+            self.outbox.instance = self._name_instance()
+            if not self._open_again() and self.outbox.view is None:
                 assert self.outbox.memory is not None  # accounts need a secret, and the service a timeline
         except Exception as error:
             # Without even a store in memory nothing can be promised: every answer is a refusal.
             self._on_bug(error)
             self._accounts.settle(b"\0" * 32, 0.0)
-            self.condition.trouble = self.condition.trouble or LedgerTrouble(UNREADABLE)
+            self.outbox.trouble = self.outbox.trouble or LedgerTrouble(UNREADABLE)
 
     def _open_second(self) -> MemoryStore:
-        store = self._open_memory(self.condition.instance)
+        store = self._open_memory(self.outbox.instance)
         self._accounts.settle(store.secret, store.clock_offset_s)
         store.clock_offset_s = self._accounts.offset_s
-        store.believe(self.condition.is_alive)
+        store.believe(self.outbox.is_alive)
         return store
 
     def _open_again(self) -> bool:
         """Open the ledger; True if it can be written, as far as can be seen."""
         try:
-            store = self._open_primary(self.condition.instance)
+            store = self._open_primary(self.outbox.instance)
         except Exception as error:
             self._degrade(error)
             return False
         self._accounts.settle(store.secret, store.clock_offset_s)
-        self.condition.primary, self.condition.view = store, see(store, self._accounts)
+        self.outbox.primary, self.outbox.view = store, see(store, self._accounts)
         self._busy_s = store.busy_s
         for name, fields in store.notices:
             self._tell(name, fields)
@@ -121,14 +119,14 @@ class Failover:
 
     def close(self) -> None:
         """Write what can be written, tell what cannot, and let go of the stores."""
-        condition, outbox = self.condition, self.outbox
+        outbox = self.outbox
         outbox.stuck.clear()
-        if condition.trouble is not None:
+        if outbox.trouble is not None:
             self._heal(self._busy_s)
-        while condition.trouble is None and (pending := outbox.pending()):
+        while outbox.trouble is None and (pending := outbox.pending()):
             self._pay(pending)
         if outbox.owed:
-            reason = "the log has the reason" if condition.trouble is None else condition.trouble.reason
+            reason = "the log has the reason" if outbox.trouble is None else outbox.trouble.reason
             sentence = f"{outbox.owed} outcomes could not be written before the end."
             fields = {"state": "lost", "sentence": sentence, "operation": "written", "reason": reason}
             self._tell("ledger_degraded", {**fields, "owed": outbox.owed})
@@ -138,8 +136,8 @@ class Failover:
 
     def _close_primary(self) -> None:
         try:
-            if self.condition.primary is not None:
-                self.condition.primary.close()
+            if self.outbox.primary is not None:
+                self.outbox.primary.close()
         except Exception as error:
             self._on_bug(error)
 
@@ -150,15 +148,15 @@ class Failover:
         if not isinstance(error, LedgerTrouble | OSError):
             self._on_bug(error)
         trouble = error if isinstance(error, LedgerTrouble) else from_error(error)
-        condition, now = self.condition, self._now()
-        primary = condition.primary
+        outbox, now = self.outbox, self._now()
+        primary = outbox.primary
         if self._told is None:
             self._down_at = now
             self._delay_s = self._retry_s
             self.outbox.written = self.outbox.differing = 0
         self._may_own_more = True
-        condition.is_guarded = primary is not None and trouble.kind not in SILENT
-        condition.trouble = trouble
+        outbox.is_guarded = primary is not None and trouble.kind not in SILENT
+        outbox.trouble = trouble
         self._retry_at = now + self._delay_s
         if self._must_open():
             # Opening is the costly try. One write on an open store is not, so that keeps its pace.
@@ -170,14 +168,14 @@ class Failover:
         self._told = trouble.kind
         fields = {"state": trouble.kind, "sentence": trouble.sentence, "reason": trouble.reason}
         if self._has_opened:
-            fields["operation"] = "written" if condition.is_guarded else "read"
+            fields["operation"] = "written" if outbox.is_guarded else "read"
         self._tell("ledger_degraded" if self._has_opened else "ledger_memory", fields)
 
     def tend(self) -> float | None:
         """Do what is due without being asked; the seconds until more is, None if nothing will be."""
-        condition = self.condition
-        due_s = None if condition.primary is None else condition.primary.tend()
-        if condition.trouble is not None:
+        outbox = self.outbox
+        due_s = None if outbox.primary is None else outbox.primary.tend()
+        if outbox.trouble is not None:
             started_at = self._now()
             if started_at >= self._retry_at:
                 self._heal(PROBE_BUSY_S)
@@ -186,44 +184,44 @@ class Failover:
                 self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
         elif self.outbox.held and (pending := self.outbox.pending()):
             self._pay(pending)
-        if condition.trouble is None:
+        if outbox.trouble is None:
             return 0.0 if self.outbox.held and self.outbox.pending() else due_s
         left_s = min(max(0.0, self._retry_at - self._now()), MAX_RETRY_S)
         return left_s if due_s is None else min(left_s, due_s)
 
     def _heal(self, busy_s: float) -> None:
         """Try to come back to the ledger."""
-        condition = self.condition
+        outbox = self.outbox
         if self._must_open():
             self.outbox.hear()
             self._close_primary()
-            condition.primary = condition.view = None
-            condition.is_guarded = False
+            outbox.primary = outbox.view = None
+            outbox.is_guarded = False
             if not self._open_again():
                 return
-        assert condition.primary is not None
-        condition.primary.busy_s = busy_s
+        assert outbox.primary is not None
+        outbox.primary.busy_s = busy_s
         self._pay(self.outbox.pending())
 
     def _must_open(self) -> bool:
         """True if only opening the ledger anew can end the trouble."""
-        trouble, primary = self.condition.trouble, self.condition.primary
+        trouble, primary = self.outbox.trouble, self.outbox.primary
         return trouble is not None and (
             primary is None or primary.trouble is not None or trouble.kind in REOPENED
         )
 
     def _pay(self, tasks: Sequence[Task]) -> None:
         """Bring reports to the ledger. It was written then, so trouble is over; that is told when all are."""
-        condition, outbox = self.condition, self.outbox
+        outbox = self.outbox
         try:
             outbox.pay(tasks, self._commit)
         except Exception as error:
             self._degrade(error)
             return
-        assert condition.primary is not None
-        condition.trouble = None
-        condition.is_guarded = True
-        condition.primary.busy_s = self._busy_s
+        assert outbox.primary is not None
+        outbox.trouble = None
+        outbox.is_guarded = True
+        outbox.primary.busy_s = self._busy_s
         outbox.rest()
         if self._told is None or outbox.pending():
             return
@@ -239,7 +237,7 @@ class Failover:
     def run(self, operations: Sequence[Operation]) -> list[Any]:
         """Run operations and return one result for each. Raises nothing."""
         results: list[Any] = []
-        if self.condition.trouble is None:
+        if self.outbox.trouble is None:
             results = self._run_together(operations)
             if len(results) < len(operations) and self._must_open():
                 # A file that was deleted or replaced: there is one to be had at once.
@@ -249,10 +247,10 @@ class Failover:
 
     def _run_together(self, operations: Sequence[Operation]) -> list[Any]:
         """Do in one commit what the ledger can do: the results of all operations, or of the first ones."""
-        condition = self.condition
-        if self.outbox.held and condition.trouble is None and (tasks := self.outbox.pending_for(operations)):
+        outbox = self.outbox
+        if self.outbox.held and outbox.trouble is None and (tasks := self.outbox.pending_for(operations)):
             self._pay(tasks)
-        if condition.view is None or condition.trouble is not None:
+        if outbox.view is None or outbox.trouble is not None:
             return []
         if self._may_own_more and any(type(op) is Sweep for op in operations):
             operations = self._name_ours(operations)
@@ -265,20 +263,20 @@ class Failover:
             kind = type(result)
             if kind is Claimed or kind is Begun or kind is Recorded:
                 if result.row is not None:
-                    condition.follow(result.row)
+                    outbox.follow(result.row)
             elif kind is Swept:
                 self._may_own_more = False
                 for row in result.adopted:
-                    condition.follow(row)
+                    outbox.follow(row)
             elif type(op) is Narrow:
-                condition.follow_narrow(op)
+                outbox.follow_narrow(op)
         return results
 
     def _commit(self, operations: Sequence[Any], answers: list[Any]) -> None:
         """Run operations in one commit and add their answers; one that no store can run fails alone."""
-        assert self.condition.view is not None
+        assert self.outbox.view is not None
         try:
-            answers += self.condition.view.transact(operations)
+            answers += self.outbox.view.transact(operations)
         except LedgerTrouble:
             raise
         except Exception as error:
@@ -291,5 +289,5 @@ class Failover:
     def _name_ours(self, operations: Sequence[Any]) -> list[Any]:
         """Let a sweep take up what is ours and nobody here knows of."""
         asked = [task for op in operations if (task := getattr(op, "task", None)) is not None]
-        ours = frozenset([*self.condition.live, *self.outbox.held, *asked])
+        ours = frozenset([*self.outbox.live, *self.outbox.held, *asked])
         return [op._replace(ours=ours) if type(op) is Sweep else op for op in operations]

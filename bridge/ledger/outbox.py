@@ -39,15 +39,28 @@ _NOTHING: Final[Mapping[type, Any]] = {
 """Operation that only a ledger can run -> its result without one."""
 
 
-class Condition:
-    """The ledger, its trouble, and the reports as it last told them.
+class Outbox:
+    """The ledger as it last was, and the store in memory with the reports whose truth is there.
 
-    Thread safety: written by one thread; `primary` and `trouble` may be read by any.
+    Args:
+        open_memory: opens the empty store, when it is first needed.
+        require: refuse to begin reports.
+        on_bug: takes an unexpected exception and returns the reference under which it is logged.
+        wall: UNIX seconds.
+
+    Thread safety: one thread; `owed`, `primary` and `trouble` may be read by any.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        open_memory: Callable[[], port.MemoryStore],
+        require: bool,
+        on_bug: Callable[[BaseException], str],
+        wall: Callable[[], float],
+    ) -> None:
         self.instance = ""
         self.primary: Store | None = None
+        """The ledger."""
         self.view: Store | View | None = None
         """The same in our words."""
         self.trouble: LedgerTrouble | None = None
@@ -57,6 +70,47 @@ class Condition:
         """Our own reports."""
         self.recent: OrderedDict[Task, Row] = OrderedDict()  # a dict finds its first key slowly
         """Reports that are done, or another bridge's; the latest last."""
+        self._open_memory = open_memory
+        self._require = require
+        self._on_bug = on_bug
+        self._wall = wall
+        self._memory: port.MemoryStore | None = None
+        self.held: dict[Task, tuple[int, int]] = {}
+        """Reports -> attempts and sends that the ledger had counted before."""
+        self._unwritten: dict[Task, None] = {}
+        self.stuck: set[Task] = set()
+        """Reports that could not be brought, for a reason that trying again soon cannot help."""
+        self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
+        """The pauses as they were taken over from the ledger."""
+        self._has_heard = False
+        """True if memory knows the pauses that the ledger last told."""
+        self._notes: dict[tuple[Any, ...], Note] = {}
+        self._narrows: dict[Task, model.Narrow] = {}
+        """Earlier ends of windows that the ledger does not know and memory has no report for."""
+        self.written = self.differing = 0
+        """Outcomes that the ledger took, and did not take because it knows otherwise."""
+
+    @property
+    def memory(self) -> port.MemoryStore:
+        """The store in memory."""
+        if self._memory is None:
+            self._memory = self._open_memory()
+        return self._memory
+
+    @property
+    def owed(self) -> int:
+        """Outcomes that are not written yet."""
+        return len(self._unwritten)
+
+    def rest(self) -> None:
+        """The ledger works again: memory is of no more use, unless it still has the truth about something."""
+        self._has_heard = False
+        if self._memory is not None and not self.held:
+            self._memory.close()
+            self._memory = None
+            self._taken_over.clear()
+
+    # --- the ledger --------------------------------------------------------------------------
 
     @property
     def is_durable(self) -> bool:
@@ -109,69 +163,6 @@ class Condition:
             row = row._replace(state=model.WAITING if attempts else model.QUEUED, attempts=attempts)
         return row
 
-
-class Outbox:
-    """The store in memory, the reports whose truth is there, and what it knows about pauses.
-
-    Args:
-        condition: the ledger, to ask what it can still be asked.
-        open_memory: opens the empty store, when it is first needed.
-        require: refuse to begin reports.
-        on_bug: takes an unexpected exception and returns the reference under which it is logged.
-        wall: UNIX seconds.
-
-    Thread safety: one thread; `owed` may be read by any.
-    """
-
-    def __init__(
-        self,
-        condition: Condition,
-        open_memory: Callable[[], port.MemoryStore],
-        require: bool,
-        on_bug: Callable[[BaseException], str],
-        wall: Callable[[], float],
-    ) -> None:
-        self._condition = condition
-        self._open_memory = open_memory
-        self._require = require
-        self._on_bug = on_bug
-        self._wall = wall
-        self._memory: port.MemoryStore | None = None
-        self.held: dict[Task, tuple[int, int]] = {}
-        """Reports -> attempts and sends that the ledger had counted before."""
-        self._unwritten: dict[Task, None] = {}
-        self.stuck: set[Task] = set()
-        """Reports that could not be brought, for a reason that trying again soon cannot help."""
-        self._taken_over: dict[tuple[str, PauseKey], PauseState] = {}
-        """The pauses as they were taken over from the ledger."""
-        self._has_heard = False
-        """True if memory knows the pauses that the ledger last told."""
-        self._notes: dict[tuple[Any, ...], Note] = {}
-        self._narrows: dict[Task, model.Narrow] = {}
-        """Earlier ends of windows that the ledger does not know and memory has no report for."""
-        self.written = self.differing = 0
-        """Outcomes that the ledger took, and did not take because it knows otherwise."""
-
-    @property
-    def memory(self) -> port.MemoryStore:
-        """The store in memory."""
-        if self._memory is None:
-            self._memory = self._open_memory()
-        return self._memory
-
-    @property
-    def owed(self) -> int:
-        """Outcomes that are not written yet."""
-        return len(self._unwritten)
-
-    def rest(self) -> None:
-        """The ledger works again: memory is of no more use, unless it still has the truth about something."""
-        self._has_heard = False
-        if self._memory is not None and not self.held:
-            self._memory.close()
-            self._memory = None
-            self._taken_over.clear()
-
     # --- in the ledger's place ---------------------------------------------------------------
 
     def run(self, op: Operation) -> Any:
@@ -198,8 +189,7 @@ class Outbox:
     def _run_on_report(self, op: Any) -> Any:
         """Run an operation upon the truth about its report, which is kept if it changed."""
         task: Task = op.task
-        condition = self._condition
-        before: Row | None = condition.live.get(task)
+        before: Row | None = self.live.get(task)
         if task in self.held:
             before = self._run_here(Look(task))
         which = op if isinstance(op, Claim) else before
@@ -207,7 +197,7 @@ class Outbox:
         known: Known | None = self._ask(Ask(task, method))
         if known is not None:
             self._take_over(task.endpoint, known.pauses)
-            is_others = known.row is not None and known.row.owner != condition.instance
+            is_others = known.row is not None and known.row.owner != self.instance
             is_told = is_others and not known.is_free and not _is_empty(known.row)
             if task in self.held and _is_empty(before) and is_told:
                 # While nobody could be asked it was told off; now the ledger says what others did with it.
@@ -215,14 +205,15 @@ class Outbox:
                 self._narrows[task] = model.Narrow(task, before.window)
                 self._drop(task)
         if task not in self.held:
-            before = condition.recall(task, known)
+            before = self.recall(task, known)
             if before is not None and task in self._narrows:
                 window = before.window.narrowed_by(self._narrows[task].window)
                 before = before._replace(window=window)
-            if before is not None and before.owner not in (None, condition.instance):
+            if before is not None and before.owner not in (None, self.instance):
                 before = before._replace(owner=DEAD if known is not None and known.is_free else OTHERS)
         if self._require and self._would_send(op, before):
-            return self._refusal()
+            assert self.trouble is not None
+            return port.Unavailable(self.trouble.kind, self.trouble.sentence)
         if before is not None and task not in self.held:
             self.seed(before, known.finished_at if known is not None and before.state == DONE else None)
         answer = self._run_here(op)
@@ -230,9 +221,9 @@ class Outbox:
         if isinstance(answer, model.Claimed | model.Begun | model.Recorded):
             # What a readable ledger told is as durable as it is there.
             told = known is not None and task not in self.held
-            answer = answer._replace(durable=told and condition.keeps)
+            answer = answer._replace(durable=told and self.keeps)
             if not isinstance(answer, model.Recorded):
-                answer = answer._replace(guarded=condition.is_guarded)
+                answer = answer._replace(guarded=self.is_guarded)
         return answer
 
     def _settle(self, op: Any, before: Row | None) -> None:
@@ -245,7 +236,7 @@ class Outbox:
             self._run_here(Forget(task))
             return
         self.hold(task, before)
-        self._condition.live.pop(task, None)
+        self.live.pop(task, None)
         if isinstance(op, model.Narrow | Look):
             return
         if after.state != DONE:
@@ -257,7 +248,7 @@ class Outbox:
 
     def _has_changed(self, before: Row | None, after: Row) -> bool:
         if after.owner is not None:
-            return after.owner == self._condition.instance
+            return after.owner == self.instance
         if before is None or before.owner is not None:
             return True
         was = (before.window, before.kind, before.finished_wall)
@@ -273,26 +264,20 @@ class Outbox:
             return True
         return row.finished_wall is not None and self._wall() - row.finished_wall > model.GUARD_S
 
-    def _refusal(self) -> port.Unavailable:
-        trouble = self._condition.trouble
-        assert trouble is not None
-        return port.Unavailable(trouble.kind, trouble.sentence)
-
     def _run_here(self, op: port.Operation) -> Any:
         """Run one operation in memory."""
         return self.memory.transact([op])[0]
 
     def _ask(self, op: port.Operation) -> Any:
         """Ask the ledger something; if it cannot be asked, None, and memory hears what it last told."""
-        condition = self._condition
-        if condition.view is not None and condition.is_guarded:
+        if self.view is not None and self.is_guarded:
             try:
-                return condition.view.transact([op])[0]
+                return self.view.transact([op])[0]
             except LedgerTrouble:
                 pass
             except Exception as error:
                 self._on_bug(error)
-            condition.is_guarded = False
+            self.is_guarded = False
         self.hear()
         return None
 
@@ -372,7 +357,7 @@ class Outbox:
                 self.written += answer.agrees
                 self.differing += not answer.agrees
             self._drop(task)
-            self._condition.follow(answer.row)
+            self.follow(answer.row)
 
     def _tell(self, task: Task) -> Restore:
         known: Known = self._run_here(Ask(task, None))
@@ -406,17 +391,15 @@ class Outbox:
 
     def hear(self) -> None:
         """Take over the pauses that the ledger last told."""
-        view = self._condition.view
-        if view is not None and not self._has_heard:
+        if self.view is not None and not self._has_heard:
             self._has_heard = True
-            for (endpoint, _), states in view.seen.items():
+            for (endpoint, _), states in self.view.seen.items():
                 self._take_over(endpoint, states.values())
 
     def begin_anew(self) -> None:
         """The ledger may be another file now, that has to be told everything."""
-        live, recent = self._condition.live, self._condition.recent
-        for row in (*recent.values(), *live.values()):
-            if row.task in self.held or (row.state != DONE and row.owner != self._condition.instance):
+        for row in (*self.recent.values(), *self.live.values()):
+            if row.task in self.held or (row.state != DONE and row.owner != self.instance):
                 continue
             events: tuple[EventRow, ...] = ()
             if row.finished_wall is not None:
@@ -425,7 +408,7 @@ class Outbox:
                 events = (EventRow(row.finished_wall, "settled", told),)
             self.seed(row, None, events)
             self.hold(row.task, row)
-        live.clear()
+        self.live.clear()
         self._taken_over.clear()
 
 

@@ -66,8 +66,7 @@ class Policy(Protocol):
     def settle_dead(self, row: Row) -> model.Ending:
         """The ending of a report that nobody resumed inside its window."""
 
-    @property
-    def tally(self) -> Callable[[Row, float], tuple[str, float, Counts] | None]:
+    def tally(self, row: Row, at: float, /) -> tuple[str, float, Counts] | None:
         """What a report that has ended now adds to the counts: of which subject, and for which time."""
 
 

@@ -77,9 +77,10 @@ class PostgresBatch(UnitOfWork):
             for method in self._methods:
                 for subject in self.policy.subjects(task, method):
                     subjects[task.endpoint, subject] = None
-        statements: list[Statement] = [(QUERIES["begin"], []), self._clock_statement(new)]
-        if is_reading:
-            statements = [(QUERIES["begin_reading"], []), (QUERIES["clock_reading"], [])]
+        statements: list[Statement] = [(QUERIES["begin_reading"], []), (QUERIES["clock_reading"], [])]
+        if not is_reading:
+            busy_ms = max(1, round(self._session.busy_s * 1000))
+            statements = [(QUERIES["begin"], []), (QUERIES["clock"], [new, busy_ms])]
         if subjects:
             names = columns_of(subjects)
             if not is_reading:
@@ -92,9 +93,6 @@ class PostgresBatch(UnitOfWork):
             self._take_pauses(subjects, answers.pop())
             self._take_reports(tasks, answers.pop())
         return told, pid
-
-    def _clock_statement(self, numbers: int) -> Statement:
-        return QUERIES["clock"], [numbers, max(1, round(self._session.busy_s * 1000))]
 
     def number_accounts(self, operations: Sequence[Any]) -> None:
         """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
@@ -138,9 +136,7 @@ class PostgresBatch(UnitOfWork):
         return self._account_ids[task.endpoint, task.account]
 
     def next_seq(self) -> int:
-        """The number of a new report."""
-        if not self._numbers:
-            ((_, _, self._numbers, _),) = self._run([self._clock_statement(1)])[0]
+        """The number of a new report; there is one for each operation that may need one."""
         return self._numbers.pop(0)
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:

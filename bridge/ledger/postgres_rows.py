@@ -6,7 +6,6 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -39,13 +38,8 @@ _PARTS: Final = {
 """What statements have in common, by the name in braces."""
 
 
-def load(name: str) -> str:
-    """A script beside this module, as a plain file or a member of an archive."""
-    return (pkgutil.get_data(__package__, name) or b"").decode()
-
-
 def _load_statements() -> Iterator[tuple[str, str]]:
-    for part in load("postgres_queries.sql").split("-- name: ")[1:]:
+    for part in rows.load("postgres_queries.sql").split("-- name: ")[1:]:
         name, _, statement = part.split("\n", 2)
         for key, text in _PARTS.items():
             statement = statement.replace("{" + key + "}", text)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge.ledger.postgres_link import Link, ServerRefused
-from bridge.ledger.postgres_rows import QUERIES, dump, load
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
-from bridge.ledger.rows import Rows, Statement
+from bridge.ledger.rows import Rows, Statement, load
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
 
 

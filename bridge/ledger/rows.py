@@ -1,11 +1,13 @@
 """How reports and pauses are written down: one order of columns for every store, and values for them.
 
-Pure. Times on the timeline are written as the store has them. Imported by the transactions and by the stores.
+Also the statements that are the same for all of them. Pure, but for `load`. Times on the timeline are written
+as the store has them. Imported by the transactions and by the stores.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -27,9 +29,8 @@ PAUSE_COLUMNS: Final = (
     "probe_task", "context",
 )  # fmt: skip
 """Columns of a pause but the endpoint."""
-TALLY_KEY: Final = ("width_s", "account_id", "subject", "number")
-TALLY_COLUMNS: Final = (*TALLY_KEY, *Counts._fields)
-"""Columns of a tally; those of the counts are named like them."""
+TALLY_COLUMNS: Final = ("width_s", "account_id", "subject", "number", *Counts._fields)
+"""Columns of a tally: its key, and the counts, which are named like them."""
 _SUMS: Final = ", ".join(f"sum(t.{name})" for name in Counts._fields)
 # Named, since the primary key begins with them: else all accounts are read for one.
 _WIDTHS: Final = ", ".join(map(str, KEPT_S))
@@ -72,6 +73,13 @@ Statement = tuple[str, Sequence[Any]]
 """SQL with $1 and so on, and its values: numbers, texts, or None; for PostgreSQL also lists of those."""
 Rows = list[tuple[Any, ...]]
 """What it finds: values as Python has them; JSON stays text."""
+
+
+def load(script: str) -> str:
+    """A script beside this module, as a plain file or a member of an archive."""
+    loader: Any = __spec__.loader
+    read: Callable[[str], bytes] = loader.get_data
+    return read(os.path.join(os.path.dirname(__file__), script)).decode("utf-8")
 
 
 def encode_told(name: str, data: Mapping[str, Any]) -> str:

@@ -70,14 +70,14 @@ class SqliteStore:
         self.secret = b""
         self.clock_offset_s = 0.0
         self.instance = instance or name_instance(boot, random_bytes)
-        self.notices: list[Notice] = []
+        self.notices: list[Notice] = [] if prepared is None else list(prepared.notices)
         self.trouble: LedgerTrouble | None = None
         self.durable = path is not None
         """True if a commit survives the end of this process."""
         self.busy_s = busy_s
         """Seconds to wait for a lock of another process."""
         self._path = path or ""
-        self._identity: files.Identity | None = None
+        self._identity = None if prepared is None else prepared.identity
         """Which file it is; None for memory."""
         self._companions: dict[str, files.Identity] = {}
         """Beside the file while there is a write-ahead log."""
@@ -86,15 +86,13 @@ class SqliteStore:
         self._is_closed = False
         self._owners = Owners(path, self.instance)
         neighbours = self._owners.live_marks()
-        if prepared is not None:
-            self._identity = prepared.identity
-            self.notices += prepared.notices
-            self._owners.mark = f"{prepared.identity.device}:{prepared.identity.inode}"
-            is_other = any(mark not in ("", self._owners.mark) for mark in neighbours)
-            if is_other and files.find_companions(str(path)):
-                # Its log may be what lies beside this file, and would be taken for this file's.
-                raise LedgerTrouble(LOCKED, _IN_USE)
-        self._is_alone = not any(mark in ("", self._owners.mark) for mark in neighbours)
+        if self._identity is not None:
+            self._owners.mark = f"{self._identity.device}:{self._identity.inode}"
+        of_others = [mark for mark in neighbours if mark not in ("", self._owners.mark)]
+        if of_others and files.find_companions(self._path):
+            # Their log may be what lies beside this file, and would be taken for this file's.
+            raise LedgerTrouble(LOCKED, _IN_USE)
+        self._is_alone = neighbours == of_others
         writable = prepared is None or prepared.writable
         with sqlite_file.translated(writing=False):
             self._connection = sqlite_file.connect(path, busy_s, writable)
@@ -128,18 +126,15 @@ class SqliteStore:
             try:
                 return action()
             except LedgerTrouble as trouble:
-                is_early = 0.0 < self._boot_clock() - began_at < QUEUE * self.busy_s
-                if not (trouble.kind == LOCKED and is_early and self._is_in_crowd()):
+                most_s = QUEUE * self.busy_s
+                # On a busy machine a bridge that has it may be kept from the processor for seconds.
+                if (
+                    trouble.kind != LOCKED
+                    or not 0.0 < self._boot_clock() - began_at < most_s
+                    or not files.has_changed(self._path, self._wall_clock(), most_s)
+                    or not self._owners.live_marks()
+                ):
                     raise
-
-    def _is_in_crowd(self) -> bool:
-        """True if bridges are at work on the ledger, so that one of them may have the lock.
-
-        On a busy machine who has it may be kept from the processor for seconds.
-        """
-        if not files.has_changed(self._path, self._wall_clock(), QUEUE * self.busy_s):
-            return False
-        return bool(self._owners.live_marks())
 
     @sqlite_file.translated(writing=False)
     def _start(self, writable: bool, boot: str | None, random_bytes: Callable[[int], bytes]) -> None:
@@ -217,7 +212,11 @@ class SqliteStore:
         """
         if READS.issuperset(map(type, operations)):
             return self._patiently(partial(self._run, operations, "BEGIN"))
-        self._check_writable()
+        if self._identity is not None:
+            if self.trouble is not None and self.trouble.kind == NEWER:
+                raise self.trouble
+            files.verify(self._path, self._identity)
+            self._owners.hold()
         write = partial(self._run, operations, "BEGIN IMMEDIATE")
         try:
             results = self._patiently(write)
@@ -246,14 +245,6 @@ class SqliteStore:
             raise
         batch.commit()
         return results
-
-    def _check_writable(self) -> None:
-        if self._identity is None:
-            return
-        if self.trouble is not None and self.trouble.kind == NEWER:
-            raise self.trouble
-        files.verify(self._path, self._identity)
-        self._owners.hold()
 
     def tend(self) -> float | None:
         """Nothing is ever due."""

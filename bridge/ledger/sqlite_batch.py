@@ -1,7 +1,7 @@
 """How a batch of operations reads and writes SQLite: a few statements, however many reports it holds.
 
 Each change of a report is guarded by what it was before. Knows no connection's life and no rule: those are in
-`bridge.ledger.sqlite` and `bridge.ledger.transactions`. Imported by `bridge.ledger.sqlite` and by the reader.
+`bridge.ledger.sqlite` and `bridge.ledger.transactions`. Imported by `bridge.ledger.sqlite` only.
 """
 
 from __future__ import annotations

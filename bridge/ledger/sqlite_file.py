@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
+from bridge.ledger.rows import load
 from bridge.ledger.trouble import (
     CORRUPT,
     FOREIGN,
@@ -80,12 +81,8 @@ def connect(path: str | None, busy_s: float, writable: bool) -> Connection:
     Raises:
         Error: it cannot be opened.
     """
-    uri = "file::memory:"
-    if path is not None:
-        escaped = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        uri = f"file:{escaped}?mode={'rw' if writable else 'ro'}"
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-    connection = Connection(uri, flags=flags)
+    flags = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
+    connection = Connection(":memory:" if path is None else os.path.abspath(path), flags=flags)
     # A plan that looks at bound values is made anew whenever they change, which takes longer than the answer.
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     connection.set_busy_timeout(round(busy_s * 1000))
@@ -160,7 +157,7 @@ def migrate(connection: Connection, random_bytes: Callable[[int], bytes] = os.ur
         if version > VERSION:
             raise LedgerTrouble(NEWER)
         for name in MIGRATIONS[version:]:
-            connection.execute(_load(name))
+            connection.execute(load(name))
         if version == 0:
             connection.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (random_bytes(32),))
         connection.pragma("application_id", APPLICATION_ID)
@@ -184,13 +181,6 @@ def find_damage(connection: Connection, full: bool) -> tuple[str, ...]:
     """Run SQLite's own check; at most ten findings."""
     found = connection.execute(f"PRAGMA {'integrity_check' if full else 'quick_check'}(10)").fetchall()
     return tuple(str(values[0]) for values in found if values[0] != "ok")
-
-
-def _load(name: str) -> str:
-    # The module's own loader reads files next to the module: plain files or members of an archive alike.
-    loader: Any = __spec__.loader
-    read: Callable[[str], bytes] = loader.get_data
-    return read(os.path.join(os.path.dirname(__file__), name)).decode("utf-8")
 
 
 @contextmanager

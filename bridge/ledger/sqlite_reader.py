@@ -44,7 +44,7 @@ class SqliteReader(Reader):
         LedgerTrouble: it cannot be read.
     """
 
-    step = 50_000  # about 60 ms were measured, so a bridge that commits hardly notices
+    step = 20_000  # up to 90 ms were measured, so a bridge that commits hardly notices
     is_newest = "r.current = 1"
     revision = renumber = ()
 

@@ -25,10 +25,7 @@ _NO_FACTS: Final = model.Facts()
 
 def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
     """Commit the intent to report a task, or say what became of it."""
-    entry = work.find(op.task)
-    if entry is not None and entry.row.state == DONE and not work.guards(entry):
-        work.retire(entry)
-        entry = None
+    entry = work.guarding(op.task)
     if entry is None:
         head = (work.next_seq(), op.task, op.method, QUEUED, None, work.instance, 0, 0, False)
         row = model.Row(*head, op.window, op.facts, None, None, {}, work.wall, None, None)
@@ -65,9 +62,8 @@ def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
 def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
     """Go on with a report that is ours now, or refuse it."""
     if op.refusal is not None and not work.is_late(entry.row):
-        after = _end(work, entry, entry.row, op.refusal)
-        work.tell(entry, "refused_locally", {"outcome": after.outcome, "kind": after.kind})
-        return model.Claimed("refused", after, durable=work.durable)
+        _finish(work, entry, entry.row, op.refusal, {}, "refused_locally")
+        return model.Claimed("refused", entry.row, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})
     return _continue(work, status, op, entry)
 
@@ -123,20 +119,15 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[model.Gate, Events]:
         return model.Gate("late"), ()
     if row.attempts >= MAX_ATTEMPTS or row.sends >= MAX_SENDS:
         return model.Gate("spent"), ()
-    gate, events = _gate(work, row.task, row.method)
+    states, released = work.states(row.task, row.method)
+    gate, changed, events = work.policy.gate(work.now, row.task, row.method, work.instance, states)
+    if released or changed:
+        work.save(row.task.endpoint, (*released, *changed))
     if gate.status == "begun":
         row = row._replace(state=SENDING, attempts=row.attempts + 1)
         work.change(entry, row)
         work.tell(entry, "begun", {"attempt": row.attempts})
     work.tell_pauses(entry, events)
-    return gate, events
-
-
-def _gate(work: UnitOfWork, task: model.Task, method: str) -> tuple[model.Gate, Events]:
-    states, released = work.states(task, method)
-    gate, changed, events = work.policy.gate(work.now, task, method, work.instance, states)
-    if released or changed:
-        work.save(task.endpoint, (*released, *changed))
     return gate, events
 
 
@@ -153,9 +144,8 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     changed, events = work.policy.learn(work.now, row.task, row.method, work.instance, verdict, states)
     probes = [s for s in states.values() if s.state == PROBING and is_probe(s, work.instance, row.task)]
     if changed or released or probes:
-        after = {state.key: work.policy.release(work.now, state) for state in probes}
-        after.update((state.key, state) for state in (*released, *changed))
-        work.save(row.task.endpoint, after.values())
+        freed = [work.policy.release(work.now, state) for state in probes]
+        work.save(row.task.endpoint, (*freed, *released, *changed))
     attempts = row.attempts
     if row.state != SENDING:
         # Its beginning could not be committed.
@@ -168,11 +158,14 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
         perhaps=row.perhaps or verdict.perhaps,
         latency_ms=op.latency_ms,
     )
+    met: dict[str, Any] = {"event": verdict.event, "latencyMs": op.latency_ms}
+    if verdict.http_status is not None:
+        met["httpStatus"] = verdict.http_status
     if op.ending is None:
         work.change(entry, row)
-        work.tell(entry, "deferred", _tell_attempt(verdict, op.latency_ms))
+        work.tell(entry, "deferred", met)
     else:
-        _finish(work, entry, row, op.ending, _tell_attempt(verdict, op.latency_ms))
+        _finish(work, entry, row, op.ending, met)
     work.tell_pauses(entry, events)
     return model.Recorded("ok", entry.row, events, work.durable)
 
@@ -212,28 +205,20 @@ def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
 
 
 def _finish(
-    work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending, data: Mapping[str, Any]
+    work: UnitOfWork,
+    entry: Entry,
+    row: model.Row,
+    ending: model.Ending,
+    data: Mapping[str, Any],
+    event: str = "settled",
 ) -> None:
-    after = _end(work, entry, row, ending)
-    work.tell(entry, "settled", {"outcome": after.outcome, "kind": after.kind, **data})
-
-
-def _end(work: UnitOfWork, entry: Entry, row: model.Row, ending: model.Ending) -> model.Row:
     if ending.outcome == NOT_SENT and row.perhaps:
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row)
-    after = row._replace(
-        state=DONE,
-        owner=None,
-        outcome=ending.outcome,
-        code=ending.code,
-        kind=ending.kind,
-        detail=ending.detail,
-        finished_wall=work.wall,
-    )
+    after = row._replace(state=DONE, owner=None, finished_wall=work.wall, **ending._asdict())
     work.count_ended(entry, after)
     work.change(entry, after)
-    return after
+    work.tell(entry, event, {"outcome": after.outcome, "kind": after.kind, **data})
 
 
 def narrow(work: UnitOfWork, op: model.Narrow) -> None:
@@ -270,7 +255,6 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
 def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
     """Turn pauses into "probe with the next report"."""
     changed: list[model.PauseState] = []
-    work.flush()
     for state in work.open_pauses(op.endpoint):
         # If a subject names an account, it is one of its parts.
         if op.account is None or op.account in state.key.subject.split("/"):
@@ -291,7 +275,6 @@ def look(work: UnitOfWork, op: model.Look) -> model.Row | None:
 
 def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...], int | None]:
     """A page of reports, newest first, and where the next page begins."""
-    work.flush()
     rows = work.list_rows(op, op.limit + 1)
     page = rows[: op.limit]
     return page, page[-1].seq if len(rows) > op.limit and page else None
@@ -299,7 +282,6 @@ def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...],
 
 def list_pauses(work: UnitOfWork, op: model.Pauses) -> tuple[model.PauseState, ...]:
     """The pauses of an endpoint that are not closed."""
-    work.flush()
     return tuple(work.open_pauses(op.endpoint))
 
 
@@ -314,13 +296,6 @@ def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
     )
 
 
-def _tell_attempt(verdict: model.Verdict, latency_ms: int) -> dict[str, Any]:
-    met: dict[str, Any] = {"event": verdict.event, "latencyMs": latency_ms}
-    if verdict.http_status is not None:
-        met["httpStatus"] = verdict.http_status
-    return met
-
-
 # --- what is counted beside the reports --------------------------------------------------
 
 
@@ -331,7 +306,6 @@ def note(work: UnitOfWork, op: counting.Note) -> None:
 
 def consult(work: UnitOfWork, op: counting.Consult) -> bool:
     """Take the right to ask for an account's figures, unless somebody did lately or anything is paused."""
-    work.flush()
     if work.open_pauses(op.task.endpoint):
         return False
     asked_at, told = work.fetch_figures(op.task) or (None, "{}")
@@ -350,7 +324,6 @@ def learn(work: UnitOfWork, op: counting.Learn) -> None:
 
 def list_tallies(work: UnitOfWork, op: counting.Tallies) -> tuple[counting.Tallied, ...]:
     """What was counted of an account, or of those with most reports."""
-    work.flush()
     return work.fetch_tallied(op.endpoint, op.account)
 
 

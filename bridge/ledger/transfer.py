@@ -22,10 +22,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
     truth, finished_at = op.row, op.finished_at
     if finished_at is None and truth.finished_wall is not None:
         finished_at = work.now - max(0.0, work.wall - truth.finished_wall)
-    entry = work.find(truth.task)
-    if entry is not None and entry.row.state == DONE and not work.guards(entry):
-        work.retire(entry)
-        entry = None
+    entry = work.guarding(truth.task)
     if entry is None:
         entry = work.add(truth._replace(seq=work.next_seq()), finished_at)
     else:

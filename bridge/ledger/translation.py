@@ -17,7 +17,6 @@ from bridge.ledger.port import Known, Restore, Seen, Store
 
 MAX_KEYS: Final = 10_000
 """Keys remembered for translation. A guess; nobody has so many, and memory must stay bounded."""
-Name = Callable[[str], str]
 
 
 def hash_account(secret: bytes, text: str) -> str:
@@ -117,7 +116,7 @@ _TIMES: Final[Mapping[type, tuple[str, ...]]] = {
 """Value -> what of it is a time on the timeline."""
 
 
-def translate(value: Any, name: Name, shift_s: float) -> Any:
+def translate(value: Any, name: Callable[[str], str], shift_s: float) -> Any:
     """An operation, an answer or a part of them with accounts named anew and times moved.
 
     No other text is an account's name, so accounts are found wherever they are: alone, or with a task or a

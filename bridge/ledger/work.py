@@ -13,22 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bridge.core import model
 from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
-from bridge.core.model import (
-    DONE,
-    GUARD_S,
-    PROBING,
-    Claim,
-    Listing,
-    PauseEvent,
-    PauseKey,
-    PauseState,
-    Prune,
-    Record,
-    Row,
-    Task,
-    Window,
-)
+from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
@@ -105,7 +92,7 @@ class UnitOfWork(ABC):
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
         self.counted: dict[tuple[int, int, str, int], Counts] = {}
-        """By the columns of `bridge.ledger.rows.TALLY_KEY`: what is to be added."""
+        """By the key of `bridge.ledger.rows.TALLY_COLUMNS`: what is to be added."""
 
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
@@ -149,24 +136,26 @@ class UnitOfWork(ABC):
         """When an account's figures were asked for, and what they were, as JSON."""
 
     @abstractmethod
-    def prune(self, op: Prune) -> int:
+    def prune(self, op: model.Prune) -> int:
         """Delete old reports with their events, never one that still guards its task."""
 
     @abstractmethod
     def write(self) -> None:
         """Write what was kept, at the end or before something that reads what is not kept."""
 
-    # --- what all stores ask alike -----------------------------------------------------------
+    # --- what all stores ask alike, after writing what was kept ------------------------------
 
     def _ask(self, statement: str, *values: Any) -> Rows:
         return self._run([(statement, values)])[0]
 
     def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
         """The pauses of an endpoint that are not closed."""
+        self.flush()
         return list(map(to_pause, self._ask(rows.OPEN_PAUSES, endpoint)))
 
-    def list_rows(self, op: Listing, limit: int) -> tuple[Row, ...]:
+    def list_rows(self, op: model.Listing, limit: int) -> tuple[Row, ...]:
         """The first reports of a listing, newest first, whatever its own limit."""
+        self.flush()
         rest, values = select_listing(op)
         statement = f"SELECT {rows.LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
         return tuple(to_row(found, *found[-2:]) for found in self._ask(statement, *values, limit))
@@ -178,6 +167,7 @@ class UnitOfWork(ABC):
 
     def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
         """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
+        self.flush()
         which: str = rows.OF_ACCOUNT
         values: tuple[Any, ...] = (endpoint, account)
         if account is None:
@@ -197,10 +187,10 @@ class UnitOfWork(ABC):
         subjects: dict[str, dict[str, None]] = {}
         for op in operations:
             kind = type(op)
-            if kind is Claim:
+            if kind is model.Claim:
                 method = op.method if op.begin else None
                 tasks.append(op.task)
-            elif kind is Record:
+            elif kind is model.Record:
                 own = self._own.get(op.task)
                 if own is None:
                     continue
@@ -254,6 +244,15 @@ class UnitOfWork(ABC):
             self.fetch((task,))
         return self.entries[task]
 
+    def guarding(self, task: Task) -> Entry | None:
+        """The report that answers for a task. The id may have come back: then the old one is history only."""
+        entry = self.find(task)
+        if entry is not None and entry.row.state == DONE and not self.guards(entry):
+            entry.is_current = False
+            self.change(entry, entry.row)
+            entry = self.entries[task] = None
+        return entry
+
     def ours(self, task: Task) -> Entry | None:
         """Our own report that is not done."""
         entry = self.find(task)
@@ -281,12 +280,6 @@ class UnitOfWork(ABC):
         if entry.read is not None:
             self.changed[row.seq] = entry
 
-    def retire(self, entry: Entry) -> None:
-        """A task id has come back: its old report is history only."""
-        entry.is_current = False
-        self.change(entry, entry.row)
-        self.entries[entry.row.task] = None
-
     def tell(self, entry: Entry, name: str, data: Mapping[str, Any], at_wall: float | None = None) -> None:
         """Go on with the story of a report.
 
@@ -299,7 +292,7 @@ class UnitOfWork(ABC):
         if entry.read is not None:
             self.changed[entry.row.seq] = entry
 
-    def tell_pauses(self, entry: Entry, events: tuple[PauseEvent, ...]) -> None:
+    def tell_pauses(self, entry: Entry, events: tuple[model.PauseEvent, ...]) -> None:
         """Go on with the story of a report by what became of pauses."""
         for name, state in events:
             data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
@@ -421,7 +414,6 @@ class UnitOfWork(ABC):
 
     def release_all_probes(self, task: Task, owner: str | None) -> None:
         """Let go of whatever a report was probing for an owner, be it about another machine."""
-        self.flush()
         probes = [state for state in self.open_pauses(task.endpoint) if is_probe(state, owner, task)]
         self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
 

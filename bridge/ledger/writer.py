@@ -16,10 +16,8 @@ from bridge.engine import Engine, TimedOut, Timer, Waiter
 from bridge.ledger import files
 from bridge.ledger.failover import Failover
 from bridge.ledger.owners import name_instance
-from bridge.ledger.port import Failed, MemoryStore, Store, Unavailable
+from bridge.ledger.port import MemoryStore, Store, Unavailable
 from bridge.ledger.translation import Accounts
-
-__all__ = ["Failed", "Ledger", "Unavailable"]
 
 MAX_BATCH: Final = 256
 """Operations in one commit, after which no more is taken. Four times what a full load has in flight at
@@ -77,8 +75,7 @@ class Ledger:
             tell=self._tell,
             on_bug=self._refer,
             retry_s=retry_s,
-            now=engine.now,
-            wall=engine.wall,
+            clock=engine,
         )
         self.account = self._accounts.name
         """The account of a client key: 32 hex digits, the same until the end. Needs `is_open`."""
@@ -103,13 +100,12 @@ class Ledger:
             return
         try:
             self._engine.start_thread(self._run, "ledger")
+            self._has_thread = True
         except RuntimeError:
             if not self.is_open:
                 self._failover.open()
                 self._note_open()
                 self._tend_here()
-        else:
-            self._has_thread = True
 
     def wait_until_open(self) -> None:
         """Wait until `is_open`; who comes first goes on first."""
@@ -145,17 +141,17 @@ class Ledger:
     @property
     def instance(self) -> str:
         """Name of this bridge as the owner of rows. Needs `is_open`."""
-        return self._failover.condition.instance
+        return self._failover.outbox.instance
 
     @property
     def durable(self) -> bool:
         """True if what is committed now survives this process."""
-        return self._failover.condition.is_durable
+        return self._failover.outbox.is_durable
 
     def status(self) -> dict[str, Any]:
         """How the ledger is, for ``bridge.status``."""
         failover = self._failover
-        trouble, primary = failover.condition.trouble, failover.condition.primary
+        trouble, primary = failover.outbox.trouble, failover.outbox.primary
         return {
             "kind": primary.kind if primary is not None else "memory" if self.is_open else self._kind,
             "durable": self.durable,

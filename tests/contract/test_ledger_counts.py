@@ -22,7 +22,7 @@ from bridge.core.counting import (
     Tallies,
 )
 from bridge.core.model import REFUSED, Claim, Ending, Facts, Pauses, Settle, Sweep, Task, Window
-from bridge.ledger import sqlite_file
+from bridge.ledger import rows, sqlite_file
 from bridge.ledger.port import Ask
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.translation import Accounts, View, see
@@ -261,7 +261,7 @@ def make_version_1(path: Path) -> None:
     """A ledger as version 1 of the program made it, with one report."""
     path.touch(0o600)
     connection = sqlite_file.connect(str(path), 1.0, writable=True)
-    connection.execute(sqlite_file._load("sqlite.sql"))
+    connection.execute(rows.load("sqlite.sql"))
     connection.execute("INSERT INTO meta VALUES ('secret', ?)", (b"s" * 32,))
     connection.execute("INSERT INTO accounts VALUES (1, ?, ?)", (ENDPOINT, ACCOUNT))
     connection.execute(

@@ -18,9 +18,9 @@ import pytest
 from bridge.core.model import Ending, Look, Window
 from bridge.engine import Engine
 from bridge.ledger import sqlite_file
+from bridge.ledger.port import Unavailable
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.writer import Ledger as Writer
-from bridge.ledger.writer import Unavailable
 from bridge.reports.pauses import PausePolicy
 from tests.ledgers import open_file
 from tests.shaky_store import METHOD, OK, OTHER_METHOD, claim, record, task

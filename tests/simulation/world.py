@@ -33,7 +33,7 @@ MOST_BROKEN: Final = 20
 
 
 class Host:
-    """One boot of the machine: its two clocks. Fits `bridge.engine.clock.Clock`."""
+    """One boot of the machine: its two clocks. Fits `bridge.engine.core.Clock`."""
 
     def __init__(self, time: VirtualTime, number: int, off_s: float) -> None:
         self._time = time

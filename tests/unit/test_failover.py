@@ -39,6 +39,7 @@ from tests.shaky_store import (
     OTHER_METHOD,
     UNSENT,
     ShakyStore,
+    Still,
     Times,
     claim,
     open_memory,
@@ -77,8 +78,7 @@ class Scene:
             tell=lambda name, fields: self.events.append((name, fields)),
             on_bug=self.on_bug,
             retry_s=1.0,
-            now=lambda: self.times.boot,
-            wall=lambda: self.times.wall,
+            clock=Still(self.times),
         )
         self.failover.open()
 
@@ -159,14 +159,13 @@ def test_memory_by_choice_is_well_but_not_durable() -> None:
         tell=lambda name, fields: pytest.fail(name),
         on_bug=lambda error: pytest.fail(str(error)),
         retry_s=1.0,
-        now=lambda: times.boot,
-        wall=lambda: times.wall,
+        clock=Still(times),
     )
     failover.open()
     claimed, recorded = failover.run([claim(), record()])
     assert (claimed.durable, claimed.guarded, recorded.durable) == (False, True, False)
-    assert failover.condition.trouble is None
-    assert not failover.condition.is_durable
+    assert failover.outbox.trouble is None
+    assert not failover.outbox.is_durable
 
 
 def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
@@ -587,7 +586,7 @@ def test_idle_ledger_recovers_without_anything_owed() -> None:
     assert scene.do(Sweep(ENDPOINT, frozenset())).adopted == ()
     assert scene.failover.tend() == pytest.approx(1.0)
     scene.heal()
-    assert scene.failover.condition.is_durable
+    assert scene.failover.outbox.is_durable
     assert scene.failover.tend() is None
 
 
@@ -644,7 +643,7 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     """Starting without a ledger is told once as memory; tries become rarer up to a limit."""
     scene = Scene(at_start="unreadable")
     assert scene.names == ["ledger_memory"]
-    assert scene.failover.condition.primary is None
+    assert scene.failover.outbox.primary is None
     claimed = scene.do(claim())
     assert (claimed.status, claimed.durable, claimed.guarded) == ("new", False, False)
     waits = []
@@ -658,7 +657,7 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     scene.do(record())
     scene.heal()
     assert scene.names == ["ledger_memory", "ledger_recovered"]
-    assert scene.failover.condition.is_durable
+    assert scene.failover.outbox.is_durable
 
 
 def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
@@ -679,8 +678,7 @@ def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None
         tell=lambda name, fields: scene.events.append((name, fields)),
         on_bug=scene.on_bug,
         retry_s=1.0,
-        now=lambda: scene.times.boot,
-        wall=lambda: scene.times.wall,
+        clock=Still(scene.times),
     )
     scene.failover.open()
     assert scene.names == ["ledger_degraded"]
@@ -774,7 +772,7 @@ def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_rea
     scene.store.store.transact([claim(1), record(1), claim(2)])
     scene.store.store._batch.instance = mine
     scene.fail("readonly")
-    scene.failover.condition.is_guarded = True
+    scene.failover.outbox.is_guarded = True
     assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]
 
 
@@ -784,7 +782,7 @@ def test_reading_trouble_in_good_days_is_noticed() -> None:
     scene.failover.run([claim(), record()])
     scene.fail("unreadable")
     assert scene.do(Look(task())).outcome == "accepted"
-    assert scene.failover.condition.trouble is not None
+    assert scene.failover.outbox.trouble is not None
 
 
 # --- program errors ------------------------------------------------------------------------------
@@ -837,13 +835,13 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
     failover = Failover(
         None, open_scarce, Accounts(), name_instance=lambda: INSTANCE, require=False,
         tell=lambda name, fields: scene.events.append((name, fields)), on_bug=scene.on_bug, retry_s=1.0,
-        now=lambda: scene.times.boot, wall=lambda: scene.times.wall,
+        clock=Still(scene.times),
     )  # fmt: skip
     failover.open()
-    guarded = [failover.condition.is_guarded]
+    guarded = [failover.outbox.is_guarded]
     scene.times.move(1.5)
     failover.tend()
-    assert [*guarded, failover.condition.is_guarded] == [False, True]
+    assert [*guarded, failover.outbox.is_guarded] == [False, True]
     assert failover.run([claim()])[0].status == "new"
     assert scene.names == ["ledger_memory", "ledger_recovered"]
     assert [type(error) for error in scene.bugs] == [OSError], "only that memory itself could not be had"
@@ -856,8 +854,8 @@ def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     scene.failover._open_primary = fail_oddly
     scene.fail("replaced")
     assert scene.do(claim()).durable is False
-    assert scene.failover.condition.trouble is not None
-    assert scene.failover.condition.trouble.kind == "unreadable"
+    assert scene.failover.outbox.trouble is not None
+    assert scene.failover.outbox.trouble.kind == "unreadable"
 
 
 def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
@@ -867,8 +865,8 @@ def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
     scene.do(Sweep(ENDPOINT, frozenset()))
     scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     scene.heal()
-    assert scene.failover.condition.trouble is not None
-    assert scene.failover.condition.trouble.kind == "unreadable"
+    assert scene.failover.outbox.trouble is not None
+    assert scene.failover.outbox.trouble.kind == "unreadable"
     assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
 
 
@@ -889,7 +887,7 @@ def test_bug_in_a_read_fails_the_read_alone() -> None:
     scene = Scene()
     results = scene.failover.run([claim(), Look(None)])  # type: ignore[arg-type]
     assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
-    assert scene.failover.condition.trouble is None
+    assert scene.failover.outbox.trouble is None
 
 
 def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
@@ -1085,7 +1083,7 @@ def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
         scene.failover.run([claim(number), record(number)])
     scene.failover.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
     scene.heal()
-    assert scene.failover.condition.trouble is None
+    assert scene.failover.outbox.trouble is None
     assert scene.failover.outbox.held
     assert scene.do(claim(1_001)).gate.status == "paused"
 
@@ -1209,8 +1207,7 @@ def test_nothing_is_lost_and_nothing_false_is_said(
         tell=lambda name, fields: None,
         on_bug=world.note_error,
         retry_s=1.0,
-        now=lambda: world.times.boot,
-        wall=lambda: world.times.wall,
+        clock=Still(world.times),
     )
     failover.open()
     for what, value in [*steps, ("break", None), ("wait", 100.0)]:
@@ -1261,10 +1258,10 @@ def test_lack_of_descriptors_is_trouble_and_no_bug(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(scene.failover, "_open_primary", fail)
     scene.times.move(MAX_RETRY_S)
     scene.failover.tend()
-    trouble = scene.failover.condition.trouble
+    trouble = scene.failover.outbox.trouble
     assert trouble is not None
     assert "no descriptor is left" in trouble.sentence
     monkeypatch.undo()
     scene.heal()
-    assert scene.failover.condition.trouble is None
+    assert scene.failover.outbox.trouble is None
     assert scene.bugs == []

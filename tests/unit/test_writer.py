@@ -11,25 +11,13 @@ import pytest
 
 from bridge.core.model import Look
 from bridge.engine import Engine
+from bridge.ledger.port import Failed, Unavailable
 from bridge.ledger.translation import Accounts, hash_account
 from bridge.ledger.trouble import SENTENCES
-from bridge.ledger.writer import MAX_BATCH, Failed, Ledger, Unavailable
-from tests.shaky_store import ShakyStore, Times, claim, open_memory, record, task
+from bridge.ledger.writer import MAX_BATCH, Ledger
+from tests.shaky_store import ShakyStore, Still, Times, claim, open_memory, record, task
 
 PATIENCE_S = 30.0
-
-
-class Still:
-    """A clock that stands still."""
-
-    def __init__(self, times: Times) -> None:
-        self._times = times
-
-    def now(self) -> float:
-        return self._times.boot
-
-    def wall(self) -> float:
-        return self._times.wall
 
 
 class Scene:
