@@ -12,6 +12,7 @@ from bridge.cli.terminal import print_lines, progress
 from bridge.core import exits
 from bridge.core.model import Listing
 from bridge.core.text import plural
+from bridge.ledger.reading import copy
 from bridge.ledger.statistics import NoLedger
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
@@ -60,8 +61,6 @@ def _make(settings: Settings) -> None:
 
 
 def _copy(source: Settings, target: Settings) -> None:
-    from bridge.ledger.copying import copy
-
     try:
         with progress("copying") as tell, closing(open_reader(source)) as reader:
             _make(target)
