@@ -118,16 +118,17 @@ class Owners:
             return False
 
     def _bury(self, instance: str, unlink: bool) -> bool:
-        """Say whether an instance is dead and, if asked, delete its file while holding its lock."""
+        """Say whether an instance is dead and, if asked, delete its file while nobody can hold it."""
         path = self._path(instance)
         try:
-            descriptor = os.open(path, os.O_RDWR | O_SAFE)  # Over NFS, an exclusive lock needs it.
+            descriptor = os.open(path, os.O_RDONLY | O_SAFE)
         except FileNotFoundError:
             return True
         except OSError:
             return False  # Never take from somebody who may be alive.
         try:
-            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+            # Shared, so that who asks at the same moment is not taken for its holder.
+            _fcntl.flock(descriptor, _fcntl.LOCK_SH | _fcntl.LOCK_NB)
             if unlink:
                 os.unlink(path)
             return True
