@@ -39,10 +39,9 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
        (SELECT oldest_writer FROM versions ORDER BY version DESC LIMIT 1);
 
 -- name: condition
--- What this server is and promises, and whose session this is.
-SELECT pg_is_in_recovery(), current_setting('server_version'), current_setting('fsync') = 'on',
-       current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on',
-       pg_backend_pid();
+-- Whether this server syncs what it commits, whether it takes no writes, and whose session this is.
+SELECT current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', pg_backend_pid();
 
 -- name: timeline
 -- How often a standby has taken over on the way to this server; each time the number grows.
@@ -258,35 +257,41 @@ SELECT count(set_config(name, value, true)) FROM json_each_text($1::json) AS giv
 -- Nothing; refused if the role may not read what the commands read.
 SELECT 1 FROM accounts, reports, events, pauses WHERE false;
 
--- name: database
--- What the database is, and whether a ledger could be made in it.
-SELECT pg_database_size(current_database()), has_database_privilege(current_database(), 'CREATE'),
-       (SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'report-bridge' AND pid <> pg_backend_pid()),
-       (SELECT greatest(reltuples, 0)::bigint FROM pg_class
-        WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'reports');
-
--- name: lacking
--- What a bridge needs and this role may not do; read from the catalogue, which everybody may read.
-SELECT told
-FROM (
-    SELECT 0 AS nth, 0 AS mth, 'USAGE on the schema' AS told FROM pg_namespace
-    WHERE nspname = 'report_bridge' AND NOT has_schema_privilege(oid, 'USAGE')
-    UNION ALL
-    SELECT nth, mth, privilege || ' on ' || name
-    FROM (VALUES (1, 'accounts', 'SELECT, INSERT'), (2, 'reports', 'SELECT, INSERT, UPDATE, DELETE'),
-                 (3, 'events', 'SELECT, INSERT'), (4, 'pauses', 'SELECT, INSERT, UPDATE'),
-                 (5, 'tallies', 'SELECT, INSERT, UPDATE, DELETE'), (6, 'figures', 'SELECT, INSERT, UPDATE'),
-                 (7, 'meta', 'SELECT'), (8, 'versions', 'SELECT')) AS wanted (nth, name, privileges)
-    CROSS JOIN unnest(string_to_array(privileges, ', ')) WITH ORDINALITY AS each (privilege, mth)
-    JOIN pg_class AS c ON c.relname = name AND c.relnamespace = to_regnamespace('report_bridge')
-    WHERE NOT has_table_privilege(c.oid, privilege)
-    UNION ALL
-    SELECT 9, 0, 'USAGE on ' || relname FROM pg_class
-    WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'report_numbers' AND relkind = 'S'
-      AND NOT has_sequence_privilege(oid, 'USAGE')
-) AS lacking
-ORDER BY nth, mth;
+-- name: health
+-- What server and database are and promise, whether a ledger could be made, and what a bridge needs and this role
+-- may not do; of the catalogue, which everybody may read.
+SELECT json_build_object(
+    'serverVersion', current_setting('server_version'),
+    'isStandby', pg_is_in_recovery(),
+    'isDurable', current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+    'sizeBytes', pg_database_size(current_database()),
+    'mayCreate', has_database_privilege(current_database(), 'CREATE'),
+    'sessions', (
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'report-bridge' AND pid <> pg_backend_pid()
+    ),
+    'reports', (
+        SELECT greatest(reltuples, 0)::bigint FROM pg_class
+        WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'reports'
+    ),
+    'lacking', (SELECT coalesce(json_agg(told ORDER BY nth, mth), '[]') FROM (
+        SELECT 0 AS nth, 0 AS mth, 'USAGE on the schema' AS told FROM pg_namespace
+        WHERE nspname = 'report_bridge' AND NOT has_schema_privilege(oid, 'USAGE')
+        UNION ALL
+        SELECT nth, mth, privilege || ' on ' || name
+        FROM (VALUES (1, 'accounts', 'SELECT, INSERT'), (2, 'reports', 'SELECT, INSERT, UPDATE, DELETE'),
+                     (3, 'events', 'SELECT, INSERT'), (4, 'pauses', 'SELECT, INSERT, UPDATE'),
+                     (5, 'tallies', 'SELECT, INSERT, UPDATE, DELETE'), (6, 'figures', 'SELECT, INSERT, UPDATE'),
+                     (7, 'meta', 'SELECT'), (8, 'versions', 'SELECT')) AS wanted (nth, name, privileges)
+        CROSS JOIN unnest(string_to_array(privileges, ', ')) WITH ORDINALITY AS each (privilege, mth)
+        JOIN pg_class AS c ON c.relname = name AND c.relnamespace = to_regnamespace('report_bridge')
+        WHERE NOT has_table_privilege(c.oid, privilege)
+        UNION ALL
+        SELECT 9, 0, 'USAGE on ' || relname FROM pg_class
+        WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'report_numbers' AND relkind = 'S'
+          AND NOT has_sequence_privilege(oid, 'USAGE')
+    ) AS lacking)
+);
 
 -- name: is_at_work
 -- Whether a bridge's session is there: it has this name, and holds the lock of an instance.

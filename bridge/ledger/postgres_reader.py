@@ -6,6 +6,7 @@ Needs no right to write and not the ledger's secret. Imported by `bridge.ledger.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -130,26 +131,18 @@ class PostgresReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, sessions, estimate),) = self.ask(QUERIES["database"])
-        ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
-        lacking = tuple(told for (told,) in self.ask(QUERIES["lacking"]))
+        facts: dict[str, Any] = json.loads(self.ask(QUERIES["health"])[0][0])
+        lacking = facts["lacking"]
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
         found = identify(self.ask) if may_identify else None
-        if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
-            ((estimate,),) = self.ask(QUERIES["count_reports"], [], True)
+        is_counted = found is not None and found.version > 0 and "SELECT on reports" not in lacking
+        if is_counted and (facts["reports"] or 0) <= COUNTED:
+            ((facts["reports"],),) = self.ask(QUERIES["count_reports"], [], True)
         round_trip_s, skew_s = self._measure()
-        return {
+        return facts | {
             "path": self._link.place,
-            "serverVersion": version,
-            "isStandby": is_standby,
-            "isDurable": is_synced and is_synchronous,
             "schemaVersion": None if found is None else found.version,
             "isNewer": found is not None and found.is_newer,
-            "mayCreate": may_create,
-            "lacking": lacking,
-            "sizeBytes": size,
-            "reports": estimate,
-            "sessions": sessions,
             "clockSkewS": skew_s,
             "roundTripS": round_trip_s,
         }

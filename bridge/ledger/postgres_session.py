@@ -129,9 +129,7 @@ class Session:
         try:
             with translated():
                 set_up = [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
-                ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(set_up)[1]
-                self.durable = is_synced and is_synchronous
-                is_readonly = is_readonly or is_standby
+                ((self.durable, is_readonly, link.pid),) = link.run(set_up)[1]
                 found = identify(link.ask)
                 if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
