@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -185,9 +184,11 @@ def timeless(engine: Engine) -> Any:
 
 
 def server_store(clock: Callable[[], float]) -> type[PostgresStore]:
-    """The real store on a real server, whose clock says what a test says."""
+    """The real store on a real server, whose clock says what a test says; who has no session is dead."""
 
     class ServerStore(PostgresStore):
+        grace_s = 0.0
+
         def _tell_time(self, epoch: float) -> tuple[float, float]:
             return clock(), clock()
 
@@ -275,7 +276,7 @@ class Bridge:
         self.policy = PausePolicy(machine, "context", enabled=pauses)
         is_server = path is not None and path.startswith("postgresql:")
         # Neighbours are judged by the clock of this machine, which does not move with the world's.
-        on_server = partial(server_store(lambda: EPOCH + world.t), grace_s=0.0)
+        on_server = server_store(lambda: EPOCH + world.t)
         opens: Any = on_server if is_server else SqliteStore
         self.store: SqliteStore | PostgresStore = opens(
             path,

@@ -205,11 +205,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Do one of the actions; the exit code says whether something is wrong with the ledger."""
-    from bridge.ledger.copying import NotCopied
-
     try:
         return run_action("ledger", _ACTIONS, args)
-    except (LedgerTrouble, NoLedger, NotCopied) as trouble:
+    except (LedgerTrouble, NoLedger) as trouble:
         raise NotPossible(str(trouble)) from None
 
 
@@ -223,18 +221,13 @@ def _make(settings: Settings) -> None:
 
 
 def _copy(args: argparse.Namespace) -> None:
-    from bridge.ledger.copying import copy, open_target
-
     if len(args.places) != 2:
         raise UsageError("ledger copy takes two ledgers: from where, and to where")
     source, target = (load({**args.given, "ledger": place}, os.environ) for place in args.places)
     with progress("copying") as tell, closing(open_reader(source)) as reader:
         _make(target)
-        with (
-            open_target(target.ledger, target.ledger_password) as end,
-            closing(open_reader(target)) as there,
-        ):
-            copied = copy(reader, there, end, tell)
+        with closing(open_reader(target)) as there:
+            copied = opening.copy(reader, there, tell)
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
 
 

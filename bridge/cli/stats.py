@@ -22,7 +22,7 @@ from bridge.cli.terminal import Screen, print_lines, share
 from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.rows import select_listing
-from bridge.ledger.statistics import IN_FLIGHT, Span
+from bridge.ledger.statistics import IN_FLIGHT
 
 _TAIL: Final = 31
 _AXES: Final = {
@@ -69,8 +69,8 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
     from bridge.reports.methods import methods
 
     with terminal.progress("counting") as tell, ledger.reading(args) as (settings, endpoint, reader):
-        span = Span(args.since, args.until, endpoint, args.account, args.method)
-        figures = reader.figures(span, tuple(methods()), tell)
+        listing = Listing(endpoint, args.since, args.until, method=args.method)
+        figures = reader.figures(listing, args.account, tuple(methods()), tell)
         facts = summary.summarise(figures, args.by)
         facts |= summary.read_advice(reader, settings, endpoint, args.account or "")
         if args.account is None and figures.cells:
@@ -78,7 +78,7 @@ def _read(args: argparse.Namespace) -> dict[str, Any]:
             hours = [cell.hour * 3600.0 for cell in figures.cells]
             for name, find, hour in (("first", "min", min(hours)), ("last", "max", max(hours))):
                 low, high = max(hour, args.since or 0.0), min(hour + 3600.0, args.until or inf)
-                rest, values = select_listing(Listing(endpoint, low, high, None, args.method))
+                rest, values = select_listing(listing._replace(since_wall=low, until_wall=high))
                 found = reader.ask(f"SELECT {find}(r.recorded_wall) {rest}", values, True)[0][0]
                 facts[name] = ledger.show_time(float(found or low), "%Y-%m-%dT%H:%MZ")
     for name, wall in (("since", args.since), ("until", args.until)):

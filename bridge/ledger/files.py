@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from bridge.ledger.port import Notice
-from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, UNREADABLE, LedgerTrouble, from_error
+from bridge.ledger.trouble import FOREIGN, READONLY, REPLACED, LedgerTrouble, from_error
 
 _NETWORK: Final = (
     "nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda ceph lustre glusterfs gpfs gfs2 ocfs2 beegfs "
@@ -67,11 +67,13 @@ def prepare(path: str, private_directory: bool = False) -> Prepared:
         _make_directory(directory)
         if private_directory:
             _repair(directory, os.lstat(directory), 0o700, notices)
-        _create(path)
+        with suppress(FileExistsError):
+            # A new file is nobody else's yet, so closing it here drops no lock.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_SAFE, 0o600))
         for suffix in SIDECARS:
             with suppress(FileNotFoundError):
-                _check(path + suffix, notices)
-        found = _check(path, notices)
+                check(path + suffix, stat.S_ISREG, 0o600, notices)
+        found = check(path, stat.S_ISREG, 0o600, notices)
         folder = os.stat(directory)
     except OSError as error:
         raise from_error(error) from error
@@ -141,38 +143,27 @@ def _make_directory(directory: str) -> None:
     parent = os.path.dirname(directory)
     if parent != directory:
         _make_directory(parent)
-    try:
+    with suppress(FileExistsError):
         os.mkdir(directory, 0o700)
-    except FileExistsError:
-        if not os.path.isdir(directory):
-            raise LedgerTrouble(UNREADABLE) from None
 
 
-def _create(path: str) -> None:
-    try:
-        # A new file is nobody else's yet, so closing it here drops no lock.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_SAFE, 0o600))
-    except OSError:
-        if not os.path.lexists(path):
-            raise
+def check(path: str, is_kind: Callable[[int], bool], most: int, notices: list[Notice]) -> os.stat_result:
+    """Refuse what is of another kind, or another user's, and close it to others.
 
-
-def _check(path: str, notices: list[Notice]) -> os.stat_result:
-    found = os.lstat(path)
-    refuse_strangers(found, stat.S_ISREG)
-    _repair(path, found, 0o600, notices)
-    return found
-
-
-def refuse_strangers(found: os.stat_result, is_kind: Callable[[int], bool]) -> None:
-    """Refuse what is of another kind, or another user's.
+    Args:
+        most: the modes that it may have.
+        notices: told if it had others.
 
     Raises:
         LedgerTrouble: ``foreign``.
+        OSError: it cannot be looked at.
     """
+    found = os.lstat(path)
     is_ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
     if not is_kind(found.st_mode) or not is_ours:
         raise LedgerTrouble(FOREIGN)
+    _repair(path, found, most, notices)
+    return found
 
 
 def _repair(path: str, found: os.stat_result, most: int, notices: list[Notice]) -> None:

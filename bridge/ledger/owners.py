@@ -12,7 +12,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from bridge.ledger.files import LOOSE, O_SAFE, refuse_strangers
+from bridge.ledger.files import O_SAFE, check
 from bridge.ledger.trouble import from_error
 
 _fcntl: Any
@@ -58,13 +58,21 @@ class Owners:
         Raises:
             LedgerTrouble: the lock cannot be had: ``readonly``, ``full``, ``foreign``, ``unreadable``.
         """
-        if self._folder is None or (self._descriptor is not None and self._is_in_place(self._descriptor)):
+        if self._folder is None or self._is_held():
             return
-        self.release()
         try:
-            self._prepare_folder(self._folder)
-            self._descriptor = self._take()
+            with suppress(FileExistsError):
+                os.mkdir(self._folder, 0o700)
+            check(self._folder, stat.S_ISDIR, 0o700, [])
+            while not self._is_held():
+                self.release()
+                self._descriptor = os.open(self._own_path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
+                # A sweeper may hold it for the moment in which it takes the new file for a dead one.
+                _fcntl.flock(self._descriptor, _fcntl.LOCK_EX)
+                os.ftruncate(self._descriptor, 0)
+                os.write(self._descriptor, self.mark.encode("ascii"))
         except OSError as error:
+            self.release()
             raise from_error(error) from error
 
     def live_marks(self) -> list[str]:
@@ -93,61 +101,34 @@ class Owners:
 
     def release(self) -> None:
         """Show that this instance is gone. Idempotent."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
-        try:
-            if self._is_in_place(descriptor):
-                # The lock goes with the descriptor; a file that stays is swept up by others.
-                with suppress(OSError):
-                    os.unlink(self._own_path)
-        finally:
-            os.close(descriptor)
+        if self._is_held():
+            # The lock goes with the descriptor; a file that stays is swept up by others.
+            with suppress(OSError):
+                os.unlink(self._own_path)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def _prepare_folder(self, folder: str) -> None:
+    def _is_held(self) -> bool:
+        if self._descriptor is None:
+            return False
         try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            found = os.lstat(folder)
-            refuse_strangers(found, stat.S_ISDIR)
-            if os.name == "posix" and found.st_mode & LOOSE:
-                os.chmod(folder, 0o700)
-
-    def _take(self) -> int:
-        while True:
-            descriptor = os.open(self._own_path, os.O_RDWR | os.O_CREAT | O_SAFE, 0o600)
-            try:
-                # A sweeper may hold it for the moment in which it takes the new file for a dead one.
-                _fcntl.flock(descriptor, _fcntl.LOCK_EX)
-                if self._is_in_place(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, self.mark.encode("ascii"))
-                    return descriptor
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-
-    def _is_in_place(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self._own_path))
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._own_path))
         except OSError:
             return False
 
     def _bury(self, instance: str, unlink: bool) -> bool:
-        """Say whether an instance is dead and, if asked, delete its file while holding its lock."""
+        """Say whether an instance is dead and, if asked, delete its file while nobody can hold it."""
         path = self._path(instance)
         try:
-            try:
-                descriptor = os.open(path, os.O_RDWR | O_SAFE)  # Over NFS, an exclusive lock needs it.
-            except PermissionError:
-                descriptor = os.open(path, os.O_RDONLY | O_SAFE)
+            descriptor = os.open(path, os.O_RDONLY | O_SAFE)
         except FileNotFoundError:
             return True
         except OSError:
             return False  # Never take from somebody who may be alive.
         try:
-            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+            # Shared, so that who asks at the same moment is not taken for its holder.
+            _fcntl.flock(descriptor, _fcntl.LOCK_SH | _fcntl.LOCK_NB)
             if unlink:
                 os.unlink(path)
             return True

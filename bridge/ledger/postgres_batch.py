@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -16,15 +16,13 @@ from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
-from bridge.ledger.postgres_link import Rows, Statement
-from bridge.ledger.rows import TALLY_COLUMNS
+from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_session import Session
+from bridge.ledger.rows import Rows, Statement, to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 
-GRACE_S: Final = 2.0
-"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within
-half a second of the server's return (see `bridge.ledger.postgres_session`); twice that, and once more for a
-busy machine."""
-_Q: Final = sql.QUERIES
+_OWN: Final = len(sql.REPORT)
+"""Columns of a report; what follows them in a row is the statement's own."""
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
 """Rows in which the bridges of one account count at one time: so many commits do not wait for each other."""
@@ -34,33 +32,18 @@ class PostgresBatch(UnitOfWork):
     """The operations on PostgreSQL.
 
     Args:
-        run: runs statements in the transaction that is open.
-        wall_clock: UNIX seconds of this host.
-        grace_s: seconds that a neighbour without a session still counts as alive.
+        session: where statements run, in the transaction that is open.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        instance: str,
-        run: Callable[[Sequence[Statement]], list[Rows]],
-        wall_clock: Callable[[], float],
-        grace_s: float,
-    ) -> None:
-        self.account_ids: dict[tuple[str, str], int] = {}
+    def __init__(self, policy: Policy, session: Session) -> None:
+        self._account_ids: dict[tuple[str, str], int] = {}
         """Accounts by name, for as long as this process lives: they are never deleted."""
-        self.free_since: dict[str, float] = {}
-        """Since when this session knows locks as free; others may have broken with the one before."""
-        self.busy_s = 0.0
-        """Longest wait for another bridge's lock."""
         self.opened_at = 0.0
         """When this bridge came, on the timeline."""
-        self._run = run
+        self._session = session
         self._methods: dict[str, None] = {}
-        self._wall_clock = wall_clock
-        self._grace_s = grace_s
-        self._shard = zlib.crc32(instance.encode()) % SHARDS
-        super().__init__(policy, instance)
+        self._shard = zlib.crc32(session.instance.encode()) % SHARDS
+        super().__init__(policy, session.instance)
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
@@ -90,31 +73,26 @@ class PostgresBatch(UnitOfWork):
             if kind is Claim:
                 self._methods[op.method] = None
             new += kind is Claim or kind is Restore
-            if (task.endpoint, task.account) in self.account_ids:
-                tasks[task] = None
+            tasks[task] = None
             for method in self._methods:
                 for subject in self.policy.subjects(task, method):
                     subjects[task.endpoint, subject] = None
-        names = pairs(subjects)
-        statements: list[Statement] = [(_Q["begin"], []), self._clock_statement(new)]
-        if is_reading:
-            statements = [(_Q["begin_reading"], []), (_Q["clock_reading"], [])]
-        elif subjects:
-            statements.append((_Q["lock_pauses"], names))
-        if tasks:
-            statements.append(self._find_statement(tasks))
+        statements: list[Statement] = [(QUERIES["begin_reading"], []), (QUERIES["clock_reading"], [])]
+        if not is_reading:
+            busy_ms = max(1, round(self._session.busy_s * 1000))
+            statements = [(QUERIES["begin"], []), (QUERIES["clock"], [new, busy_ms])]
         if subjects:
-            statements.append((_Q["find_pauses"], [*names, self.instance]))
+            names = columns_of(subjects)
+            if not is_reading:
+                statements.append((QUERIES["lock_pauses"], names))
+            statements.append((QUERIES["find_reports"], [*columns_of(tasks), self.instance]))
+            statements.append((QUERIES["find_pauses"], [*names, self.instance]))
         answers = self._run(statements)
         told, pid, self._numbers, _ = answers[1][0]
         if subjects:
             self._take_pauses(subjects, answers.pop())
-        if tasks:
             self._take_reports(tasks, answers.pop())
         return told, pid
-
-    def _clock_statement(self, numbers: int) -> Statement:
-        return _Q["clock"], [numbers, max(1, round(self.busy_s * 1000))]
 
     def number_accounts(self, operations: Sequence[Any]) -> None:
         """Make the accounts that a batch may need, in a commit of their own: nobody waits for the batch."""
@@ -123,69 +101,67 @@ class PostgresBatch(UnitOfWork):
             for op in operations
             if isinstance(op, Claim | Restore | Note | Consult | Learn)
         )
-        names = dict.fromkeys((task.endpoint, task.account) for task in tasks)
-        new = pairs(name for name in names if name not in self.account_ids)
-        if new[0]:
-            self._take_accounts(self._run([(_Q["add_accounts"], new), (_Q["find_accounts"], new)])[-1])
-
-    def _take_accounts(self, rows: Rows) -> None:
-        self.account_ids.update(((endpoint, account), number) for endpoint, account, number in rows)
+        new = {(task.endpoint, task.account) for task in tasks} - self._account_ids.keys()
+        if new:
+            names = columns_of(new)
+            self._ask(QUERIES["add_accounts"], *names)
+            found = self._ask(QUERIES["find_accounts"], *names)
+            self._account_ids.update(((endpoint, account), number) for endpoint, account, number in found)
 
     # --- reading -----------------------------------------------------------------------------
 
+    def _run(self, statements: Sequence[Statement]) -> list[Rows]:
+        return self._session.link.run(statements)
+
     def fetch(self, tasks: Sequence[Task]) -> None:
         """Read the newest reports of tasks."""
-        names = {(task.endpoint, task.account) for task in tasks} - self.account_ids.keys()
-        if names:
-            self._take_accounts(self._ask(_Q["find_accounts"], *pairs(names)))
-        known = [task for task in tasks if (task.endpoint, task.account) in self.account_ids]
-        self.entries.update(dict.fromkeys(tasks))
-        if known:
-            self._take_reports(known, self._run([self._find_statement(known)])[0])
-
-    def _find_statement(self, tasks: Iterable[Task]) -> Statement:
-        accounts = [self.account_ids[task.endpoint, task.account] for task in tasks]
-        return _Q["find_reports"], [accounts, [task.task_id for task in tasks], self.instance]
+        self._take_reports(tasks, self._ask(QUERIES["find_reports"], *columns_of(tasks), self.instance))
 
     def _take_reports(self, tasks: Iterable[Task], rows: Rows) -> None:
         self.entries.update(dict.fromkeys(tasks))
-        wanted = {(self.account_ids[task.endpoint, task.account], task.task_id): task for task in tasks}
         for row in rows:
-            owner = self.enter(row, wanted[row[1], row[2]]).row.owner
-            if owner not in (None, self.instance):
-                self._judge(owner or "", row[-1])
+            owner = self._enter(row).row.owner
+            if owner is not None and owner != self.instance:
+                self._judge(owner, row[-1])
+
+    def _enter(self, row: Sequence[Any]) -> Entry:
+        """Take a report that was read, with the names of its account behind the columns."""
+        endpoint, account = row[_OWN : _OWN + 2]
+        task = Task(endpoint, account, row[2])
+        self._account_ids[endpoint, account] = row[1]
+        return self.enter(row, task)
 
     def account_id(self, task: Task) -> int:
         """The number of an account; a new one was made before."""
-        return self.account_ids[task.endpoint, task.account]
+        return self._account_ids[task.endpoint, task.account]
 
     def next_seq(self) -> int:
-        """The number of a new report."""
-        if not self._numbers:
-            ((_, _, self._numbers, _),) = self._run([self._clock_statement(1)])[0]
+        """The number of a new report; there is one for each operation that may need one."""
         return self._numbers.pop(0)
 
     def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
         """Read all pauses about some subjects."""
         names = [(endpoint, subject) for subject in subjects]
-        self._take_pauses(names, self._ask(_Q["find_pauses"], *pairs(names), self.instance))
+        self._take_pauses(names, self._ask(QUERIES["find_pauses"], *columns_of(names), self.instance))
 
     def _take_pauses(self, names: Iterable[tuple[str, str]], rows: Rows) -> None:
         for name in names:
             self.pauses[name] = {}
         for row in rows:
-            state, (revision, endpoint, is_free) = sql.one_pause(row), row[-3:]
+            *columns, revision, endpoint, is_free = row
+            state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
             self._revisions[endpoint, state.key] = revision
-            if state.probe_owner not in (None, self.instance):
-                self._judge(state.probe_owner or "", is_free)
+            if state.probe_owner is not None and state.probe_owner != self.instance:
+                self._judge(state.probe_owner, is_free)
 
     def is_alive(self, instance: str) -> bool:
         """True if that instance still runs, or its connection may only have broken."""
         if instance == self.instance:
             return True
-        known = self._alive.get(instance)
-        return self._judge(instance, self._ask(_Q["is_free"], instance)[0][0]) if known is None else known
+        if instance not in self._alive:
+            self._judge(instance, self._ask(QUERIES["is_free"], instance)[0][0])
+        return self._alive[instance]
 
     def _judge(self, instance: str, is_free: bool) -> bool:
         """Say whether an instance lives by whether its lock is free now.
@@ -193,30 +169,25 @@ class PostgresBatch(UnitOfWork):
         A lock that is free says that its session is gone. That may be a bridge that died, or one that comes
         back at once because only its connection broke; so a lock has to stay free for a while.
         """
+        free_since, now = self._session.link.free_since, monotonic()
         if not is_free:
-            self.free_since.pop(instance, None)
-        now = monotonic()
-        is_alive = not is_free or now - self.free_since.setdefault(instance, now) < self._grace_s
+            free_since.pop(instance, None)
+        is_alive = not is_free or now - free_since.setdefault(instance, now) < self._session.grace_s
         self._alive[instance] = is_alive
         return is_alive
 
     def fetch_figures(self, task: Task) -> tuple[float, str] | None:
         """When an account's figures were asked for, and what they were, as JSON."""
-        ((asked_at, told),) = self._ask(_Q["lock_figures"], self.account_id(task))
+        ((asked_at, told),) = self._ask(QUERIES["lock_figures"], self.account_id(task))
         return asked_at, told
 
     def left(self, own: bool) -> Sequence[Entry]:
         """The reports of dead instances, taken so that nobody else takes them."""
-        owners = self._ask(_Q["find_owners"], "" if own else self.instance)
+        owners = self._ask(QUERIES["find_owners"], "" if own else self.instance)
         dead = [
             owner for owner, is_free in owners if owner == self.instance or not self._judge(owner, is_free)
         ]
-        entries = []
-        for row in self._ask(_Q["take_left"], dead) if dead else []:
-            endpoint, account = row[-2:]
-            self.account_ids[endpoint, account] = row[1]
-            entries.append(self.enter(row, Task(endpoint, account, row[2])))
-        return entries
+        return [self._enter(row) for row in (self._ask(QUERIES["take_left"], dead) if dead else [])]
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -228,29 +199,29 @@ class PostgresBatch(UnitOfWork):
             for (endpoint, key), state in self.saved.items():
                 revision = self._revisions[endpoint, key] = self._revisions.get((endpoint, key), 0) + 1
                 saved.append(sql.pause_columns(state, endpoint, revision))
-            statements.append((_Q["save_pauses"], [sql.dump(saved), len(saved)]))
+            statements.append((QUERIES["save_pauses"], [sql.dump(saved), len(saved)]))
         if self.changed:
             changed = [entry for _, entry in sorted(self.changed.items())]
             for entry in changed:
                 entry.number = max(entry.number, entry.was + 1)
             columns = sql.dump(list(map(sql.report_columns, changed)))
             values = [columns, len(changed), [entry.was for entry in changed]]
-            statements.append((_Q["change_reports"], values))
+            statements.append((QUERIES["change_reports"], values))
         if self.added:
             added = sql.dump(list(map(sql.report_columns, self.added)))
-            statements.append((_Q["add_reports"], [added, len(self.added)]))
+            statements.append((QUERIES["add_reports"], [added, len(self.added)]))
         if self.told:
             told = [
                 {"report": seq, "nth": nth, "at_wall": at, "name": name, "data": json.loads(data)}
                 for seq, nth, at, name, data in self.told
             ]
-            statements.append((_Q["add_events"], [sql.dump(told)]))
+            statements.append((QUERIES["add_events"], [sql.dump(told)]))
         if self.counted:
             rows = [
-                {**dict(zip(TALLY_COLUMNS, (*key, *counts), strict=True)), "shard": self._shard}
+                dict(zip(sql.TALLY, (*key, *counts, self._shard), strict=True))
                 for key, counts in sorted(self.counted.items())
             ]
-            statements.append((_Q["add_tallies"], [sql.dump(rows)]))
+            statements.append((QUERIES["add_tallies"], [sql.dump(rows)]))
             statements += self.drop_aged()
         return statements
 
@@ -262,14 +233,13 @@ class PostgresBatch(UnitOfWork):
         """Delete old reports with their events, never one that still guards its task."""
         self.flush()
         # The caller's clock may be wrong, which must not make anybody's history shorter.
-        before = op.before_wall - (self._wall_clock() - self.wall)
+        before = op.before_wall - (self._session.wall_clock() - self.wall)
         times = (before, self.now - GUARD_S, op.limit, self.opened_at, self.now - DAY_S)
-        ((deleted,),) = self._ask(_Q["prune"], *times)
+        ((deleted,),) = self._ask(QUERIES["prune"], *times)
         self.entries.clear()
         return int(deleted)
 
 
-def pairs(names: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Two arrays of the same length: endpoints, and accounts or subjects."""
-    listed = list(names)
-    return [[first for first, _ in listed], [second for _, second in listed]]
+def columns_of(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """An array for each column of some rows."""
+    return [list(column) for column in zip(*rows, strict=True)]

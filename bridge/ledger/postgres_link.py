@@ -6,29 +6,29 @@ password, so nothing of them leaves this module. Imported by the PostgreSQL ledg
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger import postgres_trouble as words
+from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.trouble import FOREIGN, UNREADABLE, LedgerTrouble
 
 try:
     import psycopg
     from psycopg.adapt import Transformer
     from psycopg.conninfo import conninfo_to_dict
+    from psycopg.generators import fetch_many, send
     from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.types.string import TextLoader
 except ImportError:  # it is there only with the extra ``fleet``, and `connect` says so
     psycopg = None  # type: ignore[assignment]
 
-Statement = tuple[str, Sequence[Any]]
-"""SQL with $1 and so on, and its values: numbers, texts, lists of those, or None."""
-Rows = list[tuple[Any, ...]]
-"""Values as Python has them; JSON stays text."""
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
 
 CONNECT_S: Final = 3
 """Longest wait for a connection to one host. libpq allows no less than 2."""
@@ -123,9 +123,9 @@ class Link:
         try:
             # Preparing has a result of its own, which comes before that of the statement.
             prepared = self._send(dumped)
-            results = self._exchange(len(prepared), time.monotonic() + wait_s)
+            results = self._connection.wait(self._exchange(len(prepared)), timeout=wait_s)
         except Exception:
-            # The library's only reason to raise here is a connection that broke; its text stays here.
+            # The library's only reasons to raise here: the connection broke, or time is up. Its text stays.
             self.close()
             raise LinkLost from None
         self.used_at = time.monotonic()
@@ -145,24 +145,12 @@ class Link:
         pg.pipeline_sync()
         return prepared
 
-    def _exchange(self, count: int, deadline: float) -> list[Any]:
+    def _exchange(self, count: int) -> PQGen[list[PGresult]]:
         """Send what is queued, and fetch so many results and the mark of the end."""
-        pg, poll = self._pg, select.poll()
-        results: list[Any] = []
-        while len(results) <= count:
-            # The server may stop reading until somebody takes its answers.
-            poll.register(pg.socket, select.POLLIN | (select.POLLOUT if pg.flush() else 0))
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not poll.poll(left_s * 1000):
-                raise LinkLost
-            pg.consume_input()
-            # One None ends the result of a statement; after two there is nothing more to come for now.
-            nones = 0
-            while nones < 2 and not pg.is_busy():
-                result = pg.get_result()
-                nones = nones + 1 if result is None else 0
-                if result is not None:
-                    results.append(result)
+        yield from send(self._pg)
+        results: list[PGresult] = []
+        for _ in range(count + 1):
+            results += yield from fetch_many(self._pg)
         return results
 
     def _take(self, prepared: Sequence[tuple[str, bytes] | None], results: Sequence[Any]) -> list[Rows]:

@@ -1,6 +1,6 @@
--- What the ledger asks of PostgreSQL. Each statement has a name and a line that says what it is for;
--- bridge.ledger.postgres_rows reads them. Sets of rows come and go as JSON or arrays, so that a batch of
--- reports costs as many round trips as one.
+-- What the ledger asks of PostgreSQL; from settle_in on for people: facts, and what a role may do. Each
+-- statement has a name and a line that says what it is for; bridge.ledger.postgres_rows reads them. Sets of
+-- rows come and go as JSON or arrays, so that a batch of reports costs as many round trips as one.
 
 -- name: begin
 -- Open a transaction, as writable as the server is set; revisions fence what was decided upon stale rows.
@@ -39,10 +39,9 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
        (SELECT oldest_writer FROM versions ORDER BY version DESC LIMIT 1);
 
 -- name: condition
--- What this server is and promises, and whose session this is.
-SELECT pg_is_in_recovery(), current_setting('server_version'), current_setting('fsync') = 'on',
-       current_setting('synchronous_commit') <> 'off', current_setting('default_transaction_read_only') = 'on',
-       pg_backend_pid();
+-- Whether this server syncs what it commits, whether it takes no writes, and whose session this is.
+SELECT current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', pg_backend_pid();
 
 -- name: timeline
 -- How often a standby has taken over on the way to this server; each time the number grows.
@@ -110,10 +109,12 @@ ORDER BY endpoint, account
 ON CONFLICT DO NOTHING;
 
 -- name: find_reports
--- The newest reports of tasks, and whether an owner other than $3 is gone.
-SELECT {columns}, {is_free}
-FROM unnest($1::integer[], $2::bigint[]) AS k (account_id, task_id)
-JOIN reports AS r ON r.account_id = k.account_id AND r.task_id = k.task_id AND r.current;
+-- The newest reports of tasks, whose they are, and whether an owner other than $4 is gone. Accounts are asked
+-- for one by one: joined, a table without statistics makes the planner look for task ids in the whole index.
+SELECT {columns}, k.endpoint, k.account, {is_free}
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (endpoint, account, task_id)
+JOIN reports AS r ON r.task_id = k.task_id AND r.current AND r.account_id =
+     (SELECT id FROM accounts AS a WHERE a.endpoint = k.endpoint AND a.account = k.account);
 
 -- name: find_owners
 -- Who else works on anything, and who of them is gone.
@@ -247,3 +248,59 @@ LIMIT 10;
 -- name: skip_numbers
 -- New reports are numbered after those that were copied.
 SELECT setval('report_numbers', greatest((SELECT max(seq) FROM reports), (SELECT last_value FROM report_numbers)));
+
+-- name: settle_in
+-- For this transaction only: a pooler may give the session to a bridge right after it.
+SELECT count(set_config(name, value, true)) FROM json_each_text($1::json) AS given (name, value);
+
+-- name: may_read
+-- Nothing; refused if the role may not read what the commands read.
+SELECT 1 FROM accounts, reports, events, pauses WHERE false;
+
+-- name: health
+-- What server and database are and promise, whether a ledger could be made, and what a bridge needs and this role
+-- may not do; of the catalogue, which everybody may read.
+SELECT json_build_object(
+    'serverVersion', current_setting('server_version'),
+    'isStandby', pg_is_in_recovery(),
+    'isDurable', current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+    'sizeBytes', pg_database_size(current_database()),
+    'mayCreate', has_database_privilege(current_database(), 'CREATE'),
+    'sessions', (
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'report-bridge' AND pid <> pg_backend_pid()
+    ),
+    'reports', (
+        SELECT greatest(reltuples, 0)::bigint FROM pg_class
+        WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'reports'
+    ),
+    'lacking', (SELECT coalesce(json_agg(told ORDER BY nth, mth), '[]') FROM (
+        SELECT 0 AS nth, 0 AS mth, 'USAGE on the schema' AS told FROM pg_namespace
+        WHERE nspname = 'report_bridge' AND NOT has_schema_privilege(oid, 'USAGE')
+        UNION ALL
+        SELECT nth, mth, privilege || ' on ' || name
+        FROM (VALUES (1, 'accounts', 'SELECT, INSERT'), (2, 'reports', 'SELECT, INSERT, UPDATE, DELETE'),
+                     (3, 'events', 'SELECT, INSERT'), (4, 'pauses', 'SELECT, INSERT, UPDATE'),
+                     (5, 'tallies', 'SELECT, INSERT, UPDATE, DELETE'), (6, 'figures', 'SELECT, INSERT, UPDATE'),
+                     (7, 'meta', 'SELECT'), (8, 'versions', 'SELECT')) AS wanted (nth, name, privileges)
+        CROSS JOIN unnest(string_to_array(privileges, ', ')) WITH ORDINALITY AS each (privilege, mth)
+        JOIN pg_class AS c ON c.relname = name AND c.relnamespace = to_regnamespace('report_bridge')
+        WHERE NOT has_table_privilege(c.oid, privilege)
+        UNION ALL
+        SELECT 9, 0, 'USAGE on ' || relname FROM pg_class
+        WHERE relnamespace = to_regnamespace('report_bridge') AND relname = 'report_numbers' AND relkind = 'S'
+          AND NOT has_sequence_privilege(oid, 'USAGE')
+    ) AS lacking)
+);
+
+-- name: is_at_work
+-- Whether a bridge's session is there: it has this name, and holds the lock of an instance.
+SELECT EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+      AND a.datname = current_database() AND a.application_name = 'report-bridge'
+);
+
+-- name: pid
+-- Whose session this is.
+SELECT pg_backend_pid();

@@ -6,26 +6,27 @@ Needs no right to write and not the ledger's secret. Imported by `bridge.ledger.
 
 from __future__ import annotations
 
+import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from bridge.core.redact import Secret
-from bridge.ledger.postgres_link import Rows, ServerRefused, Statement, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump, load_statements
-from bridge.ledger.postgres_schema import Found as Version
+from bridge.ledger.postgres_link import ServerRefused, connect, translated
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_schema import identify
-from bridge.ledger.rows import Value
-from bridge.ledger.statistics import NoLedger, Reader, Tally
+from bridge.ledger.rows import Rows, Statement
+from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
 
 QUICK_S: Final = 5.0
 """Longest time for a question that an index answers."""
 SLOW_S: Final = 600.0
 """Longest time for a count of however many reports, or for a page of a list, whose filter may fit few."""
+WRITE_S: Final = 60.0
+"""Longest time for a statement of a copy."""
 LOCK_S: Final = 2.0
 """Longest wait for a lock: nothing but a migration or an administrator keeps readers out."""
 COUNTED: Final = 100_000
@@ -47,7 +48,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "plan_cache_mode": "force_custom_plan",
 }
-_Q: Final[Mapping[str, str]] = load_statements("postgres_reader.sql")
 
 
 class PostgresReader(Reader):
@@ -67,14 +67,9 @@ class PostgresReader(Reader):
     """
 
     step = 1_000_000  # a second or two, so that progress can be shown and no snapshot is held for long
-    syntax: ClassVar[Mapping[str, str]] = {
-        "hour": "floor(r.recorded_wall / 3600)::bigint",
-        "age": "floor(r.age_s)::integer",
-        "cause": "r.detail ->> 'cause'",
-        "status": "r.detail ->> 'httpStatus'",
-        "newest": "r.current",
-        "older": "NOT r.current",
-    }
+    is_newest = "r.current"
+    revision = ("revision",)
+    renumber = ((QUERIES["skip_numbers"], ()),)
 
     def __init__(self, url: str, password: Secret | None, wall: float) -> None:
         self._to_wall_s = wall - time.monotonic()
@@ -92,12 +87,12 @@ class PostgresReader(Reader):
         """
         reader = cls(url, password, wall)
         try:
-            found = reader._identify()
+            found = identify(reader.ask)
             if found.version == 0:
                 raise NoLedger(_MISSING)
             if found.is_newer:
                 raise LedgerTrouble(NEWER, _NEWER)
-            reader.ask(_Q["may_read"])
+            reader.ask(QUERIES["may_read"])
             reader.version = found.version
         except BaseException:
             reader.close()
@@ -106,41 +101,27 @@ class PostgresReader(Reader):
 
     # --- transactions ------------------------------------------------------------------------
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Say what is wrong in the ledger's words, and undo what was begun and not ended."""
+    def _run(self, opening: str, statements: Sequence[Statement], wait_s: float) -> list[Rows]:
+        """Run statements in a transaction of their own and one round trip; none of them takes longer."""
+        settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
+        begun: list[Statement] = [(QUERIES[opening], ()), (QUERIES["settle_in"], [dump(settings)])]
+        ended = (QUERIES["commit"], ())
         try:
             with translated():
-                yield
+                return self._link.run([*begun, *statements, ended], wait_s + _MARGIN_S)[2:-1]
         finally:
             if not self._link.is_idle:
                 with suppress(ServerRefused):
                     self._link.ask(QUERIES["roll_back"])
 
-    def _identify(self) -> Version:
-        with self._asking():
-            self._link.run(_opening(QUICK_S))
-            return identify(self._link)
-
     def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
-        """Run one statement that changes nothing, in a transaction of its own and one round trip."""
-        wait_s = SLOW_S if is_slow else QUICK_S
-        with self._asking():
-            statements = [*_opening(wait_s), (statement, values), (QUERIES["commit"], [])]
-            return self._link.run(statements, wait_s + _MARGIN_S)[2]
+        """Run one statement that changes nothing, in a transaction of its own."""
+        return self._run("begin_reading", [(statement, values)], SLOW_S if is_slow else QUICK_S)[0]
 
-    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
-        """Let the server count, so that a million reports are a few hundred rows on the wire."""
-        tally: Tally = (Counter(), Counter(), Counter())
-        for many, which, *told in self.ask(_Q["tally"].replace("{reports}", statement), values, True):
-            hour, method, outcome, code, cause, account_id, age, latency = told
-            kinds = (
-                (hour, method, outcome, code, cause),
-                (account_id, method, outcome, code, age),
-                (method, latency),
-            )
-            tally[which][kinds[which]] += many
-        return tally
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit."""
+        cleaned = [(text, [_clean(value) for value in values]) for text, values in statements]
+        self._run("begin", cleaned, WRITE_S)
 
     def shift_s(self) -> float:
         """What makes UNIX time of this host of a moment of the timeline."""
@@ -150,26 +131,18 @@ class PostgresReader(Reader):
 
     def health(self) -> Mapping[str, Any]:
         """Facts about the server, the ledger and this role; also where there is no ledger."""
-        ((size, may_create, sessions, estimate),) = self.ask(_Q["database"])
-        ((is_standby, version, is_synced, is_synchronous, *_),) = self.ask(QUERIES["condition"])
-        lacking = tuple(told for (told,) in self.ask(_Q["lacking"]))
+        facts: dict[str, Any] = json.loads(self.ask(QUERIES["health"])[0][0])
+        lacking = facts["lacking"]
         may_identify = not {"USAGE on the schema", "SELECT on versions"} & set(lacking)
-        found = self._identify() if may_identify else None
-        if found and found.version and "SELECT on reports" not in lacking and (estimate or 0) <= COUNTED:
-            ((estimate,),) = self.ask(QUERIES["count_reports"], [], True)
+        found = identify(self.ask) if may_identify else None
+        is_counted = found is not None and found.version > 0 and "SELECT on reports" not in lacking
+        if is_counted and (facts["reports"] or 0) <= COUNTED:
+            ((facts["reports"],),) = self.ask(QUERIES["count_reports"], [], True)
         round_trip_s, skew_s = self._measure()
-        return {
+        return facts | {
             "path": self._link.place,
-            "serverVersion": version,
-            "isStandby": is_standby,
-            "isDurable": is_synced and is_synchronous,
             "schemaVersion": None if found is None else found.version,
             "isNewer": found is not None and found.is_newer,
-            "mayCreate": may_create,
-            "lacking": lacking,
-            "sizeBytes": size,
-            "reports": estimate,
-            "sessions": sessions,
             "clockSkewS": skew_s,
             "roundTripS": round_trip_s,
         }
@@ -178,12 +151,10 @@ class PostgresReader(Reader):
         """A round trip, and this host's clock minus the server's, as exact as half of it; in seconds."""
         measured = []
         for _ in range(_SKEW_TRIES):
-            began_at = time.monotonic()
-            with self._asking():
-                told = self._link.ask(QUERIES["clock_reading"])[0][0]
-            ended_at = time.monotonic()
-            skew_s = self._to_wall_s + (began_at + ended_at) / 2 - told
-            measured.append((ended_at - began_at, skew_s))
+            before = time.monotonic()
+            told = self.ask(QUERIES["clock_reading"])[0][0]
+            after = time.monotonic()
+            measured.append((after - before, self._to_wall_s + (before + after) / 2 - told))
         return min(measured)
 
     def is_pooled(self) -> bool:
@@ -191,7 +162,7 @@ class PostgresReader(Reader):
 
         Two sessions that are open at once never share a process of the server, and never change theirs.
         """
-        pid = _Q["pid"]
+        pid = QUERIES["pid"]
         try:
             with translated(), closing(self._connect()) as other:
                 ((mine,),), ((others,),) = self._link.ask(pid), other.ask(pid)
@@ -211,24 +182,17 @@ class PostgresReader(Reader):
         found = [told for name in names for (told,) in self.ask(QUERIES[name], [], True)]
         return tuple(found[:10])
 
-    def try_write(self) -> None:
-        """Begin a write and take it back."""
-        _, settings = _opening(QUICK_S)
-        with self._asking():
-            self._link.run(
-                [(QUERIES["begin"], []), settings, (_Q["write_nothing"], []), (QUERIES["roll_back"], [])]
-            )
-
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
-        return bool(self.ask(_Q["is_at_work"])[0][0])
+        return bool(self.ask(QUERIES["is_at_work"])[0][0])
 
     def close(self) -> None:
         """Let go of the session. Idempotent."""
         self._link.close()
 
 
-def _opening(wait_s: float) -> list[Statement]:
-    """Open a transaction in which nothing can be written and nothing takes longer."""
-    settings = {**_SETTINGS, "statement_timeout": str(round(wait_s * 1000))}
-    return [(QUERIES["begin_reading"], []), (_Q["settle_in"], [dump(settings)])]
+def _clean(value: Any) -> Any:
+    """A value for the server. A zero character, which its texts cannot hold, becomes a space."""
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return value.replace("\0", " ").replace("\\u0000", " ") if isinstance(value, str) else value

@@ -6,7 +6,7 @@ Knows no connection, no transaction and no rule: which statement runs when is in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from bridge.core.counting import Counts
@@ -15,67 +15,54 @@ from bridge.ledger import rows
 from bridge.ledger.work import Entry
 
 REPORT: Final = (*rows.COLUMNS, "revision", "current")
-"""Columns of a report here; what follows them in a row is the statement's own."""
 _PAUSE: Final = (*rows.PAUSE_COLUMNS, "revision")
-_TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
+TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
 _FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
 _PAUSE_KEY: Final = frozenset({"subject", "rule"})
 
 _IS_FREE: Final = (
-    "CASE WHEN {0} <> $3::text THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
+    "CASE WHEN {0} <> {1} THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
 )
 _PARTS: Final = {
     "columns": ", ".join(f"r.{name}" for name in REPORT),
     "stored": ", ".join(REPORT),
     "assigned": ", ".join(f"{name} = g.{name}" for name in REPORT if name not in _FIXED),
-    "is_free": _IS_FREE.format("r.owner"),
+    "is_free": _IS_FREE.format("r.owner", "$4"),
     "pause_columns": ", ".join(f"p.{name}" for name in _PAUSE),
     "pause_stored": ", ".join(_PAUSE),
     "pause_assigned": ", ".join(f"{name} = excluded.{name}" for name in _PAUSE if name not in _PAUSE_KEY),
-    "is_prober_free": _IS_FREE.format("p.probe_owner"),
-    "tally_stored": ", ".join(_TALLY),
+    "is_prober_free": _IS_FREE.format("p.probe_owner", "$3"),
+    "tally_stored": ", ".join(TALLY),
     "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
 }
 """What statements have in common, by the name in braces."""
 
 
-def load_statements(script: str) -> dict[str, str]:
-    """The statements of a script beside this module by name. The first line of each says what it is for."""
-    found: dict[str, str] = {}
-    for part in rows.load(script).split("-- name: ")[1:]:
+def _load_statements() -> Iterator[tuple[str, str]]:
+    for part in rows.load("postgres_queries.sql").split("-- name: ")[1:]:
         name, _, statement = part.split("\n", 2)
         for key, text in _PARTS.items():
             statement = statement.replace("{" + key + "}", text)
-        found[name.strip()] = statement.strip().rstrip(";")
-    return found
+        yield name, statement.strip().rstrip(";")
 
 
-QUERIES: Final[Mapping[str, str]] = load_statements("postgres_queries.sql")
-"""Name -> statement."""
+QUERIES: Final = dict(_load_statements())
+"""Name -> statement. The first line of each says what it is for."""
 
 
 def report_columns(entry: Entry) -> dict[str, Any]:
     """The columns of a report, for JSON."""
     values = rows.from_row(entry.row, entry.account_id, entry.finished_at)
-    columns = dict(zip(rows.COLUMNS, values, strict=True))
-    return columns | {
-        "detail": entry.row.detail or None,
-        "revision": entry.number,
-        "current": entry.is_current,
-    }
+    columns = dict(zip(REPORT, (*values, entry.number, entry.is_current), strict=True))
+    return columns | {"detail": entry.row.detail or None}
 
 
 def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, Any]:
     """The columns of a pause, for JSON."""
-    columns = dict(zip(rows.PAUSE_COLUMNS, rows.from_pause(state), strict=True))
-    return columns | {"recent": state.recent, "endpoint": endpoint, "revision": revision}
+    columns = dict(zip(_PAUSE, (*rows.from_pause(state), revision), strict=True))
+    return columns | {"recent": state.recent, "endpoint": endpoint}
 
 
 def dump(values: Any) -> str:
     """JSON for the server. A zero character, which its texts cannot hold, becomes a space."""
     return rows.encode(values).replace("\\u0000", " ")
-
-
-def one_pause(values: Sequence[Any]) -> PauseState:
-    """Make a pause of the columns of a statement that begins with them."""
-    return rows.to_pause(values[: len(rows.PAUSE_COLUMNS)])

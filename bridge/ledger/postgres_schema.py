@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from bridge.ledger.postgres_link import Link, ServerRefused, Statement
-from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_link import Link, ServerRefused
+from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
-from bridge.ledger.rows import load
+from bridge.ledger.rows import Rows, Statement, load
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
 
 
@@ -45,16 +45,16 @@ class Found(NamedTuple):
         return self.oldest_writer > VERSION
 
 
-def identify(link: Link) -> Found:
+def identify(ask: Callable[[str], Rows]) -> Found:
     """The version of the ledger in a database.
 
     Raises:
         LedgerTrouble: ``foreign`` if the schema is another program's.
     """
-    ((has_versions, is_empty),) = link.ask(QUERIES["version"])
+    ((has_versions, is_empty),) = ask(QUERIES["version"])
     if not has_versions and is_empty:
         return Found(0, 0)
-    rows = link.ask(QUERIES["versions"]) if has_versions else []
+    rows = ask(QUERIES["versions"]) if has_versions else []
     if not rows:
         raise LedgerTrouble(FOREIGN, STRANGE_SCHEMA)
     return Found(*rows[0])
@@ -70,14 +70,14 @@ def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
         ServerRefused, LedgerTrouble: it cannot be done; nothing was changed.
     """
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    patience: list[Statement] = [(f"SET LOCAL {name} = {round(MIGRATE_S * 1000)}", []) for name in names]
-    begin: list[Statement] = [(QUERIES["begin"], []), *patience]
+    patience = dump(dict.fromkeys(names, round(MIGRATE_S * 1000)))
+    begin: list[Statement] = [(QUERIES["begin"], []), (QUERIES["settle_in"], [patience])]
     try:
         # Whoever is second waits here, and finds the work done. The lock comes before the transaction,
         # because a transaction goes on believing what it has once found missing.
         link.run([*begin, (QUERIES["lock_migration"], []), (QUERIES["commit"], [])], MIGRATE_S)
         link.run(begin)
-        found = identify(link)
+        found = identify(link.ask)
         if found.version == 0:
             link.ask("CREATE SCHEMA IF NOT EXISTS report_bridge")
         for number, migration in enumerate(MIGRATIONS[found.version :], found.version + 1):
@@ -87,10 +87,10 @@ def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:
         if found.version == 0:
             link.ask(QUERIES["add_secret"], random_bytes(32).hex())
         link.run([(QUERIES["commit"], []), (QUERIES["unlock_migration"], [])])
-        return identify(link)
+        return identify(link.ask)
     except (ServerRefused, LedgerTrouble) as met:
         link.run([(QUERIES["roll_back"], []), (QUERIES["unlock_migration"], [])])
         if isinstance(met, ServerRefused) and met.state == "42501":
-            has_ledger = identify(link).version > 0
+            has_ledger = identify(link.ask).version > 0
             raise LedgerTrouble(READONLY if has_ledger else UNREADABLE, NO_SCHEMA) from None
         raise

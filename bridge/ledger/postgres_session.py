@@ -16,20 +16,20 @@ from bridge.core.redact import Secret
 from bridge.ledger.owners import name_instance
 from bridge.ledger.postgres_link import Link, ServerRefused, connect, translated
 from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import VERSION, Found, identify, migrate
+from bridge.ledger.postgres_schema import VERSION, identify, migrate
 from bridge.ledger.postgres_trouble import CLOCK_MOVED, FORMER_SERVER, PASSING, trouble
 from bridge.ledger.trouble import CORRUPT, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
-_Q: Final = QUERIES
 IDLE_S: Final = 3.5
 """The server ends a session that is silent for so long: so neighbours learn of a bridge that froze or
 vanished. Three beats and a half: one may be late."""
 BEAT_S: Final = 1.0
 """Silence after which something is said."""
-RETRY_FIRST_S: Final = 0.05
-RETRY_MOST_S: Final = 1.0
-"""Longest wait between two tries to connect; shorter than the grace that neighbours give, so that a bridge
-that lives keeps its reports when a server restarts."""
+RETRY_S: Final = 1.0
+"""Longest wait between two tries to connect, by chance down to half; shorter than the grace that neighbours
+give, so that a bridge that lives keeps its reports when a server restarts."""
+QUICK_RETRY_S: Final = 0.05
+"""The same while an operation waits for a session."""
 STATEMENT_S: Final = 2.0
 """Longest time the server may spend on one statement: the contract's bound for a ledger that is locked."""
 BACK_S: Final = 1.0
@@ -41,6 +41,9 @@ _OFFSET_TRIES: Final = 3
 CLOCK_S: Final = 0.5
 """How far the server's clock may move against ours, beside what a round trip leaves open, before times on it
 are translated anew. A standby that took over may have another clock; two good ones differ by milliseconds."""
+GRACE_S: Final = 2.0
+"""How long a lock stays free before its instance counts as dead. A bridge that lives is back within a second
+of the server's return; as much again is for a busy machine."""
 _IDLE_MS: Final = round(IDLE_S * 1000)
 _SETTINGS: Final = {
     "search_path": "report_bridge, pg_temp",
@@ -78,6 +81,9 @@ class Session:
         LedgerTrouble: the ledger can be neither made nor read.
     """
 
+    grace_s = GRACE_S
+    """Seconds that a neighbour without a session still counts as alive."""
+
     def __init__(
         self,
         url: str,
@@ -102,7 +108,7 @@ class Session:
         self.is_newer = False
         """True once a newer version has changed the ledger so that this one must not write."""
         self._connect = partial(connect, url, password)
-        self._boot_clock, self._wall_clock = boot_clock, wall_clock
+        self.boot_clock, self.wall_clock = boot_clock, wall_clock
         self._random_bytes = random_bytes
         self._link: Link | None = None
         self._why_lost = trouble(UNREADABLE)
@@ -110,7 +116,6 @@ class Session:
         self._is_closed = False
         self._timeline = 0
         """The highest that was met; a server with a lower one knows nothing of what was written since."""
-        self._retry_s = RETRY_FIRST_S
         self._retry_at = 0.0
         self.wait_for_link()
 
@@ -123,12 +128,14 @@ class Session:
         is_first = not self.secret
         try:
             with translated():
-                found, is_readonly = self._set_up(link)
+                set_up = [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
+                ((self.durable, is_readonly, link.pid),) = link.run(set_up)[1]
+                found = identify(link.ask)
                 if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
                 if found.version == 0:
                     raise trouble(READONLY if is_first else REPLACED)
-                rows = link.ask(_Q["secret"])
+                rows = link.ask(QUERIES["secret"])
                 secret = rows[0][0] if rows else b""
                 round_trip_s, offset_s = min(self._compare_clocks(link) for _ in range(_OFFSET_TRIES))
                 if is_first:
@@ -145,28 +152,22 @@ class Session:
                     # Opened anew it is the same ledger, with its times told in ours as they are now.
                     raise LedgerTrouble(REPLACED, CLOCK_MOVED)
                 if not is_readonly:
-                    timeline = _read_timeline(link)
-                    if 0 < timeline < self._timeline:
+                    timeline = self._timeline
+                    with suppress(ServerRefused):  # Not every server tells it.
+                        timeline = link.ask(QUERIES["timeline"])[0][0]
+                    if timeline < self._timeline:
                         raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
-                    self._timeline = max(timeline, self._timeline)
+                    self._timeline = timeline
                     self.hold(link)
         except BaseException:
             link.close()
             raise
         self._link = link
 
-    def _set_up(self, link: Link) -> tuple[Found, bool]:
-        """Make a session careful; the ledger's version and whether the server takes no writes."""
-        _, ((is_standby, _, is_synced, is_synchronous, is_readonly, link.pid),) = link.run(
-            [(_Q["set_up"], [dump(_SETTINGS)]), (_Q["condition"], [])]
-        )
-        self.durable = is_synced and is_synchronous
-        return identify(link), is_standby or is_readonly
-
     def hold(self, link: Link) -> None:
         """Own the rows of our instance; a former session of ours may still have them."""
         name = [self.instance]
-        link.run([(_Q["end_former_session"], name), (_Q["hold"], name)])
+        link.run([(QUERIES["end_former_session"], name), (QUERIES["hold"], name)])
         link.is_held = True
 
     def _tell_time(self, epoch: float) -> tuple[float, float]:
@@ -175,9 +176,9 @@ class Session:
 
     def _compare_clocks(self, link: Link) -> tuple[float, float]:
         """A round trip, and the server's time minus the boot clock, as exact as half of it."""
-        before = self._boot_clock()
-        ((told, oldest_writer),) = link.ask(_Q["beat"])
-        after = self._boot_clock()
+        before = self.boot_clock()
+        ((told, oldest_writer),) = link.ask(QUERIES["beat"])
+        after = self.boot_clock()
         self.is_newer = oldest_writer > VERSION
         return after - before, self._tell_time(told)[0] - (before + after) / 2
 
@@ -204,7 +205,7 @@ class Session:
             if not self._come_back():
                 if not self.secret and self._why_lost.sentence not in PASSING:
                     break  # But a server that restarts is no reason to begin without it.
-                time.sleep(RETRY_FIRST_S)
+                time.sleep(QUICK_RETRY_S)
         return self.link
 
     def lose(self) -> None:
@@ -214,7 +215,7 @@ class Session:
             self._link = None
             self._lost_at = time.monotonic()
             self._why_lost = trouble(UNREADABLE)
-            self._retry_s, self._retry_at = RETRY_FIRST_S, 0.0
+            self._retry_at = 0.0
 
     def close(self) -> None:
         """Let go of the session and, with it, of the instance's lock. Idempotent."""
@@ -223,36 +224,30 @@ class Session:
             with suppress(ServerRefused):
                 # Asked for, so that the lock is free when this returns, and not a moment later. If it cannot
                 # be, the server lets go when it misses the session.
-                self._link.run([(_Q["let_go"], [self.instance])], 1.0)
+                self._link.run([(QUERIES["let_go"], [self.instance])], 1.0)
         self.lose()
 
     def tend(self) -> float | None:
         """Show that this bridge lives, or try to come back; seconds until it is time again."""
         if self._is_closed:
             return None
-        now = time.monotonic()
         if self._link is not None:
-            silent_s = now - self._link.used_at
+            silent_s = time.monotonic() - self._link.used_at
             if silent_s < BEAT_S * 0.9:
                 return BEAT_S - silent_s
-            self._beat(self._link)
-            if self._link is not None:
+            has_moved = False
+            with suppress(ServerRefused):
+                has_moved = self._has_moved(*self._compare_clocks(self._link))
+            if not has_moved and not self._link.is_lost:
                 return BEAT_S
-        if now >= self._retry_at:
+            # Whoever makes the next session finds out the same, and says so.
+            self.lose()
+        if time.monotonic() >= self._retry_at:
             if self._come_back():
                 return BEAT_S
             # Not all at the same moment.
-            self._retry_at = time.monotonic() + self._retry_s * (0.5 + self._random_bytes(1)[0] / 512)
-            self._retry_s = min(self._retry_s * 2, RETRY_MOST_S)
+            self._retry_at = time.monotonic() + RETRY_S * (0.5 + self._random_bytes(1)[0] / 512)
         return max(0.0, self._retry_at - time.monotonic())
-
-    def _beat(self, link: Link) -> None:
-        with suppress(ServerRefused):
-            if self._has_moved(*self._compare_clocks(link)):
-                # Whoever makes the next session finds out the same, and says so.
-                self.lose()
-        if link.is_lost:
-            self.lose()
 
     def _come_back(self) -> bool:
         """Make a new session."""
@@ -262,10 +257,3 @@ class Session:
             self._why_lost = why
             return False
         return True
-
-
-def _read_timeline(link: Link) -> int:
-    """The server's timeline; 0 where that is not told."""
-    with suppress(ServerRefused):
-        return int(link.ask(_Q["timeline"])[0][0])
-    return 0

@@ -16,10 +16,6 @@ NO_DRIVER: Final = (
 )
 UNUSABLE_URL: Final = "The ledger's URL cannot be used: write postgresql://user@host:port/database."
 TOO_OLD: Final = "The ledger's server is too old: PostgreSQL 14 or later is needed."
-POOLED: Final = (
-    "The ledger's session changes between transactions: connect to the server itself, or let the pooler "
-    "work in session mode."
-)
 NO_SCHEMA: Final = (
     "The ledger's database has no tables and its role may not make them: run 'report-bridge ledger migrate' "
     "as a role that may."
@@ -42,6 +38,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     kinds.CORRUPT: "The ledger's database is damaged or not a ledger: run 'report-bridge ledger check'.",
     kinds.NEWER: "The ledger was brought to a newer version: "
     "it is read but not written; install that version.",
+    kinds.FOREIGN: "The ledger's session changes between transactions: connect to the server itself, "
+    "or let the pooler work in session mode.",
     kinds.REPLACED: "The ledger's address leads to another ledger now: start again if that is meant.",
 }
 """Kind -> what it means on a server and what to do."""
@@ -96,8 +94,6 @@ def explain(state: str) -> LedgerTrouble:
     Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
     """
     kind = _KINDS.get(state) or _KINDS.get(state[:2], kinds.UNREADABLE)
-    if kind == kinds.FOREIGN:
-        return LedgerTrouble(kinds.FOREIGN, POOLED)
     return LedgerTrouble(kind, NOT_ALLOWED if state == "42501" else SENTENCES[kind])
 
 

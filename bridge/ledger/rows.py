@@ -69,6 +69,10 @@ LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.
 
 Value = str | int | float
 """What a statement is given."""
+Statement = tuple[str, Sequence[Any]]
+"""SQL with $1 and so on, and its values: numbers, texts, or None; for PostgreSQL also lists of those."""
+Rows = list[tuple[Any, ...]]
+"""What it finds: values as Python has them; JSON stays text."""
 
 
 def load(script: str) -> str:

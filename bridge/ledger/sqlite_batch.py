@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.counting import Counts
 from bridge.core.model import GUARD_S, Prune, Task
 from bridge.ledger.port import Forget, Policy
-from bridge.ledger.rows import COLUMNS, PAUSE_COLUMNS, TALLY_COLUMNS, encode, from_pause, from_row, to_pause
+from bridge.ledger.rows import (
+    COLUMNS,
+    PAUSE_COLUMNS,
+    TALLY_COLUMNS,
+    Rows,
+    Statement,
+    encode,
+    from_pause,
+    from_row,
+    to_pause,
+)
 from bridge.ledger.transfer import OPERATIONS as SHARED
-from bridge.ledger.work import Entry, Rows, Statement, UnitOfWork
+from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.owners import Owners

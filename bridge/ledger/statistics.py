@@ -1,7 +1,8 @@
 """Reading a ledger for people: lists, one report's story, and figures over all of them.
 
-Declares what a reader promises, and asks and counts for both of them. A reader changes nothing, makes
-nothing, and lets a bridge that is at work commit between its steps. Imported by the command line.
+Declares what a reader promises, and asks and counts for both of them. A reader makes nothing, changes nothing
+but what it is told to write, and lets a bridge that is at work commit between its steps. Imported by the
+command line.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from bridge.core.counting import Tallied
-from bridge.core.model import OUTCOMES, Listing, PauseState, Row
+from bridge.core.model import Listing, PauseState, Row
 from bridge.ledger.port import EventRow
 from bridge.ledger.rows import (
-    COLUMNS,
+    EVENTS,
     FIGURES,
+    LISTED,
     PAUSE_COLUMNS,
     TALLIED,
-    Value,
+    Rows,
+    Statement,
     group_tallied,
     select_listing,
     to_pause,
@@ -35,19 +38,6 @@ IN_FLIGHT: Final = "in_flight"
 
 Progress = Callable[[int, int], None]
 """Told how much is done, and of how much."""
-
-
-class Span(NamedTuple):
-    """Which reports to count; None is no bound. Instants are UNIX seconds."""
-
-    since_wall: float | None = None
-    """Recorded at or after this."""
-    until_wall: float | None = None
-    """Recorded before this."""
-    endpoint: str | None = None
-    account: str | None = None
-    """The first hex digits of the account."""
-    method: str | None = None
 
 
 class Cell(NamedTuple):
@@ -110,12 +100,6 @@ class Figures(NamedTuple):
     pauses: Counter[Pause]
 
 
-Rows = Sequence[Sequence[Any]]
-Tally = tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]
-"""How many reports share hour, method, outcome, code and cause; account, method, outcome, code and age; or
-method and latency. Methods and outcomes are places in their lists."""
-
-
 class Reader(Protocol):
     """A ledger opened for reading; each kind of store has its own, which adds what is declared only.
 
@@ -124,17 +108,17 @@ class Reader(Protocol):
 
     step: int
     """Reports in one statement of the figures."""
-    syntax: ClassVar[Mapping[str, str]]
-    """What the stores spell differently: how ``hour`` and ``age`` are cut to whole numbers, how ``cause``
-    and ``status`` are found in the detail, and when a report is the ``newest`` of its task or ``older``."""
+    is_newest: ClassVar[str]
+    """When a report ``r`` is the newest of its task, as an index of this kind has it."""
+    revision: ClassVar[tuple[str, ...]]
+    """The column, if there is one, in which this kind counts the changes of a row."""
+    renumber: ClassVar[Sequence[Statement]]
+    """Lets new reports be numbered after those that were copied."""
     version: int
     """Of the ledger's tables."""
 
-    def ask(self, statement: str, values: Sequence[Value] = (), is_slow: bool = False) -> Rows:
+    def ask(self, statement: str, values: Sequence[Any] = (), is_slow: bool = False) -> Rows:
         """Run one statement that changes nothing, in a transaction of its own."""
-
-    def tally(self, statement: str, values: Sequence[Value]) -> Tally:
-        """Count the reports that a statement selects; its columns are those of `_REPORTS`."""
 
     def shift_s(self) -> float:
         """What makes UNIX time of this host of a moment of the timeline."""
@@ -149,8 +133,8 @@ class Reader(Protocol):
             full: also read every report.
         """
 
-    def try_write(self) -> None:
-        """See whether a bridge could write now, and write nothing."""
+    def write(self, statements: Sequence[Statement]) -> None:
+        """Run statements in one commit: those of a copy."""
 
     def is_at_work(self) -> bool:
         """True if a bridge works on the ledger now."""
@@ -159,6 +143,10 @@ class Reader(Protocol):
         """Let go of the ledger. Idempotent."""
 
     # --- what both of them do alike ----------------------------------------------------------
+
+    def try_write(self) -> None:
+        """See whether a bridge could write now, and write nothing."""
+        self.write([(text, ()) for text in _NOTHING])
 
     def count(self, listing: Listing, most: int | None = None) -> int:
         """How many reports a listing has, whatever its limit.
@@ -189,26 +177,24 @@ class Reader(Protocol):
         )
         among = f"r.account_id IN ({', '.join(map(str, accounts or (-1,)))})"
         # Apart, because each has an index of its own, or the older ones none.
-        rows = self._rows(of.format(task_id, among, self.syntax["newest"]))
+        rows = self._rows(of.format(task_id, among, self.is_newest))
         if rows:
-            rows += self._rows(of.format(task_id, among, self.syntax["older"]))
+            rows += self._rows(of.format(task_id, among, f"NOT {self.is_newest}"))
         return tuple(sorted(rows, key=lambda row: -row.seq))
 
-    def _rows(self, rest: str, values: Sequence[Value] = ()) -> tuple[Row, ...]:
-        found = self.ask(f"SELECT {_LISTED} {rest}", values, True)
+    def _rows(self, rest: str, values: Sequence[Any] = ()) -> tuple[Row, ...]:
+        found = self.ask(f"SELECT {LISTED} {rest}", values, True)
         return tuple(to_row(columns, *columns[-2:]) for columns in found)
 
     def events(self, seq: int) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        found = self.ask(f"SELECT at_wall, name, data FROM events WHERE report = {seq:d} ORDER BY nth")
+        found = self.ask(EVENTS, (seq,))
         return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
-        found = self.ask(f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed'")
-        shift_s = self.shift_s()
-        told = [(endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found]
-        return tuple(sorted(told, key=lambda pause: (pause[0], pause[1].key)))
+        found, shift_s = self.ask(_OPEN_PAUSES), self.shift_s()
+        return tuple((endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found)
 
     def tallied(self) -> tuple[Tallied, ...]:
         """What was counted of every account in the last day, times as UNIX seconds."""
@@ -221,104 +207,77 @@ class Reader(Protocol):
         """Number, endpoint and hash of every account."""
         return [tuple(row) for row in self.ask("SELECT id, endpoint, account FROM accounts")]
 
-    def figures(self, span: Span, methods: tuple[str, ...], progress: Progress | None = None) -> Figures:
-        """Count, a bounded number of reports at a time.
+    def figures(
+        self,
+        listing: Listing,
+        account: str | None,
+        methods: Sequence[str],
+        progress: Progress | None = None,
+    ) -> Figures:
+        """Count the reports of a listing, whatever its limit, a bounded number of them at a time.
 
         Args:
+            account: the first hex digits of the account; None is any.
             methods: the names that a method may have; others are counted as ``other``.
         """
-        accounts = {
-            number: account[:8]
-            for number, endpoint, account in self.accounts()
-            if span.endpoint in (None, endpoint) and account.startswith(span.account or "")
-        }
-        terms = _filter(span, accounts)
-        values = () if span.method is None else (span.method,)
-        where = " AND ".join(("{}", *terms))
-        numbers = {"method": _number("r.method", methods), "outcome": _number("r.outcome", OUTCOMES)}
-        reports = _REPORTS.format(**self.syntax, **numbers) + where.format("r.seq BETWEEN {} AND {}")
-        openings = "SELECT e.at_wall, e.data FROM events AS e WHERE e.name = 'pause_opened' AND e.report "
-        openings += "BETWEEN {} AND {}"
-        if terms:
-            own = where.format("r.seq = e.report")
-            openings += f" AND EXISTS (SELECT 1 FROM reports AS r WHERE {own})"
-        tallies: Tally = (Counter(), Counter(), Counter())
-        pauses: Counter[Pause] = Counter()
-        first, last = self._bounds(span)
-        for start in range(first, last + 1, self.step):
+        rest, values = select_listing(listing)
+        if account is not None:
+            rest += f" AND substr(a.account, 1, {len(account)}) = CAST(${len(values) + 1} AS text)"
+            values.append(account)
+        reports = _REPORTS.format(", ".join(map("'{}'".format, methods))) + rest
+        sources = [f"{reports} AND r.seq BETWEEN {{}} AND {{}}"] * 4
+        sources.append(f"{_OPENINGS} AND EXISTS (SELECT 1 {rest} AND r.seq = e.report)")
+        counters: list[Counter[Any]] = [Counter() for _ in _KINDS]
+        first, last = self.ask(f"SELECT min(r.seq + 0), max(r.seq + 0) {rest}", values, True)[0]
+        for start in range(first or 1, (last or 0) + 1, self.step):
             end = min(start + self.step - 1, last)
-            for tally, found in zip(tallies, self.tally(reports.format(start, end), values), strict=True):
-                tally.update(found)
-            for at_wall, data in self.ask(openings.format(start, end), values, True):
-                told = json.loads(data)
-                pauses[Pause(int(at_wall // 3600), told.get("rule") or "", told.get("cause") or "")] += 1
+            for source, counter, (kind, is_meant) in zip(sources, counters, _KINDS, strict=True):
+                names = ", ".join(kind._fields)
+                counted = f"SELECT count(*), {names} FROM ({source.format(start, end)}) AS one"
+                for many, *told in self.ask(f"{counted} WHERE {is_meant} GROUP BY {names}", values, True):
+                    counter[kind(*told)] += many
             if progress is not None:
                 progress(end - first + 1, last - first + 1)
-        return _decode(tallies, methods, accounts, pauses)
-
-    def _bounds(self, span: Span) -> tuple[int, int]:
-        """The first and last report to look at; more may be between them than fit the span."""
-        first, last = self.ask("SELECT min(seq), max(seq) FROM reports")[0]
-        # What is added keeps both stores from walking the whole table in the order of numbers.
-        by_time = "FROM reports WHERE recorded_wall"
-        if span.since_wall is not None:
-            first = self.ask(f"SELECT min(seq + 0) {by_time} >= {float(span.since_wall)!r}", (), True)[0][0]
-        if span.until_wall is not None:
-            last = self.ask(f"SELECT max(seq + 0) {by_time} < {float(span.until_wall)!r}", (), True)[0][0]
-        return (1, 0) if first is None or last is None else (first, last)
+        return Figures(*counters)
 
 
 _COUNTING: Final = 2
 """The first version whose ledgers count."""
-_LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
+_OPEN_PAUSES: Final = (
+    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
+    "ORDER BY endpoint, rule, subject"
+)
+_NOTHING: Final = (
+    "INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false",
+    "UPDATE reports SET seq = seq WHERE false",
+    "INSERT INTO events (report, nth, at_wall, name, data) SELECT 0, 0, 0, '', '{}' WHERE false",
+    "UPDATE pauses SET streak = streak WHERE false",
+)
+"""What a bridge does to number an account, change a report, go on with a story and change a pause."""
+_CAUSE: Final = "coalesce(nullif(r.detail ->> 'cause', ''), 'HTTP ' || (r.detail ->> 'httpStatus'), 'other')"
+_AGE: Final = f"CASE WHEN r.age_s >= {MAX_AGE_S} THEN {MAX_AGE_S} WHEN r.age_s < 0 THEN 0 ELSE r.age_s END"
 _REPORTS: Final = f"""
-    SELECT {{hour}} AS hour, {{method}} AS method, {{outcome}} AS outcome, coalesce(r.code, 0) AS code,
-           CASE WHEN r.code BETWEEN -32003 AND -32001
-                THEN coalesce(nullif({{cause}}, ''), 'HTTP ' || ({{status}}), 'other') END AS cause,
-           r.account_id AS account_id,
-           CASE WHEN r.age_s >= {MAX_AGE_S} THEN {MAX_AGE_S} WHEN r.age_s < 0 THEN 0 ELSE {{age}} END AS age,
-           CASE WHEN r.latency_ms > {MAX_LATENCY_MS} THEN {MAX_LATENCY_MS} ELSE r.latency_ms END AS latency
-    FROM reports AS r WHERE """
-_FATES: Final = {16: "error_16", -32010: "window_closed"}
-
-
-def _number(column: str, names: Sequence[str]) -> str:
-    """The place of a name in a list, as SQL; its length if it is not there. Numbers count faster."""
-    cases = " ".join(f"WHEN '{name}' THEN {place}" for place, name in enumerate(names))
-    return f"CASE {column} {cases} ELSE {len(names)} END"
-
-
-def _filter(span: Span, accounts: Mapping[int, str]) -> list[str]:
-    """The conditions of a span; none if every report counts. The method's name is the only value."""
-    terms = []
-    if span.since_wall is not None:
-        terms.append(f"r.recorded_wall >= {float(span.since_wall)!r}")
-    if span.until_wall is not None:
-        terms.append(f"r.recorded_wall < {float(span.until_wall)!r}")
-    if span.endpoint is not None or span.account is not None:
-        terms.append(f"r.account_id IN ({', '.join(map(str, accounts or (-1,)))})")
-    if span.method is not None:
-        terms.append("r.method = CAST($1 AS text)")
-    return terms
-
-
-def _decode(
-    tallies: Tally, methods: Sequence[str], accounts: Mapping[int, str], pauses: Counter[Pause]
-) -> Figures:
-    figures = Figures(Counter(), Counter(), Counter(), Counter(), pauses)
-    names, endings = (*methods, "other"), (*OUTCOMES, IN_FLIGHT)
-    for (hour, method, outcome, code, cause), many in tallies[0].items():
-        figures.cells[Cell(hour, names[method], endings[outcome], code)] += many
-        if cause is not None:
-            figures.causes[Cause(code, cause)] += many
-    for (account_id, method, outcome, code, seconds), many in tallies[1].items():
-        # An account may be newer than this reading's list.
-        whose, fate = accounts.get(account_id, "?"), _FATES.get(code, "")
-        figures.ages[Age(whose, names[method], endings[outcome], fate, seconds)] += many
-    for (method, latency), many in tallies[2].items():
-        if latency is not None:
-            figures.latencies[Latency(names[method], latency)] += many
-    return figures
+    SELECT CAST(floor(r.recorded_wall / 3600) AS bigint) AS hour,
+           CASE WHEN r.method IN ({{}}) THEN r.method ELSE 'other' END AS method,
+           coalesce(r.outcome, '{IN_FLIGHT}') AS outcome, coalesce(r.code, 0) AS code,
+           CASE WHEN r.code BETWEEN -32003 AND -32001 THEN {_CAUSE} END AS cause,
+           substr(a.account, 1, 8) AS account,
+           CASE r.code WHEN 16 THEN 'error_16' WHEN -32010 THEN 'window_closed' ELSE '' END AS fate,
+           CAST(floor({_AGE}) AS bigint) AS seconds,
+           CASE WHEN r.latency_ms < {MAX_LATENCY_MS} THEN r.latency_ms
+                WHEN r.latency_ms IS NOT NULL THEN {MAX_LATENCY_MS} END AS milliseconds """
+_OPENINGS: Final = """
+    SELECT CAST(floor(e.at_wall / 3600) AS bigint) AS hour, coalesce(e.data ->> 'rule', '') AS rule,
+           coalesce(e.data ->> 'cause', '') AS cause
+    FROM events AS e WHERE e.name = 'pause_opened' AND e.report BETWEEN {} AND {}"""
+_KINDS: Final[tuple[tuple[Any, str], ...]] = (
+    (Cell, "true"),
+    (Age, "true"),
+    (Latency, "milliseconds IS NOT NULL"),
+    (Cause, "cause IS NOT NULL"),
+    (Pause, "true"),
+)
+"""What is counted, in the order of `Figures`, and of which rows; the columns are named like the fields."""
 
 
 class NoLedger(Exception):

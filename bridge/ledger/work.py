@@ -19,7 +19,7 @@ from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row,
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
 from bridge.ledger.port import WINDOW_S, EventRow, Policy
-from bridge.ledger.rows import encode_told, group_tallied, select_listing, to_pause, to_row
+from bridge.ledger.rows import Rows, Statement, encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
 """How far the clocks of two bridges on one timeline may be apart."""
@@ -27,9 +27,6 @@ _MOST_REMEMBERED: Final = 10_000
 """Own reports and pauses remembered between transactions; a guess that bounds memory."""
 MOST_TALLIED: Final = 50
 """Accounts whose counts are told at once; each costs 200 rows, and only the ledger's thread reads them."""
-Statement = tuple[str, Sequence[Any]]
-"""SQL with $1 and so on, and its values."""
-Rows = list[tuple[Any, ...]]
 
 
 class Entry:

@@ -28,7 +28,7 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.postgres_batch import GRACE_S
+from bridge.ledger.postgres_session import GRACE_S
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 from tests.ledgers import BACKENDS, find_damage, make_of
@@ -78,7 +78,7 @@ class Machine:
         }
         if self.is_server:
             # The server has no boots of ours: what is wrong is its own clock.
-            told |= {"wall_clock": lambda: self.true, "grace_s": 0.0}
+            told["wall_clock"] = lambda: self.true
             self.store = server_store(lambda: self.true + self.wrong_s)(self.place, **told)
         else:
             boot = f"boot {next(_BOOTS)}"

@@ -182,7 +182,7 @@ class Backend:
         store: AnyStore
         if self.kind == "postgres":
             assert self.path is not None
-            store = _timed(self.clock)(self.path, grace_s=0.0, **options)
+            store = _timed(self.clock)(self.path, **options)
         else:
             store = SqliteStore(self.path, **options)
         self._stores.append(store)
@@ -218,6 +218,8 @@ def _timed(clock: Clock) -> type[PostgresStore]:
     """A store on a server whose clock only a test moves."""
 
     class TimedStore(PostgresStore):
+        grace_s = 0.0
+
         def _tell_time(self, epoch: float) -> tuple[float, float]:
             return clock.now, clock.wall
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -67,6 +68,16 @@ def test_file_that_nobody_locks_is_dead_and_removed(path: str, mine: Owners) -> 
     neighbour = Owners(path, "neighbour")
     assert neighbour.remove_dead() == 1
     assert mine.is_alive("mine")
+
+
+def test_who_asks_is_not_taken_for_the_holder(path: str, mine: Owners) -> None:
+    """A dead instance is dead for everybody who asks at the same moment, and the asking needs no write."""
+    lock(path, "killed").touch()
+    lock(path, "killed").chmod(0o400)
+    with lock(path, "killed").open("rb") as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)
+        assert not mine.is_alive("killed")
+        assert mine.live_marks() == []
 
 
 def test_deleted_lock_file_is_made_again(path: str, mine: Owners) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from bridge.core.model import (
     Window,
 )
 from bridge.ledger import files, sqlite_file
-from bridge.ledger.copying import open_target
 from bridge.ledger.owners import Owners
 from bridge.ledger.port import Ask, Story
+from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
@@ -581,9 +582,8 @@ def test_the_log_of_a_new_ledger_is_left_alone(opener: Opener, path: Path, tmp_p
 def test_a_copy_is_one_file(opener: Opener, path: Path) -> None:
     """What a copy was written to needs no log beside it, and no SQLite that knows logs."""
     opener().close()
-    with open_target(str(path), None) as target:
+    with closing(open_reader(str(path), 0.0, 0.0)) as target:
         target.write([("UPDATE meta SET name = name", ())])
-        assert len(files.find_companions(str(path))) == 2
     assert files.find_companions(str(path)) == {}
     assert path.read_bytes()[18:20] == b"\1\1"  # 2 stands for a write-ahead log
 

@@ -17,7 +17,7 @@ from bridge.core.model import OUTCOMES, Listing
 from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite_reader import SqliteReader
-from bridge.ledger.statistics import Age, Cause, Cell, Latency, NoLedger, Pause, Reader, Span
+from bridge.ledger.statistics import Age, Cause, Cell, Figures, Latency, NoLedger, Pause, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.reports.methods import methods
 from tests.ledgers import ACCOUNT, BACKENDS, ENDPOINT, START, FileLedger, MadeLedger, make_of
@@ -50,6 +50,13 @@ def set_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(PostgresReader, "step", step)
 
 
+def figures_of(
+    reader: Reader, account: str | None = None, endpoint: str | None = None, **span: Any
+) -> Figures:
+    """Count what is in a span."""
+    return reader.figures(Listing(endpoint, **span), account, METHODS)
+
+
 def test_every_kind_of_figure_is_counted(ledger: MadeLedger, reader: Reader) -> None:
     """Outcome, code, age, latency, cause and pause of each report come out as they went in."""
     ledger.add_reports(
@@ -67,7 +74,7 @@ def test_every_kind_of_figure_is_counted(ledger: MadeLedger, reader: Reader) -> 
             "events": {"claimed": {}, "pause_opened": {"rule": "quality", "cause": "no_such_captcha"}},
         },
     )
-    figures = reader.figures(Span(), METHODS)
+    figures = reader.figures(Listing(None), None, METHODS)
     image = "reportIncorrectImageCaptcha"
     assert figures.cells == Counter(
         {
@@ -136,7 +143,7 @@ def test_every_report_is_counted_once(both: list[MadeLedger], drawn: list[dict[s
         made.add_reports(*rows)
     readers = [opened(made) for made in both]
     for span in _SPANS:
-        first, second = (reader.figures(Span(**span), METHODS) for reader in readers)
+        first, second = (figures_of(reader, **span) for reader in readers)
         assert first == second
         if not span:
             assert first.cells.total() == first.ages.total() == len(rows)
@@ -160,7 +167,7 @@ def test_a_span_counts_only_what_is_in_it(
     ledger.add_reports({"task_id": 51, "account": "f" * 32, "method": "reportIncorrectRecaptcha"})
 
     def total(**span: Any) -> tuple[int, int]:
-        figures = reader.figures(Span(**span), METHODS)
+        figures = figures_of(reader, **span)
         return figures.cells.total(), figures.pauses.total()
 
     assert total() == (12, 10)
@@ -180,7 +187,7 @@ def test_progress_ends_at_the_whole(
     set_step(monkeypatch, 2)
     ledger.add_reports(*({"task_id": n + 1} for n in range(5)))
     told: list[tuple[int, int]] = []
-    reader.figures(Span(), METHODS, lambda done, whole: told.append((done, whole)))
+    reader.figures(Listing(None), None, METHODS, lambda done, whole: told.append((done, whole)))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
@@ -190,7 +197,7 @@ def test_reading_changes_nothing_and_makes_nothing(tmp_path: Path) -> None:
     ledger.add_reports({"task_id": 1})
     before, folder = ledger.path.read_bytes(), sorted(os.listdir(tmp_path))
     reader = opened(ledger)
-    reader.figures(Span(), METHODS)
+    reader.figures(Listing(None), None, METHODS)
     list(reader.pages(Listing(None)))
     reader.try_write()
     assert reader.check() == reader.check(full=True) == ()
