@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any, Final
 
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners
 from bridge.ledger.rows import Rows, Statement
-from bridge.ledger.statistics import NoLedger, Reader
+from bridge.ledger.statistics import Kind, NoLedger, Reader
 from bridge.ledger.trouble import UNREADABLE, LedgerTrouble
 
+_CHUNK: Final = 200
+"""Rows counted at once: with more of them alive the garbage collector takes longer than the counting."""
 BUSY_S: Final = 10.0
 """How long a reader waits for a bridge that is committing."""
 _MISSING: Final = "There is no ledger at {} yet: the first report makes it."
@@ -44,7 +48,7 @@ class SqliteReader(Reader):
         LedgerTrouble: it cannot be read.
     """
 
-    step = 20_000  # up to 90 ms were measured, so a bridge that commits hardly notices
+    step = 50_000  # about 100 ms were measured, so a bridge that commits hardly notices
     is_newest = "r.current = 1"
     revision = renumber = ()
 
@@ -77,6 +81,18 @@ class SqliteReader(Reader):
         with sqlite_file.translated(writing=False):
             found: Rows = self._connection.execute(statement, values).fetchall()
             return found
+
+    def tally(self, rows: str, values: Sequence[Any], kinds: Sequence[Kind]) -> list[Counter[Any]]:
+        """Count here: for a GROUP BY SQLite would sort all rows, once for each kind."""
+        names = list(dict.fromkeys(name for kind in kinds for name in kind))
+        counters: list[Counter[Any]] = [Counter() for _ in kinds]
+        with sqlite_file.translated(writing=False):
+            found = iter(self._connection.execute(f"SELECT {', '.join(names)} FROM ({rows})", values))
+            while chunk := list(islice(found, _CHUNK)):
+                columns = dict(zip(names, zip(*chunk, strict=True), strict=True))
+                for kind, counter in zip(kinds, counters, strict=True):
+                    counter.update(zip(*(columns[name] for name in kind), strict=True))
+        return counters
 
     def shift_s(self) -> float:
         """What makes UNIX time of a moment of the timeline."""

@@ -100,6 +100,15 @@ class Figures(NamedTuple):
     pauses: Counter[Pause]
 
 
+Kind = tuple[str, ...]
+"""Columns by which is counted: how many rows have the same in all of them."""
+_AGED: Final = ("account", "method", "outcome", "code", "seconds")
+_KINDS: Final[tuple[Kind, ...]] = ((*Cell._fields, "cause"), _AGED, Latency._fields)
+"""By what reports are counted. Each kind and each text costs a tenth of the whole, so there are few."""
+_FATES: Final = {16: "error_16", -32010: "window_closed"}
+"""Code -> the fate of a report, as `Age` tells it."""
+
+
 class Reader(Protocol):
     """A ledger opened for reading; each kind of store has its own, which adds what is declared only.
 
@@ -207,6 +216,14 @@ class Reader(Protocol):
         """Number, endpoint and hash of every account."""
         return [tuple(row) for row in self.ask("SELECT id, endpoint, account FROM accounts")]
 
+    def tally(self, rows: str, values: Sequence[Any], kinds: Sequence[Kind]) -> list[Counter[Any]]:
+        """Count the rows of a statement by each of some kinds."""
+        counters = []
+        for names in map(", ".join, kinds):
+            found = self.ask(f"SELECT count(*), {names} FROM ({rows}) AS one GROUP BY {names}", values, True)
+            counters.append(Counter({tuple(told): many for many, *told in found}))
+        return counters
+
     def figures(
         self,
         listing: Listing,
@@ -220,25 +237,46 @@ class Reader(Protocol):
             account: the first hex digits of the account; None is any.
             methods: the names that a method may have; others are counted as ``other``.
         """
+        spans = [
+            f" AND r.recorded_wall + 0 {sign} {float(wall)!r}"
+            for sign, wall in ((">=", listing.since_wall), ("<", listing.until_wall))
+            if wall is not None
+        ]
         rest, values = select_listing(listing)
+        first, last = self.ask(f"SELECT min(r.seq + 0), max(r.seq + 0) {rest}", values, True)[0]
+        # The numbers are known now; to look for them by time again in each step would take longest of all.
+        rest, values = select_listing(listing._replace(since_wall=None, until_wall=None))
+        rest += "".join(spans)
         if account is not None:
             rest += f" AND substr(a.account, 1, {len(account)}) = CAST(${len(values) + 1} AS text)"
             values.append(account)
-        reports = _REPORTS.format(", ".join(map("'{}'".format, methods))) + rest
-        sources = [f"{reports} AND r.seq BETWEEN {{}} AND {{}}"] * 4
-        sources.append(f"{_OPENINGS} AND EXISTS (SELECT 1 {rest} AND r.seq = e.report)")
-        counters: list[Counter[Any]] = [Counter() for _ in _KINDS]
-        first, last = self.ask(f"SELECT min(r.seq + 0), max(r.seq + 0) {rest}", values, True)[0]
+        reports = (
+            _REPORTS.format(", ".join(map("'{}'".format, methods)))
+            + f"{rest} AND r.seq BETWEEN {{}} AND {{}}"
+        )
+        openings = f"{_OPENINGS} AND EXISTS (SELECT 1 {rest} AND r.seq = e.report)"
+        counters: list[Counter[Any]] = [Counter() for _ in (*_KINDS, Pause)]
         for start in range(first or 1, (last or 0) + 1, self.step):
             end = min(start + self.step - 1, last)
-            for source, counter, (kind, is_meant) in zip(sources, counters, _KINDS, strict=True):
-                names = ", ".join(kind._fields)
-                counted = f"SELECT count(*), {names} FROM ({source.format(start, end)}) AS one"
-                for many, *told in self.ask(f"{counted} WHERE {is_meant} GROUP BY {names}", values, True):
-                    counter[kind(*told)] += many
+            tallies = self.tally(reports.format(start, end), values, _KINDS)
+            tallies += self.tally(openings.format(start, end), values, [Pause._fields])
+            for counter, tally in zip(counters, tallies, strict=True):
+                counter.update(tally)
             if progress is not None:
                 progress(end - first + 1, last - first + 1)
-        return Figures(*counters)
+        figures = Figures(*(Counter() for _ in Figures._fields))
+        for (*cell, cause), many in counters[0].items():
+            figures.cells[Cell(*cell)] += many
+            if cause is not None:
+                figures.causes[Cause(cell[-1], cause)] += many
+        # Reports without an attempt have no latency.
+        told = ((method, taken) for method, taken in counters[2] if taken is not None)
+        figures.latencies.update({Latency(*one): counters[2][one] for one in told})
+        accounts = {number: account[:8] for number, _, account in self.accounts()}
+        for (number, method, outcome, code, seconds), many in counters[1].items():
+            figures.ages[Age(accounts[number], method, outcome, _FATES.get(code, ""), seconds)] += many
+        figures.pauses.update({Pause(*one): many for one, many in counters[3].items()})
+        return figures
 
 
 _COUNTING: Final = 2
@@ -261,8 +299,7 @@ _REPORTS: Final = f"""
            CASE WHEN r.method IN ({{}}) THEN r.method ELSE 'other' END AS method,
            coalesce(r.outcome, '{IN_FLIGHT}') AS outcome, coalesce(r.code, 0) AS code,
            CASE WHEN r.code BETWEEN -32003 AND -32001 THEN {_CAUSE} END AS cause,
-           substr(a.account, 1, 8) AS account,
-           CASE r.code WHEN 16 THEN 'error_16' WHEN -32010 THEN 'window_closed' ELSE '' END AS fate,
+           r.account_id AS account,
            CAST(floor({_AGE}) AS bigint) AS seconds,
            CASE WHEN r.latency_ms < {MAX_LATENCY_MS} THEN r.latency_ms
                 WHEN r.latency_ms IS NOT NULL THEN {MAX_LATENCY_MS} END AS milliseconds """
@@ -270,14 +307,6 @@ _OPENINGS: Final = """
     SELECT CAST(floor(e.at_wall / 3600) AS bigint) AS hour, coalesce(e.data ->> 'rule', '') AS rule,
            coalesce(e.data ->> 'cause', '') AS cause
     FROM events AS e WHERE e.name = 'pause_opened' AND e.report BETWEEN {} AND {}"""
-_KINDS: Final[tuple[tuple[Any, str], ...]] = (
-    (Cell, "true"),
-    (Age, "true"),
-    (Latency, "milliseconds IS NOT NULL"),
-    (Cause, "cause IS NOT NULL"),
-    (Pause, "true"),
-)
-"""What is counted, in the order of `Figures`, and of which rows; the columns are named like the fields."""
 
 
 class NoLedger(Exception):
