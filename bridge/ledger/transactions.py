@@ -88,7 +88,7 @@ def adopt(
     row = entry.row
     was_sending = row.state == SENDING
     old = work.window_of(row)
-    work.release_probes(row)
+    work.release_probes(row.task, row.owner, row.method)
     after = row._replace(
         owner=work.instance,
         state=WAITING if was_sending else row.state,
@@ -176,7 +176,7 @@ def settle(work: UnitOfWork, op: model.Settle) -> model.Recorded:
     if entry is None:
         return _lost(work, op.task)
     if entry.row.attempts:
-        work.release_probes(entry.row)
+        work.release_probes(entry.row.task, entry.row.owner, entry.row.method)
     _finish(work, entry, entry.row, op.ending, {})
     return model.Recorded("ok", entry.row, durable=work.durable)
 
@@ -188,7 +188,7 @@ def withdraw(work: UnitOfWork, op: model.Withdraw) -> model.Recorded:
         return _lost(work, op.task)
     row = entry.row
     if row.state == SENDING:
-        work.release_probes(row)
+        work.release_probes(row.task, row.owner, row.method)
         attempts = row.attempts - 1
         row = row._replace(state=WAITING if attempts else QUEUED, attempts=attempts)
         work.change(entry, row)
@@ -200,7 +200,7 @@ def withdraw(work: UnitOfWork, op: model.Withdraw) -> model.Recorded:
 
 def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
     """Answer who no longer has a report; what it probed beside a silent ledger is let go."""
-    work.release_all_probes(task, work.instance)
+    work.release_probes(task, work.instance, None)
     return model.Recorded("lost", work.row_of(task), durable=work.durable)
 
 
@@ -236,7 +236,7 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
     adopted: list[model.Row] = []
     settled: list[model.Row] = []
     work.flush()
-    for entry in work.left(own=op.ours is not None):
+    for entry in work.left(op.ours is not None):
         row = entry.row
         if op.ours is not None and row.owner == work.instance and row.task in op.ours:
             continue
@@ -244,7 +244,7 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
             adopt(work, entry)
             adopted.append(entry.row)
         elif work.now >= work.policy.ends_at(work.window_of(row), row.attempts > 0):
-            work.release_probes(row)
+            work.release_probes(row.task, row.owner, row.method)
             if row.state == SENDING:
                 row = row._replace(sends=min(row.sends + 1, MAX_SENDS), perhaps=True)
             _finish(work, entry, row, work.policy.settle_dead(row), {"from": row.owner})
@@ -255,7 +255,7 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
 def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
     """Turn pauses into "probe with the next report"."""
     changed: list[model.PauseState] = []
-    for state in work.open_pauses(op.endpoint):
+    for state in work.open_pauses(op):
         # If a subject names an account, it is one of its parts.
         if op.account is None or op.account in state.key.subject.split("/"):
             after = work.policy.resume(work.now, state, op.scope)
@@ -271,18 +271,6 @@ def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
 def look(work: UnitOfWork, op: model.Look) -> model.Row | None:
     """The newest report of a task."""
     return work.row_of(op.task)
-
-
-def listing(work: UnitOfWork, op: model.Listing) -> tuple[tuple[model.Row, ...], int | None]:
-    """A page of reports, newest first, and where the next page begins."""
-    rows = work.list_rows(op, op.limit + 1)
-    page = rows[: op.limit]
-    return page, page[-1].seq if len(rows) > op.limit and page else None
-
-
-def list_pauses(work: UnitOfWork, op: model.Pauses) -> tuple[model.PauseState, ...]:
-    """The pauses of an endpoint that are not closed."""
-    return tuple(work.open_pauses(op.endpoint))
 
 
 def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
@@ -306,7 +294,7 @@ def note(work: UnitOfWork, op: counting.Note) -> None:
 
 def consult(work: UnitOfWork, op: counting.Consult) -> bool:
     """Take the right to ask for an account's figures, unless somebody did lately or anything is paused."""
-    if work.open_pauses(op.task.endpoint):
+    if work.open_pauses(op.task):
         return False
     asked_at, told = work.fetch_figures(op.task) or (None, "{}")
     if asked_at is not None and 0.0 <= work.now - asked_at < op.every_s:
@@ -322,11 +310,6 @@ def learn(work: UnitOfWork, op: counting.Learn) -> None:
     work.save_figures(op.task, asked_at, encode({**json.loads(told), op.queue: hours}))
 
 
-def list_tallies(work: UnitOfWork, op: counting.Tallies) -> tuple[counting.Tallied, ...]:
-    """What was counted of an account, or of those with most reports."""
-    return work.fetch_tallied(op.endpoint, op.account)
-
-
 TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     model.Claim: claim,
     model.Begin: begin,
@@ -338,11 +321,11 @@ TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     model.Resume: resume,
     model.Prune: lambda work, op: work.prune(op),
     model.Look: look,
-    model.Listing: listing,
-    model.Pauses: list_pauses,
+    model.Listing: UnitOfWork.page,
+    model.Pauses: UnitOfWork.open_pauses,
     counting.Note: note,
     counting.Consult: consult,
     counting.Learn: learn,
-    counting.Tallies: list_tallies,
+    counting.Tallies: UnitOfWork.tallied,
 }
 """Operation -> what it does."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from bridge.core import model
 from bridge.core.counting import Tallies
 from bridge.core.model import CLOSED, DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, PauseState
-from bridge.ledger.port import Ask, EventRow, Known, Restore, Restored, Story, Teach
+from bridge.ledger.port import Ask, Known, Restore, Restored, Story, Teach
 from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork
 
@@ -37,7 +37,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
                 return Restored(False, entry.row)
             else:
                 # Nothing of it is under way there, and the upstream must not be asked again.
-                work.release_probes(row)
+                work.release_probes(row.task, row.owner, row.method)
         if row.state == DONE and row.outcome != NOT_SENT:
             return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)
         attempts, sends = row.attempts, row.sends
@@ -46,7 +46,7 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             sends += truth.sends - op.since[1]
         elif row.state == SENDING and truth.attempts < attempts:
             # It was committed and nobody was told, so no attempt has followed.
-            work.release_probes(row)
+            work.release_probes(row.task, row.owner, row.method)
             work.tell(entry, "withdrawn", {"attempt": attempts})
             attempts -= 1
         # Whatever else the ledger counts is kept, also what we were not told of: it may have been taken.
@@ -92,11 +92,6 @@ def ask(work: UnitOfWork, op: Ask) -> Known:
     return Known(row, finished_at, is_free, tuple(states.values()))
 
 
-def story(work: UnitOfWork, op: Story) -> tuple[EventRow, ...]:
-    """What happened to one report, in order."""
-    return work.events(op.seq)
-
-
 def is_stricter(state: PauseState, other: PauseState | None) -> bool:
     """True if a pause holds more attempts back than another one about the same."""
     if state.state == CLOSED:
@@ -113,7 +108,7 @@ OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     Teach: teach,
     Restore: restore,
     Ask: ask,
-    Story: story,
+    Story: UnitOfWork.story,
 }
 """Operation -> what it does, whoever asks for it."""
 READS: Final = frozenset({model.Look, model.Listing, model.Pauses, Tallies, Ask, Story})

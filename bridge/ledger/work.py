@@ -8,17 +8,16 @@ the stores.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core import model
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, add
+from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies, add
 from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
-from bridge.ledger.port import WINDOW_S, EventRow, Policy
+from bridge.ledger.port import WINDOW_S, EventRow, Policy, Story
 from bridge.ledger.rows import Rows, Statement, encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
@@ -49,7 +48,7 @@ class Entry:
         self.is_current = True
 
 
-class UnitOfWork(ABC):
+class UnitOfWork:
     """The reports and pauses of one transaction, and what is remembered from one to the next.
 
     Args:
@@ -66,8 +65,29 @@ class UnitOfWork(ABC):
     wall: float
     """The same as UNIX time."""
 
+    # --- what a store supplies ---------------------------------------------------------------
+
     _run: Callable[[Sequence[Statement]], list[Rows]]
     """Runs statements in the transaction that is open."""
+    fetch: Callable[[Sequence[Task]], None]
+    """Reads the newest reports of tasks: puts each, or None, into `entries`."""
+    fetch_pauses: Callable[[str, Sequence[str]], None]
+    """Reads all pauses of an endpoint about some subjects: puts them into `pauses`, for each subject."""
+    account_id: Callable[[Task], int]
+    """The number of an account, which is made if it is new."""
+    next_seq: Callable[[], int]
+    """The number of a new report."""
+    left: Callable[[bool], Sequence[Entry]]
+    """The reports of dead instances, and with True this one's, taken so that nobody else takes them; they are
+    in `entries` too."""
+    fetch_figures: Callable[[Task], tuple[float, str] | None]
+    """When an account's figures were asked for, and what they were, as JSON."""
+    prune: Callable[[model.Prune], int]
+    """Deletes old reports with their events, never one that still guards its task."""
+    write: Callable[[], None]
+    """Writes what was kept, at the end or before something that reads what is not kept."""
+
+    # --- what is kept ------------------------------------------------------------------------
 
     def __init__(self, policy: Policy, instance: str) -> None:
         self.policy = policy
@@ -99,31 +119,7 @@ class UnitOfWork(ABC):
         self._own.clear()
         self.clear()
 
-    # --- what a store supplies ---------------------------------------------------------------
-
-    @abstractmethod
-    def fetch(self, tasks: Sequence[Task]) -> None:
-        """Read the newest reports of tasks: put each, or None, into `entries`."""
-
-    @abstractmethod
-    def fetch_pauses(self, endpoint: str, subjects: Sequence[str]) -> None:
-        """Read all pauses about some subjects: put them into `pauses`, for each subject."""
-
-    @abstractmethod
-    def account_id(self, task: Task) -> int:
-        """The number of an account, which is made if it is new."""
-
-    @abstractmethod
-    def next_seq(self) -> int:
-        """The number of a new report."""
-
-    @abstractmethod
-    def left(self, own: bool) -> Sequence[Entry]:
-        """The reports of dead instances, taken so that nobody else takes them; they are in `entries` too.
-
-        Args:
-            own: those of this instance, too.
-        """
+    # --- what all stores ask alike, after writing what was kept ------------------------------
 
     def enter(self, values: Sequence[Any], task: Task) -> Entry:
         """Take a report that was read: its columns, then its revision."""
@@ -131,47 +127,35 @@ class UnitOfWork(ABC):
         entry = self.entries[task] = Entry(row, values[1], values[22], values[23], row)
         return entry
 
-    @abstractmethod
-    def fetch_figures(self, task: Task) -> tuple[float, str] | None:
-        """When an account's figures were asked for, and what they were, as JSON."""
-
-    @abstractmethod
-    def prune(self, op: model.Prune) -> int:
-        """Delete old reports with their events, never one that still guards its task."""
-
-    @abstractmethod
-    def write(self) -> None:
-        """Write what was kept, at the end or before something that reads what is not kept."""
-
-    # --- what all stores ask alike, after writing what was kept ------------------------------
-
     def _ask(self, statement: str, *values: Any) -> Rows:
         return self._run([(statement, values)])[0]
 
-    def open_pauses(self, endpoint: str) -> Sequence[PauseState]:
+    def open_pauses(self, of: Task | model.Pauses | model.Resume) -> tuple[PauseState, ...]:
         """The pauses of an endpoint that are not closed."""
         self.flush()
-        return list(map(to_pause, self._ask(rows.OPEN_PAUSES, endpoint)))
+        return tuple(map(to_pause, self._ask(rows.OPEN_PAUSES, of.endpoint)))
 
-    def list_rows(self, op: model.Listing, limit: int) -> tuple[Row, ...]:
-        """The first reports of a listing, newest first, whatever its own limit."""
+    def page(self, op: model.Listing) -> tuple[tuple[Row, ...], int | None]:
+        """A page of reports, newest first, and where the next page begins."""
         self.flush()
         rest, values = select_listing(op)
         statement = f"SELECT {rows.LISTED} {rest} ORDER BY r.seq DESC LIMIT ${len(values) + 1}"
-        return tuple(to_row(found, *found[-2:]) for found in self._ask(statement, *values, limit))
+        found = self._ask(statement, *values, op.limit + 1)
+        page = tuple(to_row(columns, *columns[-2:]) for columns in found[: op.limit])
+        return page, page[-1].seq if page and len(found) > op.limit else None
 
-    def events(self, seq: int) -> tuple[EventRow, ...]:
+    def story(self, op: Story) -> tuple[EventRow, ...]:
         """What happened to one report, in order."""
-        found = self._ask(rows.EVENTS, seq)
+        found = self._ask(rows.EVENTS, op.seq)
         return tuple(EventRow(at_wall, name, json.loads(data)) for at_wall, name, data in found)
 
-    def fetch_tallied(self, endpoint: str, account: str | None) -> tuple[Tallied, ...]:
+    def tallied(self, op: Tallies) -> tuple[Tallied, ...]:
         """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
         self.flush()
         which: str = rows.OF_ACCOUNT
-        values: tuple[Any, ...] = (endpoint, account)
-        if account is None:
-            which, values = rows.OF_MOST, (endpoint, int((self.now - DAY_S) // HOUR_S), MOST_TALLIED)
+        values: tuple[Any, ...] = (op.endpoint, op.account)
+        if op.account is None:
+            which, values = rows.OF_MOST, (op.endpoint, int((self.now - DAY_S) // HOUR_S), MOST_TALLIED)
         tallies, figures = self._run([(text.format(which), values) for text in (rows.TALLIED, rows.FIGURES)])
         return group_tallied(tallies, figures)
 
@@ -400,22 +384,19 @@ class UnitOfWork(ABC):
             self.pauses_of(endpoint, state.key.subject)[state.key] = state
             self.saved[endpoint, state.key] = state
 
-    def release_probes(self, row: Row) -> None:
-        """Let go of the pauses that a report was probing for its owner."""
-        if row.owner != self.instance:
-            # They may be about the other one's machine.
-            self.release_all_probes(row.task, row.owner)
-            return
-        states, released = self.states(row.task, row.method)
-        probes = [
-            self.policy.release(self.now, s) for s in states.values() if is_probe(s, row.owner, row.task)
-        ]
-        self.save(row.task.endpoint, (*released, *probes))
+    def release_probes(self, task: Task, owner: str | None, method: str | None) -> None:
+        """Let go of the pauses that a report was probing for an owner.
 
-    def release_all_probes(self, task: Task, owner: str | None) -> None:
-        """Let go of whatever a report was probing for an owner, be it about another machine."""
-        probes = [state for state in self.open_pauses(task.endpoint) if is_probe(state, owner, task)]
-        self.save(task.endpoint, [self.policy.release(self.now, state) for state in probes])
+        Args:
+            method: what it says; None: that is not known.
+        """
+        if method is None or owner != self.instance:
+            # They may be about the other one's machine.
+            states: Iterable[PauseState] = self.open_pauses(task)
+        else:
+            states = self.states(task, method)[0].values()
+        probes = [self.policy.release(self.now, s) for s in states if is_probe(s, owner, task)]
+        self.save(task.endpoint, probes)
 
 
 def is_probe(state: PauseState, owner: str | None, task: Task) -> bool:

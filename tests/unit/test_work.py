@@ -236,7 +236,8 @@ def test_a_report_releases_what_it_probes_and_nothing_else(
     """The end of a report without an attempt changes no pause that another report probes, or nobody."""
     kept = pause(state, 9e9)._replace(probe_owner=work.instance, probe_task=f"{ACCOUNT}/{number}")
     work.save(ENDPOINT, [kept])
-    work.release_probes(make_row(owner=work.instance))
+    row = make_row(owner=work.instance)
+    work.release_probes(row.task, row.owner, row.method)
     after = work.pauses_of(ENDPOINT, ACCOUNT)[kept.key]
     assert after == (work.policy.release(NOW, kept) if is_released else kept)
 
