@@ -96,16 +96,16 @@ class ShakyStore:
         self.commits: list[list[Any]] = []
         self.tries = 0
         self.is_closed = False
-        store._batch.durable = True
+        store.durable = True
 
     @property
     def durable(self) -> bool:
         """True until a test says otherwise."""
-        return self.store._batch.durable
+        return self.store.durable
 
     @durable.setter
     def durable(self, value: bool) -> None:
-        self.store._batch.durable = value
+        self.store.durable = value
 
     def _check(self, writes: bool) -> None:
         if self.fail is not None and (writes or self.fail not in READABLE):

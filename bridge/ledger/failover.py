@@ -95,7 +95,7 @@ class Failover:
         store = self._open_memory(self.outbox.instance)
         self._accounts.settle(store.secret, store.clock_offset_s)
         store.clock_offset_s = self._accounts.offset_s
-        store.believe(self.outbox.is_alive)
+        store.is_alive = self.outbox.is_alive
         return store
 
     def _open_again(self) -> bool:

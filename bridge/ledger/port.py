@@ -199,7 +199,7 @@ class Store(Protocol):
     def seen(self) -> Seen:
         """The pauses as this store last read or wrote them."""
 
-    def is_alive(self, instance: str) -> bool:
+    def is_alive(self, instance: str, /) -> bool:
         """True if an instance still runs, or nobody can know."""
 
     def transact(self, operations: Sequence[Operation]) -> list[Any]:
@@ -221,5 +221,5 @@ class Store(Protocol):
 class MemoryStore(Store, Protocol):
     """A store that only this process can see."""
 
-    def believe(self, is_alive: Callable[[str], bool]) -> None:
-        """Be told by somebody else who is alive."""
+    is_alive: Callable[[str], bool]
+    """Whoever opened it says who is alive."""

@@ -120,6 +120,6 @@ class PostgresStore(Session):
         link.run([*writes, (QUERIES["commit"], [])])
         if not is_reading:
             batch.settle_changes()
-            batch.commit()
+            batch.remember_own()
             self.trouble = None
         return results

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners, name_instance
-from bridge.ledger.port import Notice, Operation, Policy, Seen
-from bridge.ledger.sqlite_batch import Raced, SqliteBatch
+from bridge.ledger.port import Notice, Operation, Policy
+from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
 from bridge.ledger.transfer import READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
 
@@ -27,7 +27,7 @@ _IN_USE: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(SqliteBatch):
     """A ledger in SQLite; fits `bridge.ledger.port.Store`.
 
     Making one makes the file if it is missing. A ledger that can be read but not written is opened too;
@@ -69,7 +69,6 @@ class SqliteStore:
         self.kind = "memory" if path is None else "sqlite"
         self.secret = b""
         self.clock_offset_s = 0.0
-        self.instance = instance or name_instance(boot, random_bytes)
         self.notices: list[Notice] = [] if prepared is None else list(prepared.notices)
         self.trouble: LedgerTrouble | None = None
         self.durable = path is not None
@@ -84,35 +83,24 @@ class SqliteStore:
         self._boot_clock, self._wall_clock = boot_clock, wall_clock
         self._trusts_clock = trusts_clock
         self._is_closed = False
-        self._owners = Owners(path, self.instance)
-        neighbours = self._owners.live_marks()
+        owners = Owners(path, instance or name_instance(boot, random_bytes))
+        neighbours = owners.live_marks()
         if self._identity is not None:
-            self._owners.mark = f"{self._identity.device}:{self._identity.inode}"
-        of_others = [mark for mark in neighbours if mark not in ("", self._owners.mark)]
+            owners.mark = f"{self._identity.device}:{self._identity.inode}"
+        of_others = [mark for mark in neighbours if mark not in ("", owners.mark)]
         if of_others and files.find_companions(self._path):
             # Their log may be what lies beside this file, and would be taken for this file's.
             raise LedgerTrouble(LOCKED, _IN_USE)
         self._is_alone = neighbours == of_others
         writable = prepared is None or prepared.writable
         with sqlite_file.translated(writing=False):
-            self._connection = sqlite_file.connect(path, busy_s, writable)
-        self._batch = SqliteBatch(self._connection, policy, self._owners)
-        self.seen: Seen = self._batch.seen
-        """The pauses as this store last read or wrote them."""
+            connection = sqlite_file.connect(path, busy_s, writable)
+        super().__init__(connection, policy, owners)
         try:
             self._patiently(partial(self._start, writable, boot, random_bytes))
         except BaseException:
             self.close()
             raise
-        self._batch.durable = self.durable
-
-    def is_alive(self, instance: str) -> bool:
-        """True if an instance still runs."""
-        return self._batch.is_alive(instance)
-
-    def believe(self, is_alive: Callable[[str], bool]) -> None:
-        """Be told by somebody else who is alive."""
-        self._batch.is_alive = is_alive
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -200,7 +188,7 @@ class SqliteStore:
         newest = self._connection.execute(before, (first_wall,)).get
         if newest is not None and first_wall - newest > _DAY_S and not self._trusts_clock:
             # Nobody was here for long, or the clock is wrong: history is kept until a day has shown.
-            self._batch.pruned_from = first_wall + _DAY_S
+            self.pruned_from = first_wall + _DAY_S
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -211,13 +199,13 @@ class SqliteStore:
             LedgerTrouble: nothing of it has happened, except that a failed commit may have.
         """
         if READS.issuperset(map(type, operations)):
-            return self._patiently(partial(self._run, operations, "BEGIN"))
+            return self._patiently(partial(self._commit, operations, "BEGIN"))
         if self._identity is not None:
             if self.trouble is not None and self.trouble.kind == NEWER:
                 raise self.trouble
             files.verify(self._path, self._identity)
             self._owners.hold()
-        write = partial(self._run, operations, "BEGIN IMMEDIATE")
+        write = partial(self._commit, operations, "BEGIN IMMEDIATE")
         try:
             results = self._patiently(write)
         except Raced:
@@ -226,24 +214,26 @@ class SqliteStore:
         self.trouble = None
         return results
 
-    def _run(self, operations: Sequence[Any], opening: str) -> list[Any]:
+    def _commit(self, operations: Sequence[Any], opening: str) -> list[Any]:
         """Everything that happens to SQLite after opening happens in here; errors change type here."""
-        connection, batch = self._connection, self._batch
-        batch.clear()
-        batch.wall = self._wall_clock()
-        batch.now = self._boot_clock() + self.clock_offset_s
+        connection = self._connection
+        self.clear()
+        self.wall = self._wall_clock()
+        self.now = self._boot_clock() + self.clock_offset_s
         try:
             connection.set_busy_timeout(round(self.busy_s * 1000))
             connection.execute(opening)
-            results = batch.perform(operations)
+            self.prepare(operations)
+            results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
+            self.flush()
             connection.execute("COMMIT")
         except BaseException as error:
             sqlite_file.roll_back(connection)
-            batch.forget_own()
+            self.forget_own()
             if isinstance(error, sqlite_file.Error):
                 raise sqlite_file.translate(error, writing=opening != "BEGIN") from error
             raise
-        batch.commit()
+        self.remember_own()
         return results
 
     def tend(self) -> float | None:

@@ -131,13 +131,6 @@ class SqliteBatch(UnitOfWork):
         super().forget_own()
         self._ids.clear()
 
-    def perform(self, operations: Sequence[Any]) -> list[Any]:
-        """Run operations in order in the transaction that is open; one result for each."""
-        self.prepare(operations)
-        results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
-        self.flush()
-        return results
-
     def _run(self, statements: Sequence[Statement]) -> list[Rows]:
         return [self._execute(text, values).fetchall() for text, values in statements]
 

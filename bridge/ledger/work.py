@@ -205,7 +205,7 @@ class UnitOfWork:
             self._touched.append(entry)
         self.clear_changes()
 
-    def commit(self) -> None:
+    def remember_own(self) -> None:
         """Remember what was committed: our own reports, which nobody else changes, and the pauses."""
         own = self._own
         if len(own) > _MOST_REMEMBERED:

@@ -125,16 +125,16 @@ class SimStore(SqliteStore):
         finally:
             self.disk.release(self.process)
 
-    def _run(self, operations: Any, opening: str) -> list[Any]:
+    def _commit(self, operations: Any, opening: str) -> list[Any]:
         disk, process = self.disk, self.process
         if disk is None:
-            results = super()._run(operations, opening)
+            results = super()._commit(operations, opening)
             process.world.history.note_commit(process, self, operations, results)
             return results
         is_write = opening != "BEGIN"
         disk.enter(process, is_write, self.busy_s)
         try:
-            results = super()._run(operations, opening)
+            results = super()._commit(operations, opening)
             process.world.history.note_commit(process, self, operations, results)
             if is_write:
                 if disk.world.is_crowded:

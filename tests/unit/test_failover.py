@@ -234,8 +234,8 @@ def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
     """A living bridge's report is waited for even if the ledger cannot be written."""
     scene = Scene()
     other = open_memory(scene.times)
-    scene.store.store.believe(lambda instance: True)
-    scene.store.store._batch.instance = other.instance
+    scene.store.store.is_alive = lambda instance: True
+    scene.store.store.instance = other.instance
     scene.store.store.transact([claim()])
     scene.fail("full")
     assert scene.do(claim()).status == "elsewhere"
@@ -747,10 +747,10 @@ def test_what_was_told_of_others_holds_when_the_ledger_falls_silent(told_in: str
     """A report that another bridge has, or has ended, is not sent by who has heard of it."""
     scene = Scene()
     other = open_memory(scene.times)
-    scene.store.store.believe(lambda instance: True)
-    mine, scene.store.store._batch.instance = scene.store.store._batch.instance, other.instance
+    scene.store.store.is_alive = lambda instance: True
+    mine, scene.store.store.instance = scene.store.store.instance, other.instance
     scene.store.store.transact([claim(1), record(1), claim(2)])
-    scene.store.store._batch.instance = mine
+    scene.store.store.instance = mine
     if told_in == "bad days":
         scene.fail("full")
     assert [scene.do(claim(n)).status for n in (1, 2)] == ["known", "elsewhere"]
@@ -767,10 +767,10 @@ def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_rea
     late = Ending("not_sent", -32010, "window_closed")
     scene.failover.run([claim(n)._replace(begin=False, refusal=late) for n in (1, 2, 3)])
     other = open_memory(scene.times)
-    scene.store.store.believe(lambda instance: True)
-    mine, scene.store.store._batch.instance = scene.store.store._batch.instance, other.instance
+    scene.store.store.is_alive = lambda instance: True
+    mine, scene.store.store.instance = scene.store.store.instance, other.instance
     scene.store.store.transact([claim(1), record(1), claim(2)])
-    scene.store.store._batch.instance = mine
+    scene.store.store.instance = mine
     scene.fail("readonly")
     scene.failover.outbox.is_guarded = True
     assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]

@@ -710,9 +710,9 @@ def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
     watch(first, statements.append)
     assert [r.status for r in first.transact([finish(1)[1], finish(2)[1]])] == ["ok", "ok"]
     assert not [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
-    first._batch._own.clear()
+    first._own.clear()
     first.transact([claim(3)])
-    first._batch._own.clear()
+    first._own.clear()
     statements.clear()
     assert first.transact([finish(3)[1]])[0].status == "ok"
     assert [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
@@ -722,15 +722,15 @@ def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.M
     """After a batch that could not be written, reports are as the file has them."""
     store = opener()
     store.transact([claim(1)])
-    flush = store._batch.flush
+    flush = store.flush
 
     def fail() -> None:
         flush()
         raise sqlite_file.Error("no")
 
-    monkeypatch.setattr(store._batch, "flush", fail)
+    monkeypatch.setattr(store, "flush", fail)
     assert trouble(lambda: store.transact([finish(1)[1]])) == "unreadable"
-    monkeypatch.setattr(store._batch, "flush", flush)
+    monkeypatch.setattr(store, "flush", flush)
     assert store.transact([Look(task(1))])[0].state == "sending"
     assert store.transact([finish(1)[1]])[0].status == "ok"
     assert [name for _, name, _ in store.transact([Story(1)])[0]] == ["claimed", "begun", "settled"]

@@ -42,7 +42,7 @@ def test_accounts_are_remembered_but_not_too_many(
     sizes = []
     for letter in "bcd":
         assert one(store, claim(task(1, letter * 32))).status == "new"
-        sizes.append(len(store._batch._ids))
+        sizes.append(len(store._ids))
     assert sizes == [1, 2, 1]
     assert one(store, Look(task(1, "b" * 32))) is not None
 
@@ -78,7 +78,7 @@ def test_nothing_is_pruned_before_its_time(backend: Backend, store: SqliteStore)
     store.transact([claim(), record(GOOD, TAKEN)])
     backend.clock.advance(2 * 86_400.0)
     before = Prune(backend.clock.wall)
-    store._batch.pruned_from = backend.clock.now + 1.0
+    store.pruned_from = backend.clock.now + 1.0
     assert one(store, before) == 0
     backend.clock.advance(1.0)
     assert one(store, before) == 1

@@ -85,8 +85,8 @@ def test_sweep_speaks_of_accounts_in_both_directions() -> None:
     """Reports of dead bridges are looked for and told by our names."""
     view, store, outside, _ = make()
     view.transact([claim(account=outside)])
-    store.believe(lambda instance: False)
-    store._batch.instance = store._owners.instance = "another"
+    store.is_alive = lambda instance: False
+    store.instance = store._owners.instance = "another"
     swept = view.transact([Sweep(ENDPOINT, frozenset({outside}))])[0]
     assert [row.task.account for row in swept.adopted] == [outside]
 

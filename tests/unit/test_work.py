@@ -67,9 +67,8 @@ def store() -> Iterator[SqliteStore]:
 @pytest.fixture
 def work(store: SqliteStore) -> UnitOfWork:
     """A unit of work at a moment that a test may move."""
-    batch = store._batch
-    batch.now, batch.wall = NOW, WALL
-    return batch
+    store.now, store.wall = NOW, WALL
+    return store
 
 
 def make_row(window: Window = WINDOW, owner: str | None = None, age_s: float = 0.0, attempts: int = 1) -> Row:
@@ -215,7 +214,7 @@ def test_of_two_pauses_the_later_end_is_stricter(
 
 def test_only_pauses_that_concern_an_attempt_are_told_and_released(store: SqliteStore) -> None:
     """What another rule says about the same subject, and whose probe that is, is left alone."""
-    store.believe(lambda instance: instance == store.instance)
+    store.is_alive = lambda instance: instance == store.instance
     ours, other = (
         PauseState(PauseKey(rule, ACCOUNT), PROBING, ends_at=9e9, probe_owner="dead", probe_task="x/1")
         for rule in ("account", "other")
@@ -267,9 +266,9 @@ def test_a_batch_reads_at_once(store: SqliteStore) -> None:
 def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
     """Both say what the store has, which the next write demands, down to the number of the last event."""
     store.transact([claim(task(8, "b" * 32)), claim(task(9)), claim()])
-    remembered = store._batch._own[task()]
+    remembered = store._own[task()]
     assert one(store, Look(task())) == remembered.row == remembered.read
-    read = store._batch.entries[task()]
+    read = store.entries[task()]
     for name in Entry.__slots__:
         assert getattr(read, name) == getattr(remembered, name), name
     assert remembered.was == len(one(store, Story(remembered.row.seq))) == 2
