@@ -32,17 +32,11 @@ O_SAFE: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 """Flags of every descriptor that is opened: no link is followed, no child inherits it."""
 
 
-class Identity(NamedTuple):
-    """Which file a path names."""
-
-    device: int
-    inode: int
-
-
 class Prepared(NamedTuple):
     """A ledger file that is safe to open."""
 
-    identity: Identity
+    found: os.stat_result
+    """Which file it is."""
     writable: bool
     """False if the modes forbid it to its owner, even where a superuser could."""
     notices: tuple[Notice, ...]
@@ -82,10 +76,10 @@ def prepare(path: str, private_directory: bool = False) -> Prepared:
     kind = file_system(directory)
     if kind in NETWORK_KINDS:
         notices.append(("ledger_network_fs", {"path": path, "filesystem": kind}))
-    return Prepared(_identity(found), _is_writable(found) and _is_writable(folder), tuple(notices))
+    return Prepared(found, _is_writable(found) and _is_writable(folder), tuple(notices))
 
 
-def verify(path: str, identity: Identity) -> None:
+def verify(path: str, opened: os.stat_result) -> None:
     """Check that the path still names the file that was opened, and that it may be written.
 
     Raises:
@@ -95,16 +89,16 @@ def verify(path: str, identity: Identity) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise LedgerTrouble(REPLACED) from error
-    if _identity(found) != identity:
+    if not os.path.samestat(found, opened):
         raise LedgerTrouble(REPLACED)
     if not _is_writable(found):
         raise LedgerTrouble(READONLY)
 
 
-def is_in_place(path: str, identity: Identity) -> bool:
+def is_in_place(path: str, opened: os.stat_result) -> bool:
     """True if the path still names this file."""
     with suppress(OSError):
-        return _identity(os.lstat(path)) == identity
+        return os.path.samestat(os.lstat(path), opened)
     return False
 
 
@@ -117,22 +111,22 @@ def has_changed(path: str, wall: float, within_s: float) -> bool:
     return False
 
 
-def find_companions(path: str) -> dict[str, Identity]:
+def find_companions(path: str) -> dict[str, os.stat_result]:
     """The files that SQLite keeps beside a ledger while it has a write-ahead log, by their paths."""
-    found: dict[str, Identity] = {}
+    found: dict[str, os.stat_result] = {}
     for suffix in ("-wal", "-shm"):
         with suppress(OSError):
-            found[path + suffix] = _identity(os.lstat(path + suffix))
+            found[path + suffix] = os.lstat(path + suffix)
     return found
 
 
-def remove_companions(companions: Mapping[str, Identity]) -> None:
+def remove_companions(companions: Mapping[str, os.stat_result]) -> None:
     """Delete what a ledger has left beside a path that is another ledger's now.
 
     SQLite cannot tell whose log it finds: it would put the old ledger's pages into the new one.
     """
-    for path, identity in companions.items():
-        if is_in_place(path, identity):
+    for path, opened in companions.items():
+        if is_in_place(path, opened):
             with suppress(OSError):
                 os.unlink(path)
 
@@ -176,10 +170,6 @@ def _repair(path: str, found: os.stat_result, most: int, notices: list[Notice]) 
     except OSError as error:
         raise LedgerTrouble(FOREIGN) from error
     notices.append(("ledger_modes_repaired", {"path": path, "mode": _octal(found)}))
-
-
-def _identity(found: os.stat_result) -> Identity:
-    return Identity(found.st_dev, found.st_ino)
 
 
 def _is_writable(found: os.stat_result) -> bool:

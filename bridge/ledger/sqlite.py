@@ -16,7 +16,7 @@ from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import Notice, Operation, Policy
 from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
 from bridge.ledger.transfer import READS
-from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READONLY, LedgerTrouble
+from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READABLE, READONLY, LedgerTrouble
 
 QUEUE: Final = 5
 """So many times as long a lock is waited for among bridges at work: then it is a queue of theirs."""
@@ -76,17 +76,17 @@ class SqliteStore(SqliteBatch):
         self.busy_s = busy_s
         """Seconds to wait for a lock of another process."""
         self._path = path or ""
-        self._identity = None if prepared is None else prepared.identity
+        self._opened = None if prepared is None else prepared.found
         """Which file it is; None for memory."""
-        self._companions: dict[str, files.Identity] = {}
+        self._companions: dict[str, os.stat_result] = {}
         """Beside the file while there is a write-ahead log."""
         self._boot_clock, self._wall_clock = boot_clock, wall_clock
         self._trusts_clock = trusts_clock
         self._is_closed = False
         owners = Owners(path, instance or name_instance(boot, random_bytes))
         neighbours = owners.live_marks()
-        if self._identity is not None:
-            owners.mark = f"{self._identity.device}:{self._identity.inode}"
+        if self._opened is not None:
+            owners.mark = f"{self._opened.st_dev}:{self._opened.st_ino}"
         of_others = [mark for mark in neighbours if mark not in ("", owners.mark)]
         if of_others and files.find_companions(self._path):
             # Their log may be what lies beside this file, and would be taken for this file's.
@@ -151,7 +151,7 @@ class SqliteStore(SqliteBatch):
                         with sqlite_file.writing(connection):
                             connection.execute("INSERT OR IGNORE INTO boots VALUES (?, ?, ?)", begun)
             except LedgerTrouble as trouble:
-                if not trouble.is_readable:
+                if trouble.kind not in READABLE:
                     raise
                 self.trouble = trouble
         if self.trouble is not None:
@@ -164,7 +164,7 @@ class SqliteStore(SqliteBatch):
             self.durable = False
             self.notices.append(("ledger_not_durable", {"sqlite": sqlite_file.sqlite_version}))
         self._join(boot)
-        if self._identity is not None:
+        if self._opened is not None:
             self._companions = files.find_companions(self._path)
 
     def _find_timeline(self, boot: str | None) -> tuple[float, float] | None:
@@ -200,10 +200,10 @@ class SqliteStore(SqliteBatch):
         """
         if READS.issuperset(map(type, operations)):
             return self._patiently(partial(self._commit, operations, "BEGIN"))
-        if self._identity is not None:
+        if self._opened is not None:
             if self.trouble is not None and self.trouble.kind == NEWER:
                 raise self.trouble
-            files.verify(self._path, self._identity)
+            files.verify(self._path, self._opened)
             self._owners.hold()
         write = partial(self._commit, operations, "BEGIN IMMEDIATE")
         try:
@@ -249,8 +249,8 @@ class SqliteStore(SqliteBatch):
         self._is_closed = True
         try:
             sqlite_file.roll_back(self._connection)
-            is_ours = self._identity is None or files.is_in_place(self._path, self._identity)
-            if is_ours and self._identity is not None:
+            is_ours = self._opened is None or files.is_in_place(self._path, self._opened)
+            if is_ours and self._opened is not None:
                 self._companions = files.find_companions(self._path)
             if self.trouble is None and self._companions:
                 sqlite_file.leave_wal(self._connection, is_ours)

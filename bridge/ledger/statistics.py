@@ -28,6 +28,7 @@ from bridge.ledger.rows import (
     to_pause,
     to_row,
 )
+from bridge.ledger.translation import translate
 
 MAX_AGE_S: Final = 600
 """Ages above this are counted as this: ten minutes late is as late as ten hours."""
@@ -203,7 +204,7 @@ class Reader(Protocol):
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
         found, shift_s = self.ask(_OPEN_PAUSES), self.shift_s()
-        return tuple((endpoint, _move(to_pause(columns), shift_s)) for *columns, endpoint in found)
+        return tuple((endpoint, translate(to_pause(columns), str, shift_s)) for *columns, endpoint in found)
 
     def tallied(self) -> tuple[Tallied, ...]:
         """What was counted of every account in the last day, times as UNIX seconds."""
@@ -311,10 +312,3 @@ _OPENINGS: Final = """
 
 class NoLedger(Exception):
     """There is nothing to read. The text is a sentence for people."""
-
-
-def _move(state: PauseState, by_s: float) -> PauseState:
-    """The pause with its instants moved, from one clock to another."""
-    instants = (state.opened_at, state.ends_at)
-    opened_at, ends_at = (None if at is None else at + by_s for at in instants)
-    return state._replace(opened_at=opened_at, ends_at=ends_at)

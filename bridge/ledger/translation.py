@@ -2,7 +2,7 @@
 
 A bridge names accounts with the secret, and times on the timeline, of the first store it opened. A store
 opened later (the file, after a start in memory) has its own; a `View` translates at its door, so that
-nobody else ever meets two names for one account. Does no I/O. Imported by the outbox and the writer only.
+nobody else ever meets two names for one account. Does no I/O. Imported by the outbox, the writer and readers.
 """
 
 from __future__ import annotations

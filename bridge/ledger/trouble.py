@@ -62,11 +62,6 @@ class LedgerTrouble(Exception):
         """The sentence as part of another one."""
         super().__init__(self.sentence)
 
-    @property
-    def is_readable(self) -> bool:
-        """True if the ledger can still be read."""
-        return self.kind in READABLE
-
 
 def from_error(error: Exception) -> LedgerTrouble:
     """Translate an error of the file system, or an unexpected one; the caller chains it as the cause."""

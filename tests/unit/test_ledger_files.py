@@ -11,7 +11,7 @@ import pytest
 
 from bridge.ledger import files
 from bridge.ledger.files import boot_id, file_system, prepare, verify
-from bridge.ledger.trouble import SENTENCES, LedgerTrouble, from_error
+from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble, from_error
 
 
 def mode(path: Path) -> int:
@@ -37,7 +37,7 @@ def test_missing_ledger_is_made_private(tmp_path: Path) -> None:
     assert [mode(path), mode(path.parent), mode(path.parent.parent)] == [0o600, 0o700, 0o700]
     assert prepared.writable
     assert "ledger_modes_repaired" not in [name for name, _ in prepared.notices]
-    assert prepare(str(path)).identity == prepared.identity
+    assert os.path.samestat(prepare(str(path)).found, prepared.found)
 
 
 def test_loose_modes_are_repaired_with_a_notice(tmp_path: Path) -> None:
@@ -104,19 +104,19 @@ def test_write_protected_file_is_not_writable(tmp_path: Path) -> None:
 def test_verify_notices_a_deleted_or_replaced_file(tmp_path: Path) -> None:
     """The path must go on naming the file that was opened."""
     path = tmp_path / "ledger.db"
-    identity = prepare(str(path)).identity
-    verify(str(path), identity)
+    opened = prepare(str(path)).found
+    verify(str(path), opened)
     path.chmod(0o400)
     with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), identity)
+        verify(str(path), opened)
     assert caught.value.kind == "readonly"
     keep = path.rename(tmp_path / "kept")
     with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), identity)
+        verify(str(path), opened)
     assert caught.value.kind == "replaced"
     path.write_bytes(keep.read_bytes())
     with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), identity)
+        verify(str(path), opened)
     assert caught.value.kind == "replaced"
 
 
@@ -156,6 +156,5 @@ def test_errors_of_the_file_system_become_kinds() -> None:
 
 def test_trouble_says_whether_reading_goes_on() -> None:
     """Full, read-only and newer ledgers are still asked for duplicates."""
-    readable = {kind for kind in SENTENCES if LedgerTrouble(kind).is_readable}
-    assert readable == {"full", "readonly", "newer"}
+    assert READABLE == {"full", "readonly", "newer"}
     assert str(LedgerTrouble("full")) == SENTENCES["full"]
