@@ -156,5 +156,5 @@ def test_errors_of_the_file_system_become_kinds() -> None:
 
 def test_trouble_says_whether_reading_goes_on() -> None:
     """Full, read-only and newer ledgers are still asked for duplicates."""
-    assert READABLE == {"full", "readonly", "newer"}
+    assert {"full", "readonly", "newer"} == READABLE
     assert str(LedgerTrouble("full")) == SENTENCES["full"]
