@@ -10,16 +10,18 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
 from bridge.ledger import postgres_rows as sql
 from bridge.ledger.port import Policy, Restore
 from bridge.ledger.postgres_rows import QUERIES
-from bridge.ledger.postgres_session import Session
 from bridge.ledger.rows import Rows, Statement, to_pause
 from bridge.ledger.work import Entry, UnitOfWork
+
+if TYPE_CHECKING:
+    from bridge.ledger.postgres import PostgresStore
 
 _OWN: Final = len(sql.REPORT)
 """Columns of a report; what follows them in a row is the statement's own."""
@@ -35,7 +37,7 @@ class PostgresBatch(UnitOfWork):
         session: where statements run, in the transaction that is open.
     """
 
-    def __init__(self, policy: Policy, session: Session) -> None:
+    def __init__(self, policy: Policy, session: PostgresStore) -> None:
         self._account_ids: dict[tuple[str, str], int] = {}
         """Accounts by name, for as long as this process lives: they are never deleted."""
         self.opened_at = 0.0

@@ -28,7 +28,7 @@ from bridge.core.model import (
     Verdict,
     Window,
 )
-from bridge.ledger.postgres_session import GRACE_S
+from bridge.ledger.postgres import GRACE_S
 from bridge.ledger.sqlite import SqliteStore
 from bridge.reports.pauses import PausePolicy
 from tests.ledgers import BACKENDS, find_damage, make_of

@@ -392,7 +392,7 @@ def test_ten_bridges_of_two_versions_start_at_once(
         postgres_schema, "MIGRATIONS", (*postgres_schema.MIGRATIONS, Migration("three.sql", 1))
     )
     monkeypatch.setattr(postgres_schema, "VERSION", 3)
-    monkeypatch.setattr("bridge.ledger.postgres_session.VERSION", 3)
+    monkeypatch.setattr("bridge.ledger.postgres.VERSION", 3)
     start_ten()
     assert troubles == []
     assert ledger.select("SELECT version FROM versions ORDER BY version") == [["1"], ["2"], ["3"]]
