@@ -133,7 +133,7 @@ PLANTS: Final = (
     Plant("silence of the upstream opens no pause", _R + "pauses.py",
           "if verdict.pause != rule.name:", 'if verdict.pause != rule.name or rule.name == "transport":'),
     Plant("a probe that is withdrawn is not let go", LEDGER + "transactions.py",
-          "    if row.state == SENDING:\n        work.release_probes(row.task, row.owner, row.method)\n        attempts", "    if row.state == SENDING:\n        attempts"),
+          "    if row.attempts:\n        work.release_probes(row.task, row.owner, row.method)\n", ""),
     Plant("who waits for another one's attempt is not woken", _R + "admission.py",
           "        self._is_polling = False\n        self.wake(everyone=False)", "        self._is_polling = False"),
     # the ledger's bad days

@@ -18,6 +18,11 @@ LOOK_S: Final = 1.0
 class GeventLoop:
     """gevent's loop of this thread: runs callbacks in order, and waits for the world when there are none."""
 
+    make_queue: Callable[[], Any] = SimpleQueue
+    """A queue to a thread, with the verbs of `queue.SimpleQueue`."""
+    random_bytes: Callable[[int], bytes] = staticmethod(os.urandom)
+    """Bytes that nobody can guess."""
+
     def __init__(self) -> None:
         hub = get_hub_if_exists()  # type: ignore[no-untyped-call]
         if hub is None:
@@ -70,14 +75,6 @@ class GeventLoop:
     def start_thread(self, run: Callable[[], None], name: str) -> None:
         """Start a thread that does not hold up the end. Raises RuntimeError if there is none to be had."""
         Thread(target=run, name=name, daemon=True).start()
-
-    def make_queue(self) -> Any:
-        """A queue to such a thread, with the verbs of `queue.SimpleQueue`."""
-        return SimpleQueue()
-
-    def random_bytes(self, count: int) -> bytes:
-        """Bytes that nobody can guess."""
-        return os.urandom(count)
 
     def close(self) -> None:
         """Let go of the loop; nothing may wait any more."""

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 from bridge.ledger import files, sqlite_file
 from bridge.ledger.owners import Owners, name_instance
 from bridge.ledger.port import Notice, Operation, Policy
-from bridge.ledger.sqlite_batch import OPERATIONS, Raced, SqliteBatch
-from bridge.ledger.transfer import READS
+from bridge.ledger.sqlite_batch import Raced, SqliteBatch
+from bridge.ledger.transfer import OPERATIONS, READS
 from bridge.ledger.trouble import CORRUPT, LOCKED, NEWER, READABLE, READONLY, LedgerTrouble
 
 QUEUE: Final = 5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import Counts
 from bridge.core.model import GUARD_S, Prune, Task
-from bridge.ledger.port import Forget, Policy
+from bridge.ledger.port import Policy
 from bridge.ledger.rows import (
     COLUMNS,
     PAUSE_COLUMNS,
@@ -24,7 +24,6 @@ from bridge.ledger.rows import (
     from_row,
     to_pause,
 )
-from bridge.ledger.transfer import OPERATIONS as SHARED
 from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
@@ -253,16 +252,3 @@ class SqliteBatch(UnitOfWork):
         self._execute(_PRUNE, (op.before_wall, self.now - GUARD_S, self.wall - GUARD_S, op.limit))
         # Without the events that went with them.
         return self._connection.changes()
-
-    def forget(self, op: Forget) -> None:
-        """Drop a report with its events."""
-        entry = self.find(op.task)
-        if entry is not None:
-            self.flush()
-            self._execute("DELETE FROM reports WHERE seq = ?", (entry.row.seq,))
-            self.entries[op.task] = None
-            self._own.pop(op.task, None)
-            self._touched = [touched for touched in self._touched if touched is not entry]
-
-
-OPERATIONS: Final = SHARED | {Forget: SqliteBatch.forget}

@@ -108,7 +108,7 @@ def begin(work: UnitOfWork, op: model.Begin) -> model.Begun:
     """Begin the next attempt of our own report."""
     entry = work.ours(op.task)
     if entry is None or entry.row.state == SENDING:
-        return model.Begun(model.Gate("lost"), work.row_of(op.task), durable=work.durable)
+        return model.Begun(model.Gate("lost"), work.look(model.Look(op.task)), durable=work.durable)
     gate, events = _begin(work, entry)
     return model.Begun(gate, entry.row, events, work.durable)
 
@@ -170,25 +170,15 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     return model.Recorded("ok", entry.row, events, work.durable)
 
 
-def settle(work: UnitOfWork, op: model.Settle) -> model.Recorded:
-    """End our own report without an attempt."""
-    entry = work.ours(op.task)
-    if entry is None:
-        return _lost(work, op.task)
-    if entry.row.attempts:
-        work.release_probes(entry.row.task, entry.row.owner, entry.row.method)
-    _finish(work, entry, entry.row, op.ending, {})
-    return model.Recorded("ok", entry.row, durable=work.durable)
-
-
-def withdraw(work: UnitOfWork, op: model.Withdraw) -> model.Recorded:
-    """Take back a beginning that no attempt followed."""
+def settle(work: UnitOfWork, op: model.Settle | model.Withdraw) -> model.Recorded:
+    """End our own report without an attempt, or take back a beginning that no attempt followed."""
     entry = work.ours(op.task)
     if entry is None:
         return _lost(work, op.task)
     row = entry.row
-    if row.state == SENDING:
+    if row.attempts:
         work.release_probes(row.task, row.owner, row.method)
+    if isinstance(op, model.Withdraw) and row.state == SENDING:
         attempts = row.attempts - 1
         row = row._replace(state=WAITING if attempts else QUEUED, attempts=attempts)
         work.change(entry, row)
@@ -201,7 +191,7 @@ def withdraw(work: UnitOfWork, op: model.Withdraw) -> model.Recorded:
 def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
     """Answer who no longer has a report; what it probed beside a silent ledger is let go."""
     work.release_probes(task, work.instance, None)
-    return model.Recorded("lost", work.row_of(task), durable=work.durable)
+    return model.Recorded("lost", work.look(model.Look(task)), durable=work.durable)
 
 
 def _finish(
@@ -268,11 +258,6 @@ def resume(work: UnitOfWork, op: model.Resume) -> tuple[model.PauseState, ...]:
 # --- questions ---------------------------------------------------------------------------
 
 
-def look(work: UnitOfWork, op: model.Look) -> model.Row | None:
-    """The newest report of a task."""
-    return work.row_of(op.task)
-
-
 def merge_facts(old: model.Facts, new: model.Facts) -> model.Facts:
     """What the newest request told, completed by what earlier ones told."""
     timed = old if new.completed_at is None else new
@@ -315,12 +300,12 @@ TABLE: Final[dict[type, Callable[[Any, Any], Any]]] = {
     model.Begin: begin,
     model.Record: record,
     model.Settle: settle,
-    model.Withdraw: withdraw,
+    model.Withdraw: settle,
     model.Narrow: narrow,
     model.Sweep: sweep,
     model.Resume: resume,
     model.Prune: lambda work, op: work.prune(op),
-    model.Look: look,
+    model.Look: UnitOfWork.look,
     model.Listing: UnitOfWork.page,
     model.Pauses: UnitOfWork.open_pauses,
     counting.Note: note,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from bridge.core import model
 from bridge.core.counting import Tallies
 from bridge.core.model import CLOSED, DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, PauseState
-from bridge.ledger.port import Ask, Known, Restore, Restored, Story, Teach
+from bridge.ledger.port import Ask, Forget, Known, Restore, Restored, Story, Teach
 from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork
 
@@ -109,6 +109,7 @@ OPERATIONS: Final[dict[type, Callable[[Any, Any], Any]]] = {
     Restore: restore,
     Ask: ask,
     Story: UnitOfWork.story,
+    Forget: UnitOfWork.forget,
 }
 """Operation -> what it does, whoever asks for it."""
 READS: Final = frozenset({model.Look, model.Listing, model.Pauses, Tallies, Ask, Story})

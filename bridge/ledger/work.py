@@ -17,7 +17,7 @@ from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies
 from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
-from bridge.ledger.port import WINDOW_S, EventRow, Policy, Story
+from bridge.ledger.port import WINDOW_S, EventRow, Forget, Policy, Story
 from bridge.ledger.rows import Rows, Statement, encode_told, group_tallied, select_listing, to_pause, to_row
 
 _SLACK_S: Final = 2.0
@@ -242,10 +242,20 @@ class UnitOfWork:
         entry = self.find(task)
         return entry if entry is not None and entry.row.owner == self.instance else None
 
-    def row_of(self, task: Task) -> Row | None:
+    def look(self, op: model.Look) -> Row | None:
         """The newest report of a task, or None."""
-        entry = self.find(task)
+        entry = self.find(op.task)
         return None if entry is None else entry.row
+
+    def forget(self, op: Forget) -> None:
+        """Drop a report with its events."""
+        entry = self.find(op.task)
+        if entry is not None:
+            self.flush()
+            self._ask("DELETE FROM reports WHERE seq = $1", entry.row.seq)
+            self.entries[op.task] = None
+            self._own.pop(op.task, None)
+            self._touched = [touched for touched in self._touched if touched is not entry]
 
     def add(self, row: Row, finished_at: float | None) -> Entry:
         """Keep a new report."""
