@@ -38,8 +38,6 @@ class PostgresBatch(UnitOfWork):
     """
 
     def __init__(self, policy: Policy, session: PostgresStore) -> None:
-        self._account_ids: dict[tuple[str, str], int] = {}
-        """Accounts by name, for as long as this process lives: they are never deleted."""
         self.opened_at = 0.0
         """When this bridge came, on the timeline."""
         self._session = session
@@ -103,12 +101,12 @@ class PostgresBatch(UnitOfWork):
             for op in operations
             if isinstance(op, Claim | Restore | Note | Consult | Learn)
         )
-        new = {(task.endpoint, task.account) for task in tasks} - self._account_ids.keys()
+        new = {(task.endpoint, task.account) for task in tasks} - self._ids.keys()
         if new:
             names = columns_of(new)
             self._ask(QUERIES["add_accounts"], *names)
             found = self._ask(QUERIES["find_accounts"], *names)
-            self._account_ids.update(((endpoint, account), number) for endpoint, account, number in found)
+            self._ids.update(((endpoint, account), number) for endpoint, account, number in found)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -130,12 +128,12 @@ class PostgresBatch(UnitOfWork):
         """Take a report that was read, with the names of its account behind the columns."""
         endpoint, account = row[_OWN : _OWN + 2]
         task = Task(endpoint, account, row[2])
-        self._account_ids[endpoint, account] = row[1]
+        self._ids[endpoint, account] = row[1]
         return self.enter(row, task)
 
     def account_id(self, task: Task) -> int:
         """The number of an account; a new one was made before."""
-        return self._account_ids[task.endpoint, task.account]
+        return self._ids[task.endpoint, task.account]
 
     def next_seq(self) -> int:
         """The number of a new report; there is one for each operation that may need one."""

@@ -117,18 +117,12 @@ class SqliteBatch(UnitOfWork):
         self._owners = owners
         self._connection = connection
         self._execute: Callable[..., Any] = connection.execute
-        self._ids: dict[tuple[str, str], int] = {}
         self._last_seq: int | None = None
 
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
         super().clear()
         self._last_seq = None
-
-    def forget_own(self) -> None:
-        """Drop what was remembered of a transaction that was rolled back."""
-        super().forget_own()
-        self._ids.clear()
 
     def _run(self, statements: Sequence[Statement]) -> list[Rows]:
         return [self._execute(text, values).fetchall() for text, values in statements]

@@ -94,6 +94,8 @@ class UnitOfWork:
         self.instance = instance
         self.seen: OrderedDict[tuple[str, str], dict[PauseKey, PauseState]] = OrderedDict()
         self._own: dict[Task, Entry] = {}
+        self._ids: dict[tuple[str, str], int] = {}
+        """Accounts by endpoint and name: they are never deleted."""
         self._hours: dict[int, int] = {}
         self.clear()
 
@@ -117,6 +119,7 @@ class UnitOfWork:
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
         self._own.clear()
+        self._ids.clear()
         self.clear()
 
     # --- what all stores ask alike, after writing what was kept ------------------------------
