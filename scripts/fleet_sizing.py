@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bridge.core.model import ACCEPTED, Claim, Ending, Facts, Record, Task, Verdict, Window
 from bridge.ledger.postgres import PostgresStore
-from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_schema import QUERIES
 from bridge.reports.pauses import PausePolicy
 from bridge.simulator import Simulator
 from tests.fleet import IMAGE, Fleet, Ledger, prove

@@ -18,8 +18,7 @@ from bridge.ledger.owners import name_instance
 from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.postgres_batch import PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import VERSION, identify, migrate
+from bridge.ledger.postgres_schema import QUERIES, VERSION, dump, identify, migrate
 from bridge.ledger.postgres_trouble import AGAIN, CLOCK_MOVED, FORMER_SERVER, PASSING, explain, trouble
 from bridge.ledger.transfer import OPERATIONS, READS
 from bridge.ledger.trouble import CORRUPT, FOREIGN, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
-from bridge.ledger import postgres_rows as sql
+from bridge.ledger import postgres_schema as sql
 from bridge.ledger.port import Policy, Restore
-from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_schema import QUERIES
 from bridge.ledger.rows import Rows, Statement, to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 

@@ -1,5 +1,5 @@
 -- What the ledger asks of PostgreSQL; from settle_in on for people: facts, and what a role may do. Each
--- statement has a name and a line that says what it is for; bridge.ledger.postgres_rows reads them. Sets of
+-- statement has a name and a line that says what it is for; bridge.ledger.postgres_schema reads them. Sets of
 -- rows come and go as JSON or arrays, so that a batch of reports costs as many round trips as one.
 
 -- name: begin

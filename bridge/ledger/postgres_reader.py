@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import ServerRefused, connect, translated
-from bridge.ledger.postgres_rows import QUERIES, dump
-from bridge.ledger.postgres_schema import identify
+from bridge.ledger.postgres_schema import QUERIES, dump, identify
 from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble

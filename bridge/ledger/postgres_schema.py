@@ -1,18 +1,78 @@
-"""Brings a PostgreSQL ledger to this version, once, however many bridges of whatever versions start.
+"""What the PostgreSQL ledger has in its database: tables, the statements upon them, and rows as values.
 
-Never changes a schema that is not a ledger. Imported by the PostgreSQL ledger and the command line.
+The tables are brought to this version once, however many bridges of whatever versions start. Never changes
+a schema that is not a ledger. Which statement runs when is in `bridge.ledger.postgres_batch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
+from bridge.core.counting import Counts
+from bridge.core.model import PauseState
+from bridge.ledger import rows
 from bridge.ledger.postgres_link import Link, ServerRefused
-from bridge.ledger.postgres_rows import QUERIES, dump
 from bridge.ledger.postgres_trouble import NO_SCHEMA, STRANGE_SCHEMA
 from bridge.ledger.rows import Rows, Statement, load
 from bridge.ledger.trouble import FOREIGN, READONLY, UNREADABLE, LedgerTrouble
+from bridge.ledger.work import Entry
+
+REPORT: Final = (*rows.COLUMNS, "revision", "current")
+_PAUSE: Final = (*rows.PAUSE_COLUMNS, "revision")
+TALLY: Final = (*rows.TALLY_COLUMNS, "shard")
+_FIXED: Final = frozenset({"seq", "account_id", "task_id", "recorded_wall"})
+_PAUSE_KEY: Final = frozenset({"subject", "rule"})
+
+_IS_FREE: Final = (
+    "CASE WHEN {0} <> {1} THEN pg_try_advisory_xact_lock_shared(hashtextextended({0}, 0)) ELSE false END"
+)
+_PARTS: Final = {
+    "columns": ", ".join(f"r.{name}" for name in REPORT),
+    "stored": ", ".join(REPORT),
+    "assigned": ", ".join(f"{name} = g.{name}" for name in REPORT if name not in _FIXED),
+    "is_free": _IS_FREE.format("r.owner", "$4"),
+    "pause_columns": ", ".join(f"p.{name}" for name in _PAUSE),
+    "pause_stored": ", ".join(_PAUSE),
+    "pause_assigned": ", ".join(f"{name} = excluded.{name}" for name in _PAUSE if name not in _PAUSE_KEY),
+    "is_prober_free": _IS_FREE.format("p.probe_owner", "$3"),
+    "tally_stored": ", ".join(TALLY),
+    "tally_added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in Counts._fields),
+}
+"""What statements have in common, by the name in braces."""
+
+
+def _load_statements() -> Iterator[tuple[str, str]]:
+    for part in load("postgres_queries.sql").split("-- name: ")[1:]:
+        name, _, statement = part.split("\n", 2)
+        for key, text in _PARTS.items():
+            statement = statement.replace("{" + key + "}", text)
+        yield name, statement.strip().rstrip(";")
+
+
+QUERIES: Final = dict(_load_statements())
+"""Name -> statement. The first line of each says what it is for."""
+
+
+def report_columns(entry: Entry) -> dict[str, Any]:
+    """The columns of a report, for JSON."""
+    values = rows.from_row(entry.row, entry.account_id, entry.finished_at)
+    columns = dict(zip(REPORT, (*values, entry.number, entry.is_current), strict=True))
+    return columns | {"detail": entry.row.detail or None}
+
+
+def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, Any]:
+    """The columns of a pause, for JSON."""
+    columns = dict(zip(_PAUSE, (*rows.from_pause(state), revision), strict=True))
+    return columns | {"recent": state.recent, "endpoint": endpoint}
+
+
+def dump(values: Any) -> str:
+    """JSON for the server. A zero character, which its texts cannot hold, becomes a space."""
+    return rows.encode(values).replace("\\u0000", " ")
+
+
+# --- versions --------------------------------------------------------------------------------
 
 
 class Migration(NamedTuple):
@@ -54,10 +114,10 @@ def identify(ask: Callable[[str], Rows]) -> Found:
     ((has_versions, is_empty),) = ask(QUERIES["version"])
     if not has_versions and is_empty:
         return Found(0, 0)
-    rows = ask(QUERIES["versions"]) if has_versions else []
-    if not rows:
+    found = ask(QUERIES["versions"]) if has_versions else []
+    if not found:
         raise LedgerTrouble(FOREIGN, STRANGE_SCHEMA)
-    return Found(*rows[0])
+    return Found(*found[0])
 
 
 def migrate(link: Link, random_bytes: Callable[[int], bytes]) -> Found:

@@ -60,9 +60,10 @@ DROP_TALLIES: Final = (
     "DELETE FROM tallies WHERE width_s = $1 AND account_id = $2 AND number NOT BETWEEN $3 AND $4"
 )
 OPEN_PAUSES: Final = (
-    f"SELECT {', '.join(PAUSE_COLUMNS)} FROM pauses WHERE endpoint = $1 AND state <> 'closed' "
-    "ORDER BY rule, subject"
+    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' {{}}"
+    "ORDER BY endpoint, rule, subject"
 )
+"""Reads the pauses that are not closed: what `to_pause` takes, and the endpoint."""
 EVENTS: Final = "SELECT at_wall, name, data FROM events WHERE report = $1 ORDER BY nth"
 LISTED: Final = ", ".join([*(f"r.{name}" for name in COLUMNS), "a.endpoint", "a.account"])
 """What is read of each report that `select_listing` selects."""

@@ -19,7 +19,7 @@ from bridge.ledger.rows import (
     EVENTS,
     FIGURES,
     LISTED,
-    PAUSE_COLUMNS,
+    OPEN_PAUSES,
     TALLIED,
     Rows,
     Statement,
@@ -203,7 +203,7 @@ class Reader(Protocol):
 
     def pauses(self) -> tuple[tuple[str, PauseState], ...]:
         """The pauses that are not closed, each with its endpoint; their instants are UNIX seconds."""
-        found, shift_s = self.ask(_OPEN_PAUSES), self.shift_s()
+        found, shift_s = self.ask(OPEN_PAUSES.format("")), self.shift_s()
         return tuple((endpoint, translate(to_pause(columns), str, shift_s)) for *columns, endpoint in found)
 
     def tallied(self) -> tuple[Tallied, ...]:
@@ -282,10 +282,6 @@ class Reader(Protocol):
 
 _COUNTING: Final = 2
 """The first version whose ledgers count."""
-_OPEN_PAUSES: Final = (
-    f"SELECT {', '.join(PAUSE_COLUMNS)}, endpoint FROM pauses WHERE state <> 'closed' "
-    "ORDER BY endpoint, rule, subject"
-)
 _NOTHING: Final = (
     "INSERT INTO accounts (endpoint, account) SELECT '', '' WHERE false",
     "UPDATE reports SET seq = seq WHERE false",

@@ -136,7 +136,8 @@ class UnitOfWork:
     def open_pauses(self, of: Task | model.Pauses | model.Resume) -> tuple[PauseState, ...]:
         """The pauses of an endpoint that are not closed."""
         self.flush()
-        return tuple(map(to_pause, self._ask(rows.OPEN_PAUSES, of.endpoint)))
+        found = self._ask(rows.OPEN_PAUSES.format("AND endpoint = $1 "), of.endpoint)
+        return tuple(to_pause(columns[:-1]) for columns in found)
 
     def page(self, op: model.Listing) -> tuple[tuple[Row, ...], int | None]:
         """A page of reports, newest first, and where the next page begins."""

@@ -56,7 +56,7 @@ from bridge.core.model import (
 )
 from bridge.ledger.port import Ask, Restore, Store, Story, Teach
 from bridge.ledger.postgres import PostgresStore
-from bridge.ledger.postgres_rows import QUERIES
+from bridge.ledger.postgres_schema import QUERIES
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import LedgerTrouble
 from tests.ledgers import watch

@@ -34,8 +34,7 @@ from bridge.ledger import postgres_batch, postgres_schema, postgres_trouble
 from bridge.ledger.port import Ask, Story
 from bridge.ledger.postgres import PostgresStore
 from bridge.ledger.postgres_link import Link, connect
-from bridge.ledger.postgres_rows import QUERIES
-from bridge.ledger.postgres_schema import Migration
+from bridge.ledger.postgres_schema import QUERIES, Migration
 from bridge.ledger.reading import STEP, copy, open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import SENTENCES, LedgerTrouble
