@@ -50,7 +50,7 @@ class Owners:
         """Which file this instance has open; others can read it as long as the lock is held."""
         self._folder = None if path is None or _fcntl is None else path + ".owners"
         self._own_path = self._path(instance)
-        self._descriptor: int | None = None
+        self._descriptor = -1
 
     def hold(self) -> None:
         """Show that this instance is alive; call it again to heal a lock file that was deleted.
@@ -105,13 +105,11 @@ class Owners:
             # The lock goes with the descriptor; a file that stays is swept up by others.
             with suppress(OSError):
                 os.unlink(self._own_path)
-        if self._descriptor is not None:
+        if self._descriptor != -1:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = -1
 
     def _is_held(self) -> bool:
-        if self._descriptor is None:
-            return False
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._own_path))
         except OSError:

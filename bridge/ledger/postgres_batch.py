@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.counting import DAY_S, Consult, Learn, Note
 from bridge.core.model import GUARD_S, Claim, PauseKey, Prune, Task
-from bridge.ledger import postgres_schema as sql
 from bridge.ledger.port import Policy, Restore
-from bridge.ledger.postgres_schema import QUERIES
+from bridge.ledger.postgres_schema import QUERIES, REPORT, TALLY, dump, pause_columns, report_columns
 from bridge.ledger.rows import Rows, Statement, to_pause
 from bridge.ledger.work import Entry, UnitOfWork
 
 if TYPE_CHECKING:
     from bridge.ledger.postgres import PostgresStore
 
-_OWN: Final = len(sql.REPORT)
+_OWN: Final = len(REPORT)
 """Columns of a report; what follows them in a row is the statement's own."""
 _COUNTING: Final = (Note, Consult, Learn)
 SHARDS: Final = 16
@@ -198,30 +197,30 @@ class PostgresBatch(UnitOfWork):
             saved = []
             for (endpoint, key), state in self.saved.items():
                 revision = self._revisions[endpoint, key] = self._revisions.get((endpoint, key), 0) + 1
-                saved.append(sql.pause_columns(state, endpoint, revision))
-            statements.append((QUERIES["save_pauses"], [sql.dump(saved), len(saved)]))
+                saved.append(pause_columns(state, endpoint, revision))
+            statements.append((QUERIES["save_pauses"], [dump(saved), len(saved)]))
         if self.changed:
             changed = [entry for _, entry in sorted(self.changed.items())]
             for entry in changed:
                 entry.number = max(entry.number, entry.was + 1)
-            columns = sql.dump(list(map(sql.report_columns, changed)))
+            columns = dump(list(map(report_columns, changed)))
             values = [columns, len(changed), [entry.was for entry in changed]]
             statements.append((QUERIES["change_reports"], values))
         if self.added:
-            added = sql.dump(list(map(sql.report_columns, self.added)))
+            added = dump(list(map(report_columns, self.added)))
             statements.append((QUERIES["add_reports"], [added, len(self.added)]))
         if self.told:
             told = [
                 {"report": seq, "nth": nth, "at_wall": at, "name": name, "data": json.loads(data)}
                 for seq, nth, at, name, data in self.told
             ]
-            statements.append((QUERIES["add_events"], [sql.dump(told)]))
+            statements.append((QUERIES["add_events"], [dump(told)]))
         if self.counted:
             rows = [
-                dict(zip(sql.TALLY, (*key, *counts, self._shard), strict=True))
+                dict(zip(TALLY, (*key, *counts, self._shard), strict=True))
                 for key, counts in sorted(self.counted.items())
             ]
-            statements.append((QUERIES["add_tallies"], [sql.dump(rows)]))
+            statements.append((QUERIES["add_tallies"], [dump(rows)]))
             statements += self.drop_aged()
         return statements
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bridge.core.counting import Counts
 from bridge.core.model import GUARD_S, Prune, Task
+from bridge.ledger.owners import Owners
 from bridge.ledger.port import Policy
 from bridge.ledger.rows import (
     COLUMNS,
@@ -24,11 +25,8 @@ from bridge.ledger.rows import (
     from_row,
     to_pause,
 )
+from bridge.ledger.sqlite_file import Connection
 from bridge.ledger.work import Entry, UnitOfWork
-
-if TYPE_CHECKING:
-    from bridge.ledger.owners import Owners
-    from bridge.ledger.sqlite_file import Connection
 
 _Values = tuple[Any, ...]
 _MOST_ACCOUNTS: Final = 10_000

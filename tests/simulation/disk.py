@@ -163,6 +163,6 @@ class SimStore(SqliteStore):
             return
         self._is_closed = True
         self._connection.close()
-        descriptor, self._owners._descriptor = self._owners._descriptor, None
-        if descriptor is not None:
+        descriptor, self._owners._descriptor = self._owners._descriptor, -1
+        if descriptor != -1:
             os.close(descriptor)
