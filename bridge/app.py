@@ -260,14 +260,7 @@ class App:
 
         self._body = report_body
         try:
-            self._client = Client(
-                self.engine,
-                self.url,
-                ca_file=self.settings.ca_file,
-                proxy=self.settings.proxy,
-                connect_timeout_s=self.settings.connect_timeout_s,
-                pool_size=self.settings.concurrency,
-            )
+            self._client = Client(self.engine, self.url, self.settings)
         except ValueError as error:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         process.silence_libraries()

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -203,15 +204,8 @@ def check_online(settings: Settings) -> Iterator[Check]:
     engine = Engine(on_bug=lambda _: None)
     until = engine.now() + settings.timeout_s
     try:
-        client = Client(
-            engine,
-            settings.url,
-            ca_file=settings.ca_file,
-            proxy=settings.proxy,
-            connect_timeout_s=settings.connect_timeout_s,
-            pool_size=0,
-        )
-        seen = client.send("", b"", until=until, leave_by=until, fresh=True)
+        with closing(Client(engine, settings.url, settings)) as client:
+            seen = client.send("", b"", until=until, leave_by=until, fresh=True)
     except (OSError, ValueError):
         yield Check("upstream", FAILED, "it cannot be asked", "Check --url, --proxy and --ca-file.")
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -18,13 +18,11 @@ from requests.adapters import BaseAdapter
 
 from bridge import __version__
 from bridge.core.model import Exchange
+from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources
 from bridge.upstream.adapter import Adapter, Call, name_failure
 from bridge.upstream.connecting import Connect, Dialer
 from bridge.upstream.streams import is_lack
-
-if TYPE_CHECKING:
-    from bridge.core.redact import Secret
 
 HEADERS: Final = {
     "Accept": "application/json",
@@ -34,6 +32,19 @@ HEADERS: Final = {
     "User-Agent": f"anticaptcha-report-bridge/{__version__}",
 }
 """Sent with every request, besides Host and Content-Length."""
+
+
+class ClientSettings(Protocol):
+    """What of the settings says how the upstream is reached."""
+
+    ca_file: str | None
+    """PEM file of the certificates to trust instead of the usual ones (certifi's)."""
+    proxy: str | None
+    """``http://[user:password@]host:port``; not used for loopback."""
+    connect_timeout_s: float
+    """Bound of name lookup, TCP, tunnel and TLS together."""
+    concurrency: int
+    """Idle connections kept at most."""
 
 
 class _Session(requests.Session):
@@ -57,10 +68,7 @@ class Client:
     Args:
         engine: where to wait.
         url: the upstream's base URL as the settings have it, with or without a path.
-        ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
-        proxy: ``http://[user:password@]host:port``; not used for loopback.
-        connect_timeout_s: bound of name lookup, TCP, tunnel and TLS together.
-        pool_size: idle connections kept at most.
+        settings: how to get there.
         connect: opens connections in place of sockets; a simulation's.
 
     Raises:
@@ -68,20 +76,14 @@ class Client:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        url: str,
-        *,
-        ca_file: str | None,
-        proxy: str | None,
-        connect_timeout_s: float,
-        pool_size: int,
-        connect: Connect | None = None,
+        self, engine: Engine, url: str, settings: ClientSettings, connect: Connect | None = None
     ) -> None:
         self._now = engine.now
         self._base_url = url.rstrip("/")
-        self._dialer = Dialer(engine, url, ca_file, proxy)
-        self._adapter = Adapter(engine.now, connect or self._dialer.open, connect_timeout_s, pool_size)
+        self._dialer = Dialer(engine, url, settings.ca_file, settings.proxy)
+        self._adapter = Adapter(
+            engine.now, connect or self._dialer.open, settings.connect_timeout_s, settings.concurrency
+        )
         self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
         self._templates: dict[str, Mapping[str, Any]] = {}
 
