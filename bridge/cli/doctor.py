@@ -29,7 +29,10 @@ from bridge.core import exits
 from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError, ExitError
 from bridge.core.redact import Scrubber
+from bridge.engine import Engine
+from bridge.ops.keys import KeySource
 from bridge.ops.process import forbid_core_dumps, undo_inherited
+from bridge.reports.verdict import parse_http_date
 from bridge.settings import Settings, describe, load
 
 _PINNED: Final = "5.0.9"
@@ -153,9 +156,6 @@ def check_settings(settings: Settings) -> Iterator[Check]:
 
 def check_key(settings: Settings, scrubber: Scrubber) -> Check:
     """Whether the source of the key gives one; it is read, and shown to nobody."""
-    from bridge.engine import Engine
-    from bridge.ops.keys import KeySource
-
     if settings.sandbox:
         return Check("key", OK, "the sandbox needs no key")
     events: dict[str, dict[str, Any]] = {}
@@ -197,8 +197,6 @@ def check_advice(args: argparse.Namespace) -> Iterator[Check]:
 
 def check_online(settings: Settings) -> Iterator[Check]:
     """Whether the upstream can be reached, and how far its clock is from ours. Sends no key, no report."""
-    from bridge.engine import Engine
-    from bridge.reports.verdict import parse_http_date
     from bridge.upstream.client import Client
 
     engine = Engine(on_bug=lambda _: None)
