@@ -24,7 +24,7 @@ from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
-from bridge.settings import Settings
+from bridge.settings import Settings, drop_secrets
 
 if TYPE_CHECKING:
     from bridge.reports.figures import AccountFigures
@@ -309,6 +309,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
 
     process.undo_inherited()
     process.forbid_core_dumps()
+    drop_secrets(os.environ)
     app = App(settings)
     engine = app.engine
     app.start()

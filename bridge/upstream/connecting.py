@@ -61,12 +61,8 @@ def parse_proxy(url: str) -> tuple[Place, str]:
 
 def is_loopback(host: str) -> bool:
     """Tell whether the host can only be this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    found = _numeric_addresses((host, 0))
+    return bool(found) and all(ip_address(address[0]).is_loopback for _, address in found)
 
 
 @cache  # loading the usual certificates takes 30 ms
