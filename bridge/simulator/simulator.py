@@ -65,9 +65,8 @@ class Simulator:
             raise ValueError("the simulator serves loopback addresses only")
         given = dict(check(scenario or {}, SCENARIO))
         given["settings"] = {"auto": auto, "latencySeconds": latency_s, **given.get("settings", {})}
-        wall = time.time if engine is None else engine.wall
         # Not the engine's clock: other programs compare the log's times with their own.
-        self.state = State(given, time.monotonic, wall)
+        self.state = State(given, time.monotonic, time.time)
         self.base_url = ""
         self._address, self._tls = (host, port), tls
         self._has_thread = engine is None
