@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -103,7 +103,7 @@ class Client:
             engine.now, connect or self._dialer.open, settings.connect_timeout_s, settings.concurrency
         )
         self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
-        self._templates: dict[str, Mapping[str, Any]] = {}
+        self._template = cache(self._make_template)
 
     def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
         """Send one request once, wait for its answer and say what happened.
@@ -121,7 +121,7 @@ class Client:
             RuntimeError: a mistake in this program; never because of the network or the upstream.
         """
         began_at = self._now()
-        call = Call(self._templates.get(method) or self._make_template(method), body, until, leave_by, fresh)
+        call = Call(self._template(method), body, until, leave_by, fresh)
         failure = None
         raised: Exception | None = None
         try:
@@ -168,8 +168,7 @@ class Client:
         lines = [f"{verb} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        template = self._templates[method] = {**vars(request), "head": head}
-        return template
+        return {**vars(request), "head": head}
 
 
 def report_body(key: Secret, task_id: int) -> bytes:
