@@ -24,7 +24,7 @@ from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
-from bridge.settings import Settings
+from bridge.settings import Settings, drop_secrets
 
 if TYPE_CHECKING:
     from bridge.reports.figures import AccountFigures
@@ -260,14 +260,7 @@ class App:
 
         self._body = report_body
         try:
-            self._client = Client(
-                self.engine,
-                self.url,
-                ca_file=self.settings.ca_file,
-                proxy=self.settings.proxy,
-                connect_timeout_s=self.settings.connect_timeout_s,
-                pool_size=self.settings.concurrency,
-            )
+            self._client = Client(self.engine, self.url, self.settings)
         except ValueError as error:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         process.silence_libraries()
@@ -316,6 +309,7 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
 
     process.undo_inherited()
     process.forbid_core_dumps()
+    drop_secrets(os.environ)
     app = App(settings)
     engine = app.engine
     app.start()

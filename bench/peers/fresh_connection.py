@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 from orders import Send, serve  # type: ignore[import-not-found]  # beside this file
 
@@ -23,9 +25,8 @@ class Desk(threading.local):
     def __init__(self, url: str, ca_file: str) -> None:
         self.engine = Engine(_fail)
         # A pool that keeps nothing makes every report pay for its connection.
-        self.client = Client(
-            self.engine, url, ca_file=ca_file, proxy=None, connect_timeout_s=5.0, pool_size=0
-        )
+        told: Any = SimpleNamespace(ca_file=ca_file, proxy=None, connect_timeout_s=5.0, concurrency=0)
+        self.client = Client(self.engine, url, told)
 
 
 def _fail(bug: BaseException) -> None:

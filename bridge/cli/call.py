@@ -17,7 +17,7 @@ from bridge.core.model import ACCEPTED
 from bridge.core.resources import load_json
 from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
-from bridge.settings import drop_secrets, load
+from bridge.settings import load
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     method = find_method(args.method)
     params = parse_params(method, args.params)
     settings = load(args.given, os.environ)
-    drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, method.name, params)

@@ -35,13 +35,19 @@ NO_PLACE_FOR_KEYS: Final = (
 )
 
 
+_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
+_ALL = [row.name for row in TABLE if row.flag is not None]
+_CALLING = [row.name for row in TABLE if row.group != "wire" and row.name not in _SERVES_ONLY]
+_READING = ("url", "ledger")
+
+
 class Command(NamedTuple):
     """One sub-command."""
 
     told: str
     """What it does, in a sentence that does for the overview; and what else there is to say."""
-    uses: str = ""
-    """Which settings it uses and takes the flags of, as `settings_of` lists them."""
+    uses: Sequence[str] = ()
+    """Names of the settings that it uses and takes the flags of."""
 
     @property
     def summary(self) -> str:
@@ -51,32 +57,33 @@ class Command(NamedTuple):
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "serve": Command(
-        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too) until the input ends.", "all"
+        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too) until the input ends.", _ALL
     ),
     "call": Command(
-        "do one call and print the answer. The ledger and the pauses are those of the service.", "call"
+        "do one call and print the answer. The ledger and the pauses are those of the service.", _CALLING
     ),
     "simulate": Command(
         "serve the upstream's API on loopback. The report methods with their real rules, and faults by name, "
         "on 127.0.0.1. The base URL goes to stdout. Ends on SIGTERM or SIGINT."
     ),
     "demo": Command("show the bridge at work against the simulator. No account, no key, no network."),
-    "history": Command("list, show, export and prune reports, even while a bridge is at work.", "ledger"),
+    "history": Command("list, show, export and prune reports, even while a bridge is at work.", _READING),
     "stats": Command(
         "count what became of reports, and why. Reasons, ages, latencies, pauses, advice. Times are UTC.",
-        "ledger",
+        _READING,
     ),
     "pauses": Command(
-        "show and end pauses. One holds reports back until the next may try whether it is over.", "pauses"
+        "show and end pauses. One holds reports back until the next may try whether it is over.",
+        ("key_file", "key_command", *_READING),
     ),
     "doctor": Command(
         "check this installation, with a fix for each fault. Settings, key and ledger, too. Changes nothing.",
-        "all",
+        _ALL,
     ),
-    "ledger": Command("copy, check and migrate the ledger.", "ledger"),
+    "ledger": Command("copy, check and migrate the ledger.", _READING),
     "snippet": Command("print an integration with the paths of this machine."),
     "completion": Command("print completions for a shell."),
-    "config": Command("print every setting with its value and origin. Secrets are masked.", "all"),
+    "config": Command("print every setting with its value and origin. Secrets are masked.", _ALL),
     "version": Command("print the version. With --json also what the program stands on, for a fault report."),
     "help": Command("explain a command, a topic or an error code."),
 }
@@ -85,8 +92,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
 GROUPS: Final = {"serve": "Run", "simulate": "Try without an account", "history": "Look up"}
 """What stands above which command in the overview."""
 
-_READING = ("url", "ledger")
-_SERVES_ONLY = ("concurrency", "drain_s", "parent_watch", "metrics_file", "account_figures", "account_queues")
 _SECRET_FLAGS = ("--key", "--client-key", "--clientKey", "--api-key", "--clientkey")
 
 
@@ -211,12 +216,7 @@ def read_text(name: str) -> str:
 
 def settings_of(name: str) -> list[Setting]:
     """Return the settings whose flags a command takes."""
-    uses = COMMANDS[name].uses
-    rows = [row for row in TABLE if row.flag is not None]
-    if uses == "call":
-        return [row for row in rows if row.group != "wire" and row.name not in _SERVES_ONLY]
-    names = {"ledger": _READING, "pauses": ("key_file", "key_command", *_READING)}.get(uses, ())
-    return rows if uses == "all" else [row for row in rows if row.name in names]
+    return [row for row in TABLE if row.flag is not None and row.name in COMMANDS[name].uses]
 
 
 def flags_of(row: Setting) -> Iterator[tuple[str, bool | None]]:

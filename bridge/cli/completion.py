@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from shlex import quote
-from typing import Final, NamedTuple
+from typing import Final
 
 from bridge.cli.call import callable_methods
 from bridge.cli.commands import COMMANDS, PROGRAM, make_parser
@@ -19,13 +19,8 @@ _FILES: Final = ("PATH", "PATH|memory|URL", "FILE", "F")
 """What a file is called in a command's help."""
 
 
-class Command(NamedTuple):
-    """One command."""
-
-    name: str
-    words: Sequence[str]
-    """What its first word may be; empty if anything."""
-    flags: Sequence[argparse.Action]
+Command = tuple[str, Sequence[str], Sequence[argparse.Action]]
+"""The name of a command, what its first word may be (empty if anything), and its flags."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +41,7 @@ def read_commands() -> Iterator[Command]:
         parser = make_parser(name)
         first = next((action.choices for action in parser._actions if not action.option_strings), None)
         flags = [action for action in parser._actions if action.option_strings]
-        yield Command(name, known.get(name) or list(first or ()), flags)
+        yield name, known.get(name) or list(first or ()), flags
 
 
 def make_bash(known: Sequence[Command]) -> str:

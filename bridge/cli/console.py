@@ -53,7 +53,8 @@ class Console:
             os.dup2(sink, 1)
         self._history_path = os.devnull if folder is None else os.path.join(folder, "typed-lines")
         self._scrubber = scrubber
-        self._is_raw = is_raw
+        self.render = None if is_raw else self._render
+        """What turns an answer into what a person reads, if anything does."""
         self._edits = os.isatty(1)
         self._readline: Any = None
         self._ids = count(1)
@@ -79,10 +80,7 @@ class Console:
         with suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, self._before)
 
-    def render(self, payload: bytes) -> bytes:
-        """Turn an answer into what a person reads."""
-        if self._is_raw:
-            return payload
+    def _render(self, payload: bytes) -> bytes:
         response, screen = json.loads(payload), Screen(self._elsewhere)
         answers = response if isinstance(response, list) else [response]
         lines = [line for answer in answers for line in call.render(answer, screen)]

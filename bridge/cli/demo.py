@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from string import Template
 from typing import Any, Final
 
 from bridge.cli.commands import read_text
@@ -36,7 +37,10 @@ def run(_args: Any) -> int:
         "--> is sent, <-- answered.",
     )
     surprises = 0
-    for scene in _scenes(time.time()):
+    now = round(time.time())
+    # What is shown: the title of each step, what is sent, and what the answer must hold.
+    text = Template(read_text("demo.txt")).substitute(now=now, late=now - _LATE_S)
+    for scene in json.loads(text):
         request = json.dumps(scene["request"], separators=(",", ":"))
         print(f"\n# {scene['title']}\n--> {request}")
         print(request, file=bridge.stdin, flush=True)
@@ -50,11 +54,3 @@ def run(_args: Any) -> int:
         print(f"{plural(surprises, 'answer')} not as announced.", file=sys.stderr)
         return exits.REFUSED
     return exits.DONE
-
-
-def _scenes(now: float) -> list[dict[str, Any]]:
-    """What is shown: the title of each step, what is sent, and what the answer must hold."""
-    text = read_text("demo.json").replace('"$late"', str(round(now - _LATE_S)))
-    text = text.replace('"$now"', str(round(now)))
-    scenes: list[dict[str, Any]] = json.loads(text)
-    return scenes

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -28,7 +29,10 @@ from bridge.core import exits
 from bridge.core.errors import failure_row
 from bridge.core.exits import ConfigError, ExitError
 from bridge.core.redact import Scrubber
+from bridge.engine import Engine
+from bridge.ops.keys import KeySource
 from bridge.ops.process import forbid_core_dumps, undo_inherited
+from bridge.reports.verdict import parse_http_date
 from bridge.settings import Settings, describe, load
 
 _PINNED: Final = "5.0.9"
@@ -152,9 +156,6 @@ def check_settings(settings: Settings) -> Iterator[Check]:
 
 def check_key(settings: Settings, scrubber: Scrubber) -> Check:
     """Whether the source of the key gives one; it is read, and shown to nobody."""
-    from bridge.engine import Engine
-    from bridge.ops.keys import KeySource
-
     if settings.sandbox:
         return Check("key", OK, "the sandbox needs no key")
     events: dict[str, dict[str, Any]] = {}
@@ -196,22 +197,13 @@ def check_advice(args: argparse.Namespace) -> Iterator[Check]:
 
 def check_online(settings: Settings) -> Iterator[Check]:
     """Whether the upstream can be reached, and how far its clock is from ours. Sends no key, no report."""
-    from bridge.engine import Engine
-    from bridge.reports.verdict import parse_http_date
     from bridge.upstream.client import Client
 
     engine = Engine(on_bug=lambda _: None)
     until = engine.now() + settings.timeout_s
     try:
-        client = Client(
-            engine,
-            settings.url,
-            ca_file=settings.ca_file,
-            proxy=settings.proxy,
-            connect_timeout_s=settings.connect_timeout_s,
-            pool_size=0,
-        )
-        seen = client.send("", b"", until=until, leave_by=until, fresh=True)
+        with closing(Client(engine, settings.url, settings)) as client:
+            seen = client.send("", b"", until=until, leave_by=until, fresh=True)
     except (OSError, ValueError):
         yield Check("upstream", FAILED, "it cannot be asked", "Check --url, --proxy and --ca-file.")
         return

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bridge.cli.terminal import print_lines, progress
 from bridge.core.exits import DONE, REFUSED, ConfigError, ExitError, UsageError
@@ -22,14 +22,12 @@ from bridge.core.model import Listing
 from bridge.core.text import escape, escape_cell, plural
 from bridge.engine import SystemClock
 from bridge.ledger import reading as opening
+from bridge.ledger.port import Store
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings, load
 from bridge.settings.parsing import is_database, mask_password
 from bridge.settings.table import MEMORY
-
-if TYPE_CHECKING:
-    from bridge.ledger.port import Store
 
 DAY_S: Final = 86_400.0
 _BUSY_S: Final = 10.0

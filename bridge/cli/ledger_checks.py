@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bridge.cli.ledger import open_reader
 from bridge.cli.version import version_of
@@ -20,9 +20,6 @@ from bridge.ledger.trouble import LedgerTrouble
 from bridge.settings import Settings
 from bridge.settings.parsing import is_database
 from bridge.settings.table import MEMORY
-
-if TYPE_CHECKING:
-    from bridge.ledger.postgres_reader import PostgresReader
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -162,7 +159,7 @@ def _check_server(settings: Settings, full: bool) -> Iterator[Check]:
             yield Check("ledger", OK, f"there is none yet; the first report makes it in {health['path']}")
         else:
             yield Check("ledger", FAILED, "there is none yet, and this role may not make it", _MIGRATE)
-        yield _check_session(reader)
+        yield _check_session(reader.is_pooled)
         ahead_s = health["clockSkewS"]
         # Not more exact than half of the way there and back.
         agreed = f"this clock is {abs(ahead_s) * 1000:.0f} ms off the ledger server's, "
@@ -199,9 +196,9 @@ def _check_tables(health: Mapping[str, Any]) -> Iterator[Check]:
         yield Check("rights", OK, "the role may do what a bridge does")
 
 
-def _check_session(reader: PostgresReader) -> Check:
+def _check_session(ask: Callable[[], bool]) -> Check:
     try:
-        is_pooled = reader.is_pooled()
+        is_pooled = ask()
     except LedgerTrouble as trouble:
         return Check("session", WARNING, "a second session was not to be had", trouble.sentence)
     if is_pooled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from contextlib import suppress
 from typing import Final
@@ -13,7 +12,6 @@ from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.errors import find_row
 from bridge.core.model import PauseState
 from bridge.reports.pauses import PROOF, PausePolicy
-from bridge.settings import drop_secrets
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
 
@@ -76,7 +74,6 @@ def _ends(state: PauseState) -> str:
 def _resume(args: argparse.Namespace) -> None:
     with ledger.reading(args, to_write=True) as (settings, *_):
         pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
-    drop_secrets(os.environ)
     from bridge.app import run_once
 
     response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})

@@ -111,8 +111,7 @@ class Server:
         calm_collector()
         self._signals.install()
         if self._settings.parent_watch:
-            parent = os.getppid()
-            watch_parent(self._engine, lambda: self._on_parent_gone(parent))
+            watch_parent(self._engine, self._on_parent_gone)
         self._app.start()
         self._app.warm_up_later()
         self._app.keep_metrics()

@@ -6,19 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from bridge.cli.commands import number
 from bridge.cli.terminal import progress
 from bridge.core.exits import ConfigError, UsageError
 from bridge.ops.metrics import replace_file
 from bridge.settings.parsing import parse_integer, parse_seconds
-
-if TYPE_CHECKING:
-    from bridge.engine import Engine
-    from bridge.simulator import Simulator
 
 PROGRESS_S = 0.5
 """How often the progress of a scenario is shown on a terminal."""
@@ -84,14 +78,14 @@ def run(args: argparse.Namespace) -> None:
             with suppress(OSError):  # neither needs a reader
                 print(line, file=stream, flush=True)
         with progress("scenario") as tell:
+
+            def show() -> None:
+                elapsed_s = length_s = 0.0
+                while elapsed_s <= length_s:
+                    engine.sleep(PROGRESS_S)
+                    elapsed_s, length_s = simulator.progress()
+                    tell(int(elapsed_s * 1000), int(length_s * 1000))
+
             if scenario and scenario.get("steps"):
-                engine.spawn(_show_progress, engine, simulator, tell)
+                engine.spawn(show)
             ended.wait()
-
-
-def _show_progress(engine: Engine, simulator: Simulator, tell: Callable[[int, int], None]) -> None:
-    elapsed_s = length_s = 0.0
-    while elapsed_s <= length_s:
-        engine.sleep(PROGRESS_S)
-        elapsed_s, length_s = simulator.progress()
-        tell(int(elapsed_s * 1000), int(length_s * 1000))

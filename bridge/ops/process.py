@@ -118,14 +118,14 @@ class Signals:
         self._stop(number)
 
 
-def watch_parent(engine: Engine, on_gone: Callable[[], object]) -> None:
-    """Call `on_gone` once when the process that started us has ended, unless that is process 0 or 1."""
+def watch_parent(engine: Engine, on_gone: Callable[[int], object]) -> None:
+    """Tell `on_gone` once when the process that started us has ended, unless that is process 0 or 1."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             engine.sleep(PARENT_LOOK_S)
-        on_gone()
+        on_gone(parent)
 
     if parent not in (0, 1):
         engine.spawn(watch)

@@ -100,11 +100,11 @@ class Call:
         effect = state.model.effect_of(task_id)
         is_spent = effect.only_first and self._tally.get("delivered", 0) > 1
         armed = state.pick("call", self.method, task_id) if state.armed else None
-        met = armed or effect
-        if met.fault is None or (met is effect and is_spent):
+        name, params = (armed["fault"], armed) if armed else (effect.fault, effect.params)
+        if name is None or (armed is None and is_spent):
             return PLAIN, {}
-        self.entry["fault"] = met.fault
-        return FAULTS[met.fault], met.params
+        self.entry["fault"] = name
+        return FAULTS[name], params
 
     def judge(self) -> bytes:
         """Apply the rules, once; return the verdict as JSON. A good report is now taken."""
@@ -276,10 +276,10 @@ class Connection:
         if fault is None:
             return
         state.journal.counters["unread"] += 1
-        self._entry = state.journal.begin(self.number, self.calls + 1, reason="unread", fault=fault.fault)
-        if fault.fault == "reset_before":
+        self._entry = state.journal.begin(self.number, self.calls + 1, reason="unread", fault=fault["fault"])
+        if fault["fault"] == "reset_before":
             raise Ended("reset")
-        seconds = fault.params["seconds"]
+        seconds = fault["seconds"]
         with suppress(TimedOut):  # without an eye on the socket
             self._wait(self._blind.wait, None if seconds is None else self._engine.now() + seconds)
         self._early_done = True

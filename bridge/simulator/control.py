@@ -53,6 +53,11 @@ def _make(name: str) -> Handler:
     return handle
 
 
+def _list(name: str) -> Handler:
+    """Return all that there is of something, or what is tied to one task."""
+    return lambda host, _, query: {name: host.state.list(name, query.get("taskId"))}
+
+
 def _get_index(host: Simulator, body: Any, query: Query) -> Any:
     paths = sorted(f"{verb} /_control/{path}" for verb, path in ROUTES)
     name = "report-bridge simulator"
@@ -72,12 +77,9 @@ def _reset(host: Simulator, body: Any, query: Query) -> Any:
 
 ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     **{("POST", name): _make(name) for name in LISTS},
+    **{("GET", name): _list(name) for name in LISTS},
     ("GET", ""): _get_index,
-    ("GET", "tasks"): lambda host, _, query: {"tasks": host.state.list_tasks(query.get("taskId"))},
-    ("GET", "faults"): lambda host, _, query: {"faults": host.state.list_faults()},
     ("DELETE", "faults"): lambda host, _, query: {"cleared": host.state.clear_faults(query.get("id"))},
-    ("GET", "accounts"): lambda host, _, query: {"accounts": host.state.list_accounts()},
-    ("GET", "spending"): lambda host, _, query: {"spending": host.state.list_spending()},
     ("GET", "settings"): lambda host, _, query: host.state.settings,
     ("POST", "settings"): lambda host, body, query: host.state.change_settings(check(body, SETTINGS)),
     ("GET", "log"): _get_log,

@@ -65,9 +65,8 @@ class Simulator:
             raise ValueError("the simulator serves loopback addresses only")
         given = dict(check(scenario or {}, SCENARIO))
         given["settings"] = {"auto": auto, "latencySeconds": latency_s, **given.get("settings", {})}
-        wall = time.time if engine is None else engine.wall
         # Not the engine's clock: other programs compare the log's times with their own.
-        self.state = State(given, time.monotonic, wall)
+        self.state = State(given, time.monotonic, time.time)
         self.base_url = ""
         self._address, self._tls = (host, port), tls
         self._has_thread = engine is None
@@ -176,7 +175,7 @@ class Simulator:
 
     def tasks(self, task_id: int | None = None) -> Rows:
         """Return the known tasks."""
-        return self._do(self.state.list_tasks, task_id)
+        return self._do(self.state.list, "tasks", task_id)
 
     def counters(self) -> dict[str, int]:
         """Return the counters."""
@@ -258,7 +257,7 @@ class Simulator:
                 ready.wait_readable()
                 fault = self.state.pick("slow_accept")
                 if fault is not None:
-                    self.engine.sleep(fault.params["seconds"])
+                    self.engine.sleep(fault["seconds"])
                 while self._listener is listener:
                     self._take(listener.accept()[0])
             except BlockingIOError:
@@ -282,12 +281,12 @@ class Simulator:
     def _follow_faults(self) -> None:
         """Close or open the listener as the fault ``refuse`` asks."""
         fault = self.state.pick("refuse")
-        if fault is not None and fault.ends_at is not None:
+        if fault is not None:
             if self._listener is not None:
                 self._close_listener()
                 # The command may have come over a connection: let its answer get out first.
                 self.engine.call_at(self.engine.now() + 0.02, self._drop_all)
-            left_s = fault.ends_at - self.state.now()
+            left_s = fault["endsAt"] - self.state.now()
             self.engine.call_at(self.engine.now() + left_s + 0.001, self._follow_faults)
         elif self._listener is None and self._is_running:
             self._listen(self._bind())

@@ -5,57 +5,16 @@ The control endpoint, the scenario and the Python methods all end here. Has no I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from math import inf
 from typing import Any
 
 from bridge.simulator import replies
 from bridge.simulator.faults import EARLY, FAULTS
-from bridge.simulator.journal import Journal, Rows, fingerprint
+from bridge.simulator.journal import Journal, Row, Rows, fingerprint
 from bridge.simulator.model import HOUR_S, Model, hour_of, make_task, priced
 from bridge.simulator.scenario import DEFAULTS, LISTS
-
-
-class ArmedFault:
-    """A fault that is armed.
-
-    Args:
-        fault_id: number to name it by.
-        wanted: a value of the shape `FAULT`.
-        now: monotonic seconds.
-    """
-
-    def __init__(self, fault_id: int, wanted: Mapping[str, Any], now: float) -> None:
-        self.fault_id = fault_id
-        self.fault: str = wanted["fault"]
-        self.params = FAULTS[self.fault].fill(wanted)
-        self.task_id: int | None = wanted.get("taskId")
-        self.method: str | None = wanted.get("method")
-        self.remaining: int | None = wanted.get("count")
-        self.skip: int = wanted.get("skip", 0)
-        self.ends_at: float | None = now + wanted["forSeconds"] if "forSeconds" in wanted else None
-        is_early = self.fault in EARLY and self.task_id is None and self.method is None
-        self.stage = "begin" if is_early else "call" if FAULTS[self.fault].number else self.fault
-        """When it acts: before anything of a request is read, when one was, or as its name says."""
-
-    def describe(self, now: float) -> dict[str, Any]:
-        """Return the fault as the control endpoint shows it."""
-        left_s = None if self.ends_at is None else max(0.0, round(self.ends_at - now, 3))
-        told = {"taskId": self.task_id, "method": self.method, "remaining": self.remaining, "skip": self.skip}
-        return {"id": self.fault_id, "fault": self.fault, **self.params, **told, "endsInSeconds": left_s}
-
-    def is_over(self, now: float) -> bool:
-        """True once its time or its count is used up."""
-        return self.remaining == 0 or (self.ends_at is not None and self.ends_at <= now)
-
-    def use(self) -> bool:
-        """Say whether it breaks the call that it has met, and count that."""
-        is_passed = self.skip > 0
-        if is_passed:
-            self.skip -= 1
-        elif self.remaining is not None:
-            self.remaining -= 1
-        return not is_passed
 
 
 class State:
@@ -83,8 +42,8 @@ class State:
         """Forget everything that calls and commands have changed, and start the scenario again."""
         self.settings: dict[str, Any] = dict(DEFAULTS)
         self.model = Model(self.settings)
-        self.armed: list[ArmedFault] = []
-        """The armed faults, oldest first."""
+        self.armed: Rows = []
+        """The armed faults, oldest first, with all their parameters; what is unlimited ends at infinity."""
         self._fault_ids = count(1)
         self.journal.clear()
         self.resets += 1
@@ -130,11 +89,13 @@ class State:
         return dict(task)
 
     def _add_fault(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        now = self.now()
-        fault = ArmedFault(next(self._fault_ids), wanted, now)
+        name, tied = wanted["fault"], {"taskId": wanted.get("taskId"), "method": wanted.get("method")}
+        fault = {"id": next(self._fault_ids), "fault": name, **FAULTS[name].fill(wanted)}
+        fault |= {**tied, "remaining": wanted.get("count", inf), "skip": wanted.get("skip", 0)}
+        fault["endsAt"] = self.now() + wanted.get("forSeconds", inf)
         self.armed.append(fault)
         self.on_change()
-        return fault.describe(now)
+        return self._describe(fault)
 
     def _set_account(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         account = _owner(wanted) or ""
@@ -154,7 +115,7 @@ class State:
     def clear_faults(self, fault_id: int | None = None) -> int:
         """Disarm one fault, or all; return how many."""
         before = len(self.living())
-        self.armed = [fault for fault in self.armed if fault_id not in (None, fault.fault_id)]
+        self.armed = [one for one in self.armed if fault_id not in (None, one["id"])]
         self.on_change()
         return before - len(self.armed)
 
@@ -165,44 +126,56 @@ class State:
 
     # --- what there is -------------------------------------------------------------------------
 
-    def list_tasks(self, task_id: int | None = None) -> Rows:
-        """Return the known tasks, those of auto mode included."""
-        return [dict(task) for task in self.model.known() if task_id in (None, task["taskId"])]
-
-    def list_faults(self) -> Rows:
-        """Return the armed faults."""
-        now = self.now()
-        return [fault.describe(now) for fault in self.living()]
-
-    def list_accounts(self) -> Rows:
-        """Return the accounts that were given a state."""
-        return [{"account": name, "state": state} for name, state in self.model.accounts.items()]
-
-    def list_spending(self) -> Rows:
-        """Return the figures that were set, by the hour."""
-        return [
-            {"account": account, "queue": queue, "dateFrom": hour, "hours": 1, **figures._asdict()}
-            for account, book in self.model.figures.items()
-            for (queue, hour), figures in book.items()
-        ]
+    def list(self, name: str, task_id: int | None = None) -> Rows:
+        """Return what there is of one of `LISTS`, of one task or of all: known tasks, armed faults ..."""
+        rows: Mapping[str, Iterable[Row]] = {
+            "accounts": ({"account": own, "state": state} for own, state in self.model.accounts.items()),
+            "tasks": self.model.known(),
+            "spending": (
+                {"account": account, "queue": queue, "dateFrom": hour, "hours": 1, **figures._asdict()}
+                for account, book in self.model.figures.items()
+                for (queue, hour), figures in book.items()
+            ),
+            "faults": map(self._describe, self.living()),
+        }
+        return [dict(row) for row in rows[name] if task_id in (None, row.get("taskId"))]
 
     # --- faults --------------------------------------------------------------------------------
 
-    def living(self) -> list[ArmedFault]:
-        """Return the armed faults; those that are over are forgotten."""
+    def living(self) -> Rows:
+        """Return the armed faults; those whose time or count is used up are forgotten."""
         now = self.now()
-        self.armed = [fault for fault in self.armed if not fault.is_over(now)]
+        self.armed = [one for one in self.armed if one["remaining"] != 0 and now < one["endsAt"]]
         return self.armed
 
-    def pick(self, stage: str, method: str | None = None, task_id: int | None = None) -> ArmedFault | None:
+    def pick(self, stage: str, method: str | None = None, task_id: int | None = None) -> Row | None:
         """Return the fault that acts at a stage, and use it: the most closely tied, then the oldest."""
+        ties = {"taskId": (None, task_id), "method": (None, method)}
         matching = [
             fault
             for fault in self.living()
-            if fault.stage == stage and fault.task_id in (None, task_id) and fault.method in (None, method)
+            if _stage_of(fault) == stage and all(fault[name] in met for name, met in ties.items())
         ]
-        matching.sort(key=lambda fault: (fault.task_id is None, fault.method is None))
-        return next((fault for fault in matching if fault.use()), None)
+        for fault in sorted(matching, key=lambda one: (one["taskId"] is None, one["method"] is None)):
+            if fault["skip"] == 0:
+                fault["remaining"] -= 1
+                return fault
+            fault["skip"] -= 1
+        return None
+
+    def _describe(self, fault: Row) -> Row:
+        """Return an armed fault as the control endpoint shows it."""
+        shown = {name: None if value == inf else value for name, value in fault.items()}
+        ends_at = shown.pop("endsAt")
+        left_s = None if ends_at is None else max(0.0, round(ends_at - self.now(), 3))
+        return {**shown, "endsInSeconds": left_s}
+
+
+def _stage_of(fault: Row) -> str:
+    """Return when a fault acts: before anything of a request is read, when one was, or as its name says."""
+    name = fault["fault"]
+    is_early = name in EARLY and fault["taskId"] is None and fault["method"] is None
+    return "begin" if is_early else "call" if FAULTS[name].number else name
 
 
 def _owner(wanted: Mapping[str, Any]) -> str | None:

@@ -181,8 +181,10 @@ class Answer:
                 parser.feed_data(piece)
                 if self._is_whole or len(self.body) > MAX_BODY_BYTES:
                     return
-                if len(self.data) > MAX_HEAD_BYTES and self._is_too_long():
-                    raise Malformed("too long an answer")
+                if len(self.data) > MAX_HEAD_BYTES:
+                    is_in_body = self.data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4) >= 0
+                    if len(self.data) > MAX_HEAD_BYTES + MAX_BODY_BYTES or not is_in_body:
+                        raise Malformed("too long an answer")
                 piece = more()
                 if not piece:
                     raise Cut("inside the answer")
@@ -191,10 +193,6 @@ class Answer:
             if not self._is_whole:
                 raise Malformed("not what the parser takes") from None
             self._is_odd = True  # something follows that nobody asked for
-
-    def _is_too_long(self) -> bool:
-        is_in_body = self.data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4) >= 0
-        return len(self.data) > MAX_HEAD_BYTES + MAX_BODY_BYTES or not is_in_body
 
     def _conclude(self, may_stay: bool) -> None:
         if len(self.body) > MAX_BODY_BYTES:

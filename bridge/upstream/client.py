@@ -1,16 +1,19 @@
-"""The door to `requests`: one HTTP attempt inside the time that it is given.
+"""The door to `requests`: one HTTP attempt inside the time that it is given, and the transport under it.
 
 Whatever the network or the upstream does becomes an `Exchange`; `bridge.reports.verdict` says what it proves.
-Never retries, never follows a redirect, reads nothing from the environment. Imported late by `bridge.app` and
-the doctor, because `requests` takes 90 ms to load.
+The transport takes the place of urllib3, which has no total deadline and costs eight times as much a report.
+Never retries, never follows a redirect, unpacks nothing, reads nothing from the environment. Imported late by
+`bridge.app` and the doctor, because `requests` takes 90 ms to load.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -18,13 +21,11 @@ from requests.adapters import BaseAdapter
 
 from bridge import __version__
 from bridge.core.model import Exchange
-from bridge.engine import Engine, NoResources
-from bridge.upstream.adapter import Adapter, Call, name_failure
-from bridge.upstream.connecting import Connect, Dialer
-from bridge.upstream.streams import is_lack
-
-if TYPE_CHECKING:
-    from bridge.core.redact import Secret
+from bridge.core.redact import Secret
+from bridge.engine import Engine, NoResources, TimedOut
+from bridge.upstream.answers import Answer, Cut
+from bridge.upstream.connecting import Connect, Dialer, Unreached
+from bridge.upstream.streams import PIECE_BYTES, Stream, is_lack
 
 HEADERS: Final = {
     "Accept": "application/json",
@@ -34,6 +35,34 @@ HEADERS: Final = {
     "User-Agent": f"anticaptcha-report-bridge/{__version__}",
 }
 """Sent with every request, besides Host and Content-Length."""
+MAX_IDLE_S: Final = 50.0
+"""How long a connection may wait for reuse. Load balancers close at 60 s, nginx at 75 s; leaving first means
+that no request meets a connection which the other side is just closing (that would be an unknown outcome)."""
+KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""A ``Keep-Alive: timeout`` is cut by this, for the way there."""
+_TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
+
+FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
+    (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly
+    (TimeoutError, "timeout"),
+    (Cut, "cut"),
+    (OSError, "reset"),
+    (ValueError, "malformed"),
+)
+"""What an exception means once there is a connection; the first row that fits wins."""
+
+
+class ClientSettings(Protocol):
+    """What of the settings says how the upstream is reached."""
+
+    ca_file: str | None
+    """PEM file of the certificates to trust instead of the usual ones (certifi's)."""
+    proxy: str | None
+    """``http://[user:password@]host:port``; not used for loopback."""
+    connect_timeout_s: float
+    """Bound of name lookup, TCP, tunnel and TLS together."""
+    concurrency: int
+    """Idle connections kept at most."""
 
 
 class _Session(requests.Session):
@@ -57,10 +86,7 @@ class Client:
     Args:
         engine: where to wait.
         url: the upstream's base URL as the settings have it, with or without a path.
-        ca_file: PEM file of the certificates to trust instead of the usual ones (certifi's).
-        proxy: ``http://[user:password@]host:port``; not used for loopback.
-        connect_timeout_s: bound of name lookup, TCP, tunnel and TLS together.
-        pool_size: idle connections kept at most.
+        settings: how to get there.
         connect: opens connections in place of sockets; a simulation's.
 
     Raises:
@@ -68,22 +94,16 @@ class Client:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        url: str,
-        *,
-        ca_file: str | None,
-        proxy: str | None,
-        connect_timeout_s: float,
-        pool_size: int,
-        connect: Connect | None = None,
+        self, engine: Engine, url: str, settings: ClientSettings, connect: Connect | None = None
     ) -> None:
         self._now = engine.now
         self._base_url = url.rstrip("/")
-        self._dialer = Dialer(engine, url, ca_file, proxy)
-        self._adapter = Adapter(engine.now, connect or self._dialer.open, connect_timeout_s, pool_size)
+        self._dialer = Dialer(engine, url, settings.ca_file, settings.proxy)
+        self._adapter = Adapter(
+            engine.now, connect or self._dialer.open, settings.connect_timeout_s, settings.concurrency
+        )
         self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
-        self._templates: dict[str, Mapping[str, Any]] = {}
+        self._template = cache(self._make_template)
 
     def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
         """Send one request once, wait for its answer and say what happened.
@@ -101,7 +121,7 @@ class Client:
             RuntimeError: a mistake in this program; never because of the network or the upstream.
         """
         began_at = self._now()
-        call = Call(self._templates.get(method) or self._make_template(method), body, until, leave_by, fresh)
+        call = Call(self._template(method), body, until, leave_by, fresh)
         failure = None
         raised: Exception | None = None
         try:
@@ -148,8 +168,7 @@ class Client:
         lines = [f"{verb} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
         lines += [f"{name}: {value!s}" for name, value in request.headers.items()]
         head = "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
-        template = self._templates[method] = {**vars(request), "head": head}
-        return template
+        return {**vars(request), "head": head}
 
 
 def report_body(key: Secret, task_id: int) -> bytes:
@@ -163,3 +182,164 @@ def spending_body(key: Secret, date: int, queue: str) -> bytes:
     return json.dumps(
         {"clientKey": key.reveal(), "date": date} | ({"queue": queue} if queue else {})
     ).encode()
+
+
+# --- the transport ----------------------------------------------------------------------------
+
+
+def name_failure(error: BaseException) -> str | None:
+    """Say which `Exchange.failure` an exception is.
+
+    Returns:
+        None if neither the network nor the upstream can have caused it: a mistake in this program.
+    """
+    if isinstance(error, Unreached):
+        return error.failure
+    return next((failure for kind, failure in FAILURES if isinstance(error, kind)), None)
+
+
+class Call(requests.PreparedRequest):
+    """A prepared request, the moments of the boot clock that it keeps to, and the facts that it has met.
+
+    Args:
+        template: what all requests of its method share: the members of a prepared request, and `head`.
+        body: sent as it is.
+        until: when the attempt ends, whatever drips.
+        leave_by: no byte of the request leaves later.
+        is_fresh: open a new connection whatever is idle.
+    """
+
+    head: bytes
+    """Everything that leaves before the value of Content-Length, the last header line."""
+    is_reused = False
+    is_sent = False
+    """True once the first byte may have left."""
+
+    def __init__(
+        self, template: Mapping[str, Any], body: bytes, until: float, leave_by: float, is_fresh: bool
+    ) -> None:
+        self.__dict__.update(template)
+        self.body = body
+        self.until = until
+        self.leave_by = leave_by
+        self.is_fresh = is_fresh
+        self.answer = Answer()
+
+
+class Received(requests.Response):
+    """An answer that was read to its end already.
+
+    The stock class makes a cookie jar with two locks for every answer, a fifth of what a whole report costs.
+    """
+
+    encoding = None
+    reason = ""
+    url = ""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status_code = answer.status  # type: ignore[assignment]  # it has one
+        self.headers = answer.fields  # type: ignore[assignment]  # names are in lower case already
+        self._content = answer.body
+        self._content_consumed = True
+        self._next = None
+        self.history = []
+        self.raw = None  # without a raw answer requests looks for no cookies
+
+
+class Adapter(BaseAdapter):
+    """Carries calls over kept connections, of which the last one in is the first one out.
+
+    That keeps few connections warm and lets the others grow old.
+
+    Args:
+        now: the boot clock.
+        connect: opens connections.
+        connect_timeout_s: bound of `connect`.
+        size: idle connections kept at most.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], connect: Connect, connect_timeout_s: float, size: int
+    ) -> None:
+        super().__init__()
+        self._now = now
+        self._connect = connect
+        self._connect_timeout_s = connect_timeout_s
+        self._size = size
+        self.idle: list[tuple[Stream, float]] = []
+        """Connections that wait, and until when they may; the youngest is the last."""
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Received:
+        """Send a request and read its answer; whatever else `requests` says counts for nothing.
+
+        Args:
+            request: a `Call`, which also takes the facts as they become known.
+
+        Raises:
+            Exception: `name_failure` says what it means, and `is_lack` if nobody else has failed.
+        """
+        assert isinstance(request, Call)
+        call = request
+        send_by = min(call.until, call.leave_by)
+        link = None if call.is_fresh else self.take()
+        if link is None:
+            link = self._connect(min(send_by, self._now() + self._connect_timeout_s))
+        else:
+            call.is_reused = True
+        try:
+            now = self._now()
+            if now >= call.leave_by:
+                raise Unreached("window")
+            if now >= call.until:
+                raise TimedOut("no time is left to send")
+            assert isinstance(call.body, bytes)
+            call.is_sent = True
+            # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
+            link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
+            call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
+        except BaseException as error:
+            link.close()
+            if isinstance(error, NoResources):
+                call.is_sent = False
+            if call.is_reused and call.is_sent and not call.answer.has_begun:
+                # Perhaps the network has changed, and then all of them are dead.
+                self.let_go()
+            raise
+        self.give(link, idle_seconds(call.answer))
+        return Received(call.answer)
+
+    def take(self) -> Stream | None:
+        """Take the youngest connection that is still open and quiet, or None if a new one is needed."""
+        while self.idle:
+            link, expires_at = self.idle.pop()
+            if self._now() < expires_at and not link.is_stale():
+                return link
+            link.close()
+        return None
+
+    def give(self, link: Stream, idle_s: float) -> None:
+        """Keep a connection for the next request, for so long; one for no time is closed."""
+        if idle_s <= 0.0:
+            link.close()
+            return
+        self.idle.append((link, self._now() + idle_s))
+        if len(self.idle) > self._size:
+            self.idle.pop(0)[0].close()
+
+    def let_go(self) -> None:
+        """Close everything that is idle."""
+        while self.idle:
+            self.idle.pop()[0].close()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their answer has come."""
+        self._size = 0
+        self.let_go()
+
+
+def idle_seconds(answer: Answer) -> float:
+    """Say how long a connection may wait for reuse after an answer, whose ``Keep-Alive`` may shorten that."""
+    if not answer.may_stay:
+        return 0.0
+    found = _TIMEOUT.search(answer.fields.get("keep-alive", ""))
+    return min(MAX_IDLE_S, int(found[1]) - KEEP_ALIVE_MARGIN_S) if found else MAX_IDLE_S

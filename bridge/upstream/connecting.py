@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from ipaddress import ip_address
 from itertools import zip_longest
+from math import inf
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -61,12 +62,8 @@ def parse_proxy(url: str) -> tuple[Place, str]:
 
 def is_loopback(host: str) -> bool:
     """Tell whether the host can only be this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    found = _numeric_addresses((host, 0))
+    return bool(found) and all(ip_address(address[0]).is_loopback for _, address in found)
 
 
 @cache  # loading the usual certificates takes 30 ms
@@ -199,9 +196,8 @@ class Names:
         self._engine = engine
         self._place = place
         self._waiting: list[Waiter] = []
-        self._found: tuple[Address, ...] = ()
-        self._fresh_until = 0.0
-        self._fixed = _numeric_addresses(place)
+        self._found = _numeric_addresses(place)
+        self._fresh_until = inf if self._found else 0.0
 
     def find(self, until: float) -> tuple[Address, ...]:
         """Return the addresses, best first.
@@ -210,8 +206,6 @@ class Names:
             OSError: the name is not found, or not before the moment `until`.
             NoResources: there is no thread to look it up with.
         """
-        if self._fixed:
-            return self._fixed
         if self._found and self._engine.now() < self._fresh_until:
             return self._found
         if not self._waiting:
@@ -228,7 +222,7 @@ class Names:
 
     def forget(self) -> None:
         """Look the name up again next time: none of its addresses answered."""
-        self._found = ()
+        self._found = _numeric_addresses(self._place)
 
     def _look_up(self) -> None:
         host, port = self._place

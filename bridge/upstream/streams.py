@@ -135,12 +135,11 @@ class SocketStream:
         while True:
             try:
                 return operation(*arguments)
-            except BlockingIOError:  # without TLS it does not say what it waits for
-                (self._wait_writable if operation == self._sock.send else self._wait_readable)(until)
-            except ssl.SSLWantReadError:
-                self._wait_readable(until)
-            except ssl.SSLWantWriteError:
-                self._wait_writable(until)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as wish:
+                # Without TLS it does not say what it waits for.
+                is_full = isinstance(wish, BlockingIOError) and operation == self._sock.send
+                is_full = is_full or isinstance(wish, ssl.SSLWantWriteError)
+                (self._wait_writable if is_full else self._wait_readable)(until)
 
     def is_stale(self) -> bool:
         """Tell whether anything has come since the last answer: the end, or bytes that nobody asked for."""

@@ -70,24 +70,21 @@ class Framer:
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes of the stream and return what they complete."""
-        events: list[Event] = []
         if self._head is not None:
             data = self._detect(self._head + data)
         if self.framing == LINE:
-            self._feed_lines(data, events)
-        elif not self.failed:
-            self._pending += data
-            events += iter(self._messages.__next__, None)
-        return events
+            return self._feed_lines(data)
+        if self.failed:
+            return []
+        self._pending += data
+        return list(iter(self._messages.__next__, None))
 
     def end(self) -> list[Event]:
         """Say that the stream has ended, and return what was still begun."""
-        events: list[Event] = []
         if self.framing == LINE:
-            self._feed_lines((self._head or b"") + b"\n", events)
-        elif not self.failed and (self._is_begun or self._pending.strip(_BLANKS)):
-            events.append(self._fail("truncated"))
-        return events
+            return self._feed_lines((self._head or b"") + b"\n")
+        is_cut = not self.failed and (self._is_begun or self._pending.strip(_BLANKS))
+        return [self._fail("truncated")] if is_cut else []
 
     # --- which framing ---
 
@@ -107,7 +104,8 @@ class Framer:
 
     # --- one message per line ---
 
-    def _feed_lines(self, data: bytes, events: list[Event]) -> None:
+    def _feed_lines(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
         *lines, rest = data.split(b"\n")
         for line in lines:
             if self._is_dropping:
@@ -117,7 +115,13 @@ class Framer:
                 self._pending += line
                 line = bytes(self._pending)
                 self._pending.clear()
-            self._take_line(line, events)
+            line = line.removesuffix(b"\r")
+            content = line.strip(_BLANKS)
+            if len(line) > self._max:
+                events.append(Oversize())
+            elif content:
+                self.saw_lone_bracket = self.saw_lone_bracket or content in (b"{", b"[")
+                events.append(line)
         if not self._is_dropping:
             self._pending += rest
             # One byte more than allowed may still be the CR of a line end.
@@ -125,16 +129,7 @@ class Framer:
                 self._pending.clear()
                 self._is_dropping = True
                 events.append(Oversize())
-
-    def _take_line(self, line: bytes, events: list[Event]) -> None:
-        line = line.removesuffix(b"\r")
-        if len(line) > self._max:
-            events.append(Oversize())
-            return
-        content = line.strip(_BLANKS)
-        if content:
-            self.saw_lone_bracket = self.saw_lone_bracket or content in (b"{", b"[")
-            events.append(line)
+        return events
 
     # --- header framing ---
 

@@ -15,9 +15,8 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from bridge.upstream.adapter import Adapter, Call, Received
 from bridge.upstream.answers import Answer
-from bridge.upstream.client import HEADERS, Client, _Session
+from bridge.upstream.client import HEADERS, Adapter, Call, Client, Received, _Session
 
 
 class Recorder(Adapter):

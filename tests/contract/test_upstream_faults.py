@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import cycle, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,8 +60,14 @@ def make_client(engine: Engine) -> Iterator[Callable[..., Client]]:
     clients: list[Client] = []
 
     def make(url: str, **settings: Any) -> Client:
-        defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 5.0, "pool_size": 8}
-        clients.append(Client(engine, url, **(defaults | settings)))
+        defaults: dict[str, Any] = {
+            "ca_file": None,
+            "proxy": None,
+            "connect_timeout_s": 5.0,
+            "concurrency": 8,
+        }
+        told: Any = SimpleNamespace(**(defaults | settings))
+        clients.append(Client(engine, url, told))
         return clients[-1]
 
     yield make
@@ -513,7 +520,7 @@ def test_pool_keeps_no_more_than_its_size(make_client: Callable[..., Client], en
         peer.hold()
 
     with FaultServer(script) as server:
-        client = make_client(server.url, pool_size=4)
+        client = make_client(server.url, concurrency=4)
         exchanges = send_together(engine, client, 40, deadline_s=30.0)
         assert (server.connections, len(client._adapter.idle)) == (40, 4)
     assert [exchange.failure for exchange in exchanges] == [None] * 40
@@ -672,7 +679,7 @@ def test_name_is_kept_for_a_while(
             return spell_rows(server.port)
 
         patch_names(monkeypatch, look_up)
-        client = make_client("https://upstream.test", ca_file=authority.ca_file, pool_size=0)
+        client = make_client("https://upstream.test", ca_file=authority.ca_file, concurrency=0)
         assert [send(client).failure for _ in range(4)] == [None] * 4
         assert server.connections == 4
     assert asked == ["upstream.test"]
@@ -688,7 +695,7 @@ def test_address_that_swallows_everything_leaves_time_for_the_next(
     with FaultServer(serve_forever, authority.serve("upstream.test")) as server:
         patch_names(monkeypatch, lambda host: spell_rows(black_hole, server.port))
         client = make_client(
-            "https://upstream.test", ca_file=authority.ca_file, pool_size=0, connect_timeout_s=8.0
+            "https://upstream.test", ca_file=authority.ca_file, concurrency=0, connect_timeout_s=8.0
         )
         assert send(client).failure is None
         second = send(client)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -48,7 +50,8 @@ def serve(met: list[bytes]) -> Iterator[Serve]:
 def look(url: str, timeout_s: float = 30.0) -> Exchange:
     """Look as the doctor does, with nothing special set."""
     engine = Engine(on_bug=lambda _: None)
-    client = Client(engine, url, ca_file=None, proxy=None, connect_timeout_s=timeout_s, pool_size=0)
+    told: Any = SimpleNamespace(ca_file=None, proxy=None, connect_timeout_s=timeout_s, concurrency=0)
+    client = Client(engine, url, told)
     until = engine.now() + timeout_s
     return client.send("", b"", until=until, leave_by=until, fresh=True)
 

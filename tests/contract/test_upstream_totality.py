@@ -14,7 +14,7 @@ import requests.exceptions
 
 from bridge import engine
 from bridge.upstream import answers, connecting
-from bridge.upstream.adapter import FAILURES, name_failure
+from bridge.upstream.client import FAILURES, name_failure
 from bridge.upstream.connecting import Dialer, Names, Unreached
 from bridge.upstream.streams import LACKS, SocketStream, is_lack
 from tests.world import raise_bug

@@ -218,10 +218,7 @@ class SimApp(App):
         self._client = Client(
             self.engine,
             self.url,
-            ca_file=None,
-            proxy=None,
-            connect_timeout_s=self.settings.connect_timeout_s,
-            pool_size=self.settings.concurrency,
+            self.settings,
             connect=lambda until: process.world.network.connect(process, until),
         )
         return self._client

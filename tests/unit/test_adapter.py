@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.upstream.adapter import MAX_IDLE_S, Adapter, idle_seconds
 from bridge.upstream.answers import Answer
+from bridge.upstream.client import MAX_IDLE_S, Adapter, idle_seconds
 
 
 class Link:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from tests.world import raise_bug
 KEY = Secret("canary-0123456789abcdef-canary")
 
 
-def make(url: str = "https://upstream.test", **settings: Any) -> Client:
+def make(url: str = "https://upstream.test", connect: Connect | None = None, **settings: Any) -> Client:
     """Make a client with settings that matter little."""
-    defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 1.0, "pool_size": 1}
-    return Client(Engine(raise_bug, VirtualLoop(VirtualTime())), url, **(defaults | settings))
+    defaults: dict[str, Any] = {"ca_file": None, "proxy": None, "connect_timeout_s": 1.0, "concurrency": 1}
+    told: Any = SimpleNamespace(**(defaults | settings))
+    return Client(Engine(raise_bug, VirtualLoop(VirtualTime())), url, told, connect)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def connect_to(*links: Link | Exception) -> Connect:
 
 def make_with(*links: Link | Exception) -> Client:
     """Make a client that opens these connections."""
-    return make("http://localhost:1", pool_size=8, connect=connect_to(*links))
+    return make("http://localhost:1", concurrency=8, connect=connect_to(*links))
 
 
 @pytest.mark.parametrize("kind", [LookupError, MemoryError, TypeError])

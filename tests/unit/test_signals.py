@@ -34,7 +34,7 @@ def stop(number):
         news.wake()
 Signals(engine, stop, lambda: say("ignored"), "terminal" in sys.argv).install()
 if "watch" in sys.argv:
-    watch_parent(engine, lambda: (say("gone"), news.wake()))
+    watch_parent(engine, lambda _: (say("gone"), news.wake()))
     say("watches")
 say("ready")
 news.wait()

@@ -13,7 +13,7 @@ import pytest
 from bridge.simulator import magic
 from bridge.simulator.faults import FAULTS, FaultType
 from bridge.simulator.scenario import SCENARIO, NotValid, check
-from bridge.simulator.state import ArmedFault, State
+from bridge.simulator.state import State
 
 DOC = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
 IMAGE = "reportIncorrectImageCaptcha"
@@ -38,7 +38,7 @@ def pick(book: State, method: str = IMAGE, task_id: int | None = 7, now: float =
     """Return the name of the fault that breaks a call."""
     book.now = lambda: now
     fault = book.pick("call", method, task_id)
-    return None if fault is None else fault.fault
+    return None if fault is None else str(fault["fault"])
 
 
 def test_closest_tie_wins() -> None:
@@ -59,7 +59,7 @@ def test_count_and_skip_are_used_up() -> None:
     """A fault lets some calls pass, breaks some, and is gone."""
     book = make_book({"fault": "html", "skip": 2, "count": 2})
     assert [pick(book) for _ in range(6)] == [None, None, "html", "html", None, None]
-    assert book.list_faults() == []
+    assert book.list("faults") == []
 
 
 def test_skipping_fault_gives_way() -> None:
@@ -97,11 +97,11 @@ def test_disarming_by_number_or_all() -> None:
 def test_parameters_have_defaults() -> None:
     """An armed fault has every parameter, and each default is of its documented shape."""
     for name, kind in FAULTS.items():
-        fault = ArmedFault(1, {"fault": name}, 0.0)
-        assert set(fault.params) == set(kind.params)
         needed = {"forSeconds": 1} if name == "refuse" else {}
+        (fault,) = make_book({"fault": name, **needed}).list("faults")
+        assert fault["fault"] == name
+        assert {param: fault[param] for param in kind.params} == kind.params
         check({"fault": name, **kind.params, **needed}, FAULT)
-        assert fault.describe(0.0)["fault"] == name
 
 
 def test_connection_faults_cannot_be_tied() -> None:

@@ -191,7 +191,7 @@ def test_reset_starts_over_with_the_scenario() -> None:
     desk.report(7)
     desk.ask("POST", "faults", {"fault": "html"})
     assert desk.ask("POST", "reset") == (200, {"reset": True})
-    assert desk.state.list_faults() == []
+    assert desk.state.list("faults") == []
     assert desk.state.journal.select() == []
     assert desk.ask("GET", "counters")[1]["requests"] == 0
     call = desk.report(7, "reportIncorrectHcaptcha")
@@ -331,9 +331,9 @@ def test_python_methods_mirror_the_endpoint() -> None:
     task_id = simulator.add_task("image", age_seconds=5, ended_in_error=True, client_key=KEY)
     assert simulator.tasks(task_id)[0]["endedInError"] is True
     fault_id = simulator.add_fault("status", task_id=task_id, retry_after_seconds=3, for_seconds=5)
-    assert simulator.state.list_faults()[0]["retryAfterSeconds"] == 3
+    assert simulator.state.list("faults")[0]["retryAfterSeconds"] == 3
     simulator.set_spending("Recaptcha Proxyless", 80, hours_ago=1, client_key=KEY)
-    assert simulator.state.list_spending()[0]["volume"] == 80
+    assert simulator.state.list("spending")[0]["volume"] == 80
     assert simulator.clear_faults(fault_id) == 1
     assert simulator.set(clock_skew_seconds=5)["clockSkewSeconds"] == 5
     with pytest.raises(NotValid, match="kind"):

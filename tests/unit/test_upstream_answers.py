@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.upstream.adapter import name_failure
 from bridge.upstream.answers import MAX_BODY_BYTES, MAX_HEAD_BYTES, Answer, Cut, Malformed
+from bridge.upstream.client import name_failure
 from tests.oddheads import BODY, LENGTH, ODD, spell
 
 

@@ -55,10 +55,10 @@ def test_unit_files_have_no_specifier_by_accident() -> None:
 
 def test_every_flag_is_read_from_the_parsers(commands: list[Command]) -> None:
     """Each command is there, and each setting's flag with the commands that use it."""
-    assert [command.name for command in commands] == list(COMMANDS)
-    for command in commands:
-        flags = {name for flag in command.flags for name in flag.option_strings}
-        assert {shown_flag(row) for row in settings_of(command.name)} <= flags
+    assert [name for name, _, _ in commands] == list(COMMANDS)
+    for name, _, actions in commands:
+        flags = {spelled for action in actions for spelled in action.option_strings}
+        assert {shown_flag(row) for row in settings_of(name)} <= flags
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
@@ -66,10 +66,10 @@ def test_completions_name_every_command_and_flag(shell: str, commands: list[Comm
     """Nothing that is understood is missing from a completion."""
     script = completion.SHELLS[shell](commands)
     assert script.isascii()
-    for command in commands:
-        assert command.name in script
-        for flag in command.flags:
-            assert all(name.lstrip("-") in script for name in flag.option_strings)
+    for name, _, flags in commands:
+        assert name in script
+        for flag in flags:
+            assert all(spelled.lstrip("-") in script for spelled in flag.option_strings)
 
 
 @pytest.mark.parametrize(
