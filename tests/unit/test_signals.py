@@ -177,6 +177,7 @@ def refuse(what, limits):
         raise ValueError("not allowed to raise maximum limit")
     set_limit(what, limits)
 if "limited" in sys.argv:
+    set_limit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit = refuse
 forbid_core_dumps()
 limits, ctypes_is_loaded = resource.getrlimit(resource.RLIMIT_CORE), "ctypes" in sys.modules
