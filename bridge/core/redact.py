@@ -34,8 +34,6 @@ class Secret:
     def __repr__(self) -> str:
         return MASK
 
-    __str__ = __repr__
-
     def __format__(self, spec: str) -> str:
         return format(MASK, spec)
 
@@ -71,8 +69,6 @@ class Scrubber:
 
     Thread safety: all methods may be called from any thread.
     """
-
-    __slots__ = ("_kept", "_old", "_young")
 
     def __init__(self) -> None:
         self._kept = _Index()
@@ -126,8 +122,6 @@ class Scrubber:
 
 class _Index:
     """Secrets of one generation and where to look for them."""
-
-    __slots__ = ("_needles", "secrets")
 
     def __init__(self) -> None:
         self.secrets: set[Secret] = set()
