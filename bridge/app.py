@@ -25,6 +25,7 @@ from bridge.reports.reporter import Reporter
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
 from bridge.settings import Settings
+from bridge.settings.table import TABLE
 
 if TYPE_CHECKING:
     from bridge.reports.figures import AccountFigures
@@ -108,7 +109,8 @@ class App:
             from bridge.reports.figures import AccountFigures
 
             self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys)
-        told = {"sandbox": settings.sandbox, "limits": _limits(settings)}
+        limits = {row.limit: getattr(settings, row.name) for row in TABLE if row.limit}
+        told = {"sandbox": settings.sandbox, "limits": limits}
         self.methods = Methods(self, self.reporter, told, self._show_figures)
         if settings.ca_file is not None:
             self._load_client()
@@ -330,16 +332,3 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     response = strict_json.plain(strict_json.parse(answer, 64))
     assert isinstance(response, dict)
     return response
-
-
-def _limits(settings: Settings) -> dict[str, Any]:
-    return {
-        "maxMessage": settings.max_message,
-        "maxBatch": settings.max_batch,
-        "maxDepth": settings.max_depth,
-        "queue": settings.queue,
-        "concurrency": settings.concurrency,
-        "timeoutSeconds": settings.timeout_s,
-        "connectTimeoutSeconds": settings.connect_timeout_s,
-        "drainSeconds": settings.drain_s,
-    }
