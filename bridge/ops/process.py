@@ -74,41 +74,34 @@ def calm_collector() -> None:
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
 
 
-class Signals:
-    """What signals mean while serving.
+def hear_signals(
+    engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
+) -> None:
+    """Listen to signals from now on; a SIGHUP that the parent ignores (nohup) stays ignored.
+
+    The second ending signal ends the process at once with 128 plus its number.
 
     Args:
         stop: Called at the first signal that ends the service, with its number.
         ignored: Called once when a SIGINT is left to the parent.
         on_terminal: True if a person at a terminal sends SIGINT.
-
-    The second ending signal ends the process at once with 128 plus its number.
     """
+    spares_interrupt, is_stopping = not on_terminal, False
 
-    def __init__(
-        self, engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
-    ) -> None:
-        self._engine = engine
-        self._stop = stop
-        self._ignored = ignored
-        self._spares_interrupt = not on_terminal
-        self.stopped_by: int | None = None
-
-    def install(self) -> None:
-        """Listen from now on; a SIGHUP that the parent ignores (nohup) stays ignored."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                self._engine.on_signal(number, self._on_signal)
-
-    def _on_signal(self, number: int) -> None:
-        if number == signal.SIGINT and self._spares_interrupt and self.stopped_by is None:
-            self._spares_interrupt = False
-            self._ignored()
-            return
-        if self.stopped_by is not None:
+    def hear(number: int) -> None:
+        nonlocal spares_interrupt, is_stopping
+        if is_stopping:
             os._exit(128 + number)
-        self.stopped_by = number
-        self._stop(number)
+        if number == signal.SIGINT and spares_interrupt:
+            spares_interrupt = False
+            ignored()
+        else:
+            is_stopping = True
+            stop(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            engine.on_signal(number, hear)
 
 
 def watch_parent(engine: Engine, on_gone: Callable[[], object]) -> None:
