@@ -86,7 +86,9 @@ class App:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = process.load_machine_id(settings.state_dir)
-        self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
+        # Without the proxy's user and password, which do not belong into the ledger.
+        route = (self.endpoint, (settings.proxy or "").rpartition("@")[2], settings.ca_file or "")
+        self.policy = PausePolicy(machine, "\n".join(route), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
             from bridge.ledger.postgres_trouble import NO_DRIVER
@@ -274,11 +276,6 @@ class App:
             raise ConfigError(f"The upstream cannot be reached as configured: {error}") from None
         process.silence_libraries()
         return self._client
-
-    def _context(self) -> str:
-        # Without the proxy's user and password, which do not belong into the ledger.
-        proxy = (self.settings.proxy or "").rpartition("@")[2]
-        return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
 
     def _open_store(self, place: str | None, instance: str) -> Any:
         """Open a ledger on a server, in a file, or, without a place, in memory."""

@@ -176,12 +176,9 @@ class _Index:
 
 
 def _needles(value: str) -> Iterator[_Needle]:
-    for text in (value, value.lower(), value.upper()):
-        yield _Needle(text, 0, 0)
     raw = value.encode("utf-8", "surrogatepass")
-    digits = raw.hex()
-    yield _Needle(digits, 0, 0)
-    yield _Needle(digits.upper(), 0, 0)
+    for text in (value, value.lower(), value.upper(), raw.hex(), raw.hex().upper()):
+        yield _Needle(text, 0, 0)
     for shift in range(3):
         yield from _base64_needles(raw, shift)
 

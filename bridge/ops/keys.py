@@ -262,10 +262,8 @@ def _read_file(path: str, is_pipe: bool) -> tuple[bytes, os.stat_result]:
 
 def _decode(data: bytes) -> str:
     is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff")) or (0 in data[:2] and any(data[:2]))
-    _refuse(
-        (len(data) >= _READ_BYTES, "it is far too long to be a key"),
-        (is_utf16, "it is UTF-16; save it as UTF-8 or plain ASCII"),
-    )
+    _refuse((len(data) >= _READ_BYTES, "it is far too long to be a key"))
+    _refuse((is_utf16, "it is UTF-16; save it as UTF-8 or plain ASCII"))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
