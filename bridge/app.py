@@ -25,6 +25,7 @@ from bridge.reports.reporter import Reporter
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
 from bridge.settings import Settings, drop_secrets
+from bridge.settings.table import TABLE
 
 if TYPE_CHECKING:
     from bridge.reports.figures import AccountFigures
@@ -85,7 +86,9 @@ class App:
             self.keys = KeySource(engine, settings, scrubber, self.emit)
             self.url = self.endpoint = settings.url
             machine = process.load_machine_id(settings.state_dir)
-        self.policy = PausePolicy(machine, self._context(), enabled=settings.pauses)
+        # Without the proxy's user and password, which do not belong into the ledger.
+        route = (self.endpoint, (settings.proxy or "").rpartition("@")[2], settings.ca_file or "")
+        self.policy = PausePolicy(machine, "\n".join(route), enabled=settings.pauses)
         is_memory = settings.ledger == "memory"
         if "://" in settings.ledger and PathFinder.find_spec("psycopg") is None:
             from bridge.ledger.postgres_trouble import NO_DRIVER
@@ -108,7 +111,8 @@ class App:
             from bridge.reports.figures import AccountFigures
 
             self._figures = AccountFigures(self, self._ask_figures, self.reporter.keys)
-        told = {"sandbox": settings.sandbox, "limits": _limits(settings)}
+        limits = {row.limit: getattr(settings, row.name) for row in TABLE if row.limit}
+        told = {"sandbox": settings.sandbox, "limits": limits}
         self.methods = Methods(self, self.reporter, told, self._show_figures)
         if settings.ca_file is not None:
             self._load_client()
@@ -266,11 +270,6 @@ class App:
         process.silence_libraries()
         return self._client
 
-    def _context(self) -> str:
-        # Without the proxy's user and password, which do not belong into the ledger.
-        proxy = (self.settings.proxy or "").rpartition("@")[2]
-        return "\n".join((self.endpoint, proxy, self.settings.ca_file or ""))
-
     def _open_store(self, place: str | None, instance: str) -> Any:
         """Open a ledger on a server, in a file, or, without a place, in memory."""
         common: dict[str, Any] = {
@@ -315,7 +314,8 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     app.start()
     waiter = engine.waiter()
     call = Call(1, True, method, dict(params))
-    engine.spawn(Context(app.methods.dispatcher, call, waiter.wake, engine.now()).serve)
+    context = Context(app.methods.dispatcher, call, lambda _, answer: waiter.wake(answer), engine.now())
+    engine.spawn(context.serve)
     answer = waiter.wait()
     app.reporter.stop()
     app.close()
@@ -323,16 +323,3 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     response = strict_json.plain(strict_json.parse(answer, 64))
     assert isinstance(response, dict)
     return response
-
-
-def _limits(settings: Settings) -> dict[str, Any]:
-    return {
-        "maxMessage": settings.max_message,
-        "maxBatch": settings.max_batch,
-        "maxDepth": settings.max_depth,
-        "queue": settings.queue,
-        "concurrency": settings.concurrency,
-        "timeoutSeconds": settings.timeout_s,
-        "connectTimeoutSeconds": settings.connect_timeout_s,
-        "drainSeconds": settings.drain_s,
-    }

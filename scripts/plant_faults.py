@@ -135,7 +135,7 @@ PLANTS: Final = (
     Plant("a probe that is withdrawn is not let go", LEDGER + "transactions.py",
           "    if row.attempts:\n        work.release_probes(row.task, row.owner, row.method)\n", ""),
     Plant("who waits for another one's attempt is not woken", _R + "admission.py",
-          "        self._is_polling = False\n        self.wake(everyone=False)", "        self._is_polling = False"),
+          "(POLL_S)\n            self.wake(everyone=False)", "(POLL_S)"),
     # the ledger's bad days
     Plant("R3: a queue of bridges counts as a foreign lock", LEDGER + "sqlite.py", "QUEUE: Final = 5", "QUEUE: Final = 1"),
     Plant("owed outcomes are not written at the end", LEDGER + "failover.py",

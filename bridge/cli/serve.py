@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge import __version__
 from bridge.core import exits
 from bridge.engine import Outlet, TimedOut
-from bridge.ops.process import Signals, calm_collector, forbid_core_dumps, undo_inherited, watch_parent
+from bridge.ops.process import calm_collector, forbid_core_dumps, hear_signals, undo_inherited, watch_parent
 from bridge.settings import drop_secrets, load
 from bridge.wire.framing import Framer
 from bridge.wire.streams import Reader, take_descriptors
@@ -99,9 +99,8 @@ class Server:
         self.go_on = conversation.go_on
         """Go on with what was read, as far as there is room."""
         app.methods.framing = lambda: conversation.framer.framing
-        self._signals = Signals(
-            app.engine, self._on_signal, lambda: app.log.event("sigint_ignored"), console is not None
-        )
+        self._stopped_by: int | None = None
+        """Number of the signal that ends the service."""
         self._reason: str | None = None
         """Why nothing more is read."""
         self._is_stdout_gone = False
@@ -109,7 +108,12 @@ class Server:
     def run(self) -> int:
         """Serve; returns the exit code."""
         calm_collector()
-        self._signals.install()
+        hear_signals(
+            self._engine,
+            self._on_signal,
+            lambda: self._log.event("sigint_ignored"),
+            self._console is not None,
+        )
         if self._settings.parent_watch:
             watch_parent(self._engine, self._on_parent_gone)
         self._app.start()
@@ -167,7 +171,7 @@ class Server:
         self._news.wake()
 
     def _on_signal(self, number: int) -> None:
-        name = signal.Signals(number).name
+        self._stopped_by, name = number, signal.Signals(number).name
         self._log.event("signal_received", signal=name, drain_s=self._settings.drain_s)
         self._stop_reading(name)
 
@@ -188,10 +192,10 @@ class Server:
 
     def _finish(self) -> int:
         """Let what was accepted end as it should; returns how many reports and answers were given up."""
-        now, reporter, signals = self._engine.now, self._app.reporter, self._signals
+        now, reporter = self._engine.now, self._app.reporter
         self._log.event("stopping", reason=self._reason, in_flight=self._conversation.unanswered)
-        self._wait_for(lambda: signals.stopped_by or self._is_done())
-        if signals.stopped_by is None:
+        self._wait_for(lambda: self._stopped_by or self._is_done())
+        if self._stopped_by is None:
             return 0
         # Some seconds for what is running and for who reads the answers, then the rest is given up.
         self._wait_for(self._is_done, now() + self._settings.drain_s)
@@ -219,6 +223,6 @@ class Server:
     def _exit_code(self, undone: int) -> int:
         if self._is_stdout_gone:
             return exits.STDOUT_GONE
-        if self._signals.stopped_by == signal.SIGINT and self._console is None:
+        if self._stopped_by == signal.SIGINT and self._console is None:
             return exits.SIGINT
         return exits.UNDONE if undone else exits.DONE

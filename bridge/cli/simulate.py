@@ -11,7 +11,7 @@ from contextlib import suppress
 from bridge.cli.commands import number
 from bridge.cli.terminal import progress
 from bridge.core.exits import ConfigError, UsageError
-from bridge.ops.metrics import replace_file
+from bridge.ops.process import put_file
 from bridge.settings.parsing import parse_integer, parse_seconds
 
 PROGRESS_S = 0.5
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             engine.on_signal(number, ended.wake)
         if args.ready_file is not None:
-            replace_file(args.ready_file, f"{base_url}\n".encode("ascii"))
+            put_file(args.ready_file, f"{base_url}\n".encode("ascii"))
     except OSError as problem:
         where = problem.filename or f"port {args.port} of 127.0.0.1"
         also = " with that certificate" if args.tls_cert else ""

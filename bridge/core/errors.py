@@ -162,9 +162,8 @@ def failure_row(failure: str, is_sent: bool) -> Row:
         failure: the word of `bridge.core.model.Exchange.failure`.
         is_sent: True once the first byte of the request may have left.
     """
-    table = _table()
-    row = table.failures.get((failure, is_sent))
-    return row or table.rows["connection_reset" if is_sent else "connect_failure"]
+    row = _table().failures.get((failure, is_sent))
+    return row or find_row("connection_reset" if is_sent else "connect_failure")
 
 
 def pause_rules() -> Mapping[str, PauseRule]:

@@ -6,6 +6,7 @@ sentence a person reads and the fields a program reads. Nothing here logs anythi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -204,11 +205,6 @@ EVENTS: Final[Mapping[str, EventRow]] = {
 """Event name to row, in the order of the documentation."""
 
 
-class _Shown(dict[str, Any]):
-    def __missing__(self, name: str) -> str:
-        return "?"
-
-
 def render_sentence(name: str, fields: Mapping[str, Any]) -> str:
     """Return the sentence of an event with its fields filled in.
 
@@ -216,4 +212,4 @@ def render_sentence(name: str, fields: Mapping[str, Any]) -> str:
         name: a row of `EVENTS`.
         fields: numbers and texts for the template; missing ones are shown as ``?``.
     """
-    return EVENTS[name].sentence.format_map(_Shown(fields))
+    return EVENTS[name].sentence.format_map(defaultdict(lambda: "?", fields))

@@ -8,36 +8,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-DONE: Final = 0
-REFUSED: Final = 1
-USAGE: Final = 2
-CONFIG: Final = 3
-KEY: Final = 4
-UNKNOWN: Final = 5
-UNREACHED: Final = 6
-INTERNAL: Final = 70
-STDOUT_GONE: Final = 74
-UNDONE: Final = 75
-SIGHUP: Final = 129
-SIGINT: Final = 130
-SIGTERM: Final = 143
-
-EXITS: Final[Mapping[int, str]] = {
-    DONE: "Done. While serving: everything accepted was answered.",
-    REFUSED: "A check failed, or a call was refused, paused or late.",
-    USAGE: "The command line was not understood.",
-    CONFIG: "The configuration cannot be used; the message names the setting, its origin and the way out.",
-    KEY: "The client key is missing, or the upstream does not know it (errorId 1).",
-    UNKNOWN: "The outcome of the call is unknown: the report may have been taken and will not be sent again.",
-    UNREACHED: "The upstream was not reached; nothing was delivered.",
-    INTERNAL: "Internal error: a fault of this program.",
-    STDOUT_GONE: "Nobody reads stdout any more.",
-    UNDONE: "Stopped by a signal with work undone; the next start takes it up.",
-    SIGHUP: "Ended at once by a second SIGHUP.",
-    SIGINT: "Ended by SIGINT.",
-    SIGTERM: "Ended at once by a second SIGTERM.",
-}
+EXITS: Final[dict[int, str]] = {}
 """Exit code to its meaning, one sentence or two."""
+
+
+def _exit(code: int, meaning: str) -> int:
+    EXITS[code] = meaning
+    return code
+
+
+DONE: Final = _exit(0, "Done. While serving: everything accepted was answered.")
+REFUSED: Final = _exit(1, "A check failed, or a call was refused, paused or late.")
+USAGE: Final = _exit(2, "The command line was not understood.")
+CONFIG: Final = _exit(
+    3, "The configuration cannot be used; the message names the setting, its origin and the way out."
+)
+KEY: Final = _exit(4, "The client key is missing, or the upstream does not know it (errorId 1).")
+UNKNOWN: Final = _exit(
+    5, "The outcome of the call is unknown: the report may have been taken and will not be sent again."
+)
+UNREACHED: Final = _exit(6, "The upstream was not reached; nothing was delivered.")
+INTERNAL: Final = _exit(70, "Internal error: a fault of this program.")
+STDOUT_GONE: Final = _exit(74, "Nobody reads stdout any more.")
+UNDONE: Final = _exit(75, "Stopped by a signal with work undone; the next start takes it up.")
+SIGHUP: Final = _exit(129, "Ended at once by a second SIGHUP.")
+SIGINT: Final = _exit(130, "Ended by SIGINT.")
+SIGTERM: Final = _exit(143, "Ended at once by a second SIGTERM.")
 
 _BY_CODE: Final[Mapping[int, int]] = {
     **dict.fromkeys((1, -32020), KEY),

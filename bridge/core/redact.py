@@ -34,8 +34,6 @@ class Secret:
     def __repr__(self) -> str:
         return MASK
 
-    __str__ = __repr__
-
     def __format__(self, spec: str) -> str:
         return format(MASK, spec)
 
@@ -71,8 +69,6 @@ class Scrubber:
 
     Thread safety: all methods may be called from any thread.
     """
-
-    __slots__ = ("_kept", "_old", "_young")
 
     def __init__(self) -> None:
         self._kept = _Index()
@@ -127,8 +123,6 @@ class Scrubber:
 class _Index:
     """Secrets of one generation and where to look for them."""
 
-    __slots__ = ("_needles", "secrets")
-
     def __init__(self) -> None:
         self.secrets: set[Secret] = set()
         # By their first 4 characters.
@@ -182,12 +176,9 @@ class _Index:
 
 
 def _needles(value: str) -> Iterator[_Needle]:
-    for text in (value, value.lower(), value.upper()):
-        yield _Needle(text, 0, 0)
     raw = value.encode("utf-8", "surrogatepass")
-    digits = raw.hex()
-    yield _Needle(digits, 0, 0)
-    yield _Needle(digits.upper(), 0, 0)
+    for text in (value, value.lower(), value.upper(), raw.hex(), raw.hex().upper()):
+        yield _Needle(text, 0, 0)
     for shift in range(3):
         yield from _base64_needles(raw, shift)
 

@@ -49,19 +49,12 @@ def check_key(text: str) -> Secret:
         KeyFault: it cannot be a key.
     """
     text = re.sub(r"\r?\n\Z", "", text.removeprefix("\ufeff"))
-    fault = _find_fault(text)
-    if fault is not None:
-        raise KeyFault(fault)
-    return Secret(text)
-
-
-def _find_fault(text: str) -> str | None:
     bare = text.strip()
     ends = {bare[:1], bare[-1:]}
     is_named = re.match(r"([^\s=]+\s+)?[^\W\d][\w.-]*\s*=[= ]*[^= ]", bare)
     is_address = bare.startswith(("/", "~/", "./")) or "://" in bare
     wrong_length = f"it has {len(text)} characters; a key has {MIN_LENGTH} to {MAX_LENGTH}"
-    faults = (
+    _refuse(
         (not bare, "it is empty"),
         (is_named, "there is a name with an equals sign before the key; keep the key alone"),
         (ends & _QUOTES, "there are quotes around the key; remove them"),
@@ -74,7 +67,14 @@ def _find_fault(text: str) -> str | None:
         (re.search("[^!-~]", text), "it holds characters other than visible ASCII"),
         (not MIN_LENGTH <= len(text) <= MAX_LENGTH, wrong_length),
     )
-    return next((sentence for is_met, sentence in faults if is_met), None)
+    return Secret(text)
+
+
+def _refuse(*faults: tuple[object, str]) -> None:
+    """Raise the first fault that is met."""
+    for is_met, sentence in faults:
+        if is_met:
+            raise KeyFault(sentence)
 
 
 class KeySettings(Protocol):
@@ -261,10 +261,9 @@ def _read_file(path: str, is_pipe: bool) -> tuple[bytes, os.stat_result]:
 
 
 def _decode(data: bytes) -> str:
-    if len(data) >= _READ_BYTES:
-        raise KeyFault("it is far too long to be a key")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(data) >= 2 and 0 in data[:2] and any(data[:2])):
-        raise KeyFault("it is UTF-16; save it as UTF-8 or plain ASCII")
+    is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff")) or (0 in data[:2] and any(data[:2]))
+    _refuse((len(data) >= _READ_BYTES, "it is far too long to be a key"))
+    _refuse((is_utf16, "it is UTF-16; save it as UTF-8 or plain ASCII"))
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -319,12 +318,11 @@ def _run(command: str, environ: dict[str, str]) -> bytes:
         output = b""
         with suppress(BlockingIOError):
             output = os.read(pipe.fileno(), _READ_BYTES)
-    if len(output) >= _READ_BYTES:
-        raise KeyFault("the command prints far more than a key")
-    if is_late:
-        raise KeyFault(f"the command took longer than {COMMAND_TIMEOUT_S:g} s")
-    if process.returncode < 0:
-        raise KeyFault(f"the command was ended by signal {-process.returncode}")
-    if process.returncode > 0:
-        raise KeyFault(f"the command ended with code {process.returncode}; run it by hand to see why")
+    code = process.returncode
+    _refuse(
+        (len(output) >= _READ_BYTES, "the command prints far more than a key"),
+        (is_late, f"the command took longer than {COMMAND_TIMEOUT_S:g} s"),
+        (code < 0, f"the command was ended by signal {-code}"),
+        (code > 0, f"the command ended with code {code}; run it by hand to see why"),
+    )
     return output

@@ -6,15 +6,14 @@ key, a task or an account.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from bridge import __version__
 from bridge.core.model import OUTCOMES
 from bridge.engine import Engine, NoResources
+from bridge.ops.process import put_file
 
 _REMEMBERED: Final = 4096
 """Latencies kept for the quantiles: the last ones, since what holds now is asked for."""
@@ -108,7 +107,7 @@ class MetricsFile:
         text = render(self._read(), self._engine.wall()).encode("ascii")
         try:
             # On a thread, since nobody knows how long a disk takes.
-            self._engine.run_in_thread(replace_file, self._path, text, until=self._engine.now() + PERIOD_S)
+            self._engine.run_in_thread(put_file, self._path, text, until=self._engine.now() + PERIOD_S)
         except (NoResources, TimeoutError):
             return  # the file's own time shows that it is old
         except OSError as error:
@@ -176,24 +175,3 @@ def _labels(**labels: str) -> str:
 def _escape(text: str) -> str:
     safe = text.encode("ascii", "backslashreplace").decode("ascii")
     return safe.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Put a file into place in one step, so that a reader sees all of it or none; others may read it.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    # Not ending like the file itself, so that a collector of *.prom leaves it alone.
-    draft = f"{path}.{os.getpid()}.draft"
-    with suppress(FileNotFoundError):
-        os.unlink(draft)
-    try:
-        # The collector is another user, and there is no secret in it.
-        with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
-            file.write(data)
-        os.replace(draft, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(draft)
-        raise

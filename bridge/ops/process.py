@@ -46,21 +46,14 @@ def forbid_core_dumps() -> None:
     try:
         import resource
 
-        try:
-            resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-        except ValueError:  # the parent allows less than 1, which no handler heeds
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            hide_memory()
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     except (ImportError, OSError, ValueError):
-        hide_memory()
+        # The parent may allow less than 1, which is then in force, and which no handler heeds. Memory is kept
+        # from debuggers of the same user, too (Linux); costs the import of ctypes.
+        with suppress(ImportError, OSError, AttributeError, TypeError):
+            import ctypes
 
-
-def hide_memory() -> None:
-    """Keep memory from debuggers of the same user, too (Linux). Best effort; costs the import of ctypes."""
-    with suppress(ImportError, OSError, AttributeError, TypeError):
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def silence_libraries() -> None:
@@ -81,41 +74,34 @@ def calm_collector() -> None:
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
 
 
-class Signals:
-    """What signals mean while serving.
+def hear_signals(
+    engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
+) -> None:
+    """Listen to signals from now on; a SIGHUP that the parent ignores (nohup) stays ignored.
+
+    The second ending signal ends the process at once with 128 plus its number.
 
     Args:
         stop: Called at the first signal that ends the service, with its number.
         ignored: Called once when a SIGINT is left to the parent.
         on_terminal: True if a person at a terminal sends SIGINT.
-
-    The second ending signal ends the process at once with 128 plus its number.
     """
+    spares_interrupt, is_stopping = not on_terminal, False
 
-    def __init__(
-        self, engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
-    ) -> None:
-        self._engine = engine
-        self._stop = stop
-        self._ignored = ignored
-        self._spares_interrupt = not on_terminal
-        self.stopped_by: int | None = None
-
-    def install(self) -> None:
-        """Listen from now on; a SIGHUP that the parent ignores (nohup) stays ignored."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                self._engine.on_signal(number, self._on_signal)
-
-    def _on_signal(self, number: int) -> None:
-        if number == signal.SIGINT and self._spares_interrupt and self.stopped_by is None:
-            self._spares_interrupt = False
-            self._ignored()
-            return
-        if self.stopped_by is not None:
+    def hear(number: int) -> None:
+        nonlocal spares_interrupt, is_stopping
+        if is_stopping:
             os._exit(128 + number)
-        self.stopped_by = number
-        self._stop(number)
+        if number == signal.SIGINT and spares_interrupt:
+            spares_interrupt = False
+            ignored()
+        else:
+            is_stopping = True
+            stop(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            engine.on_signal(number, hear)
 
 
 def watch_parent(engine: Engine, on_gone: Callable[[int], object]) -> None:
@@ -144,17 +130,33 @@ def load_machine_id(directory: str | None) -> str:
     path = os.path.join(directory, "machine-id")
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        # Written aside and linked, so that another process never reads half an id.
-        aside = f"{path}.{fresh}"
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(fresh + "\n")
-        try:
-            with suppress(FileExistsError):
-                os.link(aside, path)
-        finally:
-            os.unlink(aside)
+        with suppress(FileExistsError):
+            put_file(path, f"{fresh}\n".encode("ascii"), 0o600, os.link)
         with open(path, encoding="ascii") as file:
             found = file.read(64).strip()
     except (OSError, ValueError):
         return fresh
     return found if found.isalnum() else fresh
+
+
+def put_file(
+    path: str, data: bytes, mode: int = 0o644, place: Callable[[str, str], object] = os.replace
+) -> None:
+    """Put a file into place in one step, so that a reader sees all of it or none.
+
+    Args:
+        mode: As it is, others may read it: there must be no secret in it.
+        place: What puts a draft into place; `os.link` leaves a file that is there already.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    # Not ending like the file itself, so that a collector of *.prom leaves it alone.
+    draft = f"{path}.{os.urandom(8).hex()}.draft"
+    try:
+        with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+            file.write(data)
+        place(draft, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(draft)

@@ -103,7 +103,9 @@ class SingleFlight:
         Raises:
             Interrupted: the job was ended before.
         """
-        self._poll_later()
+        if not self._is_polling:
+            self._is_polling = True
+            self._engine.spawn(self._poll)
         self._waiting.wait(job)
 
     def wake(self, everyone: bool) -> None:
@@ -111,13 +113,8 @@ class SingleFlight:
         while self._waiting.pop() is not None and everyone:
             pass
 
-    def _poll_later(self) -> None:
-        if not self._is_polling:
-            self._is_polling = True
-            self._engine.call_at(self._engine.now() + POLL_S, self._poll)
-
     def _poll(self) -> None:
+        while len(self._waiting):
+            self._engine.sleep(POLL_S)
+            self.wake(everyone=False)
         self._is_polling = False
-        self.wake(everyone=False)
-        if len(self._waiting):
-            self._poll_later()

@@ -114,19 +114,6 @@ class Observer(Part):
         result = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code}
         self._emit("report_settled", **known, **result, **fields)
 
-    def tell_attempt(self, job: Job, verdict: Verdict, latency_ms: int) -> None:
-        """Tell how an attempt ended."""
-        self.tell(
-            "attempt_done",
-            job,
-            attempt=job.attempts,
-            met=verdict.event,
-            next=verdict.next,
-            http_status=verdict.http_status,
-            error_id=verdict.error_id,
-            latency_ms=latency_ms,
-        )
-
     def learn_time(self, exchange: Exchange) -> None:
         """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.
 

@@ -213,7 +213,7 @@ class PausePolicy:
     ) -> PauseState:
         """The pause after an event that counts towards its rule."""
         if is_probe:
-            return self._open(now, rule, state, state.level + 1, verdict)
+            return self._open(now, rule, state.key, state.level + 1, verdict)
         if state.state != CLOSED:
             return state
         if rule.consecutive:
@@ -225,11 +225,9 @@ class PausePolicy:
             recent = (*kept, (now, name))
             if len(recent) < rule.threshold:
                 return state._replace(recent=recent)
-        return self._open(now, rule, state, 0, verdict)
+        return self._open(now, rule, state.key, 0, verdict)
 
-    def _open(
-        self, now: float, rule: PauseRule, state: PauseState, level: int, verdict: Verdict
-    ) -> PauseState:
+    def _open(self, now: float, rule: PauseRule, key: PauseKey, level: int, verdict: Verdict) -> PauseState:
         ends_at: float | None = None
         if rule.first_s is not None and rule.max_s is not None:
             length_s = rule.first_s * rule.factor ** min(level, 64)
@@ -237,7 +235,7 @@ class PausePolicy:
                 length_s = max(length_s, verdict.retry_after_s or 0.0)
             ends_at = now + min(rule.max_s, length_s)
         return PauseState(
-            state.key,
+            key,
             OPEN,
             cause=verdict.event,
             level=level,

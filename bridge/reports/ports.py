@@ -31,16 +31,15 @@ class Keys(Protocol):
 class LedgerPort(Protocol):
     """A ledger that commits; see `bridge.ledger.writer.Ledger`."""
 
+    committed_at: float
+    """When the commit whose results are being handed back was done, on the boot clock."""
+
     @property
     def is_open(self) -> bool:
         """True once the ledger has been opened, or has failed to: accounts and time are known."""
 
     def wait_until_open(self) -> None:
         """Wait for that."""
-
-    @property
-    def committed_at(self) -> float:
-        """When the commit whose results are being handed back was done, on the boot clock."""
 
     @property
     def instance(self) -> str:

@@ -33,27 +33,21 @@ MOST_BACKLOG_BYTES: Final = 4 * 1024 * 1024
 
 Respond = Callable[[bytes | None], object]
 """Takes the answer to one call, or None if there is none."""
+Answered = Callable[["Context", bytes | None], object]
+"""The same with the call that it is about."""
 
 
 class Context:
     """One call that is being served; it is answered exactly once, perhaps later."""
 
-    __slots__ = ("_answered", "_dispatcher", "_respond", "call", "is_taken", "received_at")
+    __slots__ = ("_dispatcher", "_respond", "call", "is_taken", "received_at")
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        call: Call,
-        respond: Respond,
-        received_at: float,
-        answered: Callable[[Context], object] = lambda _: None,
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, call: Call, respond: Answered, received_at: float) -> None:
         self.call = call
         self.received_at = received_at
         """When it was read, on the boot clock: a wait for room, a key or the ledger uses up its window."""
         self._dispatcher = dispatcher
-        self._respond: Respond | None = respond
-        self._answered = answered
+        self._respond: Answered | None = respond
         self.is_taken = False
         """True once what was asked for is a report under way, and ends as that does."""
 
@@ -97,8 +91,7 @@ class Context:
             self.settle(bug)
         else:
             respond, self._respond = self._respond, None
-            respond(payload)
-            self._answered(self)
+            respond(self, payload)
 
 
 class Conversation:
@@ -247,7 +240,7 @@ class Conversation:
             return
         is_report = method in self._methods.reports
         self._unanswered_reports += is_report
-        context = Context(self._dispatcher, member, respond, self._engine.now(), self._answered)
+        context = Context(self._dispatcher, member, partial(self._answered, respond), self._engine.now())
         self._open[context] = None
         if is_report and (self._parked or self._reports_beyond(1) >= self._queue):
             self._parked.append(context)
@@ -265,7 +258,8 @@ class Conversation:
 
     # --- serving -----------------------------------------------------------------------------
 
-    def _answered(self, context: Context) -> None:
+    def _answered(self, respond: Respond, context: Context, payload: bytes | None) -> None:
+        respond(payload)
         del self._open[context]
         self._unanswered_reports -= context.call.method in self._methods.reports
         if self._parked:

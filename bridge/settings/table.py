@@ -36,6 +36,8 @@ class Setting(NamedTuple):
     high: float = 0
     choices: tuple[str, ...] = ()
     metavar: str = ""
+    limit: str | None = None
+    """Name of the member that tells it among the ``limits`` of ``bridge.info``."""
 
     @property
     def key(self) -> str:
@@ -82,12 +84,13 @@ class Settings:
     ca_file: str | None = _row("path", "upstream", None,
         "PEM file with the certificate authorities to trust instead.")
     timeout_s: float = _row("seconds", "upstream", 10.0,
-        "Longest time one attempt may take in all, in seconds.", low=0.05, high=300)
+        "Longest time one attempt may take in all, in seconds.", low=0.05, high=300, limit="timeoutSeconds")
     connect_timeout_s: float = _row("seconds", "upstream", 3.0,
-        "Longest time for name, TCP and TLS of one attempt, in seconds.", low=0.05, high=300)
+        "Longest time for name, TCP and TLS of one attempt, in seconds.",
+        low=0.05, high=300, limit="connectTimeoutSeconds")
     # Each attempt holds a connection: 1024 are far beyond the point where more of them help.
     concurrency: int = _row("integer", "upstream", 32, "Most attempts at the upstream at once.",
-        low=1, high=1024)
+        low=1, high=1024, limit="concurrency")
     pauses: bool = _row("switch", "upstream", True,
         "Stop sending when refusals show that going on does harm.")
     account_figures: bool = _row("switch", "upstream", False,
@@ -103,13 +106,15 @@ class Settings:
     ledger_password: Secret | None = _row("secret", "ledger", None, "Password for a postgresql:// ledger.")
     # The bounds below keep memory in the hundreds of megabytes and a stack within Python's limit.
     queue: int = _row("integer", "wire", 1000, "Most requests admitted and not yet answered.",
-        low=1, high=1_000_000)
+        low=1, high=1_000_000, limit="queue")
     max_message: int = _row("integer", "wire", 1_048_576, "Longest message in bytes.",
-        low=64, high=268_435_456, metavar="BYTES")
-    max_batch: int = _row("integer", "wire", 1000, "Most members of a batch.", low=1, high=1_000_000)
-    max_depth: int = _row("integer", "wire", 64, "Deepest nesting of a message.", low=2, high=500)
+        low=64, high=268_435_456, metavar="BYTES", limit="maxMessage")
+    max_batch: int = _row("integer", "wire", 1000, "Most members of a batch.",
+        low=1, high=1_000_000, limit="maxBatch")
+    max_depth: int = _row("integer", "wire", 64, "Deepest nesting of a message.",
+        low=2, high=500, limit="maxDepth")
     drain_s: float = _row("seconds", "process", 8.0,
-        "Time for running work after SIGTERM or SIGHUP, in seconds.", low=0, high=3600)
+        "Time for running work after SIGTERM or SIGHUP, in seconds.", low=0, high=3600, limit="drainSeconds")
     parent_watch: bool = _row("switch", "process", True, "End when the parent process is gone.")
     sandbox: bool = _row("switch", "process", False,
         "Serve against a built-in simulator: no account needed, nothing leaves the machine.")

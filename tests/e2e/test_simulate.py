@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from bridge.cli import simulate
-from bridge.ops.metrics import replace_file
+from bridge.ops.process import put_file
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
@@ -107,12 +107,12 @@ def test_ready_file_is_never_seen_half_written(tmp_path: Path) -> None:
     """A reader that looks all the time sees only the old text or the new."""
     path = tmp_path / "ready"
     texts = [b"a" * 200_000, b"b" * 200_000]
-    replace_file(str(path), texts[0])
+    put_file(str(path), texts[0])
     is_over = threading.Event()
 
     def write() -> None:
         for at in range(100):
-            replace_file(str(path), texts[at % 2])
+            put_file(str(path), texts[at % 2])
         is_over.set()
 
     writer = threading.Thread(target=write)

@@ -236,7 +236,7 @@ def test_a_disk_that_stands_still_keeps_nobody_waiting(
     """A write that does not end is left alone after a period; others run meanwhile."""
     go = threading.Event()
     monkeypatch.setattr(metrics, "PERIOD_S", 1.0)
-    monkeypatch.setattr(metrics, "replace_file", lambda path, data: go.wait(60))
+    monkeypatch.setattr(metrics, "put_file", lambda path, data: go.wait(60))
     engine = Engine(fail)
     told = Told()
     file = MetricsFile(engine, str(tmp_path / "f"), read, told)

@@ -21,7 +21,7 @@ from tests.process import PATIENCE_S, block_signals, ignore_signals
 PROGRAM = """
 import sys
 from bridge.engine import Engine
-from bridge.ops.process import Signals, undo_inherited, watch_parent
+from bridge.ops.process import hear_signals, undo_inherited, watch_parent
 def fail(bug): raise bug
 undo_inherited()
 engine = Engine(fail)
@@ -32,7 +32,7 @@ def stop(number):
     say(f"stop {number}")
     if "quick" in sys.argv:
         news.wake()
-Signals(engine, stop, lambda: say("ignored"), "terminal" in sys.argv).install()
+hear_signals(engine, stop, lambda: say("ignored"), "terminal" in sys.argv)
 if "watch" in sys.argv:
     watch_parent(engine, lambda _: (say("gone"), news.wake()))
     say("watches")
@@ -177,6 +177,7 @@ def refuse(what, limits):
         raise ValueError("not allowed to raise maximum limit")
     set_limit(what, limits)
 if "limited" in sys.argv:
+    set_limit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit = refuse
 forbid_core_dumps()
 limits, ctypes_is_loaded = resource.getrlimit(resource.RLIMIT_CORE), "ctypes" in sys.modules
