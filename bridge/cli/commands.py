@@ -57,34 +57,38 @@ class Command(NamedTuple):
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "serve": Command(
-        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too) until the input ends.", _ALL
+        "speak JSON-RPC 2.0 on stdin and stdout (without a command, too). Ends with its input.", _ALL
     ),
     "call": Command(
         "do one call and print the answer. The ledger and the pauses are those of the service.", _CALLING
     ),
     "simulate": Command(
-        "serve the upstream's API on loopback. The report methods with their real rules, and faults by name, "
-        "on 127.0.0.1. The base URL goes to stdout. Ends on SIGTERM or SIGINT."
+        "serve the upstream's API on loopback. It has the report methods with their real rules, and faults "
+        "by name, on 127.0.0.1. The base URL goes to stdout. Ends on SIGTERM or SIGINT."
     ),
     "demo": Command("show the bridge at work against the simulator. No account, no key, no network."),
     "history": Command("list, show, export and prune reports, even while a bridge is at work.", _READING),
     "stats": Command(
-        "count what became of reports, and why. Reasons, ages, latencies, pauses, advice. Times are UTC.",
+        "count what became of reports, and why. Shows reasons, ages, latencies, pauses and advice. "
+        "Times are UTC.",
         _READING,
     ),
     "pauses": Command(
-        "show and end pauses. One holds reports back until the next may try whether it is over.",
+        "show and end pauses. A pause holds reports back until the next one may try whether it is over.",
         ("key_file", "key_command", *_READING),
     ),
     "doctor": Command(
-        "check this installation, with a fix for each fault. Settings, key and ledger, too. Changes nothing.",
+        "check this installation, with a fix for each fault. Looks at settings, key and ledger, too, and "
+        "changes nothing.",
         _ALL,
     ),
     "ledger": Command("copy, check and migrate the ledger.", _READING),
     "snippet": Command("print an integration with the paths of this machine."),
     "completion": Command("print completions for a shell."),
     "config": Command("print every setting with its value and origin. Secrets are masked.", _ALL),
-    "version": Command("print the version. With --json also what the program stands on, for a fault report."),
+    "version": Command(
+        "print the version. With --json it also says what the program stands on, for a fault report."
+    ),
     "help": Command("explain a command, a topic or an error code."),
 }
 """Name to row, in the order of the overview."""

@@ -54,8 +54,14 @@ def run_action(command: str, actions: Actions, args: argparse.Namespace) -> int 
     for name in sorted({name for _, names in actions.values() for name in names}.difference(taken)):
         if getattr(args, name) not in (None, False, []):
             what = "a further word" if name in ("task", "places") else f"--{name}"
-            told = f"{command} {args.action} does not take {what}; see `report-bridge {command} --help`."
-            raise UsageError(told)
+            takers = " and ".join(other for other, (_, names) in actions.items() if name in names)
+            told = f"{command} {args.action} does not take {what}, which is for {takers}"
+            hint = (
+                "name the ledger with --ledger"
+                if name == "places"
+                else f"see `report-bridge {command} --help`"
+            )
+            raise UsageError(f"{told}; {hint}.")
     return action(args)
 
 

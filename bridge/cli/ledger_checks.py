@@ -50,9 +50,7 @@ def check_clock(name: str, ahead_s: float, most_s: float, whose: str, agreed: st
     if abs(ahead_s) <= most_s:
         return Check(name, OK, agreed)
     where = "ahead of" if ahead_s > 0 else "behind"
-    fix = (
-        "Let NTP keep the clocks (systemd: timedatectl set-ntp true); the bridge goes by that one meanwhile."
-    )
+    fix = "Let NTP keep the clocks (systemd: timedatectl set-ntp true); till then the other one counts."
     return Check(name, WARNING, f"this clock is {abs(ahead_s):.1f} s {where} {whose}", fix)
 
 

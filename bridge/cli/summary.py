@@ -253,7 +253,10 @@ def charts(facts: Mapping[str, Any]) -> tuple[Chart, ...]:
         told_ages += f"{ages['known']:,} came after the wall; of {ages['unknown']:,} the age is unknown."
     told_latency = "Nothing was sent."
     if latency["attempts"]:
-        told_latency = f"Half took at most {latency['p50Ms']:,} ms, 95% at most {latency['p95Ms']:,} ms."
+        told_latency = (
+            f"Of {plural(latency['attempts'], 'attempt')} half took at most {latency['p50Ms']:,} ms, "
+        )
+        told_latency += f"95% at most {latency['p95Ms']:,} ms."
     opened = ["{rule} ({cause}): {openings:,}, last {lastHour}.".format_map(row) for row in facts["pauses"]]
     told_pauses = " ".join(opened) or "No pause opened."
     against = f"Age of the task at the report, against the {WALL_S}-second wall"

@@ -130,7 +130,7 @@ def _compare(value: Any, schema: Schema) -> tuple[bool, str]:
 def _check_members(value: Mapping[str, Any], schema: Schema, pointer: str) -> None:
     fields = schema["properties"]
     if "additionalProperties" in schema and not value.keys() <= fields.keys():
-        raise NotValid(pointer, f"has a member that is not known; known are {', '.join(fields)}")
+        raise NotValid(pointer, f"has a member that is not known; known are {', '.join(fields) or 'none'}")
     for name in schema.get("required", ()):
         if name not in value:
             raise NotValid(pointer, f"must have the member {name}")

@@ -37,6 +37,8 @@ def test_a_check_makes_nothing(run: Run, tmp_path: Path, pg_server: PgServer) ->
     server = ServerLedger(pg_server, is_made=False)
     path = tmp_path / "none.sqlite3"
     assert run("ledger", "check", "--ledger", str(path))[0] == 1
+    code, _, err = run("ledger", "check", str(path))
+    assert (code, "name the ledger with --ledger" in err) == (2, True)
     assert not path.exists()
     assert run("ledger", "check", "--ledger", str(server))[0] == 3
     assert server.select("SELECT to_regnamespace('report_bridge') IS NULL") == [(True,)]

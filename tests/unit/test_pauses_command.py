@@ -88,4 +88,5 @@ def test_resume_makes_no_ledger(run: Run, tmp_path: Path) -> None:
 
 def test_list_takes_no_scope(run: Run, ledger: MadeLedger) -> None:
     """A flag that would do nothing is refused."""
-    assert run("pauses", "list", "--scope", "key", "--ledger", str(ledger))[0] == 2
+    code, _, err = run("pauses", "list", "--scope", "key", "--ledger", str(ledger))
+    assert (code, "--scope, which is for resume" in err) == (2, True)
