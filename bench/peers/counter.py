@@ -1,4 +1,4 @@
-"""The bridge with counters: Python calls in all threads, commits, writes to stdout, connections, modules.
+"""The bridge with counters: Python calls in all threads, commits, writes to stdout, garbage, and so on.
 
 Writes them to the file that the environment variable BENCH_COUNTS names when the bridge ends. Measures
 the program as it is: only functions at the rim are wrapped, and periodic sweeps put off.
@@ -10,12 +10,13 @@ import sys
 
 _BEFORE = frozenset(sys.modules)
 
+import gc  # noqa: E402  # as below
 import os  # noqa: E402  # after the look at what Python itself has loaded
 import threading  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any  # noqa: E402
 
-_COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "connections": 0}
+_COUNTS = {"calls": 0, "commits": 0, "operations": 0, "writes": 0, "connections": 0, "garbage": 0}
 _MARKS: list[dict[str, int]] = []
 _MODULES: list[str] = []
 _PLACES: dict[Any, int] = {}
@@ -40,6 +41,8 @@ def _count_writes() -> None:
             if not _MARKS:
                 _MODULES.extend(set(sys.modules) - _BEFORE - _OURS)
             _COUNTS["writes"] += 1
+            # Objects that only the collector frees, since they hold each other.
+            _COUNTS["garbage"] += gc.collect()
             _MARKS.append(dict(_COUNTS))
             if len(_MARKS) == _WARM:
                 _PLACES.clear()

@@ -65,12 +65,15 @@ class Lifecycle(Part):
         self.leaves_all = False
         """True if then nobody can be answered: what was never begun is left to recovery, too."""
 
-    def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> Settled:
+    def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
         """The life of one report, whatever ends it.
 
         Args:
             refusal: what the request that asks for it is refused with, if nothing is known of the task.
             row: what was left behind by another bridge and is ours now.
+
+        Returns:
+            The ending, and whether it is news. Not what was raised: that knows the frames that would hold it.
         """
         try:
             try:
@@ -78,7 +81,7 @@ class Lifecycle(Part):
             except Interrupted as interruption:
                 self._end_early(job, interruption.kind)
         except Settled as settled:
-            return settled
+            return settled.ending, settled.is_news
         finally:
             self._slots.give_back(job)
             # It may have been the probe, or the one that was to prove the key.

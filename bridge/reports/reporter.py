@@ -164,14 +164,14 @@ class Reporter(Part):
     def _live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> None:
         """Let a report live, and answer everybody who waits for it."""
         try:
-            settled = self._lifecycle.live(job, refusal, row)
+            ending, is_news = self._lifecycle.live(job, refusal, row)
         except Exception as bug:
             self._forget(job)
             error = BridgeError("internal_error", {"reference": self._ports.note_bug(bug)})
             for requester in job.requesters:
                 requester.respond(error)
         else:
-            self._answer(job, settled.ending, settled.is_news)
+            self._answer(job, ending, is_news)
 
     # --- what nobody asks for ----------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def close_over(names: list[str]) -> set[str]:
 
 
 def test_a_report_costs_no_more_than_its_budget(counts: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Calls, commits, writes and connections stay within a tenth of what is stored."""
+    """Calls, commits, writes and connections stay within a tenth of what is stored; there is no garbage."""
     found = per_report(counts)
     assert found.keys() == stored["perReport"].keys()
     over = {
