@@ -77,7 +77,7 @@ class Lifecycle(Part):
         """
         try:
             try:
-                self._report(job, refusal, row)
+                return self._report(job, refusal, row), True
             except Interrupted as interruption:
                 self._end_early(job, interruption.kind)
         except Settled as settled:
@@ -87,11 +87,11 @@ class Lifecycle(Part):
             # It may have been the probe, or the one that was to prove the key.
             self._flight.wake(everyone=False)
 
-    def _report(self, job: Job, refusal: Ending | None, row: Row | None) -> NoReturn:
-        """The way of a report that nothing ends early.
+    def _report(self, job: Job, refusal: Ending | None, row: Row | None) -> Ending:
+        """The way of a report that nothing ends early. Returns its ending, committed.
 
         Raises:
-            Settled: with its ending, committed.
+            Settled: it has its ending without an attempt of ours.
             Interrupted: it is to end early.
         """
         if row is not None:
@@ -106,7 +106,9 @@ class Lifecycle(Part):
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
-                    self._attempt(job)
+                    ending = self._attempt(job)
+                    if ending is not None:
+                        return ending
                 elif gate.status == "paused":
                     self._wait_for_pause(job, gate)
                 elif gate.status == "busy":
@@ -196,8 +198,12 @@ class Lifecycle(Part):
         finally:
             job.is_paused = False
 
-    def _attempt(self, job: Job) -> None:
-        """Make the attempt that has begun: send, judge, record, and wait until there may be another."""
+    def _attempt(self, job: Job) -> Ending | None:
+        """Make the attempt that has begun: send, judge, record, and wait until there may be another.
+
+        Returns:
+            The ending, committed; None if the report asks for a slot again.
+        """
         try:
             exchange = self._send(job)
         except NoResources:
@@ -205,8 +211,8 @@ class Lifecycle(Part):
             self._slots.give_back(job)
             self._commit(job, model.Withdraw(job.task, None))
             job.pause(self._ledger.now() + SCARCE_S)
-        else:
-            self._judge(job, exchange)
+            return None
+        return self._judge(job, exchange)
 
     def _send(self, job: Job) -> model.Exchange:
         """Send what has begun.
@@ -248,8 +254,8 @@ class Lifecycle(Part):
         job.made += 1
         return exchange
 
-    def _judge(self, job: Job, exchange: model.Exchange) -> None:
-        """Say what an attempt proves, commit it, and end the report with it or wait for another attempt."""
+    def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
+        """Say what an attempt proves and commit it: the ending, or wait until there may be another one."""
         verdict = judge(exchange, job.perhaps, scrub=self._ports.scrubber.scrub, now_wall=self._engine.wall())
         now = self._ledger.now()
         self._observer.learn_time(exchange)
@@ -269,9 +275,9 @@ class Lifecycle(Part):
             again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
         self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
-        if ending is not None:
-            raise Settled(ending)
-        job.pause(again_at)
+        if again_at is not None:
+            job.pause(again_at)
+        return ending
 
     def _give_up(self, job: Job, otherwise: Ending) -> NoReturn:
         """Commit what is known of a report that gets no further attempt, and end it with that."""
