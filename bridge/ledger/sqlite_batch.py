@@ -63,15 +63,14 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
 
 # Who it is and when it came never change.
 _CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
+# What others may have changed of a report that is remembered: who has it, and when its window ends.
+_GUARDS: Final = ("seq", "state", "owner", "window_until", "window_since")
 _UPDATE: Final = _per_size(
     f"UPDATE reports SET {', '.join(f'{name} = v.column{n}' for n, name in enumerate(_CHANGING, 1))} "
     "FROM (VALUES ",
-    len(_CHANGING) + 3,
+    len(_CHANGING) + len(_GUARDS),
     ") AS v WHERE "
-    + " AND ".join(
-        f"reports.{name} IS v.column{len(_CHANGING) + n}"
-        for n, name in enumerate(("seq", "state", "owner"), 1)
-    ),
+    + " AND ".join(f"reports.{name} IS v.column{len(_CHANGING) + n}" for n, name in enumerate(_GUARDS, 1)),
 )
 _RETIRE: Final = _per_size(
     "UPDATE reports SET current = 0 FROM (VALUES ",
@@ -211,7 +210,7 @@ class SqliteBatch(UnitOfWork):
             assert was is not None
             if entry.is_current:
                 columns = from_row(row, entry.account_id, entry.finished_at)
-                updated.append((*columns[3:19], *columns[20:], row.seq, was.state, was.owner))
+                updated.append((*columns[3:19], *columns[20:], row.seq, was.state, was.owner, *was.window))
             else:
                 retired.append((row.seq,))
         before = self._connection.total_changes()
