@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from bridge.core import model
 from bridge.core.counting import Tallies
-from bridge.core.model import CLOSED, DONE, MAX_ATTEMPTS, MAX_SENDS, NOT_SENT, QUEUED, SENDING, PauseState
+from bridge.core.model import (
+    CLOSED,
+    DONE,
+    MAX_ATTEMPTS,
+    MAX_SENDS,
+    NOT_SENT,
+    QUEUED,
+    REFUSED,
+    SENDING,
+    PauseState,
+)
 from bridge.ledger.port import Ask, Forget, Known, Restore, Restored, Story, Teach
 from bridge.ledger.transactions import TABLE, adopt, narrow
 from bridge.ledger.work import UnitOfWork
@@ -32,11 +42,16 @@ def restore(work: UnitOfWork, op: Restore) -> Restored:
             if not work.is_alive(row.owner):
                 adopt(work, entry)
                 row = entry.row
-            elif row.state == SENDING or truth.state != DONE or truth.outcome == NOT_SENT:
+            elif (
+                truth.state != DONE
+                or truth.outcome == NOT_SENT
+                or (row.state == SENDING and truth.outcome == REFUSED)
+            ):
+                # What is under way there, or will be, may still be taken.
                 narrow(work, model.Narrow(truth.task, truth.window))
                 return Restored(False, entry.row)
             else:
-                # Nothing of it is under way there, and the upstream must not be asked again.
+                # It was taken, or may have been: who has it finds that, and must not ask the upstream again.
                 work.release_probes(row.task, row.owner, row.method)
         if row.state == DONE and row.outcome != NOT_SENT:
             return Restored((row.outcome, row.code) == (truth.outcome, truth.code), row)

@@ -311,6 +311,8 @@ class Lifecycle(Part):
         row = recorded.row
         if row is None or row.state != DONE:
             raise Lost
+        # What is answered is what is on record.
+        job.durable, job.attempts = recorded.durable, row.attempts
         raise _told_elsewhere(job, row)
 
     def _end_early(self, job: Job, kind: str) -> NoReturn:

@@ -75,6 +75,7 @@ SIXTEEN = Verdict(
 TAKEN = Ending(ACCEPTED, 0, "accepted")
 CLOSED_WINDOW = Ending(NOT_SENT, -32010, "window_closed", {"ageSeconds": 61})
 LOST_TRACK = Ending(UNKNOWN, -32002, "outcome_unknown")
+REFUSAL = Ending(REFUSED, 16, "no_such_captcha")
 WINDOW = Window(4_055.0, None)
 LONG = Window(5_000.0, None)
 """Longer than any can be, for reports that are taken up much later."""
@@ -903,13 +904,24 @@ def test_living_neighbour_keeps_its_rows(shared: Backend, neighbour: Callable[[]
 
 @pytest.mark.parametrize(
     ("ending", "begin", "agrees"),
-    [(TAKEN, False, True), (LOST_TRACK, False, True), (TAKEN, True, False), (CLOSED_WINDOW, False, False)],
-    ids=["taken", "perhaps taken", "begun there", "not sent"],
+    [
+        (TAKEN, False, True),
+        (LOST_TRACK, False, True),
+        (REFUSAL, False, True),
+        (CLOSED_WINDOW, False, False),
+        (TAKEN, True, True),
+        (LOST_TRACK, True, True),
+        (REFUSAL, True, False),
+    ],
+    ids=["taken", "perhaps taken", "refused", "not sent", "begun", "begun, perhaps taken", "begun, refused"],
 )
-def test_what_the_upstream_decided_ends_what_a_neighbour_only_waits_to_send(
+def test_what_the_upstream_decided_ends_what_a_neighbour_has(
     shared: Backend, ending: Ending, begin: bool, agrees: bool
 ) -> None:
-    """An owed outcome ends a living neighbour's report that is not under way, so it is not sent once more."""
+    """An owed outcome ends a living neighbour's report, so that neither calls not sent what was taken.
+
+    A refusal leaves one that was begun alone: that may still be taken.
+    """
     waiting, owing = shared.open(), shared.open()
     row = one(waiting, claim(begin=begin)).row
     truth = row._replace(
@@ -920,6 +932,8 @@ def test_what_the_upstream_decided_ends_what_a_neighbour_only_waits_to_send(
     assert restored.agrees is agrees
     if agrees:
         assert one(waiting, Begin(task())).gate.status == "lost"
+        lost = one(waiting, Withdraw(task(), CLOSED_WINDOW))
+        assert (lost.status, lost.row.outcome) == ("lost", ending.outcome)
         known = one(waiting, claim())
         assert (known.status, known.row.outcome, known.row.owner) == ("known", ending.outcome, None)
     elif not begin:

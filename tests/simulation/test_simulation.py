@@ -48,6 +48,7 @@ REGRESSIONS = {
     76873: "a clock that was set back while a request was held up gave its task a new minute",
     311119: "a report that waited behind answers nobody would read waited for ever when stdout was gone",
     322315: "who was to be refused beside a report under way was left without an answer by a locked ledger",
+    345842: "what was taken beside a locked ledger was forgotten for what a neighbour had begun",
     345219: "the end of a window that another bridge had told was overwritten by who had the report",
     71375: "a pause whose prober had died stayed probed when another machine took its report over",
 }
