@@ -47,6 +47,7 @@ class PostgresBatch(UnitOfWork):
     def clear(self) -> None:
         """Begin with nothing read and nothing kept."""
         super().clear()
+        self.concerning.clear()  # the server's pauses are anybody's
         self._revisions: dict[tuple[str, PauseKey], int] = {}
         self._alive: dict[str, bool] = {}
         self._numbers: list[int] = []
@@ -216,10 +217,7 @@ class PostgresBatch(UnitOfWork):
             ]
             statements.append((QUERIES["add_events"], [dump(told)]))
         if self.counted:
-            rows = [
-                dict(zip(TALLY, (*key, *counts, self._shard), strict=True))
-                for key, counts in sorted(self.counted.items())
-            ]
+            rows = [dict(zip(TALLY, (*tally, self._shard), strict=True)) for tally in self.tallies()]
             statements.append((QUERIES["add_tallies"], [dump(rows)]))
             statements += self.drop_aged()
         return statements

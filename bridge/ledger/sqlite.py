@@ -222,11 +222,12 @@ class SqliteStore(SqliteBatch):
         self.now = self._boot_clock() + self.clock_offset_s
         try:
             connection.set_busy_timeout(round(self.busy_s * 1000))
-            connection.execute(opening)
+            self._execute(opening)
+            self.forget_theirs(is_reading=opening == "BEGIN")
             self.prepare(operations)
             results = [OPERATIONS[type(operation)](self, operation) for operation in operations]
             self.flush()
-            connection.execute("COMMIT")
+            self._execute("COMMIT")
         except BaseException as error:
             sqlite_file.roll_back(connection)
             self.forget_own()

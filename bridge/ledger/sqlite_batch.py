@@ -57,8 +57,8 @@ _SIZES: Final = (1, 2, 4, 8, 16, _MOST_ROWS)
 
 
 def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
-    row = f"({', '.join('?' * marks)})"
-    return {n: f"{head}{', '.join([row] * n)}{tail}" for n in _SIZES}
+    row = f"({','.join('?' * marks)})"
+    return {n: f"{head}{','.join([row] * n)}{tail}" for n in _SIZES}
 
 
 # Who it is and when it came never change.
@@ -71,6 +71,11 @@ _UPDATE: Final = _per_size(
     len(_CHANGING) + len(_GUARDS),
     ") AS v WHERE "
     + " AND ".join(f"reports.{name} IS v.column{len(_CHANGING) + n}" for n, name in enumerate(_GUARDS, 1)),
+)
+# One row needs no table of values, which SQLite would make and drop.
+_UPDATE[1] = (
+    f"UPDATE reports SET {', '.join(f'{name} = ?' for name in _CHANGING)} "
+    f"WHERE {' AND '.join(f'{name} IS ?' for name in _GUARDS)}"
 )
 _RETIRE: Final = _per_size(
     "UPDATE reports SET current = 0 FROM (VALUES ",
@@ -90,8 +95,9 @@ _ADD_TALLIES: Final = _per_size(
 
 @lru_cache(256)
 def _find_pauses(count: int) -> str:
-    marks = ", ".join("?" * count)
-    return f"SELECT {_PAUSE_NAMES} FROM pauses WHERE endpoint = ? AND subject IN ({marks})"
+    # A list after IN would become a table, which takes as long as the rest of the statement.
+    values = f"(VALUES {', '.join(['(?)'] * count)}) AS v"
+    return f"SELECT {_PAUSE_NAMES} FROM {values} CROSS JOIN pauses ON endpoint = ? AND subject = v.column1"
 
 
 class Raced(Exception):
@@ -113,13 +119,30 @@ class SqliteBatch(UnitOfWork):
         """No prune before this instant of the timeline."""
         self._owners = owners
         self._connection = connection
-        self._execute: Callable[..., Any] = connection.execute
+        self._execute: Callable[..., Any] = connection.cursor().execute
+        self._version: int | None = None
+        """Of the database, as we left it."""
         self._last_seq: int | None = None
 
-    def clear(self) -> None:
-        """Begin with nothing read and nothing kept."""
-        super().clear()
-        self._last_seq = None
+    def forget_theirs(self, is_reading: bool) -> None:
+        """At the beginning of a transaction: forget what somebody else may have changed since the last one.
+
+        Args:
+            is_reading: it holds no lock yet, so nobody can tell.
+        """
+        if is_reading or self._connection.data_version() != self._version:
+            self._last_seq = None
+            self.concerning.clear()
+
+    def remember_own(self) -> None:
+        """Remember what was committed."""
+        super().remember_own()
+        self._version = self._connection.data_version()
+
+    def forget_own(self) -> None:
+        """Drop what was remembered, because a transaction was rolled back."""
+        super().forget_own()
+        self._version = None
 
     def _run(self, statements: Sequence[Statement]) -> list[Rows]:
         return [self._execute(text, values).fetchall() for text, values in statements]
@@ -175,7 +198,7 @@ class SqliteBatch(UnitOfWork):
         """Read all pauses about some subjects."""
         for subject in subjects:
             self.pauses[endpoint, subject] = {}
-        for columns in self._execute(_find_pauses(len(subjects)), (endpoint, *subjects)):
+        for columns in self._execute(_find_pauses(len(subjects)), (*subjects, endpoint)):
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 
@@ -218,7 +241,7 @@ class SqliteBatch(UnitOfWork):
         if self._connection.total_changes() - before != len(self.changed):
             raise Raced
         added = [from_row(entry.row, entry.account_id, entry.finished_at) for entry in self.added]
-        counted = [(*key, *counts) for key, counts in self.counted.items()]
+        counted = self.tallies()
         self._write_rows((_ADD_REPORTS, added), (_ADD_EVENTS, self.told), (_ADD_TALLIES, counted))
         if counted:
             self._run(self.drop_aged())

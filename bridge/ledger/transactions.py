@@ -62,7 +62,7 @@ def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
 def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
     """Go on with a report that is ours now, or refuse it."""
     if op.refusal is not None and not work.is_late(entry.row):
-        _finish(work, entry, entry.row, op.refusal, {}, "refused_locally")
+        _finish(work, entry, op.refusal, {}, "refused_locally")
         return model.Claimed("refused", entry.row, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})
     return _continue(work, status, op, entry)
@@ -151,21 +151,20 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
         # Its beginning could not be committed.
         attempts = min(attempts + 1, MAX_ATTEMPTS)
         work.tell(entry, "begun", {"attempt": attempts})
-    row = row._replace(
-        state=WAITING,
-        attempts=attempts,
-        sends=min(row.sends + verdict.is_send, MAX_SENDS),
-        perhaps=row.perhaps or verdict.perhaps,
-        latency_ms=op.latency_ms,
-    )
+    learnt: dict[str, Any] = {
+        "attempts": attempts,
+        "sends": min(row.sends + verdict.is_send, MAX_SENDS),
+        "perhaps": row.perhaps or verdict.perhaps,
+        "latency_ms": op.latency_ms,
+    }
     met: dict[str, Any] = {"event": verdict.event, "latencyMs": op.latency_ms}
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
-        work.change(entry, row)
+        work.change(entry, row._replace(state=WAITING, **learnt))
         work.tell(entry, "deferred", met)
     else:
-        _finish(work, entry, row, op.ending, met)
+        _finish(work, entry, op.ending, met, **learnt)
     work.tell_pauses(entry, events)
     return model.Recorded("ok", entry.row, events, work.durable)
 
@@ -184,7 +183,7 @@ def settle(work: UnitOfWork, op: model.Settle | model.Withdraw) -> model.Recorde
         work.change(entry, row)
         work.tell(entry, "withdrawn", {"attempt": row.attempts + 1})
     if op.ending is not None:
-        _finish(work, entry, row, op.ending, {})
+        _finish(work, entry, op.ending, {})
     return model.Recorded("ok", entry.row, durable=work.durable)
 
 
@@ -197,18 +196,22 @@ def _lost(work: UnitOfWork, task: model.Task) -> model.Recorded:
 def _finish(
     work: UnitOfWork,
     entry: Entry,
-    row: model.Row,
     ending: model.Ending,
     data: Mapping[str, Any],
     event: str = "settled",
+    **learnt: Any,
 ) -> None:
-    if ending.outcome == NOT_SENT and row.perhaps:
+    """End a report, and keep what was learnt of it just now."""
+    row = entry.row
+    if ending.outcome == NOT_SENT and learnt.get("perhaps", row.perhaps):
         # What may have been taken is never called not sent, whoever says so.
-        ending = work.policy.settle_dead(row)
-    after = row._replace(state=DONE, owner=None, finished_wall=work.wall, **ending._asdict())
+        ending = work.policy.settle_dead(row._replace(perhaps=True))
+    outcome, code, kind, detail = ending
+    learnt |= {"outcome": outcome, "code": code, "kind": kind, "detail": detail}
+    after = row._replace(state=DONE, owner=None, finished_wall=work.wall, **learnt)
     work.count_ended(entry, after)
     work.change(entry, after)
-    work.tell(entry, event, {"outcome": after.outcome, "kind": after.kind, **data})
+    work.tell(entry, event, {"outcome": outcome, "kind": kind, **data})
 
 
 def narrow(work: UnitOfWork, op: model.Narrow) -> None:
@@ -235,9 +238,10 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
             adopted.append(entry.row)
         elif work.now >= work.policy.ends_at(work.window_of(row), row.attempts > 0):
             work.release_probes(row.task, row.owner, row.method)
+            learnt: dict[str, Any] = {}
             if row.state == SENDING:
-                row = row._replace(sends=min(row.sends + 1, MAX_SENDS), perhaps=True)
-            _finish(work, entry, row, work.policy.settle_dead(row), {"from": row.owner})
+                learnt = {"sends": min(row.sends + 1, MAX_SENDS), "perhaps": True}
+            _finish(work, entry, work.policy.settle_dead(row), {"from": row.owner}, **learnt)
             settled.append(entry.row)
     return model.Swept(tuple(adopted), tuple(settled))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core import model
-from bridge.core.counting import DAY_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies, add
+from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies, add
 from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
@@ -97,6 +97,8 @@ class UnitOfWork:
         self._ids: dict[tuple[str, str], int] = {}
         """Accounts by endpoint and name: they are never deleted."""
         self._hours: dict[int, int] = {}
+        self.concerning: dict[tuple[str, str, str], Mapping[PauseKey, PauseState]] = {}
+        """What `states` found of an endpoint, account and method, for as long as nobody changes a pause."""
         self.clear()
 
     def clear(self) -> None:
@@ -113,13 +115,14 @@ class UnitOfWork:
         self.told: list[tuple[int, int, float, str, str]] = []
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
-        self.counted: dict[tuple[int, int, str, int], Counts] = {}
-        """By the key of `bridge.ledger.rows.TALLY_COLUMNS`: what is to be added."""
+        self.counted: dict[tuple[int, str, int], Counts] = {}
+        """What is to be added, by account, subject, and number of the fine stretch."""
 
     def forget_own(self) -> None:
         """Drop what was remembered, because a transaction was rolled back."""
         self._own.clear()
         self._ids.clear()
+        self.concerning.clear()
         self.clear()
 
     # --- what all stores ask alike, after writing what was kept ------------------------------
@@ -172,28 +175,25 @@ class UnitOfWork:
     def prepare(self, operations: Sequence[Any]) -> None:
         """Read at once what most operations of a batch will need."""
         tasks: list[Task] = []
-        subjects: dict[str, dict[str, None]] = {}
+        begun: dict[tuple[str, str, str], Task] = {}
         for op in operations:
             kind = type(op)
             if kind is model.Claim:
-                method = op.method if op.begin else None
                 tasks.append(op.task)
-            elif kind is model.Record:
-                own = self._own.get(op.task)
-                if own is None:
-                    continue
+                if op.begin:
+                    begun[op.task.endpoint, op.task.account, op.method] = op.task
+            elif kind is model.Record and (own := self._own.get(op.task)) is not None:
                 self.entries[op.task] = own
-                method = own.row.method
-            else:
-                continue
-            if method is not None:
-                concerned = self.policy.subjects(op.task, method)
-                subjects.setdefault(op.task.endpoint, {}).update(dict.fromkeys(concerned))
+                begun[op.task.endpoint, op.task.account, own.row.method] = op.task
         if tasks:
             self.fetch(tasks)
-        for endpoint, names_of in subjects.items():
-            if names_of:
-                self.fetch_pauses(endpoint, tuple(names_of))
+        subjects: dict[str, dict[str, Any]] = {}
+        for name, task in begun.items():
+            if name not in self.concerning:
+                subjects.setdefault(task.endpoint, {}).update(self.policy.subjects(task, name[2]))
+        for endpoint, names in subjects.items():
+            if names:
+                self.fetch_pauses(endpoint, tuple(names))
 
     def flush(self) -> None:
         """Write what was kept; from then on the store has it."""
@@ -221,6 +221,8 @@ class UnitOfWork:
             elif own.get(row.task) is entry:
                 del own[row.task]
         self.seen.update(self.pauses)
+        if len(self.concerning) > _MOST_REMEMBERED:
+            self.concerning.clear()
         while len(self.seen) > _MOST_REMEMBERED:
             self.seen.popitem(last=False)
 
@@ -306,15 +308,24 @@ class UnitOfWork:
 
     def count(self, account_id: int, subject: str, at: float, counts: Counts) -> None:
         """Add to what is counted of an account."""
-        for width in KEPT_S:
-            key = (width, account_id, subject, int(at // width))
-            known = self.counted.get(key)
-            self.counted[key] = counts if known is None else add(known, counts)
+        key = (account_id, subject, int(at // FINE_S))
+        known = self.counted.get(key)
+        self.counted[key] = counts if known is None else add(known, counts)
+
+    def tallies(self) -> list[tuple[Any, ...]]:
+        """What was counted, as rows of `bridge.ledger.rows.TALLY_COLUMNS`, in their order."""
+        tallies: dict[tuple[int, int, str, int], Counts] = {}
+        for (account_id, subject, number), counts in self.counted.items():
+            for width in KEPT_S:
+                key = (width, account_id, subject, number * FINE_S // width)
+                known = tallies.get(key)
+                tallies[key] = counts if known is None else add(known, counts)
+        return [(*key, *tallies[key]) for key in sorted(tallies)]
 
     def drop_aged(self) -> list[Statement]:
         """The statements that delete the old counts of accounts that begin an hour; each once an hour."""
         hour = int(self.now // HOUR_S)
-        begun = {key[1]: hour for key in sorted(self.counted) if self._hours.get(key[1]) != hour}
+        begun = {key[0]: hour for key in sorted(self.counted) if self._hours.get(key[0]) != hour}
         if len(self._hours) > _MOST_REMEMBERED:
             self._hours.clear()
         self._hours.update(begun)
@@ -368,20 +379,25 @@ class UnitOfWork:
         Returns:
             What is known, and those of it that were released and are not stored yet.
         """
-        endpoint, pauses = task.endpoint, self.pauses
+        name = (task.endpoint, task.account, method)
+        known = self.concerning.get(name)
+        if known is not None:
+            return known, []
         states: dict[PauseKey, PauseState] = {}
         released: list[PauseState] = []
+        may_keep = True
         for subject, keys in self.policy.subjects(task, method).items():
-            known = pauses.get((endpoint, subject))
-            if known is None:
-                known = self.pauses_of(endpoint, subject)
-            for key, state in known.items():
+            for key, state in self.pauses_of(task.endpoint, subject).items():
                 if key not in keys:
                     continue
-                if state.state == PROBING and not self.is_alive(state.probe_owner or ""):
-                    state = self.policy.release(self.now, state)
-                    released.append(state)
+                if state.state == PROBING:
+                    may_keep = False  # its prober may die
+                    if not self.is_alive(state.probe_owner or ""):
+                        state = self.policy.release(self.now, state)
+                        released.append(state)
                 states[key] = state
+        if may_keep:
+            self.concerning[name] = states
         return states, released
 
     def pauses_of(self, endpoint: str, subject: str) -> dict[PauseKey, PauseState]:
@@ -397,6 +413,7 @@ class UnitOfWork:
         for state in states:
             self.pauses_of(endpoint, state.key.subject)[state.key] = state
             self.saved[endpoint, state.key] = state
+        self.concerning.clear()
 
     def release_probes(self, task: Task, owner: str | None, method: str | None) -> None:
         """Let go of the pauses that a report was probing for an owner.

@@ -249,18 +249,30 @@ def count_reads(store: SqliteStore, operations: Sequence[Any]) -> tuple[int, int
     statements: list[str] = []
     watch(store, statements.append)
     store.transact(operations)
-    reports, pauses = (sum(f"FROM {table} WHERE" in text for text in statements) for table in TABLES)
+    reports, pauses = (
+        sum(mark in text for text in statements) for mark in ("FROM reports WHERE", "JOIN pauses")
+    )
     return reports, pauses
-
-
-TABLES = ("reports", "pauses")
 
 
 def test_a_batch_reads_at_once(store: SqliteStore) -> None:
     """However many tasks it claims: their reports in one statement, pauses in one if any is to begin."""
-    one(store, claim(task(99)))
-    assert count_reads(store, [claim(task(n)) for n in range(1, 9)]) == (1, 1)
+    assert count_reads(store, [claim(task(n)) for n in range(1, 9)])[1] == 1
+    one(store, record(RESET, None, task(1)))
     assert count_reads(store, [claim(task(n), begin=False) for n in range(11, 19)]) == (1, 0)
+
+
+def test_pauses_are_read_again_once_somebody_else_has_written(tmp_path: Path) -> None:
+    """What is known of them holds as long as nobody else commits anything."""
+    shared = Backend("sqlite", str(tmp_path / "ledger.db"))
+    first, second = shared.open(), shared.open()
+    assert isinstance(first, SqliteStore)
+    assert [count_reads(first, [claim(task(n))])[1] for n in (11, 12)] == [1, 0]
+    one(second, claim(task(13)))
+    assert [count_reads(first, [claim(task(n))])[1] for n in (14, 15)] == [1, 0]
+    one(second, record(SIXTEEN, None, task(13)))
+    assert one(first, claim(task(16))).gate.status == "paused"
+    shared.close()
 
 
 def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
