@@ -64,7 +64,7 @@ class App:
         self.engine = engine = self.make_engine()
         self.log = self.open_log()
         for name, fields in settings.notices:
-            self.log.event(name, **fields)
+            self.log.tell(name, fields)
         self.log.flush()
         self._client: Client | None = None
         self._is_loading = False
@@ -78,7 +78,7 @@ class App:
 
             # It asks for no key, so there is nothing to tell of the one that stands in.
             stand_in = Settings({**vars(settings), "client_key": Secret(SANDBOX_KEY)}, {})
-            self.keys = KeySource(engine, stand_in, scrubber, lambda *_, **__: None)
+            self.keys = KeySource(engine, stand_in, scrubber, lambda *_: None)
             self._simulator = Simulator(engine)
             self.url = self._simulator.start()
             self.endpoint, machine = SANDBOX, SANDBOX
@@ -100,7 +100,7 @@ class App:
             lambda instance: self._open_store(None, instance),
             kind="memory" if is_memory else "postgres" if "://" in settings.ledger else "sqlite",
             require=settings.require_ledger,
-            on_event=lambda name, fields: self.emit(name, **fields),
+            on_event=self.emit,
             on_error=self._note_ledger_bug,
             boot_id=self.boot_id,
         )
@@ -236,10 +236,10 @@ class App:
             self._hint_at_proxy()
         return exchange
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, fields: Mapping[str, Any]) -> None:
         """Hand an event to its readers."""
         self.metrics.read(name, fields)
-        self.log.event(name, **fields)
+        self.log.tell(name, fields)
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""
@@ -292,7 +292,7 @@ class App:
         for name in _PROXY_VARIABLES:
             if os.environ.get(name) and self.settings.proxy is None and not self._has_hinted:
                 self._has_hinted = True
-                self.emit("proxy_hint", variable=name)
+                self.emit("proxy_hint", {"variable": name})
 
 
 def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -240,7 +240,7 @@ class NoKeys:
         self._bridge = bridge
 
     def reload(self) -> None:
-        self._bridge.emit("key_refused")
+        self._bridge.emit("key_refused", {})
 
     def get(self) -> Secret | None:
         return None
@@ -327,7 +327,7 @@ class Bridge:
         self.engine.sleep(fate.lasts_s)
         return fate.answer or answers[0]
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, fields: Any) -> None:
         self.events.append((name, fields))
 
     def note_bug(self, bug: BaseException) -> str:

@@ -158,13 +158,9 @@ def check_key(settings: Settings, scrubber: Scrubber) -> Check:
     """Whether the source of the key gives one; it is read, and shown to nobody."""
     if settings.sandbox:
         return Check("key", OK, "the sandbox needs no key")
-    events: dict[str, dict[str, Any]] = {}
-
-    def note(name: str, **fields: Any) -> None:
-        events[name] = fields
-
+    events: dict[str, Mapping[str, Any]] = {}
     try:
-        key = KeySource(Engine(on_bug=lambda _: None), settings, scrubber, note).get()
+        key = KeySource(Engine(on_bug=lambda _: None), settings, scrubber, events.__setitem__).get()
     except ConfigError as error:
         return Check("key", FAILED, str(error), "Correct that, or name another file with --key-file.")
     if fault := events.get("key_unreadable"):

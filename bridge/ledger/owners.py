@@ -114,9 +114,10 @@ class Owners:
             self._held = None
 
     def _is_held(self) -> bool:
-        with suppress(OSError):
+        try:
             return self._held is not None and os.path.samestat(self._held, os.lstat(self._own_path))
-        return False
+        except OSError:
+            return False
 
     def _bury(self, instance: str, unlink: bool) -> bool:
         """Say whether an instance is dead and, if asked, delete its file while nobody can hold it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 from bridge.core.counting import Counts
@@ -251,12 +252,10 @@ class SqliteBatch(UnitOfWork):
     def _write_rows(self, *groups: tuple[Mapping[int, str], Sequence[_Values]]) -> None:
         """Write groups of rows in as few statements as there are; there is one for each power of two."""
         for statements, rows in groups:
-            at = 0
-            while at < len(rows):
-                count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
-                values = rows[at] if count == 1 else [value for row in rows[at : at + count] for value in row]
-                self._execute(statements[count], values)
-                at += count
+            while rows:
+                count = min(_MOST_ROWS, 1 << len(rows).bit_length() - 1)
+                self._execute(statements[count], rows[0] if count == 1 else list(chain(*rows[:count])))
+                rows = rows[count:]
 
     def prune(self, op: Prune) -> int:
         """Delete old reports with their events, never one that still guards its task by either clock."""

@@ -18,6 +18,7 @@ from bridge.ledger.work import Entry, UnitOfWork, is_probe
 Events = tuple[model.PauseEvent, ...]
 _UNBOUNDED: Final = model.Window(None, None)
 _NO_FACTS: Final = model.Facts()
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 # --- claim -------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
 def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
     """Go on with a report that is ours now, or refuse it."""
     if op.refusal is not None and not work.is_late(entry.row):
-        _finish(work, entry, op.refusal, {}, "refused_locally")
+        _finish(work, entry, op.refusal, {}, event="refused_locally")
         return model.Claimed("refused", entry.row, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})
     return _continue(work, status, op, entry)
@@ -124,7 +125,7 @@ def _begin(work: UnitOfWork, entry: Entry) -> tuple[model.Gate, Events]:
     if released or changed:
         work.save(row.task.endpoint, (*released, *changed))
     if gate.status == "begun":
-        row = row._replace(state=SENDING, attempts=row.attempts + 1)
+        row = row.but({"state": SENDING, "attempts": row.attempts + 1})
         work.change(entry, row)
         work.tell(entry, "begun", {"attempt": row.attempts})
     work.tell_pauses(entry, events)
@@ -151,7 +152,7 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
         # Its beginning could not be committed.
         attempts = min(attempts + 1, MAX_ATTEMPTS)
         work.tell(entry, "begun", {"attempt": attempts})
-    learnt: dict[str, Any] = {
+    learnt = {
         "attempts": attempts,
         "sends": min(row.sends + verdict.is_send, MAX_SENDS),
         "perhaps": row.perhaps or verdict.perhaps,
@@ -161,10 +162,10 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
-        work.change(entry, row._replace(state=WAITING, **learnt))
+        work.change(entry, row.but({**learnt, "state": WAITING}))
         work.tell(entry, "deferred", met)
     else:
-        _finish(work, entry, op.ending, met, **learnt)
+        _finish(work, entry, op.ending, met, learnt)
     work.tell_pauses(entry, events)
     return model.Recorded("ok", entry.row, events, work.durable)
 
@@ -198,8 +199,8 @@ def _finish(
     entry: Entry,
     ending: model.Ending,
     data: Mapping[str, Any],
+    learnt: Mapping[str, Any] = _NOTHING,
     event: str = "settled",
-    **learnt: Any,
 ) -> None:
     """End a report, and keep what was learnt of it just now."""
     row = entry.row
@@ -207,8 +208,8 @@ def _finish(
         # What may have been taken is never called not sent, whoever says so.
         ending = work.policy.settle_dead(row._replace(perhaps=True))
     outcome, code, kind, detail = ending
-    learnt |= {"outcome": outcome, "code": code, "kind": kind, "detail": detail}
-    after = row._replace(state=DONE, owner=None, finished_wall=work.wall, **learnt)
+    ended = {"outcome": outcome, "code": code, "kind": kind, "detail": detail, "finished_wall": work.wall}
+    after = row.but({**learnt, **ended, "state": DONE, "owner": None})
     work.count_ended(entry, after)
     work.change(entry, after)
     work.tell(entry, event, {"outcome": outcome, "kind": kind, **data})
@@ -238,10 +239,8 @@ def sweep(work: UnitOfWork, op: model.Sweep) -> model.Swept:
             adopted.append(entry.row)
         elif work.now >= work.policy.ends_at(work.window_of(row), row.attempts > 0):
             work.release_probes(row.task, row.owner, row.method)
-            learnt: dict[str, Any] = {}
-            if row.state == SENDING:
-                learnt = {"sends": min(row.sends + 1, MAX_SENDS), "perhaps": True}
-            _finish(work, entry, work.policy.settle_dead(row), {"from": row.owner}, **learnt)
+            learnt = {"sends": min(row.sends + 1, MAX_SENDS), "perhaps": True} if row.state == SENDING else {}
+            _finish(work, entry, work.policy.settle_dead(row), {"from": row.owner}, learnt)
             settled.append(entry.row)
     return model.Swept(tuple(adopted), tuple(settled))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core import model
-from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies, add
+from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies
 from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
@@ -115,7 +115,7 @@ class UnitOfWork:
         self.told: list[tuple[int, int, float, str, str]] = []
         """Report, number, UNIX time, name, and data as JSON."""
         self.saved: dict[tuple[str, PauseKey], PauseState] = {}
-        self.counted: dict[tuple[int, str, int], Counts] = {}
+        self.counted: dict[tuple[int, str, int], list[Counts]] = {}
         """What is to be added, by account, subject, and number of the fine stretch."""
 
     def forget_own(self) -> None:
@@ -158,7 +158,8 @@ class UnitOfWork:
 
     def tallied(self, op: Tallies) -> tuple[Tallied, ...]:
         """What was counted of an account, or of the `MOST_TALLIED` with most reports."""
-        self.flush()
+        if self.counted:
+            self.flush()
         which: str = rows.OF_ACCOUNT
         values: tuple[Any, ...] = (op.endpoint, op.account)
         if op.account is None:
@@ -308,19 +309,15 @@ class UnitOfWork:
 
     def count(self, account_id: int, subject: str, at: float, counts: Counts) -> None:
         """Add to what is counted of an account."""
-        key = (account_id, subject, int(at // FINE_S))
-        known = self.counted.get(key)
-        self.counted[key] = counts if known is None else add(known, counts)
+        self.counted.setdefault((account_id, subject, int(at // FINE_S)), []).append(counts)
 
     def tallies(self) -> list[tuple[Any, ...]]:
         """What was counted, as rows of `bridge.ledger.rows.TALLY_COLUMNS`, in their order."""
-        tallies: dict[tuple[int, int, str, int], Counts] = {}
+        found: dict[tuple[int, int, str, int], list[Counts]] = {}
         for (account_id, subject, number), counts in self.counted.items():
             for width in KEPT_S:
-                key = (width, account_id, subject, number * FINE_S // width)
-                known = tallies.get(key)
-                tallies[key] = counts if known is None else add(known, counts)
-        return [(*key, *tallies[key]) for key in sorted(tallies)]
+                found.setdefault((width, account_id, subject, number * FINE_S // width), []).extend(counts)
+        return [(*key, *map(sum, zip(*counts, strict=True))) for key, counts in sorted(found.items())]
 
     def drop_aged(self) -> list[Statement]:
         """The statements that delete the old counts of accounts that begin an hour; each once an hour."""

@@ -218,16 +218,16 @@ class KeySource:
             mode = stat.S_IMODE(status.st_mode)
             if mode & 0o077 and self._told_mode != mode and os.name == "posix":
                 self._told_mode = mode
-                self._emit("key_file_loose", path=self._path, mode=f"{mode:04o}")
+                self._emit("key_file_loose", {"path": self._path, "mode": f"{mode:04o}"})
         self._take(check_key(_decode(data)))
 
     def _take(self, key: Secret) -> None:
         self._scrubber.learn(key, keep=True)
         before, self._current = self._current, key
         if before is None:
-            self._emit("key_loaded", source=self._origin)
+            self._emit("key_loaded", {"source": self._origin})
         elif before != key:
-            self._emit("key_reloaded", source=self._origin)
+            self._emit("key_reloaded", {"source": self._origin})
 
     def _say(self, error: Exception) -> str:
         if isinstance(error, KeyFault):
@@ -242,7 +242,8 @@ class KeySource:
         if fault != self._told_fault:
             self._told_fault = fault
             consequence = "" if self._current is None else "; the key read before stays in use"
-            self._emit("key_unreadable", source=self._origin, reason=fault, consequence=consequence)
+            told = {"source": self._origin, "reason": fault, "consequence": consequence}
+            self._emit("key_unreadable", told)
 
 
 # --- files -----------------------------------------------------------------------------------

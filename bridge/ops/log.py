@@ -58,6 +58,10 @@ class Log:
         self._is_closed = False
 
     def event(self, name: str, /, **fields: Any) -> None:
+        """As `tell`, with the fields as arguments."""
+        self.tell(name, fields)
+
+    def tell(self, name: str, fields: Mapping[str, Any]) -> None:
         """Log one event; never raises and never waits.
 
         Args:

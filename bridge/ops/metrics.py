@@ -38,7 +38,7 @@ class Metrics:
         """Milliseconds of all attempts together."""
         self._replays = 0
 
-    def read(self, name: str, fields: dict[str, Any]) -> None:
+    def read(self, name: str, fields: Mapping[str, Any]) -> None:
         """Take note of an event; those that are not counted are ignored."""
         if name == "report_settled" and fields["replayed"]:
             self._replays += 1
@@ -113,7 +113,7 @@ class MetricsFile:
         except OSError as error:
             if not self._is_failing:
                 reason = error.strerror or type(error).__name__
-                self._tell("metrics_unwritable", path=self._path, reason=reason)
+                self._tell("metrics_unwritable", {"path": self._path, "reason": reason})
             self._is_failing = True
         else:
             self._is_failing = False

@@ -9,7 +9,7 @@ Imported by the policy, `bridge.reports.advisor` and the command line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import chain
 from math import exp, log
 from typing import Final, NamedTuple
@@ -102,18 +102,26 @@ def tally(row: Row, now: float) -> tuple[str, float, Counts] | None:
     A complaint counts where its task was noted, or before it: so no stretch of time has the complaint
     without the task. If nobody told when that was, it is as long ago as a report may come.
     """
-    method = methods().get(row.method)
-    is_late = row.kind == "window_closed"
-    if method is None or not (is_late or row.outcome in (ACCEPTED, UNKNOWN, REFUSED)):
+    counted = _count(row.method, row.outcome, row.code, row.kind == "window_closed")
+    if counted is None:
         return None
     until = now if row.window.until is None else min(row.window.until, now + REPORTABLE_S)
+    subject, counts = counted
+    return subject, max(until - REPORTABLE_S, now - HOUR_S), counts
+
+
+@lru_cache(1024)
+def _count(name: str, outcome: str | None, code: int | None, is_late: bool) -> tuple[str, Counts] | None:
+    method = methods().get(name)
+    if method is None or not (is_late or outcome in (ACCEPTED, UNKNOWN, REFUSED)):
+        return None
     counts = Counts(
-        wrong=int(method.polarity == "incorrect" and row.outcome in (ACCEPTED, UNKNOWN)),
+        wrong=int(method.polarity == "incorrect" and outcome in (ACCEPTED, UNKNOWN)),
         sent=int(not is_late),
-        refused=int(row.outcome == REFUSED and row.code == 16),
+        refused=int(outcome == REFUSED and code == 16),
         late=int(is_late),
     )
-    return method.subject, max(until - REPORTABLE_S, now - HOUR_S), counts
+    return method.subject, counts
 
 
 def find_subject(task_type: str) -> str | None:

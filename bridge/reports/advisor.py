@@ -111,7 +111,8 @@ class Advisor(Part):
             self._known[account] = self.judge(found)
             for advice in self._known[account]:
                 if self._is_news("event", advice):
-                    self._emit("advice", account=account[:8], kind=advice.kind, sentence=advice.message)
+                    told = {"account": account[:8], "kind": advice.kind, "sentence": advice.message}
+                    self._emit("advice", told)
 
     def judge(self, found: Sequence[Tallied]) -> tuple[Advice, ...]:
         """What is to be said of some accounts."""

@@ -87,34 +87,6 @@ class Job:
     Times are on the ledger's timeline.
     """
 
-    attempts = 0
-    """Attempts that were made in the task's life."""
-    made = 0
-    """Those that this job has made."""
-    sends = 0
-    perhaps = False
-    last: Verdict | None = None
-    last_status: int | None = None
-    """HTTP status of the last attempt that had one."""
-    began_at = 0.0
-    interruption: Interrupted | None = None
-    """What is to end it at its next waiting point."""
-    has_slot = False
-    is_begun = False
-    """True if a beginning was committed that no attempt has followed; it may have been taken back."""
-    is_sending = False
-    is_paused = False
-    """True while it waits for the end of a pause."""
-    is_theirs = False
-    """True while another bridge has it: what that did with it is not known here."""
-    is_answered = False
-    closed_until = float("-inf")
-    """Until when trying again cannot help, as far as is known."""
-    wants_fresh = False
-    """True if the next attempt is to open a new connection."""
-    durable = True
-    guarded = True
-
     def __init__(
         self, ports: Ports, task: Task, method: str, key: Secret, window: Window, facts: Facts
     ) -> None:
@@ -127,6 +99,33 @@ class Job:
         self.window = window
         self.facts = facts
         self.requesters: list[Requester] = []
+        self.attempts = 0
+        """Attempts that were made in the task's life."""
+        self.made = 0
+        """Those that this job has made."""
+        self.sends = 0
+        self.perhaps = False
+        self.last: Verdict | None = None
+        self.last_status: int | None = None
+        """HTTP status of the last attempt that had one."""
+        self.began_at = 0.0
+        self.interruption: Interrupted | None = None
+        """What is to end it at its next waiting point."""
+        self.has_slot = False
+        self.is_begun = False
+        """True if a beginning was committed that no attempt has followed; it may have been taken back."""
+        self.is_sending = False
+        self.is_paused = False
+        """True while it waits for the end of a pause."""
+        self.is_theirs = False
+        """True while another bridge has it: what that did with it is not known here."""
+        self.is_answered = False
+        self.closed_until = float("-inf")
+        """Until when trying again cannot help, as far as is known."""
+        self.wants_fresh = False
+        """True if the next attempt is to open a new connection."""
+        self.durable = True
+        self.guarded = True
 
     @property
     def has_begun(self) -> bool:

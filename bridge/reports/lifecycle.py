@@ -95,7 +95,7 @@ class Lifecycle(Part):
             Interrupted: it is to end early.
         """
         if row is not None:
-            self._observer.tell("report_resumed", job, state=row.state)
+            self._observer.tell("report_resumed", job, {"state": row.state})
         gate: Gate | None = None
         is_ours = row is not None
         while True:
@@ -150,7 +150,7 @@ class Lifecycle(Part):
         is_ours = row.state != DONE and row.owner == self._ledger.instance
         if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
             if status in ("adopted", "elsewhere"):
-                self._observer.tell("report_resumed", job, state=row.state)
+                self._observer.tell("report_resumed", job, {"state": row.state})
             job.adopt(row)
             job.is_theirs = False
             return claimed.gate
@@ -160,7 +160,8 @@ class Lifecycle(Part):
         if status == "refused":
             raise Settled(row_ending(row))
         if status == "conflict":
-            self._observer.tell("report_conflict", job, stored_method=row.method, outcome=row.outcome)
+            told = {"stored_method": row.method, "outcome": row.outcome}
+            self._observer.tell("report_conflict", job, told)
             if is_ours:
                 self._orphaned(row)
             job.durable = job.durable and row.outcome is not None
@@ -267,7 +268,7 @@ class Lifecycle(Part):
         latency_ms = round(exchange.elapsed_s * 1000)
         met = {"met": verdict.event, "http_status": verdict.http_status, "error_id": verdict.error_id}
         known = {"attempt": job.attempts, "next": verdict.next, "latency_ms": latency_ms}
-        self._observer.tell("attempt_done", job, **met, **known)
+        self._observer.tell("attempt_done", job, {**met, **known})
         if verdict.error_id == 1:
             self._ports.keys.reload()
         again_at = None

@@ -7,6 +7,7 @@ Decides nothing about sending. The sentences are rows of ``schemas/errors.json``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil
 from typing import Any, Final
@@ -104,15 +105,17 @@ class Observer(Part):
 
     # --- telling -----------------------------------------------------------------------------
 
-    def tell(self, name: str, job: Job | Row, **fields: Any) -> None:
+    def tell(self, name: str, job: Job | Row, fields: Mapping[str, Any]) -> None:
         """Tell of something that happened to a report."""
-        self._emit(name, task_id=job.task.task_id, method=job.method, account=job.task.account[:8], **fields)
+        task = job.task
+        known = {"task_id": task.task_id, "method": job.method, "account": task.account[:8]}
+        self._emit(name, {**known, **fields})
 
-    def tell_settled(self, task: Task, method: str, ending: Ending, **fields: Any) -> None:
+    def tell_settled(self, task: Task, method: str, ending: Ending, fields: Mapping[str, Any]) -> None:
         """Tell how a report ended; without an account if the ledger was not even asked."""
         known = {"task_id": task.task_id, "method": method, "account": task.account[:8]}
         result = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code}
-        self._emit("report_settled", **known, **result, **fields)
+        self._emit("report_settled", {**known, **result, **fields})
 
     def learn_time(self, exchange: Exchange) -> None:
         """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.
@@ -131,22 +134,22 @@ class Observer(Part):
         self._offset_s = wall - skew_s - now
         if abs(skew_s) > TOLERATED_S and abs(skew_s - self._told_s) > TOLERATED_S:
             self._told_s = skew_s
-            self._emit("clock_skew", skew_s=round(skew_s, 1))
+            self._emit("clock_skew", {"skew_s": round(skew_s, 1)})
 
     def tell_pause(self, event: PauseEvent) -> None:
         """Tell that a pause opened, closed or is being probed."""
         state = event.state
         if state.key.rule != PROOF:
             shown = self.show_pause(state)
-            self._emit(
-                event.name,
-                rule=state.key.rule,
-                scope=shown["scope"],
-                subject=state.key.subject,
-                cause=shown["cause"],
-                until="when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
-                doublings=state.level,
-            )
+            told = {
+                "rule": state.key.rule,
+                "scope": shown["scope"],
+                "subject": state.key.subject,
+                "cause": shown["cause"],
+                "until": "when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
+                "doublings": state.level,
+            }
+            self._emit(event.name, told)
 
 
 def rank_hints(

@@ -94,7 +94,7 @@ class Ports(Protocol):
     ) -> Exchange:
         """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, fields: Mapping[str, Any]) -> None:
         """Tell of a notable thing; see `bridge.core.events`."""
 
     def note_bug(self, bug: BaseException) -> str:

@@ -73,9 +73,8 @@ class Reporter(Part):
             can_start = now <= windows.starts_by(window, False)
             self._respond(requester, report.task_id, ending, retryable=can_start)
             nobodys = Task(self._ports.endpoint, "", report.task_id)
-            self._observer.tell_settled(
-                nobodys, report.method, ending, attempts=0, replayed=False, durable=False
-            )
+            told = {"attempts": 0, "replayed": False, "durable": False}
+            self._observer.tell_settled(nobodys, report.method, ending, told)
             return
         task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
         self.keys.setdefault(task.account, report.key)
@@ -185,7 +184,7 @@ class Reporter(Part):
                     if not self._lifecycle.is_stopped:
                         self._take_over(row)
                 for row in swept.settled:
-                    self._observer.tell("report_abandoned", row, outcome=row.outcome)
+                    self._observer.tell("report_abandoned", row, {"outcome": row.outcome})
             self._engine.sleep(SWEEP_S)
 
     def _take_over(self, row: Row) -> None:
@@ -228,7 +227,9 @@ class Reporter(Part):
         if job.is_answered:
             return
         job.is_answered = True
-        task, can_start = job.task, self._can_start(job)
+        task = job.task
+        # Only who is told of an error is told whether trying again can help.
+        can_start = ending.code != 0 and self._can_start(job)
         known = {"attempts": job.attempts, "durable": job.durable}
         is_conflict = ending.kind == "task_conflict"
         if is_news:
@@ -241,7 +242,7 @@ class Reporter(Part):
                 requester.is_joined = True
             self._respond(requester, task.task_id, ending, job.guarded, retryable=can_start, **known)
         if not is_conflict:
-            self._observer.tell_settled(task, job.method, ending, replayed=not is_news, **known)
+            self._observer.tell_settled(task, job.method, ending, {"replayed": not is_news, **known})
 
     def _can_start(self, job: Job) -> bool:
         soonest = max(self._ledger.now(), job.closed_until)

@@ -7,6 +7,7 @@ Source of the 60 s: the upstream's report pages; the margins are our own choices
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import Final
 
 from bridge.core.model import Window
@@ -48,7 +49,7 @@ def ends_at(window: Window, retrying: bool, spare_s: float = 0.0) -> float:
     Args:
         spare_s: What is kept of a minute whose end is known.
     """
-    ends = float("inf") if window.until is None else window.until - spare_s
+    ends = inf if window.until is None else window.until - spare_s
     if window.since is not None:
         ends = min(ends, window.since + (UNANCHORED_RETRY_S if retrying else UNANCHORED_FIRST_S))
     return ends

@@ -50,27 +50,26 @@ class Answer:
     Source: RFC 9112, sections 2.2 and 4 (lines), 5 (fields), 6.3 (length), 9.3 (persistence).
     """
 
-    has_begun = False
-    """True once the first byte has come."""
-    status: int | None = None
-    """Of the final answer, once its status line was read."""
-    body = b""
-    is_oversize = False
-    """True if the body is longer than `MAX_BODY_BYTES`."""
-    may_stay = False
-    """True if the connection is clean after this answer and may carry another."""
-    data = b""
-    """All that has come, without what `read_head` has taken."""
-    _is_whole = False
-    _is_odd = False
-    """True after what somebody else may understand in another way."""
-    _is_plain = True
-    """True as long as the parser takes it as it is."""
-
     def __init__(self) -> None:
+        self.has_begun = False
+        """True once the first byte has come."""
+        self.status: int | None = None
+        """Of the final answer, once its status line was read."""
         self.fields: dict[str, str] = {}
         """Header lines, names in lower case; repeated ones joined by ``, ``."""
+        self.body = b""
+        self.is_oversize = False
+        """True if the body is longer than `MAX_BODY_BYTES`."""
+        self.may_stay = False
+        """True if the connection is clean after this answer and may carry another."""
+        self.data = b""
+        """All that has come, without what `read_head` has taken."""
         self._lines: dict[str, str] = {}
+        self._is_whole = False
+        self._is_odd = False
+        """True after what somebody else may understand in another way."""
+        self._is_plain = True
+        """True as long as the parser takes it as it is."""
 
     def read(self, more: More) -> None:
         """Read the answer: by the parser alone, or if that refuses it, tolerantly and from the beginning.

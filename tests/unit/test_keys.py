@@ -41,7 +41,7 @@ class Desk:
         self.scrubber = Scrubber()
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def emit(self, name: str, **fields: Any) -> None:
+    def emit(self, name: str, fields: dict[str, Any]) -> None:
         assert set(fields) <= set(list_fields(EVENTS[name]))
         assert KEY not in repr(fields)
         self.events.append((name, fields))

@@ -133,7 +133,7 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, name: str, /, **fields: Any) -> None:
+    def __call__(self, name: str, fields: Any) -> None:
         self.events.append((name, fields))
 
 

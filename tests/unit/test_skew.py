@@ -25,7 +25,7 @@ class ClockSkew:
         ports: Any = SimpleNamespace(engine=engine, ledger=ledger, emit=self._emit)
         self._observer = Observer(ports)
 
-    def _emit(self, name: str, **fields: Any) -> None:
+    def _emit(self, name: str, fields: Any) -> None:
         assert (name, fields) == ("clock_skew", {"skew_s": round(self._observer.skew_s() or 0.0, 1)})
         self._told += 1
 
