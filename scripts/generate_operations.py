@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from string import Formatter
 from typing import Final
 
-from bridge.core.events import EVENTS, EventRow
+from bridge.core.events import events
 from bridge.core.exits import EXITS
 from bridge.ledger.trouble import READABLE, SENTENCES
 from bridge.ops.metrics import render as render_figures
@@ -34,23 +33,6 @@ def render() -> str:
     return _MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page)
 
 
-_TYPES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("task_id", "code", "attempt", "attempts", "http_status", "error_id"), "integer"),
-    **dict.fromkeys(("elapsed_ms", "latency_ms", "doublings", "owed", "in_flight", "undone"), "integer"),
-    **dict.fromkeys(("pid", "parent_pid", "exit_code", "count"), "integer"),
-    **dict.fromkeys(("drain_s", "down_s", "skew_s"), "number"),
-    **dict.fromkeys(("sandbox", "replayed", "durable"), "boolean"),
-}
-"""Types of the fields of events that are no strings; a name means the same wherever it stands."""
-
-
-def list_fields(row: EventRow) -> dict[str, str]:
-    """Field name to type: ``string`` ``integer`` ``number`` ``boolean``, with ``?`` if it may be null."""
-    fields = {name: "" for _, name, _, _ in Formatter().parse(row.sentence) if name}
-    fields |= {word.removesuffix("?"): word[len(word.removesuffix("?")) :] for word in row.more.split()}
-    return {name: _TYPES.get(name, "string") + may_be_null for name, may_be_null in fields.items()}
-
-
 def _events() -> str:
     return _table(
         ("Event", "Level", "When", "Fields"),
@@ -59,9 +41,9 @@ def _events() -> str:
                 f"`{name}`",
                 row.level,
                 row.description,
-                "<br>".join(f"`{field}` {kind}" for field, kind in list_fields(row).items()) or "none",
+                "<br>".join(f"`{field}` {kind}" for field, kind in row.fields.items()) or "none",
             )
-            for name, row in EVENTS.items()
+            for name, row in events().items()
         ),
     )
 

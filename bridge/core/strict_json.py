@@ -109,12 +109,15 @@ def parse_foreign(data: bytes, max_depth: int) -> Any:
     return _scan(_STRICT, _decode(data))
 
 
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """Return the value with every `Number` in it turned into `int` or `float`."""
     if isinstance(value, Number):
         return value.to_python()
     if isinstance(value, dict):
-        return {name: plain(member) for name, member in value.items()}
+        return {name: part if type(part) in _PLAIN else plain(part) for name, part in value.items()}
     if isinstance(value, list):
         return [plain(member) for member in value]
     return value

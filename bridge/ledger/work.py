@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core import model
-from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies
+from bridge.core.counting import DAY_S, FINE_S, HOUR_S, KEPT_S, Counts, Tallied, Tallies, add
 from bridge.core.model import DONE, GUARD_S, PROBING, PauseKey, PauseState, Row, Task, Window
 from bridge.ledger import rows
 from bridge.ledger.owners import BOOT_DIGITS
@@ -313,11 +313,13 @@ class UnitOfWork:
 
     def tallies(self) -> list[tuple[Any, ...]]:
         """What was counted, as rows of `bridge.ledger.rows.TALLY_COLUMNS`, in their order."""
-        found: dict[tuple[int, int, str, int], list[Counts]] = {}
+        tallies: dict[tuple[int, int, str, int], Counts] = {}
         for (account_id, subject, number), counts in self.counted.items():
+            total = counts[0] if len(counts) == 1 else Counts._make(map(sum, zip(*counts, strict=True)))
             for width in KEPT_S:
-                found.setdefault((width, account_id, subject, number * FINE_S // width), []).extend(counts)
-        return [(*key, *map(sum, zip(*counts, strict=True))) for key, counts in sorted(found.items())]
+                key = (width, account_id, subject, number * FINE_S // width)
+                tallies[key] = add(tallies[key], total) if key in tallies else total
+        return [(*key, *tallies[key]) for key in sorted(tallies)]
 
     def drop_aged(self) -> list[Statement]:
         """The statements that delete the old counts of accounts that begin an hour; each once an hour."""
@@ -327,7 +329,7 @@ class UnitOfWork:
             self._hours.clear()
         self._hours.update(begun)
         statements: list[Statement] = []
-        for width, kept_s in KEPT_S.items():
+        for width, kept_s in KEPT_S.items() if begun else ():
             bounds = (int((self.now - kept_s) // width), int(self.now // width) + HOUR_S // width)
             statements += [(rows.DROP_TALLIES, (width, number, *bounds)) for number in begun]
         return statements

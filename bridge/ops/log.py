@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from bridge.core.events import EVENTS, LEVELS, render_sentence
+from bridge.core.events import LEVELS, events, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber
 from bridge.core.text import rfc3339
@@ -44,7 +44,8 @@ class Log:
     """
 
     def __init__(self, engine: Engine, level: str, format: str, path: str | None, scrubber: Scrubber) -> None:
-        self._levels = LEVELS[LEVELS.index(level) :]
+        levels = LEVELS[LEVELS.index(level) :]
+        self._told = frozenset(name for name, row in events().items() if row.level in levels)
         self.dropped = 0
         self._told_dropped = 0
         self._engine = engine
@@ -65,10 +66,10 @@ class Log:
         """Log one event; never raises and never waits.
 
         Args:
-            name: a row of `bridge.core.events.EVENTS`.
+            name: a row of `bridge.core.events.events`.
             fields: values of that row's fields; strings are scrubbed before they are written.
         """
-        if EVENTS[name].level not in self._levels:
+        if name not in self._told:
             return
         if self._is_closed or self._outlet.backlog >= QUEUE_LINES:
             self.dropped += 1
@@ -141,7 +142,7 @@ def _open_file(path: str) -> int:
 def _json_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
     line: dict[str, Any] = {
         "time": rfc3339(at),
-        "level": EVENTS[name].level,
+        "level": events()[name].level,
         "event": name,
         "message": render_sentence(name, fields),
     }
@@ -152,7 +153,7 @@ def _json_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def _text_line(at: float, name: str, fields: Mapping[str, Any]) -> bytes:
-    text = f"{rfc3339(at)} {EVENTS[name].level}: {render_sentence(name, fields)}"
+    text = f"{rfc3339(at)} {events()[name].level}: {render_sentence(name, fields)}"
     if fields.get("trace"):
         text = f"{text} | {fields['trace']}"
     # One line, one event, and no control sequences on somebody's terminal.

@@ -40,6 +40,7 @@ class _Answer(NamedTuple):
 
 
 _TAKEN: Final = _Answer(0, None, None)
+_ACCEPTED: Final = Ending(ACCEPTED, 0, ACCEPTED)
 _USUAL_BODIES: Final = frozenset(
     {b'{"errorId":0,"status":"success"}', b'{"errorId": 0, "status": "success"}'}
 )
@@ -103,6 +104,8 @@ def verdict_ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
         extra: further members of the answer (hints, warnings, pause ...); they win, and None is left out.
     """
     detail: dict[str, Any] = {}
+    if verdict.outcome == ACCEPTED and not extra:
+        return _ACCEPTED
     if verdict.outcome != ACCEPTED:
         # Beside an errorId the status says something only if it is not the usual one.
         is_usual = verdict.error_id is not None and 200 <= (verdict.http_status or 200) <= 299

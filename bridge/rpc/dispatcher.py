@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
-from inspect import BoundArguments, Parameter, Signature
+from inspect import BoundArguments, Signature
 from types import ModuleType
 from typing import Any, Final
 
@@ -78,8 +78,8 @@ class Dispatcher:
         """
         if isinstance(params, list) and name in self._methods:
             return BridgeError("invalid_params", _ARRAY)
-        # Its outer layers take texts and batches apart, which has been done before.
-        _, outcome = self._dispatch(self._methods, context, self._request(name, params or {}, None))
+        # Its outer layers take texts and batches apart, which has been done. Params are one argument to it.
+        _, outcome = self._dispatch(self._methods, context, self._request(name, [params or {}], None))
         value = getattr(outcome, "_value", None)
         if value is not None:
             return value.result
@@ -95,7 +95,7 @@ class Dispatcher:
         return BridgeError("internal_error", {"reference": self._on_bug(bug)})
 
     def _guard(self, method: Method) -> Callable[..., Any]:
-        def guarded(context: Any, /, **params: Any) -> Any:
+        def guarded(context: Any, params: dict[str, Any]) -> Any:
             # Errors go through the library as values: its own shape of them would be taken apart again.
             try:
                 return self._success(method(context, params))
@@ -117,7 +117,7 @@ class _Anything(Signature):
         return _NOTHING
 
 
-_ANYTHING: Final = _Anything([Parameter("params", Parameter.VAR_KEYWORD)])
+_ANYTHING: Final = _Anything()
 _NOTHING: Final = Signature().bind()
 _ARRAY: Final = {
     "pointer": "",

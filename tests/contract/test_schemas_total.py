@@ -22,7 +22,7 @@ from bridge.rpc.schemas import NO_PARAMS, check
 from scripts.generate_openrpc import error_schema
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = {"advice.json", "errors.json", "methods.json", "openrpc.json", "scenario.json"}
+TABLES = {"advice.json", "errors.json", "events.json", "methods.json", "openrpc.json", "scenario.json"}
 """Files that are data and no shapes of the wire; their own shapes end in .schema.json."""
 FILES = sorted(
     path.name

@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
-from bridge.core.events import EVENTS, LEVELS, render_sentence
+from bridge.core.events import LEVELS, events, render_sentence
 from bridge.core.exits import ConfigError
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
 from bridge.ops import log as logs
 from bridge.ops.log import Log
 from bridge.ops.process import silence_libraries
-from scripts.generate_operations import list_fields
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -71,13 +70,13 @@ def log_to(descriptor: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_event_is_a_complete_row() -> None:
     """Each row has a known level, a sentence over declared fields only, known types and a description."""
     types = {"string", "integer", "number", "boolean"}
-    for name, row in EVENTS.items():
+    for name, row in events().items():
         assert row.level in LEVELS, name
         assert row.description.endswith("."), name
         used = {field for _, field, _, _ in string.Formatter().parse(row.sentence) if field}
-        assert used <= set(list_fields(row)), name
-        assert {kind.removesuffix("?") for kind in list_fields(row).values()} <= types, name
-        assert not {"time", "level", "event", "message"} & set(list_fields(row)), name
+        assert used <= set(row.fields), name
+        assert {kind.removesuffix("?") for kind in row.fields.values()} <= types, name
+        assert not {"time", "level", "event", "message"} & set(row.fields), name
 
 
 def test_sentence_survives_missing_and_odd_fields() -> None:

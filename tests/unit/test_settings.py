@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.events import EVENTS
+from bridge.core.events import events
 from bridge.core.exits import ConfigError
 from bridge.settings import Settings, describe, drop_secrets, load
 from bridge.settings.parsing import (
@@ -26,7 +26,6 @@ from bridge.settings.parsing import (
     shown,
 )
 from bridge.settings.table import GROUPS, TABLE
-from scripts.generate_operations import list_fields
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -167,7 +166,7 @@ def test_unknown_variables_are_a_warning(place: Place) -> None:
     assert "REPORT_BRIDGE_CONCURRENCY" in found.notices[0][1]["hint"]
     assert found.notices[1][1]["hint"] == "Unset it."
     for name, fields in found.notices:
-        assert set(fields) <= set(list_fields(EVENTS[name]))
+        assert set(fields) <= set(events()[name].fields)
 
 
 def test_unknown_file_keys_are_refused(place: Place) -> None:
