@@ -109,8 +109,6 @@ PLANTS: Final = (
           "return row.window.narrowed_by(Window(self.now, None)) if is_astray else row.window", "return row.window", "power"),
     Plant("what others did to pauses is not read again", LEDGER + "sqlite_batch.py",
           "if is_reading or self._connection.data_version() != self._version:", "if is_reading:"),
-    Plant("pauses of a commit that was undone are remembered", LEDGER + "work.py",
-          "        self._ids.clear()\n        self.concerning.clear()\n", "        self._ids.clear()\n"),
     Plant("a joined request is not told that it is one", _R + "reporter.py", "            requester.is_joined = True\n            job.requesters", "            job.requesters"),
     Plant("a begun report is cancelled", _R + "reporter.py",
           "begun = job.has_begun or job.is_theirs", "begun = False"),

@@ -122,7 +122,6 @@ class UnitOfWork:
         """Drop what was remembered, because a transaction was rolled back."""
         self._own.clear()
         self._ids.clear()
-        self.concerning.clear()
         self.clear()
 
     # --- what all stores ask alike, after writing what was kept ------------------------------

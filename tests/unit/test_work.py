@@ -32,6 +32,7 @@ from bridge.ledger.rows import to_row
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.transactions import merge_facts
 from bridge.ledger.transfer import is_stricter
+from bridge.ledger.trouble import LedgerTrouble
 from bridge.ledger.work import Entry, UnitOfWork
 from tests.contract.test_ledger_store import (
     ACCOUNT,
@@ -273,6 +274,14 @@ def test_pauses_are_read_again_once_somebody_else_has_written(tmp_path: Path) ->
     one(second, record(SIXTEEN, None, task(13)))
     assert one(first, claim(task(16))).gate.status == "paused"
     shared.close()
+
+
+def test_pauses_of_a_commit_that_was_undone_hold_nobody_back(store: SqliteStore) -> None:
+    """What a batch has learnt counts once it is committed, and not before."""
+    one(store, claim())
+    with pytest.raises(LedgerTrouble):
+        store.transact([record(SIXTEEN, None), claim(task(8)), claim(task(2**53))])
+    assert one(store, claim(task(9))).gate.status == "begun"
 
 
 def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
