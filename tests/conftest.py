@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,10 @@ settings.register_profile(
 )
 settings.register_profile("fuzz", settings.get_profile("check"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
+
+# Children inherit what is ignored: below nohup every bridge would rightly ignore the SIGHUP that a test sends.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)
