@@ -25,9 +25,10 @@ settings.register_profile(
 settings.register_profile("fuzz", settings.get_profile("check"), max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
 
-# Children inherit what is ignored: below nohup every bridge would rightly ignore the SIGHUP that a test sends.
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Children inherit what is ignored, and below nohup every bridge would rightly ignore the SIGHUP of a test.
+# They do not inherit what is heard, and this process does not end either.
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.hookimpl(wrapper=True)
