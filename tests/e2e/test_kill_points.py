@@ -31,6 +31,8 @@ NO_KEY = "z" * 32
 PROGRAM = '''
 import os, signal, socket, sys
 
+import apsw
+
 from bridge.ledger import sqlite_file
 
 fatal, notes = os.environ.pop("KILL_AT"), os.environ.pop("KILL_NOTES")
@@ -48,16 +50,21 @@ def point(name):
     if name == fatal:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Connection(sqlite_file.Connection):
-    def execute(self, statement, *values):
+class Cursor(apsw.Cursor):
+    def execute(self, statement, *values, **named):
         words = statement.split()
         name = words[0] if words else ""
         if name in ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT"):
             point(f"before {name}")
-        result = super().execute(statement, *values)
+        result = super().execute(statement, *values, **named)
         if name == "COMMIT":
             point("after COMMIT")
         return result
+
+class Connection(sqlite_file.Connection):
+    def __init__(self, *words, **named):
+        super().__init__(*words, **named)
+        self.cursor_factory = Cursor
 
 sqlite_file.Connection = Connection
 
