@@ -84,7 +84,7 @@ PLANTS: Final = (
     Plant("attempts are counted twice on adoption", _R + "job.py",
           "max(row.attempts - self.is_begun, self.made)", "max(row.attempts + self.is_begun, self.made)"),
     Plant("more attempts at one time than slots", _R + "admission.py",
-          "if not job.has_slot and self._free and not self._waiting:\n            self._free -= 1", "if not job.has_slot:\n            self._free -= 1"),
+          "if not job.has_slot and self._free and not self._waiting.entries:\n            self._free -= 1", "if not job.has_slot:\n            self._free -= 1"),
     Plant("a slot is not given back by a report that ends without an attempt", _R + "lifecycle.py",
           "        finally:\n            self._slots.give_back(job)\n            # It may have", "        finally:\n            # It may have"),
     # duplicates, joins, take-over
@@ -104,7 +104,7 @@ PLANTS: Final = (
     Plant("a begun report of the dead ends as not sent", _R + "pauses.py",
           'if row.perhaps or row.state == "sending":', "if False:", "kill"),
     Plant("what was perhaps taken may end as not sent", LEDGER + "transactions.py",
-          "if ending.outcome == NOT_SENT and learnt.get(\"perhaps\", row.perhaps):\n        # What", "if False:\n        # What", "kill"),
+          "if ending.outcome == NOT_SENT and perhaps:\n        # What", "if False:\n        # What", "kill"),
     Plant("what another boot left keeps its window", LEDGER + "work.py",
           "return row.window.narrowed_by(Window(self.now, None)) if is_astray else row.window", "return row.window", "power"),
     Plant("what others did to pauses is not read again", LEDGER + "sqlite_batch.py",

@@ -25,28 +25,23 @@ class _Waiting:
     """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[float, int, Job]] = []
+        self.entries: list[tuple[float, int, Job]] = []
         self._order = count()
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def wait(self, job: Job) -> None:
         """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
         entry = (round(windows.ends_at(job.window, job.has_begun), 1), next(self._order), job)
-        insort_right(self._entries, entry)
+        insort_right(self.entries, entry)
         try:
             job.pause()
         finally:
-            at = bisect_left(self._entries, entry)
-            if self._entries[at : at + 1] == [entry]:
-                del self._entries[at]
+            at = bisect_left(self.entries, entry)
+            if self.entries[at : at + 1] == [entry]:
+                del self.entries[at]
 
-    def pop(self) -> Job | None:
-        """Take out the job whose window ends first and wake it."""
-        if not self._entries:
-            return None
-        _, _, job = self._entries.pop(0)
+    def pop(self) -> Job:
+        """Take out the job whose window ends first and wake it; there must be one."""
+        _, _, job = self.entries.pop(0)
         job.wake()
         return job
 
@@ -60,7 +55,7 @@ class Slots:
 
     def take_free(self, job: Job) -> bool:
         """Take a slot if one is free and nobody waits for it."""
-        if not job.has_slot and self._free and not self._waiting:
+        if not job.has_slot and self._free and not self._waiting.entries:
             self._free -= 1
             job.has_slot = True
         return job.has_slot
@@ -79,11 +74,10 @@ class Slots:
         if not job.has_slot:
             return
         job.has_slot = False
-        following = self._waiting.pop()
-        if following is None:
-            self._free += 1
+        if self._waiting.entries:
+            self._waiting.pop().has_slot = True
         else:
-            following.has_slot = True
+            self._free += 1
 
 
 class SingleFlight:
@@ -110,11 +104,13 @@ class SingleFlight:
 
     def wake(self, everyone: bool) -> None:
         """Let them ask again: all, or the one whose window ends first."""
-        while self._waiting.pop() is not None and everyone:
-            pass
+        while self._waiting.entries:
+            self._waiting.pop()
+            if not everyone:
+                return
 
     def _poll(self) -> None:
-        while len(self._waiting):
+        while self._waiting.entries:
             self._engine.sleep(POLL_S)
             self.wake(everyone=False)
         self._is_polling = False

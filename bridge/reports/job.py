@@ -90,7 +90,7 @@ class Job:
     def __init__(
         self, ports: Ports, task: Task, method: str, key: Secret, window: Window, facts: Facts
     ) -> None:
-        self._offset_s = ports.ledger.now() - ports.engine.now()
+        self._ports = ports
         self._waiter = ports.engine.waiter()
         self._woken = False
         self.task = task
@@ -167,8 +167,9 @@ class Job:
                 raise self.interruption
             ends_at = windows.ends_at(self.window, self.has_begun)
             at = ends_at if until is None else min(until, ends_at)
+            left_s = at - self._ports.ledger.now()
             try:
-                self._waiter.wait(at - self._offset_s)
+                self._waiter.wait(self._ports.engine.now() + left_s)
             except TimedOut:
                 if at == ends_at:
                     raise Interrupted("window_closed") from None

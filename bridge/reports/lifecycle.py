@@ -185,7 +185,7 @@ class Lifecycle(Part):
         for event in events:
             self._observer.tell_pause(event)
         # Old connections may be what is wrong.
-        job.wants_fresh = any(map(is_transport_probe, events))
+        job.wants_fresh = bool(events) and any(map(is_transport_probe, events))
 
     def _wait_for_pause(self, job: Job, gate: Gate) -> None:
         """Wait without a slot if the next probe lies inside the window, else refuse at once."""

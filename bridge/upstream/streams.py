@@ -154,9 +154,11 @@ class SocketStream:
     def _wait_readable(self, until: float) -> None:
         # Looked at here: what is ready again and again would win against any timer.
         if self._now() < until:
-            with suppress(TimedOut):
+            try:
                 self._readiness.wait_readable(until)
                 return
+            except TimedOut:
+                pass  # as told below
         # The process or the machine may have slept, and what has come meanwhile is not to be thrown away.
         if self._late == LATE_PIECES or not self._is_readable():
             raise TimedOut("nothing more came in time")

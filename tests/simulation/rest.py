@@ -20,8 +20,8 @@ def check_rest(world: World, process: Process) -> None:
     left = {
         "jobs": len(reporter._jobs),
         "used slots": world.plan.setup["concurrency"] - lifecycle._slots._free,
-        "waiting for a slot": len(lifecycle._slots._waiting),
-        "waiting for another": len(lifecycle._flight._waiting),
+        "waiting for a slot": len(lifecycle._slots._waiting.entries),
+        "waiting for another": len(lifecycle._flight._waiting.entries),
         "unanswered": conversation.unanswered,
         "open reports": conversation._unanswered_reports,
         "waiting for the ledger": process.app.methods._aside,
