@@ -266,9 +266,15 @@ class Lifecycle(Part):
         is_done = verdict.next == "done"
         job.closed_until = float("inf") if is_done else now + (verdict.retry_after_s or 0.0)
         latency_ms = round(exchange.elapsed_s * 1000)
-        met = {"met": verdict.event, "http_status": verdict.http_status, "error_id": verdict.error_id}
-        known = {"attempt": job.attempts, "next": verdict.next, "latency_ms": latency_ms}
-        self._observer.tell("attempt_done", job, {**met, **known})
+        told = {
+            "met": verdict.event,
+            "http_status": verdict.http_status,
+            "error_id": verdict.error_id,
+            "attempt": job.attempts,
+            "next": verdict.next,
+            "latency_ms": latency_ms,
+        }
+        self._observer.tell("attempt_done", job, told)
         if verdict.error_id == 1:
             self._ports.keys.reload()
         again_at = None

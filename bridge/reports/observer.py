@@ -113,9 +113,15 @@ class Observer(Part):
 
     def tell_settled(self, task: Task, method: str, ending: Ending, fields: Mapping[str, Any]) -> None:
         """Tell how a report ended; without an account if the ledger was not even asked."""
-        known = {"task_id": task.task_id, "method": method, "account": task.account[:8]}
-        result = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code}
-        self._emit("report_settled", {**known, **result, **fields})
+        known = {
+            "task_id": task.task_id,
+            "method": method,
+            "account": task.account[:8],
+            "outcome": ending.outcome,
+            "kind": ending.kind,
+            "code": ending.code,
+        }
+        self._emit("report_settled", {**known, **fields})
 
     def learn_time(self, exchange: Exchange) -> None:
         """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.
