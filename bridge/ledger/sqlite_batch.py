@@ -67,12 +67,14 @@ _CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
 # What others may have changed of a report that is remembered: who has it, and when its window ends.
 _GUARDS: Final = ("seq", "state", "owner", "window_until", "window_since")
 _SET: Final = ", ".join(f"{name} = v.column{n}" for n, name in enumerate(_CHANGING, 1))
-_HELD: Final = (f"reports.{name} IS v.column{n}" for n, name in enumerate(_GUARDS, len(_CHANGING) + 1))
+_HELD: Final = " AND ".join(
+    f"reports.{name} IS v.column{n}" for n, name in enumerate(_GUARDS, len(_CHANGING) + 1)
+)
 _UPDATE: Final = {
     **_per_size(
         f"UPDATE reports SET {_SET} FROM (VALUES ",
         len(_CHANGING) + len(_GUARDS),
-        f") AS v WHERE {' AND '.join(_HELD)}",
+        f") AS v WHERE {_HELD}",
     ),
     # One row needs no table of values, which SQLite would make and drop.
     1: f"UPDATE reports SET {', '.join(f'{name} = ?' for name in _CHANGING)} "
