@@ -51,8 +51,6 @@ class Owners:
         self._folder = None if path is None or _fcntl is None else path + ".owners"
         self._own_path = self._path(instance)
         self._descriptor = -1
-        self._held: os.stat_result | None = None
-        """Which file that is."""
 
     def hold(self) -> None:
         """Show that this instance is alive; call it again to heal a lock file that was deleted.
@@ -73,7 +71,6 @@ class Owners:
                 _fcntl.flock(self._descriptor, _fcntl.LOCK_EX)
                 os.ftruncate(self._descriptor, 0)
                 os.write(self._descriptor, self.mark.encode("ascii"))
-                self._held = os.fstat(self._descriptor)
         except OSError as error:
             self.release()
             raise from_error(error) from error
@@ -111,11 +108,10 @@ class Owners:
         if self._descriptor != -1:
             os.close(self._descriptor)
             self._descriptor = -1
-            self._held = None
 
     def _is_held(self) -> bool:
         try:
-            return self._held is not None and os.path.samestat(self._held, os.lstat(self._own_path))
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._own_path))
         except OSError:
             return False
 

@@ -165,7 +165,7 @@ class SqliteBatch(UnitOfWork):
                 found = self._execute(FIND, (account_id, next(iter(numbers))))
             else:
                 found = self._execute(_FIND_MANY, (account_id, encode(list(numbers))))
-            for values in found:
+            for values in found.fetchall():
                 self.enter(values, numbers[values[2]])
 
     def _find_account(self, task: Task) -> int | None:
@@ -201,7 +201,8 @@ class SqliteBatch(UnitOfWork):
         """Read all pauses about some subjects."""
         for subject in subjects:
             self.pauses[endpoint, subject] = {}
-        for columns in self._execute(_find_pauses(len(subjects)), (*subjects, endpoint)):
+        # All at once, here and above: what is half read when one cannot be understood keeps its lock.
+        for columns in self._execute(_find_pauses(len(subjects)), (*subjects, endpoint)).fetchall():
             state = to_pause(columns)
             self.pauses[endpoint, state.key.subject][state.key] = state
 

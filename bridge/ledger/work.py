@@ -221,10 +221,10 @@ class UnitOfWork:
             elif own.get(row.task) is entry:
                 del own[row.task]
         self.seen.update(self.pauses)
-        if len(self.concerning) > _MOST_REMEMBERED:
-            self.concerning.clear()
         while len(self.seen) > _MOST_REMEMBERED:
             self.seen.popitem(last=False)
+            # What is seen no more is to be read again, so that it is seen.
+            self.concerning.clear()
 
     # --- parts -------------------------------------------------------------------------------
 

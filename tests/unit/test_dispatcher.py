@@ -27,7 +27,8 @@ def stumble(context, params):
 methods = {"echo": lambda context, params: [context, params], "refuse": refuse, "stumble": stumble}
 told = []
 dispatcher = Dispatcher(methods, lambda bug: told.append(type(bug).__name__) or "reference")
-calls = [("echo", {"taskId": 1}), ("echo", None), ("echo", [1]), ("no", {}), ("refuse", {}), ("stumble", {})]
+calls = [("echo", {"taskId": 1}), ("echo", None), ("echo", {"self": 1, "context": 2})]
+calls += [("echo", [1]), ("no", {}), ("refuse", {}), ("stumble", {})]
 answers = [dispatcher.dispatch(*call, "context") for call in calls]
 
 import importlib.util, inspect, logging, typing, typing_extensions
@@ -79,10 +80,10 @@ def test_no_module_is_faked(plain: str) -> None:
 
 
 def test_methods_are_called_the_same_either_way(plain: str) -> None:
-    """Results, refusals, unknown methods and bugs come out as values, with nothing of the library's own."""
+    """Results, refusals, unknown methods and bugs come out as values, whatever params are called."""
     found = probe(plain)
-    results, failures = found["answers"][:2], found["answers"][2:]
-    assert results == [["context", {"taskId": 1}], ["context", {}]]
+    results, failures = found["answers"][:3], found["answers"][3:]
+    assert results == [["context", {"taskId": 1}], ["context", {}], ["context", {"self": 1, "context": 2}]]
     assert [failure["code"] for failure in failures] == [-32602, -32601, 16, -32603]
     assert failures[0]["data"]["pointer"] == ""
     assert failures[1]["data"] == {"kind": "method_not_found"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bridge.core.model import (
     Row,
     Window,
 )
+from bridge.ledger import sqlite_file
 from bridge.ledger import work as module
 from bridge.ledger.port import Ask, Story, Teach
 from bridge.ledger.rows import to_row
@@ -284,6 +286,21 @@ def test_pauses_of_a_commit_that_was_undone_hold_nobody_back(store: SqliteStore)
     assert one(store, claim(task(9))).gate.status == "begun"
 
 
+def test_what_cannot_be_understood_keeps_no_lock(tmp_path: Path) -> None:
+    """Somebody has spoiled a pause: what meets it fails, and others can still write to the last page."""
+    shared = Backend("sqlite", str(tmp_path / "ledger.db"))
+    store = shared.open()
+    one(store, claim())
+    with closing(sqlite_file.connect(shared.path, 1.0, writable=True)) as raw:
+        spoiled = "INSERT INTO pauses VALUES (?, ?, ?, 'open', 'x', 0, 'no JSON', 0, 1, 2, NULL, NULL, '')"
+        for rule in "abc":
+            raw.execute(spoiled, (ENDPOINT, ACCOUNT, rule))
+        with pytest.raises(ValueError, match="Expecting"):
+            one(store, claim(task(8)))
+        assert raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall() == [(0, 0, 0)]
+    shared.close()
+
+
 def test_a_report_is_read_as_it_is_remembered(store: SqliteStore) -> None:
     """Both say what the store has, which the next write demands, down to the number of the last event."""
     store.transact([claim(task(8, "b" * 32)), claim(task(9)), claim()])
@@ -330,8 +347,11 @@ def test_pauses_are_remembered_but_not_too_many(store: SqliteStore, monkeypatch:
     assert set(store.seen) == {(ENDPOINT, subject) for subject in (*accounts[:2], IMAGE)}
     [known] = store.seen[ENDPOINT, accounts[1]].values()
     assert known.state == OPEN
+    one(store, claim(task(2, accounts[0])))
     one(store, claim(task(1, accounts[2])))
     assert set(store.seen) == {(ENDPOINT, subject) for subject in (*accounts[1:], IMAGE)}
+    one(store, claim(task(3, accounts[0])))
+    assert (ENDPOINT, accounts[0]) in store.seen
 
 
 def test_an_account_begins_each_hour_of_counts_once(
