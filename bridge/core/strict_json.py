@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
+from math import nextafter
 from typing import Any, Final, NamedTuple
 
 DEEPEST: Final = 256
@@ -42,13 +43,20 @@ class Number:
         self.token = token
 
     def to_python(self) -> int | float:
-        """Return the value: `int` if it is whole, as ``5.0`` is, else `float`; too large is infinite."""
+        """Return the value: `int` if it is whole, as ``5.0`` is, else a `float` that is not."""
         token = self.token
         # 640 digits are what int() takes whatever PYTHONINTMAXSTRDIGITS says; above, float() says infinity.
         if len(token) <= 640 and token.lstrip("-").isdigit():
             return int(token)
         value = float(token)
-        return int(value) if value.is_integer() else value
+        if not value.is_integer():
+            return value
+        if 0.0 < abs(value) < 2.0**52:
+            from decimal import Decimal  # nearly all numbers are short integers
+
+            if Decimal(token) != value:
+                return nextafter(value, 0.0)  # 0.99999999999999999 is not whole, and must not become 1
+        return int(value)
 
     def __repr__(self) -> str:
         return f"Number({self.token!r})"

@@ -160,10 +160,14 @@ def test_short_integers_are_plain_and_all_other_numbers_keep_their_token() -> No
         ("-1e400", -math.inf),
         ("9" * 5000, math.inf),
         ("1e-400", 0),
+        ("50e-1", 5),
+        ("0.99999999999999999999", math.nextafter(1.0, 0.0)),
+        ("-1.00000000000000000001", -math.nextafter(1.0, 0.0)),
+        ("1e23", int(1e23)),
     ],
 )
 def test_numbers_become_python_numbers_without_raising(token: str, value: float) -> None:
-    """A whole number is an integer however it is written; one that is too large is an infinity."""
+    """A whole number is an integer however it is written, and no other; one that is too large is an infinity."""
     number = Number(token).to_python()
     assert number == value
     assert type(number) is type(value)
