@@ -167,7 +167,7 @@ def test_short_integers_are_plain_and_all_other_numbers_keep_their_token() -> No
     ],
 )
 def test_numbers_become_python_numbers_without_raising(token: str, value: float) -> None:
-    """A whole number is an integer however it is written, and no other; one that is too large is an infinity."""
+    """A whole number is an integer however it is written, and no other; one that is too large is infinite."""
     number = Number(token).to_python()
     assert number == value
     assert type(number) is type(value)
