@@ -25,6 +25,10 @@ TOLERATED_S: Final = 2.0
 """Clocks that differ by less are taken as equal: a Date header has whole seconds."""
 CLOSE_AGE_S: Final = 55.0
 """From here on the upstream's whole seconds and the way there can make a report late; a guess."""
+CREDIBLE_S: Final = (1_577_836_800.0, 4_102_444_800.0)
+"""From 2020 to 2099, UNIX time: what is dated otherwise comes from something that has no clock. Believed, it
+would make every task that tells when it was solved too old to be sent, and no answer would come to correct
+it."""
 _read_date: Final = lru_cache(maxsize=1)(parse_http_date)
 """All answers of one second have the same header."""
 
@@ -130,7 +134,7 @@ class Observer(Part):
         what is known already is believed as far as it can be true.
         """
         upstream = _read_date(exchange.headers.get("date", ""))
-        if upstream is None:
+        if upstream is None or not CREDIBLE_S[0] <= upstream < CREDIBLE_S[1]:
             return
         now, wall = self._ledger.now(), self._engine.wall()
         # A header names the second that has begun; its middle is the best guess.

@@ -104,9 +104,14 @@ def test_a_difference_is_told_once_until_it_changes() -> None:
 
 
 def test_a_header_that_is_none_changes_nothing() -> None:
-    """What cannot be read is not learnt, and the one before is still known as itself."""
+    """What cannot be read, or no clock can say, is not learnt; the one before is still known as itself."""
     skew = ClockSkew()
-    for text in ("", "soon", "Thu, 99 Foo 2026 00:00:00 GMT"):
+    absurd = (
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Tue, 31 Dec 2019 23:59:59 GMT",
+        "Fri, 01 Jan 2100 00:00:00 GMT",
+    )
+    for text in ("", "soon", "Thu, 99 Foo 2026 00:00:00 GMT", *absurd):
         assert skew.learn(text, 0.0, UPSTREAM, 0.1) is False
         assert skew.skew_s(0.0, UPSTREAM) is None
     assert skew.learn(date(0), 0.0, UPSTREAM + 10.5, 0.1) is True
