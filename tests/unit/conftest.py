@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from bridge.cli import main
 from bridge.engine import Engine
-from tests.world import raise_bug
+from tests.world import World, raise_bug
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """Start some work aside."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 @pytest.fixture
@@ -41,3 +49,9 @@ def pipe() -> Iterator[tuple[int, int]]:
     for end in (reader, writer):
         with contextlib.suppress(OSError):
             os.close(end)
+
+
+@pytest.fixture
+def world() -> World:
+    """A new world."""
+    return World()

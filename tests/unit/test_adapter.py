@@ -6,26 +6,7 @@ import pytest
 
 from bridge.upstream.answers import Answer
 from bridge.upstream.client import MAX_IDLE_S, Adapter, idle_seconds
-
-
-class Link:
-    """Plays a connection."""
-
-    def __init__(self) -> None:
-        self.is_open = True
-        self.has_spoken = False
-
-    def send_all(self, data: bytes, until: float) -> None:
-        raise AssertionError("nothing is sent here")
-
-    def receive(self, most: int, until: float) -> bytes:
-        raise AssertionError("nothing is received here")
-
-    def is_stale(self) -> bool:
-        return self.has_spoken
-
-    def close(self) -> None:
-        self.is_open = False
+from tests.unit.test_client import Link
 
 
 class Clock:
@@ -58,18 +39,11 @@ def test_last_in_is_first_out() -> None:
     assert pool.idle == []
 
 
-def test_connection_that_is_not_clean_is_closed() -> None:
-    """After an answer that leaves a connection in doubt it is kept for no time."""
-    pool, link = make_adapter(Clock(), 5), Link()
-    pool.give(link, idle_seconds(Answer()))
-    assert not link.is_open
-    assert pool.take() is None
-
-
-def test_pool_of_nothing_keeps_nothing() -> None:
-    """With size 0 every connection is closed at once."""
-    pool, link = make_adapter(Clock(), 0), Link()
-    pool.give(link, MAX_IDLE_S)
+@pytest.mark.parametrize(("size", "seconds"), [(5, idle_seconds(Answer())), (0, MAX_IDLE_S)])
+def test_connection_that_is_not_clean_is_closed(size: int, seconds: float) -> None:
+    """What an answer leaves in doubt is kept for no time, and with size 0 nothing is."""
+    pool, link = make_adapter(Clock(), size), Link()
+    pool.give(link, seconds)
     assert not link.is_open
     assert pool.take() is None
 

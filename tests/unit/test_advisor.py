@@ -19,12 +19,6 @@ _ids = count(1)
 
 
 @pytest.fixture
-def world() -> World:
-    """A new world."""
-    return World()
-
-
-@pytest.fixture
 def bridge(world: World) -> Bridge:
     """A bridge in it."""
     return Bridge(world)

@@ -34,18 +34,9 @@ def test_proxy_is_parsed(url: str, host: str, port: int, login: str) -> None:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        ("localhost", True),
-        ("api.localhost", True),
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost.example", False),
-        ("notlocalhost", False),
-        ("127.0.0.1.example", False),
-        ("10.0.0.1", False),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("", False),
+        *((host, True) for host in ("localhost", "api.localhost", "127.0.0.1", "127.9.9.9", "::1")),
+        *((host, False) for host in ("localhost.example", "notlocalhost", "127.0.0.1.example")),
+        *((host, False) for host in ("10.0.0.1", "0.0.0.0", "::", "")),
     ],
 )
 def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:

@@ -37,18 +37,6 @@ def turn(engine: Engine, is_done: Callable[[], bool]) -> None:
         engine.sleep(0.0)
 
 
-def test_a_greenlet_that_is_done_serves_again(engine: Engine) -> None:
-    """Those that wait at the same time have one each; who comes when they are done takes one of theirs."""
-    place = Place(engine)
-    for _ in range(3):
-        engine.spawn(place.run)
-    turn(engine, lambda: place.done == 3)
-    assert len(set(place.seen)) == 3
-    engine.spawn(place.run)
-    turn(engine, lambda: place.done == 4)
-    assert place.seen[3] in place.seen[:3]
-
-
 def test_no_more_rest_than_a_full_load_takes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a burst leaves behind beyond that ends."""
     monkeypatch.setattr(core, "MOST_RESTING", 2)
@@ -77,18 +65,10 @@ def test_what_a_greenlet_was_given_is_let_go() -> None:
 
 
 def test_a_bug_ends_nothing_but_its_function() -> None:
-    """Who comes next runs in the same greenlet."""
+    """Each is told, and who comes next runs."""
     bugs: list[BaseException] = []
     engine = Engine(bugs.append)
-    seen: list[Any] = []
-
-    def fail() -> None:
-        seen.append(getcurrent())
-        raise LookupError
-
-    engine.spawn(fail)
-    turn(engine, lambda: len(bugs) == 1)
-    engine.spawn(fail)
-    turn(engine, lambda: len(bugs) == 2)
-    assert seen[0] is seen[1]
-    assert [type(bug) for bug in bugs] == [LookupError, LookupError]
+    for number in (1, 2):
+        engine.spawn(lambda: 1 / 0)
+        turn(engine, lambda number=number: len(bugs) == number)  # type: ignore[misc]
+    assert [type(bug) for bug in bugs] == [ZeroDivisionError] * 2

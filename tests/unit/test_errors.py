@@ -15,22 +15,16 @@ def test_the_table_fits_its_schema() -> None:
     jsonschema.Draft7Validator(load_json("errors.schema.json")).validate(load_json("errors.json"))
 
 
-def test_kinds_are_unique() -> None:
-    """No kind is the name of two rows in any section."""
-    table = load_json("errors.json")
-    kinds = [row["kind"] for section in errors.SECTIONS for row in table[section]]
-    notes = [row["kind"] for section in ("hints", "warnings") for row in table[section]]
-    assert len(set(kinds)) == len(kinds)
-    assert len(set(notes)) == len(notes)
-
-
-def test_upstream_ids_and_codes_are_unique() -> None:
-    """No number and no code of the upstream belongs to two rows."""
-    rows = errors.rows("upstream")
-    ids = [row.error_id for row in rows if row.error_id is not None]
-    codes = [code for row in rows for code in row.error_codes]
-    assert len(set(ids)) == len(ids)
-    assert len(set(codes)) == len(codes)
+def test_kinds_ids_and_codes_are_unique() -> None:
+    """No kind is the name of two rows, and no number and no code of the upstream belongs to two."""
+    table, rows = load_json("errors.json"), errors.rows("upstream")
+    for names in (
+        [row["kind"] for section in errors.SECTIONS for row in table[section]],
+        [row["kind"] for section in ("hints", "warnings") for row in table[section]],
+        [row.error_id for row in rows if row.error_id is not None],
+        [code for row in rows for code in row.error_codes],
+    ):
+        assert len(set(names)) == len(names)
 
 
 def test_every_row_names_rows_that_exist() -> None:
@@ -133,13 +127,9 @@ def test_an_error_carries_its_row() -> None:
 
 
 def test_an_upstream_error_takes_the_upstreams_number() -> None:
-    """An error of the upstream has the number that came, and cannot be made without."""
+    """It has the number that came, and cannot be made without; only rows of the table become errors."""
     assert BridgeError("unknown_code", code=4711).code == 4711
     with pytest.raises(AssertionError, match="rate_limit"):
         BridgeError("rate_limit")
-
-
-def test_an_unknown_kind_is_a_mistake() -> None:
-    """Only rows of the table become errors."""
     with pytest.raises(KeyError):
         BridgeError("none_such")

@@ -31,6 +31,7 @@ from bridge.core.model import (
 from bridge.ledger.failover import MAX_RETRY_S, PROBE_BUSY_S, Failover
 from bridge.ledger.outbox import CHUNK
 from bridge.ledger.port import Ask, Failed, Restore, Unavailable
+from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.translation import Accounts
 from bridge.ledger.trouble import READABLE, SENTENCES, UNREADABLE, LedgerTrouble
 from tests.shaky_store import (
@@ -60,7 +61,9 @@ def fail_oddly(_: str) -> Any:
 class Scene:
     """A pair over a shaky store, with clocks that move by hand."""
 
-    def __init__(self, require: bool = False, at_start: str | None = None, pauses: bool = True) -> None:
+    def __init__(
+        self, require: bool = False, at_start: str | None = None, pauses: bool = True, sick: str | None = None
+    ) -> None:
         self.times = Times()
         self.pauses = pauses
         self.store = self.new_store()
@@ -69,9 +72,17 @@ class Scene:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.bugs: list[BaseException] = []
         self.accounts = Accounts()
-        self.failover = Failover(
-            self.open,
-            lambda name: open_memory(self.times, self.pauses, name),
+        if sick is not None:
+            self.store.store.transact([claim(), record()])
+            self.store.trouble, self.store.fail = LedgerTrouble(sick), sick
+        self.failover = self.make(self.open, require)
+        self.failover.open()
+
+    def make(self, open_primary: Any, require: bool = False, open_memory: Any = None) -> Failover:
+        """A pair over what is opened so."""
+        return Failover(
+            open_primary,
+            open_memory or self.open_memory,
             self.accounts,
             name_instance=lambda: INSTANCE,
             require=require,
@@ -80,10 +91,20 @@ class Scene:
             retry_s=1.0,
             clock=Still(self.times),
         )
-        self.failover.open()
+
+    def open_memory(self, name: str) -> SqliteStore:
+        return open_memory(self.times, self.pauses, name)
 
     def new_store(self) -> ShakyStore:
-        return ShakyStore(open_memory(self.times, self.pauses, INSTANCE))
+        return ShakyStore(self.open_memory(INSTANCE))
+
+    def add_other_bridge(self, operations: Sequence[Any]) -> None:
+        """Let another bridge, which lives on, do something in the ledger."""
+        store = self.store.store
+        store.is_alive = lambda instance: True
+        mine, store.instance = store.instance, open_memory(self.times).instance
+        store.transact(operations)
+        store.instance = mine
 
     def on_bug(self, error: BaseException) -> str:
         self.bugs.append(error)
@@ -99,9 +120,11 @@ class Scene:
     def do(self, op: Any) -> Any:
         return self.failover.run([op])[0]
 
-    def fail(self, kind: str | None) -> None:
-        """Break or mend the ledger; a replaced one gets an empty successor."""
+    def fail(self, kind: str | None, is_openable: bool = True) -> None:
+        """Break or mend the ledger; a replaced one gets an empty successor, if it can be opened."""
         self.store.fail = kind
+        if not is_openable:
+            self.open_fails = kind
 
     def heal(self) -> None:
         self.store.fail = self.open_fails = None
@@ -149,23 +172,14 @@ def test_good_days_commit_a_batch_at_once() -> None:
 
 def test_memory_by_choice_is_well_but_not_durable() -> None:
     """A ledger that is wanted in memory has no trouble and promises nothing."""
-    times = Times()
-    failover = Failover(
-        None,
-        lambda name: open_memory(times, True, name),
-        Accounts(),
-        name_instance=lambda: INSTANCE,
-        require=False,
-        tell=lambda name, fields: pytest.fail(name),
-        on_bug=lambda error: pytest.fail(str(error)),
-        retry_s=1.0,
-        clock=Still(times),
-    )
+    scene = Scene()
+    failover = scene.make(None)
     failover.open()
     claimed, recorded = failover.run([claim(), record()])
     assert (claimed.durable, claimed.guarded, recorded.durable) == (False, True, False)
     assert failover.outbox.trouble is None
     assert not failover.outbox.is_durable
+    assert scene.events == []
 
 
 def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
@@ -183,8 +197,7 @@ def test_store_that_promises_nothing_is_not_quoted_otherwise() -> None:
 def test_claim_in_trouble_is_sent_and_owed(kind: str) -> None:
     """A new report goes on in any trouble, tells what is not promised, and is written later."""
     scene = Scene()
-    scene.fail(kind)
-    scene.open_fails = kind
+    scene.fail(kind, is_openable=False)
     claimed = scene.do(claim())
     assert (claimed.status, claimed.gate.status, claimed.durable) == ("new", "begun", False)
     assert claimed.guarded is (kind in READABLE)
@@ -205,8 +218,7 @@ def test_tasks_noted_in_trouble_are_counted_later_and_reports_once(kind: str) ->
     """Notes are kept by the hour and added when the ledger works again, as are reports that ended."""
     scene = Scene()
     scene.do(claim(2))
-    scene.fail(kind)
-    scene.open_fails = kind
+    scene.fail(kind, is_openable=False)
     whose, at = claim().task._replace(task_id=0), scene.times.wall - 7_200.0
     scene.failover.run([Note(whose, "image", at, Counts(tasks=1)) for _ in range(50)])
     scene.do(Note(whose, "image", at + 3_600.0, Counts(tasks=1)))
@@ -219,56 +231,35 @@ def test_tasks_noted_in_trouble_are_counted_later_and_reports_once(kind: str) ->
     assert sum(counts.sent for counts in hours) == 1
 
 
-@pytest.mark.parametrize("kind", sorted(READABLE))
-def test_readable_ledger_still_knows_duplicates(kind: str) -> None:
-    """What a full or read-only ledger knows is told from it, as durable as it is."""
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+@pytest.mark.parametrize("ended_in", ["good days", "bad days"])
+def test_what_has_ended_is_not_sent_again_in_trouble(kind: str, ended_in: str) -> None:
+    """The ledger's word, as durable as it is there, or this process's own answers for a task; owed or not."""
     scene = Scene()
+    if ended_in == "bad days":
+        scene.fail(kind, is_openable=False)
     scene.failover.run([claim(), record()])
-    scene.fail(kind)
+    scene.fail(kind, is_openable=False)
     known = scene.do(claim())
-    assert (known.status, known.durable, known.guarded) == ("known", True, True)
+    is_readable = kind in READABLE
+    assert (known.status, known.row.outcome, known.guarded) == ("known", "accepted", is_readable)
+    assert known.durable is (is_readable and ended_in == "good days")
     assert scene.do(claim(method=OTHER_METHOD)).status == "conflict"
 
 
-def test_report_of_another_bridge_is_seen_in_a_full_ledger() -> None:
-    """A living bridge's report is waited for even if the ledger cannot be written."""
-    scene = Scene()
-    other = open_memory(scene.times)
-    scene.store.store.is_alive = lambda instance: True
-    scene.store.store.instance = other.instance
-    scene.store.store.transact([claim()])
-    scene.fail("full")
-    assert scene.do(claim()).status == "elsewhere"
-
-
-@pytest.mark.parametrize("kind", UNGUARDED)
-def test_own_memory_guards_when_the_ledger_cannot_be_read(kind: str) -> None:
-    """A report that this process finished is not sent again while the ledger is out of reach."""
-    scene = Scene()
+@pytest.mark.parametrize("kind", ["locked", "full", "full from the start"])
+def test_own_memory_forgets_after_the_guard(kind: str) -> None:
+    """An id that comes back a day later is a new task without the ledger, too, though its outcome is owed."""
+    scene = Scene(pauses=False)
+    if kind == "full from the start":
+        scene.fail("full")
     scene.failover.run([claim(), record()])
-    scene.open_fails = kind
-    scene.fail(kind)
-    known = scene.do(claim())
-    assert (known.status, known.row.outcome, known.durable) == ("known", "accepted", False)
-
-
-def test_own_memory_forgets_after_the_guard() -> None:
-    """An id that comes back a day later is a new task also without the ledger."""
-    scene = Scene()
-    scene.failover.run([claim(), record()])
-    scene.fail("locked")
+    scene.fail(kind.partition(" ")[0])
     scene.times.move(86_401)
     assert scene.do(claim()).status == "new"
-
-
-def test_duplicate_of_an_owed_report_is_known() -> None:
-    """An outcome that is still owed already answers for its task."""
-    scene = Scene()
-    scene.fail("full")
-    scene.failover.run([claim(), record()])
-    known = scene.do(claim())
-    assert (known.status, known.durable) == ("known", False)
-    assert scene.do(claim(method=OTHER_METHOD)).status == "conflict"
+    assert scene.failover.outbox.owed == 0
+    scene.do(record())
+    assert scene.failover.outbox.owed == 1
 
 
 def test_refusal_in_trouble_is_recorded_later() -> None:
@@ -294,24 +285,15 @@ def test_task_not_sent_may_be_tried_again_in_trouble() -> None:
     assert scene.failover.outbox.owed == 0
 
 
-def test_attempts_of_a_life_end_in_trouble_too() -> None:
-    """No fifth attempt begins, wherever the first four were."""
+@pytest.mark.parametrize(("before", "kind"), [(0, "full"), (3, "full"), (3, "locked")])
+def test_attempts_of_a_life_end_in_trouble_too(before: int, kind: str) -> None:
+    """No fifth attempt begins, wherever the first four were: a task that was not sent brings them along."""
     scene = Scene(pauses=False)
-    scene.fail("full")
-    for _ in range(4):
-        scene.failover.run([claim(), record(ending=UNSENT)])
-    assert scene.do(claim()).gate.status == "spent"
-
-
-@pytest.mark.parametrize("kind", ["full", "locked"])
-def test_attempts_made_in_good_days_count_in_trouble(kind: str) -> None:
-    """A task that was not sent brings its attempts along."""
-    scene = Scene(pauses=False)
-    for _ in range(3):
-        scene.failover.run([claim(), record(ending=UNSENT)])
-    scene.fail(kind)
-    assert scene.do(claim()).row.attempts == 4
-    scene.do(record(ending=UNSENT))
+    for made in range(4):
+        if made == before:
+            scene.fail(kind)
+        assert scene.do(claim()).row.attempts == made + 1
+        scene.do(record(ending=UNSENT))
     assert scene.do(claim()).gate.status == "spent"
 
 
@@ -320,28 +302,18 @@ def test_attempts_made_in_good_days_count_in_trouble(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(SENTENCES))
 def test_outcome_that_cannot_be_written_is_answered_and_owed(kind: str) -> None:
-    """A report begun in good days ends in bad ones without losing anything."""
+    """A report begun in good days ends in bad ones without loss; until then others see it as ours."""
     scene = Scene()
     scene.do(claim())
-    scene.fail(kind)
-    scene.open_fails = kind
+    scene.fail(kind, is_openable=False)
     recorded = scene.do(record())
     assert (recorded.status, recorded.durable) == ("ok", False)
     assert (recorded.row.attempts, recorded.row.sends) == (1, 1)
     if kind not in ("replaced", "corrupt", "foreign"):
-        assert scene.row().owner == scene.store.instance
+        assert (scene.row().state, scene.row().owner) == (SENDING, scene.store.instance)
     scene.heal()
     assert (scene.row().outcome, scene.row().attempts, scene.row().sends) == ("accepted", 1, 1)
     assert scene.names[-1] == "ledger_recovered"
-
-
-def test_row_keeps_its_owner_until_the_outcome_is_written() -> None:
-    """Other bridges see a report as ours while its outcome is owed."""
-    scene = Scene()
-    scene.do(claim())
-    scene.fail("full")
-    scene.do(record())
-    assert (scene.row().state, scene.row().owner) == (SENDING, scene.store.instance)
 
 
 def test_retry_begins_in_trouble_and_counts() -> None:
@@ -420,20 +392,23 @@ def test_commit_whose_answer_was_lost_is_not_counted_twice() -> None:
 # --- pauses --------------------------------------------------------------------------------------
 
 
-def refused_key() -> Any:
+def refused_key(number: int = 1) -> Any:
     """A verdict that pauses the key."""
-    return record(ending=REFUSED, pause="key_refused", error_id=1, has_verdict=True, has_status=True)
+    return record(number, REFUSED, pause="key_refused", error_id=1, has_verdict=True, has_status=True)
 
 
-def test_pause_in_a_full_ledger_still_holds() -> None:
-    """A report does not begin against a pause that can be read."""
+@pytest.mark.parametrize("kind", sorted(SENTENCES))
+def test_pause_known_before_holds_in_trouble(kind: str) -> None:
+    """A refused key is not called again, whatever the ledger's trouble; another key is."""
     scene = Scene()
-    scene.failover.run([claim(), refused_key()])
-    scene.fail("full")
+    scene.failover.run([claim(1), refused_key()])
+    scene.fail(kind, is_openable=False)
     claimed = scene.do(claim(2))
-    assert (claimed.status, claimed.gate.status) == ("new", "paused")
+    assert (claimed.status, claimed.gate.status, claimed.guarded) == ("new", "paused", kind in READABLE)
+    assert claimed.gate.pause.key.rule == "key_refused"
     assert scene.do(Begin(task(2))).gate.status == "paused"
     assert [p.key.rule for p in scene.do(Pauses(ENDPOINT)) if p.key.rule != "proof"] == ["key_refused"]
+    assert scene.do(claim(3, account="b" * 32)).gate.status == "begun"
 
 
 @pytest.mark.parametrize("kind", ["full", "locked"])
@@ -471,7 +446,7 @@ def test_probe_whose_end_could_not_be_written_blocks_nobody() -> None:
 def test_a_pause_of_an_unwritable_ledger_is_resumed_in_memory() -> None:
     """A person's word counts although it cannot be written; it is written as soon as it can be."""
     scene = Scene()
-    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), refused_key()])
     scene.fail("full")
     assert scene.do(claim(2)).gate.status == "paused"
     (resumed,) = scene.do(Resume(ENDPOINT, None, None))
@@ -548,23 +523,6 @@ def test_slow_tries_become_rare() -> None:
 
     scene.store.transact = wait_for_lock  # type: ignore[method-assign]
     assert scene.failover.tend() == pytest.approx(8.0)
-
-
-def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
-    """Paying many debts does not keep the service from answering."""
-    scene = Scene(pauses=False)
-    scene.fail("full")
-    for number in range(1, 131):
-        scene.failover.run([claim(number), record(number)])
-    scene.heal()
-    waits = 1
-    while scene.failover.tend() == 0.0:
-        waits += 1
-    assert waits == 2
-    owed = [op.row.task.task_id for commit in scene.store.commits for op in commit if isinstance(op, Restore)]
-    assert owed == list(range(1, 131))
-    assert scene.names == ["ledger_degraded", "ledger_recovered"]
-    assert scene.events[-1][1]["owed"] == 130
 
 
 def test_outcome_that_the_ledger_knows_otherwise_is_given_up_and_counted() -> None:
@@ -662,29 +620,12 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
 
 def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
     """A read-only file guards from the first report on; only a new opening can make it writable."""
-    times = Times()
-    scene = Scene()
-    sick = scene.new_store()
-    sick.store.transact([claim(), record()])
-    sick.trouble = LedgerTrouble("readonly")
-    sick.fail = "readonly"
-    healthy, scene.store = scene.store, sick
-    scene.failover = Failover(
-        scene.open,
-        lambda name: open_memory(times, True, name),
-        Accounts(),
-        name_instance=lambda: INSTANCE,
-        require=False,
-        tell=lambda name, fields: scene.events.append((name, fields)),
-        on_bug=scene.on_bug,
-        retry_s=1.0,
-        clock=Still(scene.times),
-    )
-    scene.failover.open()
+    scene = Scene(sick="readonly")
+    sick = scene.store
     assert scene.names == ["ledger_degraded"]
     assert scene.do(claim()).status == "known"
     scene.failover.run([claim(2), record(2)])
-    scene.store = healthy
+    scene.store = scene.new_store()
     scene.heal()
     assert sick.is_closed
     assert scene.row(2).outcome == "accepted"
@@ -746,17 +687,12 @@ def test_reading_shows_what_is_owed() -> None:
 def test_what_was_told_of_others_holds_when_the_ledger_falls_silent(told_in: str) -> None:
     """A report that another bridge has, or has ended, is not sent by who has heard of it."""
     scene = Scene()
-    other = open_memory(scene.times)
-    scene.store.store.is_alive = lambda instance: True
-    mine, scene.store.store.instance = scene.store.store.instance, other.instance
-    scene.store.store.transact([claim(1), record(1), claim(2)])
-    scene.store.store.instance = mine
+    scene.add_other_bridge([claim(1), record(1), claim(2)])
     if told_in == "bad days":
         scene.fail("full")
     assert [scene.do(claim(n)).status for n in (1, 2)] == ["known", "elsewhere"]
     scene.fail("unreadable")
-    answers = [scene.do(claim(n)) for n in (1, 2, 3)]
-    assert [answer.status for answer in answers] == ["known", "elsewhere", "new"]
+    assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "new"]
     assert scene.do(Begin(task(2))).gate.status == "lost"
 
 
@@ -766,11 +702,7 @@ def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_rea
     scene.fail("unreadable")
     late = Ending("not_sent", -32010, "window_closed")
     scene.failover.run([claim(n)._replace(begin=False, refusal=late) for n in (1, 2, 3)])
-    other = open_memory(scene.times)
-    scene.store.store.is_alive = lambda instance: True
-    mine, scene.store.store.instance = scene.store.store.instance, other.instance
-    scene.store.store.transact([claim(1), record(1), claim(2)])
-    scene.store.store.instance = mine
+    scene.add_other_bridge([claim(1), record(1), claim(2)])
     scene.fail("readonly")
     scene.failover.outbox.is_guarded = True
     assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]
@@ -789,12 +721,14 @@ def test_reading_trouble_in_good_days_is_noticed() -> None:
 
 
 def test_bug_in_one_operation_fails_that_one_alone() -> None:
-    """An operation that no store can run does not take its batch with it."""
+    """An operation that no store can run does not take its batch with it, nor harm the ledger."""
     scene = Scene(pauses=False)
     broken = claim(2)._replace(window=None)  # type: ignore[arg-type]
-    results = scene.failover.run([claim(1), broken, claim(3)])
-    assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference"), "new"]
+    results = scene.failover.run([claim(1), broken, claim(3), Look(None)])  # type: ignore[arg-type]
+    failed = Failed("reference")
+    assert [getattr(r, "status", r) for r in results] == ["new", failed, "new", failed]
     assert all(results[i].durable for i in (0, 2))
+    assert scene.failover.outbox.trouble is None
     scene.fail("full")
     assert isinstance(scene.do(broken), Failed)
     assert scene.bugs
@@ -830,13 +764,9 @@ def test_bug_in_opening_memory_by_choice_is_over_at_the_next_try() -> None:
     def open_scarce(name: str) -> Any:
         if faults:
             raise faults.pop()
-        return open_memory(scene.times, True, name)
+        return scene.open_memory(name)
 
-    failover = Failover(
-        None, open_scarce, Accounts(), name_instance=lambda: INSTANCE, require=False,
-        tell=lambda name, fields: scene.events.append((name, fields)), on_bug=scene.on_bug, retry_s=1.0,
-        clock=Still(scene.times),
-    )  # fmt: skip
+    failover = scene.make(None, open_memory=open_scarce)
     failover.open()
     guarded = [failover.outbox.is_guarded]
     scene.times.move(1.5)
@@ -858,18 +788,6 @@ def test_bug_in_opening_is_like_a_ledger_that_cannot_be_read() -> None:
     assert scene.failover.outbox.trouble.kind == "unreadable"
 
 
-def test_bug_in_the_try_to_come_back_is_trouble_too() -> None:
-    """A ledger that fails in an unknown way while it is tried stays in trouble."""
-    scene = Scene()
-    scene.fail("locked")
-    scene.do(Sweep(ENDPOINT, frozenset()))
-    scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
-    scene.heal()
-    assert scene.failover.outbox.trouble is not None
-    assert scene.failover.outbox.trouble.kind == "unreadable"
-    assert [type(error) for error in scene.bugs] == [ZeroDivisionError]
-
-
 def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
     """A look that fails in an unknown way leaves the report unguarded, not unsent."""
     scene = Scene()
@@ -882,23 +800,17 @@ def test_bug_in_asking_is_like_a_ledger_that_cannot_be_read() -> None:
     assert (claimed.status, claimed.guarded) == ("new", False)
 
 
-def test_bug_in_a_read_fails_the_read_alone() -> None:
-    """A look-up that no store can run does not harm the ledger."""
-    scene = Scene()
-    results = scene.failover.run([claim(), Look(None)])  # type: ignore[arg-type]
-    assert [getattr(r, "status", r) for r in results] == ["new", Failed("reference")]
-    assert scene.failover.outbox.trouble is None
-
-
-def test_bug_in_a_replay_that_is_gone_at_the_end_loses_nothing() -> None:
-    """What could not be replayed for an unknown reason is tried once more at the end."""
+def test_bug_in_the_try_to_come_back_is_trouble_and_loses_nothing() -> None:
+    """A ledger that fails in an unknown way while it is tried stays in trouble, and is tried at the end."""
     scene = Scene(pauses=False)
     scene.fail("full")
     scene.failover.run([claim(), record()])
     run = scene.store.transact
     scene.store.transact = lambda operations: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     scene.heal()
-    assert scene.failover.outbox.owed == 1
+    assert scene.failover.outbox.trouble is not None
+    assert (scene.failover.outbox.trouble.kind, scene.failover.outbox.owed) == ("unreadable", 1)
+    assert {type(error) for error in scene.bugs} == {ZeroDivisionError}
     scene.store.transact = run  # type: ignore[method-assign]
     scene.failover.close()
     assert scene.row().outcome == "accepted"
@@ -942,18 +854,6 @@ def test_debts_beyond_all_measure_are_dropped_oldest_first(monkeypatch: pytest.M
     assert {t.task_id for t in scene.failover.outbox.held} == {9, 3, 4, 5}
 
 
-def test_id_that_comes_back_while_its_outcome_is_owed_is_a_new_report() -> None:
-    """A day later an owed outcome does not answer for the next task of that id."""
-    scene = Scene(pauses=False)
-    scene.fail("full")
-    scene.failover.run([claim(), record()])
-    scene.times.move(86_401)
-    assert scene.do(claim()).status == "new"
-    assert scene.failover.outbox.owed == 0
-    scene.do(record())
-    assert scene.failover.outbox.owed == 1
-
-
 def test_claim_to_what_is_ours_is_answered_by_its_state() -> None:
     """A second claim to a report in flight finds it taken; to one that waits, finds it ours."""
     scene = Scene(pauses=False)
@@ -973,26 +873,20 @@ EARLIER = Window(1_699_999_990.0, 1_699_999_980.0)
 
 
 @pytest.mark.parametrize("kind", sorted(SENTENCES))
-def test_window_narrowed_in_trouble_is_written_later(kind: str) -> None:
-    """An earlier end noted in bad days holds at once, and in the ledger when that works again."""
+@pytest.mark.parametrize("narrowed_in", ["good days", "bad days"])
+def test_window_that_is_narrowed_stays_so_in_trouble(kind: str, narrowed_in: str) -> None:
+    """An earlier end holds at once, is remembered, and is in the ledger when that works again."""
     scene = Scene()
     scene.do(claim(begin=False))
-    scene.fail(kind)
-    scene.open_fails = kind
-    assert scene.do(Narrow(task(), EARLIER)) is None
+    if narrowed_in == "good days":
+        scene.do(Narrow(task(), EARLIER))
+        assert scene.row().window == EARLIER
+    scene.fail(kind, is_openable=False)
+    if narrowed_in == "bad days":
+        assert scene.do(Narrow(task(), EARLIER)) is None
     assert scene.do(Look(task())).window == EARLIER
     scene.heal()
     assert scene.row().window == EARLIER
-    assert scene.do(Begin(task())).row.window == EARLIER
-
-
-def test_window_narrowed_in_good_days_is_not_forgotten_in_trouble() -> None:
-    """What was noted before the ledger broke is part of what this process remembers."""
-    scene = Scene()
-    scene.failover.run([claim(begin=False), Narrow(task(), EARLIER)])
-    assert scene.row().window == EARLIER
-    scene.fail("locked")
-    assert scene.do(Look(task())).window == EARLIER
     assert scene.do(Begin(task())).row.window == EARLIER
 
 
@@ -1025,28 +919,11 @@ def test_attempt_of_a_narrowed_report_still_counts_in_a_new_ledger() -> None:
 
 # --- pauses of good days in bad ones, and the other way round ------------------------------------
 
-KEY_REFUSED: Mapping[str, Any] = {"has_status": True, "has_verdict": True, "pause": "key_refused"}
-
-
-@pytest.mark.parametrize("kind", UNGUARDED)
-def test_pause_known_before_holds_when_the_ledger_cannot_be_read(kind: str) -> None:
-    """A refused key is not called again, whatever the ledger's trouble; another key is."""
-    scene = Scene()
-    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
-    scene.fail(kind)
-    scene.open_fails = kind
-    claimed = scene.do(claim(2))
-    assert (claimed.gate.status, claimed.guarded) == ("paused", False)
-    assert claimed.gate.pause.key.rule == "key_refused"
-    assert scene.do(Begin(task(2))).gate.status == "paused"
-    assert "key_refused" in [pause.key.rule for pause in scene.do(Pauses(ENDPOINT))]
-    assert scene.do(claim(3, account="b" * 32)).gate.status == "begun"
-
 
 def test_pause_of_another_bridge_holds_when_the_ledger_cannot_be_read() -> None:
     """A pause that was only met, not opened here, is remembered too."""
     scene = Scene()
-    scene.store.store.transact([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.store.store.transact([claim(1), refused_key()])
     assert scene.do(claim(2)).gate.status == "paused"
     scene.fail("locked")
     assert scene.do(claim(3)).gate.status == "paused"
@@ -1055,7 +932,7 @@ def test_pause_of_another_bridge_holds_when_the_ledger_cannot_be_read() -> None:
 def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None:
     """After a person resumed it, one report probes without the ledger, and its success ends the pause."""
     scene = Scene()
-    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), refused_key()])
     scene.do(Resume(ENDPOINT, None, None))
     scene.fail("locked")
     assert scene.do(claim(2)).gate.status == "begun"
@@ -1067,7 +944,7 @@ def test_pause_resumed_before_is_probed_when_the_ledger_cannot_be_read() -> None
 def test_pause_ended_by_another_bridge_is_not_remembered() -> None:
     """An attempt that the ledger let begin proves that the pause is over."""
     scene = Scene()
-    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1), refused_key()])
     scene.store.store.transact([Resume(ENDPOINT, None, None), claim(2), record(2)])
     assert scene.do(claim(3)).gate.status == "begun"
     scene.fail("locked")
@@ -1081,32 +958,38 @@ def test_pause_opened_in_trouble_holds_before_all_is_paid() -> None:
     scene.fail("full")
     for number in range(2, 2 * CHUNK):
         scene.failover.run([claim(number), record(number)])
-    scene.failover.run([claim(1_000), record(1_000, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(1_000), refused_key(1_000)])
     scene.heal()
     assert scene.failover.outbox.trouble is None
     assert scene.failover.outbox.held
     assert scene.do(claim(1_001)).gate.status == "paused"
 
 
-def test_debts_without_a_pause_are_paid_in_chunks() -> None:
-    """Nobody waits for debts that forbid nothing."""
+def test_owed_reports_are_written_in_chunks_and_in_order() -> None:
+    """Nobody waits for debts that forbid nothing; the oldest are paid first, and the end is told once."""
     scene = Scene()
-    scene.failover.run([claim(1), record(1)])
+    scene.failover.run([claim(1_000), record(1_000)])
     scene.fail("full")
-    for number in range(2, 3 * CHUNK):
+    for number in range(1, 131):
         scene.failover.run([claim(number), record(number)])
     scene.heal()
     assert scene.do(claim(1_001)).gate.status == "begun"
     assert scene.failover.outbox.held
+    while scene.failover.tend() == 0.0:
+        pass
+    owed = [op.row.task.task_id for commit in scene.store.commits for op in commit if isinstance(op, Restore)]
+    assert owed == list(range(1, 131))
+    assert scene.names == ["ledger_degraded", "ledger_recovered"]
+    assert scene.events[-1][1]["owed"] == 130
 
 
 def test_pause_opened_in_trouble_outlives_what_was_heard_before() -> None:
     """A pause that ended in good days and came back in bad ones holds when the ledger gets worse."""
     scene = Scene()
-    scene.failover.run([claim(1), record(1, REFUSED, **KEY_REFUSED), Resume(ENDPOINT, None, None)])
+    scene.failover.run([claim(1), refused_key(), Resume(ENDPOINT, None, None)])
     scene.failover.run([claim(2), record(2)])
     scene.fail("full")
-    scene.failover.run([claim(3), record(3, REFUSED, **KEY_REFUSED)])
+    scene.failover.run([claim(3), refused_key(3)])
     scene.fail("locked")
     assert scene.do(claim(4)).gate.status == "paused"
 

@@ -50,12 +50,6 @@ class Desk:
 
 
 @pytest.fixture
-def world() -> World:
-    """A new world."""
-    return World()
-
-
-@pytest.fixture
 def bridge(world: World) -> Bridge:
     """A bridge that has reported once."""
     made = Bridge(world)
@@ -161,15 +155,6 @@ def test_numbers_may_be_texts() -> None:
     """What the documents print as texts is read as numbers, and moved to the timeline."""
     exchange = told(("1550533500", "12"), (1550537100, 3.0))
     assert read_answer(exchange, "A", -1550533500.0) == (Figure("A", 0.0, 12), Figure("A", 3600.0, 3))
-
-
-def test_the_key_is_not_told(bridge: Bridge) -> None:
-    """A failure that repeats the key is told without it."""
-    answer = {"errorId": 1, "errorCode": KEY.reveal()}
-    desk = Desk(bridge, answer=http(200, json.dumps(answer)))
-    bridge.world.run(200.0)
-    assert desk.calls
-    assert KEY.reveal() not in (desk.figures.failure or "")
 
 
 @pytest.mark.parametrize("before", range(0, 80, 7))

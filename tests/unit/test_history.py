@@ -74,17 +74,13 @@ def ledger(request: pytest.FixtureRequest) -> MadeLedger:
 
 
 def test_list_shows_the_newest_first(run: Run, ledger: MadeLedger) -> None:
-    """Each report is a line, and the newest comes first."""
+    """Each report is a line, and the newest comes first; the command alone lists, too."""
     code, out, err = run("history", "list", "--ledger", str(ledger))
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert [line.split()[2] for line in lines[1:]] == ["3", "2", "1"]
     assert "no_such_captcha" in lines[2]
-
-
-def test_without_an_action_it_lists(run: Run, ledger: MadeLedger) -> None:
-    """The command alone does what people mean by it."""
-    assert run("history", "--ledger", str(ledger)) == run("history", "list", "--ledger", str(ledger))
+    assert run("history", "--ledger", str(ledger)) == (code, out, err)
     assert run("history", "--limit", "1", "--json", "--ledger", str(ledger))[1].count("taskId") == 1
 
 
@@ -138,13 +134,34 @@ def test_follow_shows_what_comes_and_how_it_ends(
     assert found == [("3", "accepted"), ("8", "queued"), ("8", "accepted")]
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5"])
-def test_a_limit_is_a_whole_number(run: Run, ledger: MadeLedger, text: str) -> None:
-    """What is none is told in words of the command line, without names from inside."""
-    code, _, err = run("history", f"--limit={text}", "--ledger", str(ledger))
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        *(
+            ("--limit takes a whole number from 1 on", (f"--limit={text}",))
+            for text in ("0", "-1", "x", "1.5")
+        ),
+        *(("", words) for words in (("show",), ("show", "x"), ("list", "5"), ("show", "0"), ("nothing",))),
+        ("does not take", ("prune", "--outcome", "refused")),
+        ("does not take", ("prune", "--since", "2026-01-01")),
+        ("does not take", ("list", "--before", "30d")),
+        ("does not take", ("export", "--json")),
+        ("does not take", ("path", "--limit", "3")),
+        ("does not take", ("show", "1", "--output", "x")),
+        # A moment less than a day ago would take what guards a task.
+        ("guard", ("prune", "--before", "2h")),
+    ],
+)
+def test_what_is_not_understood_is_a_usage_mistake(
+    run: Run, ledger: MadeLedger, said: str, words: tuple[str, ...]
+) -> None:
+    """It ends with 2 and one line without names from inside, and no action keeps to a flag in part."""
+    code, _, err = run("history", *words, "--ledger", str(ledger))
     assert code == 2
-    assert "--limit takes a whole number from 1 on" in err
+    assert said in err
+    assert len(err.splitlines()) == 1
     assert "_" not in err
+    assert run("history", "list", "--json", "--ledger", str(ledger))[1].count("taskId") == 3
 
 
 @pytest.mark.parametrize(
@@ -190,14 +207,6 @@ def test_show_says_that_nothing_is_known(run: Run, ledger: MadeLedger) -> None:
     code, out, err = run("history", "show", "77", "--ledger", str(ledger))
     assert (code, out) == (1, "")
     assert "no report of task 77" in err
-
-
-@pytest.mark.parametrize("words", [("show",), ("show", "x"), ("list", "5"), ("show", "0"), ("nothing",)])
-def test_a_wrong_word_is_a_usage_mistake(run: Run, ledger: MadeLedger, words: tuple[str, ...]) -> None:
-    """What is not understood ends with 2 and one line."""
-    code, _, err = run("history", *words, "--ledger", str(ledger))
-    assert code == 2
-    assert len(err.splitlines()) == 1
 
 
 def test_exports_agree_with_each_other(run: Run, ledger: MadeLedger, tmp_path: Path) -> None:
@@ -249,13 +258,6 @@ def test_prune_deletes_only_what_is_old(run: Run, ledger: MadeLedger) -> None:
     assert ledger.select("SELECT count(*) FROM events") == [(0,)]
 
 
-def test_prune_never_takes_what_guards_a_task(run: Run, ledger: MadeLedger) -> None:
-    """A moment less than a day ago is refused."""
-    code, _, err = run("history", "prune", "--before", "2h", "--ledger", str(ledger))
-    assert code == 2
-    assert "guard" in err
-
-
 def test_path_prints_the_path_and_nothing_else(run: Run, ledger: MadeLedger) -> None:
     """Scripts can use the output as it is."""
     assert run("history", "path", "--ledger", str(ledger)) == (0, f"{ledger}\n", "")
@@ -270,24 +272,3 @@ def test_a_missing_ledger_is_a_sentence(run: Run, tmp_path: Path, words: tuple[s
     assert (code, out) == (1, "")
     assert "the first report makes it" in err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("prune", "--outcome", "refused"),
-        ("prune", "--since", "2026-01-01"),
-        ("list", "--before", "30d"),
-        ("export", "--json"),
-        ("path", "--limit", "3"),
-        ("show", "1", "--output", "x"),
-    ],
-)
-def test_a_flag_that_would_be_ignored_is_refused(
-    run: Run, ledger: MadeLedger, words: tuple[str, ...]
-) -> None:
-    """No action looks as if it kept to a flag that it does not know."""
-    code, _, err = run("history", *words, "--ledger", str(ledger))
-    assert code == 2
-    assert "does not take" in err
-    assert run("history", "list", "--json", "--ledger", str(ledger))[1].count("taskId") == 3

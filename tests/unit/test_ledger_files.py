@@ -105,19 +105,19 @@ def test_verify_notices_a_deleted_or_replaced_file(tmp_path: Path) -> None:
     """The path must go on naming the file that was opened."""
     path = tmp_path / "ledger.db"
     opened = prepare(str(path)).found
+
+    def verdict() -> str:
+        with pytest.raises(LedgerTrouble) as caught:
+            verify(str(path), opened)
+        return caught.value.kind
+
     verify(str(path), opened)
     path.chmod(0o400)
-    with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), opened)
-    assert caught.value.kind == "readonly"
+    assert verdict() == "readonly"
     keep = path.rename(tmp_path / "kept")
-    with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), opened)
-    assert caught.value.kind == "replaced"
+    assert verdict() == "replaced"
     path.write_bytes(keep.read_bytes())
-    with pytest.raises(LedgerTrouble) as caught:
-        verify(str(path), opened)
-    assert caught.value.kind == "replaced"
+    assert verdict() == "replaced"
 
 
 def test_file_system_is_that_of_the_device(tmp_path: Path) -> None:

@@ -5,31 +5,18 @@ from __future__ import annotations
 import pytest
 
 from bridge.core.model import (
-    OPEN,
     Claim,
     Ending,
     Facts,
     Listing,
-    Look,
-    Narrow,
-    PauseKey,
-    Pauses,
-    PauseState,
     Prune,
     Settle,
     Window,
 )
-from bridge.ledger.port import Teach
 from tests.world import ENDPOINT, EPOCH, IMAGE, Bridge, World
 
 GUARD_S = 86_400.0
 OVER = Ending("not_sent", -32010, "window_closed")
-
-
-@pytest.fixture
-def world() -> World:
-    """A new world."""
-    return World()
 
 
 @pytest.fixture
@@ -80,24 +67,3 @@ def test_listing_ends_before_its_limit(world: World, bridge: Bridge) -> None:
     assert listed(bridge, Listing(ENDPOINT, until_wall=EPOCH + 1300.0)) == [3, 2]
     assert listed(bridge, Listing(ENDPOINT, since_wall=EPOCH + 1200.0)) == [3, 1]
     assert listed(bridge, Listing(ENDPOINT, outcome="nonsense")) == []
-
-
-def test_pauses_told_by_another_ledger_are_kept(bridge: Bridge) -> None:
-    """What is taught is stored as it was told."""
-    state = PauseState(PauseKey("transport", "m"), OPEN, "reset", opened_at=1.0, ends_at=9.0)
-    bridge.store.transact([Teach(ENDPOINT, ((None, state),))])
-    assert bridge.store.transact([Pauses(ENDPOINT)])[0] == (state,)
-    assert bridge.store.transact([Pauses("https://elsewhere.test")])[0] == ()
-
-
-def test_narrowing_is_about_what_may_still_be_sent(bridge: Bridge) -> None:
-    """An earlier end is kept for what waits and for what was not sent, and for nothing else."""
-    finish(bridge, 1)
-    bridge.ask(2)
-    window = Window(9e9, None)
-    bridge.store.transact([Claim(bridge.task(n), IMAGE, window, Facts(), False) for n in (3, 4)])
-    before = {n: bridge.store.transact([Look(bridge.task(n))])[0] for n in (1, 2, 3, 4)}
-    earlier = Window(8e9, 5.0)
-    bridge.store.transact([Narrow(bridge.task(n), earlier) for n in (1, 2, 3)])
-    after = {n: bridge.store.transact([Look(bridge.task(n))])[0] for n in (1, 2, 3, 4)}
-    assert after == {**before, **{n: before[n]._replace(window=earlier) for n in (1, 3)}}

@@ -29,12 +29,6 @@ from tests.world import (
 
 
 @pytest.fixture
-def world() -> World:
-    """A new world."""
-    return World()
-
-
-@pytest.fixture
 def ledger(tmp_path: Path) -> str:
     """The path of a ledger's file."""
     return str(tmp_path / "ledger")
@@ -71,7 +65,7 @@ def change_results(bridge: Bridge, kind: type, change: Callable[[Any, Any], Any]
 
 
 def test_the_ending_of_another_bridge_is_told_soon(world: World, ledger: str) -> None:
-    """A watched report's ending is told within a quarter of a second, as a replay."""
+    """A watched report's ending is told within a quarter of a second, as a replay, and nothing is sent."""
     first, second = Bridge(world, ledger, pauses=False), Bridge(world, ledger, pauses=False)
     world.upstream.fates = iter([Fate(True, None, 3.0)])
     first.report(1)
@@ -79,6 +73,7 @@ def test_the_ending_of_another_bridge_is_told_soon(world: World, ledger: str) ->
     got = second.report(1)
     world.run(3.1)
     assert result(got[0])["replayed"] is True
+    assert len(world.upstream.calls) == 1
 
 
 def test_a_watched_report_ends_with_the_window_that_the_other_bridge_knows(world: World, ledger: str) -> None:
@@ -293,14 +288,6 @@ def test_an_outcome_that_is_not_durable_is_not_called_so(world: World, ledger: s
     assert result(bridge.ask(1))["durable"] is False
 
 
-def test_a_ledger_that_cannot_claim_promises_nothing(world: World, ledger: str) -> None:
-    """What was refused for want of a ledger is kept nowhere."""
-    bridge = Bridge(world, ledger)
-    bridge.trouble = object()
-    data = error(bridge.ask(1))
-    assert (data["code"], data["durable"], data["replayed"]) == (-32031, False, False)
-
-
 def test_the_ledger_is_told_when_an_attempt_began(world: World) -> None:
     """What is learnt of an attempt is as old as its beginning."""
     bridge = Bridge(world, pauses=False)
@@ -311,24 +298,7 @@ def test_the_ledger_is_told_when_an_attempt_began(world: World) -> None:
     assert [op.began_at for op in asked(bridge, Record)] == [pytest.approx(began_at, rel=0, abs=0.01)]
 
 
-def test_what_is_final_is_not_worth_repeating_where_nothing_pauses(world: World) -> None:
-    """A certificate that nobody trusts is not trusted a moment later, with pauses or without."""
-    bridge = Bridge(world, pauses=False)
-    world.upstream.fates = iter([Fate(False, Exchange("certificate", False))])
-    data = error(bridge.ask(1))
-    assert (data["code"], data["attempts"], data["retryable"]) == (-32001, 1, False)
-
-
 # --- ends ------------------------------------------------------------------------------------
-
-
-def test_the_end_of_the_window_is_news(world: World) -> None:
-    """Who waited in vain was told nothing before."""
-    bridge = Bridge(world, concurrency=1, pauses=False)
-    world.upstream.fates = iter([Fate(False, Exchange("timeout", True), 56.0)])
-    bridge.report(1)
-    data = error(bridge.ask(2))
-    assert (data["code"], data["replayed"]) == (-32010, False)
 
 
 def test_an_end_that_another_bridge_was_faster_with_is_unknown(world: World) -> None:
@@ -390,16 +360,20 @@ def let_go(bridge: Bridge, way: str) -> int:
 
 
 @pytest.mark.parametrize("way", ["stop", "cancel"])
-def test_an_attempt_that_could_not_be_made_is_none(world: World, way: str) -> None:
-    """Without a descriptor nothing has begun: the report can be taken back, and ends as never sent."""
+@pytest.mark.parametrize(("fates", "loads_s"), [([NO_RESOURCES], 0.0), ([], 2.0)], ids=["lack", "loading"])
+def test_what_ends_while_the_client_is_loaded_was_never_sent(
+    world: World, way: str, fates: list[Fate], loads_s: float
+) -> None:
+    """While the client is loaded, or without a descriptor, nothing has begun: nothing is sent any more."""
     bridge = Bridge(world, pauses=False)
-    world.upstream.fates = iter([NO_RESOURCES])
+    world.upstream.fates, world.upstream.loads_s = iter(fates), loads_s
     got = bridge.report(1, name="one")
     world.run(0.2)
     code = let_go(bridge, way)
-    world.run(0.1)
+    world.run(2.5)
     told = error(got[0])
     assert (told["code"], told["outcome"], told["attempts"]) == (code, "not_sent", 0)
+    assert len(world.upstream.attempts) == len(fates), "nothing is sent afterwards"
 
 
 def test_an_attempt_is_made_once_there_is_a_descriptor(world: World) -> None:
@@ -422,32 +396,6 @@ def test_the_time_of_an_attempt_begins_when_it_can_be_made(world: World, loads_s
     assert (result(got[0])["attempts"], row(bridge).attempts) == (1, 1)
     ((_, attempt),) = world.upstream.attempts
     assert attempt.deadline_s == pytest.approx(10.0)
-
-
-@pytest.mark.parametrize("way", ["stop", "cancel"])
-def test_what_ends_while_the_client_is_loaded_was_never_sent(world: World, way: str) -> None:
-    """Nothing has left then, and nothing does any more."""
-    bridge = Bridge(world, pauses=False)
-    world.upstream.loads_s = 2.0
-    got = bridge.report(1, name="one")
-    world.run(1.0)
-    code = let_go(bridge, way)
-    world.run(2.0)
-    told = error(got[0])
-    assert (told["code"], told["outcome"], told["attempts"]) == (code, "not_sent", 0)
-    assert world.upstream.attempts == []
-
-
-def test_a_late_report_between_attempts_is_ended_in_one_step(world: World) -> None:
-    """What has been recorded is no beginning that has to be taken back."""
-    bridge = Bridge(world, concurrency=1, pauses=False)
-    bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
-    world.upstream.fates = iter([UNREACHED, Fate(False, Exchange("timeout", True), 56.0)])
-    got = bridge.report(1, completed_at=bridge.engine.wall() - 40)
-    bridge.report(2)
-    world.run(21.0)
-    assert (error(got[0])["code"], error(got[0])["attempts"]) == (-32001, 1)
-    assert [op.task for op in asked(bridge, Settle)] == [bridge.task(1)]
 
 
 def test_the_last_answer_of_a_stopped_bridge_is_not_repeated(world: World) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridge.engine import Engine, Outlet, outlet
+from tests.unit.conftest import in_thread
 
 PATIENCE_S = 60.0
 
@@ -47,13 +46,6 @@ def read_exactly(fd: int, size: int) -> bytes:
     return data
 
 
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    """Start some work aside."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
 def drain(engine: Engine, sink: Outlet) -> bool:
     """Wait until everything is written."""
     return sink.drain(engine.now() + PATIENCE_S)
@@ -87,28 +79,6 @@ def test_pieces_arrive_whole_and_in_order(engine: Engine, blocking: bool, kind: 
     assert rooms == sorted(rooms, reverse=True)
     for end in ends or (os.fdopen(reader), os.fdopen(writer)):
         end.close()
-
-
-def test_what_fits_is_written_in_the_same_turn(engine: Engine, pipe: tuple[int, int]) -> None:
-    """What surely does not block needs no waiting; pieces of one turn go in one write, whole ones only."""
-    sizes = []
-    write = os.write
-
-    def note(fd: int, data: bytes) -> int:
-        if fd == pipe[1]:
-            sizes.append(len(data))
-        return write(fd, data)
-
-    sink = Outlet(pipe[1], engine)
-    most = outlet._SURE_BYTES
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "write", note)
-        for size in (most // 2, most // 2, 1, most - 1, 2, most + 3, 1):
-            sink.put(b"x" * size)
-        assert sizes == []
-        engine.sleep(0)
-    assert sizes == [most, most, 2, most, 4]
-    assert sink.backlog == 0
 
 
 @pytest.mark.usefixtures("readiness")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -13,24 +12,13 @@ from bridge.core.model import Listing
 from bridge.ledger import postgres_reader
 from bridge.ledger.postgres_reader import PostgresReader
 from bridge.ledger.reading import open_reader
-from bridge.ledger.statistics import NoLedger, Reader
+from bridge.ledger.statistics import NoLedger
 from bridge.ledger.trouble import LedgerTrouble
-from tests.ledgers import START, ServerLedger
+from tests.ledgers import ServerLedger
 from tests.pgserver import PgServer
 from tests.pooler import Pooler
 
 METHODS = ("reportIncorrectImageCaptcha",)
-QUESTIONS: dict[str, Callable[[Reader], Any]] = {
-    "count": lambda reader: reader.count(Listing(None)),
-    "pages": lambda reader: list(reader.pages(Listing(None))),
-    "find": lambda reader: reader.find(1, None),
-    "events": lambda reader: reader.events(1),
-    "pauses": lambda reader: reader.pauses(),
-    "figures": lambda reader: reader.figures(Listing(None, START, START + 9), "0", METHODS),
-    "health": lambda reader: reader.health(),
-    "check": lambda reader: reader.check(full=True),
-    "try_write": lambda reader: reader.try_write(),
-}
 
 
 @pytest.fixture
@@ -47,36 +35,20 @@ def opened(ledger: object) -> PostgresReader:
     return PostgresReader.open(str(ledger), None, time.time())
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_every_question_is_read_only_and_bounded(
-    ledger: ServerLedger, monkeypatch: pytest.MonkeyPatch, question: str
-) -> None:
-    """What is asked of reports runs in a read-only transaction with a time-out, and ends it."""
-    with closing(opened(ledger)) as reader:
-        sent: list[list[str]] = []
-        run = reader._link.run
-
-        def note(statements: Any, *wait: float) -> Any:
-            sent.append([statement for statement, _ in statements])
-            return run(statements, *wait)
-
-        monkeypatch.setattr(reader._link, "run", note)
-        QUESTIONS[question](reader)
-        assert reader._link.is_idle
-        for statements in sent:
-            asked = [text for text in statements if "reports" in text or "pauses" in text]
-            if asked and question != "try_write":
-                assert statements[0].endswith("READ ONLY")
-                assert "set_config" in statements[1]
-                assert statements[-1] == "COMMIT"
-
-
 def test_nothing_can_be_written_by_a_question(ledger: ServerLedger) -> None:
     """The server itself refuses a write where a reading was begun."""
     with closing(opened(ledger)) as reader:
         with pytest.raises(LedgerTrouble, match="takes no writes"):
             reader.ask("DELETE FROM reports")
         assert reader.count(Listing(None)) == 4, "the session goes on"
+
+
+def test_what_is_written_is_kept(ledger: ServerLedger) -> None:
+    """A copy into this ledger is committed, and the reader goes on."""
+    with closing(opened(ledger)) as reader:
+        reader.write([("DELETE FROM events", ())])
+        assert ledger.select("SELECT count(*) FROM events") == [(0,)]
+        assert reader.count(Listing(None)) == 4
 
 
 def test_trying_to_write_changes_nothing(ledger: ServerLedger) -> None:

@@ -48,12 +48,6 @@ FOREVER_TAKEN = Fate(True, Exchange("timeout", True), 500.0)
 
 
 @pytest.fixture
-def world() -> World:
-    """A new world."""
-    return World()
-
-
-@pytest.fixture
 def ledger() -> Iterator[str]:
     """The path of a ledger file that does not exist yet."""
     with tempfile.TemporaryDirectory(dir=scratch_directory()) as directory:
@@ -70,12 +64,20 @@ def leave(world: World, ledger: str, fate: Fate, **options: Any) -> Bridge:
     return bridge
 
 
-def test_begun_report_is_sent_once_more(world: World, ledger: str) -> None:
-    """A neighbour with the key resumes a report whose attempt had begun, with one more attempt."""
-    leave(world, ledger, FOREVER)
-    neighbour = Bridge(world, ledger, holds=(KEY,))
+def test_what_was_left_is_sent_once_more(world: World, ledger: str) -> None:
+    """A neighbour with the key resumes what had begun, with one more attempt, and what only waited."""
+    bridge = Bridge(world, ledger, concurrency=1, pauses=False)
+    world.upstream.fates = iter([FOREVER])
+    bridge.report(1)
+    bridge.report(2)
+    world.run(1)
+    bridge.crash()
+    neighbour = Bridge(world, ledger, holds=(KEY,), pauses=False)
     world.run(3)
-    assert (row(neighbour, 1).outcome, row(neighbour, 1).attempts) == ("accepted", 2)
+    assert [(row(neighbour, n).outcome, row(neighbour, n).attempts) for n in (1, 2)] == [
+        ("accepted", 2),
+        ("accepted", 1),
+    ]
     assert "report_resumed" in [name for name, _ in neighbour.events]
 
 
@@ -87,19 +89,6 @@ def test_refusal_after_a_crash_is_unknown(world: World, ledger: str) -> None:
     assert row(neighbour, 1).outcome == "unknown"
     assert row(neighbour, 1).detail["likely"] == "accepted"
     assert len(world.upstream.calls) == 2
-
-
-def test_never_begun_report_is_sent(world: World, ledger: str) -> None:
-    """A report that only waited when its bridge died is sent by the neighbour."""
-    bridge = Bridge(world, ledger, concurrency=1, pauses=False)
-    world.upstream.fates = iter([FOREVER])
-    bridge.report(1)
-    bridge.report(2)
-    world.run(1)
-    bridge.crash()
-    neighbour = Bridge(world, ledger, holds=(KEY,), pauses=False)
-    world.run(3)
-    assert (row(neighbour, 2).outcome, row(neighbour, 2).attempts) == ("accepted", 1)
 
 
 def test_without_the_key_the_window_ends_it(world: World, ledger: str) -> None:
@@ -130,11 +119,14 @@ def test_a_request_brings_the_key(world: World, ledger: str) -> None:
 
 
 def test_asking_for_what_was_left_takes_it_over(world: World, ledger: str) -> None:
-    """The same request to another bridge goes on with the report and causes the send."""
+    """The same request to another bridge goes on with the report and causes the send, as the log tells."""
     leave(world, ledger, FOREVER)
-    result = Bridge(world, ledger).ask(1).result
+    second = Bridge(world, ledger)
+    world.run(0.5)
+    result = second.ask(1).result
     assert result is not None
     assert (result["attempts"], result["replayed"]) == (2, False)
+    assert [fields["state"] for name, fields in second.events if name == "report_resumed"] == ["sending"]
 
 
 def test_late_recovery_sends_nothing(world: World, ledger: str) -> None:
@@ -145,18 +137,6 @@ def test_late_recovery_sends_nothing(world: World, ledger: str) -> None:
     world.run(3)
     assert row(neighbour, 1).outcome == "unknown"
     assert len(world.upstream.attempts) == 1
-
-
-def test_living_owner_is_waited_for(world: World, ledger: str) -> None:
-    """A request for a report of a living neighbour gets the neighbour's answer, replayed."""
-    first, second = Bridge(world, ledger), Bridge(world, ledger)
-    world.upstream.fates = iter([Fate(True, None, 5.0)])
-    first.report(1)
-    world.run(0.1)
-    result = second.ask(1).result
-    assert result is not None
-    assert result["replayed"] is True
-    assert len(world.upstream.calls) == 1
 
 
 def test_waiting_for_a_neighbour_takes_no_slot(world: World, ledger: str) -> None:
@@ -182,16 +162,6 @@ def test_waiting_for_the_proof_of_a_key_takes_no_slot(world: World, ledger: str)
     world.run(0.5)
     assert bridge.ask(3, key=OTHER_KEY, within=1.0).result is not None
     assert waiting == []
-
-
-def test_what_a_request_takes_over_is_told(world: World, ledger: str) -> None:
-    """Who asks for what a dead bridge left has it taken up, and the log says so."""
-    leave(world, ledger, FOREVER)
-    second = Bridge(world, ledger)
-    world.run(0.5)
-    second.report(1)
-    world.run(0.2)
-    assert [fields["state"] for name, fields in second.events if name == "report_resumed"] == ["sending"]
 
 
 def test_what_a_sweep_takes_over_for_a_request_is_told(world: World, ledger: str) -> None:
@@ -245,14 +215,18 @@ def test_cancel_of_a_waiting_request_leaves_the_owner_alone(world: World, ledger
 
 
 def test_conflict_across_bridges(world: World, ledger: str) -> None:
-    """Another method for a neighbour's report is refused, in flight and after."""
+    """Another method for a neighbour's report is refused, in flight, when nothing is durable, and after."""
     first, second = Bridge(world, ledger), Bridge(world, ledger)
     world.upstream.fates = iter([Fate(True, None, 2.0)])
     first.report(1)
     world.run(0.1)
-    assert error(second.ask(1, RECAPTCHA))["outcome"] is None
+    early = error(second.ask(1, RECAPTCHA))
     world.run(3)
-    assert error(second.ask(1, RECAPTCHA))["outcome"] == "accepted"
+    late = error(second.ask(1, RECAPTCHA))
+    assert [(data["code"], data["outcome"], data["durable"]) for data in (early, late)] == [
+        (-32011, None, False),
+        (-32011, "accepted", True),
+    ]
 
 
 def test_not_sent_of_a_neighbour_is_tried_again(world: World, ledger: str) -> None:
@@ -491,13 +465,6 @@ def test_pause_of_account_and_method_is_resumed_by_account(world: World, ledger:
         bridge.ask(number)
     resume = Resume(ENDPOINT, None, bridge.task(0).account)
     assert [state.key.rule for state in bridge.store.transact([resume])[0]] == ["quality"]
-
-
-def test_local_refusal_counts_no_attempt(world: World, ledger: str) -> None:
-    """What is refused here has no attempts, on record and in the answer."""
-    bridge = Bridge(world, ledger)
-    assert error(bridge.ask(1, completed_at=bridge.engine.wall() - 90))["attempts"] == 0
-    assert (row(bridge, 1).attempts, row(bridge, 1).sends) == (0, 0)
 
 
 def test_begun_without_a_known_end_is_buried_before_what_never_began(world: World, ledger: str) -> None:

@@ -49,11 +49,6 @@ def test_a_checkout_reads_the_folder_beside_the_package() -> None:
     assert json.loads(text) == resources.load_json("errors.json")
 
 
-def test_a_value_is_read_once() -> None:
-    """Every caller gets the same value."""
-    assert resources.load_json("methods.json") is resources.load_json("methods.json")
-
-
 def test_an_installed_package_prefers_its_own_folder(tmp_path: Path) -> None:
     """An installed package reads its own folder, not a stranger's beside it."""
     copy_package(tmp_path / "site" / "bridge")

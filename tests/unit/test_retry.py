@@ -15,8 +15,6 @@ from tests.world import timeless
 
 NOW = 1000.0
 FAR = Window(1060.0, None)
-UNTIL_58 = 1058.0
-"""The last start in `FAR`."""
 AGAIN = Verdict("not_sent", -32001, "upstream_unreachable", "connect", "again", False, False, False, False)
 RESEND = Verdict("unknown", -32002, "outcome_unknown", "reset", "again_once", True, True, False, False)
 REFUSED = Verdict("refused", 16, "no_such_captcha", "no_such_captcha", "done", False, True, True, True)
@@ -84,43 +82,29 @@ def test_longer_of_back_off_and_what_the_upstream_asks_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "last"), [(FAR, UNTIL_58), (Window(None, NOW), 1030.0), (Window(1060.0, NOW - 10), 1020.0)]
-)
-def test_last_moment_of_an_attempt_that_sent_nothing(window: Window, last: float) -> None:
-    """The last start of a retry is still a start, the moment after it is not."""
-    for late_s, at in ((0.0, last), (0.25, None)):
-        verdict = AGAIN._replace(next="wait", retry_after_s=last - NOW + late_s)
-        assert make_job(window).next_attempt_at(verdict, NOW, 0.0) == at
-
-
-@pytest.mark.parametrize(
-    "verdict",
+    ("verdict", "needs"),
     [
-        AGAIN._replace(next="wait", perhaps=True),
-        RESEND._replace(next="again_refused", perhaps=False),
+        (AGAIN._replace(next="wait"), "a start"),
+        (AGAIN._replace(next="wait", perhaps=True), "a start"),
+        (RESEND._replace(next="again_refused", perhaps=False), "a start"),
+        (RESEND, "five seconds"),
+        (RESEND._replace(perhaps=False), "five seconds"),
+        (AGAIN._replace(perhaps=True), "five seconds"),
     ],
 )
-@pytest.mark.parametrize(("window", "last"), [(FAR, 1058.0), (Window(None, NOW), 1030.0)])
-def test_what_was_refused_and_what_asks_to_wait_has_until_the_last_start(
-    verdict: Verdict, window: Window, last: float
+@pytest.mark.parametrize(
+    ("window", "lasts"),
+    [
+        (FAR, {"a start": 1058.0, "five seconds": 1055.0}),
+        (Window(None, NOW), {"a start": 1030.0, "five seconds": 1025.0}),
+        (Window(1060.0, NOW - 10), {"a start": 1020.0, "five seconds": 1015.0}),
+    ],
+)
+def test_last_moment_of_another_attempt(
+    verdict: Verdict, needs: str, window: Window, lasts: dict[str, float]
 ) -> None:
-    """Five seconds are asked for only where nobody knows whether the report was taken, or said to wait."""
-    for late_s, at in ((0.0, last), (0.25, None)):
-        asked = verdict._replace(retry_after_s=last - NOW + late_s)
-        assert make_job(window).next_attempt_at(asked, NOW, 0.0) == at
-
-
-@pytest.mark.parametrize(
-    "verdict",
-    [
-        RESEND,
-        RESEND._replace(perhaps=False),
-        AGAIN._replace(perhaps=True),
-    ],
-)
-@pytest.mark.parametrize(("window", "last"), [(FAR, 1055.0), (Window(None, NOW), 1025.0)])
-def test_second_send_needs_five_seconds(verdict: Verdict, window: Window, last: float) -> None:
-    """What may have been taken is not sent again with less than five seconds left."""
+    """Up to the last start; what may have been taken, and was not refused, is not sent again so late."""
+    last = lasts[needs]
     for late_s, at in ((0.0, last), (0.25, None)):
         asked = verdict._replace(retry_after_s=last - NOW + late_s)
         assert make_job(window).next_attempt_at(asked, NOW, 0.0) == at

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 import pytest
 
 from bridge.core.counting import Counts, Figure, Tallied, Tally
 from bridge.core.model import Listing, PauseKey, PauseState, Task
 from bridge.ledger import rows
-
-
-def test_what_stories_tell_is_kept_for_the_next_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same words are made once; of too many the oldest are forgotten, and made again the same."""
-    made: list[Any] = []
-    encode = rows.encode
-
-    def count(data: Any) -> str:
-        made.append(data)
-        return encode(data)
-
-    monkeypatch.setattr(rows, "encode", count)
-    rows._encode_told.cache_clear()
-    most = rows._encode_told.cache_info().maxsize
-    assert most is not None
-    told = [rows.encode_told("begun", {"attempt": n}) for n in range(most)]
-    assert told == [f'{{"attempt":{n}}}' for n in range(most)]
-    assert rows.encode_told("begun", {"attempt": 0}) == told[0]
-    assert len(made) == most
-    assert rows.encode_told("begun", {"attempt": -1}) == '{"attempt":-1}'
-    assert rows._encode_told.cache_info().currsize == most
-    assert rows.encode_told("begun", {"attempt": 1}) == told[1]
-    rows._encode_told.cache_clear()
 
 
 def test_what_has_no_hash_is_told_too() -> None:

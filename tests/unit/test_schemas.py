@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -90,10 +88,6 @@ def test_fitting_params_come_back_unchanged(value: dict[str, Any]) -> None:
     before = copy.deepcopy(value)
     assert check("report.params", value) == before
     assert value == before
-
-
-def test_defaults_are_not_applied() -> None:
-    """The default of limit stays a remark of the schema."""
     assert check("bridge.listReports.params", {}) == {}
 
 
@@ -127,10 +121,13 @@ def test_ids_of_any_size_may_be_cancelled() -> None:
     assert check("cancel.params", {"id": INFINITY}) == {"id": INFINITY}
 
 
-@pytest.mark.parametrize("value", [None, {}])
+@pytest.mark.parametrize("value", [None, {}, {"a": 1}, [], "x", 0])
 def test_no_params_fit_methods_that_take_none(value: Any) -> None:
-    """Absent and empty params are the same."""
-    assert check(NO_PARAMS, value) == value
+    """Absent and empty params are the same; what is decided by hand is what none.params.json says."""
+    if value is None or Draft7Validator(load_json("none.params.json")).is_valid(value):
+        assert check(NO_PARAMS, value) == value
+    else:
+        refusal(NO_PARAMS, value)
 
 
 def test_params_are_refused_where_none_are_taken() -> None:
@@ -140,19 +137,6 @@ def test_params_are_refused_where_none_are_taken() -> None:
     assert CANARY not in refused.data["sentence"]
     refused = refusal(NO_PARAMS, [])
     assert (refused.data["pointer"], refused.data["rule"]) == ("", "type")
-
-
-def test_the_shortcut_for_no_params_agrees_with_its_schema() -> None:
-    """What is decided by hand is what none.params.json says."""
-    oracle = Draft7Validator(load_json("none.params.json"))
-    values: tuple[Any, ...] = ({}, {"a": 1}, [], "x", 0)
-    for value in values:
-        try:
-            check(NO_PARAMS, value)
-            fits = True
-        except BridgeError:
-            fits = False
-        assert fits == oracle.is_valid(value)
 
 
 scalars = st.one_of(
@@ -226,13 +210,3 @@ def _path(name: str) -> str:
     import bridge
 
     return f"{bridge.__path__[0]}/../schemas/{name}"
-
-
-def test_the_library_loads_on_first_use_only() -> None:
-    """A bridge that is asked for nothing with params never imports fastjsonschema."""
-    code = (
-        "import sys; from bridge.rpc.schemas import check\n"
-        "check('none.params', None); assert 'fastjsonschema' not in sys.modules\n"
-        "check('report.params', {'taskId': 1}); assert 'fastjsonschema' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

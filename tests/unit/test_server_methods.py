@@ -143,14 +143,6 @@ class Desk:
         outlet: Any = self
         self.talk = Conversation(self.engine, self.methods, Framer(1 << 20), outlet, lambda: None)
         self.answers: list[tuple[Any, Any]] = []
-        self.spawned = 0
-        spawn = self.engine.spawn
-
-        def count(*arguments: Any) -> None:
-            self.spawned += 1
-            spawn(*arguments)
-
-        self.engine.spawn = count  # type: ignore[method-assign,assignment]  # counted
 
     backlog = backlog_bytes = 0
 
@@ -243,18 +235,6 @@ def test_a_key_forgotten_while_its_report_waited_is_cut_out_all_the_same() -> No
     desk.ledger.open()
     desk.time.run()
     assert desk.lifecycle.submitted[0][0].facts.task_type == "***"
-
-
-def test_with_key_and_ledger_at_hand_a_report_costs_no_greenlet(desk: Desk) -> None:
-    """What need not wait goes on in the reader's own."""
-    desk.call(IMAGE, {"taskId": 1, "clientKey": KEY})
-    assert (len(desk.lifecycle.submitted), desk.spawned) == (1, 0)
-    desk.call(IMAGE, {"taskId": 2})
-    assert (len(desk.lifecycle.submitted), desk.spawned) == (2, 0)
-    assert desk.lifecycle.submitted[1][0].key == Secret(KEY)
-    desk.keys.is_pending = True
-    desk.call(IMAGE, {"taskId": 3})
-    assert (len(desk.lifecycle.submitted), desk.spawned) == (2, 1)
 
 
 def test_nobody_overtakes_those_that_wait_for_the_ledger() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -281,10 +280,6 @@ def test_an_empty_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "ftp://example.com"}, "https://"),
         ({"url": "api.anti-captcha.com"}, "https://"),
         ({"url": "http://api.anti-captcha.com"}, "write https"),
-        ({"url": "http://localhost.example.com"}, "write https"),
-        ({"url": "http://127.0.0.1.example.com"}, "write https"),
-        ({"url": "http://127.1"}, "write https"),
-        ({"url": "http://[::2]"}, "write https"),
         ({"url": "https://me:secret@example.com"}, "user name"),
         ({"url": "https://me@example.com"}, "user name"),
         ({"url": "https://@example.com"}, "user name"),
@@ -375,7 +370,8 @@ def test_loopback_needs_a_literal() -> None:
     """Only the name localhost and literal loopback addresses are loopback."""
     for host in ("localhost", "127.0.0.1", "127.255.255.255", "[::1]"):
         assert parse_upstream(f"http://{host}") == f"http://{host}"
-    for host in ("127.0.0.256", "127.0.0", "127.0.0.01", "128.0.0.1", "[::]", "x.localhost"):
+    others = ["127.0.0.256", "127.0.0", "127.1", "127.0.0.01", "128.0.0.1", "[::]", "[::2]", "x.localhost"]
+    for host in (*others, "localhost.example.com", "127.0.0.1.example.com"):
         with pytest.raises(BadValue, match="write https"):
             parse_upstream(f"http://{host}")
 
@@ -514,16 +510,3 @@ def test_description_masks_secrets(place: Place) -> None:
     assert KEY not in repr(rows)
     commands = place.load({"key_command": "vault read --token hush"})
     assert dict((name, value) for name, value, _ in describe(commands))["key_command"] == "vault ***"
-
-
-def test_loading_the_settings_imports_nothing_heavy() -> None:
-    """The start does without TOML, URL and suggestion libraries (measured in a fresh interpreter)."""
-    code = (
-        "import sys; import bridge.settings; bridge.settings.load({}, {'HOME': '/nonexistent'});"
-        "print([n for n in ('tomllib','urllib.parse','difflib','argparse','pathlib') if n in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", "import sys; sys.path.insert(0, '.'); " + code],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "[]"

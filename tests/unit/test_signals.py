@@ -117,17 +117,6 @@ def test_nohup_is_respected(programs: contextlib.ExitStack) -> None:
     program.expect("stop 15")
 
 
-def test_the_first_interrupt_is_the_parents(programs: contextlib.ExitStack) -> None:
-    """As a child the first SIGINT is ignored once, the second stops, the third ends."""
-    program = start(programs)
-    program.send(signal.SIGINT)
-    program.expect("ignored")
-    program.send(signal.SIGINT)
-    program.expect("stop 2")
-    program.send(signal.SIGINT)
-    assert program.wait() == 130
-
-
 def test_an_interrupt_at_a_terminal_stops(programs: contextlib.ExitStack) -> None:
     """A person means it; the process goes on by itself to its end."""
     program = start(programs, "terminal", "quick")

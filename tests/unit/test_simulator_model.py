@@ -18,20 +18,11 @@ NOW = 1_700_000_000.0
 KEY = "0123456789abcdef0123456789abcdef"
 OWN = "a" * 12
 
+TOKENS = {"recaptcha_v2", "recaptcha_v2_enterprise", "recaptcha_v3", "recaptcha_v3_enterprise"}
 FITS = {
     "reportIncorrectImageCaptcha": {"image", "coordinates"},
-    "reportIncorrectRecaptcha": {
-        "recaptcha_v2",
-        "recaptcha_v2_enterprise",
-        "recaptcha_v3",
-        "recaptcha_v3_enterprise",
-    },
-    "reportCorrectRecaptcha": {
-        "recaptcha_v2",
-        "recaptcha_v2_enterprise",
-        "recaptcha_v3",
-        "recaptcha_v3_enterprise",
-    },
+    "reportIncorrectRecaptcha": TOKENS,
+    "reportCorrectRecaptcha": TOKENS,
     "reportIncorrectHcaptcha": {"hcaptcha"},
 }
 
@@ -67,36 +58,27 @@ def test_method_must_fit_the_kind(method: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "verdict"),
-    [(0, (0, "taken")), (59.9, (0, "taken")), (60, (0, "taken")), (60.1, (16, "late")), (-5, (0, "taken"))],
+    ("age", "settings", "verdict"),
+    [
+        *((age, {}, (0, "taken")) for age in (0, 59.9, 60, -5)),
+        (60.1, {}, (16, "late")),
+        (3, {"windowSeconds": 2}, (16, "late")),
+    ],
 )
-def test_window_is_sixty_seconds(age: float, verdict: tuple[int, str]) -> None:
-    """A report counts up to 60 s after the task's end and not later."""
-    model = make_model()
+def test_window_is_sixty_seconds(age: float, settings: dict[str, Any], verdict: tuple[int, str]) -> None:
+    """A report counts up to 60 s after the task's end and not later, or as long as the setting says."""
+    model = make_model(**settings)
     model.tasks[7] = make_task(7, "image", NOW - age)
     assert report(model) == verdict
 
 
-def test_window_can_be_made_shorter() -> None:
-    """The setting for the window replaces the 60 s."""
-    model = make_model(windowSeconds=2)
-    model.tasks[7] = make_task(7, "image", NOW - 3)
-    assert report(model) == (16, "late")
-
-
-def test_second_report_is_a_duplicate() -> None:
-    """A task has one report."""
-    model = make_model()
-    assert report(model) == (0, "taken")
-    assert report(model) == (16, "duplicate")
-
-
-def test_one_report_whatever_the_method() -> None:
-    """Correct and incorrect reports of one task share the one report."""
+@pytest.mark.parametrize("method", ["reportCorrectRecaptcha", "reportIncorrectRecaptcha"])
+def test_second_report_is_a_duplicate(method: str) -> None:
+    """A task has one report, which correct and incorrect reports share."""
     model = make_model()
     model.tasks[7] = make_task(7, "recaptcha_v3", NOW)
     assert report(model, "reportCorrectRecaptcha") == (0, "taken")
-    assert report(model, "reportIncorrectRecaptcha") == (16, "duplicate")
+    assert report(model, method) == (16, "duplicate")
 
 
 def test_praise_of_plain_v2_is_ignored() -> None:
@@ -157,19 +139,15 @@ def test_unknown_method_is_fourteen() -> None:
 @pytest.mark.parametrize(
     ("state", "error_id"),
     [
-        ("ok", 0),
-        ("unknown", 1),
-        ("zero_balance", 10),
-        ("ip_not_allowed", 11),
-        ("ip_blocked", 21),
-        ("suspended", 55),
+        *(("ok", 0), ("unknown", 1), ("zero_balance", 10)),
+        *(("ip_not_allowed", 11), ("ip_blocked", 21), ("suspended", 55)),
     ],
 )
 def test_account_state_decides(state: str, error_id: int) -> None:
-    """Each state of an account has its error, and a refused key takes nothing."""
+    """Each state of an account has its error, for figures as for reports, and a refused key takes nothing."""
     model = make_model()
     model.accounts[OWN] = state
-    assert report(model)[0] == error_id
+    assert report(model)[0] == ask_spending(model)["errorId"] == error_id
     assert bool(model.fresh) is (error_id == 0)
 
 
@@ -212,20 +190,12 @@ def test_bad_body_is_refused(body: bytes, verdict: tuple[int, str]) -> None:
 
 
 def test_lenient_mode_lets_other_members_pass() -> None:
-    """Without strictness further members change nothing, and stay visible."""
-    model = make_model(strict=False)
+    """Without strictness further members change nothing, and stay visible, repeated ones twice."""
     body = make_body(softId=3)
-    assert report(model, body=body) == (0, "taken")
+    assert report(make_model(strict=False), body=body) == (0, "taken")
     assert read_body(body).body_keys == ("clientKey", "taskId", "softId")
-
-
-def test_repeated_members_stay_visible() -> None:
-    """Names that are sent twice are listed twice."""
-    assert read_body(b'{"taskId":1,"clientKey":"k","taskId":1}').body_keys == (
-        "taskId",
-        "clientKey",
-        "taskId",
-    )
+    repeated = b'{"taskId":1,"clientKey":"k","taskId":1}'
+    assert read_body(repeated).body_keys == ("taskId", "clientKey", "taskId")
 
 
 @pytest.mark.parametrize(
@@ -352,24 +322,16 @@ def test_numbers_can_come_as_strings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "error_id"), [("unknown", 1), ("zero_balance", 10), ("ip_not_allowed", 11), ("suspended", 55)]
+    ("settings", "members", "error_id"),
+    [
+        *(({}, bad, 24) for bad in ({"date": "1550533500"}, {"date": 1.5}, {"queue": 5}, {"softId": True})),
+        ({}, {"taskId": 7}, 24),
+        ({}, {"softId": 3, "ip": "192.0.2.1"}, 0),
+        ({"strict": False}, {"more": 1}, 0),
+    ],
 )
-def test_figures_are_refused_like_reports(state: str, error_id: int) -> None:
-    """An account that may not report may not read figures."""
-    model = make_model()
-    model.accounts[OWN] = state
-    assert ask_spending(model)["errorId"] == error_id
-
-
-@pytest.mark.parametrize(
-    "members", [{"date": "1550533500"}, {"date": 1.5}, {"queue": 5}, {"softId": True}, {"taskId": 7}]
-)
-def test_figures_want_the_documented_members(members: dict[str, Any]) -> None:
-    """A member of the wrong type, or one that is not documented, is refused."""
-    assert ask_spending(make_model(), **members)["errorId"] == 24
-
-
-def test_filters_that_are_documented_pass() -> None:
-    """Filters by soft id and address are taken, and lenient mode takes others too."""
-    assert ask_spending(make_model(), softId=3, ip="192.0.2.1")["errorId"] == 0
-    assert ask_spending(make_model(strict=False), more=1)["errorId"] == 0
+def test_figures_want_the_documented_members(
+    settings: dict[str, Any], members: dict[str, Any], error_id: int
+) -> None:
+    """A member of the wrong type, or one that is not documented, is refused; filters are taken."""
+    assert ask_spending(make_model(**settings), **members)["errorId"] == error_id

@@ -51,6 +51,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"faults": [{"fault": "hang", "seconds": "1"}]}, "/faults/0/seconds", "86400, or null"),
     ({"faults": [{"fault": "refuse"}]}, "/faults/0", "forSeconds"),
     ({"faults": [{"fault": "slow_accept", "taskId": 5}]}, "/faults/0", "not known"),
+    ({"faults": [{"fault": "hang_before", "taskId": 7}]}, "/faults/0", "not known"),
     ({"faults": [{"fault": "html", "taken": 1}]}, "/faults/0/taken", "true or false"),
     ({"faults": [{"fault": "body"}]}, "/faults/0/fault", "must be one of"),
     ({"steps": [{}]}, "/steps/0", "must have the member atSeconds"),

@@ -36,7 +36,7 @@ from bridge.ledger.reading import open_reader
 from bridge.ledger.sqlite import SqliteStore
 from bridge.ledger.trouble import READABLE, SENTENCES, LedgerTrouble
 from bridge.reports.pauses import PausePolicy
-from tests.ledgers import open_file, watch
+from tests.ledgers import open_file
 
 ROOT = Path(__file__).parents[2]
 VERDICT = Verdict("accepted", 0, "accepted", "accepted", "done", False, True, True, True)
@@ -354,23 +354,6 @@ def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqli
     assert store.transact([claim()])[0].status == "new"
 
 
-def test_deleted_ledger_is_noticed(opener: Opener, path: Path) -> None:
-    """Nothing is promised about a file that no longer has a name."""
-    store = opener()
-    path.unlink()
-    assert trouble(lambda: store.transact([claim()])) == "replaced"
-
-
-def test_replaced_ledger_is_noticed(opener: Opener, path: Path, tmp_path: Path) -> None:
-    """A copy moved over the ledger is another file."""
-    store = opener()
-    store.transact(finish())
-    copy = tmp_path / "copy"
-    copy.write_bytes(path.read_bytes())
-    copy.rename(path)
-    assert trouble(lambda: store.transact([claim(2)])) == "replaced"
-
-
 def test_events_are_never_changed(opener: Opener) -> None:
     """History can be added to and pruned, not rewritten."""
     store = opener()
@@ -620,33 +603,6 @@ def bury(store: SqliteStore, path: Path) -> None:
     (Path(f"{path}.owners") / f"{store.instance}.lock").unlink()
 
 
-def test_a_report_that_another_bridge_took_over_is_lost(opener: Opener, path: Path) -> None:
-    """What was remembered does not count against what the file says; the rest of the batch goes on."""
-    mine, theirs = opener(), opener()
-    for number in (1, 2, 3):
-        mine.transact([claim(number)])
-    bury(mine, path)
-    assert len(theirs.transact([sweep()])[0].adopted) == 3
-    operations = [
-        finish(1)[1],
-        claim(4),
-        Record(task(2), RETRY, 0.0, 5, None),
-        Settle(task(3), Ending("not_sent", -32010, "window_closed")),
-    ]
-    results = mine.transact(operations)
-    assert [result.status for result in results] == ["lost", "new", "lost", "lost"]
-    assert {results[at].row.owner for at in (0, 2, 3)} == {theirs.instance}
-    assert [name for _, name, _ in theirs.transact([Story(results[0].row.seq)])[0]] == [
-        "claimed",
-        "begun",
-        "adopted",
-    ]
-    # Not remembered any more, so told again from the file.
-    assert mine.transact([finish(1)[1]])[0].status == "lost"
-    assert theirs.transact([finish(1)[1]])[0].status == "ok"
-    assert mine.transact([claim(1)])[0].status == "known"
-
-
 RETRY = VERDICT._replace(outcome="unknown", next="again", perhaps=True)
 
 
@@ -702,22 +658,6 @@ sys.stdin.read()
     finally:
         child.communicate(timeout=60)
     assert child.returncode == 0
-
-
-def test_memory_of_our_own_reports_spares_the_reading(opener: Opener) -> None:
-    """A report that was claimed here is recorded without being read; one that was not is read."""
-    first = opener()
-    first.transact([claim(1), claim(2)])
-    statements: list[str] = []
-    watch(first, statements.append)
-    assert [r.status for r in first.transact([finish(1)[1], finish(2)[1]])] == ["ok", "ok"]
-    assert not [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
-    first._own.clear()
-    first.transact([claim(3)])
-    first._own.clear()
-    statements.clear()
-    assert first.transact([finish(3)[1]])[0].status == "ok"
-    assert [text for text in statements if text.startswith("SELECT") and "FROM reports" in text]
 
 
 def test_what_was_undone_is_not_remembered(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

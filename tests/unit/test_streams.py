@@ -7,9 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +15,10 @@ import pytest
 from bridge.engine import Engine
 from bridge.wire import streams
 from bridge.wire.streams import CHUNK_BYTES, Reader
+from tests.unit.conftest import in_thread
 
 PATIENCE_S = 60
 """How long a test waits for another thread before it fails; a loaded machine needs some of it."""
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    """Start some work aside."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
 
 
 def read_all(reader: Reader) -> list[bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bridge.core.model import Begin, Listing, Look, Narrow, Pauses, Resume, Sweep, Window
 from bridge.ledger.port import Ask, Teach
-from bridge.ledger.translation import Accounts, View, hash_account, see
+from bridge.ledger.translation import Accounts, View, hash_account
 from tests.shaky_store import ENDPOINT, METHOD, OK, Times, claim, open_memory, record, task
 
 KEY = "k" * 32
@@ -97,22 +97,6 @@ def test_unknown_accounts_are_left_as_they_are() -> None:
     store.transact([claim(account="f" * 32)])
     rows, _ = view.transact([Listing(ENDPOINT)])[0]
     assert [row.task.account for row in rows] == ["f" * 32]
-
-
-def test_equal_words_cost_nothing() -> None:
-    """A store with our secret and timeline is passed through untouched."""
-    store = open_memory(Times())
-    accounts = Accounts()
-    accounts.settle(store.secret, store.clock_offset_s)
-    view = see(store, accounts)
-    assert view is store
-    account = accounts.name(KEY)
-    claimed = view.transact([claim(account=account)])[0]
-    assert (
-        store.transact([Look(task(1, account))])[0]
-        == claimed.row
-        == view.transact([Look(task(1, account))])[0]
-    )
 
 
 def test_narrowed_window_is_noted_in_the_stores_time() -> None:
