@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _UNJUDGED: Final = ("reset_before", "swallowed")
 _FAILURES: Final = {"dns": "dns", "refused": "connect", "tls": "tls", "certificate": "certificate"}
 
+DATELESS: Final = frozenset({"old_http", "odd_head", "chunked", "garbage"})
+"""Fates whose answers have no Date header, so that nobody learns the time from them."""
+
 
 class Meaning(NamedTuple):
     """What a whole answer says, by the documents."""

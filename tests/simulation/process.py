@@ -20,7 +20,7 @@ from bridge.settings.table import TABLE
 from bridge.upstream.client import Client, report_body
 from tests.simulation.chance import Dice
 from tests.simulation.disk import SimStore
-from tests.simulation.network import Attempt
+from tests.simulation.network import DATELESS, Attempt
 from tests.simulation.plan import KEYS
 from tests.simulation.virtual import VirtualLoop
 
@@ -340,7 +340,8 @@ class Process:
         attempt.ended_at = self.world.now
         attempt.failure = failure
         self.flying.pop((attempt.key, attempt.task_id), None)
-        if attempt.meaning is not None and self.knows_time_at is None:
+        is_dated = attempt.meaning is not None and attempt.fate not in DATELESS
+        if is_dated and self.knows_time_at is None:
             self.knows_time_at = self.world.now
         self.world.log("attempt", self.name, attempt.number, failure)
 
