@@ -75,8 +75,8 @@ class Outbox:
         self._on_bug = on_bug
         self._wall = wall
         self._memory: port.MemoryStore | None = None
-        self.held: dict[Task, tuple[int, int]] = {}
-        """Reports -> attempts and sends that the ledger had counted before."""
+        self.held: dict[Task, Row | None] = {}
+        """Reports -> what the ledger had of them before, as far as that was known."""
         self._unwritten: dict[Task, None] = {}
         self.stuck: set[Task] = set()
         """Reports that could not be brought, for a reason that trying again soon cannot help."""
@@ -199,7 +199,7 @@ class Outbox:
             self._take_over(task.endpoint, known.pauses)
             is_others = known.row is not None and known.row.owner != self.instance
             is_told = is_others and not known.is_free and not _is_empty(known.row)
-            if task in self.held and _is_empty(before) and is_told:
+            if task in self.held and _is_empty(before) and is_told and self._is_news(known.row):
                 # While nobody could be asked it was told off; now the ledger says what others did with it.
                 assert before is not None
                 self._narrows[task] = model.Narrow(task, before.window)
@@ -225,6 +225,15 @@ class Outbox:
             if not isinstance(answer, model.Recorded):
                 answer = answer._replace(guarded=self.is_guarded)
         return answer
+
+    def _is_news(self, row: Row | None) -> bool:
+        """True if the ledger's row of a held report is not the one that was known when that began."""
+        before = None if row is None else self.held[row.task]
+        return (
+            row is None
+            or before is None
+            or (row.seq, row.finished_wall) != (before.seq, before.finished_wall)
+        )
 
     def _settle(self, op: Any, before: Row | None) -> None:
         """Keep a report that an operation has changed in memory, and nothing else."""
@@ -305,7 +314,7 @@ class Outbox:
 
     def hold(self, task: Task, before: Row | None) -> None:
         """From now on memory has the truth about a report."""
-        self.held.setdefault(task, (0, 0) if before is None else (before.attempts, before.sends))
+        self.held.setdefault(task, before)
 
     def seed(self, row: Row, finished_at: float | None, events: tuple[EventRow, ...] = ()) -> None:
         """Let memory know a report as the ledger has it."""
@@ -363,7 +372,9 @@ class Outbox:
         known: Known = self._run_here(Ask(task, None))
         assert known.row is not None
         events = self._run_here(Story(known.row.seq))
-        return Restore(known.row, known.finished_at, self.held[task], events)
+        before = self.held[task]
+        since = (0, 0) if before is None else (before.attempts, before.sends)
+        return Restore(known.row, known.finished_at, since, events)
 
     # --- pauses ------------------------------------------------------------------------------
 

@@ -262,6 +262,19 @@ def test_own_memory_forgets_after_the_guard(kind: str) -> None:
     assert scene.failover.outbox.owed == 1
 
 
+def test_window_of_an_id_that_has_come_back_holds_in_trouble() -> None:
+    """What was told off in memory keeps its window, though the ledger has a former report of the id."""
+    scene = Scene(pauses=False)
+    scene.failover.run([claim(), record()])
+    scene.fail("full")
+    scene.times.move(86_401)
+    over, late = Window(1.0, None), Ending("not_sent", -32010, "window_closed")
+    told_off = claim(begin=False)._replace(window=over, refusal=late)
+    assert [scene.do(op).status for op in (told_off, Settle(task(), late))] == ["new", "ok"]
+    again = scene.do(claim())
+    assert (again.status, again.gate.status, again.row.window.until) == ("again", "late", 1.0)
+
+
 def test_refusal_in_trouble_is_recorded_later() -> None:
     """A local refusal is answered at once and written when it can be."""
     scene = Scene()
