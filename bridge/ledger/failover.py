@@ -23,7 +23,7 @@ REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
 SILENT: Final = REOPENED | {LOCKED}
 """Kinds after which the store is not even asked. One that is merely unreadable is asked and may fail."""
 MAX_RETRY_S: Final = 30.0
-"""Longest pause between two tries to open a ledger."""
+"""Longest pause between two tries to come back to a ledger."""
 PROBE_BUSY_S: Final = 0.05
 """How long a try waits for a lock while the ledger is in trouble: nobody's answer may hang on it."""
 _REST: Final = 4
@@ -180,8 +180,9 @@ class Failover:
             if started_at >= self._retry_at:
                 self._heal(PROBE_BUSY_S)
                 now = self._now()
-                # On a slow disk, or with a store that waits for locks, tries must not fill the time.
-                self._retry_at = max(self._retry_at, now + _REST * (now - started_at))
+                # On a slow disk, or with a store that waits for locks, tries must not fill the time. A bridge
+                # that was stopped in the middle of one has not waited so long for the ledger.
+                self._retry_at = max(self._retry_at, now + min(_REST * (now - started_at), MAX_RETRY_S))
         elif outbox.held and (pending := outbox.pending()):
             self._pay(pending)
         if outbox.trouble is None:

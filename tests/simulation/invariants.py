@@ -132,7 +132,10 @@ def check_truth(world: World, story: Story, request: Request, at: float, answer:
         # Whose ledger falls silent tells what it last saw of another bridge's report.
         seen = story.doubts if outcome == "unknown" and data.get("replayed") else 0
         # So does who waits for another bridge that has begun, and never says how it went.
-        seen += outcome == "unknown" and any(begin <= at <= end for begin, end in story.beginnings)
+        read_at = request.read_at or 0.0
+        seen += outcome == "unknown" and any(
+            begin <= at and read_at <= end for begin, end in story.beginnings
+        )
         if data["attempts"] > made + story.crashes + seen and not story.is_loose:
             world.break_rule(f"{told}, but {made} attempts were made")
         own = [

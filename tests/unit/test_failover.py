@@ -522,8 +522,9 @@ def test_ledger_in_trouble_is_left_alone_between_tries() -> None:
     assert scene.store.busy_s == 2.0
 
 
-def test_slow_tries_become_rare() -> None:
-    """Tries that take long leave most of the time to those who want answers."""
+@pytest.mark.parametrize(("lasts_s", "rests_s"), [(2.0, 8.0), (100.0, MAX_RETRY_S)])
+def test_slow_tries_become_rare(lasts_s: float, rests_s: float) -> None:
+    """Tries that take long leave most of the time to those who want answers, but none is put off for ever."""
     scene = Scene()
     scene.fail("locked")
     scene.do(claim())
@@ -531,11 +532,15 @@ def test_slow_tries_become_rare() -> None:
     run = scene.store.transact
 
     def wait_for_lock(operations: Any) -> list[Any]:
-        scene.times.move(2.0)
+        scene.times.move(lasts_s)
         return run(operations)
 
     scene.store.transact = wait_for_lock  # type: ignore[method-assign]
-    assert scene.failover.tend() == pytest.approx(8.0)
+    assert scene.failover.tend() == pytest.approx(rests_s)
+    scene.fail(None)
+    scene.times.move(rests_s)
+    scene.failover.tend()
+    assert scene.failover.outbox.trouble is None
 
 
 def test_outcome_that_the_ledger_knows_otherwise_is_given_up_and_counted() -> None:
