@@ -54,11 +54,12 @@ def ledger() -> Iterator[str]:
         yield f"{directory}/ledger.sqlite3"
 
 
-def leave(world: World, ledger: str, fate: Fate, **options: Any) -> Bridge:
-    """A bridge that dies while its report has this fate."""
+def leave(world: World, ledger: str, fate: Fate, *, reports: int = 1, **options: Any) -> Bridge:
+    """A bridge that dies while the first of its reports has this fate."""
     bridge = Bridge(world, ledger, **options)
     world.upstream.fates = iter([fate])
-    bridge.report(1)
+    for task_id in range(1, reports + 1):
+        bridge.report(task_id)
     world.run(1)
     bridge.crash()
     return bridge
@@ -66,12 +67,7 @@ def leave(world: World, ledger: str, fate: Fate, **options: Any) -> Bridge:
 
 def test_what_was_left_is_sent_once_more(world: World, ledger: str) -> None:
     """A neighbour with the key resumes what had begun, with one more attempt, and what only waited."""
-    bridge = Bridge(world, ledger, concurrency=1, pauses=False)
-    world.upstream.fates = iter([FOREVER])
-    bridge.report(1)
-    bridge.report(2)
-    world.run(1)
-    bridge.crash()
+    leave(world, ledger, FOREVER, reports=2, concurrency=1, pauses=False)
     neighbour = Bridge(world, ledger, holds=(KEY,), pauses=False)
     world.run(3)
     assert [(row(neighbour, n).outcome, row(neighbour, n).attempts) for n in (1, 2)] == [
@@ -93,12 +89,7 @@ def test_refusal_after_a_crash_is_unknown(world: World, ledger: str) -> None:
 
 def test_without_the_key_the_window_ends_it(world: World, ledger: str) -> None:
     """Nobody who holds the key comes: begun ends unknown, never begun ends not_sent, nothing is sent."""
-    bridge = Bridge(world, ledger, concurrency=1, pauses=False)
-    world.upstream.fates = iter([FOREVER])
-    bridge.report(1)
-    bridge.report(2)
-    world.run(1)
-    bridge.crash()
+    leave(world, ledger, FOREVER, reports=2, concurrency=1, pauses=False)
     neighbour = Bridge(world, ledger, holds=(OTHER_KEY,))
     world.run(20)
     assert row(neighbour, 1).state == "sending"
@@ -291,12 +282,7 @@ def test_refused_request_never_takes_a_report_over(world: World, ledger: str) ->
 
 def test_story_names_the_owners(world: World, ledger: str) -> None:
     """Who claimed a report and who took it over from whom is told, whether or not it begins at once."""
-    first = Bridge(world, ledger, concurrency=1, pauses=False)
-    world.upstream.fates = iter([FOREVER])
-    first.report(1)
-    first.report(2)
-    world.run(1)
-    first.crash()
+    first = leave(world, ledger, FOREVER, reports=2, concurrency=1, pauses=False)
     second = Bridge(world, ledger, holds=(KEY,), pauses=False)
     world.run(3)
     for task_id, begun_before in ((1, True), (2, False)):
