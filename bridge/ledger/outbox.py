@@ -199,7 +199,7 @@ class Outbox:
             self._take_over(task.endpoint, known.pauses)
             is_others = known.row is not None and known.row.owner != self.instance
             is_told = is_others and not known.is_free and not _is_empty(known.row)
-            if task in self.held and _is_empty(before) and is_told and self._is_news(known.row):
+            if task in self.held and _is_empty(before) and is_told and _is_news(known.row, self.held[task]):
                 # While nobody could be asked it was told off; now the ledger says what others did with it.
                 assert before is not None
                 self._narrows[task] = model.Narrow(task, before.window)
@@ -225,15 +225,6 @@ class Outbox:
             if not isinstance(answer, model.Recorded):
                 answer = answer._replace(guarded=self.is_guarded)
         return answer
-
-    def _is_news(self, row: Row | None) -> bool:
-        """True if the ledger's row of a held report is not the one that was known when that began."""
-        before = None if row is None else self.held[row.task]
-        return (
-            row is None
-            or before is None
-            or (row.seq, row.finished_wall) != (before.seq, before.finished_wall)
-        )
 
     def _settle(self, op: Any, before: Row | None) -> None:
         """Keep a report that an operation has changed in memory, and nothing else."""
@@ -425,6 +416,13 @@ class Outbox:
 
 def _hour_of(note: Note) -> tuple[Any, ...]:
     return note.task, note.subject, note.at // counting.HOUR_S
+
+
+def _is_news(row: Row | None, before: Row | None) -> bool:
+    """True if the ledger's row of a held report is not the one that it had before."""
+    if row is None or before is None:
+        return row is not before
+    return (row.seq, row.finished_wall) != (before.seq, before.finished_wall)
 
 
 def _is_empty(row: Row | None) -> bool:
