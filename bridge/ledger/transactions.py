@@ -156,13 +156,10 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
-        known: dict[str, Any] = {
-            "attempts": attempts,
-            "sends": sends,
-            "perhaps": perhaps,
-            "latency_ms": op.latency_ms,
-        }
-        work.change(entry, row._replace(state=WAITING, **known))
+        waits = row._replace(
+            state=WAITING, attempts=attempts, sends=sends, perhaps=perhaps, latency_ms=op.latency_ms
+        )
+        work.change(entry, waits)
         work.tell(entry, "deferred", met)
     else:
         _finish(work, entry, op.ending, met, (attempts, sends, perhaps, op.latency_ms))

@@ -103,9 +103,9 @@ def verdict_ending(verdict: Verdict, extra: Mapping[str, Any]) -> Ending:
         verdict: the last attempt's verdict.
         extra: further members of the answer (hints, warnings, pause ...); they win, and None is left out.
     """
-    detail: dict[str, Any] = {}
     if verdict.outcome == ACCEPTED and not extra:
         return _ACCEPTED
+    detail: dict[str, Any] = {}
     if verdict.outcome != ACCEPTED:
         # Beside an errorId the status says something only if it is not the usual one.
         is_usual = verdict.error_id is not None and 200 <= (verdict.http_status or 200) <= 299
