@@ -43,7 +43,7 @@ class Number:
         self.token = token
 
     def to_python(self) -> int | float:
-        """Return the value: `int` if it is whole, as ``5.0`` is, else a `float` that is not."""
+        """Return the value: `int` if it is whole, as ``5.0`` is, else a `float`, infinite if too large."""
         token = self.token
         # 640 digits are what int() takes whatever PYTHONINTMAXSTRDIGITS says; above, float() says infinity.
         if len(token) <= 640 and token.lstrip("-").isdigit():
@@ -117,6 +117,7 @@ def parse_foreign(data: bytes, max_depth: int) -> Any:
     return _scan(_STRICT, _decode(data))
 
 
+# What `plain` returns as it is, without a call for each.
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 

@@ -66,6 +66,7 @@ def _per_size(head: str, marks: int, tail: str = "") -> dict[int, str]:
 _CHANGING: Final = (*COLUMNS[3:19], *COLUMNS[20:])
 # What others may have changed of a report that is remembered: who has it, and when its window ends.
 _GUARDS: Final = ("seq", "state", "owner", "window_until", "window_since")
+# Both count their columns on into the same list of values.
 _SET: Final = ", ".join(f"{name} = v.column{n}" for n, name in enumerate(_CHANGING, 1))
 _HELD: Final = " AND ".join(
     f"reports.{name} IS v.column{n}" for n, name in enumerate(_GUARDS, len(_CHANGING) + 1)

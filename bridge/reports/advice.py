@@ -112,6 +112,7 @@ def tally(row: Row, now: float) -> tuple[str, float, Counts] | None:
 
 @lru_cache(1024)
 def _count(name: str, outcome: str | None, code: int | None, is_late: bool) -> tuple[str, Counts] | None:
+    """Return the subject and what one such report adds to its counts, or None if it says nothing."""
     method = methods().get(name)
     if method is None or not (is_late or outcome in (ACCEPTED, UNKNOWN, REFUSED)):
         return None
