@@ -726,6 +726,19 @@ def test_who_was_told_off_in_the_dark_hears_of_others_once_the_ledger_can_be_rea
     assert [scene.do(claim(n)).status for n in (1, 2, 3)] == ["known", "elsewhere", "again"]
 
 
+def test_who_was_told_off_in_trouble_hears_of_others_beside_a_former_report_of_the_id() -> None:
+    """What another bridge did since is told, though the ledger had a former report of the id before."""
+    scene = Scene(pauses=False)
+    scene.failover.run([claim(), record()])
+    scene.fail("full")
+    scene.times.move(86_401)
+    late = Ending("not_sent", -32010, "window_closed")
+    told_off = claim(begin=False)._replace(refusal=late)
+    assert [scene.do(op).status for op in (told_off, Settle(task(), late))] == ["new", "ok"]
+    scene.add_other_bridge([claim(), record()])
+    assert scene.do(claim()).status == "known"
+
+
 def test_reading_trouble_in_good_days_is_noticed() -> None:
     """A ledger that fails to read is in trouble, and the question is answered from memory."""
     scene = Scene()
