@@ -36,8 +36,8 @@ _COLOURS: Final = {
     "unknown": "35",
 }
 """Colours by name, by outcome and by what a check found; everything else is bad, and red."""
-_KEPT: Final = r"(\n|\x1b\[(?:0|" + "|".join((_RED, *_COLOURS.values())) + ")m)"
-"""What is not escaped on a terminal: line ends and our own colours."""
+_KEPT: Final = r"(\n|\t|\x1b\[(?:0|" + "|".join((_RED, *_COLOURS.values())) + ")m)"
+"""What is not escaped on a terminal: line ends, tabs and our own colours."""
 
 
 class Screen:
@@ -207,12 +207,13 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 def print_text(text: str) -> None:
     """Print text for people on stdout; what could steer the terminal, or it cannot show, is escaped.
 
-    Line ends stay, and on a terminal our own colours: whoever puts foreign text into lines escapes it before.
+    Line ends and tabs stay, and on a terminal our own colours: whoever puts foreign text into lines escapes it
+    before.
     """
     if sys.stdout is None:
         return
     if not text.replace("\n", "").isprintable():
-        pieces = re.split(_KEPT if sys.stdout.isatty() else "(\n)", text)
+        pieces = re.split(_KEPT if sys.stdout.isatty() else "(\n|\t)", text)
         text = "".join(piece if place % 2 else escape(piece) for place, piece in enumerate(pieces))
     encoding = sys.stdout.encoding or "ascii"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -104,12 +104,12 @@ def test_foreign_text_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch)
     assert shown.replace("\n", "").isprintable()
 
 
-def test_a_file_gets_no_control_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal not even a colour of ours gets through."""
+def test_a_file_gets_no_control_but_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal not even a colour of ours gets through; a tab steers nothing, and Go is indented by it."""
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     print_text("a\x1b[31mb\tc\n")
-    assert out.getvalue() == "a\\u001b[31mb\\u0009c\n"
+    assert out.getvalue() == "a\\u001b[31mb\tc\n"
 
 
 def test_progress_is_silent_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ def test_snippets_hold_absolute_paths(run: Run, kind: str) -> None:
     """Every snippet is printed whole, and starts this very program, with the clients of this very tree."""
     code, out, err = run("snippet", kind)
     assert (code, err) == (0, "")
+    assert out == snippet.render_snippet(kind, snippet.find_words(), snippet.find_sources())
     assert "$path" not in out
     assert "--sandbox" in out or "andbox: true" in out
     assert kind == "docker" or json.dumps(snippet.find_words()[0])[1:-1] in out
