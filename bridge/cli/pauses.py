@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import suppress
-from typing import Final
+from contextlib import closing, suppress
+from typing import Any, Final
 
 from bridge.cli import ledger
 from bridge.cli.terminal import Screen, print_json, print_lines
 from bridge.core.errors import find_row
-from bridge.core.model import PauseState
+from bridge.core.model import PauseState, Resume
+from bridge.engine import SystemClock
 from bridge.reports.pauses import PROOF, PausePolicy
 
 SCOPES: Final = ("key", "address", "method", "quality", "transport")
@@ -38,11 +39,7 @@ def _list(args: argparse.Namespace) -> None:
             if state.key.rule != PROOF and endpoint in (None, place)
         ]
     if args.json:
-        told = []
-        for place, state in found:
-            more = {"state": state.state, **dict(policy.parts(state.key)), "endpoint": place}
-            told.append({**policy.show(state, 0.0), **more})
-        print_json({"pauses": told})
+        print_json({"pauses": [_tell(policy, place, state, 0.0) for place, state in found]})
         return
     if not found:
         print_lines(["No pause holds: reports are sent."])
@@ -72,19 +69,29 @@ def _ends(state: PauseState) -> str:
 
 
 def _resume(args: argparse.Namespace) -> None:
-    with ledger.reading(args, to_write=True) as (settings, *_):
-        pass  # says it in a sentence if there is no ledger, or none to write: memory would not do
-    from bridge.app import run_once
-
-    response = run_once(settings, "bridge.resume", {} if args.scope is None else {"scope": args.scope})
-    if "error" in response:
-        raise ledger.NotPossible(response["error"]["message"])
+    policy = PausePolicy("")
+    resumed: list[tuple[str, PauseState]] = []
+    with ledger.reading(args, to_write=True) as (settings, endpoint, reader):
+        places = dict.fromkeys(place for place, _ in reader.pauses() if endpoint in (None, place))
+        with closing(ledger.open_store(settings)) as store:
+            to_wall = SystemClock.wall() - SystemClock.now() - store.clock_offset_s
+            for place in places:
+                (states,) = store.transact([Resume(place, args.scope, None)])
+                resumed += [(place, state) for state in states]
     if args.json:
-        print_json(response["result"])
+        print_json({"resumed": [_tell(policy, place, state, to_wall) for place, state in resumed]})
         return
-    scopes = [f"{pause['scope']} ({pause['cause']})" for pause in response["result"]["resumed"]]
-    told = f"The next report is tried: {', '.join(scopes)}." if scopes else "There was no pause to resume."
-    print_lines(Screen().wrap(told))
+    told = [
+        f"{policy.show(state, to_wall)['scope']} ({state.cause}) of {place}" for place, state in resumed
+    ]
+    sentence = f"The next report is tried: {', '.join(told)}." if told else "There was no pause to resume."
+    print_lines(Screen().wrap(sentence))
+
+
+def _tell(policy: PausePolicy, place: str, state: PauseState, to_wall: float) -> dict[str, Any]:
+    """A pause as `bridge.status` has it, with its upstream."""
+    shown = policy.show(state, to_wall)
+    return {**shown, "state": state.state, **dict(policy.parts(state.key)), "endpoint": place}
 
 
 _ACTIONS: Final[ledger.Actions] = {"list": (_list, ("json",)), "resume": (_resume, ("json", "scope"))}

@@ -78,6 +78,22 @@ def test_resume_turns_the_next_report_into_a_probe(run: Run, ledger: MadeLedger)
     assert (code, out) == (0, "There was no pause to resume.\n")
 
 
+def test_what_is_listed_is_resumed(run: Run, ledger: MadeLedger) -> None:
+    """Without --url the pauses of every upstream end, as they are shown; with it those of that one alone."""
+    words = ("--ledger", str(ledger))
+    _, out, _ = run("pauses", "resume", *words, "--url", "http://127.0.0.1:9", "--json")
+    assert json.loads(out) == {"resumed": []}
+    code, out, err = run("pauses", "resume", *words, "--json")
+    assert (code, err) == (0, "")
+    listed = json.loads(run("pauses", "list", "--json", *words)[1])["pauses"]
+    assert json.loads(out)["resumed"] == listed
+    assert [(pause["scope"], pause["endpoint"]) for pause in listed] == [
+        ("key", ENDPOINT),
+        ("method", ENDPOINT),
+    ]
+    assert run("pauses", "list", *words)[1].count("the next report is tried") == 2
+
+
 def test_resume_makes_no_ledger(run: Run, tmp_path: Path) -> None:
     """Without a ledger it is a sentence and exit code 1."""
     code, _, err = run("pauses", "resume", "--ledger", str(tmp_path / "none"))
