@@ -186,7 +186,7 @@ def check_advice(args: argparse.Namespace) -> Iterator[Check]:
         return  # the check of the ledger says so
     for advice in found:
         message = f"account {advice['account']}, {advice['kind']}: {advice['message']}"
-        yield Check("advice", WARNING, message, "docs/advice.md has the vendor's rules.")
+        yield Check("advice", WARNING, message, "Do what it says; `report-bridge help report` has the rules.")
     if not found:
         yield Check("advice", OK, "nothing in the last 24 h makes reports worthless, as far as is known")
 

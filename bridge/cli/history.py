@@ -19,6 +19,7 @@ from bridge.core import exits
 from bridge.core.model import HISTORY_S, OUTCOMES, Listing, Prune, Row
 from bridge.core.text import escape, plural, rfc3339, suggest
 from bridge.ledger.statistics import Reader
+from bridge.reports.methods import methods
 from bridge.server.methods import show_record
 from bridge.settings import load
 from bridge.settings.parsing import is_database, parse_integer
@@ -64,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("task", nargs="?", type=count, metavar="TASK", help="task id, for show")
     ledger.add_span_flags(parser)
     add("--outcome", choices=OUTCOMES, metavar="NAME", help="|".join(OUTCOMES))
-    add("--method", metavar="NAME", help="only reports with this method")
+    add("--method", choices=tuple(methods()), metavar="NAME", help="only reports with this method")
     add("--limit", type=count, metavar="N", help="most reports (list: 50)")
     add("--columns", type=_columns, metavar="A,B", help=f"list: of {', '.join(COLUMNS)}")
     add("--follow", action="store_true", help="list: go on with what comes, until Ctrl-C")

@@ -23,6 +23,7 @@ from bridge.core.model import Listing
 from bridge.core.text import escape, plural
 from bridge.ledger.rows import select_listing
 from bridge.ledger.statistics import IN_FLIGHT
+from bridge.reports.methods import methods
 
 _TAIL: Final = 31
 _AXES: Final = {
@@ -40,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     ledger.add_span_flags(parser)
     add("--by", choices=summary.GROUPS, default="day", metavar="WHAT", help="|".join(summary.GROUPS))
-    add("--method", metavar="NAME", help="only reports with this method")
+    add("--method", choices=tuple(methods()), metavar="NAME", help="only reports with this method")
     add("--account", metavar="HEX", help="only reports of this account, as lists show it")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON object")
@@ -66,8 +67,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> dict[str, Any]:
-    from bridge.reports.methods import methods
-
     with terminal.progress("counting") as tell, ledger.reading(args) as (settings, endpoint, reader):
         listing = Listing(endpoint, args.since, args.until, method=args.method)
         figures = reader.figures(listing, args.account, tuple(methods()), tell)

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any, Final
 
 from bridge.core.errors import hint
-from bridge.core.model import Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
+from bridge.core.model import CLOSED, Ending, Exchange, PauseEvent, PauseState, Row, Task, Verdict, Window
 from bridge.reports import methods
 from bridge.reports import window as windows
 from bridge.reports.job import Job, Report
@@ -149,17 +149,14 @@ class Observer(Part):
     def tell_pause(self, event: PauseEvent) -> None:
         """Tell that a pause opened, closed or is being probed."""
         state = event.state
-        if state.key.rule != PROOF:
-            shown = self.show_pause(state)
-            told = {
-                "rule": state.key.rule,
-                "scope": shown["scope"],
-                "subject": state.key.subject,
-                "cause": shown["cause"],
-                "until": "when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}",
-                "doublings": state.level,
-            }
-            self._emit(event.name, told)
+        if state.key.rule == PROOF:
+            return
+        shown = self.show_pause(state)
+        told = {"rule": state.key.rule, "scope": shown["scope"], "subject": state.key.subject}
+        if state.state != CLOSED:
+            until = "when a person resumes it" if shown["endsAt"] is None else f"at {shown['endsAt']}"
+            told |= {"cause": shown["cause"], "until": until, "doublings": state.level}
+        self._emit(event.name, told)
 
 
 def rank_hints(

@@ -121,6 +121,9 @@ def test_probe_of_the_transport_pause_asks_for_a_new_connection() -> None:
     world.upstream.attempts.clear()
     bridge.ask(10)
     assert [attempt.fresh for _, attempt in world.upstream.attempts] == [True]
+    # What is over has no end to come.
+    (closed,) = [fields for name, fields in bridge.events if name == "pause_closed"]
+    assert {**closed} == {"rule": "transport", "scope": "transport", "subject": closed["subject"]}
 
 
 BUSY = Fate(False, http(429, retry_after="1"))

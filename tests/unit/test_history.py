@@ -148,6 +148,7 @@ def test_follow_shows_what_comes_and_how_it_ends(
         ("does not take", ("export", "--json")),
         ("does not take", ("path", "--limit", "3")),
         ("does not take", ("show", "1", "--output", "x")),
+        ("did you mean reportIncorrectHcaptcha?", ("list", "--method", "reportIncorrectHcaptch")),
         # A moment less than a day ago would take what guards a task.
         ("guard", ("prune", "--before", "2h")),
     ],
