@@ -100,7 +100,7 @@ class App:
             lambda instance: self._open_store(None, instance),
             kind="memory" if is_memory else "postgres" if "://" in settings.ledger else "sqlite",
             require=settings.require_ledger,
-            on_event=self.emit,
+            on_event=self._tell_of_ledger,
             on_error=self._note_ledger_bug,
             boot_id=self.boot_id,
         )
@@ -240,6 +240,11 @@ class App:
         """Hand an event to its readers."""
         self.metrics.read(name, fields)
         self.log.tell(name, fields)
+
+    def _tell_of_ledger(self, name: str, fields: Mapping[str, Any]) -> None:
+        # Nothing of a server's address: it may hold a password.
+        place = self.settings.ledger
+        self.emit(name, {"path": "on the server" if "://" in place else place, **fields})
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""

@@ -140,7 +140,13 @@ def reading(
         if is_database(settings.ledger):
             # Where the address is written down, and nothing of the address: it may hold a password.
             raise ConfigError(f"{error} The ledger is set by {settings.origin('ledger')}.") from None
-        raise NotPossible(str(error)) from None
+        raise _explain(settings, error) from None
+
+
+def _explain(settings: Settings, error: NoLedger | LedgerTrouble) -> NotPossible:
+    """Say which ledger cannot be used; that there is none says so itself."""
+    place = "" if isinstance(error, NoLedger) else f"{show_place(settings)}: "
+    return NotPossible(f"{place}{error}")
 
 
 def open_store(settings: Settings) -> Store:
@@ -209,29 +215,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Do one of the actions; the exit code says whether something is wrong with the ledger."""
-    try:
-        return run_action("ledger", _ACTIONS, args)
-    except (LedgerTrouble, NoLedger) as trouble:
-        raise NotPossible(str(trouble)) from None
+    return run_action("ledger", _ACTIONS, args)
 
 
 def _make(settings: Settings) -> None:
     """Make the ledger, or bring it to this version."""
     if settings.ledger == MEMORY:
         raise UsageError("a ledger in memory ends with its bridge: name a file or a database")
-    with closing(open_store(settings)) as store:
-        if store.trouble is not None:
-            raise store.trouble
+    try:
+        with closing(open_store(settings)) as store:
+            if store.trouble is not None:
+                raise store.trouble
+    except LedgerTrouble as trouble:
+        raise _explain(settings, trouble) from None
 
 
 def _copy(args: argparse.Namespace) -> None:
     if len(args.places) != 2:
         raise UsageError("ledger copy takes two ledgers: from where, and to where")
     source, target = (load({**args.given, "ledger": place}, os.environ) for place in args.places)
-    with progress("copying") as tell, closing(open_reader(source)) as reader:
-        _make(target)
-        with closing(open_reader(target)) as there:
-            copied = opening.copy(reader, there, tell)
+    if source.ledger == target.ledger:
+        raise UsageError("ledger copy takes two ledgers, and these are one")
+    about = source
+    try:
+        with progress("copying") as tell, closing(open_reader(source)) as reader:
+            about = target
+            _make(target)
+            with closing(open_reader(target)) as there:
+                copied = opening.copy(reader, there, tell)
+    except (NoLedger, LedgerTrouble) as error:
+        raise _explain(about, error) from None
     print_lines([f"{plural(copied, 'report')} copied; the copy is complete."])
 
 

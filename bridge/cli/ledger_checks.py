@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.cli.ledger import open_reader
 from bridge.cli.version import version_of
-from bridge.core.text import plural
+from bridge.core.text import escape, plural
 from bridge.engine import SystemClock
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
@@ -71,7 +71,9 @@ def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
         except NoLedger:
             yield _check_folder(settings.ledger)
         except LedgerTrouble as trouble:
-            yield Check("ledger", FAILED, "the ledger cannot be read", trouble.sentence)
+            # Nothing of a server's address: it may hold a password.
+            what = "the ledger" if is_database(settings.ledger) else escape(settings.ledger)
+            yield Check("ledger", FAILED, f"{what} cannot be read", trouble.sentence)
 
 
 def _check_store(reader: Reader, health: Mapping[str, Any]) -> Check:

@@ -81,9 +81,7 @@ def _resume(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"resumed": [_tell(policy, place, state, to_wall) for place, state in resumed]})
         return
-    told = [
-        f"{policy.show(state, to_wall)['scope']} ({state.cause}) of {place}" for place, state in resumed
-    ]
+    told = [f"{policy.show(state, to_wall)['scope']} ({state.cause}) of {place}" for place, state in resumed]
     sentence = f"The next report is tried: {', '.join(told)}." if told else "There was no pause to resume."
     print_lines(Screen().wrap(sentence))
 

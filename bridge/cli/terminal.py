@@ -207,8 +207,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 def print_text(text: str) -> None:
     """Print text for people on stdout; what could steer the terminal, or it cannot show, is escaped.
 
-    Line ends and tabs stay, and on a terminal our own colours: whoever puts foreign text into lines escapes it
-    before.
+    Line ends and tabs stay, and on a terminal our own colours: who puts foreign text into lines escapes it.
     """
     if sys.stdout is None:
         return

@@ -127,9 +127,7 @@ class Failover:
             self._pay(pending)
         if outbox.owed:
             reason = "the log has the reason" if outbox.trouble is None else outbox.trouble.reason
-            sentence = f"{outbox.owed} outcomes could not be written before the end."
-            fields = {"state": "lost", "sentence": sentence, "operation": "written", "reason": reason}
-            self._tell("ledger_degraded", {**fields, "owed": outbox.owed})
+            self._tell("ledger_lost", {"owed": outbox.owed, "reason": reason})
         self._close_primary()
         outbox.held.clear()
         outbox.rest()

@@ -27,7 +27,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     READONLY: "The ledger cannot be written: allow its file and its directory to be written.",
     LOCKED: "The ledger is locked by another program: end what holds its file open for writing.",
     UNREADABLE: "The ledger cannot be read: check that its path is a readable file on a working disk.",
-    CORRUPT: "The ledger is damaged, or the file is none: name the right one, "
+    CORRUPT: "The ledger is damaged, or is no ledger: name the right one, "
     "or move a damaged one away and the next start makes a new one.",
     FOREIGN: "The ledger is not safely ours: it must be a plain file of this user, or choose another path.",
     NEWER: "The ledger was written by a newer version: it is read but not written; install that version.",

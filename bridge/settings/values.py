@@ -228,7 +228,7 @@ def load(flags: Mapping[str, str | bool], environ: Mapping[str, str]) -> Setting
         values["ledger"] = os.path.join(state_dir or "", "ledger.sqlite3") if is_kept else MEMORY
         if state_dir is None and not in_sandbox:
             reason = "this user has no home directory; name a file with --ledger"
-            notices.append(("ledger_memory", {"reason": reason}))
+            notices.append(("ledger_memory", {"path": "ledger.sqlite3", "reason": reason}))
     _check_together(values, origins)
     hidden = frozenset(secret_variables(environ))
     values.update(state_dir=state_dir, config_file=config_file, hidden=hidden, notices=tuple(notices))

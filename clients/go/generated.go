@@ -77,24 +77,24 @@ const (
 )
 
 // LedgerState: `ok`. `full`, `readonly`: it can be read, not written. `newer`: as that, a newer
-// version wrote it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read.
-// `foreign`: the file is not safely ours. `replaced`: the file was taken away while it was open.
-// `unreachable`: the database server does not answer. Source: the last use of the ledger.
+// version wrote it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read,
+// or its server does not answer. `foreign`: the file is not safely ours. `replaced`: the file was
+// taken away while it was open. `opening`: it was not opened yet. Source: the last use of the
+// ledger.
 type LedgerState string
 
 // The values of LedgerState.
 const (
-	LedgerStateOk          LedgerState = "ok"
-	LedgerStateFull        LedgerState = "full"
-	LedgerStateReadonly    LedgerState = "readonly"
-	LedgerStateLocked      LedgerState = "locked"
-	LedgerStateUnreadable  LedgerState = "unreadable"
-	LedgerStateCorrupt     LedgerState = "corrupt"
-	LedgerStateForeign     LedgerState = "foreign"
-	LedgerStateNewer       LedgerState = "newer"
-	LedgerStateReplaced    LedgerState = "replaced"
-	LedgerStateUnreachable LedgerState = "unreachable"
-	LedgerStateOpening     LedgerState = "opening"
+	LedgerStateOk         LedgerState = "ok"
+	LedgerStateFull       LedgerState = "full"
+	LedgerStateReadonly   LedgerState = "readonly"
+	LedgerStateLocked     LedgerState = "locked"
+	LedgerStateUnreadable LedgerState = "unreadable"
+	LedgerStateCorrupt    LedgerState = "corrupt"
+	LedgerStateForeign    LedgerState = "foreign"
+	LedgerStateNewer      LedgerState = "newer"
+	LedgerStateReplaced   LedgerState = "replaced"
+	LedgerStateOpening    LedgerState = "opening"
 )
 
 // Outcome: What became of a report. `accepted`: taken. `refused`: certainly refused. `unknown`: may
@@ -421,9 +421,9 @@ type LedgerHealth struct {
 	Healthy bool `json:"healthy"`
 
 	// `ok`. `full`, `readonly`: it can be read, not written. `newer`: as that, a newer version wrote
-	// it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read. `foreign`:
-	// the file is not safely ours. `replaced`: the file was taken away while it was open.
-	// `unreachable`: the database server does not answer. Source: the last use of the ledger.
+	// it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read, or its
+	// server does not answer. `foreign`: the file is not safely ours. `replaced`: the file was taken
+	// away while it was open. `opening`: it was not opened yet. Source: the last use of the ledger.
 	State LedgerState `json:"state"`
 
 	// Outcomes that are known and not yet written. Source: the ledger.

@@ -470,7 +470,9 @@ def test_what_cannot_be_written_before_the_end_is_told(
     call_trouble(bridge, upstream, 2, guarded=True)
     ended = bridge.close()
     assert ended.code == 0
-    lost = events(ended.stderr, "ledger_degraded")[-1]
-    assert (lost["state"], lost["owed"]) == ("lost", 2)
+    (told,) = events(ended.stderr, "ledger_degraded")
+    (lost,) = events(ended.stderr, "ledger_lost")
+    assert (lost["owed"], told["path"], lost["path"]) == (2, str(ledger), str(ledger))
+    assert f"The ledger {ledger} cannot be written" in told["message"]
     ledger.chmod(0o600)
     assert outcomes(ledger) == {1: ("accepted", 1)}

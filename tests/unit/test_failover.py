@@ -783,7 +783,7 @@ def test_bug_in_one_owed_report_keeps_the_others_going() -> None:
     assert [scene.row(n) and scene.row(n).outcome for n in (1, 2, 3)] == ["accepted", None, "accepted"]
     assert scene.failover.outbox.owed == 1
     scene.failover.close()
-    assert scene.events[-1][0] == "ledger_degraded"
+    assert scene.events[-1][0] == "ledger_lost"
     assert scene.events[-1][1]["owed"] == 1
 
 
@@ -870,7 +870,7 @@ def test_closing_tells_what_could_not_be_written() -> None:
     scene.failover.run([claim(), record()])
     scene.failover.close()
     name, fields = scene.events[-1]
-    assert (name, fields["state"], fields["owed"]) == ("ledger_degraded", "lost", 1)
+    assert (name, fields["owed"], "space" in fields["reason"]) == ("ledger_lost", 1, True)
 
 
 def test_debts_beyond_all_measure_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_foreign_text_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_file_gets_no_control_but_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal not even a colour of ours gets through; a tab steers nothing, and Go is indented by it."""
+    """Without a terminal not even a colour of ours gets through; a tab, as Go has it, steers nothing."""
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     print_text("a\x1b[31mb\tc\n")

@@ -20,11 +20,11 @@ export type LedgerKind = "memory" | "sqlite" | "postgresql";
 
 /**
  * `ok`. `full`, `readonly`: it can be read, not written. `newer`: as that, a newer version wrote
- * it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read. `foreign`:
- * the file is not safely ours. `replaced`: the file was taken away while it was open.
- * `unreachable`: the database server does not answer. Source: the last use of the ledger.
+ * it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read, or its server
+ * does not answer. `foreign`: the file is not safely ours. `replaced`: the file was taken away
+ * while it was open. `opening`: it was not opened yet. Source: the last use of the ledger.
  */
-export type LedgerState = "ok" | "full" | "readonly" | "locked" | "unreadable" | "corrupt" | "foreign" | "newer" | "replaced" | "unreachable" | "opening";
+export type LedgerState = "ok" | "full" | "readonly" | "locked" | "unreadable" | "corrupt" | "foreign" | "newer" | "replaced" | "opening";
 
 /**
  * What became of a report. `accepted`: taken. `refused`: certainly refused. `unknown`: may have
@@ -241,9 +241,9 @@ export interface LedgerHealth {
   healthy: boolean;
   /**
    * `ok`. `full`, `readonly`: it can be read, not written. `newer`: as that, a newer version wrote
-   * it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read. `foreign`:
-   * the file is not safely ours. `replaced`: the file was taken away while it was open.
-   * `unreachable`: the database server does not answer. Source: the last use of the ledger.
+   * it. `locked`: another process holds it. `unreadable`, `corrupt`: it cannot be read, or its
+   * server does not answer. `foreign`: the file is not safely ours. `replaced`: the file was taken
+   * away while it was open. `opening`: it was not opened yet. Source: the last use of the ledger.
    */
   state: LedgerState;
   /** Outcomes that are known and not yet written. Source: the ledger. */
