@@ -101,6 +101,8 @@ class Job:
         self.requesters: list[Requester] = []
         self.attempts = 0
         """Attempts that were made in the task's life."""
+        self.former = 0
+        """Those that were made before it was certain once that it had never been taken."""
         self.made = 0
         """Those that this job has made."""
         self.sends = 0
@@ -129,8 +131,13 @@ class Job:
 
     @property
     def has_begun(self) -> bool:
-        """True once an attempt was made, in this life or an earlier one, or is being made."""
+        """True once an attempt was made in the task's life, or is being made."""
         return self.attempts > 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """True once it may be taken, or might have been: it is not let go any more."""
+        return self.attempts > self.former
 
     @property
     def is_spent(self) -> bool:
@@ -149,7 +156,8 @@ class Job:
         self.perhaps = row.perhaps or self.perhaps
         self.window = row.window.narrowed_by(self.window)
         self.facts = row.facts
-        if self.has_begun and self.interruption is not None and self.interruption.kind == "request_cancelled":
+        is_cancelled = self.interruption is not None and self.interruption.kind == "request_cancelled"
+        if self.is_under_way and is_cancelled:
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 

@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from bridge.core import model
-from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, Ending, Gate, PauseEvent, Row
+from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, SENDING, Ending, Gate, PauseEvent, Row
 from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
@@ -151,6 +151,7 @@ class Lifecycle(Part):
         if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
             if status in ("adopted", "elsewhere"):
                 self._observer.tell("report_resumed", job, {"state": row.state})
+            job.former = row.attempts - (row.state == SENDING) if status == "again" else 0
             job.adopt(row)
             job.is_theirs = False
             return claimed.gate
@@ -325,7 +326,7 @@ class Lifecycle(Part):
     def _end_early(self, job: Job, kind: str) -> NoReturn:
         """End a report whose window is over, that was cancelled, or whose process ends."""
         unknown = local_ending("outcome_unknown")
-        if job.is_theirs or (kind == "shutting_down" and (job.has_begun or self.leaves_all)):
+        if job.is_theirs or (kind == "shutting_down" and (job.is_under_way or self.leaves_all)):
             if job.is_begun:
                 with suppress(Lost):
                     self._commit(job, model.Withdraw(job.task, None))

@@ -105,7 +105,7 @@ class Reporter(Part):
         self._ledger.call(model.Look(job.task))
         if self._beside.pop(requester, None) is None:
             return
-        is_left = self._lifecycle.is_stopped and job.has_begun
+        is_left = self._lifecycle.is_stopped and job.is_under_way
         if self._jobs.get(job.task) is job or is_left:
             self._tell_conflict(requester, job, refusal)
         else:
@@ -123,7 +123,7 @@ class Reporter(Part):
                 self._cancel(job, asked)
 
     def _cancel(self, job: Job, asked: list[Requester]) -> None:
-        begun = job.has_begun or job.is_theirs
+        begun = job.is_under_way or job.is_theirs
         leaving = [requester for requester in asked if requester.is_joined or job.is_theirs or not begun]
         for requester in leaving:
             requester.is_cancelled = True

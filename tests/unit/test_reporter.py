@@ -309,6 +309,26 @@ def test_cancel_before_the_begin(world: World) -> None:
     assert [a.task_id for _, a in world.upstream.attempts if a.task_id == 2] == []
 
 
+@pytest.mark.parametrize(("ended_by", "code"), [("cancel", -32800), ("stop", -32032)])
+def test_what_was_not_sent_before_has_not_begun(world: World, ended_by: str, code: int) -> None:
+    """A task that was tried and certainly not taken is let go like a new one while it waits again."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = answered(http(429, retry_after="100"))
+    assert error(bridge.ask(1))["outcome"] == "not_sent"
+    world.upstream.fates = iter([STALLED])
+    bridge.report(2)
+    again = bridge.report(1, name="again")
+    world.run(1)
+    if ended_by == "cancel":
+        bridge.service.cancel("again")
+    else:
+        bridge.service.stop()
+    world.run(0.1)
+    data = error(again[0])
+    assert (data["code"], data["outcome"], data["attempts"]) == (code, "not_sent", 1)
+    assert (row(bridge, 1).outcome, row(bridge, 1).attempts) == ("not_sent", 1)
+
+
 def test_cancel_while_claiming(bridge: Bridge) -> None:
     """A cancel that overtakes the ledger's answer still stops the report."""
     got = bridge.report(1, name="one")
