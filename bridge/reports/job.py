@@ -204,10 +204,17 @@ class Job:
 
     # --- after an attempt --------------------------------------------------------------------
 
+    def starts_by(self) -> float:
+        """The last moment the next attempt may start: earlier if it may be the second send."""
+        latest = windows.starts_by(self.window, self.has_begun)
+        if not self.perhaps or (self.last is not None and self.last.next == "wait"):
+            return latest
+        return min(latest, windows.ends_at(self.window, self.has_begun) - windows.RESEND_LEFT_S)
+
     def next_attempt_at(self, verdict: Verdict, now: float, chance: float) -> float | None:
         """When to try again; None if the verdict is final, the budget is spent or the window too short.
 
-        The attempt has been counted.
+        The attempt has been counted, and is the last one.
 
         Args:
             now: The end of the attempt, on the timeline.
@@ -218,10 +225,7 @@ class Job:
         at = now + chance * BACKOFF_S * 2.0 ** (self.attempts - 1)
         if verdict.retry_after_s is not None:
             at = max(at, now + verdict.retry_after_s)
-        is_second_guess = verdict.next == "again_once" or (verdict.perhaps and verdict.next != "wait")
-        if is_second_guess and windows.ends_at(self.window, True) - at < windows.RESEND_LEFT_S:
-            return None
-        return at if at <= windows.starts_by(self.window, True) else None
+        return at if at <= self.starts_by() else None
 
     def known_ending(self, otherwise: Ending) -> Ending:
         """What is known of a report that gets no further attempt.

@@ -229,9 +229,9 @@ class Lifecycle(Part):
             raise job.interruption
         retrying = job.has_begun
         now = self._ledger.now()
-        latest = windows.starts_by(job.window, retrying)
-        if now > latest:
+        if now > job.starts_by():
             raise Interrupted("window_closed")
+        latest = windows.starts_by(job.window, retrying)
         boot = self._engine.now()
         if boot - committed_at > STALE_S:
             raise NoResources("neighbours may have taken it over")

@@ -77,6 +77,22 @@ def test_what_was_left_is_sent_once_more(world: World, ledger: str) -> None:
     assert "report_resumed" in [name for name, _ in neighbour.events]
 
 
+@pytest.mark.parametrize(("age_s", "outcome", "sends"), [(52.0, "accepted", 2), (54.5, "unknown", 1)])
+def test_what_may_have_been_taken_is_not_resumed_in_the_last_five_seconds(
+    world: World, ledger: str, age_s: float, outcome: str, sends: int
+) -> None:
+    """A second send needs five seconds after a crash, too; the beginning that found less is not counted."""
+    bridge = Bridge(world, ledger)
+    world.upstream.fates = iter([FOREVER])
+    bridge.report(1, completed_at=bridge.engine.wall() - age_s)
+    world.run(1)
+    bridge.crash()
+    neighbour = Bridge(world, ledger, holds=(KEY,))
+    world.run(10)
+    assert (row(neighbour).outcome, row(neighbour).attempts) == (outcome, sends)
+    assert len(world.upstream.attempts) == sends
+
+
 def test_refusal_after_a_crash_is_unknown(world: World, ledger: str) -> None:
     """A 16 for a report that may have been taken before the crash is no refusal."""
     leave(world, ledger, Fate(True, Exchange("timeout", True), 1.5))

@@ -329,6 +329,18 @@ def test_what_was_not_sent_before_has_not_begun(world: World, ended_by: str, cod
     assert (row(bridge, 1).outcome, row(bridge, 1).attempts) == ("not_sent", 1)
 
 
+def test_a_second_send_that_waited_for_a_slot_needs_five_seconds(world: World) -> None:
+    """What may have been taken and gets its slot back too late is unknown, and is not sent again."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
+    world.upstream.fates = iter([LOST_REQUEST, Fate(False, Exchange("timeout", True), 3.0)])
+    doubtful = bridge.report(1, completed_at=bridge.engine.wall() - 53.0)
+    bridge.report(2)
+    world.run(8)
+    assert (error(doubtful[0])["code"], error(doubtful[0])["attempts"]) == (-32002, 1)
+    assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1
+
+
 def test_cancel_while_claiming(bridge: Bridge) -> None:
     """A cancel that overtakes the ledger's answer still stops the report."""
     got = bridge.report(1, name="one")
