@@ -7,7 +7,6 @@ attempt back is decided by `bridge.reports.pauses` in the ledger's transaction; 
 from __future__ import annotations
 
 from _bisect import bisect_left, insort_right
-from itertools import count
 from typing import Final
 
 from bridge.engine import Engine
@@ -19,31 +18,45 @@ POLL_S: Final = 0.25
 
 
 class _Waiting:
-    """Jobs in the order of their windows' ends; those of the same tenth of a second as they came.
+    """Jobs in the order of their windows' ends; those of the same tenth of a second as they were made.
 
     Windows of tasks that were completed together differ by what passes between the readings of two clocks.
     """
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, int, Job]] = []
-        self._order = count()
+        self._places: dict[Job, tuple[float, int, Job]] = {}
 
     def wait(self, job: Job) -> None:
         """Wait until the job is popped; whatever else ends the wait takes it out of the list."""
-        entry = (round(windows.ends_at(job.window, job.has_begun), 1), next(self._order), job)
-        insort_right(self.entries, entry)
+        self._enter(job)
         try:
             job.pause()
         finally:
-            at = bisect_left(self.entries, entry)
-            if self.entries[at : at + 1] == [entry]:
-                del self.entries[at]
+            self._leave(job)
 
     def pop(self) -> Job:
         """Take out the job whose window ends first and wake it; there must be one."""
-        _, _, job = self.entries.pop(0)
+        job = self.entries[0][2]
+        self._leave(job)
         job.wake()
         return job
+
+    def move(self, job: Job) -> None:
+        """Put a job that waits where it belongs now that its window ends earlier."""
+        if job in self._places:
+            self._leave(job)
+            self._enter(job)
+
+    def _enter(self, job: Job) -> None:
+        entry = (round(windows.ends_at(job.window, job.has_begun), 1), job.number, job)
+        self._places[job] = entry
+        insort_right(self.entries, entry)
+
+    def _leave(self, job: Job) -> None:
+        entry = self._places.pop(job, None)
+        if entry is not None:
+            del self.entries[bisect_left(self.entries, entry)]
 
 
 class Slots:
@@ -52,6 +65,7 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = count
         self._waiting = _Waiting()
+        self.move = self._waiting.move
 
     def take_free(self, job: Job) -> bool:
         """Take a slot if one is free and nobody waits for it."""
@@ -89,6 +103,7 @@ class SingleFlight:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._waiting = _Waiting()
+        self.move = self._waiting.move
         self._is_polling = False
 
     def wait(self, job: Job) -> None:

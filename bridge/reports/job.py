@@ -7,6 +7,7 @@ Asks nothing of the ledger or the upstream. Imported by `bridge.reports.lifecycl
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from itertools import count
 from typing import Final, NamedTuple
 
 from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, Ending, Facts, Row, Task, Verdict, Window
@@ -16,6 +17,7 @@ from bridge.reports import window as windows
 from bridge.reports.ports import Ports
 from bridge.reports.verdict import Answer, local_ending, verdict_ending
 
+_numbers: Final = count()
 BACKOFF_S: Final = 0.5
 """Longest wait after a first attempt; doubled after each, which makes 2 s after the last but one."""
 
@@ -93,6 +95,8 @@ class Job:
         self._ports = ports
         self._waiter = ports.engine.waiter()
         self._woken = False
+        self.number = next(_numbers)
+        """Grows with each job."""
         self.task = task
         self.method = method
         self.key = key

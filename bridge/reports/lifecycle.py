@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from bridge.core import model
-from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, SENDING, Ending, Gate, PauseEvent, Row
+from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, SENDING, Ending, Gate, PauseEvent, Row, Window
 from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
@@ -64,6 +64,13 @@ class Lifecycle(Part):
         """True once nothing is tried again, because the process ends."""
         self.leaves_all = False
         """True if then nobody can be answered: what was never begun is left to recovery, too."""
+
+    def narrow(self, job: Job, window: Window) -> None:
+        """The earliest window end that is known of a task holds, whoever told it."""
+        if job.narrow(window):
+            self._slots.move(job)
+            self._flight.move(job)
+            self._ledger.post(model.Narrow(job.task, job.window))
 
     def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
         """The life of one report, whatever ends it.

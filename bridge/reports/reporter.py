@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bridge.core import model
 from bridge.core.errors import BridgeError, warning
-from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Row, Task, Window
+from bridge.core.model import NOT_SENT, UNKNOWN, Ending, Row, Task
 from bridge.core.redact import Secret
 from bridge.reports import methods
 from bridge.reports import window as windows
@@ -86,17 +86,12 @@ class Reporter(Part):
             job.requesters.append(requester)
             self._engine.spawn(self._live, job, refusal)
         elif job.method != report.method or refusal is not None:
-            self._narrow(job, window)
+            self._lifecycle.narrow(job, window)
             self._engine.spawn(self._refuse_beside, job, requester, refusal)
         else:
             requester.is_joined = True
             job.requesters.append(requester)
-            self._narrow(job, window)
-
-    def _narrow(self, job: Job, window: Window) -> None:
-        """The earliest window end that is known of a task holds, whoever told it."""
-        if job.narrow(window):
-            self._ledger.post(model.Narrow(job.task, job.window))
+            self._lifecycle.narrow(job, window)
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""

@@ -152,3 +152,33 @@ def test_who_was_given_a_slot_keeps_no_other_from_the_next(engine: Engine, time:
     slots.give_back(second)
     assert slots.take_free(newcomer)
     assert waiting.has_slot
+
+
+def test_who_learns_of_an_earlier_end_goes_earlier(engine: Engine, time: VirtualTime) -> None:
+    """A window that got narrower while its report waits counts as it is now."""
+    slots, holder = Slots(1), make_job(engine)
+    early, late = make_job(engine, 50.0), make_job(engine, 55.0)
+    order: list[Job] = []
+    assert slots.take_free(holder)
+    start(engine, slots.take, [early, late], order)
+    time.run()
+    assert late.narrow(Window(40.0, None))
+    slots.move(late)
+    slots.move(holder)
+    slots.give_back(holder)
+    time.run()
+    assert order == [late]
+
+
+def test_who_asks_again_keeps_his_place(engine: Engine, time: VirtualTime) -> None:
+    """Of windows that end together the older report goes first, however often it has asked in vain."""
+    flight, older, newer = SingleFlight(engine), make_job(engine), make_job(engine)
+    order: list[Job] = []
+
+    def wait_twice(job: Job) -> None:
+        flight.wait(job)
+        flight.wait(job)
+
+    start(engine, wait_twice, [older, newer], order)
+    time.run(2.5 * POLL_S)
+    assert order == [older]
