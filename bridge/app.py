@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
@@ -155,7 +155,7 @@ class App:
         self.scrubber.learn(key)
         until = self.engine.now() + self.settings.timeout_s
         body = spending_body(key, date, queue)
-        return client.send("getSpendingStats", body, until=until, leave_by=until, fresh=True)
+        return client.send("getSpendingStats", body, until=until, leave_by=lambda: until, fresh=True)
 
     def _show_figures(self) -> dict[str, Any]:
         """The members of the status that are counted here."""
@@ -224,7 +224,14 @@ class App:
             self._is_loading = False
 
     def send(
-        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+        self,
+        method: str,
+        key: Secret,
+        task_id: int,
+        *,
+        until: float,
+        leave_by: Callable[[], float],
+        fresh: bool,
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
         client = self._client

@@ -307,10 +307,17 @@ class Bridge:
             self.engine.sleep(self.world.upstream.loads_s)
 
     def send(
-        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+        self,
+        method: str,
+        key: Secret,
+        task_id: int,
+        *,
+        until: float,
+        leave_by: Callable[[], float],
+        fresh: bool,
     ) -> Exchange:
         world = self.world
-        attempt = Attempt(method, key, task_id, until - world.t, leave_by - world.t, fresh)
+        attempt = Attempt(method, key, task_id, until - world.t, leave_by() - world.t, fresh)
         world.upstream.attempts.append((world.t, attempt))
         fate = next(world.upstream.fates, TAKEN)
         if fate.lasts_s == NO_RESOURCES.lasts_s:

@@ -46,7 +46,7 @@ def main() -> None:
                 "reportIncorrectImageCaptcha",
                 report_body(secret, task_id),
                 until=until,
-                leave_by=until,
+                leave_by=lambda: until,
                 fresh=True,
             )
             return b'"errorId":0' in exchange.body.replace(b" ", b"")

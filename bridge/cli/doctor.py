@@ -199,7 +199,7 @@ def check_online(settings: Settings) -> Iterator[Check]:
     until = engine.now() + settings.timeout_s
     try:
         with closing(Client(engine, settings.url, settings)) as client:
-            seen = client.send("", b"", until=until, leave_by=until, fresh=True)
+            seen = client.send("", b"", until=until, leave_by=lambda: until, fresh=True)
     except (OSError, ValueError):
         yield Check("upstream", FAILED, "it cannot be asked", "Check --url, --proxy and --ca-file.")
         return

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn
 
 from bridge.core import model
@@ -238,7 +239,6 @@ class Lifecycle(Part):
         now = self._ledger.now()
         if now > job.starts_by():
             raise Interrupted("window_closed")
-        latest = windows.starts_by(job.window, retrying)
         boot = self._engine.now()
         if boot - committed_at > STALE_S:
             raise NoResources("neighbours may have taken it over")
@@ -251,7 +251,7 @@ class Lifecycle(Part):
                 job.key,
                 job.task.task_id,
                 until=boot + self._ports.timeout_s,
-                leave_by=boot + latest + windows.LEAST_LEFT_S - now,
+                leave_by=partial(self._leave_by, job, retrying),
                 fresh=retrying or job.wants_fresh,
             )
         except NoResources:
@@ -262,6 +262,11 @@ class Lifecycle(Part):
             self._slots.give_back(job)
         job.made += 1
         return exchange
+
+    def _leave_by(self, job: Job, retrying: bool) -> float:
+        """When no byte of an attempt may leave any more, on the boot clock; a request that joins may know."""
+        left_s = windows.starts_by(job.window, retrying) + windows.LEAST_LEFT_S - self._ledger.now()
+        return self._engine.now() + left_s
 
     def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves and commit it: the ending, or wait until there may be another one."""

@@ -90,7 +90,14 @@ class Ports(Protocol):
         """Wait until an attempt can be made: the first one of all takes a while. Raises `NoResources`."""
 
     def send(
-        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: float, fresh: bool
+        self,
+        method: str,
+        key: Secret,
+        task_id: int,
+        *,
+        until: float,
+        leave_by: Callable[[], float],
+        fresh: bool,
     ) -> Exchange:
         """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
 

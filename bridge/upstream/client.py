@@ -105,7 +105,9 @@ class Client:
         self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
         self._template = cache(self._make_template)
 
-    def send(self, method: str, body: bytes, *, until: float, leave_by: float, fresh: bool) -> Exchange:
+    def send(
+        self, method: str, body: bytes, *, until: float, leave_by: Callable[[], float], fresh: bool
+    ) -> Exchange:
         """Send one request once, wait for its answer and say what happened.
 
         Args:
@@ -113,7 +115,7 @@ class Client:
                 the base address, which is asked with GET.
             body: JSON; it may hold the account's key, which leaves here and nowhere else.
             until: when the attempt ends whatever drips, on the boot clock.
-            leave_by: no byte of the request leaves after this.
+            leave_by: tells when no byte of the request may leave any more, which may come nearer meanwhile.
             fresh: open a new connection whatever is idle.
 
         Raises:
@@ -205,7 +207,7 @@ class Call(requests.PreparedRequest):
         template: what all requests of its method share: the members of a prepared request, and `head`.
         body: sent as it is.
         until: when the attempt ends, whatever drips.
-        leave_by: no byte of the request leaves later.
+        leave_by: tells when no byte of the request may leave any more.
         is_fresh: open a new connection whatever is idle.
     """
 
@@ -216,7 +218,12 @@ class Call(requests.PreparedRequest):
     """True once the first byte may have left."""
 
     def __init__(
-        self, template: Mapping[str, Any], body: bytes, until: float, leave_by: float, is_fresh: bool
+        self,
+        template: Mapping[str, Any],
+        body: bytes,
+        until: float,
+        leave_by: Callable[[], float],
+        is_fresh: bool,
     ) -> None:
         self.__dict__.update(template)
         self.body = body
@@ -280,22 +287,22 @@ class Adapter(BaseAdapter):
         """
         assert isinstance(request, Call)
         call = request
-        send_by = min(call.until, call.leave_by)
         link = None if call.is_fresh else self.take()
         if link is None:
-            link = self._connect(min(send_by, self._now() + self._connect_timeout_s))
+            link = self._connect(min(call.until, call.leave_by(), self._now() + self._connect_timeout_s))
         else:
             call.is_reused = True
         try:
-            now = self._now()
-            if now >= call.leave_by:
+            now, leave_by = self._now(), call.leave_by()
+            if now >= leave_by:
                 raise Unreached("window")
             if now >= call.until:
                 raise TimedOut("no time is left to send")
             assert isinstance(call.body, bytes)
             call.is_sent = True
             # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
-            link.send_all(b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), send_by)
+            packet = b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body)
+            link.send_all(packet, min(call.until, leave_by))
             call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
         except BaseException as error:
             link.close()

@@ -59,7 +59,7 @@ def request_to_send() -> Call:
     """A request prepared from its method's template."""
     template = requests.PreparedRequest()
     template.prepare(method="POST", url="http://localhost/x", headers=HEADERS)
-    return Call(vars(template), b"{}", 1.0, 1.0, False)
+    return Call(vars(template), b"{}", 1.0, lambda: 1.0, False)
 
 
 def send(session: requests.Session, request: Call) -> requests.Response:
@@ -151,7 +151,7 @@ def test_prepared_request_needs_no_constructor() -> None:
     """Everything a prepared request knows is in its dictionary, and a call has all of it."""
     template = requests.PreparedRequest()
     template.prepare(method="POST", url="http://localhost/x", headers=HEADERS)
-    call = Call(vars(template), b"{}", 1.0, 2.0, True)
+    call = Call(vars(template), b"{}", 1.0, lambda: 2.0, True)
     assert set(vars(requests.PreparedRequest())) <= set(vars(call))
     assert (call.method, call.url, call.body) == ("POST", "http://localhost/x", b"{}")
     assert template.headers["Content-Length"] == "0"  # prepared without a body; the client takes it out

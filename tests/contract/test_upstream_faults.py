@@ -87,7 +87,7 @@ def send(
     """Send one report."""
     now = client._now()
     body = report_body(key, task_id)
-    return client.send(METHOD, body, until=now + deadline_s, leave_by=now + connect_by_s, fresh=fresh)
+    return client.send(METHOD, body, until=now + deadline_s, leave_by=lambda: now + connect_by_s, fresh=fresh)
 
 
 def send_together(engine: Engine, client: Client, count: int, **options: Any) -> list[Exchange]:

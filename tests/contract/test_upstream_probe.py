@@ -53,7 +53,7 @@ def look(url: str, timeout_s: float = 30.0) -> Exchange:
     told: Any = SimpleNamespace(ca_file=None, proxy=None, connect_timeout_s=timeout_s, concurrency=0)
     client = Client(engine, url, told)
     until = engine.now() + timeout_s
-    return client.send("", b"", until=until, leave_by=until, fresh=True)
+    return client.send("", b"", until=until, leave_by=lambda: until, fresh=True)
 
 
 def test_date_of_any_answer_is_seen(serve: Serve, met: list[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,7 +98,7 @@ def demand_bare(error: BaseException) -> None:
 def send_report(client: Client, is_fresh: bool = False) -> Exchange:
     """Send one report; no frame of this keeps the key."""
     far = client._now() + 60.0
-    return client.send("reportX", report_body(KEY, 1), until=far, leave_by=far, fresh=is_fresh)
+    return client.send("reportX", report_body(KEY, 1), until=far, leave_by=lambda: far, fresh=is_fresh)
 
 
 class Link:
@@ -267,7 +268,8 @@ def test_time_that_is_over_says_nothing_about_connections(limit: str) -> None:
     client, kept = keep(3)
     far = client._now() + 60.0
     moments = {"until": far, "leave_by": far, limit: client._now()}
-    exchange = client.send("reportX", b"{}", fresh=False, **moments)
+    until, leave_by = moments["until"], moments["leave_by"]
+    exchange = client.send("reportX", b"{}", until=until, leave_by=lambda: leave_by, fresh=False)
     assert exchange[:3] == ("window" if limit == "leave_by" else "timeout", False, None)
     assert len(client._adapter.idle) == 2
     assert [len(link.was_sent) for link in kept] == [1, 1, 1]
@@ -284,16 +286,27 @@ def test_request_leaves_before_both_limits() -> None:
 
     now = make()._now()
     for until, leave_by in ((now + 60.0, now + 50.0), (now + 40.0, now + 50.0)):
-        exchange = make_with(Slow()).send("reportX", b"{}", until=until, leave_by=leave_by, fresh=False)
+        told = partial(float, leave_by)
+        exchange = make_with(Slow()).send("reportX", b"{}", until=until, leave_by=told, fresh=False)
         assert exchange[:2] == ("timeout", True)
     assert moments == [now + 50.0, now + 40.0]
+
+
+def test_an_end_that_comes_nearer_while_connecting_counts() -> None:
+    """No byte leaves after the end that is known by then."""
+    link, now = Link(ANSWER), make()._now()
+    ends = iter((now + 50.0, now))
+    exchange = make_with(link).send(
+        "reportX", b"{}", until=now + 60.0, leave_by=partial(next, ends), fresh=False
+    )
+    assert (exchange[:2], link.was_sent) == (("window", False), [])
 
 
 def test_any_body_of_any_method_is_sent() -> None:
     """The client knows no method; what it is given is what leaves."""
     link = Link(ANSWER)
     far = make()._now() + 60.0
-    make_with(link).send("getSpendingStats", b'{"x":1}', until=far, leave_by=far, fresh=False)
+    make_with(link).send("getSpendingStats", b'{"x":1}', until=far, leave_by=lambda: far, fresh=False)
     head, _, body = link.was_sent[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /getSpendingStats HTTP/1.1\r\nHost: localhost:1\r\n")
     assert head.endswith(b"\r\nContent-Length: 7")
