@@ -7,7 +7,7 @@ Decides nothing about sending. The sentences are rows of ``schemas/errors.json``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import ceil
 from typing import Any, Final
@@ -34,13 +34,18 @@ _read_date: Final = lru_cache(maxsize=1)(parse_http_date)
 
 
 class Observer(Part):
-    """Words what is known and tells of what happens."""
+    """Words what is known and tells of what happens.
 
-    def __init__(self, ports: Ports) -> None:
+    Args:
+        corrected: called when the upstream's clock turns out to be another than was thought.
+    """
+
+    def __init__(self, ports: Ports, corrected: Callable[[], object]) -> None:
         super().__init__(ports)
+        self._corrected = corrected
         self._offset_s: float | None = None
         """What the upstream's clock is ahead of the timeline: a jump of the local clock does not spoil it."""
-        self._told_s = 0.0
+        self._told_s = self._corrected_s = 0.0
 
     # --- before anything is sent -------------------------------------------------------------
 
@@ -53,8 +58,11 @@ class Observer(Part):
         """Seconds since a task was completed, on the upstream's clock; 0 in the future, None if not told."""
         if completed_at is None:
             return None
+        return max(0.0, self._engine.wall() - self._correction_s() - completed_at)
+
+    def _correction_s(self) -> float:
         skew_s = self.skew_s() or 0.0
-        return max(0.0, self._engine.wall() - (skew_s if abs(skew_s) > TOLERATED_S else 0.0) - completed_at)
+        return skew_s if abs(skew_s) > TOLERATED_S else 0.0
 
     def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
@@ -145,6 +153,9 @@ class Observer(Part):
         if abs(skew_s) > TOLERATED_S and abs(skew_s - self._told_s) > TOLERATED_S:
             self._told_s = skew_s
             self._emit("clock_skew", {"skew_s": round(skew_s, 1)})
+        if abs(self._correction_s() - self._corrected_s) > TOLERATED_S:
+            self._corrected_s = self._correction_s()
+            self._corrected()
 
     def tell_pause(self, event: PauseEvent) -> None:
         """Tell that a pause opened, closed or is being probed."""

@@ -43,7 +43,7 @@ class Reporter(Part):
     def __init__(self, ports: Ports, recovers: bool) -> None:
         super().__init__(ports)
         self.advisor = Advisor(ports)
-        self._observer = Observer(ports)
+        self._observer = Observer(ports, self._correct_windows)
         self._lifecycle = Lifecycle(ports, self._observer, self._adopt_orphan)
         self._recovers = recovers
         self.keys: dict[str, Secret] = {}
@@ -92,6 +92,15 @@ class Reporter(Part):
             requester.is_joined = True
             job.requesters.append(requester)
             self._lifecycle.narrow(job, window)
+
+    def _correct_windows(self) -> None:
+        """End windows earlier where tasks are older than they seemed by the clock that was believed before."""
+        now = self._ledger.now()
+        for job in tuple(self._jobs.values()):
+            for facts in (job.facts, *(requester.report.facts for requester in job.requesters)):
+                age_s = self._observer.age_s(facts.completed_at)
+                if age_s is not None:
+                    self._lifecycle.narrow(job, windows.open_window(now, age_s))
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""

@@ -341,6 +341,28 @@ def test_a_second_send_that_waited_for_a_slot_needs_five_seconds(world: World) -
     assert [attempt.task_id for _, attempt in world.upstream.attempts].count(1) == 1
 
 
+@pytest.mark.parametrize("waits_for", ["the key's first verdict", "a second send"])
+def test_what_waits_ends_by_the_upstreams_clock_as_soon_as_it_is_known(world: World, waits_for: str) -> None:
+    """A Date header ends the windows of tasks that are older than they seemed; nothing is sent after that."""
+    bridge = Bridge(world)
+    bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
+    wall = bridge.engine.wall()
+    told = {"date": formatdate(wall + 30.0, usegmt=True)}
+    if waits_for == "a second send":
+        world.upstream.fates = answered(http(503, retry_after="20", **told))
+        # Solved 40 s ago by the upstream's clock, 10 s ago by ours.
+        got = bridge.report(1, completed_at=wall - 10.0)
+    else:
+        world.upstream.fates = iter([Fate(False, verdict(0, **told), 1.0)])
+        bridge.report(1)
+        world.run(0.1)
+        got = bridge.report(2, completed_at=wall - 40.0)
+    world.run(25)
+    sent = [attempt.task_id for _, attempt in world.upstream.attempts]
+    assert sent == [1]
+    assert error(got[0])["code"] == (-32002 if waits_for == "a second send" else -32010)
+
+
 def test_cancel_while_claiming(bridge: Bridge) -> None:
     """A cancel that overtakes the ledger's answer still stops the report."""
     got = bridge.report(1, name="one")

@@ -23,7 +23,7 @@ class ClockSkew:
         engine = SimpleNamespace(wall=lambda: self._wall)
         ledger = SimpleNamespace(now=lambda: self._now)
         ports: Any = SimpleNamespace(engine=engine, ledger=ledger, emit=self._emit)
-        self._observer = Observer(ports)
+        self._observer = Observer(ports, lambda: None)
 
     def _emit(self, name: str, fields: Any) -> None:
         assert (name, fields) == ("clock_skew", {"skew_s": round(self._observer.skew_s() or 0.0, 1)})
