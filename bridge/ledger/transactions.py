@@ -61,7 +61,7 @@ def claim(work: UnitOfWork, op: model.Claim) -> model.Claimed:
 
 def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
     """Go on with a report that is ours now, or refuse it."""
-    if op.refusal is not None and not work.is_late(entry.row):
+    if op.refusal is not None and (op.refusal.kind == "window_closed" or not work.is_late(entry.row)):
         _finish(work, entry, op.refusal, {}, event="refused_locally")
         return model.Claimed("refused", entry.row, durable=work.durable)
     work.tell(entry, "claimed", {"owner": work.instance})

@@ -363,6 +363,15 @@ def test_what_waits_ends_by_the_upstreams_clock_as_soon_as_it_is_known(world: Wo
     assert error(got[0])["code"] == (-32002 if waits_for == "a second send" else -32010)
 
 
+def test_late_requests_that_come_together_are_all_late(bridge: Bridge) -> None:
+    """None of them is in another one's way: each is told that the window is over."""
+    for _ in range(2):
+        late = [bridge.report(1, completed_at=bridge.engine.wall() - 100.0) for _ in range(3)]
+        bridge.world.run(0.1)
+        assert [error(got[0])["code"] for got in late] == [-32010] * 3
+        assert [round(error(got[0])["ageSeconds"]) for got in late] == [100] * 3
+
+
 def test_cancel_while_claiming(bridge: Bridge) -> None:
     """A cancel that overtakes the ledger's answer still stops the report."""
     got = bridge.report(1, name="one")
