@@ -86,6 +86,21 @@ func TestEveryMethod(t *testing.T) {
 	}
 }
 
+// A sandbox on a ledger that was named knows what an earlier one reported.
+func TestLedgerOfTheSandbox(t *testing.T) {
+	options := Options{Sandbox: true, Ledger: filepath.Join(t.TempDir(), "ledger.sqlite3")}
+	for _, isKnown := range []bool{false, true} {
+		b := startReal(t, options)
+		result, err := b.ReportIncorrectRecaptcha(soon(t, time.Minute), ReportParams{TaskID: 4711})
+		if err != nil || result.Replayed != isKnown || !result.Durable {
+			t.Errorf("known: %v: %+v, %v", isKnown, result, err)
+		}
+		if err := b.Close(soon(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A refusal is a *ReportError with everything that the bridge knows, wrong parameters are a *CallError.
 func TestErrorsOfTheBridge(t *testing.T) {
 	b := startReal(t, Options{Sandbox: true})

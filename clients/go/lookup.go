@@ -110,6 +110,11 @@ func planLaunch(o Options) (launch, error) {
 			return launch{}, errors.New("report-bridge: Args holds the client key; everybody on the machine can read a command line")
 		}
 	}
+	ledgerIsURL := strings.Contains(o.Ledger, "://")
+	if ledgerIsURL && o.Sandbox {
+		return launch{}, errors.New("report-bridge: Sandbox heeds a ledger only as a flag, which a URL with a password must not be; " +
+			"name a file in Ledger, or put --ledger and a URL without a password into Args")
+	}
 	path, err := FindCommand(o.Path)
 	if err != nil {
 		return launch{}, err
@@ -122,16 +127,23 @@ func planLaunch(o Options) (launch, error) {
 		env = without(env, varKey, varKeyFile, varKeyCommand)
 	}
 	for _, one := range []struct{ name, value string }{
-		{varKey, o.ClientKey}, {varKeyFile, o.KeyFile}, {varURL, o.URL}, {varLedger, o.Ledger},
+		{varKey, o.ClientKey}, {varKeyFile, o.KeyFile}, {varURL, o.URL},
 	} {
 		if one.value != "" {
 			env = append(without(env, one.name), one.name+"="+one.value)
 		}
 	}
+	args := slices.Clone(o.Args)
+	switch {
+	case ledgerIsURL: // it may hold a password, and everybody on the machine can read a command line
+		env = append(without(env, varLedger), varLedger+"="+o.Ledger)
+	case o.Ledger != "": // the sandbox ignores the variable
+		args = append(args, "--ledger="+o.Ledger)
+	}
 	if o.Sandbox {
 		env = append(without(env, varSandbox), varSandbox+"=1")
 	}
-	return launch{path: path, args: slices.Clone(o.Args), dir: o.Dir, env: func() []string { return env }}, nil
+	return launch{path: path, args: args, dir: o.Dir, env: func() []string { return env }}, nil
 }
 
 func without(env []string, names ...string) []string {

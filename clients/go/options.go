@@ -46,7 +46,8 @@ type Options struct {
 	// URL is the upstream's base address. Default: the real one.
 	URL string
 
-	// Ledger is a file path, "memory", or a database URL. Default: a file in the user's state directory.
+	// Ledger is a file path, "memory", or a database URL, which the sandbox does not take. Default: a file in
+	// the user's state directory, in the sandbox "memory".
 	Ledger string
 
 	// Timeout ends a call whose context has no deadline. Default: DefaultTimeout.

@@ -72,23 +72,26 @@ func TestExcerptIsMasked(t *testing.T) {
 	}
 }
 
-// The key reaches the child in its environment, alone among the sources of a key.
+// The key reaches the child in its environment, alone among the sources of a key; a ledger without a password as a flag,
+// the only way that counts in the sandbox.
 func TestEnvironmentOfTheChild(t *testing.T) {
 	base := []string{"A=1", varKeyFile + "=/f", varKeyCommand + "=c", varKey + "=old", varSandbox + "=0"}
 	for name, one := range map[string]struct {
 		options Options
 		want    []string
+		args    []string
 	}{
-		"as it is": {Options{}, base},
-		"key":      {Options{ClientKey: canary}, []string{"A=1", varSandbox + "=0", varKey + "=" + canary}},
-		"key file": {Options{KeyFile: "/g"}, []string{"A=1", varSandbox + "=0", varKeyFile + "=/g"}},
-		"sandbox":  {Options{Sandbox: true}, []string{"A=1", varSandbox + "=1"}},
-		"others": {Options{Sandbox: true, URL: "http://127.0.0.1:1", Ledger: "memory"},
-			[]string{"A=1", varURL + "=http://127.0.0.1:1", varLedger + "=memory", varSandbox + "=1"}},
+		"as it is": {Options{}, base, nil},
+		"key":      {Options{ClientKey: canary}, []string{"A=1", varSandbox + "=0", varKey + "=" + canary}, nil},
+		"key file": {Options{KeyFile: "/g"}, []string{"A=1", varSandbox + "=0", varKeyFile + "=/g"}, nil},
+		"sandbox":  {Options{Sandbox: true}, []string{"A=1", varSandbox + "=1"}, nil},
+		"others": {Options{Sandbox: true, URL: "http://127.0.0.1:1", Ledger: "memory", Args: []string{"--queue", "9"}},
+			[]string{"A=1", varURL + "=http://127.0.0.1:1", varSandbox + "=1"}, []string{"--queue", "9", "--ledger=memory"}},
+		"server": {Options{Ledger: "postgresql://u:" + canary + "@h/d"}, append(slices.Clone(base), varLedger+"=postgresql://u:"+canary+"@h/d"), nil},
 	} {
 		one.options.Path, one.options.Env = "/bin/sh", base
 		plan, err := planLaunch(one.options)
-		if err != nil || !slices.Equal(plan.env(), one.want) || len(plan.args) != 0 {
+		if err != nil || !slices.Equal(plan.env(), one.want) || !slices.Equal(plan.args, one.args) {
 			t.Errorf("%s: %v %v, %v", name, plan.args, plan.env(), err)
 		}
 	}
@@ -98,6 +101,11 @@ func TestEnvironmentOfTheChild(t *testing.T) {
 	_, err := planLaunch(Options{Path: "/bin/sh", ClientKey: canary, Args: []string{"--key=" + canary}})
 	if err == nil || strings.Contains(err.Error(), canary) {
 		t.Errorf("a key among the arguments: %v", err)
+	}
+	// The sandbox would ignore it without a word.
+	_, err = planLaunch(Options{Path: "/bin/sh", Sandbox: true, Ledger: "postgresql://u:" + canary + "@h/d"})
+	if err == nil || strings.Contains(err.Error(), canary) || !strings.Contains(err.Error(), "name a file") {
+		t.Errorf("a server's ledger in the sandbox: %v", err)
 	}
 }
 
