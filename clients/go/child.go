@@ -82,7 +82,7 @@ func startChild(plan launch, maxAnswer int, wait patience, log *logbook) (*child
 	closeAll(theirs)
 	if err != nil {
 		closeAll(ours)
-		return nil, explainStart(plan.path, err)
+		return nil, explainStart(plan, err)
 	}
 	c := &child{
 		process: cmd.Process, patience: wait, out: newOutbox(), log: log,

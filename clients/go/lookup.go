@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -35,16 +36,27 @@ const install = "to install it with Python 3.11 or newer: " +
 	"then set Options.Path or " + CommandVariable + " to report-bridge/bin/report-bridge"
 
 // explainStart says why a file that is there could not be started, and what to do.
-func explainStart(path string, err error) error {
+func explainStart(plan launch, err error) error {
+	if plan.dir != "" {
+		// The dot asks for the right to enter it, too.
+		if _, dirErr := os.Stat(plan.dir + "/."); dirErr != nil {
+			return fmt.Errorf("report-bridge: cannot start: Options.Dir, %s, cannot be entered: %w; name a folder that is there", plan.dir, errors.Unwrap(dirErr))
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		if script, readErr := os.ReadFile(path); readErr == nil && bytes.HasPrefix(script, []byte("#!")) {
+		if script, readErr := os.ReadFile(plan.path); readErr == nil && bytes.HasPrefix(script, []byte("#!")) {
 			line, _, _ := bytes.Cut(script[2:], []byte("\n"))
-			if words := strings.Fields(string(line)); len(words) > 0 {
-				return fmt.Errorf("report-bridge: cannot start %s: %s, which its first line names, does not exist; %s (%w)", path, words[0], install, err)
+			if words := strings.Fields(string(line)); len(words) > 0 && isMissing(words[0]) {
+				return fmt.Errorf("report-bridge: cannot start %s: %s, which its first line names, does not exist; %s (%w)", plan.path, words[0], install, err)
 			}
 		}
 	}
 	return fmt.Errorf("report-bridge: cannot start: %w; %s", err, install)
+}
+
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // NotFoundError says that the command was not found, and where it was looked for.
@@ -118,6 +130,10 @@ func planLaunch(o Options) (launch, error) {
 	path, err := FindCommand(o.Path)
 	if err != nil {
 		return launch{}, err
+	}
+	// It was found from this folder, and would be started from Dir.
+	if path, err = filepath.Abs(path); err != nil {
+		return launch{}, fmt.Errorf("report-bridge: %w", err)
 	}
 	env := slices.Clone(o.Env)
 	if o.Env == nil {

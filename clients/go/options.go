@@ -21,7 +21,8 @@ const (
 // Options say how to start and watch a bridge. The zero value starts the command found in the
 // environment with the settings found there.
 type Options struct {
-	// Path of the command. Default: the variable REPORT_BRIDGE_BIN, then report-bridge on PATH.
+	// Path of the command; a relative one is from this process's working directory, whatever Dir is. Default:
+	// the variable REPORT_BRIDGE_BIN, then report-bridge on PATH.
 	Path string
 
 	// Args are put after the command as they are, such as flags of report-bridge.
