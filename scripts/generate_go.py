@@ -62,9 +62,9 @@ def _lines(model: Model) -> Iterator[str]:
 
 
 def _imports(model: Model) -> Iterator[str]:
-    names = ["encoding/json"]
+    names = ["encoding/json", "fmt"]
     if any(_has_key(struct) for struct in model.structs):
-        names += ["fmt", "log/slog"]
+        names.append("log/slog")
     if any(field.type.is_time for struct in model.structs for field in struct.fields):
         names.append("time")
     yield "import ("
@@ -96,26 +96,18 @@ def _struct(struct: Struct) -> Iterator[str]:
         yield from _comment(field.description, "\t")
         yield f'\t{go_name(field.name)} {_field_type(field)} `json:"{_tag(field)}"`'
     yield "}"
+    yield ""
+    how = "with the key masked" if _has_key(struct) else "for people"
+    yield from _comment(f"Format shows the value {how}, whatever the verb.")
+    yield f"func (v {struct.name}) Format(f fmt.State, _ rune) {{ _, _ = f.Write([]byte(show(v))) }}"
     if _has_key(struct):
-        yield ""
-        yield from _comment("Format shows the value with the key masked, whatever the verb.")
-        yield f"func (v {struct.name}) Format(f fmt.State, _ rune) {{ _, _ = f.Write([]byte(show(v))) }}"
         yield ""
         yield from _comment("LogValue keeps the key out of log/slog.")
         yield f"func (v {struct.name}) LogValue() slog.Value {{ return slog.StringValue(show(v)) }}"
-    elif _has_pointer_or_time(struct):
-        yield ""
-        yield from _comment("String shows what pointers point to, and times as RFC 3339.")
-        yield f"func (v {struct.name}) String() string {{ return show(v) }}"
 
 
 def _has_key(struct: Struct) -> bool:
     return any(field.name == "clientKey" for field in struct.fields)
-
-
-def _has_pointer_or_time(struct: Struct) -> bool:
-    """Tell whether fmt alone would print an address or Go's own notation of a time."""
-    return any(_field_type(field).startswith("*") or field.type.is_time for field in struct.fields)
 
 
 def _tag(field: Field) -> str:

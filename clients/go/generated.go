@@ -233,8 +233,8 @@ type AccountFigures struct {
 	Failure *string `json:"failure"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v AccountFigures) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v AccountFigures) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ActivePause: A pause as bridge.status and bridge.resume show it.
 type ActivePause struct {
@@ -265,8 +265,8 @@ type ActivePause struct {
 	Method ReportMethod `json:"method,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ActivePause) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ActivePause) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // Advice: One thing to change about the reports of an account.
 type Advice struct {
@@ -280,6 +280,9 @@ type Advice struct {
 	// in a later version. Source: the bridge.
 	Message string `json:"message"`
 }
+
+// Format shows the value for people, whatever the verb.
+func (v Advice) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // BridgeInfo: Result of bridge.info: who answers, and within which limits.
 type BridgeInfo struct {
@@ -305,6 +308,9 @@ type BridgeInfo struct {
 	// The limits in force. Source: the settings.
 	Limits Limits `json:"limits"`
 }
+
+// Format shows the value for people, whatever the verb.
+func (v BridgeInfo) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // BridgeStatus: Result of bridge.status: what happened since the start of this process, and what
 // holds now.
@@ -355,14 +361,17 @@ type BridgeStatus struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v BridgeStatus) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v BridgeStatus) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // CancelParams: Params of the notification $/cancelRequest.
 type CancelParams struct {
 	// The id of the request to cancel: same JSON type, same value. Source: the caller.
 	ID json.RawMessage `json:"id"`
 }
+
+// Format shows the value for people, whatever the verb.
+func (v CancelParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // GetReportParams: Params of bridge.getReport.
 type GetReportParams struct {
@@ -388,6 +397,9 @@ type Hint struct {
 	Message string `json:"message"`
 }
 
+// Format shows the value for people, whatever the verb.
+func (v Hint) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
 // Latency: Lengths of the attempts. Source: the bridge's clock.
 type Latency struct {
 	// Median of the length of an attempt, milliseconds; null while none has ended. Source: attempts
@@ -406,8 +418,8 @@ type Latency struct {
 	Count int64 `json:"count"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v Latency) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v Latency) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // LedgerHealth: How the ledger is doing. Source: the ledger.
 type LedgerHealth struct {
@@ -433,8 +445,8 @@ type LedgerHealth struct {
 	Message *string `json:"message"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v LedgerHealth) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v LedgerHealth) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // Limits: The limits in force. Source: the settings.
 type Limits struct {
@@ -464,6 +476,9 @@ type Limits struct {
 	DrainSeconds float64 `json:"drainSeconds"`
 }
 
+// Format shows the value for people, whatever the verb.
+func (v Limits) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
 // ListReportsParams: Params of bridge.listReports.
 type ListReportsParams struct {
 	// Only reports recorded at or after this time, UNIX seconds; default: all. Source: the caller.
@@ -482,8 +497,8 @@ type ListReportsParams struct {
 	Cursor string `json:"cursor,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ListReportsParams) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ListReportsParams) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ListReportsResult: Result of bridge.listReports: records, newest first, all accounts of the
 // endpoint.
@@ -498,8 +513,8 @@ type ListReportsResult struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ListReportsResult) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ListReportsResult) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // NoParams: Params of a method that takes none: leave `params` out, or give an empty object.
 type NoParams struct{}
@@ -536,6 +551,9 @@ type NoteTasksResult struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// Format shows the value for people, whatever the verb.
+func (v NoteTasksResult) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
 // OutcomeCounts: How many reports ended how since the start, replays not counted. Source: the
 // bridge.
 type OutcomeCounts struct {
@@ -551,6 +569,9 @@ type OutcomeCounts struct {
 	// Reports that ended not_sent since the start of the process. Source: the bridge.
 	NotSent int64 `json:"not_sent"`
 }
+
+// Format shows the value for people, whatever the verb.
+func (v OutcomeCounts) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // Pause: A pause that keeps a report from being sent.
 type Pause struct {
@@ -571,8 +592,8 @@ type Pause struct {
 	Manual bool `json:"manual"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v Pause) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v Pause) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ProtocolErrorData: `error.data` of errors that are not about a report: the JSON-RPC errors, and
 // errors of the bridge.* methods.
@@ -605,8 +626,8 @@ type ProtocolErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ProtocolErrorData) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ProtocolErrorData) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ReportErrorData: `error.data` of a report that was not accepted.
 type ReportErrorData struct {
@@ -671,8 +692,8 @@ type ReportErrorData struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ReportErrorData) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ReportErrorData) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ReportParams: Params of the four report methods.
 type ReportParams struct {
@@ -739,8 +760,8 @@ type ReportRecord struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
-// String shows what pointers point to, and times as RFC 3339.
-func (v ReportRecord) String() string { return show(v) }
+// Format shows the value for people, whatever the verb.
+func (v ReportRecord) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // ReportResult: Result of the four report methods: the upstream has taken the report.
 type ReportResult struct {
@@ -773,6 +794,9 @@ type ReportResult struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// Format shows the value for people, whatever the verb.
+func (v ReportResult) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
 // ResumeParams: Params of bridge.resume.
 type ResumeParams struct {
 	// Only pauses of this scope; default: all. Source: the caller.
@@ -798,6 +822,9 @@ type ResumeResult struct {
 	Sandbox bool `json:"sandbox,omitempty"`
 }
 
+// Format shows the value for people, whatever the verb.
+func (v ResumeResult) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
+
 // Warning: Something the caller should know about a report, whatever its outcome.
 type Warning struct {
 	// Which warning; a row of errors.json, section `warnings`.
@@ -806,6 +833,9 @@ type Warning struct {
 	// One sentence for people; may be reworded in a later version. Source: the bridge.
 	Message string `json:"message"`
 }
+
+// Format shows the value for people, whatever the verb.
+func (v Warning) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }
 
 // The names of the methods.
 const (

@@ -290,7 +290,7 @@ func TestNilBridge(t *testing.T) {
 	}
 }
 
-// Records print for people: no addresses, times as RFC 3339.
+// Records and results print for people with every verb: no addresses, times as RFC 3339.
 func TestRecordsPrintReadably(t *testing.T) {
 	var record ReportRecord
 	body := `{"taskId":5,"method":"reportIncorrectRecaptcha","account":"0123abcd","state":"done","outcome":"refused","code":16,"kind":"no_such_captcha","attempts":1,"recordedAt":"2026-01-02T03:04:05.678Z","finishedAt":"2026-01-02T03:04:06Z"}`
@@ -303,7 +303,11 @@ func TestRecordsPrintReadably(t *testing.T) {
 	want := "ReportRecord{TaskID:5 Method:reportIncorrectRecaptcha Account:0123abcd State:done Outcome:refused Code:16 Kind:no_such_captcha Attempts:1 RecordedAt:2026-01-02T03:04:05.678Z FinishedAt:2026-01-02T03:04:06Z Sandbox:false}"
 	page := ListReportsResult{Reports: []ReportRecord{record}}
 	for got, want := range map[string]string{
-		fmt.Sprintf("%+v", record): want, fmt.Sprintf("%v", &record): want,
+		fmt.Sprintf("%+v", record): want, fmt.Sprintf("%v", &record): want, fmt.Sprintf("%#v %d", &record, record): want + " " + want,
+		fmt.Sprintf("%v", &ReportResult{Status: "success", TaskID: 5}):   "ReportResult{Status:success TaskID:5 Attempts:0 Replayed:false Durable:false ElapsedMs:0 Sandbox:false}",
+		fmt.Sprintf("%v", &ResumeResult{Resumed: []ActivePause{}}):       "ResumeResult{Sandbox:false}",
+		fmt.Sprintf("%v", Warning{Kind: WarningKindFewTasks}):            "Warning{Kind:few_tasks}",
+		fmt.Sprintf("%v %+v", (*ReportResult)(nil), (*BridgeInfo)(nil)):  "<nil> <nil>",
 		fmt.Sprintf("%+v", page):                                         "ListReportsResult{Reports:[" + want + "] Sandbox:false}",
 		fmt.Sprint(ReportParams{CompletedAt: new(float64)}):              "ReportParams{TaskID:0 CompletedAt:0}",
 		fmt.Sprint(BridgeStatus{Codes: map[string]int64{"16": 2}}.Codes): "map[16:2]",

@@ -241,7 +241,7 @@ def test_go_says_what_the_model_says() -> None:
         "func (v Secret) LogValue() slog.Value { return slog.StringValue(show(v)) }",
         '\tEndsAt *time.Time `json:"endsAt"`',
         '\tOpenedAt time.Time `json:"openedAt"`',
-        "func (v Thing) String() string { return show(v) }",
+        "func (v Thing) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(show(v))) }",
         '\t"atask": {MethodReportIncorrectRecaptcha, ""},',
         '\tIsSure *bool `json:"isSure,omitempty"`',
         '\tMark bool `json:"mark,omitempty"`',
