@@ -2,6 +2,7 @@ package reportbridge_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -55,6 +56,29 @@ func ExampleReportError() {
 		fmt.Println("no answer; ask again:", down)
 	}
 	// Output: no_such_captcha 16 refused
+}
+
+// What createTask and getTaskResult said makes a task, which knows how it is reported.
+func ExampleBridge_Task() {
+	ctx := context.Background()
+	bridge, err := reportbridge.Start(ctx, reportbridge.Options{Sandbox: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = bridge.Close(ctx) }()
+	id, body := int64(7654321), []byte(`{"errorId":0,"status":"ready","cost":"0.002","endTime":`+fmt.Sprint(time.Now().Unix())+`}`)
+
+	solved := reportbridge.SolvedTask{TaskID: id, TaskType: "RecaptchaV3TaskProxyless"}
+	if err := json.Unmarshal(body, &solved); err != nil { // EndTime and Cost
+		log.Fatal(err)
+	}
+	task := bridge.Task(solved)
+	result, err := task.ReportWrong(ctx) // or task.ReportRight(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.Outcome)
+	// Output: accepted
 }
 
 // The records of the ledger come in pages, newest first.

@@ -3,6 +3,7 @@ package reportbridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -13,6 +14,9 @@ const methodNoteTasks = "bridge.noteTasks"
 
 // notesWaiting bounds the frames that wait for a bridge that does not read; notes beyond are dropped.
 const notesWaiting = 10_000
+
+// maxSeconds bounds times: a larger number can only be milliseconds, and the bridge refuses it.
+const maxSeconds = 1e11
 
 // TaskNote says that tasks were solved, so that the bridge can tell what share of them is reported.
 type TaskNote struct {
@@ -103,6 +107,7 @@ type SolvedTask struct {
 }
 
 // UnmarshalJSON reads taskId, taskType, endTime (UNIX seconds), cost and languagePool; others are left alone.
+// The error names the member that is wrong, which then keeps its value.
 func (s *SolvedTask) UnmarshalJSON(data []byte) error {
 	var wire struct {
 		TaskID       lenient      `json:"taskId"`
@@ -114,17 +119,26 @@ func (s *SolvedTask) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &wire); err != nil {
 		return err
 	}
-	var err error
 	if wire.TaskID != "" {
-		s.TaskID, err = strconv.ParseInt(string(wire.TaskID), 10, 64)
+		taskID, err := strconv.ParseInt(string(wire.TaskID), 10, 64)
+		if err != nil {
+			return errors.New("report-bridge: taskId must be a whole number")
+		}
+		s.TaskID = taskID
 	}
-	if wire.EndTime != "" && err == nil {
-		var seconds float64
-		seconds, err = strconv.ParseFloat(string(wire.EndTime), 64)
+	if wire.EndTime != "" {
+		seconds, ok := wire.EndTime.upTo(maxSeconds)
+		if !ok {
+			return errors.New("report-bridge: endTime must be a time in UNIX seconds")
+		}
 		s.EndTime = time.UnixMilli(int64(seconds * 1000)).UTC()
 	}
-	if wire.Cost != "" && err == nil {
-		s.Cost, err = strconv.ParseFloat(string(wire.Cost), 64)
+	if wire.Cost != "" {
+		cost, ok := wire.Cost.upTo(math.MaxFloat64)
+		if !ok {
+			return errors.New("report-bridge: cost must be a number from 0 on")
+		}
+		s.Cost = cost
 	}
 	if wire.TaskType != "" {
 		s.TaskType = wire.TaskType
@@ -132,7 +146,7 @@ func (s *SolvedTask) UnmarshalJSON(data []byte) error {
 	if wire.LanguagePool != "" {
 		s.LanguagePool = wire.LanguagePool
 	}
-	return err
+	return nil
 }
 
 // lenient is a JSON number, or a string of one.
@@ -143,6 +157,12 @@ func (l *lenient) UnmarshalJSON(data []byte) error {
 		*l = lenient(text)
 	}
 	return nil
+}
+
+// upTo is the number; false if it is none from 0 to most.
+func (l lenient) upTo(most float64) (float64, bool) {
+	number, err := strconv.ParseFloat(string(l), 64)
+	return number, err == nil && number >= 0 && number <= most
 }
 
 // Task is a solved task that knows which method reports it. One report counts for a task.

@@ -105,10 +105,40 @@ func TestSolvedTaskIsDecoded(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"endTime":null}`), &solved); err != nil || solved != want {
 		t.Errorf("null: %v, %v", solved, err)
 	}
-	for _, bad := range []string{`{"taskId":"x"}`, `{"taskId":1.5}`, `{"endTime":"soon"}`, `{"cost":{}}`, `[]`} {
-		if json.Unmarshal([]byte(bad), &solved) == nil {
-			t.Errorf("%s is taken", bad)
+	for bad, name := range map[string]string{
+		`{"taskId":"x"}`: "taskId", `{"taskId":1.5}`: "taskId", `{"taskId":1e400}`: "taskId", `{"taskId":"99999999999999999999"}`: "taskId",
+		`{"endTime":"soon"}`: "endTime", `{"endTime":1e300}`: "endTime", `{"endTime":1700000000500}`: "endTime", `{"endTime":-1}`: "endTime", `{"endTime":"nan"}`: "endTime",
+		`{"cost":{}}`: "cost", `{"cost":"inf"}`: "cost", `{"cost":-0.5}`: "cost", `[]`: "",
+	} {
+		if err := json.Unmarshal([]byte(bad), &solved); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", bad, err)
 		}
+		if solved != want {
+			t.Fatalf("%s makes it %v", bad, solved)
+		}
+	}
+}
+
+// The blocks of the README that are no whole program are in an example, which is compiled and run.
+func TestReadmeIsCompiled(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), "```go\n")[1:]
+	for _, block := range blocks {
+		block, _, _ = strings.Cut(block, "```")
+		indented := "\t" + strings.ReplaceAll(strings.TrimSpace(block), "\n", "\n\t") + "\n"
+		if !strings.Contains(block, "package main") && !strings.Contains(string(examples), indented) {
+			t.Errorf("not in example_test.go:\n%s", block)
+		}
+	}
+	if len(blocks) < 2 {
+		t.Errorf("found %d blocks", len(blocks))
 	}
 }
 
