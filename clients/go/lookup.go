@@ -30,10 +30,11 @@ const (
 	varLedger     = "REPORT_BRIDGE_LEDGER"
 )
 
-// install is the one command that mends a program or a Python that is missing.
-const install = "to install it with Python 3.11 or newer: " +
-	"python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl; " +
-	"then set Options.Path or " + CommandVariable + " to report-bridge/bin/report-bridge"
+// install has the lines of the README that mend a program or a Python that is missing.
+const install = "to install it with Python 3.11 or newer from the project's folder, here ~/report-bridge: " +
+	"python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install ~/report-bridge; " +
+	`then export PATH="$HOME/.report-bridge/bin:$PATH", or set Options.Path or ` + CommandVariable + " to the whole path of report-bridge in there; " +
+	"make dist in the project's folder makes a wheel, and a program that needs no Python"
 
 // explainStart says why a file that is there could not be started, and what to do.
 func explainStart(plan launch, err error) error {

@@ -403,15 +403,26 @@ func TestDirOfTheChild(t *testing.T) {
 	}
 }
 
-// A Python that is gone is named, with the command that mends it.
+// A Python that is gone is named, with the lines of the README that mend it.
 func TestMissingPython(t *testing.T) {
 	script := writeScript(t, "#!/gone/python3 -I\nimport bridge\n")
 	_, err := Start(soon(t, 30*time.Second), Options{Path: script})
-	if err == nil || !strings.Contains(err.Error(), script+": /gone/python3, which its first line names, does not exist") || !strings.Contains(err.Error(), "python3 -m venv") {
+	if err == nil || !strings.Contains(err.Error(), script+": /gone/python3, which its first line names, does not exist") || !strings.Contains(err.Error(), install) {
 		t.Errorf("got %v", err)
 	}
-	if _, err = Start(soon(t, 30*time.Second), Options{Path: script + "-absent"}); err == nil || !strings.Contains(err.Error(), "pip install anticaptcha_report_bridge-*.whl") {
+	if _, err = Start(soon(t, 30*time.Second), Options{Path: script + "-absent"}); err == nil || !strings.Contains(err.Error(), install) {
 		t.Errorf("got %v", err)
+	}
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install ~/report-bridge", `export PATH="$HOME/.report-bridge/bin:$PATH"`,
+	} {
+		if !strings.Contains(string(page), "\n"+line) || !strings.Contains(install, line) {
+			t.Errorf("%s: not in both the README and %s", line, install)
+		}
 	}
 	// An interpreter that is there, though it has none itself, is not said to be missing.
 	if _, err = Start(soon(t, 30*time.Second), Options{Path: writeScript(t, "#!"+script+"\n")}); err == nil || strings.Contains(err.Error(), "does not exist") {
