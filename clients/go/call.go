@@ -114,10 +114,10 @@ func askChild[Result any](ctx context.Context, c *child, id, maxMessage int64, c
 		return nil, err
 	}
 	if r.err != nil {
-		c.log.answer(r.err.Data)
+		c.log.answer(r.err.Data, call.key)
 		return nil, refusal(call, r.err)
 	}
-	c.log.answer(r.result)
+	c.log.answer(r.result, call.key)
 	result := new(Result)
 	_, takesAny := any(result).(*json.RawMessage)
 	if err := json.Unmarshal(r.result, result); err != nil || string(r.result) == "null" && !takesAny {

@@ -109,9 +109,9 @@ func (l *logbook) down(err *DownError) {
 	}
 }
 
-// answer tells the pauses and the advice of an answer.
-func (l *logbook) answer(data []byte) {
-	for _, tell := range l.watch.look(data) {
+// answer tells the pauses and the advice of an answer to a call with the key.
+func (l *logbook) answer(data []byte, key string) {
+	for _, tell := range l.watch.look(data, key) {
 		l.notify(tell)
 	}
 }

@@ -75,7 +75,8 @@ type Options struct {
 	// OnPause is told each pause of sending once, from the first answer that has it.
 	OnPause func(Pause)
 
-	// OnAdvice is told why reports may be worth nothing: a kind, and a sentence with the figures.
+	// OnAdvice is told why reports may be worth nothing: a kind, and a sentence with the figures, once an hour
+	// for each account.
 	OnAdvice func(Warning)
 }
 
