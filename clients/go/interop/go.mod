@@ -1,6 +1,7 @@
 // A module of its own, so that the client itself has no dependency.
 module anticaptcha-report-bridge/interop
 
+// The client needs 1.22; this much is what jrpc2 and staticcheck ask for in their own go.mod.
 go 1.26.0
 
 require github.com/creachadair/jrpc2 v1.3.6
