@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -235,86 +233,6 @@ func TestNotesAreDroppedWhileNobodyReads(t *testing.T) {
 	}
 }
 
-// Pauses and advice are told once, from answers, errors and the status.
-func TestPausesAndAdviceAreTold(t *testing.T) {
-	told := make(chan string, 100)
-	b, wire, lines := startRelay(t, func(o *Options) {
-		o.OnPause = func(p Pause) { told <- string(p.Scope) }
-		o.OnAdvice = func(w Warning) { told <- string(w.Kind) }
-	})
-	const (
-		pause  = `{"scope":"%s","cause":"no_such_captcha","state":"open","openedAt":"2026-01-02T03:04:05Z","endsAt":null,"manual":false}`
-		advice = `{"kind":"%s","message":"80 tasks in 24 h."}`
-		owned  = `{"kind":"%s","account":"0123abcd","message":"79 tasks in 24 h."}`
-	)
-	warned := strings.TrimSuffix(acceptedAnswer, "}") + `,"warnings":[{"kind":"unknown_task_type","message":"m"},` + fmt.Sprintf(advice, "few_tasks") + `]}`
-	paused := `"error":{"code":-32021,"message":"m","data":{"kind":"sending_paused","outcome":"not_sent","retryable":false,"pause":` + fmt.Sprintf(pause, "quality") + `}}`
-	status := `"result":{"since":"2026-01-02T03:04:05Z","pauses":[` + fmt.Sprintf(pause, "key") + `],"advice":[` + fmt.Sprintf(owned, "few_tasks") + `,` + fmt.Sprintf(owned, "rate_high") + `]}`
-	for _, answer := range []string{strings.ReplaceAll(warned, "%", "%%"), paused, paused, status, status} {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if answer == status {
-				_, _ = b.Status(soon(t, 30*time.Second))
-				return
-			}
-			_, _ = b.ReportIncorrectRecaptcha(soon(t, 30*time.Second), ReportParams{TaskID: 5})
-		}()
-		answerNext(t, wire, lines, answer)
-		<-done
-	}
-	closeNow(b)
-	var got []string
-	for len(told) > 0 {
-		got = append(got, <-told)
-	}
-	if want := []string{"few_tasks", "quality", "key", "rate_high"}; !slices.Equal(got, want) {
-		t.Errorf("told %v, want %v", got, want)
-	}
-}
-
-// Advice of an account is told once an hour, by a warning or by a status, and never instead of another account's.
-func TestAdviceIsToldOnceAnHour(t *testing.T) {
-	const warning, keyA, keyB = "warning", "key of a", "key of b"
-	for name, steps := range map[string][]struct{ key, accounts, want string }{
-		"warning, then status": {{keyA, warning, "warning"}, {"", "a", ""}, {"", "a b", "b"}, {"", "a b", ""}},
-		"status, then warning": {{"", "a", "a"}, {keyA, warning, "warning"}, {"", "a", ""}},
-		// Whose warning it was is open, so rather twice than not at all.
-		"two accounts":      {{keyA, warning, "warning"}, {"", "a b", "a b"}, {keyB, warning, "warning"}, {"", "a b", ""}},
-		"two keys":          {{keyA, warning, "warning"}, {keyB, warning, "warning"}, {"", "a", "a"}, {"", "a b", "b"}},
-		"the other's":       {{keyA, warning, "warning"}, {"", "a", ""}, {keyB, warning, "warning"}, {"", "a b", ""}},
-		"the default's":     {{"", warning, "warning"}, {"", "a", ""}, {keyB, warning, "warning"}},
-		"an hour later":     {{keyA, warning, "warning"}, {"", "a", ""}, {"", "later", ""}, {"", "a", "a"}, {keyA, warning, ""}, {"", "later", ""}, {keyA, warning, "warning"}, {"", "a", ""}},
-		"a bridge restarts": {{keyA, warning, "warning"}, {keyA, warning, ""}},
-	} {
-		var got []string
-		w := watch{onAdvice: func(one Warning) { got = append(got, one.Message) }}
-		for i, step := range steps {
-			got = nil
-			body := `{"warnings":[{"kind":"rate_high","message":"warning"}]}`
-			if step.accounts == "later" {
-				for told, at := range w.adviceAt {
-					w.adviceAt[told] = at.Add(-adviceAgain)
-				}
-				continue
-			}
-			if step.accounts != warning {
-				var advice []string
-				for _, account := range strings.Fields(step.accounts) {
-					advice = append(advice, fmt.Sprintf(`{"kind":"rate_high","account":%q,"message":%[1]q}`, account))
-				}
-				body = `{"advice":[` + strings.Join(advice, ",") + `]}`
-			}
-			for _, tell := range w.look([]byte(body), step.key) {
-				tell()
-			}
-			if told := strings.Join(got, " "); told != step.want {
-				t.Errorf("%s, step %d: told %q, want %q", name, i, told, step.want)
-			}
-		}
-	}
-}
-
 // An error has the rule that was broken and the name that was meant.
 func TestRuleAndSuggestion(t *testing.T) {
 	b, wire, lines := startRelay(t, nil)
@@ -406,69 +324,6 @@ func TestStderrIsOfTheDead(t *testing.T) {
 	self.Env = append(self.Env, saysVariable+"=cannot find my way\n")
 	_, err = start(soon(t, 500*time.Millisecond), self, quick)
 	if !errors.As(err, &down) || !strings.Contains(err.Error(), "is it report-bridge?") || !strings.Contains(err.Error(), "cannot find my way") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func writeScript(t *testing.T, content string) string {
-	t.Helper()
-	script := filepath.Join(t.TempDir(), CommandName)
-	if err := os.WriteFile(script, []byte(content), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return script
-}
-
-// A folder that cannot be entered is named, not a Python that is there; a relative path is from this process's folder.
-func TestDirOfTheChild(t *testing.T) {
-	folder := t.TempDir()
-	for _, dir := range []string{filepath.Join(folder, "absent"), "task_test.go"} {
-		options := fakeOptions(t, "good")
-		options.Dir = dir
-		_, err := Start(soon(t, 30*time.Second), options)
-		if err == nil || !strings.Contains(err.Error(), "Options.Dir, "+dir+", cannot be entered") {
-			t.Errorf("got %v", err)
-		}
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	script := writeScript(t, "#!/bin/sh\nexit 3\n")
-	relative, err := filepath.Rel(here, script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = Start(soon(t, 30*time.Second), Options{Path: relative, Dir: folder})
-	var down *DownError
-	if !errors.As(err, &down) || down.ExitCode != exitBadConfig {
-		t.Errorf("got %v", err)
-	}
-}
-
-// A Python that is gone is named, with the lines of the README that mend it.
-func TestMissingPython(t *testing.T) {
-	script := writeScript(t, "#!/gone/python3 -I\nimport bridge\n")
-	_, err := Start(soon(t, 30*time.Second), Options{Path: script})
-	if err == nil || !strings.Contains(err.Error(), script+": /gone/python3, which its first line names, does not exist") || !strings.Contains(err.Error(), install) {
-		t.Errorf("got %v", err)
-	}
-	if _, err = Start(soon(t, 30*time.Second), Options{Path: script + "-absent"}); err == nil || !strings.Contains(err.Error(), install) {
-		t.Errorf("got %v", err)
-	}
-	page, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{
-		"python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install ~/report-bridge", `export PATH="$HOME/.report-bridge/bin:$PATH"`,
-	} {
-		if !strings.Contains(string(page), "\n"+line) || !strings.Contains(install, line) {
-			t.Errorf("%s: not in both the README and %s", line, install)
-		}
-	}
-	// An interpreter that is there, though it has none itself, is not said to be missing.
-	if _, err = Start(soon(t, 30*time.Second), Options{Path: writeScript(t, "#!"+script+"\n")}); err == nil || strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("got %v", err)
 	}
 }
