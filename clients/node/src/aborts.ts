@@ -1,11 +1,22 @@
 /** One listener per AbortSignal, however many calls share it: Node warns of a leak from the eleventh on. */
 
+import { isRecord } from "./errors.js";
+
 interface Watch {
   readonly callbacks: Set<() => void>;
   readonly listener: () => void;
 }
 
 const watches = new WeakMap<AbortSignal, Watch>();
+
+/** True for an AbortSignal, whoever has made it; not for its controller. */
+export function isSignal(value: unknown): value is AbortSignal {
+  return (
+    isRecord(value) &&
+    typeof value["aborted"] === "boolean" &&
+    [value["addEventListener"], value["removeEventListener"]].every((each) => typeof each === "function")
+  );
+}
 
 /** Calls back when the signal aborts. Returns what takes the callback away again. */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
@@ -25,7 +36,7 @@ function startWatch(signal: AbortSignal): Watch {
     for (const callback of [...callbacks]) callback();
   };
   const watch = { callbacks, listener };
-  watches.set(signal, watch);
   signal.addEventListener("abort", listener, { once: true });
+  watches.set(signal, watch);
   return watch;
 }

@@ -1,5 +1,6 @@
 /** The public face: one object, one method per method of the bridge. */
 
+import { isSignal } from "./aborts.js";
 import type { CallOptions, ProtocolTrouble } from "./channel.js";
 import type { CommandOptions } from "./command.js";
 import { Connection } from "./connection.js";
@@ -258,6 +259,9 @@ export class Bridge implements AsyncDisposable {
     const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     if (typeof timeoutMs !== "number" || !(timeoutMs >= 0)) {
       throw new TypeError("timeoutMs must be a number of milliseconds, 0 or more.");
+    }
+    if (options.signal !== undefined && !isSignal(options.signal)) {
+      throw new TypeError("signal must be an AbortSignal, such as the signal of an AbortController.");
     }
     if (this.#closing !== null) {
       const taskId = typeof tidy?.["taskId"] === "number" ? tidy["taskId"] : null;

@@ -105,14 +105,15 @@ export class Channel {
     const line = `${JSON.stringify({ jsonrpc: "2.0", id, method, params })}\n`;
 
     return new Promise((resolve, reject) => {
-      const onTimeout = (): void => this.#giveUp(call, this.#timeoutError(facts, timeoutMs));
-      const timer = timeoutMs > 0 && timeoutMs < 2 ** 31 ? setTimeout(onTimeout, timeoutMs) : undefined;
-      const forget = signal && onAbort(signal, () => this.#giveUp(call, this.#abortError(facts, signal)));
       const release = (): void => {
         clearTimeout(timer);
         forget?.();
       };
       const call: Call = { id, line, facts, resolve, reject, release };
+      // A signal that is odd throws here: before the timer, which would fire for a call that never was.
+      const forget = signal && onAbort(signal, () => this.#giveUp(call, this.#abortError(facts, signal)));
+      const onTimeout = (): void => this.#giveUp(call, this.#timeoutError(facts, timeoutMs));
+      const timer = timeoutMs > 0 && timeoutMs < 2 ** 31 ? setTimeout(onTimeout, timeoutMs) : undefined;
       this.#open.set(id, call);
       if (this.#open.size === 1) this.#ports.onBusy(true);
       if (options.urgent === true) this.#write(call);

@@ -48,6 +48,27 @@ test("rejects an aborted call at once, with the signal's reason as the cause", a
   assert.equal(early.outcome, "not_sent");
 });
 
+test("a signal that is none is refused, and leaves no timer behind", async () => {
+  const errors: unknown[] = [];
+  process.setUncaughtExceptionCaptureCallback((error) => errors.push(error));
+  try {
+    await using bridge = await startFake("silent");
+    const odd = { aborted: false, addEventListener: () => assert.fail("odd"), removeEventListener: () => undefined };
+    for (const [signal, message] of [
+      [new AbortController(), "signal must be an AbortSignal, such as the signal of an AbortController."],
+      [odd, "odd"],
+    ] as const) {
+      const options = { signal: signal as unknown as AbortSignal, timeoutMs: 20 };
+      assert.equal((await rejection(report(bridge, 5, options), Error)).message, message);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.equal(bridge.openCalls, 0);
+  } finally {
+    process.setUncaughtExceptionCaptureCallback(null);
+  }
+  assert.deepEqual(errors, []);
+});
+
 test("does not count the late answer of a call that was given up", async () => {
   await using bridge = await startFake("answers-late");
   await rejection(report(bridge, 1, { timeoutMs: 20 }), CallTimeoutError);
