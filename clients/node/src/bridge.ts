@@ -4,7 +4,7 @@ import { isSignal } from "./aborts.js";
 import type { CallOptions, ProtocolTrouble } from "./channel.js";
 import type { CommandOptions } from "./command.js";
 import { Connection } from "./connection.js";
-import { BridgeDownError, ReportError } from "./errors.js";
+import { BridgeDownError, isRecord, ReportError } from "./errors.js";
 import type {
   BridgeInfo,
   BridgeStatus,
@@ -21,8 +21,8 @@ import type {
   ResumeResult,
   Warning,
 } from "./generated.js";
-import { checkNames } from "./names.js";
 import { Notes } from "./notes.js";
+import { CALLBACK, FLAG, MILLISECONDS, readOptions, TEXT, TEXTS, VARIABLES, type Rule } from "./options.js";
 import { readNumber, tidyParams } from "./params.js";
 import { Task, type TaskFacts } from "./task.js";
 import { notify, Watch } from "./watch.js";
@@ -74,27 +74,34 @@ export interface TaskNote {
 }
 
 const NOTE_TASKS = "bridge.noteTasks";
-const START_OPTIONS: Readonly<Record<keyof BridgeOptions, true>> = {
-  path: true,
-  args: true,
-  env: true,
-  sandbox: true,
-  url: true,
-  ledger: true,
-  keyFile: true,
-  clientKey: true,
-  timeoutMs: true,
-  startTimeoutMs: true,
-  closeTimeoutMs: true,
-  drainTimeoutMs: true,
-  restart: true,
-  onStderr: true,
-  onProtocolError: true,
-  onPause: true,
-  onAdvice: true,
+const RESTART_OPTIONS: Readonly<Record<keyof RestartPolicy, Rule>> = { firstDelayMs: MILLISECONDS, maxDelayMs: MILLISECONDS };
+const RESTART: Rule = [
+  "true, false, or an object of firstDelayMs and maxDelayMs",
+  (value) => typeof value === "boolean" || isRecord(value),
+];
+const START_OPTIONS: Readonly<Record<keyof BridgeOptions, Rule>> = {
+  path: TEXT,
+  args: TEXTS,
+  env: VARIABLES,
+  sandbox: FLAG,
+  url: TEXT,
+  ledger: TEXT,
+  keyFile: TEXT,
+  clientKey: TEXT,
+  timeoutMs: MILLISECONDS,
+  startTimeoutMs: MILLISECONDS,
+  closeTimeoutMs: MILLISECONDS,
+  drainTimeoutMs: MILLISECONDS,
+  restart: RESTART,
+  onStderr: CALLBACK,
+  onProtocolError: CALLBACK,
+  onPause: CALLBACK,
+  onAdvice: CALLBACK,
 };
-const RESTART_OPTIONS: Readonly<Record<keyof RestartPolicy, true>> = { firstDelayMs: true, maxDelayMs: true };
-const CALL_OPTIONS: Readonly<Record<keyof CallOptions, true>> = { timeoutMs: true, signal: true };
+const CALL_OPTIONS: Readonly<Record<keyof CallOptions, Rule>> = {
+  timeoutMs: MILLISECONDS,
+  signal: ["an AbortSignal, such as the signal of an AbortController", isSignal],
+};
 
 /** A bridge process. Calls may be made at the same time, and in any number. */
 export class Bridge implements AsyncDisposable {
@@ -117,12 +124,12 @@ export class Bridge implements AsyncDisposable {
 
   /**
    * Starts a bridge and waits until it answers. Rejects with BridgeNotFoundError, BridgeDownError
-   * (which has its exit code and last words), CallTimeoutError or TypeError (an option that does not exist).
+   * (which has its exit code and last words), CallTimeoutError or TypeError (an option that cannot be).
    */
-  static async start(options: BridgeOptions = {}): Promise<Bridge> {
-    checkNames(options, START_OPTIONS, "Bridge.start");
-    if (typeof options.restart === "object") checkNames(options.restart, RESTART_OPTIONS, "restart");
-    const bridge = new Bridge({ ...options });
+  static async start(options?: BridgeOptions): Promise<Bridge> {
+    const known = readOptions(options, START_OPTIONS, "Bridge.start");
+    if (typeof known.restart === "object") readOptions(known.restart, RESTART_OPTIONS, "restart");
+    const bridge = new Bridge(known);
     await bridge.#connection.ready;
     return bridge;
   }
@@ -169,7 +176,7 @@ export class Bridge implements AsyncDisposable {
       throw new TypeError("count must be a whole number from 1 on.");
     }
     const params = { taskType, count, cost: readNumber("cost", note.cost), clientKey };
-    if (options === undefined) {
+    if (options === undefined || options === null) {
       if (this.#closing === null) this.#notes.add(params);
       return;
     }
@@ -253,23 +260,17 @@ export class Bridge implements AsyncDisposable {
     return this.#ask(method, params, options) as Promise<Methods[M]["result"]>;
   }
 
-  async #ask(method: string, params: object | undefined, options: CallOptions = {}): Promise<unknown> {
+  async #ask(method: string, params: object | undefined, options?: CallOptions): Promise<unknown> {
     const tidy = tidyParams(params);
-    checkNames(options, CALL_OPTIONS, "The call");
-    const timeoutMs = options.timeoutMs ?? this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    if (typeof timeoutMs !== "number" || !(timeoutMs >= 0)) {
-      throw new TypeError("timeoutMs must be a number of milliseconds, 0 or more.");
-    }
-    if (options.signal !== undefined && !isSignal(options.signal)) {
-      throw new TypeError("signal must be an AbortSignal, such as the signal of an AbortController.");
-    }
+    const known = readOptions(options, CALL_OPTIONS, "The call");
+    const timeoutMs = known.timeoutMs ?? this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     if (this.#closing !== null) {
       const taskId = typeof tidy?.["taskId"] === "number" ? tidy["taskId"] : null;
       throw new BridgeDownError("the bridge was closed", { method, taskId, written: false }, this.#connection.evidence);
     }
     try {
       this.#notes.flush();
-      const result = await this.#aliveConnection().channel.request(method, tidy, { ...options, timeoutMs });
+      const result = await this.#aliveConnection().channel.request(method, tidy, { ...known, timeoutMs });
       this.#watch.look(result);
       return result;
     } catch (error) {

@@ -60,7 +60,7 @@ export function buildCommand(options: CommandOptions): Command {
   const ledgerIsUrl = options.ledger?.includes("://") === true;
   if (ledgerIsUrl) added["REPORT_BRIDGE_LEDGER"] = options.ledger;
   for (const [name, value] of Object.entries(added)) {
-    if (value === undefined) delete env[name];
+    if (value === undefined || value === null) delete env[name];
     else env[name] = value;
   }
   const args = [...(options.args ?? [])];

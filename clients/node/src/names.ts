@@ -1,12 +1,4 @@
-/** Refuses names that do not exist, with the one that was perhaps meant. */
-
-/** Throws TypeError for the first name in `given` that `known` does not have. */
-export function checkNames(given: object, known: Readonly<Record<string, true>>, where: string): void {
-  for (const name of Object.keys(given)) {
-    if (Object.hasOwn(known, name)) continue;
-    throw new TypeError(`${where} has no option ${JSON.stringify(name)}.${meant(name, Object.keys(known))}`);
-  }
-}
+/** Finds the name that was perhaps meant by one that does not exist. */
 
 /** " Did you mean …?": a name that is a few letters away or goes on where this one ends; nothing if none is near. */
 export function meant(name: string, known: readonly string[]): string {
