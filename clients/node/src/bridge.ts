@@ -22,7 +22,7 @@ import type {
   Warning,
 } from "./generated.js";
 import { Notes } from "./notes.js";
-import { CALLBACK, FLAG, MILLISECONDS, readOptions, TEXT, TEXTS, VARIABLES, type Rule } from "./options.js";
+import { CALLBACK, FLAG, MAX_TIMER_MS, MILLISECONDS, readOptions, TEXT, TEXTS, VARIABLES, type Rule } from "./options.js";
 import { readNumber, tidyParams } from "./params.js";
 import { Task, type TaskFacts } from "./task.js";
 import { notify, Watch } from "./watch.js";
@@ -35,20 +35,20 @@ const HEALTHY_MS = 10_000;
 
 /** When a child has died, new calls start another one. Calls in flight are rejected all the same. */
 export interface RestartPolicy {
-  /** Wait before the first start after a death, doubled for each death soon after; default 100 ms. */
+  /** Wait before the first start after a death, doubled for each death soon after; default 100 ms. 0: none, ever. */
   readonly firstDelayMs?: number;
-  /** Longest wait; default 10,000 ms. */
+  /** Longest wait; default 10,000 ms. 0: none. */
   readonly maxDelayMs?: number;
 }
 
 export interface BridgeOptions extends CommandOptions {
-  /** For calls that name none: default 75,000 ms, longer than a report can take. 0: without end. */
+  /** For calls that name none: default 75,000 ms, longer than a report can take. 0 or Infinity: without end. */
   readonly timeoutMs?: number;
-  /** How long the bridge may take to answer for the first time; default 10,000 ms. */
+  /** How long the bridge may take to answer for the first time; default 10,000 ms. 0 or Infinity: without end. */
   readonly startTimeoutMs?: number;
-  /** How long `close` waits for reports that were accepted, before SIGTERM; default 75,000 ms. */
+  /** How long `close` waits for reports that were accepted, before SIGTERM; default 75,000 ms. 0: not at all; Infinity: without end. */
   readonly closeTimeoutMs?: number;
-  /** How long SIGTERM may take before SIGKILL; default: the bridge's drain and 2 s more. */
+  /** How long SIGTERM may take before SIGKILL; default: the bridge's drain and 2 s more. 0: no time; Infinity: without end. */
   readonly drainTimeoutMs?: number;
   /** Default false: after a death every call fails. */
   readonly restart?: boolean | RestartPolicy;
@@ -293,7 +293,7 @@ export class Bridge implements AsyncDisposable {
   #reconnect(policy: RestartPolicy): void {
     const dead = this.#connection;
     this.#deaths = dead.servedMs >= HEALTHY_MS ? 1 : this.#deaths + 1;
-    const delayMs = Math.min(policy.maxDelayMs ?? 10_000, (policy.firstDelayMs ?? 100) * 2 ** (this.#deaths - 1));
+    const delayMs = Math.min(policy.maxDelayMs ?? 10_000, MAX_TIMER_MS, (policy.firstDelayMs ?? 100) * 2 ** (this.#deaths - 1));
     this.#connection = this.#connect(delayMs, dead.channel.nextId);
   }
 

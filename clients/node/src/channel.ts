@@ -14,6 +14,7 @@ import {
   type Evidence,
 } from "./errors.js";
 import { LineSplitter } from "./lines.js";
+import { MAX_TIMER_MS } from "./options.js";
 
 /** Longer than any answer: 1,000 records of bridge.listReports are about 300 KB. */
 const MAX_LINE_BYTES = 8 * 1024 * 1024;
@@ -113,7 +114,7 @@ export class Channel {
       // A signal that is odd throws here: before the timer, which would fire for a call that never was.
       const forget = signal && onAbort(signal, () => this.#giveUp(call, this.#abortError(facts, signal)));
       const onTimeout = (): void => this.#giveUp(call, this.#timeoutError(facts, timeoutMs));
-      const timer = timeoutMs > 0 && timeoutMs < 2 ** 31 ? setTimeout(onTimeout, timeoutMs) : undefined;
+      const timer = timeoutMs > 0 && timeoutMs <= MAX_TIMER_MS ? setTimeout(onTimeout, timeoutMs) : undefined;
       this.#open.set(id, call);
       if (this.#open.size === 1) this.#ports.onBusy(true);
       if (options.urgent === true) this.#write(call);

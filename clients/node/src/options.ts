@@ -6,6 +6,9 @@ import { meant } from "./names.js";
 /** What an option must be, in words, and whether a value is that. */
 export type Rule = readonly [must: string, suits: (value: unknown) => boolean];
 
+/** The longest time that a timer of Node holds, 24 days; with a longer one it would fire at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
 const isText = (value: unknown): boolean => typeof value === "string";
 const isTextOrLeftOut = (value: unknown): boolean => isText(value) || isLeftOut(value);
 

@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 
 import { explainFailedStart, type Command } from "./command.js";
 import { LineSplitter } from "./lines.js";
+import { MAX_TIMER_MS } from "./options.js";
 
 /** How long the exit may trail the end of stdout, or the other way round, before it counts alone. */
 const LAST_BYTES_MS = 500;
@@ -135,11 +136,11 @@ export class Child {
     }
   }
 
-  /** Resolves to true if the child is closed within the time, to false if not. Does not keep Node alive. */
+  /** Resolves to true if the child is closed within the time, to false if not; Infinity: without end. Does not keep Node alive. */
   async closesWithin(timeoutMs: number): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), timeoutMs).unref();
+      if (timeoutMs <= MAX_TIMER_MS) timer = setTimeout(() => resolve(false), timeoutMs).unref();
     });
     const inTime = await Promise.race([this.closed.then(() => true), late]);
     clearTimeout(timer);

@@ -115,6 +115,10 @@ if (behaviour === "stubborn") {
   setInterval(() => undefined, 1_000);
   grandchild = spawn(process.execPath, ["-e", "setInterval(() => undefined, 1000)"], { stdio: "inherit" }).pid;
 }
+if (behaviour === "drains") {
+  process.on("SIGTERM", () => setTimeout(() => process.exit(0), 300));
+  setInterval(() => undefined, 1_000);
+}
 if (behaviour === "closes-stdout") process.stdin.on("end", () => process.exit(74));
 
 let rest = "";

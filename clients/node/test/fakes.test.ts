@@ -191,7 +191,7 @@ test("with restart, calls after a death start another child and calls in flight 
 });
 
 test("a call that waits for another child can be aborted, and was not sent", async () => {
-  await using bridge = await startFake("dies", { restart: { firstDelayMs: 60_000, maxDelayMs: 60_000 } });
+  await using bridge = await startFake("dies", { restart: { firstDelayMs: Infinity, maxDelayMs: Infinity } });
   await rejection(report(bridge, 1), BridgeDownError);
   const error = await rejection(report(bridge, 2, { signal: AbortSignal.timeout(30) }), CallAbortedError);
   assert.equal(error.outcome, "not_sent");
@@ -406,6 +406,19 @@ test("stops writing when the bridge stops reading, and knows what never left", a
   assert.ok(firstUnsent > 100 && firstUnsent < 10_000, String(firstUnsent));
   assert.ok(outcomes.slice(firstUnsent).every((outcome) => outcome === "not_sent"));
 });
+
+for (const endless of [Infinity, 2 ** 31]) {
+  test(`no time is too long for a timer (${endless})`, async () => {
+    const bridge = await startFake("answers-late", { closeTimeoutMs: endless, startTimeoutMs: endless, timeoutMs: endless });
+    const answer = report(bridge, 4);
+    await bridge.close();
+    assert.equal((await answer).taskId, 4);
+    const draining = await startFake("drains", { closeTimeoutMs: 0, drainTimeoutMs: endless });
+    await draining.close();
+    const { exitCode, signal } = await rejection(report(draining), BridgeDownError);
+    assert.deepEqual([exitCode, signal], [0, null]);
+  });
+}
 
 test("close ends a bridge and its children that ignore the end of input and SIGTERM", async () => {
   const bridge = await startFake("stubborn", { closeTimeoutMs: 50 });
