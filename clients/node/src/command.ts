@@ -52,9 +52,10 @@ export function buildCommand(options: CommandOptions): Command {
   const env: NodeJS.ProcessEnv = { ...process.env };
   const added = { ...options.env };
   if (options.clientKey !== undefined) {
-    // Both key variables at once are an error of the bridge, so an inherited file gives way.
+    // Two sources of the key at once are an error of the bridge, so those in the environment give way.
     added["ANTICAPTCHA_CLIENT_KEY"] = options.clientKey;
     added["ANTICAPTCHA_CLIENT_KEY_FILE"] = undefined;
+    added["REPORT_BRIDGE_KEY_COMMAND"] = undefined;
   }
   // A ledger's URL may hold a password, which does not belong into the list of processes.
   const ledgerIsUrl = options.ledger?.includes("://") === true;

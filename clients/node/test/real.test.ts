@@ -140,6 +140,12 @@ test("the key is not in the list of processes", async () => {
   assert.ok(commandLine.includes(ledger) && !commandLine.includes(KEY));
 });
 
+test("a clientKey takes the place of every other source of a key", async () => {
+  const others = { ANTICAPTCHA_CLIENT_KEY_FILE: "/inherited", REPORT_BRIDGE_KEY_COMMAND: "echo another-key" };
+  await using bridge = await Bridge.start({ clientKey: KEY, ledger: "memory", url: "http://127.0.0.1:1", env: others });
+  assert.equal((await bridge.info()).sandbox, false);
+});
+
 test("can be required, too", async () => {
   const required = createRequire(import.meta.url)("anticaptcha-report-bridge") as { Bridge: typeof Bridge };
   const bridge = await required.Bridge.start({ sandbox: true });
