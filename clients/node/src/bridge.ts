@@ -123,14 +123,19 @@ export class Bridge implements AsyncDisposable {
   }
 
   /**
-   * Starts a bridge and waits until it answers. Rejects with BridgeNotFoundError, BridgeDownError
-   * (which has its exit code and last words), CallTimeoutError or TypeError (an option that cannot be).
+   * Starts a bridge and waits until it answers. Rejects, when what was started is gone, with BridgeNotFoundError,
+   * BridgeDownError (which has its exit code and last words), CallTimeoutError or TypeError (an option that cannot be).
    */
   static async start(options?: BridgeOptions): Promise<Bridge> {
     const known = readOptions(options, START_OPTIONS, "Bridge.start");
     if (typeof known.restart === "object") readOptions(known.restart, RESTART_OPTIONS, "restart");
     const bridge = new Bridge(known);
-    await bridge.#connection.ready;
+    try {
+      await bridge.#connection.ready;
+    } catch (error) {
+      await bridge.close(); // nobody else could: the program may end at once, and leave the child behind
+      throw error;
+    }
     return bridge;
   }
 

@@ -10,6 +10,8 @@ import { Child } from "./process.js";
 const PROTOCOL = 1;
 const KEPT_STDERR_LINES = 20;
 const UNPROVEN_CLOSE_MS = 1_000;
+/** The default drain of 8 s, and 2 s more. */
+const DEFAULT_DRAIN_MS = 10_000;
 
 export interface ConnectionOptions {
   readonly command: CommandOptions;
@@ -32,7 +34,7 @@ export class Connection {
   readonly #stderr: string[] = [];
   #child: Child | null = null;
   #readyAt: number | null = null;
-  #drainMs = 10_000; // the default drain of 8 s, and 2 s more
+  #drainMs: number;
   #isDown = false;
   #isClosing = false;
   #handshakeDone = false;
@@ -41,6 +43,7 @@ export class Connection {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#drainMs = options.drainTimeoutMs ?? DEFAULT_DRAIN_MS;
     this.channel = new Channel(
       {
         write: (line) => this.#child?.write(line) ?? true,
@@ -175,5 +178,5 @@ const HANDSHAKE = { method: "bridge.info", taskId: null, written: false };
 
 function drainMs(info: BridgeInfo): number {
   const seconds: unknown = info.limits?.drainSeconds;
-  return typeof seconds === "number" ? seconds * 1000 + 2_000 : 10_000;
+  return typeof seconds === "number" ? seconds * 1000 + 2_000 : DEFAULT_DRAIN_MS;
 }

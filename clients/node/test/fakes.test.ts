@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { inspect } from "node:util";
 
 import {
@@ -320,6 +322,18 @@ test("tells why a bridge did not start", async () => {
   await rejection(startFake("mute", { startTimeoutMs: 300 }), CallTimeoutError);
   const stranger = await rejection(startFake("wrong-protocol"), BridgeError);
   assert.match(stranger.message, /protocol 2/);
+});
+
+test("a program whose start failed ends after what it had started", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "bridge-"));
+  const [path, pidFile] = [join(folder, "hangs"), join(folder, "pid")];
+  writeFileSync(path, `#!/bin/sh\ntrap "" TERM\necho $$ > ${pidFile}\nexec sleep 60\n`, { mode: 0o755 });
+  const options = JSON.stringify({ path, startTimeoutMs: 500, drainTimeoutMs: 100 });
+  const bot = `import { Bridge } from "anticaptcha-report-bridge"; await Bridge.start(${options}).catch(({ name }) => console.log(name));`;
+  const cwd = fileURLToPath(new URL("../../..", import.meta.url));
+  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", bot], { cwd, encoding: "utf8", timeout: 8_000 });
+  assert.equal(stdout, "CallTimeoutError\n");
+  assert.ok(!isAlive(Number(readFileSync(pidFile, "utf8"))));
 });
 
 test("lists the places it looked at when there is no bridge", async () => {
