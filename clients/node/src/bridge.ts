@@ -46,7 +46,7 @@ export interface BridgeOptions extends CommandOptions {
   readonly timeoutMs?: number;
   /** How long the bridge may take to answer for the first time; default 10,000 ms. 0 or Infinity: without end. */
   readonly startTimeoutMs?: number;
-  /** How long `close` waits for reports that were accepted, before SIGTERM; default 75,000 ms. 0: not at all; Infinity: without end. */
+  /** How long `close` waits for accepted reports, before SIGTERM; default 75,000 ms. 0: not at all; Infinity: without end. */
   readonly closeTimeoutMs?: number;
   /** How long SIGTERM may take before SIGKILL; default: the bridge's drain and 2 s more. 0: no time; Infinity: without end. */
   readonly drainTimeoutMs?: number;
@@ -300,6 +300,7 @@ export class Bridge implements AsyncDisposable {
     this.#deaths = dead.servedMs >= HEALTHY_MS ? 1 : this.#deaths + 1;
     const delayMs = Math.min(policy.maxDelayMs ?? 10_000, MAX_TIMER_MS, (policy.firstDelayMs ?? 100) * 2 ** (this.#deaths - 1));
     this.#connection = this.#connect(delayMs, dead.channel.nextId);
+    this.#connection.channel.maxRequestBytes = dead.channel.maxRequestBytes;
   }
 
   #connect(delayMs: number, firstId: number): Connection {

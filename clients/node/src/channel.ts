@@ -5,6 +5,7 @@
 
 import { onAbort } from "./aborts.js";
 import {
+  BridgeCallError,
   BridgeDownError,
   CallAbortedError,
   CallTimeoutError,
@@ -13,6 +14,7 @@ import {
   type CallFacts,
   type Evidence,
 } from "./errors.js";
+import { ERRORS } from "./generated.js";
 import { LineSplitter } from "./lines.js";
 import { MAX_TIMER_MS } from "./options.js";
 
@@ -67,6 +69,8 @@ export class Channel {
   readonly #open = new Map<number, Call>();
   readonly #unwritten = new Set<Outgoing>();
   readonly #abandoned = new Set<number>();
+  /** The longest request that the other side takes, without the line's end; of a longer one it cannot say whose it was. */
+  maxRequestBytes = Infinity;
   #nextId: number;
   #corked = true;
   #downReason: string | null = null;
@@ -104,6 +108,8 @@ export class Channel {
     if (signal?.aborted === true) return Promise.reject(this.#abortError(facts, signal));
     const id = this.#nextId++;
     const line = `${JSON.stringify({ jsonrpc: "2.0", id, method, params })}\n`;
+    const bytes = Buffer.byteLength(line) - 1;
+    if (bytes > this.maxRequestBytes) return Promise.reject(this.#tooLargeError(facts, bytes));
 
     return new Promise((resolve, reject) => {
       const release = (): void => {
@@ -251,6 +257,11 @@ export class Channel {
 
   #downError(facts: CallFacts): Error {
     return new BridgeDownError(this.#downReason ?? "the bridge is down", facts, this.#ports.evidence());
+  }
+
+  #tooLargeError(facts: CallFacts, bytes: number): Error {
+    const reason = `Nothing was sent: the request has ${bytes} bytes, and the bridge takes ${this.maxRequestBytes}.`;
+    return new BridgeCallError(facts, ERRORS.invalid_request.code, reason, { kind: "invalid_request", rule: "message_too_large" });
   }
 
   #abortError(facts: CallFacts, signal: AbortSignal): Error {

@@ -108,6 +108,7 @@ export class Connection {
       if (info?.protocol !== PROTOCOL) {
         throw new BridgeError(`the bridge speaks protocol ${String(info?.protocol)}, this package ${PROTOCOL}`);
       }
+      if (typeof info.limits?.maxMessage === "number") this.channel.maxRequestBytes = info.limits.maxMessage;
       this.#drainMs = this.#options.drainTimeoutMs ?? drainMs(info);
       this.#readyAt = performance.now();
       this.#handshakeDone = true;

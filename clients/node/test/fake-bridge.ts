@@ -87,7 +87,7 @@ const onReport: Record<string, (request: Request) => void> = {
 
 function onRequest(request: Request): void {
   if (request.method === "bridge.info") {
-    const limits = { drainSeconds: 0.2 };
+    const limits = { drainSeconds: 0.2, maxMessage: 4_096 };
     const protocol = behaviour === "wrong-protocol" ? 2 : 1;
     const argv = process.argv.slice(2);
     const key = process.env["ANTICAPTCHA_CLIENT_KEY"];

@@ -9,6 +9,7 @@ import { inspect } from "node:util";
 
 import {
   Bridge,
+  BridgeCallError,
   BridgeDownError,
   BridgeError,
   BridgeNotFoundError,
@@ -202,6 +203,13 @@ test("a call that waits for another child can be aborted, and was not sent", asy
   await bridge.close();
   assert.equal((await waiting).outcome, "not_sent");
   assert.equal(bridge.state, "closed");
+});
+
+test("a request that is too large does not wait for another child", async () => {
+  await using bridge = await startFake("dies", { restart: { firstDelayMs: 60_000, maxDelayMs: 60_000 } });
+  await rejection(report(bridge, 1), BridgeDownError);
+  const call = bridge.reportIncorrectRecaptcha({ taskId: 2, taskType: "x".repeat(5_000) }, { timeoutMs: 1_000 });
+  assert.equal((await rejection(call, BridgeCallError)).rule, "message_too_large");
 });
 
 test("while the bridge lives, an error has none of its lines about other tasks", async () => {

@@ -60,6 +60,20 @@ test("errors carry what the bridge says", async () => {
   assert.deepEqual([invalid.kind, invalid.data.pointer], ["invalid_params", "/languagePool"]);
 });
 
+test("a request is refused at once if it is larger than the bridge takes, and only then", async () => {
+  await using bridge = await startSandbox();
+  const { maxMessage } = (await bridge.info()).limits; // the third request is next
+  const around = Buffer.byteLength('{"jsonrpc":"2.0","id":3,"method":"reportIncorrectRecaptcha","params":{"taskId":5,"taskType":"é"}}');
+  const call = (length: number): Promise<BridgeCallError> =>
+    rejection(bridge.reportIncorrectRecaptcha({ taskId: 5, taskType: `é${"x".repeat(length)}` }, { timeoutMs: 5_000 }), BridgeCallError);
+  assert.equal((await call(maxMessage - around)).kind, "invalid_params");
+  const error = await call(maxMessage - around + 1);
+  assert.deepEqual([error.code, error.kind, error.rule, error.taskId], [-32600, "invalid_request", "message_too_large", 5]);
+  assert.match(error.message, /Nothing was sent: the request has 1048577 bytes, and the bridge takes 1048576\. \(invalid_request\)$/);
+  assert.equal(bridge.openCalls, 0);
+  assert.equal(bridge.protocolErrors, 0);
+});
+
 test("2,000 calls at once with random cancels: every answer finds its call", { timeout: 120_000 }, async () => {
   await using bridge = await startSandbox();
   await bridge.reportIncorrectRecaptcha({ taskId: 1 });
