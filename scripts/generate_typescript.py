@@ -29,15 +29,16 @@ def _lines(model: Model) -> Iterator[str]:
         yield ""
         yield from _comment(alias.description)
         yield f"export type {alias.name} = Record<string, unknown>;"
+    params = {call.params for call in model.calls}
     for struct in model.structs:
         yield ""
-        yield from _struct(struct)
+        yield from _struct(struct, struct.name in params)
     yield from _methods(model)
     yield from _errors(model)
     yield from _task_types(model)
 
 
-def _struct(struct: Struct) -> Iterator[str]:
+def _struct(struct: Struct, is_params: bool) -> Iterator[str]:
     yield from _comment(struct.description)
     if not struct.fields:
         yield f"export type {struct.name} = Record<string, never>;"
@@ -45,12 +46,16 @@ def _struct(struct: Struct) -> Iterator[str]:
     yield f"export interface {struct.name} {{"
     for field in struct.fields:
         yield from _comment(field.description, "  ")
-        yield f"  {_member(field)}"
+        yield f"  {_member(field, is_params)}"
     yield "}"
 
 
-def _member(field: Field) -> str:
-    return f"{field.name}{'' if field.is_required else '?'}: {_type(field.type)};"
+def _member(field: Field, is_param: bool) -> str:
+    if field.is_required:
+        return f"{field.name}: {_type(field.type)};"
+    # The client leaves out what is null or undefined in params; what it receives is absent or there.
+    left_out = " | null | undefined" if is_param else ""
+    return f"{field.name}?: {_type(field.type)}{left_out};"
 
 
 def _type(type_: Type) -> str:

@@ -18,6 +18,7 @@ from bridge.rpc.discovery import methods
 from scripts import generate, generate_errors, generate_go, generate_typescript
 from scripts.generate_model import (
     Alias,
+    Call,
     Enum,
     Field,
     Model,
@@ -221,6 +222,19 @@ def test_typescript_says_what_the_model_says() -> None:
     ):
         assert f"{line}\n" in text
     assert max(len(line) for line in text.splitlines() if line.startswith(" *")) <= 100
+
+
+def test_typescript_takes_null_for_a_param_that_is_left_out() -> None:
+    """A member of params that is not required may be null or undefined; nothing else may."""
+    call = Call("report", "Reports.", "Thing", "Empty")
+    text = generate_typescript.render(MODEL._replace(calls=(call,)))
+    for line in (
+        "  taskId: number;",
+        "  httpUrl?: string | null | undefined;",
+        "  kind?: Kind | null | undefined;",
+        "  id: string | number | null;",
+    ):
+        assert f"{line}\n" in text
 
 
 def test_go_says_what_the_model_says() -> None:

@@ -36,30 +36,30 @@ const HEALTHY_MS = 10_000;
 /** When a child has died, new calls start another one. Calls in flight are rejected all the same. */
 export interface RestartPolicy {
   /** Wait before the first start after a death, doubled for each death soon after; default 100 ms. 0: none, ever. */
-  readonly firstDelayMs?: number;
+  readonly firstDelayMs?: number | undefined;
   /** Longest wait; default 10,000 ms. 0: none. */
-  readonly maxDelayMs?: number;
+  readonly maxDelayMs?: number | undefined;
 }
 
 export interface BridgeOptions extends CommandOptions {
   /** For calls that name none: default 75,000 ms, longer than a report can take. 0 or Infinity: without end. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
   /** How long the bridge may take to answer for the first time; default 10,000 ms. 0 or Infinity: without end. */
-  readonly startTimeoutMs?: number;
+  readonly startTimeoutMs?: number | undefined;
   /** How long `close` waits for accepted reports, before SIGTERM; default 75,000 ms. 0: not at all; Infinity: without end. */
-  readonly closeTimeoutMs?: number;
+  readonly closeTimeoutMs?: number | undefined;
   /** How long SIGTERM may take before SIGKILL; default: the bridge's drain and 2 s more. 0: no time; Infinity: without end. */
-  readonly drainTimeoutMs?: number;
+  readonly drainTimeoutMs?: number | undefined;
   /** Default false: after a death every call fails. */
-  readonly restart?: boolean | RestartPolicy;
+  readonly restart?: boolean | RestartPolicy | undefined;
   /** Gets every line of the bridge's stderr. Without it only the last 20 lines are kept, for errors. */
-  readonly onStderr?: (line: string) => void;
+  readonly onStderr?: ((line: string) => void) | undefined;
   /** Gets what came in and fits no call. It is counted in `protocolErrors` in any case. */
-  readonly onProtocolError?: (trouble: ProtocolTrouble) => void;
+  readonly onProtocolError?: ((trouble: ProtocolTrouble) => void) | undefined;
   /** Gets each pause of sending once, from the first answer that tells of it. */
-  readonly onPause?: (pause: Pause) => void;
+  readonly onPause?: ((pause: Pause) => void) | undefined;
   /** Gets advice why reports may be worth nothing: `kind` and a sentence with the figures. */
-  readonly onAdvice?: (advice: Warning) => void;
+  readonly onAdvice?: ((advice: Warning) => void) | undefined;
 }
 
 /** How many tasks were solved, so that the bridge can tell a report rate. */
@@ -67,10 +67,10 @@ export interface TaskNote {
   /** The vendor's name of the type. */
   readonly taskType: string;
   /** Default 1. */
-  readonly count?: number | undefined;
+  readonly count?: number | null | undefined;
   /** What they cost together, in US dollars; a string is taken for a number. */
-  readonly cost?: number | string | undefined;
-  readonly clientKey?: string | undefined;
+  readonly cost?: number | string | null | undefined;
+  readonly clientKey?: string | null | undefined;
 }
 
 const NOTE_TASKS = "bridge.noteTasks";
@@ -175,7 +175,8 @@ export class Bridge implements AsyncDisposable {
   noteTasks(note: TaskNote): void;
   noteTasks(note: TaskNote, options: CallOptions & { readonly answered: true }): Promise<void>;
   noteTasks(note: TaskNote, options?: CallOptions & { readonly answered: true }): Promise<void> | void {
-    const { taskType, count, clientKey } = note;
+    const { taskType } = note;
+    const [count, clientKey] = [note.count ?? undefined, note.clientKey ?? undefined];
     if (typeof taskType !== "string" || taskType === "") throw new TypeError("taskType must be a string.");
     if (count !== undefined && (!Number.isSafeInteger(count) || count < 1)) {
       throw new TypeError("count must be a whole number from 1 on.");

@@ -34,9 +34,9 @@ export interface ProtocolTrouble {
 
 export interface CallOptions {
   /** How long to wait for the answer; 0 or Infinity: without end. Default 75,000 ms. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
   /** Aborting rejects the call at once, and lets go of the report if it has not begun. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ChannelPorts {

@@ -13,21 +13,21 @@ export interface CommandOptions {
    * The program; default: that of the package for this platform, else the variable REPORT_BRIDGE_BIN, else
    * `report-bridge` on PATH, else a Python there that has it.
    */
-  readonly path?: string;
+  readonly path?: string | undefined;
   /** Arguments that come before all others, such as `["--concurrency", "8"]`. */
-  readonly args?: readonly string[];
+  readonly args?: readonly string[] | undefined;
   /** Added to this process's environment; undefined takes a variable away. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
   /** Runs without an account: nothing reaches the real upstream. */
-  readonly sandbox?: boolean;
+  readonly sandbox?: boolean | undefined;
   /** Address of the upstream; plain http only for loopback. */
-  readonly url?: string;
+  readonly url?: string | undefined;
   /** Path of a file, `memory`, or the URL of a server. */
-  readonly ledger?: string;
+  readonly ledger?: string | undefined;
   /** File that holds the account key. */
-  readonly keyFile?: string;
+  readonly keyFile?: string | undefined;
   /** The account key itself; travels in the child's environment, never in its arguments. */
-  readonly clientKey?: string;
+  readonly clientKey?: string | undefined;
 }
 
 export interface Command {

@@ -199,7 +199,7 @@ export interface GetReportParams {
   /** Task id to look up. Source: the caller. */
   taskId: number;
   /** Key of the account the report is for; default: the key of the settings. Source: the caller. */
-  clientKey?: string;
+  clientKey?: string | null | undefined;
 }
 
 /** A possible reason for a refusal; a list of them is ordered, the most likely first. */
@@ -280,15 +280,15 @@ export interface ListReportsParams {
   /**
    * Only reports recorded at or after this time, UNIX seconds; default: all. Source: the caller.
    */
-  since?: number;
+  since?: number | null | undefined;
   /** Only reports with this outcome; default: all. Source: the caller. */
-  outcome?: Outcome;
+  outcome?: Outcome | null | undefined;
   /** Only reports of this method; default: all. Source: the caller. */
-  method?: ReportMethod;
+  method?: ReportMethod | null | undefined;
   /** Most records in one answer; default 100. Source: the caller. */
-  limit?: number;
+  limit?: number | null | undefined;
   /** Where to go on: `nextCursor` of the answer before. Source: the answer before. */
-  cursor?: string;
+  cursor?: string | null | undefined;
 }
 
 /** Result of bridge.listReports: records, newest first, all accounts of the endpoint. */
@@ -309,14 +309,14 @@ export interface NoteTasksParams {
   /** Name of the type of the tasks that were solved, as given to createTask. Source: the caller. */
   taskType: string;
   /** How many were solved; 1 if it is left out. Source: the caller. */
-  count?: number;
+  count?: number | null | undefined;
   /**
    * What they cost together, in the currency of the account. Source: `cost` of getTaskResult,
    * summed.
    */
-  cost?: number;
+  cost?: number | null | undefined;
   /** Account key of the tasks; the key of the settings if it is left out. Source: the caller. */
-  clientKey?: string;
+  clientKey?: string | null | undefined;
 }
 
 /** Result of bridge.noteTasks. */
@@ -459,19 +459,19 @@ export interface ReportParams {
   /** Task id from the upstream's createTask. Source: the caller. */
   taskId: number;
   /** Account key to report with; default: the key of the settings. Source: the caller. */
-  clientKey?: string;
+  clientKey?: string | null | undefined;
   /**
    * When the task was completed, UNIX seconds: the `endTime` of the upstream's getTaskResult. A
    * time in the future counts as now. Stays local. Source: the caller.
    */
-  completedAt?: number;
+  completedAt?: number | null | undefined;
   /**
    * The upstream's name of the task type, such as RecaptchaV2TaskProxyless; used to catch a method
    * that does not fit. Stays local. Source: the caller.
    */
-  taskType?: string;
+  taskType?: string | null | undefined;
   /** The `languagePool` the task was created with. Stays local. Source: the caller. */
-  languagePool?: LanguagePool;
+  languagePool?: LanguagePool | null | undefined;
 }
 
 /** What the ledger knows of one report. */
@@ -537,12 +537,12 @@ export interface ReportResult {
 /** Params of bridge.resume. */
 export interface ResumeParams {
   /** Only pauses of this scope; default: all. Source: the caller. */
-  scope?: PauseScope;
+  scope?: PauseScope | null | undefined;
   /**
    * Only pauses that belong to this account: not those of a method, or of this machine whatever the
    * key; default: all. Source: the caller.
    */
-  clientKey?: string;
+  clientKey?: string | null | undefined;
 }
 
 /** Result of bridge.resume: the pauses that the next report will probe. */

@@ -13,13 +13,13 @@ export interface TaskFacts {
   /** `task.type` of createTask. */
   readonly taskType: string;
   /** UNIX seconds at which the task was solved; a report is taken for 60 s from then on. */
-  readonly endTime?: number | string | undefined;
+  readonly endTime?: number | string | null | undefined;
   /** What the task cost, in US dollars. */
-  readonly cost?: number | string | undefined;
+  readonly cost?: number | string | null | undefined;
   /** `task.languagePool` of createTask, for images. */
-  readonly languagePool?: LanguagePool | undefined;
+  readonly languagePool?: LanguagePool | null | undefined;
   /** The account, if it is not the bridge's own. */
-  readonly clientKey?: string | undefined;
+  readonly clientKey?: string | null | undefined;
 }
 
 type Direction = "wrong" | "right";
@@ -43,13 +43,7 @@ export class Task {
     this.taskId = readTaskId(facts.taskId);
     this.taskType = taskType;
     this.#bridge = bridge;
-    this.#params = {
-      taskId: this.taskId,
-      taskType,
-      ...(completedAt === undefined ? {} : { completedAt }),
-      ...(languagePool === undefined ? {} : { languagePool }),
-      ...(clientKey === undefined ? {} : { clientKey }),
-    };
+    this.#params = { taskId: this.taskId, taskType, completedAt, languagePool, clientKey };
     bridge.noteTasks({ taskType, cost: facts.cost, clientKey });
   }
 

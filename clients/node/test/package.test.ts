@@ -33,11 +33,18 @@ void main();
 `;
 const TYPED = `
 import { Bridge, BridgeError, ReportError, type ReportResult, type Task, type TaskFacts } from "anticaptcha-report-bridge";
-export async function report(facts: TaskFacts): Promise<ReportResult | null> {
+export async function report(facts: TaskFacts, maybe?: number, text?: string): Promise<ReportResult | null> {
   const bridge: Bridge = await Bridge.start({ sandbox: true, onPause: ({ scope }) => console.log(scope.length) });
   // @ts-expect-error: an option that does not exist
   void Bridge.start({ keyfile: "" });
   bridge.noteTasks({ taskType: "ImageToTextTask", count: 2 });
+  // What the environment and the vendor may not have told is given as it is; in params null is left out, too.
+  void Bridge.start({ path: text, keyFile: text, timeoutMs: maybe, restart: { maxDelayMs: maybe } });
+  void bridge.reportIncorrectRecaptcha({ taskId: 5, completedAt: maybe, clientKey: text }, { timeoutMs: maybe, signal: undefined });
+  void bridge.reportIncorrectImageCaptcha({ taskId: 5, completedAt: null, languagePool: null });
+  void bridge.listReports({ since: null, cursor: text });
+  bridge.noteTasks({ taskType: "ImageToTextTask", count: null, cost: null, clientKey: null });
+  bridge.task({ taskId: "5", taskType: "ImageToTextTask", endTime: null, cost: null, languagePool: null, clientKey: null });
   const task: Task = bridge.task(facts);
   try {
     return await task.reportWrong({ timeoutMs: 1 });

@@ -85,6 +85,8 @@ test("noteTasks is a notification, or a request if its answer is wanted", async 
     ["bridge.noteTasks", { taskType: "ImageToTextTask", count: 80, cost: 0.056 }, false],
     ["bridge.noteTasks", { taskType: "ImageToTextTask" }, true],
   ]);
+  bridge.noteTasks({ taskType: "ImageToTextTask", count: null, cost: null, clientKey: null });
+  assert.deepEqual((await messages(bridge)).at(-1), ["bridge.noteTasks", { taskType: "ImageToTextTask" }, false]);
   for (const count of [0, -1, 1.5, "2"]) {
     assert.throws(() => bridge.noteTasks({ taskType: "ImageToTextTask", count: count as number }), TypeError);
   }
