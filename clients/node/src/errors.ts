@@ -127,12 +127,13 @@ export class CallAbortedError extends UnansweredError {
   readonly code = "ABORT_ERR";
 }
 
-/** What mends a program or a Python that is missing. */
+/** What mends a program or a Python that is missing; the commands are those of README.md. */
 export const INSTALL =
-  "On Linux x64 npm installs it without Python: anticaptcha-report-bridge-linux-x64-*.tgz, beside this package.\n" +
-  "To install it with Python 3.11 or newer: " +
-  "python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl\n" +
-  "Then set the option path, or the variable REPORT_BRIDGE_BIN, to report-bridge/bin/report-bridge.";
+  "To install it from the project's folder, here ~/report-bridge, with Python 3.11 or newer:\n" +
+  "  python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install ~/report-bridge\n" +
+  '  export PATH="$HOME/.report-bridge/bin:$PATH"\n' +
+  "The second line is needed in every shell, unless REPORT_BRIDGE_BIN or the option path is the whole path of the program.\n" +
+  "For other machines `make dist` in that folder writes a wheel, and for Linux x64 an npm package that needs no Python.";
 
 /** There is no bridge to start. */
 export class BridgeNotFoundError extends BridgeError {

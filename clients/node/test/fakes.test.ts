@@ -20,6 +20,7 @@ import {
 
 import { isAlive, KEY, rejection, startFake, waitUntil } from "./support.js";
 
+const PACKAGE = fileURLToPath(new URL("../../..", import.meta.url));
 const report = (bridge: Bridge, taskId = 5, options = {}): Promise<{ taskId: number }> =>
   bridge.reportIncorrectRecaptcha({ taskId }, options);
 
@@ -315,7 +316,7 @@ test("tells of a Python that is gone, and how to mend it", async () => {
   writeFileSync(script, "#!/gone/python3 -I\nimport bridge\n", { mode: 0o755 });
   const { message } = await rejection(Bridge.start({ path: script }), BridgeDownError);
   assert.ok(message.includes(`${script} could not be started: /gone/python3, which its first line names`), message);
-  assert.match(message, /python3 -m venv report-bridge && report-bridge\/bin\/pip install anticaptcha_report_bridge/);
+  assert.match(message, /does not exist\nTo install it from the project's folder/);
 });
 
 test("tells of a program that is none of ours", async () => {
@@ -338,8 +339,7 @@ test("a program whose start failed ends after what it had started", async () => 
   writeFileSync(path, `#!/bin/sh\ntrap "" TERM\necho $$ > ${pidFile}\nexec sleep 60\n`, { mode: 0o755 });
   const options = JSON.stringify({ path, startTimeoutMs: 500, drainTimeoutMs: 100 });
   const bot = `import { Bridge } from "anticaptcha-report-bridge"; await Bridge.start(${options}).catch(({ name }) => console.log(name));`;
-  const cwd = fileURLToPath(new URL("../../..", import.meta.url));
-  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", bot], { cwd, encoding: "utf8", timeout: 8_000 });
+  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", bot], { cwd: PACKAGE, encoding: "utf8", timeout: 8_000 });
   assert.equal(stdout, "CallTimeoutError\n");
   assert.ok(!isAlive(Number(readFileSync(pidFile, "utf8"))));
 });
@@ -359,7 +359,11 @@ test("lists the places it looked at when there is no bridge", async () => {
     "/nowhere/python3 (PATH, with the Python package anticaptcha-report-bridge)",
     "/nowhere/python (PATH, with the Python package anticaptcha-report-bridge)",
   ]);
-  assert.match(search.message, /\n {2}\/nowhere\/report-bridge \(PATH\)\n[^]*Python 3.11 or newer: python3 -m venv/);
+  assert.match(search.message, /\n {2}\/nowhere\/report-bridge \(PATH\)\n/);
+  const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
+  const commands = search.message.split("\n").filter((line) => /^ {2}(python3|export) /.test(line));
+  assert.deepEqual(commands.map((line) => readme.includes(`\n${line.trim()}`)), [true, true], search.message);
+  assert.match(search.message, /`make dist`/);
   const folder = mkdtempSync(join(tmpdir(), "bridge-"));
   writeFileSync(join(folder, "report-bridge"), "#!/bin/sh\nexit 3\n");
   await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });
