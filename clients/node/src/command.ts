@@ -1,7 +1,7 @@
 /** Finds the bridge's program and turns options into its arguments and environment. Starts nothing. */
 
 import { spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { accessSync, closeSync, constants, existsSync, openSync, readSync, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 
 import { BridgeNotFoundError, INSTALL } from "./errors.js";
@@ -104,7 +104,7 @@ function findProgram(path: string | undefined, env: NodeJS.ProcessEnv): Pick<Com
     if (candidates.length === 0) tried.push(`${name} (${source} is empty)`);
     for (const candidate of candidates) {
       if (suits(candidate)) return candidate;
-      tried.push(`${candidate} (${source})`);
+      tried.push(describePlace(candidate, source));
     }
     return null;
   };
@@ -127,7 +127,7 @@ function findPlatformProgram(tried: string[]): string | null {
   try {
     const file = requireHere(PLATFORM_PACKAGE);
     if (typeof file === "string" && isProgram(file)) return file;
-    tried.push(`${String(file)} (package ${PLATFORM_PACKAGE})`);
+    tried.push(describePlace(String(file), `package ${PLATFORM_PACKAGE}`));
   } catch {
     tried.push(`package ${PLATFORM_PACKAGE} (not installed)`);
   }
@@ -156,6 +156,13 @@ function listCandidates(name: string, env: NodeJS.ProcessEnv): string[] {
   const pathName = IS_WINDOWS ? Object.keys(env).find((key) => key.toUpperCase() === "PATH") : "PATH";
   const folders = (env[pathName ?? "PATH"] ?? "").split(delimiter).filter((folder) => folder !== "");
   return [...new Set(folders)].flatMap((folder) => names.map((each) => join(folder, each)));
+}
+
+/** A place that was looked at, with what keeps a file there from being started. */
+function describePlace(file: string, source: string): string {
+  const place = `${file} (${source})`;
+  if (isProgram(file) || !existsSync(file)) return place;
+  return `${place}: it is there, but not ${statSync(file).isFile() ? "executable" : "a file"}`;
 }
 
 function isProgram(file: string): boolean {

@@ -366,7 +366,11 @@ test("lists the places it looked at when there is no bridge", async () => {
   assert.match(search.message, /`make dist`/);
   const folder = mkdtempSync(join(tmpdir(), "bridge-"));
   writeFileSync(join(folder, "report-bridge"), "#!/bin/sh\nexit 3\n");
-  await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });
+  const there = await start(undefined, { REPORT_BRIDGE_BIN: undefined, PATH: folder });
+  assert.equal(there.tried[1], `${join(folder, "report-bridge")} (PATH): it is there, but not executable`);
+  assert.deepEqual((await start(folder, {})).tried, [`${folder} (option path): it is there, but not a file`]);
+  const beneath = join(folder, "report-bridge", "x");
+  assert.deepEqual((await start(beneath, {})).tried, [`${beneath} (option path)`]);
   chmodSync(join(folder, "report-bridge"), 0o755);
   const found = Bridge.start({ env: { REPORT_BRIDGE_BIN: undefined, PATH: folder } });
   assert.equal((await rejection(found, BridgeDownError)).exitCode, 3);
