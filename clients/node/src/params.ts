@@ -31,8 +31,9 @@ export function readNumber(name: string, value: unknown): number | undefined {
 /** Reads a task id, or a string of its digits. */
 export function readTaskId(value: unknown): number {
   const read = typeof value === "string" && /^[0-9]+$/.test(value) ? Number(value) : value;
+  if (typeof read !== "number") throw new TypeError("taskId must be a number, or a string of its digits.");
   checkTaskId(read);
-  return read as number;
+  return read;
 }
 
 /** Above 2^53-1 a JavaScript number has lost digits, so it may name somebody else's task. */

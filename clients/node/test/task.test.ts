@@ -74,6 +74,10 @@ test("refuses facts that would lose digits or are none, without their value", as
   ]) {
     assert.throws(() => bridge.task(facts as TaskFacts), (error) => error instanceof TypeError && !error.message.includes(KEY));
   }
+  for (const taskId of ["x", undefined, 5n]) {
+    const message = "taskId must be a number, or a string of its digits.";
+    assert.throws(() => bridge.task({ taskId: taskId as string, taskType }), { name: "TypeError", message });
+  }
   assert.deepEqual(await messages(bridge), []);
 });
 
