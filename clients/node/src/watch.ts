@@ -14,10 +14,19 @@ export interface WatchPorts {
   onAdvice?: ((advice: Warning) => void) | undefined;
 }
 
+/** Advice that was told. An answer does not say whose it is; the first status that has it does. */
+interface Told {
+  readonly kind: unknown;
+  readonly message: unknown;
+  readonly at: number;
+  account: unknown;
+  inAnswer: boolean;
+}
+
 export class Watch {
   readonly #ports: WatchPorts;
   readonly #pauses = new Set<string>();
-  readonly #adviceAt = new Map<string, number>();
+  #told: Told[] = [];
 
   constructor(ports: WatchPorts) {
     this.#ports = ports;
@@ -27,8 +36,14 @@ export class Watch {
   look(answer: unknown): void {
     if (!isRecord(answer)) return;
     for (const pause of [answer["pause"], ...listOf(answer["pauses"])]) if (isRecord(pause)) this.#pause(pause);
-    for (const warning of listOf(answer["warnings"])) this.#advice(warning, true);
-    for (const advice of listOf(answer["advice"])) this.#advice(advice, false);
+    for (const warning of listOf(answer["warnings"])) {
+      if (isRecord(warning) && ADVICE.has(String(warning["kind"]))) this.#warn(warning);
+    }
+    const advice = listOf(answer["advice"]).filter(isRecord);
+    for (const kind of ADVICE) {
+      const found = advice.filter((each) => each["kind"] === kind);
+      if (found.length > 0) this.#advise(kind, found);
+    }
   }
 
   #pause(pause: Record<string, unknown>): void {
@@ -40,13 +55,38 @@ export class Watch {
     notify(this.#ports.onPause, pause as unknown as Pause);
   }
 
-  #advice(advice: unknown, isNews: boolean): void {
-    if (!isRecord(advice) || !ADVICE.has(String(advice["kind"]))) return;
-    const name = `${String(advice["kind"])} ${String(advice["account"])}`;
+  /** Advice in an answer is news, unless a status has told the same sentence. */
+  #warn(warning: Record<string, unknown>): void {
+    const { kind, message } = warning;
+    const same = this.#lately(kind).find((told) => !told.inAnswer && told.message === message);
+    if (same === undefined) this.#tell(warning, true);
+    else same.inAnswer = true;
+  }
+
+  /** Advice of one kind in a status is no news for an account that was told of, and for as many more as answers have told of. */
+  #advise(kind: string, found: ReadonlyArray<Record<string, unknown>>): void {
+    const lately = this.#lately(kind);
+    const isNobodys = ({ account }: Told): boolean => account === undefined;
+    const unknown = found.filter(({ account }) => !lately.some((told) => told.account === account));
+    // The figures move, so a sentence need not be the same. With more accounts than answers it must: nobody knows which are new.
+    const isSure = unknown.length <= lately.filter(isNobodys).length;
+    for (const advice of unknown) {
+      const told = lately.find((each) => isNobodys(each) && (isSure || each.message === advice["message"]));
+      if (told === undefined) this.#tell(advice, false);
+      else told.account = advice["account"];
+    }
+    if (!isSure) this.#told = this.#told.filter((told) => told.kind !== kind || !isNobodys(told));
+  }
+
+  #lately(kind: unknown): Told[] {
     const now = performance.now();
-    const last = this.#adviceAt.get(name);
-    if (!isNews && last !== undefined && now - last < ADVICE_AGAIN_MS) return;
-    this.#adviceAt.set(name, now);
+    this.#told = this.#told.filter(({ at }) => now - at < ADVICE_AGAIN_MS);
+    return this.#told.filter((told) => told.kind === kind);
+  }
+
+  #tell(advice: Record<string, unknown>, inAnswer: boolean): void {
+    const { kind, message, account } = advice;
+    this.#told.push({ kind, message, account, inAnswer, at: performance.now() });
     notify(this.#ports.onAdvice, advice as unknown as Warning);
   }
 }

@@ -100,7 +100,7 @@ function onRequest(request: Request): void {
   if (behaviour === "tells") process.stderr.write(`${JSON.stringify(request.params)}\n`);
   if (request.method === "bridge.noteTasks" && request.id !== undefined) out(`${answer(request.id, {})}\n`);
   if (behaviour === "advises" && request.method === "bridge.status") {
-    out(`${answer(request.id, { pauses: [{ ...pause, scope: "key" }], advice: [advice, { ...advice, kind: "rate_high" }] })}\n`);
+    out(`${answer(request.id, { pauses: [{ ...pause, scope: "key" }], advice: [{ ...advice, account: "a" }, { ...advice, kind: "rate_high", account: "a" }] })}\n`);
   }
   if (request.method.startsWith("report")) (onReport[behaviour] ?? onReport["echo"])?.(request);
 }

@@ -3,6 +3,8 @@ import { test } from "node:test";
 
 import { Bridge, BridgeCallError, ReportError, TASK_TYPES, type TaskFacts } from "anticaptcha-report-bridge";
 
+import { Watch } from "#src/watch.js";
+
 import { KEY, rejection, startFake } from "./support.js";
 
 /** What the fake got, without envelopes. */
@@ -157,6 +159,28 @@ test("pauses and advice are told once, from answers, errors and the status", asy
   await bridge.status();
   assert.deepEqual(told, ["few_tasks", "quality", "key", "rate_high"]);
 });
+
+for (const [title, steps] of [
+  ["what an answer told is not told by the status, though its figures have moved", ["warns 80", "status a81", "=80", "status a82", "="]],
+  ["what the status told is not told by an answer, if its figures have not moved", ["status a80", "=80", "warns 80", "=", "status a80", "="]],
+  ["two accounts are told of, whoever tells", ["warns 80", "warns 80", "=80 80", "status a81 b81", "="]],
+  ["another account is told of, after that which an answer told", ["warns 80", "status a81", "=80", "status a81 b7", "=7"]],
+  ["another account is told of, beside that which an answer told", ["warns 80", "=80", "status a80 b7", "=7", "status a81 b8", "="]],
+  ["where nobody knows which account is new, both are told of", ["warns 80", "=80", "status a81 b7", "=81 7", "status a82 b8 c1", "=1"]],
+] as const) {
+  test(`advice is told once an hour: ${title}`, () => {
+    let told: string[] = [];
+    const watch = new Watch({ onAdvice: ({ message }) => told.push(message) });
+    for (const step of steps) {
+      const [what, ...figures] = step.split(" ");
+      if (step.startsWith("=")) {
+        assert.equal(told.join(" "), step.slice(1));
+        told = [];
+      } else if (what === "warns") watch.look({ warnings: figures.map((message) => ({ kind: "few_tasks", message })) });
+      else watch.look({ advice: figures.map((each) => ({ kind: "few_tasks", account: each[0], message: each.slice(1) })) });
+    }
+  });
+}
 
 test("an error has the rule that was broken and the name that was meant", async () => {
   await using bridge = await startFake("advises");
