@@ -94,7 +94,7 @@ class Reporter(Part):
             self._lifecycle.narrow(job, window)
 
     def _correct_windows(self) -> None:
-        """End windows earlier where tasks are older than they seemed by the clock that was believed before."""
+        """End windows earlier where tasks are older than they seemed by the clock believed before."""
         now = self._ledger.now()
         for job in tuple(self._jobs.values()):
             for facts in (job.facts, *(requester.report.facts for requester in job.requesters)):
