@@ -66,7 +66,7 @@ PLANTS: Final = (
     Plant("a waiting report sleeps through the end of its window", _R + "job.py",
           "at = ends_at if until is None else min(until, ends_at)", "at = ends_at if until is None else until"),
     Plant("a joined request does not narrow the window", _R + "job.py", "        self.window = merged\n", ""),
-    Plant("the local clock is corrected the wrong way", _R + "observer.py", "self._engine.wall() - (skew_s if", "self._engine.wall() + (skew_s if"),
+    Plant("the local clock is corrected the wrong way", _R + "observer.py", "self._engine.wall() - self._correction_s()", "self._engine.wall() + self._correction_s()"),
     Plant("the ledger does not see that a window is over", LEDGER + "work.py",
           "return self.policy.is_late(self.now, row.window, row.attempts > 0)", "return False"),
     # attempts
@@ -111,7 +111,7 @@ PLANTS: Final = (
           "if is_reading or self._connection.data_version() != self._version:", "if is_reading:"),
     Plant("a joined request is not told that it is one", _R + "reporter.py", "            requester.is_joined = True\n            job.requesters", "            job.requesters"),
     Plant("a begun report is cancelled", _R + "reporter.py",
-          "begun = job.has_begun or job.is_theirs", "begun = False"),
+          "begun = job.is_under_way or job.is_theirs", "begun = False"),
     Plant("a stop leaves who is being sent unanswered", _R + "reporter.py",
           'self._answer(job, local_ending("outcome_unknown"), is_news=True)', "pass"),
     Plant("reports behind a full queue are forgotten", "bridge/server/conversation.py",
