@@ -22,6 +22,7 @@ from bridge.ops.metrics import Metrics, MetricsFile
 from bridge.reports.advice import queue_names
 from bridge.reports.pauses import PausePolicy
 from bridge.reports.reporter import Reporter
+from bridge.rpc.discovery import methods
 from bridge.rpc.schemas import prepare
 from bridge.server.methods import Methods
 from bridge.settings import Settings, drop_secrets
@@ -183,7 +184,11 @@ class App:
 
     def _warm_up(self) -> None:
         try:
-            prepare("report.params")
+            for method in methods():
+                # What a call needs must not be looked for when no descriptor is left.
+                prepare(method.params)
+                self.engine.sleep(0.0)
+            import_module("html.entities")
             self.prepare().warm_up()
         except (OSError, ImportError):
             # The first attempt will meet the same trouble and tell of it.

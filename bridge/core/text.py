@@ -47,8 +47,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was probably meant, in whatever letter case; None if none is near."""
     if len(word) > _LONGEST_MISSPELT:
         return None
-    from difflib import get_close_matches  # only ever needed on the way to a message
-
+    try:
+        from difflib import get_close_matches  # only ever needed on the way to a message
+    except (OSError, ImportError):
+        return None  # no descriptor is left to load it with
     spellings = {own.lower(): own for own in sorted(known)}
     near = get_close_matches(word.lower(), spellings, 1)
     return spellings[near[0]] if near else None

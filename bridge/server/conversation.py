@@ -64,7 +64,10 @@ class Context:
     def serve(self) -> None:
         """Call the method, and answer the call unless the method will."""
         call = self.call
-        outcome = self._dispatcher.dispatch(call.method, strict_json.plain(call.params), self)
+        try:
+            outcome = self._dispatcher.dispatch(call.method, strict_json.plain(call.params), self)
+        except Exception as bug:
+            outcome = bug
         if outcome is not PENDING:
             self.settle(outcome)
 
@@ -188,15 +191,18 @@ class Conversation:
         return dropped
 
     def _let_go(self, kind: str, name: Any = None) -> int:
-        """Answer the reports of which nothing was done yet, those of a name or all; returns how many.
+        """Answer what was not begun yet: all reports, or whatever has a name; returns how many.
 
         Args:
             kind: Row of the table of errors, such as ``shutting_down``.
         """
-        waiting = [context for context in self._open if context.call.method in self._methods.reports]
-        leaving = [each for each in waiting if not each.is_taken and name in (None, each.name)]
+        reports, waiting = self._methods.reports, [each for each in self._open if not each.is_taken]
+        leaving = [
+            each for each in waiting if (each.call.method in reports if name is None else each.name == name)
+        ]
         for context in leaving:
-            context.settle(answer_ending(local_ending(kind)))
+            is_report = context.call.method in reports
+            context.settle(answer_ending(local_ending(kind)) if is_report else BridgeError(kind))
         self._parked = deque(context for context in self._parked if not context.is_settled)
         return len(leaving)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import cache, partial
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
@@ -41,6 +42,9 @@ that no request meets a connection which the other side is just closing (that wo
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A ``Keep-Alive: timeout`` is cut by this, for the way there."""
 _TIMEOUT: Final = re.compile(r'(?:^|,)\s*timeout\s*=\s*"?([0-9]{1,6})[0-9]*"?\s*(?:,|$)', re.IGNORECASE)
+
+datetime.strptime("", "")
+"""Loads what reads Date headers: when one has come, no descriptor may be left to load it with."""
 
 FAILURES: Final[tuple[tuple[type[BaseException], str | None], ...]] = (
     (requests.RequestException, None),  # an OSError too, but it says that requests was used wrongly

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from bridge.simulator import Simulator
 from tests.e2e.talk import IMAGE, KEY, Talk, error_of, wait_for
@@ -39,3 +40,22 @@ def test_a_first_report_without_descriptors_waits_for_them(
     assert "Traceback" not in ended.stderr
     assert "pause_opened" not in ended.stderr
     assert len(simulator.log()) == 5
+
+
+def test_answers_that_come_when_no_descriptor_is_left_are_read(
+    talk: Callable[..., Talk], simulator: Simulator, tmp_path: Path
+) -> None:
+    """What an answer needs was loaded before; an unknown name is refused without a suggestion."""
+    words = ("--url", simulator.base_url, "--ledger", str(tmp_path / "ledger"))
+    bridge = talk(*words, environ={"ANTICAPTCHA_CLIENT_KEY": KEY})
+    simulator.set(latency_seconds=1.0)
+    names = [bridge.send(IMAGE, {"taskId": 1})]
+    wait_for(lambda: bridge.call("bridge.status")["result"]["inFlight"] == 1)
+    limit_descriptors(bridge, 3)
+    unknown = bridge.send("bridge.inf")
+    answers = bridge.read_all([*names, unknown])
+    assert [answers[name]["result"]["outcome"] for name in names] == ["accepted"]
+    assert error_of(answers[unknown]) == (-32601, "method_not_found")
+    limit_descriptors(bridge, 4096)
+    assert bridge.call("bridge.getReport", {"taskId": 1})["result"]["outcome"] == "accepted"
+    assert bridge.close().code == 0

@@ -271,6 +271,32 @@ def test_batch_members_are_admitted_singly() -> None:
     assert desk.answers() == []
 
 
+def test_a_question_that_waits_is_cancelled() -> None:
+    """Not only reports: whoever asked with that id is told, once, and what would have come is dropped."""
+    desk = Desk()
+    desk.say("wait", id=1)
+    desk.say("$/cancelRequest", params={"id": 1})
+    desk.time.run(2.0)
+    (answer,) = desk.answers()
+    assert (answer["error"]["code"], answer["error"]["data"]) == (-32800, {"kind": "request_cancelled"})
+    assert desk.talk.is_idle
+
+
+def test_a_bug_on_the_way_to_a_method_ends_that_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets a reference, and the next one an answer."""
+
+    def fail(*_: Any) -> Any:
+        raise OSError("no descriptor")
+
+    desk = Desk()
+    with monkeypatch.context() as broken:
+        broken.setattr(Dispatcher, "dispatch", fail)
+        desk.say("tell", id=1)
+    desk.say("tell", id=2)
+    first, second = desk.answers()
+    assert (first["error"]["code"], second["result"]) == (-32603, {"told": {}})
+
+
 def test_what_waits_for_room_can_be_cancelled_and_given_up() -> None:
     """A parked request is answered as never admitted, by its id or at the end, and the rest go on."""
     desk = Desk(queue=1)

@@ -347,13 +347,13 @@ def test_what_waits_ends_by_the_upstreams_clock_as_soon_as_it_is_known(world: Wo
     bridge = Bridge(world)
     bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
     wall = bridge.engine.wall()
-    told = {"date": formatdate(wall + 30.0, usegmt=True)}
+    date = formatdate(wall + 30.0, usegmt=True)
     if waits_for == "a second send":
-        world.upstream.fates = answered(http(503, retry_after="20", **told))
+        world.upstream.fates = answered(http(503, retry_after="20", date=date))
         # Solved 40 s ago by the upstream's clock, 10 s ago by ours.
         got = bridge.report(1, completed_at=wall - 10.0)
     else:
-        world.upstream.fates = iter([Fate(False, verdict(0, **told), 1.0)])
+        world.upstream.fates = iter([Fate(False, verdict(0, date=date), 1.0)])
         bridge.report(1)
         world.run(0.1)
         got = bridge.report(2, completed_at=wall - 40.0)
