@@ -105,7 +105,7 @@ class SqliteStore(SqliteBatch):
     # --- opening -----------------------------------------------------------------------------
 
     def _patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Do something, and again as long as a lock is worth waiting for, since bridges wait for each other.
+        """Do something, and again as long as others commit while it waits: then bridges wait for each other.
 
         SQLite's own wait is not fair: in a crowd somebody may wait long although nobody has it for long.
         """
@@ -114,12 +114,10 @@ class SqliteStore(SqliteBatch):
             try:
                 return action()
             except LedgerTrouble as trouble:
-                most_s = QUEUE * self.busy_s
-                # On a busy machine a bridge that has it may be kept from the processor for seconds.
                 if (
                     trouble.kind != LOCKED
-                    or not 0.0 < self._boot_clock() - began_at < most_s
-                    or not files.has_changed(self._path, self._wall_clock(), most_s)
+                    or not 0.0 < self._boot_clock() - began_at < QUEUE * self.busy_s
+                    or not files.has_changed(self._path, self._wall_clock(), self.busy_s)
                     or not self._owners.live_marks()
                 ):
                     raise

@@ -343,6 +343,27 @@ def test_a_foreign_lock_is_waited_for_once_although_a_bridge_was_here_just_now(
     outsider.execute("ROLLBACK")
 
 
+def test_a_foreign_lock_is_no_queue_although_a_neighbour_has_just_committed(
+    opener: Opener, outsider: sqlite_file.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a bridge that lives a lock is waited for as without one, unless others go on committing."""
+    clocks: dict[str, Any] = {"boot_clock": time.monotonic, "wall_clock": time.time, "busy_s": 0.2}
+    store, neighbour = opener(**clocks), opener(**clocks)
+    tries: list[Any] = []
+    commit = store._commit
+
+    def count(operations: Any, opening: str) -> list[Any]:
+        tries.append(operations)
+        return commit(operations, opening)
+
+    monkeypatch.setattr(store, "_commit", count)
+    neighbour.transact([claim()])
+    outsider.execute("BEGIN IMMEDIATE")
+    assert trouble(lambda: store.transact([claim(2)])) == "locked"
+    # Once more at most, if the neighbour's commit fell into the first wait.
+    assert len(tries) <= 2
+
+
 def test_commit_that_is_locked_out_leaves_nothing(opener: Opener, outsider: sqlite_file.Connection) -> None:
     """A reader that stays blocks the commit; the batch is undone and can be repeated."""
     store = opener()
