@@ -112,8 +112,8 @@ class Job:
         self.sends = 0
         self.perhaps = False
         self.last: Verdict | None = None
-        self.last_status: int | None = None
-        """HTTP status of the last attempt that had one."""
+        self.answered: Verdict | None = None
+        """Of the last attempt that had an HTTP status."""
         self.began_at = 0.0
         self.interruption: Interrupted | None = None
         """What is to end it at its next waiting point."""
@@ -231,6 +231,18 @@ class Job:
             at = max(at, now + verdict.retry_after_s)
         return at if at <= self.starts_by() else None
 
+    def with_answer(self, verdict: Verdict) -> Verdict:
+        """A verdict that leaves the outcome unknown, with what the upstream said last."""
+        told = self.answered
+        if told is None or not verdict.perhaps or verdict.http_status is not None:
+            return verdict
+        return verdict._replace(
+            error_id=told.error_id,
+            error_code=told.error_code,
+            error_description=told.error_description,
+            http_status=told.http_status,
+        )
+
     def known_ending(self, otherwise: Ending) -> Ending:
         """What is known of a report that gets no further attempt.
 
@@ -240,5 +252,5 @@ class Job:
         last = self.last
         is_silent = otherwise.kind in ("window_closed", "upstream_unreachable")
         if last is not None and (self.perhaps or last.outcome == REFUSED or is_silent):
-            return verdict_ending(last, {})
+            return verdict_ending(self.with_answer(last), {})
         return local_ending("outcome_unknown") if self.perhaps else otherwise

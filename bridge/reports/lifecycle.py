@@ -275,7 +275,7 @@ class Lifecycle(Part):
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps
         job.sends += verdict.is_send
-        job.last_status = verdict.http_status or job.last_status
+        job.answered = job.answered if verdict.http_status is None else verdict
         is_done = verdict.next == "done"
         job.closed_until = float("inf") if is_done else now + (verdict.retry_after_s or 0.0)
         latency_ms = round(exchange.elapsed_s * 1000)

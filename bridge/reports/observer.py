@@ -94,12 +94,10 @@ class Observer(Part):
         extra: dict[str, Any] = {}
         if verdict.kind == "window_closed":
             extra = {**self.late(job.window, job.facts.completed_at).detail}
-        if verdict.perhaps and verdict.http_status is None and job.last_status is not None:
-            extra["httpStatus"] = job.last_status
         if verdict.event == "no_such_captcha":
             age_s = windows.age_s(job.window, job.began_at)
             extra["hints"] = rank_hints(job, age_s, self.skew_s(), verdict.outcome != "refused")
-        return verdict_ending(verdict, extra)
+        return verdict_ending(job.with_answer(verdict), extra)
 
     def conflict(self, stored_method: str, outcome: str | None, refusal: Ending | None = None) -> Ending:
         """The ending of a request for another method than the stored one, or refused beside one in flight.

@@ -372,6 +372,17 @@ def test_late_requests_that_come_together_are_all_late(bridge: Bridge) -> None:
         assert [round(error(got[0])["ageSeconds"]) for got in late] == [100] * 3
 
 
+def test_an_unknown_outcome_comes_with_what_the_upstream_said_last(bridge: Bridge) -> None:
+    """An answer before the one that was lost says more than a bare status."""
+    limited = Fate(False, verdict(88, "ERROR_RATE_LIMIT"))
+    bridge.world.upstream.fates = iter([limited, LOST_ANSWER, Fate(False, http(502)), LOST_ANSWER])
+    told = error(bridge.ask(1))
+    assert (told["code"], told["errorId"], told["errorCode"]) == (-32002, 88, "ERROR_RATE_LIMIT")
+    assert "httpStatus" not in told
+    told = error(bridge.ask(2))
+    assert (told["code"], told["httpStatus"], "errorId" in told) == (-32002, 502, False)
+
+
 def test_cancel_while_claiming(bridge: Bridge) -> None:
     """A cancel that overtakes the ledger's answer still stops the report."""
     got = bridge.report(1, name="one")
