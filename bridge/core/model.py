@@ -310,6 +310,8 @@ class Record(NamedTuple):
     latency_ms: int
     ending: Ending | None
     """None: another attempt follows (state ``waiting``)."""
+    again_wall: float | None = None
+    """UNIX time before which that is not to be, because the upstream asked for it."""
 
 
 class Settle(NamedTuple):

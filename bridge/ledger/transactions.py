@@ -69,7 +69,8 @@ def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) ->
 
 
 def _continue(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
-    gate, events = _begin(work, entry) if op.begin or work.is_late(entry.row) else (None, ())
+    may_begin = op.begin and entry.row.detail.get("againWall", 0.0) <= work.wall
+    gate, events = _begin(work, entry) if may_begin or work.is_late(entry.row) else (None, ())
     return model.Claimed(status, entry.row, gate, events, work.durable)
 
 
@@ -157,7 +158,12 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
         waits = row._replace(
-            state=WAITING, attempts=attempts, sends=sends, perhaps=perhaps, latency_ms=op.latency_ms
+            state=WAITING,
+            attempts=attempts,
+            sends=sends,
+            perhaps=perhaps,
+            latency_ms=op.latency_ms,
+            detail={} if op.again_wall is None else {"againWall": op.again_wall},
         )
         work.change(entry, waits)
         work.tell(entry, "deferred", met)

@@ -115,6 +115,8 @@ class Job:
         self.answered: Verdict | None = None
         """Of the last attempt that had an HTTP status."""
         self.began_at = 0.0
+        self.again_wall = 0.0
+        """UNIX time before which a report that was taken over is not to be sent; the upstream said so."""
         self.interruption: Interrupted | None = None
         """What is to end it at its next waiting point."""
         self.has_slot = False

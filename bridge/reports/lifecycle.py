@@ -103,7 +103,7 @@ class Lifecycle(Part):
             Interrupted: it is to end early.
         """
         if row is not None:
-            self._observer.tell("report_resumed", job, {"state": row.state})
+            self._note_resumed(job, row)
         gate: Gate | None = None
         is_ours = row is not None
         while True:
@@ -111,6 +111,7 @@ class Lifecycle(Part):
                 if not is_ours:
                     gate, is_ours = self._claim(job, refusal), True
                 if gate is None:
+                    self._wait_as_asked(job)
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
@@ -158,7 +159,7 @@ class Lifecycle(Part):
         is_ours = row.state != DONE and row.owner == self._ledger.instance
         if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
             if status in ("adopted", "elsewhere"):
-                self._observer.tell("report_resumed", job, {"state": row.state})
+                self._note_resumed(job, row)
             job.former = row.attempts - (row.state == SENDING) if status == "again" else 0
             job.adopt(row)
             job.is_theirs = False
@@ -177,6 +178,17 @@ class Lifecycle(Part):
             raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
         job.window = row.window.narrowed_by(job.window)
         raise Lost
+
+    def _note_resumed(self, job: Job, row: Row) -> None:
+        job.again_wall = row.detail.get("againWall", 0.0)
+        self._observer.tell("report_resumed", job, {"state": row.state})
+
+    def _wait_as_asked(self, job: Job) -> None:
+        """Wait as long as the upstream asked who had the report before."""
+        left_s, job.again_wall = job.again_wall - self._engine.wall(), 0.0
+        if left_s > 0.0:
+            self._slots.give_back(job)
+            job.pause(self._ledger.now() + left_s)
 
     def _begin(self, job: Job) -> Gate:
         """Commit the beginning of an attempt, if it may begin."""
@@ -294,7 +306,10 @@ class Lifecycle(Part):
         if not (is_done or self.is_stopped):
             again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending))
+        again_wall = None
+        if again_at is not None and verdict.retry_after_s is not None:
+            again_wall = self._engine.wall() + again_at - now
+        self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending, again_wall))
         if again_at is not None:
             job.pause(again_at)
         return ending

@@ -93,6 +93,21 @@ def test_what_may_have_been_taken_is_not_resumed_in_the_last_five_seconds(
     assert len(world.upstream.attempts) == sends
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_the_upstream_asked_to_wait_holds_after_a_crash(world: World, ledger: str, asks: bool) -> None:
+    """Whoever takes a report over, by a sweep or by a request for it, keeps to the Retry-After."""
+    began_at = world.t
+    leave(world, ledger, Fate(False, http(429, retry_after="15")), pauses=False)
+    neighbour = Bridge(world, ledger, holds=() if asks else (KEY,), pauses=False)
+    got = neighbour.report(1) if asks else []
+    world.run(13)
+    assert [at for at, _ in world.upstream.attempts[1:]] == []
+    world.run(3)
+    assert [round(at - began_at) for at, _ in world.upstream.attempts[1:]] == [15]
+    assert row(neighbour).outcome == "accepted"
+    assert len(got) == asks
+
+
 def test_refusal_after_a_crash_is_unknown(world: World, ledger: str) -> None:
     """A 16 for a report that may have been taken before the crash is no refusal."""
     leave(world, ledger, Fate(True, Exchange("timeout", True), 1.5))

@@ -34,6 +34,8 @@ class Lifecycle:
     def __init__(self) -> None:
         self.submitted: list[tuple[Report, Requester]] = []
         self.cancelled: list[Any] = []
+        self.held: list[Secret] = []
+        self.hold = self.held.append
         self.resumed = 0
 
     def submit(self, report: Report, requester: Requester) -> None:
@@ -316,16 +318,18 @@ def test_params_that_do_not_fit_are_refused(desk: Desk, method: str) -> None:
 
 
 def test_a_question_keeps_nobody_waiting_and_is_answered_once() -> None:
-    """Others are answered meanwhile, a cancel means reports; what is not told by the end is not known."""
+    """Others are answered meanwhile, who cancels is let go; what is not told by the end is not known."""
     desk = Desk()
     for id, method in enumerate(QUESTIONS[1:]):
         desk.call(method, {"taskId": 1} if method == "bridge.getReport" else None, id=id)
     desk.call("bridge.info", id="info")
     desk.cancel(1)
-    assert [id for id, _ in desk.answers] == ["info"]
+    assert [id for id, _ in desk.answers] == ["info", 1]
     assert desk.talk.give_up() == 0
     assert [(id, error["code"], error["data"]) for id, error in desk.answers[1:]] == [
-        (id, -32031, {"kind": "ledger_unavailable"}) for id in range(3)
+        (1, -32800, {"kind": "request_cancelled"}),
+        (0, -32031, {"kind": "ledger_unavailable"}),
+        (2, -32031, {"kind": "ledger_unavailable"}),
     ]
     desk.ledger.open()
     desk.time.run()
@@ -400,6 +404,7 @@ def test_a_record_is_looked_up_by_key_and_task(desk: Desk) -> None:
     desk.call("bridge.getReport", {"taskId": 9})
     assert [error["code"] for _, error in desk.answers[1:]] == [-32014, -32031, -32020]
     assert desk.ledger.asked[1].task.account == "z" * 32
+    assert [key.reveal()[0] for key in desk.lifecycle.held] == ["k", "z", "k"]
 
 
 def test_resume_turns_pauses_and_wakes_those_who_wait(desk: Desk) -> None:
@@ -408,7 +413,7 @@ def test_resume_turns_pauses_and_wakes_those_who_wait(desk: Desk) -> None:
     desk.call("bridge.resume", {"scope": "key", "clientKey": KEY})
     assert desk.ledger.asked == [Resume("https://upstream.test", "key", "k" * 32)]
     assert desk.answers == [(1, {"resumed": []})]
-    assert desk.lifecycle.resumed == 1
+    assert (desk.lifecycle.resumed, len(desk.lifecycle.held)) == (1, 1)
     desk.ledger.results[Resume] = Unavailable("full", "The disk is full.")
     desk.call("bridge.resume")
     assert desk.answers[1][1]["code"] == -32031
