@@ -203,6 +203,10 @@ def check_windows(world: World, story: Story) -> None:
         if story.is_loose or world.plan.setup["ledger"] == "memory":
             # A bridge may not have known of another one's, or of its former life's.
             before = [a for a in before if a.process is attempt.process]
+        if is_guard_over(world):
+            # Those of a task whose id came back, after a machine was off for long, are another one's.
+            since = max((at for at, _ in world.history.boots if at < attempt.began_at), default=0.0)
+            before = [a for a in before if a.began_at > since]
         retrying = bool(before)
         for request in story.requests:
             end = window_end(world, request, attempt.left_at, retrying)
