@@ -86,7 +86,7 @@ def _row(row: Setting) -> str:
         _code(flag),
         _code(row.variable),
         _code(row.key if row.in_file else None),
-        format_value(row.default),
+        "a file, see below" if row.kind == "ledger" else format_value(row.default),
         row.help + bounds,
     )
     return f"| {' | '.join(cells)} |"

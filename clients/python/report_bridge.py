@@ -29,9 +29,9 @@ REPORTS = (
     "reportIncorrectHcaptcha",
 )
 INSTALL = (
-    "To install it with Python 3.11 or newer: "
-    "python3 -m venv report-bridge && report-bridge/bin/pip install anticaptcha_report_bridge-*.whl; "
-    "then set the variable REPORT_BRIDGE_BIN to report-bridge/bin/report-bridge."
+    "To install it from the project's folder, here ~/report-bridge, with Python 3.11 or newer: "
+    "python3 -m venv ~/.report-bridge && ~/.report-bridge/bin/pip install ~/report-bridge; then add "
+    "~/.report-bridge/bin to PATH, or set the variable REPORT_BRIDGE_BIN to ~/.report-bridge/bin/report-bridge."
 )
 _TASKS_KEPT = 10_000
 """Tasks that are remembered between createTask and the last of their answers."""
