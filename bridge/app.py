@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.core.exits import ConfigError
-from bridge.core.model import Exchange
+from bridge.core.model import Exchange, Moment
 from bridge.core.redact import Scrubber, Secret
 from bridge.core.text import rfc3339
 from bridge.engine import Engine, NoResources
@@ -229,14 +229,7 @@ class App:
             self._is_loading = False
 
     def send(
-        self,
-        method: str,
-        key: Secret,
-        task_id: int,
-        *,
-        until: float,
-        leave_by: Callable[[], float],
-        fresh: bool,
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: Moment, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt; see `bridge.reports.ports.Ports`."""
         client = self._client

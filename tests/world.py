@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from bridge.core.errors import BridgeError
-from bridge.core.model import Exchange, Facts, Look, Row, Task
+from bridge.core.model import Exchange, Facts, Look, Moment, Row, Task
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine, NoResources
 from bridge.ledger.postgres import PostgresStore
@@ -307,14 +307,7 @@ class Bridge:
             self.engine.sleep(self.world.upstream.loads_s)
 
     def send(
-        self,
-        method: str,
-        key: Secret,
-        task_id: int,
-        *,
-        until: float,
-        leave_by: Callable[[], float],
-        fresh: bool,
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: Moment, fresh: bool
     ) -> Exchange:
         world = self.world
         attempt = Attempt(method, key, task_id, until - world.t, leave_by() - world.t, fresh)

@@ -7,7 +7,7 @@ Times named ``*_at`` or ``*_s`` are seconds: ``now``-like instants are on the le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 # --- outcomes and states ---------------------------------------------------------------------
@@ -92,6 +92,9 @@ class Facts(NamedTuple):
 
 
 # --- one attempt -----------------------------------------------------------------------------
+
+Moment = Callable[[], float]
+"""Tells a moment of the boot clock, which may come nearer."""
 
 
 class Exchange(NamedTuple):

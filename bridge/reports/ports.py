@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from bridge.core.counting import Operation
-from bridge.core.model import Exchange
+from bridge.core.model import Exchange, Moment
 from bridge.core.redact import Scrubber, Secret
 from bridge.engine import Engine
 from bridge.reports.pauses import PausePolicy
@@ -90,14 +90,7 @@ class Ports(Protocol):
         """Wait until an attempt can be made: the first one of all takes a while. Raises `NoResources`."""
 
     def send(
-        self,
-        method: str,
-        key: Secret,
-        task_id: int,
-        *,
-        until: float,
-        leave_by: Callable[[], float],
-        fresh: bool,
+        self, method: str, key: Secret, task_id: int, *, until: float, leave_by: Moment, fresh: bool
     ) -> Exchange:
         """Make one HTTP attempt. Moments are on the boot clock; `fresh` asks for a new connection."""
 

@@ -21,7 +21,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from bridge import __version__
-from bridge.core.model import Exchange
+from bridge.core.model import Exchange, Moment
 from bridge.core.redact import Secret
 from bridge.engine import Engine, NoResources, TimedOut
 from bridge.upstream.answers import Answer, Cut
@@ -109,9 +109,7 @@ class Client:
         self._session = _Session(urlsplit(url)._replace(path="/").geturl(), self._adapter)
         self._template = cache(self._make_template)
 
-    def send(
-        self, method: str, body: bytes, *, until: float, leave_by: Callable[[], float], fresh: bool
-    ) -> Exchange:
+    def send(self, method: str, body: bytes, *, until: float, leave_by: Moment, fresh: bool) -> Exchange:
         """Send one request once, wait for its answer and say what happened.
 
         Args:
@@ -222,12 +220,7 @@ class Call(requests.PreparedRequest):
     """True once the first byte may have left."""
 
     def __init__(
-        self,
-        template: Mapping[str, Any],
-        body: bytes,
-        until: float,
-        leave_by: Callable[[], float],
-        is_fresh: bool,
+        self, template: Mapping[str, Any], body: bytes, until: float, leave_by: Moment, is_fresh: bool
     ) -> None:
         self.__dict__.update(template)
         self.body = body
