@@ -19,6 +19,8 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """How much of a head is read, as much as of a body; other clients stop between 64 and 300 KB."""
 MAX_BODY_BYTES: Final = 64 * 1024
 """How much of a body is read: the contract's limit."""
+MAX_FRAMED: Final = 8
+"""Bytes that are read for one of a body; in a chunk of its own it takes six."""
 MAX_INTERIM: Final = 16
 """Interim (1xx) answers that are skipped; one or two are what servers send."""
 
@@ -139,7 +141,7 @@ class Answer:
                 raise Malformed("too long a head")
             lines = self.data[begin : end.start()]
             self.data = self.data[end.end() :]
-            self._lines = {}
+            self.fields, self._lines = {}, {}
             for field in _FOLD.sub(b" ", lines).split(b"\n") if lines else ():
                 name, colon, value = field.partition(b":")
                 self._is_odd = self._is_odd or not (colon and _NAME.fullmatch(name))
@@ -182,7 +184,8 @@ class Answer:
                     return
                 if len(self.data) > MAX_HEAD_BYTES:
                     is_in_body = self.data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4) >= 0
-                    if len(self.data) > MAX_HEAD_BYTES + MAX_BODY_BYTES or not is_in_body:
+                    most = MAX_HEAD_BYTES + MAX_BODY_BYTES + MAX_FRAMED * len(self.body)
+                    if len(self.data) > most or not is_in_body:
                         raise Malformed("too long an answer")
                 piece = more()
                 if not piece:
@@ -209,8 +212,8 @@ class Answer:
     # --- called by the parser; what is raised here makes it refuse the answer -----------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header line."""
-        lines = self._lines
+        """Note a header line; once the head is known, what comes is no part of it and not kept."""
+        lines = {} if self.fields else self._lines
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         lines[key] = f"{lines[key]}, {text}" if key in lines else text

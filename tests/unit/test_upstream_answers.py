@@ -277,6 +277,30 @@ def test_body_over_the_limit_is_cut(framing: bytes) -> None:
         assert told[2:] == (b"x" * MAX_BODY_BYTES, True, False)
 
 
+@pytest.mark.parametrize("count", [30_000, 65536, 65537])
+@pytest.mark.parametrize("head", [b"", b"odd\r\n"], ids=["strict", "tolerant"])
+def test_chunks_of_one_byte_are_read_to_the_limit(head: bytes, count: int) -> None:
+    """What frames a body takes nothing from its 64 KiB, in however small chunks it comes."""
+    data = b"HTTP/1.1 200 OK\r\n" + head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * count
+    for told in (read(data + b"0\r\n\r\n"), read_as_the_client(data + b"0\r\n\r\n", 16384)):
+        assert told[2:4] == (b"x" * min(count, MAX_BODY_BYTES), count > MAX_BODY_BYTES)
+
+
+@pytest.mark.parametrize("body", [b"", b"1\r\nx\r\n" * 50_000], ids=["empty", "in tiny chunks"])
+@pytest.mark.parametrize(
+    "flood", [b"1;" + b"x" * 10**6, b"0\r\n" + b"a:\r\n" * 250_000], ids=["extension", "trailers"]
+)
+def test_flood_of_framing_ends_by_length(body: bytes, flood: bytes) -> None:
+    """What frames a body is read in measure with the body, and trailers are not kept."""
+    stream = Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + flood, 16384)
+    answer = Answer()
+    with pytest.raises(Malformed):
+        answer.read(partial(stream.receive, 16384, 0.0))
+    assert len(answer.data) < 3 * MAX_BODY_BYTES + 8 * body.count(b"x")
+    assert "a" not in answer.fields
+    assert answer._lines == {}
+
+
 @pytest.mark.parametrize("framing", [LENGTH, b"odd\r\n" + LENGTH], ids=["strict", "tolerant"])
 def test_head_up_to_the_limit_is_read(framing: bytes) -> None:
     """A head of 64 KiB in hundreds of lines is read; one line more is too much."""
