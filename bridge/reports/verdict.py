@@ -16,7 +16,7 @@ from bridge.core.text import escape_char
 
 MAX_DESCRIPTION: Final = 512
 """Characters of the upstream's text that are passed on, after escaping."""
-MAX_CODE: Final = 128
+MAX_CODE: Final = 512
 """Characters of the upstream's errorCode that are passed on; the longest known one has 42."""
 MAX_ERROR_ID: Final = 2**31 - 1
 MAX_DEPTH: Final = 200
