@@ -100,11 +100,11 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return a `setting_unknown` event for each variable with our prefix that is no setting."""
     known = {row.variable for row in TABLE} | table.OTHER_VARIABLES.keys()
-    endings = [name.removeprefix(table.ENV_PREFIX) for name in known]
+    endings = {name.removeprefix(table.ENV_PREFIX).removeprefix("ANTICAPTCHA_"): name for name in known}
     found: list[tuple[str, Mapping[str, Any]]] = []
     for name in sorted(name for name in environ if name.startswith(table.ENV_PREFIX) and name not in known):
         near = nearest(name.removeprefix(table.ENV_PREFIX), endings)
-        hint = "Unset it." if near is None else f"Did you mean {table.ENV_PREFIX}{near}?"
+        hint = "Unset it." if near is None else f"Did you mean {endings[near]}?"
         found.append(("setting_unknown", {"name": name, "hint": hint}))
     return found
 

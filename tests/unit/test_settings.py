@@ -168,6 +168,23 @@ def test_unknown_variables_are_a_warning(place: Place) -> None:
         assert set(fields) <= set(events()[name].fields)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("REPORT_BRIDGE_CLIENT_KEY", "ANTICAPTCHA_CLIENT_KEY"),
+        ("REPORT_BRIDGE_ANTICAPTCHA_CLIENT_KEY", "ANTICAPTCHA_CLIENT_KEY"),
+        ("REPORT_BRIDGE_KEY_FILE", "ANTICAPTCHA_CLIENT_KEY_FILE"),
+        ("REPORT_BRIDGE_CLIENT_KEY_FILE", "ANTICAPTCHA_CLIENT_KEY_FILE"),
+        ("REPORT_BRIDGE_KEY_COMAND", "REPORT_BRIDGE_KEY_COMMAND"),
+        ("REPORT_BRIDGE_CAFILE", "REPORT_BRIDGE_CA_FILE"),
+    ],
+)
+def test_only_variables_that_exist_are_suggested(place: Place, typed: str, meant: str) -> None:
+    """What was probably meant is named as it is spelled, also where that has another beginning."""
+    ((_, fields),) = place.load({}, **{typed: "x"}).notices
+    assert fields["hint"] == f"Did you mean {meant}?"
+
+
 def test_unknown_file_keys_are_refused(place: Place) -> None:
     """A key of the file that is no setting ends the start, with a suggestion where one is near."""
     place.write("concurency = 5\n")
