@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from bridge.simulator import Simulator
 from tests.authority import Authority
 from tests.e2e.talk import HCAPTCHA, IMAGE, KEY, RECAPTCHA, Talk, error_of, wait_for
-from tests.faultserver import FaultServer, Peer, spell_answer
+from tests.faultserver import FaultServer, Peer, answer_once, spell_answer
 from tests.oddheads import ODD
 
 Start = Callable[..., Talk]
@@ -128,3 +129,21 @@ def test_what_would_be_refused_beside_a_report_under_way_is_a_conflict(
     assert {json.dumps(answers[name].get("result", {}).get("outcome")) for name in (under_way, images)} == {
         '"accepted"'
     }
+
+
+def test_another_authority_at_the_same_path_lifts_the_pause(
+    talk: Start, authority: Authority, tmp_path: Path
+) -> None:
+    """What a wrong CA has paused goes on after a start with the right one, whatever the file is called."""
+    ca_file, ledger = tmp_path / "now.pem", str(tmp_path / "ledger.sqlite3")
+    wrong, right = trustme.CA().cert_pem.bytes(), Path(authority.ca_file).read_bytes()
+    outcomes = []
+    with FaultServer(answer_once(spell_answer()), authority.serve("127.0.0.1")) as server:
+        for number, ca in enumerate([wrong, wrong, right], 1):
+            ca_file.write_bytes(ca)
+            words = ["--url", server.url, "--ledger", ledger, "--ca-file", str(ca_file)]
+            bridge = talk(*words, environ=WITH_KEY)
+            answer = bridge.report(number)
+            outcomes.append("taken" if "result" in answer else error_of(answer)[0])
+            assert bridge.close().code == 0
+    assert outcomes == [-32001, -32021, "taken"]
