@@ -131,7 +131,8 @@ def read_file(path: str | None) -> Mapping[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"The configuration file {path} is not UTF-8 text; save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"The configuration file {path} is not valid TOML: {escape(str(error))}.") from None
+        fault = escape(hide_keys(str(error)))
+        raise ConfigError(f"The configuration file {path} is not valid TOML: {fault}.") from None
     names = {row.key: row.name for row in TABLE if row.in_file}
     for key in found:
         if key not in names:
@@ -147,7 +148,7 @@ def _advice(key: str, known: Iterable[str]) -> str:
     for row in TABLE:
         if row.key == key:
             return f"{key}; set it with the environment variable {row.variable}."
-    return f"{key!a}{suggest(key, known)}"
+    return f"{hide_keys(ascii(key))}{suggest(key, known)}"
 
 
 # --- the user's directories ------------------------------------------------------------------

@@ -193,6 +193,11 @@ def test_unknown_file_keys_are_refused(place: Place) -> None:
     text = place.refusal()
     assert "key_file" in text
     assert KEY not in text
+    for text in (f"{KEY} = 1\n", f"[{KEY}]\n", f"[{KEY}]\n[{KEY}]\n", f"{KEY} = 1\n{KEY}.x = 1\n"):
+        place.write(text)
+        text = place.refusal()
+        assert str(place.config) in text
+        assert KEY not in text
     place.write('ledger_password = "x"\n')
     assert "REPORT_BRIDGE_LEDGER_PASSWORD" in place.refusal()
     place.write("[table]\nurl = 1\n")
