@@ -38,7 +38,7 @@ not know the key (`errorId` 1).
 A key command runs without a shell, with standard input empty, and has 10 s. Its first line counts, and
 only if the command is known to have ended with 0; what it leaves running behind is not waited for. None
 of the secrets in the settings are in its environment: key variables, `REPORT_BRIDGE_LEDGER_PASSWORD`,
-`PGPASSWORD`, and the ledger or proxy if it holds a password.""",
+`PGPASSWORD`, the ledger if it holds a password, and the proxy if it holds a login.""",
     "upstream": """\
 Proxy, certificate, netrc and key-log variables of the environment are never used; where one of them
 would have mattered, the log names the flag. Loopback is never proxied.""",

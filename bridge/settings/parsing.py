@@ -144,6 +144,8 @@ def has_password(url: str) -> bool:
 def mask_password(url: str) -> str:
     """Return a URL with its password replaced by asterisks, for showing."""
     scheme, separator, rest = url.partition("://")
+    if scheme.strip().lower() == "http":  # of a proxy: its user alone is often a token
+        rest = re.sub("^[^:/?#]+:?@", "***@", rest)
     rest = re.sub(r"^([^:?]*):[^?]+@", r"\1:***@", rest)
     # A parameter whose name is percent-encoded may be one that holds a password.
     rest = re.sub(r"([?&][^=&]*(?:password|%)[^=&]*)(?:=[^&]*)?", r"\1=***", rest, flags=re.IGNORECASE)

@@ -399,7 +399,7 @@ def test_loopback_needs_a_literal() -> None:
 
 
 def test_passwords_in_urls_are_seen_and_masked() -> None:
-    """User info and query parameters are searched, also where the name is percent-encoded."""
+    """User info and query parameters are searched; the user of a proxy without a password is one."""
     assert has_password("postgresql://me:pw@host/db")
     assert has_password("postgresql://host/db?sslpassword=pw")
     assert has_password("postgresql://host/db?p%61ssword=pw")
@@ -410,6 +410,11 @@ def test_passwords_in_urls_are_seen_and_masked() -> None:
     )
     assert mask_password("http://me:p@ss@host") == "http://me:***@host"
     assert mask_password("http://host:80") == "http://host:80"
+    for login in ("token@", "token:@", "to@ken@", "tok%3Aen@"):
+        assert mask_password(f"http://{login}host:80") == "http://***@host:80"
+    assert has_password(" HTTP://token@host:80")
+    for ledger in ("postgresql://me@host/db", "postgres://me:@host/db"):
+        assert not has_password(ledger)
 
 
 def test_values_that_may_be_keys_are_not_repeated() -> None:
@@ -479,10 +484,12 @@ def test_the_environment_key_beats_a_key_file_of_the_configuration(place: Place)
 
 def test_secrets_are_dropped_from_the_environment() -> None:
     """No child process inherits a secret variable."""
-    environ = {"ANTICAPTCHA_CLIENT_KEY": KEY, "REPORT_BRIDGE_LEDGER_PASSWORD": "x", "PATH": "/bin"}
+    rest = {"PATH": "/bin", "REPORT_BRIDGE_LEDGER": "postgresql://me@host/db"}
+    secrets = {"REPORT_BRIDGE_LEDGER_PASSWORD": "x", "REPORT_BRIDGE_PROXY": "http://token@host"}
+    environ = {"ANTICAPTCHA_CLIENT_KEY": KEY, **rest, **secrets}
     drop_secrets(environ)
     drop_secrets(environ)
-    assert environ == {"PATH": "/bin"}
+    assert environ == rest
 
 
 # --- the sandbox -----------------------------------------------------------------------------
@@ -528,6 +535,8 @@ def test_description_masks_secrets(place: Place) -> None:
     assert rows["client_key"] == ("set", "environment ANTICAPTCHA_CLIENT_KEY")
     assert rows["ledger_password"][0] == "set"
     assert rows["proxy"] == ("http://me:***@proxy:3128", "flag --proxy")
+    token = place.load({"proxy": "http://hush@proxy:3128"})
+    assert "hush" not in repr(describe(token))
     assert "hush" not in repr(rows)
     assert KEY not in repr(rows)
     commands = place.load({"key_command": "vault read --token hush"})
