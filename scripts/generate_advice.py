@@ -33,7 +33,8 @@ can be; a crash loses a second of notes. `ledger copy` takes no counts along.
 Chernoff's bound, which holds for small counts too, and a difference counts only if chance makes it less
 often than once in 1,000,000,000: with every report looked at, an account whose share is steady is misled
 less than once in ten years. The share is of tasks noted; a bot that notes only some of its tasks
-is told a share that is too high."""
+is told a share that is too high. `few_tasks` says nothing in the first 4 hours after the first note,
+since so short a time foretells no day, and a bot that has just started would always hear it."""
 
 _KINDS = """\
 ## Kinds

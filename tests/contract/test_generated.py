@@ -14,8 +14,9 @@ import pytest
 from bridge import __version__
 from bridge.core.errors import pause_rules, rows
 from bridge.core.resources import load_json
+from bridge.reports.advice import SETTLING_S
 from bridge.rpc.discovery import methods
-from scripts import generate, generate_errors, generate_go, generate_typescript
+from scripts import generate, generate_advice, generate_errors, generate_go, generate_typescript
 from scripts.generate_model import (
     Alias,
     Call,
@@ -131,6 +132,12 @@ def test_errors_page_tells_codes_pauses_and_advice() -> None:
     assert "3 within 60 s of" in text
     assert "after 60 s, or after Retry-After if that is longer, at most 10 min" in text
     assert "by a person (`bridge.resume`), or with another key" in text
+
+
+def test_advice_page_tells_when_few_tasks_is_silent() -> None:
+    """Who has just begun to note tasks reads there for how long nothing is foretold from them."""
+    text = " ".join(generate_advice.render().split())
+    assert f"`few_tasks` says nothing in the first {SETTLING_S / 3600:.0f} hours after the first note" in text
 
 
 # --- client languages ------------------------------------------------------------------------
