@@ -11,7 +11,7 @@ _RETRIES = {
     "done": "none: this is final",
     "again": "again after a back-off, while attempts and window last",
     "again_once": "one more complete send, if at least 5 s of the window remain",
-    "again_refused": "one more complete send after a back-off",
+    "again_refused": "one more complete send after a back-off, and not before Retry-After",
     "wait": "again after Retry-After, if that lies inside the window",
 }
 """What the bridge does by itself, by the column `retry` of the table."""

@@ -89,8 +89,8 @@ def judge(
         error_code=None if error_code is None else _clean_code(error_code, scrub),
         error_description=None if description is None else clean_text(description, scrub),
         http_status=status,
-        # The rate pause lasts as long as the upstream asks, however it says that it is too much.
-        retry_after_s=wait_s if row.retry == "wait" or row.pause == "address_rate" else None,
+        # Who is asked to come back later does so, whether a status or an errorCode says that it is too much.
+        retry_after_s=wait_s if row.retry in ("wait", "again_refused") else None,
         cause=row.detail,
         likely=ACCEPTED if perhaps and row.kind == _LIKELY_KIND else None,
     )

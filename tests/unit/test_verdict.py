@@ -150,6 +150,15 @@ def test_an_absurd_wait_is_only_very_long(text: str, seconds: float) -> None:
     assert judge(answer(b"", 429, retry_after=text), False).retry_after_s == seconds
 
 
+@pytest.mark.parametrize(
+    ("name", "wait_s"), [("RATE_LIMIT", 20), ("SERVICE_OVERLOAD", 20), ("NO_SUCH_CAPCHA_ID", None)]
+)
+def test_a_wait_counts_beside_a_verdict_that_is_tried_again(name: str, wait_s: float | None) -> None:
+    """Whether the upstream calls it a limit or an overload, it says itself when to come back."""
+    body = f'{{"errorId":900,"errorCode":"ERROR_{name}"}}'.encode()
+    assert judge(answer(body, 503, retry_after="20"), False).retry_after_s == wait_s
+
+
 @pytest.mark.parametrize("text", ["\u0661", "\xb2", "1e3", "0x10", "+5", "5;", ""])
 def test_what_is_no_number_is_no_wait(text: str) -> None:
     """Only ASCII digits are seconds."""
