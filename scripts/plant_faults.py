@@ -154,7 +154,7 @@ PLANTS: Final = (
           "            if started_at >= self._retry_at:", "            if False:", "disk"),
     Plant("an unavailable ledger's answer is taken for pauses", "bridge/server/methods.py",
           "if isinstance(found, Unavailable | Failed):\n            raise", "if not isinstance(found, tuple):\n            raise"),
-    Plant("what the upstream repeats of the key is told", _R + "lifecycle.py", "scrub=self._ports.scrubber.scrub", "scrub=str"),
+    Plant("what the upstream repeats of the key is told", _R + "lifecycle.py", "self._ports.scrubber.scrub", "str"),
 )  # fmt: skip
 
 

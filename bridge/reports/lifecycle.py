@@ -282,7 +282,7 @@ class Lifecycle(Part):
 
     def _judge(self, job: Job, exchange: model.Exchange) -> Ending | None:
         """Say what an attempt proves and commit it: the ending, or wait until there may be another one."""
-        verdict = judge(exchange, job.perhaps, scrub=self._ports.scrubber.scrub, now_wall=self._engine.wall())
+        verdict = judge(exchange, job.perhaps, self._ports.scrubber.scrub, self._observer.wall())
         now = self._ledger.now()
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps

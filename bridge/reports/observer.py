@@ -54,11 +54,13 @@ class Observer(Part):
         offset_s = self._offset_s
         return None if offset_s is None else self._engine.wall() - self._ledger.now() - offset_s
 
+    def wall(self) -> float:
+        """UNIX seconds, on the upstream's clock as far as that is known."""
+        return self._engine.wall() - self._correction_s()
+
     def age_s(self, completed_at: float | None) -> float | None:
         """Seconds since a task was completed, on the upstream's clock; 0 in the future, None if not told."""
-        if completed_at is None:
-            return None
-        return max(0.0, self._engine.wall() - self._correction_s() - completed_at)
+        return None if completed_at is None else max(0.0, self.wall() - completed_at)
 
     def _correction_s(self) -> float:
         skew_s = self.skew_s() or 0.0

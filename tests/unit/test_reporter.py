@@ -497,6 +497,22 @@ def test_verdict_after_the_stop_is_still_recorded(world: World) -> None:
     assert [name for name, _ in bridge.events].count("report_settled") == len(got) == 1
 
 
+@pytest.mark.parametrize("fast_s", [3600.0, -3600.0, 0.0])
+def test_date_to_come_back_at_is_read_by_the_upstreams_clock(world: World, fast_s: float) -> None:
+    """What a Date header has taught is remembered where the answer that says when has none."""
+    bridge = Bridge(world, clock_fast_s=fast_s)
+
+    def date(after_s: float) -> str:
+        return formatdate(EPOCH + world.t + after_s, usegmt=True)
+
+    bridge.world.upstream.fates = answered(verdict(0, date=date(0.0)))
+    bridge.ask(1)
+    bridge.world.upstream.fates = answered(http(429, retry_after=date(10.0)))
+    began = world.t
+    assert bridge.ask(2).result is not None
+    assert 8.0 < world.t - began < 13.0
+
+
 def test_clock_skew_is_learnt_and_corrects_ages(world: World) -> None:
     """A host whose clock is 70 s fast learns it from an upstream's answer and heals."""
     bridge = Bridge(world, clock_fast_s=70.0)
