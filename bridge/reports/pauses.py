@@ -304,7 +304,9 @@ def _clears(rule: PauseRule | None, state: PauseState, is_probe: bool, verdict: 
     """True if the attempt's end, which does not count towards the rule, ends its pause or its run."""
     if rule is None:
         return state.state != CLOSED and verdict.has_verdict and verdict.pause not in _DISPROVING
-    if not is_probe and not (rule.consecutive and state.state == CLOSED and state.streak):
+    is_run = rule.consecutive and state.state == CLOSED and state.streak
+    # What its own event says without counting, a 16 that may be an acceptance, leaves a run as it is.
+    if not is_probe and (not is_run or verdict.pause == rule.name):
         return False
     if rule.name == "transport":
         return verdict.has_status

@@ -187,8 +187,7 @@ class Pausing:
             pause = self._pauses.get(name)
             feeds = event == rule and rule != "transport"
             if rule == "quality" and feeds and was_perhaps and (pause is None or pause.probe is not story):
-                feeds = False
-                self._streaks[name] = 0
+                continue
             if pause is not None and pause.probe is story:
                 del self._pauses[name]
                 if feeds:

@@ -586,12 +586,16 @@ def test_probe_closes_a_pause_if_the_upstream_answered(
 
 
 def test_uncertain_wrong_answers_count_for_a_probe_only(rules: Rules) -> None:
-    """A 16 that may be an acceptance does not count, but does not close the pause either."""
+    """A 16 that may be an acceptance does not count, but neither ends the run nor closes the pause."""
     unsure = judge(verdict(16), perhaps_before=True)
     rules.learn(unsure, 0.0)
     assert rules.state("quality").streak == 0
     rules.learn(WRONG_ID, 0.0)
     assert rules.state("quality").streak == 1
+    rules.learn(unsure, 0.0)
+    assert rules.state("quality").streak == 1
+    rules.learn(judge(verdict(0), perhaps_before=True), 0.0)
+    assert rules.state("quality").streak == 0
     rules.put("quality", PROBING, probe_owner="me", probe_task=f"{TASK.account}/1")
     assert rules.learn(unsure, 7.0) == ["pause_opened quality"]
     assert rules.state("quality").ends_at == 607.0
