@@ -655,7 +655,8 @@ type ReportErrorData struct {
 	// `errorId` of the upstream's last verdict, unchanged. Source: the upstream.
 	ErrorID int64 `json:"errorId,omitempty"`
 
-	// `errorCode` of the upstream's last verdict, letter for letter. Source: the upstream.
+	// `errorCode` of the upstream's last verdict, letter for letter up to its 512th. Source: the
+	// upstream.
 	ErrorCode *string `json:"errorCode,omitempty"`
 
 	// The upstream's own words, at most 512 characters, control characters escaped, keys masked.

@@ -421,7 +421,10 @@ export interface ReportErrorData {
   durable: boolean;
   /** `errorId` of the upstream's last verdict, unchanged. Source: the upstream. */
   errorId?: number;
-  /** `errorCode` of the upstream's last verdict, letter for letter. Source: the upstream. */
+  /**
+   * `errorCode` of the upstream's last verdict, letter for letter up to its 512th. Source: the
+   * upstream.
+   */
   errorCode?: string;
   /**
    * The upstream's own words, at most 512 characters, control characters escaped, keys masked.
