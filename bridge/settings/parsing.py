@@ -146,9 +146,12 @@ def mask_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if scheme.strip().lower() == "http":  # of a proxy: its user alone is often a token
         rest = re.sub("^[^:/?#]+:?@", "***@", rest)
-    rest = re.sub(r"^([^:?]*):[^?]+@", r"\1:***@", rest)
+    # To libpq all up to an @ before the first slash is user info, question marks too. Who wrote a slash into
+    # a password meant one all the same.
+    rest = re.sub(r"^([^:/@]*):[^/]+@(?:[^?]+@)?|^([^:?]*):[^?]+@", r"\1\2:***@", rest)
     # A parameter whose name is percent-encoded may be one that holds a password.
-    rest = re.sub(r"([?&][^=&]*(?:password|%)[^=&]*)(?:=[^&]*)?", r"\1=***", rest, flags=re.IGNORECASE)
+    names = "password|secret|scram|%"
+    rest = re.sub(rf"([?&][^=&]*(?:{names})[^=&]*)(?:=[^&]*)?", r"\1=***", rest, flags=re.IGNORECASE)
     return f"{scheme}{separator}{rest}"
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from bridge.core.events import events
 from bridge.core.exits import ConfigError
@@ -415,6 +418,28 @@ def test_passwords_in_urls_are_seen_and_masked() -> None:
     assert has_password(" HTTP://token@host:80")
     for ledger in ("postgresql://me@host/db", "postgres://me:@host/db"):
         assert not has_password(ledger)
+    for password in ("p?w", "p/w", "p#w", "p@w?x", "p@w/x", "a/b=", "p%3Fw", "p:w"):
+        assert mask_password(f"postgresql://me:{password}@host:1/db") == "postgresql://me:***@host:1/db"
+    for plain in ("me:@host", "host:1/db?user=me:x@y", "me@host:1?user=x@y", "[::1]:1/db?user=x@y"):
+        assert not has_password(f"postgresql://{plain}")
+
+
+_SECRETS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
+_PIECES = [*"u:@/?#%=&,1", "%41", "[::1]", "password", "p%61ssword", "sslpassword", "scram_client_key"]
+_PARTS = st.lists(st.sampled_from(_PIECES), max_size=8).map("".join)
+
+
+@given(_PARTS, _PARTS)
+@example("u:", "?x@h/d")
+@example("h/d?oauth_client_secret=", "")
+def test_what_libpq_takes_for_a_secret_is_seen_and_masked(before: str, after: str) -> None:
+    """Wherever a secret stands in a URL: if libpq finds it there it is not shown."""
+    url = f"postgresql://{before}s3cret{after}"
+    with suppress(ProgrammingError):
+        found = conninfo_to_dict(url)
+        if any("s3cret" in str(found.get(name)) for name in _SECRETS):
+            assert "s3cret" not in mask_password(url)
+            assert has_password(url)
 
 
 def test_values_that_may_be_keys_are_not_repeated() -> None:
