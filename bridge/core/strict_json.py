@@ -51,11 +51,12 @@ class Number:
         value = float(token)
         if not value.is_integer():
             return value
-        if 0.0 < abs(value) < 2.0**52:
+        if 0.0 < abs(value) < 2.0**53:  # no integer of the protocol is larger
             from decimal import Decimal  # nearly all numbers are short integers
 
             if Decimal(token) != value:
-                return nextafter(value, 0.0)  # 0.99999999999999999 is not whole, and must not become 1
+                # 0.99999999999999999 is not whole, and must not become 1. From 2^52 on all floats are whole.
+                return nextafter(max(-(2.0**52), min(value, 2.0**52)), 0.0)
         return int(value)
 
     def __repr__(self) -> str:
