@@ -112,7 +112,7 @@ class Settings:
     max_batch: int = _row("integer", "wire", 1000, "Most members of a batch.",
         low=1, high=1_000_000, limit="maxBatch")
     max_depth: int = _row("integer", "wire", 64, "Deepest nesting of a message.",
-        low=2, high=500, limit="maxDepth")
+        low=2, high=256, limit="maxDepth")
     drain_s: float = _row("seconds", "process", 8.0,
         "Time for running work after SIGTERM or SIGHUP, in seconds.", low=0, high=3600, limit="drainSeconds")
     parent_watch: bool = _row("switch", "process", True, "End when the parent process is gone.")

@@ -25,6 +25,7 @@ from bridge.core.strict_json import (
     parse,
     plain,
 )
+from bridge.settings.table import ROWS
 
 NUMBERS = ["0", "-0", "7", "-7", "999999999999999", "-999999999999999", "1000000000000000"]
 NUMBERS += [
@@ -265,7 +266,8 @@ def test_wide_texts_are_not_deep() -> None:
 
 
 def test_no_setting_allows_more_than_the_deepest() -> None:
-    """A limit beyond the safe one is cut to it."""
+    """A limit beyond the safe one is cut to it, and no setting promises more."""
+    assert ROWS["max_depth"].high == DEEPEST
     assert parse(b"[" * DEEPEST + b"]" * DEEPEST, 10**6)
     assert refusal(b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), 10**6)
 
