@@ -57,6 +57,8 @@ class Framer:
         self._is_dropping = False
         self._messages = self._read_messages()
         self._is_begun = False
+        self._is_bare_mark = False
+        """True while only blank lines have come behind a byte order mark, as from an empty file."""
         self.failed = False
         """True once the stream is beyond repair: to be treated as its end."""
         self.saw_lone_bracket = False
@@ -82,7 +84,8 @@ class Framer:
     def end(self) -> list[Event]:
         """Say that the stream has ended, and return what was still begun."""
         if self.framing == LINE:
-            return self._feed_lines((self._head or b"") + b"\n")
+            events = self._feed_lines((self._head or b"") + b"\n")
+            return [_BYTE_ORDER_MARK] if self._is_bare_mark else events
         is_cut = not self.failed and (self._is_begun or self._pending.strip(_BLANKS))
         return [self._fail("truncated")] if is_cut else []
 
@@ -98,8 +101,7 @@ class Framer:
         elif _BYTE_ORDER_MARK.startswith(head) or _HEADER_START.startswith(probe):
             self._head = head
             return b""
-        elif start.startswith((b"\n", b"\r")):
-            return head  # a mark with nothing behind it is no blank line: somebody sent an empty file
+        self._is_bare_mark = start != head
         return start
 
     # --- one message per line ---
@@ -129,6 +131,7 @@ class Framer:
                 self._pending.clear()
                 self._is_dropping = True
                 events.append(Oversize())
+        self._is_bare_mark = self._is_bare_mark and not events
         return events
 
     # --- header framing ---
