@@ -152,6 +152,8 @@ def make_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser of one command."""
     import argparse
 
+    from bridge.cli.terminal import print_text
+
     class Parser(argparse.ArgumentParser):
         """Says what is wrong in one sentence, without the values given."""
 
@@ -164,6 +166,9 @@ def make_parser(name: str) -> argparse.ArgumentParser:
                 message = f"{about[9:]} {what.replace('expected one argument', 'takes a value')}"
             end = " See" if message.endswith("?") else "; see"
             raise UsageError(f"{hide_keys(message)}{end} `{self.prog} --help`.")
+
+        def print_help(self, file: object = None) -> None:
+            print_text(self.format_help())
 
         def _check_value(self, action: argparse.Action, value: Any) -> None:
             if action.choices is not None and value not in action.choices:

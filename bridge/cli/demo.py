@@ -11,6 +11,7 @@ from string import Template
 from typing import Any, Final
 
 from bridge.cli.commands import read_text
+from bridge.cli.terminal import print_lines
 from bridge.core import exits
 from bridge.core.text import plural
 
@@ -32,24 +33,22 @@ def run(_args: Any) -> int:
     )
     assert bridge.stdin is not None
     assert bridge.stdout is not None
-    print(
-        "A bridge in the sandbox: the documented API, simulated in its own process.",
-        "--> is sent, <-- answered.",
-    )
+    told = "A bridge in the sandbox: the documented API, simulated in its own process."
+    print_lines([f"{told} --> is sent, <-- answered."])
     surprises = 0
     now = round(time.time())
     # What is shown: the title of each step, what is sent, and what the answer must hold.
     text = Template(read_text("demo.txt")).substitute(now=now, late=now - _LATE_S)
     for scene in json.loads(text):
         request = json.dumps(scene["request"], separators=(",", ":"))
-        print(f"\n# {scene['title']}\n--> {request}")
+        print_lines(["", f"# {scene['title']}", f"--> {request}"])
         print(request, file=bridge.stdin, flush=True)
         answer = bridge.stdout.readline().rstrip("\n")
-        print(f"<-- {answer}")
+        print_lines([f"<-- {answer}"])
         surprises += not all(part in answer for part in scene["expected"])
     bridge.stdin.close()
     code = bridge.wait()
-    print(f"\nEnd of input: the bridge finished what it had and ended with exit code {code}.")
+    print_lines(["", f"End of input: the bridge finished what it had and ended with exit code {code}."])
     if surprises or code:
         print(f"{plural(surprises, 'answer')} not as announced.", file=sys.stderr)
         return exits.REFUSED

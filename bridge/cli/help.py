@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Final
 
 from bridge.cli.commands import COMMANDS, GROUPS, PROGRAM, format_value, make_parser, shown_flag
@@ -30,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     if name is None:
         print_text(_overview())
     elif name in COMMANDS:
-        make_parser(name).print_help(sys.stdout)
+        make_parser(name).print_help()
     else:
         print_lines(TOPICS[name][1]() if name in TOPICS and code is None else explain(code or name))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
@@ -151,8 +150,7 @@ def _follow(reader: Reader, listing: Listing, rows: list[Row], columns: list[str
             print_text(_to_jsonl(news))
         elif news:
             print_lines(_to_table(news, columns, widest)[2 : len(news) + 2])
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        print_text("", flush=True)
         known = {row.seq: row.outcome for row in rows}
         time.sleep(_LOOK_S)
         since = max(began, time.time() - _FOLLOW_S)

@@ -10,11 +10,12 @@ import atexit
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from bridge.cli.commands import COMMANDS, DEFAULT, REINSTALL, explain_unknown_command, parse_arguments
 from bridge.core import exits
-from bridge.core.exits import ExitError, UsageError
+from bridge.core.exits import ExitError, OutputError, UsageError
 
 _ALIASES = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 
@@ -77,7 +78,8 @@ def _run(words: list[str]) -> int:
 def _say(sentence: str, code: int) -> int:
     from bridge.cli.terminal import warn
 
-    _flush_stdout(code)
+    with suppress(OSError, AttributeError):  # it may be None
+        sys.stdout.flush()
     warn(sentence.replace("\n", " "))
     return code
 
@@ -95,10 +97,12 @@ def _explain_internal(error: Exception) -> str:
 
 
 def _flush_stdout(code: int) -> int:
-    """Return the code, or that nobody reads standard output any more."""
+    """Return the code, or that standard output cannot be written; why is said unless its reader has gone."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except BrokenPipeError:
         return exits.STDOUT_GONE
+    except OSError as error:
+        return _say(str(OutputError(error)), exits.STDOUT_GONE)
     return code

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Final
 
+from bridge.core.exits import OutputError
 from bridge.core.text import escape
 
 WIDE: Final = 132
@@ -204,10 +205,14 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
             _write_error("\r" + " " * (len(shown) - 1) + "\r")
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, flush: bool = False) -> None:
     """Print text for people on stdout; what could steer the terminal, or it cannot show, is escaped.
 
     Line ends and tabs stay, and on a terminal our own colours: who puts foreign text into lines escapes it.
+
+    Raises:
+        OutputError: it cannot be written.
+        BrokenPipeError: nobody reads it any more.
     """
     if sys.stdout is None:
         return
@@ -215,7 +220,14 @@ def print_text(text: str) -> None:
         pieces = re.split(_KEPT if sys.stdout.isatty() else "(\n|\t)", text)
         text = "".join(piece if place % 2 else escape(piece) for place, piece in enumerate(pieces))
     encoding = sys.stdout.encoding or "ascii"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from error
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ UNKNOWN: Final = _exit(
 )
 UNREACHED: Final = _exit(6, "The upstream was not reached; nothing was delivered.")
 INTERNAL: Final = _exit(70, "Internal error: a fault of this program.")
-STDOUT_GONE: Final = _exit(74, "Nobody reads stdout any more.")
+STDOUT_GONE: Final = _exit(74, "Nobody reads stdout any more, or it cannot be written.")
 UNDONE: Final = _exit(75, "Stopped by a signal with work undone; the next start takes it up.")
 SIGHUP: Final = _exit(129, "Ended at once by a second SIGHUP.")
 SIGINT: Final = _exit(130, "Ended by SIGINT.")
@@ -67,3 +67,12 @@ class UsageError(ExitError):
     """The command line was not understood. The message says what to write instead."""
 
     exit_code = USAGE
+
+
+class OutputError(ExitError, OSError):
+    """Standard output cannot be written, for another reason than that its reader has gone."""
+
+    exit_code = STDOUT_GONE
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"Standard output cannot be written: {error.strerror}.")

@@ -465,6 +465,17 @@ def test_closed_stdout_ends_quietly(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (74, b"")
 
 
+if os.path.exists("/dev/full"):
+
+    @pytest.mark.parametrize("line", ["--help", "help errors", "serve --help", "call rpc.discover --sandbox"])
+    def test_a_full_disk_is_no_fault_of_the_program(line: str) -> None:
+        """If stdout cannot be written, be it much or little, a command ends with 74 and says why."""
+        with open("/dev/full", "wb") as full:
+            done = run_program(*line.split(), stdout=full, stderr=subprocess.PIPE)
+        told = b"report-bridge: Standard output cannot be written: No space left on device.\n"
+        assert (done.returncode, done.stderr) == (74, told)
+
+
 @pytest.mark.parametrize(
     "environ", [{}, {"LANG": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}]
 )
