@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
@@ -316,6 +317,9 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     Args:
         method: A method of the protocol.
         params: Its params by name.
+
+    Raises:
+        KeyboardInterrupt: A SIGINT came; what was begun is left to the next start.
     """
     from bridge.core import strict_json
     from bridge.rpc.envelope import Call
@@ -331,6 +335,9 @@ def run_once(settings: Settings, method: str, params: Mapping[str, Any]) -> dict
     call = Call(1, True, method, dict(params))
     context = Context(app.methods.dispatcher, call, lambda _, answer: waiter.wake(answer), engine.now())
     engine.spawn(context.serve)
+    # Python would raise it inside whatever the engine calls. What a shell lets its jobs ignore stays ignored.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        engine.on_signal(signal.SIGINT, lambda _: waiter.throw(KeyboardInterrupt()))
     answer = waiter.wait()
     app.reporter.stop()
     app.close()

@@ -265,6 +265,26 @@ def test_an_interrupt_before_a_child_serves_is_left_to_the_parent(clean_environm
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_an_interrupt_ends_a_single_call(talk: Start, simulator: Simulator, is_ignored: bool) -> None:
+    """Ctrl-C ends `call` with 130 and without a word, unless it is a job whose shell leaves it alone."""
+    simulator.add_fault("latency", seconds=2.0)
+    call = talk(
+        "call", IMAGE, "taskId=1", "--url", simulator.base_url, "--ledger", "memory",
+        environ=WITH_KEY, preexec_fn=ignore_interrupts if is_ignored else None,
+    )  # fmt: skip
+    wait_for(lambda: simulator.counters()["inFlight"] == 1)
+    call.signal(signal.SIGINT)
+    ended = call.wait()
+    assert (ended.code, ended.stderr) == (0 if is_ignored else 130, "")
+    assert ended.stdout.startswith(b"accepted") == is_ignored
+
+
+def ignore_interrupts() -> None:
+    """Do as a shell that starts a job in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def test_a_signal_ends_a_bridge_whose_client_does_not_read(talk: Start, clean_environment: Path) -> None:
     """Answers that nobody reads do not keep a stopped bridge alive."""
     source, sink = os.pipe()
