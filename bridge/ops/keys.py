@@ -184,7 +184,7 @@ class KeySource:
                 environ = {name: value for name, value in os.environ.items() if name not in self._hidden}
                 output = _decode(run(_run, self._command, environ))
                 # What comes after the first line is for people, as with `pass`.
-                self._take(check_key(output.partition("\n")[0]))
+                self._take(check_key(output.partition("\n")[0].removesuffix("\r")))
             else:
                 self._take_file(*run(_read_file, self._path, self._is_pipe))
             self._told_fault = ""

@@ -401,7 +401,9 @@ def test_a_pipe_that_nobody_writes_to_is_not_awaited_for_ever(
 
 def test_key_command_gives_its_first_line(desk: Desk) -> None:
     """The first line of the output is the key; the rest is ignored."""
-    assert revealed(desk.source(command=python(f"print('{KEY}'); print('login: me')"))) == KEY
+    for end in ("\\n", "\\r\\n"):
+        lines = f"'{KEY}', 'login: me', sep='{end}', end='{end}'"
+        assert revealed(desk.source(command=python(f"print({lines})"))) == KEY
     assert desk.scrubber.scrub(KEY) == MASK
 
 
