@@ -117,10 +117,23 @@ def test_log_file_is_private_and_appended_to(tmp_path: Path) -> None:
 
 
 def test_log_file_that_cannot_be_opened_is_a_configuration_error(tmp_path: Path) -> None:
-    """A log file in a missing folder ends with exit code 3 and a sentence naming flag and path."""
-    with pytest.raises(ConfigError, match="--log-file") as caught:
-        open_log(str(tmp_path / "missing" / "log"), "warning", "auto")
-    assert caught.value.exit_code == 3
+    """A missing folder, or a pipe that nobody reads, ends with exit code 3, a sentence with flag and path."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing/log", "pipe"):
+        with pytest.raises(ConfigError, match=f"{name} cannot be opened .* --log-file") as caught:
+            open_log(str(tmp_path / name), "warning", "auto")
+        assert caught.value.exit_code == 3
+
+
+def test_a_pipe_with_a_reader_is_a_log_file(tmp_path: Path) -> None:
+    """What somebody reads through a named pipe arrives there."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    log = open_log(str(tmp_path / "pipe"), "info", "json")
+    log.event("lone_bracket")
+    log.close()
+    assert json.loads(os.read(reader, 65536))["event"] == "lone_bracket"
+    os.close(reader)
 
 
 def test_events_below_the_level_leave_nothing(tmp_path: Path) -> None:
