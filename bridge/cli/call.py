@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from bridge.cli.commands import NO_PLACE_FOR_KEYS
@@ -15,6 +15,7 @@ from bridge.core.errors import find_row, upstream_row
 from bridge.core.exits import UsageError, exit_for
 from bridge.core.model import ACCEPTED
 from bridge.core.resources import load_json
+from bridge.core.strict_json import Number
 from bridge.core.text import suggest
 from bridge.rpc.discovery import Method, methods
 from bridge.settings import load
@@ -99,9 +100,9 @@ def parse_params(method: Method, words: Sequence[str], takes_key: bool = False) 
 def _parse_value(name: str, text: str, kind: str) -> Any:
     if kind not in ("integer", "number"):
         return text
-    with suppress(ValueError):
-        value = int(text) if kind == "integer" else float(text)
-        if 0 <= value < 1e18:
+    if re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", text):  # as in JSON
+        value = Number(text).to_python()
+        if 0 <= value < 1e18 and (kind == "number" or isinstance(value, int)):
             return value
     told = "whole number" if kind == "integer" else "number"
     raise UsageError(f"The value of {name} is a {told}, such as {name}=123.")

@@ -313,7 +313,7 @@ def test_bad_settings_end_with_code_3(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_params_get_the_type_of_their_schema() -> None:
-    """Numbers become numbers, everything else stays text."""
+    """What the wire takes for numbers becomes numbers, everything else stays text."""
     method = call.find_method("reportIncorrectImageCaptcha")
     words = ["taskId=9007199254740991", "completedAt=1767323045.25", "taskType=123", "languagePool=en"]
     assert call.parse_params(method, words) == {
@@ -322,6 +322,16 @@ def test_params_get_the_type_of_their_schema() -> None:
         "taskType": "123",
         "languagePool": "en",
     }
+    assert call.parse_params(method, ["taskId=5.0", "completedAt=1.5e9"]) == {
+        "taskId": 5,
+        "completedAt": 15 * 10**8,
+    }
+    for text in ("1_000", "\u0667", " 7", "7 ", "+8", "08", "0x8", "true", "[1]", "1.5", "1e99", "1e-9", ""):
+        with pytest.raises(UsageError, match="taskId is a whole number"):
+            call.parse_params(method, [f"taskId={text}"])
+    for text in ("1_0.5", "\u0667", " 7.5", "1.", ".5", "infinity", "NaN", "1e999"):
+        with pytest.raises(UsageError, match="completedAt is a number"):
+            call.parse_params(method, [f"completedAt={text}"])
     method = call.find_method("bridge.listReports")
     assert call.parse_params(method, ["limit=5", "outcome=unknown", "cursor=a=b"]) == {
         "limit": 5,
