@@ -65,13 +65,16 @@ def _run(words: list[str]) -> int:
         name = DEFAULT
     else:
         raise UsageError(explain_unknown_command(first))
+    interrupts: list[int] = []
     if name == DEFAULT and not os.isatty(0):
         from signal import SIGINT, signal
 
         # A child leaves it to its parent, also before it serves. Then it is told, and the second one drains.
         # Not as SIG_IGN, which would be handed on to children.
-        signal(SIGINT, lambda *_: None)
-    code: int | None = import_module(f"bridge.cli.{name}").run(parse_arguments(name, words))
+        signal(SIGINT, lambda number, _: interrupts.append(number))
+    command, args = import_module(f"bridge.cli.{name}"), parse_arguments(name, words)
+    args.interrupts = interrupts
+    code: int | None = command.run(args)
     return code or exits.DONE
 
 

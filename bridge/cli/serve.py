@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +63,7 @@ def run(args: Any) -> int:
         console = Console(source, sink, settings.state_dir, app.scrubber, args.json)
     outlet = Outlet(sink, app.engine, on_room=lambda: server.go_on(), on_lost=lambda _: server.lose_stdout())
     server = Server(app, Reader(app.engine, source), outlet, console)
-    return server.run()
+    return server.run(args.interrupts)
 
 
 class Server:
@@ -105,14 +105,19 @@ class Server:
         """Why nothing more is read."""
         self._is_stdout_gone = False
 
-    def run(self) -> int:
-        """Serve; returns the exit code."""
+    def run(self, interrupts: Sequence[int] = ()) -> int:
+        """Serve; returns the exit code.
+
+        Args:
+            interrupts: signals that came before.
+        """
         calm_collector()
         hear_signals(
             self._engine,
             self._on_signal,
             lambda: self._log.event("sigint_ignored"),
             self._console is not None,
+            interrupts,
         )
         if self._settings.parent_watch:
             watch_parent(self._engine, self._on_parent_gone)

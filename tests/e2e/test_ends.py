@@ -238,14 +238,19 @@ def test_the_first_interrupt_of_a_child_is_ignored(talk: Start, simulator: Simul
     assert ended.stderr.count("sigint_ignored") == 1
 
 
-def test_an_interrupt_before_a_child_serves_is_left_to_the_parent(clean_environment: Path) -> None:
-    """Somebody who interrupts the parent while the bridge is still being loaded does not end the bridge."""
+@pytest.mark.parametrize(("count", "exit_code"), [(1, 0), (2, 130)])
+def test_an_interrupt_before_a_child_serves_is_left_to_the_parent(
+    clean_environment: Path, count: int, exit_code: int
+) -> None:
+    """Of interrupts while the bridge is being loaded the first one is told, and the second one ends it."""
     code = (
         "import builtins, os, signal, sys\n"
         "real = builtins.__import__\n"
         "def load(name, *rest):\n"
         "    if name == 'bridge.settings':\n"
-        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        builtins.__import__ = real\n"
+        f"        for _ in range({count}):\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(name, *rest)\n"
         "builtins.__import__ = load\n"
         "sys.argv = ['report-bridge', 'serve', '--sandbox']\n"
@@ -260,9 +265,12 @@ def test_an_interrupt_before_a_child_serves_is_left_to_the_parent(clean_environm
         check=False,
         env={"HOME": str(clean_environment), "PYTHONPATH": str(ROOT)},
     )
-    assert json.loads(done.stdout)["result"]["sandbox"] is True
-    assert done.returncode == 0
+    assert done.returncode == exit_code
+    assert [json.loads(line)["result"]["sandbox"] for line in done.stdout.splitlines()] == [True] * (
+        2 - count
+    )
     assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"sigint_ignored") == 1
 
 
 @pytest.mark.parametrize("is_ignored", [False, True])
