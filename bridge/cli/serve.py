@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
+from bridge.cli.commands import PROGRAM
 from bridge.core import exits
 from bridge.engine import Outlet, TimedOut
 from bridge.ops.process import calm_collector, forbid_core_dumps, hear_signals, undo_inherited, watch_parent
@@ -41,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; the settings' flags are added by the caller."""
     parser.add_argument("--stdio", action="store_true", help="accepted and changes nothing")
     parser.add_argument("--json", action="store_true", help="typed at a terminal: answers as they are")
+    told = f"{PROGRAM} {__version__}"
+    parser.add_argument("--version", action="version", version=told, help="print the version")
 
 
 def run(args: Any) -> int:

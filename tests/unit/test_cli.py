@@ -265,7 +265,7 @@ def test_one_error_is_explained(run: Run, words: tuple[str, ...], kind: str) -> 
 
 def test_version_is_printed(run: Run) -> None:
     """The version is on stdout, also as JSON with what it stands on."""
-    for words in (["--version"], ["-V"], ["version"]):
+    for words in (["--version"], ["-V"], ["version"], ["--stdio", "--queue", "5", "--version"]):
         assert run(*words) == (0, f"report-bridge {bridge.__version__}\n", "")
     code, out, _ = run("version", "--json")
     facts = json.loads(out)
