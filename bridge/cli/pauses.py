@@ -70,18 +70,18 @@ def _ends(state: PauseState) -> str:
 
 def _resume(args: argparse.Namespace) -> None:
     policy = PausePolicy("")
-    resumed: list[tuple[str, PauseState]] = []
+    resumed: list[dict[str, Any]] = []
     with ledger.reading(args, to_write=True) as (settings, endpoint, reader):
         places = dict.fromkeys(place for place, _ in reader.pauses() if endpoint in (None, place))
         with closing(ledger.open_store(settings)) as store:
             to_wall = SystemClock.wall() - SystemClock.now() - store.clock_offset_s
             for place in places:
                 (states,) = store.transact([Resume(place, args.scope, None)])
-                resumed += [(place, state) for state in states]
+                resumed += [_tell(policy, place, state, to_wall) for state in states]
     if args.json:
-        print_json({"resumed": [_tell(policy, place, state, to_wall) for place, state in resumed]})
+        print_json({"resumed": resumed})
         return
-    told = [f"{policy.show(state, to_wall)['scope']} ({state.cause}) of {place}" for place, state in resumed]
+    told = [f"{pause['scope']} ({pause['cause']}) of {pause['endpoint']}" for pause in resumed]
     sentence = f"The next report is tried: {', '.join(told)}." if told else "There was no pause to resume."
     print_lines(Screen().wrap(sentence))
 

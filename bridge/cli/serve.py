@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge import __version__
@@ -115,13 +116,10 @@ class Server:
             interrupts: signals that came before.
         """
         calm_collector()
-        hear_signals(
-            self._engine,
-            self._on_signal,
-            lambda: self._log.event("sigint_ignored"),
-            self._console is not None,
-            interrupts,
-        )
+        is_terminal, ignored = self._console is not None, partial(self._log.event, "sigint_ignored")
+        hear = hear_signals(self._engine, self._on_signal, ignored, is_terminal)
+        for number in interrupts:
+            hear(number)
         if self._settings.parent_watch:
             watch_parent(self._engine, self._on_parent_gone)
         self._app.start()

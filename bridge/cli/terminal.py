@@ -224,9 +224,9 @@ def print_text(text: str, flush: bool = False) -> None:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         if flush:
             sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         raise OutputError(error) from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -75,12 +75,8 @@ def calm_collector() -> None:
 
 
 def hear_signals(
-    engine: Engine,
-    stop: Callable[[int], object],
-    ignored: Callable[[], object],
-    on_terminal: bool,
-    before: Sequence[int] = (),
-) -> None:
+    engine: Engine, stop: Callable[[int], object], ignored: Callable[[], object], on_terminal: bool
+) -> Callable[[int], None]:
     """Listen to signals from now on; a SIGHUP that the parent ignores (nohup) stays ignored.
 
     The second ending signal ends the process at once with 128 plus its number.
@@ -89,7 +85,9 @@ def hear_signals(
         stop: Called at the first signal that ends the service, with its number.
         ignored: Called once when a SIGINT is left to the parent.
         on_terminal: True if a person at a terminal sends SIGINT.
-        before: Signals that came before and count, too.
+
+    Returns:
+        What hears a signal; to be called with those that came before.
     """
     spares_interrupt, is_stopping = not on_terminal, False
 
@@ -107,8 +105,7 @@ def hear_signals(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             engine.on_signal(number, hear)
-    for early in before:
-        hear(early)
+    return hear
 
 
 def watch_parent(engine: Engine, on_gone: Callable[[int], object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bridge.core.model import MAX_ATTEMPTS, MAX_SENDS, REFUSED, Ending, Facts, Row, Task, Verdict, Window
 from bridge.core.redact import Secret
@@ -18,6 +18,8 @@ from bridge.reports.ports import Ports
 from bridge.reports.verdict import Answer, local_ending, verdict_ending
 
 _numbers: Final = count()
+SAID: Final = ("error_id", "error_code", "error_description", "http_status")
+"""What of a verdict is in the upstream's own words."""
 BACKOFF_S: Final = 0.5
 """Longest wait after a first attempt; doubled after each, which makes 2 s after the last but one."""
 
@@ -112,8 +114,8 @@ class Job:
         self.sends = 0
         self.perhaps = False
         self.last: Verdict | None = None
-        self.answered: Verdict | None = None
-        """Of the last attempt that had an HTTP status."""
+        self.said: dict[str, Any] = {}
+        """What the upstream said last: members of a verdict."""
         self.began_at = 0.0
         self.again_wall = 0.0
         """UNIX time before which a report that was taken over is not to be sent; the upstream said so."""
@@ -235,15 +237,8 @@ class Job:
 
     def with_answer(self, verdict: Verdict) -> Verdict:
         """A verdict that leaves the outcome unknown, with what the upstream said last."""
-        told = self.answered
-        if told is None or not verdict.perhaps or verdict.http_status is not None:
-            return verdict
-        return verdict._replace(
-            error_id=told.error_id,
-            error_code=told.error_code,
-            error_description=told.error_description,
-            http_status=told.http_status,
-        )
+        is_answered = not verdict.perhaps or verdict.http_status is not None
+        return verdict if is_answered else verdict._replace(**self.said)
 
     def known_ending(self, otherwise: Ending) -> Ending:
         """What is known of a report that gets no further attempt.

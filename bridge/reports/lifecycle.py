@@ -33,7 +33,7 @@ from bridge.core.model import DONE, NOT_SENT, OPEN, REFUSED, SENDING, Ending, Ga
 from bridge.engine import NoResources
 from bridge.reports import window as windows
 from bridge.reports.admission import SingleFlight, Slots
-from bridge.reports.job import Interrupted, Job, Lost, Settled
+from bridge.reports.job import SAID, Interrupted, Job, Lost, Settled
 from bridge.reports.observer import Observer
 from bridge.reports.pauses import end_of, is_transport_probe
 from bridge.reports.ports import Part, Ports
@@ -287,8 +287,9 @@ class Lifecycle(Part):
         self._observer.learn_time(exchange)
         job.last, job.perhaps = verdict, verdict.perhaps
         job.sends += verdict.is_send
-        job.answered = job.answered if verdict.http_status is None else verdict
         is_done = verdict.next == "done"
+        if verdict.http_status is not None and not is_done:
+            job.said = {name: getattr(verdict, name) for name in SAID}
         job.closed_until = float("inf") if is_done else now + (verdict.retry_after_s or 0.0)
         latency_ms = round(exchange.elapsed_s * 1000)
         told = {
@@ -306,9 +307,8 @@ class Lifecycle(Part):
         if not (is_done or self.is_stopped):
             again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        again_wall = None
-        if again_at is not None and verdict.retry_after_s is not None:
-            again_wall = self._engine.wall() + again_at - now
+        is_asked = verdict.retry_after_s is not None
+        again_wall = self._engine.wall() + again_at - now if again_at is not None and is_asked else None
         self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending, again_wall))
         if again_at is not None:
             job.pause(again_at)

@@ -119,21 +119,15 @@ class Observer(Part):
 
     def tell(self, name: str, job: Job | Row, fields: Mapping[str, Any]) -> None:
         """Tell of something that happened to a report."""
-        task = job.task
-        known = {"task_id": task.task_id, "method": job.method, "account": task.account[:8]}
-        self._emit(name, {**known, **fields})
+        self._tell_of(name, job.task, job.method, fields)
 
     def tell_settled(self, task: Task, method: str, ending: Ending, fields: Mapping[str, Any]) -> None:
         """Tell how a report ended; without an account if the ledger was not even asked."""
-        known = {
-            "task_id": task.task_id,
-            "method": method,
-            "account": task.account[:8],
-            "outcome": ending.outcome,
-            "kind": ending.kind,
-            "code": ending.code,
-        }
-        self._emit("report_settled", {**known, **fields})
+        told = {"outcome": ending.outcome, "kind": ending.kind, "code": ending.code, **fields}
+        self._tell_of("report_settled", task, method, told)
+
+    def _tell_of(self, name: str, task: Task, method: str, fields: Mapping[str, Any]) -> None:
+        self._emit(name, {"task_id": task.task_id, "method": method, "account": task.account[:8], **fields})
 
     def learn_time(self, exchange: Exchange) -> None:
         """Compare the clocks by the answer's Date header, and tell of a difference that was not told yet.

@@ -76,8 +76,7 @@ class Reporter(Part):
             told = {"attempts": 0, "replayed": False, "durable": False}
             self._observer.tell_settled(nobodys, report.method, ending, told)
             return
-        task = Task(self._ports.endpoint, self._ledger.account(report.key.reveal()), report.task_id)
-        self.keys.setdefault(task.account, report.key)
+        task = Task(self._ports.endpoint, self.hold(report.key), report.task_id)
         self.advisor.expect(task.account)
         job = self._jobs.get(task)
         if job is None:
@@ -279,9 +278,11 @@ class Reporter(Part):
             self._engine.spawn(self._sweep)
         self._engine.spawn(self._prune)
 
-    def hold(self, key: Secret) -> None:
-        """Make a key known, so that open reports of its account can be resumed."""
-        self.keys.setdefault(self._ledger.account(key.reveal()), key)
+    def hold(self, key: Secret) -> str:
+        """Make a key known, so that open reports of its account can be resumed; returns the account."""
+        account = self._ledger.account(key.reveal())
+        self.keys.setdefault(account, key)
+        return account
 
     def stop(self, can_answer: bool = True) -> int:
         """Give up what is still open: never begun ends not_sent, begun is left to recovery.

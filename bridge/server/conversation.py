@@ -196,13 +196,13 @@ class Conversation:
         Args:
             kind: Row of the table of errors, such as ``shutting_down``.
         """
-        reports, waiting = self._methods.reports, [each for each in self._open if not each.is_taken]
-        leaving = [
-            each for each in waiting if (each.call.method in reports if name is None else each.name == name)
-        ]
-        for context in leaving:
-            is_report = context.call.method in reports
-            context.settle(answer_ending(local_ending(kind)) if is_report else BridgeError(kind))
+        reports = self._methods.reports
+        leaving = [each for each in self._open if not each.is_taken and name in (None, each.name)]
+        if name is None:
+            leaving = [each for each in leaving if each.call.method in reports]
+        for each in leaving:
+            is_report = each.call.method in reports
+            each.settle(answer_ending(local_ending(kind)) if is_report else BridgeError(kind))
         self._parked = deque(context for context in self._parked if not context.is_settled)
         return len(leaving)
 

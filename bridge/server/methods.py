@@ -212,9 +212,7 @@ class Methods(Part):
     def _resume(self, given: Mapping[str, Any]) -> Any:
         key = self._given_key(given)
         self._ledger.wait_until_open()
-        if key is not None:
-            self._reporter.hold(key)
-        account = None if key is None else self._ledger.account(key.reveal())
+        account = None if key is None else self._reporter.hold(key)
         states = self._ask_ledger(Resume(self._ports.endpoint, given.get("scope"), account))
         self._reporter.resume_waiting()
         return {"resumed": [self._show_pause(state) for state in states]}
@@ -243,8 +241,7 @@ class Methods(Part):
         if key is None:
             raise BridgeError("key_missing")
         self._ledger.wait_until_open()
-        self._reporter.hold(key)
-        task = Task(self._ports.endpoint, self._ledger.account(key.reveal()), given["taskId"])
+        task = Task(self._ports.endpoint, self._reporter.hold(key), given["taskId"])
         row = self._ask_ledger(Look(task))
         if row is None:
             raise BridgeError("report_not_found")

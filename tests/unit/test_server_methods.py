@@ -35,7 +35,6 @@ class Lifecycle:
         self.submitted: list[tuple[Report, Requester]] = []
         self.cancelled: list[Any] = []
         self.held: list[Secret] = []
-        self.hold = self.held.append
         self.resumed = 0
 
     def submit(self, report: Report, requester: Requester) -> None:
@@ -46,6 +45,10 @@ class Lifecycle:
 
     def counts(self) -> tuple[int, int]:
         return 1, 2
+
+    def hold(self, key: Secret) -> str:
+        self.held.append(key)
+        return key.reveal()[0] * 32
 
     def resume_waiting(self) -> None:
         self.resumed += 1
