@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridge.core.exits import ConfigError
 from bridge.core.model import Exchange, Moment
 from bridge.core.redact import Scrubber, Secret
-from bridge.core.text import rfc3339
+from bridge.core.text import hide_keys, rfc3339
 from bridge.engine import Engine, NoResources
 from bridge.ledger import files
 from bridge.ledger.writer import Ledger
@@ -193,7 +193,6 @@ class App:
             for method in methods():
                 # What a call needs must not be looked for when no descriptor is left.
                 prepare(method.params)
-                self.engine.sleep(0.0)
             import_module("html.entities")
             self.prepare().warm_up()
         except (OSError, ImportError):
@@ -255,7 +254,7 @@ class App:
     def _tell_of_ledger(self, name: str, fields: Mapping[str, Any]) -> None:
         # Nothing of a server's address: it may hold a password.
         place = self.settings.ledger
-        self.emit(name, {"path": "on the server" if "://" in place else place, **fields})
+        self.emit(name, {"path": "on the server" if "://" in place else hide_keys(place), **fields})
 
     def note_bug(self, bug: BaseException) -> str:
         """Log a fault of this program; returns the reference that the caller is told."""

@@ -172,7 +172,8 @@ def _show(args: argparse.Namespace) -> None:
                 # What an attempt met is a kind of event in the table of errors.
                 told = {"met" if name == "event" else name: value for name, value in event.data.items()}
                 events.append({"at": rfc3339(event.at_wall), "event": event.name, **told})
-            reports.append({**_record(row), "detail": dict(row.detail), "events": events})
+            detail = dict(row.detail) if row.outcome else {}
+            reports.append({**_record(row), "detail": detail, "events": events})
     if args.json:
         print_json({"reports": reports})
     else:

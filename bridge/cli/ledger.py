@@ -19,7 +19,7 @@ from typing import Any, Final
 from bridge.cli.terminal import print_lines, progress
 from bridge.core.exits import DONE, REFUSED, ConfigError, ExitError, UsageError
 from bridge.core.model import Listing
-from bridge.core.text import escape, escape_cell, plural
+from bridge.core.text import escape, escape_cell, hide_keys, plural
 from bridge.engine import SystemClock
 from bridge.ledger import reading as opening
 from bridge.ledger.port import Store
@@ -104,7 +104,7 @@ def show_length(seconds: float) -> str:
 
 def show_place(settings: Settings) -> str:
     """Return where the ledger is, without a password."""
-    return escape(mask_password(settings.ledger))
+    return escape(hide_keys(mask_password(settings.ledger)))
 
 
 def open_reader(settings: Settings) -> Reader:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge.cli.ledger import open_reader
 from bridge.cli.version import version_of
-from bridge.core.text import escape, plural
+from bridge.core.text import escape, hide_keys, plural
 from bridge.engine import SystemClock
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import LedgerTrouble
@@ -72,7 +72,7 @@ def check_ledger(settings: Settings, full: bool) -> Iterator[Check]:
             yield _check_folder(settings.ledger)
         except LedgerTrouble as trouble:
             # Nothing of a server's address: it may hold a password.
-            what = "the ledger" if is_database(settings.ledger) else escape(settings.ledger)
+            what = "the ledger" if is_database(settings.ledger) else escape(hide_keys(settings.ledger))
             yield Check("ledger", FAILED, f"{what} cannot be read", trouble.sentence)
 
 

@@ -74,10 +74,10 @@ def _resume(args: argparse.Namespace) -> None:
     with ledger.reading(args, to_write=True) as (settings, endpoint, reader):
         places = dict.fromkeys(place for place, _ in reader.pauses() if endpoint in (None, place))
         with closing(ledger.open_store(settings)) as store:
-            to_wall = SystemClock.wall() - SystemClock.now() - store.clock_offset_s
+            now, wall = SystemClock.now() + store.clock_offset_s, SystemClock.wall()
             for place in places:
-                (states,) = store.transact([Resume(place, args.scope, None)])
-                resumed += [_tell(policy, place, state, to_wall) for state in states]
+                for state in store.transact([Resume(place, args.scope, None)])[0]:
+                    resumed.append(_tell(policy, place, policy.mend_times(now, state), wall - now))
     if args.json:
         print_json({"resumed": resumed})
         return

@@ -313,8 +313,8 @@ class Record(NamedTuple):
     latency_ms: int
     ending: Ending | None
     """None: another attempt follows (state ``waiting``)."""
-    again_wall: float | None = None
-    """UNIX time before which that is not to be, because the upstream asked for it."""
+    again_at: float | None = None
+    """Before this it is not to be, because the upstream asked for it."""
 
 
 class Settle(NamedTuple):

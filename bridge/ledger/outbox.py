@@ -235,7 +235,7 @@ class Outbox:
         if task not in self.held and not self._has_changed(before, after):
             self._run_here(Forget(task))
             return
-        self.hold(task, before)
+        self.held.setdefault(task, before)
         self.live.pop(task, None)
         if isinstance(op, model.Narrow | Look):
             return
@@ -302,10 +302,6 @@ class Outbox:
             return self.pending(len(self.held))
         asked = {getattr(op, "task", None) for op in operations}
         return [task for task in self.held if task in asked]
-
-    def hold(self, task: Task, before: Row | None) -> None:
-        """From now on memory has the truth about a report."""
-        self.held.setdefault(task, before)
 
     def seed(self, row: Row, finished_at: float | None, events: tuple[EventRow, ...] = ()) -> None:
         """Let memory know a report as the ledger has it."""
@@ -403,13 +399,11 @@ class Outbox:
         for row in (*self.recent.values(), *self.live.values()):
             if row.task in self.held or (row.state != DONE and row.owner != self.instance):
                 continue
-            events: tuple[EventRow, ...] = ()
-            if row.finished_wall is not None:
-                # All that is known of its story.
-                told = {"outcome": row.outcome, "kind": row.kind}
-                events = (EventRow(row.finished_wall, "settled", told),)
-            self.seed(row, None, events)
-            self.hold(row.task, row)
+            # All that is known of its story.
+            told = {"outcome": row.outcome, "kind": row.kind}
+            ended = () if row.finished_wall is None else (EventRow(row.finished_wall, "settled", told),)
+            self.seed(row, None, ended)
+            self.held.setdefault(row.task, row)
         self.live.clear()
         self._taken_over.clear()
 

@@ -69,7 +69,7 @@ def _claim_ours(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) ->
 
 
 def _continue(work: UnitOfWork, status: str, op: model.Claim, entry: Entry) -> model.Claimed:
-    may_begin = op.begin and entry.row.detail.get("againWall", 0.0) <= work.wall
+    may_begin = op.begin and entry.row.detail.get("againAt", 0.0) <= work.now
     gate, events = _begin(work, entry) if may_begin or work.is_late(entry.row) else (None, ())
     return model.Claimed(status, entry.row, gate, events, work.durable)
 
@@ -157,13 +157,14 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
+        at = op.again_at
         waits = row._replace(
             state=WAITING,
             attempts=attempts,
             sends=sends,
             perhaps=perhaps,
             latency_ms=op.latency_ms,
-            detail={} if op.again_wall is None else {"againWall": op.again_wall},
+            detail={} if at is None else {"againAt": at, "againS": max(at - work.now, 0.0)},
         )
         work.change(entry, waits)
         work.tell(entry, "deferred", met)

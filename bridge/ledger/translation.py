@@ -80,16 +80,14 @@ class View:
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """As `Store.transact`."""
-        return [self._tell(answer) for answer in self.store.transact([self._say(op) for op in operations])]
+        said = [translate(op, self._name_inside, self._shift_s) for op in operations]
+        return [self._tell(answer) for answer in self.store.transact(said)]
 
     @property
     def seen(self) -> Seen:
         """As `Store.seen`."""
         told = {place: self._tell(tuple(states.values())) for place, states in self.store.seen.items()}
         return {place: {state.key: state for state in states} for place, states in told.items()}
-
-    def _say(self, value: Any) -> Any:
-        return translate(value, self._name_inside, self._shift_s)
 
     def _tell(self, value: Any) -> Any:
         return translate(value, self._name_outside, -self._shift_s)
@@ -110,7 +108,7 @@ _TIMES: Final[Mapping[type, tuple[str, ...]]] = {
     **dict.fromkeys((Restore, Known), ("finished_at",)),
     Window: ("until", "since"),
     Gate: ("until",),
-    Record: ("began_at",),
+    Record: ("began_at", "again_at"),
     PauseState: ("opened_at", "ends_at"),
 }
 """Value -> what of it is a time on the timeline."""

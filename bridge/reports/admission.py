@@ -9,6 +9,7 @@ from __future__ import annotations
 from _bisect import bisect_left, insort_right
 from typing import Final
 
+from bridge.core.model import PauseKey
 from bridge.engine import Engine
 from bridge.reports import window as windows
 from bridge.reports.job import Job
@@ -35,15 +36,13 @@ class _Waiting:
         finally:
             self._leave(job)
 
-    def pop(self) -> Job:
-        """Take out the job whose window ends first and wake it; there must be one."""
-        job = self.entries[0][2]
+    def release(self, job: Job) -> None:
+        """Take out a job that waits, and wake it."""
         self._leave(job)
         job.wake()
-        return job
 
     def move(self, job: Job) -> None:
-        """Put a job that waits where it belongs now that its window ends earlier."""
+        """Put a job that waits where it belongs now that its window ends at another time."""
         if job in self._places:
             self._leave(job)
             self._enter(job)
@@ -89,7 +88,9 @@ class Slots:
             return
         job.has_slot = False
         if self._waiting.entries:
-            self._waiting.pop().has_slot = True
+            _, _, first = self._waiting.entries[0]
+            first.has_slot = True
+            self._waiting.release(first)
         else:
             self._free += 1
 
@@ -106,23 +107,28 @@ class SingleFlight:
         self.move = self._waiting.move
         self._is_polling = False
 
-    def wait(self, job: Job) -> None:
+    def wait(self, job: Job, key: PauseKey) -> None:
         """Wait for the end of the other attempt.
+
+        Args:
+            key: the pause that it probes: who waits for another one's attempt is in nobody's way.
 
         Raises:
             Interrupted: the job was ended before.
         """
+        job.waits_for = key
         if not self._is_polling:
             self._is_polling = True
             self._engine.spawn(self._poll)
         self._waiting.wait(job)
 
     def wake(self, everyone: bool) -> None:
-        """Let them ask again: all, or the one whose window ends first."""
-        while self._waiting.entries:
-            self._waiting.pop()
-            if not everyone:
-                return
+        """Let them ask again: all, or of those that wait for one pause the one whose window ends first."""
+        woken = set()
+        for _, _, job in tuple(self._waiting.entries):
+            if everyone or job.waits_for not in woken:
+                woken.add(job.waits_for)
+                self._waiting.release(job)
 
     def _poll(self) -> None:
         while self._waiting.entries:

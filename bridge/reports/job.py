@@ -102,7 +102,9 @@ class Job:
         self.task = task
         self.method = method
         self.key = key
-        self.window = window
+        self.told = self.window = window
+        """Its window as requests and the ledger tell it, and by the upstream's clock as that is known now."""
+        self._until: float | None = None
         self.facts = facts
         self.requesters: list[Requester] = []
         self.attempts = 0
@@ -117,14 +119,16 @@ class Job:
         self.said: dict[str, Any] = {}
         """What the upstream said last: members of a verdict."""
         self.began_at = 0.0
-        self.again_wall = 0.0
-        """UNIX time before which a report that was taken over is not to be sent; the upstream said so."""
+        self.is_claimed = False
+        """True once the ledger has told what is known of the task."""
         self.interruption: Interrupted | None = None
         """What is to end it at its next waiting point."""
         self.has_slot = False
         self.is_begun = False
         """True if a beginning was committed that no attempt has followed; it may have been taken back."""
         self.is_sending = False
+        self.waits_for: Hashable = None
+        """The pause that another report probes, as this one waited for last."""
         self.is_paused = False
         """True while it waits for the end of a pause."""
         self.is_theirs = False
@@ -145,7 +149,7 @@ class Job:
     @property
     def is_under_way(self) -> bool:
         """True once it may be taken, or might have been: it is not let go any more."""
-        return self.attempts > self.former
+        return self.perhaps or self.attempts > self.former
 
     @property
     def is_spent(self) -> bool:
@@ -162,7 +166,7 @@ class Job:
         self.attempts = max(row.attempts - self.is_begun, self.made)
         self.sends = max(row.sends, self.sends)
         self.perhaps = row.perhaps or self.perhaps
-        self.window = row.window.narrowed_by(self.window)
+        self._set_window(row.window.narrowed_by(self.told))
         self.facts = row.facts
         is_cancelled = self.interruption is not None and self.interruption.kind == "request_cancelled"
         if self.is_under_way and is_cancelled:
@@ -198,12 +202,18 @@ class Job:
 
     def narrow(self, window: Window) -> bool:
         """Take note that its window may end earlier; False if it does not."""
-        merged = self.window.narrowed_by(window)
-        if merged == self.window:
-            return False
-        self.window = merged
+        before = self.told
+        self._set_window(before.narrowed_by(window))
+        return self.told != before
+
+    def correct(self, until: float) -> None:
+        """Take note of when it ends by the upstream's clock; the next Date header may say otherwise."""
+        self._until = until
+        self._set_window(self.told)
+
+    def _set_window(self, told: Window) -> None:
+        self.told, self.window = told, told.narrowed_by(Window(self._until, None))
         self._waiter.wake()
-        return True
 
     def interrupt(self, interruption: Interrupted) -> None:
         """End it at its present or next waiting point."""

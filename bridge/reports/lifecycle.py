@@ -71,7 +71,13 @@ class Lifecycle(Part):
         if job.narrow(window):
             self._slots.move(job)
             self._flight.move(job)
-            self._ledger.post(model.Narrow(job.task, job.window))
+            self._ledger.post(model.Narrow(job.task, job.told))
+
+    def correct(self, job: Job, until: float) -> None:
+        """Go by the upstream's clock as it is known now; nobody else is told, since that may change."""
+        job.correct(until)
+        self._slots.move(job)
+        self._flight.move(job)
 
     def live(self, job: Job, refusal: Ending | None = None, row: Row | None = None) -> tuple[Ending, bool]:
         """The life of one report, whatever ends it.
@@ -103,7 +109,7 @@ class Lifecycle(Part):
             Interrupted: it is to end early.
         """
         if row is not None:
-            self._note_resumed(job, row)
+            self._resume(job, row)
         gate: Gate | None = None
         is_ours = row is not None
         while True:
@@ -111,7 +117,6 @@ class Lifecycle(Part):
                 if not is_ours:
                     gate, is_ours = self._claim(job, refusal), True
                 if gate is None:
-                    self._wait_as_asked(job)
                     self._slots.take(job)
                     gate = self._begin(job)
                 if gate.status == "begun" and not job.is_spent:
@@ -122,7 +127,8 @@ class Lifecycle(Part):
                     self._wait_for_pause(job, gate)
                 elif gate.status == "busy":
                     self._slots.give_back(job)
-                    self._flight.wait(job)
+                    assert gate.pause is not None
+                    self._flight.wait(job, gate.pause.key)
                 elif gate.status == "late":
                     raise Interrupted("window_closed")
                 elif gate.status == "lost":
@@ -147,22 +153,22 @@ class Lifecycle(Part):
             Lost: another bridge has the report.
         """
         begin = refusal is None and self._slots.take_free(job)
-        claimed = self._ledger.call(model.Claim(job.task, job.method, job.window, job.facts, begin, refusal))
+        claimed = self._ledger.call(model.Claim(job.task, job.method, job.told, job.facts, begin, refusal))
         if not isinstance(claimed, model.Claimed):
             job.durable = False
             kind = "outcome_unknown" if job.is_theirs or job.perhaps else "ledger_unavailable"
             raise Settled(local_ending(kind), is_news=not job.is_theirs)
-        job.durable, job.guarded = claimed.durable, claimed.guarded
+        job.durable, job.guarded, job.is_claimed = claimed.durable, claimed.guarded, True
         self._note_pauses(job, claimed.events)
         row, status = claimed.row, claimed.status
         # A sweep may have taken it over for us in the moment before.
         is_ours = row.state != DONE and row.owner == self._ledger.instance
         if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
-            if status in ("adopted", "elsewhere"):
-                self._note_resumed(job, row)
             job.former = row.attempts - (row.state == SENDING) if status == "again" else 0
             job.adopt(row)
             job.is_theirs = False
+            if status in ("adopted", "elsewhere"):
+                self._resume(job, row)
             return claimed.gate
         job.attempts = row.attempts
         if status == "known" or (status == "conflict" and _is_in_doubt(job, row)):
@@ -176,19 +182,18 @@ class Lifecycle(Part):
                 self._orphaned(row)
             job.durable = job.durable and row.outcome is not None
             raise Settled(self._observer.conflict(row.method, row.outcome, refusal), is_news=False)
-        job.window = row.window.narrowed_by(job.window)
+        job.narrow(row.window)
         raise Lost
 
-    def _note_resumed(self, job: Job, row: Row) -> None:
-        job.again_wall = row.detail.get("againWall", 0.0)
+    def _resume(self, job: Job, row: Row) -> None:
+        """Tell that a report is taken over, and wait as long as the upstream asked who had it before."""
         self._observer.tell("report_resumed", job, {"state": row.state})
-
-    def _wait_as_asked(self, job: Job) -> None:
-        """Wait as long as the upstream asked who had the report before."""
-        left_s, job.again_wall = job.again_wall - self._engine.wall(), 0.0
-        if left_s > 0.0:
+        # Another bridge's timeline may be another one; then it is no longer than was asked.
+        now, detail = self._ledger.now(), row.detail
+        again_at = min(detail.get("againAt", now), now + detail.get("againS", 0.0))
+        if again_at > now:
             self._slots.give_back(job)
-            job.pause(self._ledger.now() + left_s)
+            job.pause(again_at)
 
     def _begin(self, job: Job) -> Gate:
         """Commit the beginning of an attempt, if it may begin."""
@@ -307,9 +312,8 @@ class Lifecycle(Part):
         if not (is_done or self.is_stopped):
             again_at = job.next_attempt_at(verdict, now, self._engine.chance())
         ending = self._observer.ending(job, verdict) if again_at is None else None
-        is_asked = verdict.retry_after_s is not None
-        again_wall = self._engine.wall() + again_at - now if again_at is not None and is_asked else None
-        self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending, again_wall))
+        asked_at = None if verdict.retry_after_s is None else again_at
+        self._commit(job, model.Record(job.task, verdict, job.began_at, latency_ms, ending, asked_at))
         if again_at is not None:
             job.pause(again_at)
         return ending

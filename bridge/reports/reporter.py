@@ -93,13 +93,12 @@ class Reporter(Part):
             self._lifecycle.narrow(job, window)
 
     def _correct_windows(self) -> None:
-        """End windows earlier where tasks are older than they seemed by the clock believed before."""
-        now = self._ledger.now()
+        """Let windows end by the upstream's clock as it is known now."""
         for job in tuple(self._jobs.values()):
-            for facts in (job.facts, *(requester.report.facts for requester in job.requesters)):
-                age_s = self._observer.age_s(facts.completed_at)
-                if age_s is not None:
-                    self._lifecycle.narrow(job, windows.open_window(now, age_s))
+            told = (job.facts, *(requester.report.facts for requester in job.requesters))
+            ages = [age for facts in told if (age := self._observer.age_s(facts.completed_at)) is not None]
+            if ages:
+                self._lifecycle.correct(job, self._ledger.now() + windows.REPORTABLE_S - max(ages))
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
@@ -135,7 +134,8 @@ class Reporter(Part):
             job.interrupt(Interrupted("request_cancelled"))
             return
         # They go while the report goes on; what they are told is committed nowhere.
-        ending = local_ending("request_cancelled")._replace(outcome=UNKNOWN if begun else NOT_SENT)
+        outcome = NOT_SENT if job.is_claimed and not begun else UNKNOWN
+        ending = local_ending("request_cancelled")._replace(outcome=outcome)
         for requester in leaving:
             job.requesters.remove(requester)
             can_start = self._can_start(job)

@@ -197,7 +197,9 @@ class Conversation:
             kind: Row of the table of errors, such as ``shutting_down``.
         """
         reports = self._methods.reports
-        leaving = [each for each in self._open if not each.is_taken and name in (None, each.name)]
+        # To resume a pause changes something, and is not known to have been left undone.
+        waiting = [each for each in self._open if not each.is_taken and each.call.method != "bridge.resume"]
+        leaving = [each for each in waiting if name in (None, each.name)]
         if name is None:
             leaving = [each for each in leaving if each.call.method in reports]
         for each in leaving:

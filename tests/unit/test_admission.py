@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import pytest
 
-from bridge.core.model import Facts, Task, Window
+from bridge.core.model import Facts, PauseKey, Task, Window
 from bridge.core.redact import Secret
 from bridge.engine import Engine
 from bridge.reports.admission import POLL_S, SingleFlight, Slots
@@ -16,6 +17,7 @@ from tests.simulation.virtual import VirtualLoop, VirtualTime
 from tests.world import Clock, raise_bug, timeless
 
 NUMBERS = count(1)
+KEY = PauseKey("proof", "a" * 32)
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_earliest_window_end_goes_first(engine: Engine, time: VirtualTime) -> No
 
     ways: list[tuple[Callable[[Job], None], Callable[[Job], None]]] = [
         (slots.take, slots.give_back),
-        (flight.wait, wake_one),
+        (partial(flight.wait, key=KEY), wake_one),
     ]
     for wait, go_on in ways:
         jobs = [make_job(engine, until) for until in (90.0, 10.0, 30.3, 30.0, 29.96)]
@@ -122,7 +124,7 @@ def test_everybody_is_woken_when_a_pause_has_changed(engine: Engine, time: Virtu
     """All that wait for another attempt ask again; without a word the first one asks now and then."""
     flight, order = SingleFlight(engine), list[Job]()
     jobs = [make_job(engine, until) for until in (50.0, 40.0)]
-    start(engine, flight.wait, jobs, order)
+    start(engine, partial(flight.wait, key=KEY), jobs, order)
     time.run(0.3)
     assert order == jobs[1:]
     flight.wake(everyone=True)
@@ -134,7 +136,7 @@ def test_those_who_wait_are_asked_one_after_another(engine: Engine, time: Virtua
     """Without a word each of them asks in its turn, though who asked before does not wait any more."""
     flight, order = SingleFlight(engine), list[Job]()
     jobs = [make_job(engine, until) for until in (40.0, 50.0, 60.0)]
-    start(engine, flight.wait, jobs, order)
+    start(engine, partial(flight.wait, key=KEY), jobs, order)
     for asked in (1, 2, 3):
         time.run(POLL_S + 0.01)
         assert order == jobs[:asked]
@@ -176,9 +178,24 @@ def test_who_asks_again_keeps_his_place(engine: Engine, time: VirtualTime) -> No
     order: list[Job] = []
 
     def wait_twice(job: Job) -> None:
-        flight.wait(job)
-        flight.wait(job)
+        flight.wait(job, KEY)
+        flight.wait(job, KEY)
 
     start(engine, wait_twice, [older, newer], order)
     time.run(2.5 * POLL_S)
     assert order == [older]
+
+
+def test_who_waits_for_another_attempt_is_in_nobodys_way(engine: Engine, time: VirtualTime) -> None:
+    """However many wait for the attempt of one account: those of others ask as if they were alone."""
+    flight, order = SingleFlight(engine), list[Job]()
+    many, other = [make_job(engine, 20.0) for _ in range(5)], make_job(engine)
+
+    def wait_long(job: Job) -> None:
+        while True:
+            flight.wait(job, KEY)
+
+    start(engine, wait_long, many, order)
+    start(engine, partial(flight.wait, key=PauseKey("proof", "b" * 32)), [other], order)
+    time.run(1.5 * POLL_S)
+    assert order == [other]

@@ -46,7 +46,13 @@ class Desk:
         self.cancelled: list[Any] = []
         self.changes = 0
         self.on_report: Callable[[Context], object] = self.reports.append
-        table = {"report": self.report, "wait": self.wait, "tell": self.tell, "crash": self.crash}
+        table = {
+            "report": self.report,
+            "wait": self.wait,
+            "bridge.resume": self.wait,
+            "tell": self.tell,
+            "crash": self.crash,
+        }
         methods: Any = SimpleNamespace(
             dispatcher=Dispatcher(table, lambda bug: "0123456789abcdef", kwargs.pop("mark", {})),
             limits={"maxBatch": 5, "maxDepth": 8, "queue": queue},
@@ -280,6 +286,16 @@ def test_a_question_that_waits_is_cancelled() -> None:
     (answer,) = desk.answers()
     assert (answer["error"]["code"], answer["error"]["data"]) == (-32800, {"kind": "request_cancelled"})
     assert desk.talk.is_idle
+
+
+def test_what_resumes_a_pause_is_not_called_undone() -> None:
+    """It may be under way in the ledger when the cancel comes, so it is answered as it ends."""
+    desk = Desk()
+    desk.say("bridge.resume", id=1)
+    desk.say("$/cancelRequest", params={"id": 1})
+    assert desk.answers() == []
+    desk.time.run(2.0)
+    assert [answer["result"] for answer in desk.answers()] == [{"told": 1}]
 
 
 def test_a_bug_on_the_way_to_a_method_ends_that_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:

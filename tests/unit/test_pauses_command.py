@@ -86,11 +86,11 @@ def test_what_is_listed_is_resumed(run: Run, ledger: MadeLedger) -> None:
     code, out, err = run("pauses", "resume", *words, "--json")
     assert (code, err) == (0, "")
     listed = json.loads(run("pauses", "list", "--json", *words)[1])["pauses"]
-    assert json.loads(out)["resumed"] == listed
-    assert [(pause["scope"], pause["endpoint"]) for pause in listed] == [
-        ("key", ENDPOINT),
-        ("method", ENDPOINT),
-    ]
+    for pauses in (listed, json.loads(out)["resumed"]):
+        assert [(pause["scope"], pause["endpoint"], pause["manual"]) for pause in pauses] == [
+            ("key", ENDPOINT, False),
+            ("method", ENDPOINT, False),
+        ]
     assert run("pauses", "list", *words)[1].count("the next report is tried") == 2
 
 

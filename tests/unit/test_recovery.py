@@ -93,12 +93,16 @@ def test_what_may_have_been_taken_is_not_resumed_in_the_last_five_seconds(
     assert len(world.upstream.attempts) == sends
 
 
+@pytest.mark.parametrize("fast_s", [0.0, 3600.0, -3600.0])
 @pytest.mark.parametrize("asks", [True, False])
-def test_what_the_upstream_asked_to_wait_holds_after_a_crash(world: World, ledger: str, asks: bool) -> None:
-    """Whoever takes a report over, by a sweep or by a request for it, keeps to the Retry-After."""
+def test_what_the_upstream_asked_to_wait_holds_after_a_crash(
+    world: World, ledger: str, asks: bool, fast_s: float
+) -> None:
+    """Whoever takes a report over keeps to the Retry-After, whatever was done to the clock meanwhile."""
     began_at = world.t
     leave(world, ledger, Fate(False, http(429, retry_after="15")), pauses=False)
-    neighbour = Bridge(world, ledger, holds=() if asks else (KEY,), pauses=False)
+    holds = () if asks else (KEY,)
+    neighbour = Bridge(world, ledger, holds=holds, pauses=False, clock_fast_s=fast_s)
     got = neighbour.report(1) if asks else []
     world.run(13)
     assert [at for at, _ in world.upstream.attempts[1:]] == []

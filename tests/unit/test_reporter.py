@@ -10,6 +10,7 @@ import pytest
 
 from bridge.core.model import (
     Begin,
+    Claim,
     Exchange,
     Facts,
     Listing,
@@ -30,6 +31,7 @@ from tests.world import (
     KEY,
     LOST_ANSWER,
     LOST_REQUEST,
+    OTHER_KEY,
     RECAPTCHA,
     STALLED,
     TAKEN,
@@ -361,6 +363,66 @@ def test_what_waits_ends_by_the_upstreams_clock_as_soon_as_it_is_known(world: Wo
     sent = [attempt.task_id for _, attempt in world.upstream.attempts]
     assert sent == [1]
     assert error(got[0])["code"] == (-32002 if waits_for == "a second send" else -32010)
+
+
+def test_a_wrong_date_holds_no_longer_than_until_the_next_one(world: World) -> None:
+    """What one header made too old is as old as it was when the next one is right."""
+    bridge = Bridge(world, pauses=False)
+    bridge.engine.chance = lambda: 1.0  # type: ignore[method-assign]
+    wall = bridge.engine.wall()
+    wrong, right = (formatdate(wall + ahead_s, usegmt=True) for ahead_s in (120.0, 1.0))
+    world.upstream.fates = iter(
+        [UNREACHED, Fate(False, http(502, date=wrong)), Fate(False, verdict(0, date=right))]
+    )
+    ended = bridge.report(1, completed_at=wall - 1.0)
+    world.run(0.06)
+    bridge.report(2)
+    world.run(3.0)
+    assert error(ended[0])["outcome"] == "not_sent"
+    assert bridge.ask(1, completed_at=wall - 1.0).result is not None
+
+
+def test_who_waits_for_one_key_is_in_nobody_elses_way(world: World, tmp_path: Path) -> None:
+    """Many that wait for another bridge's attempt with one key do not hold up the one with another key."""
+    path = str(tmp_path / "ledger")
+    one, two = Bridge(world, path), Bridge(world, path)
+    slow = Fate(False, Exchange("timeout", True, elapsed_s=10.0), 10.0)
+    world.upstream.fates = iter([slow, Fate(True, None, 0.5)])
+    one.report(1)
+    one.report(2, key=OTHER_KEY)
+    world.run(0.1)
+    for number in range(10, 16):
+        two.report(number)
+    other = two.report(99, key=OTHER_KEY)
+    world.run(3.0)
+    assert other[0].result is not None
+
+
+@pytest.mark.parametrize("ended_by", ["cancel", "stop"])
+def test_what_was_sent_beside_a_neighbour_is_never_called_not_sent(world: World, ended_by: str) -> None:
+    """A neighbour that did not know of our send has ended the report; ours may have been taken."""
+    bridge = Bridge(world, concurrency=1, pauses=False)
+    world.upstream.fates = iter([LOST_ANSWER, STALLED])
+    call, lost = bridge.ledger.call, list[Any]()
+
+    def answer(op: Any) -> Any:
+        found = call(op)
+        if isinstance(op, Record) and not lost:
+            lost.append(op)
+            return Recorded("lost", row(bridge)._replace(state="waiting", owner="other"))
+        if isinstance(op, Claim) and lost and op.task == bridge.task(1):
+            ours: Any = {"state": "queued", "owner": bridge.store.instance, "attempts": 1, "perhaps": False}
+            return found._replace(status="again", gate=None, row=row(bridge)._replace(outcome=None, **ours))
+        return found
+
+    bridge.ledger.call = answer  # type: ignore[method-assign]
+    got = bridge.report(1, name="one")
+    bridge.report(2)
+    world.run(0.5)
+    assert world.upstream.taken(1)
+    bridge.service.cancel("one") if ended_by == "cancel" else bridge.service.stop()
+    world.run(0.2)
+    assert [error(told)["outcome"] for told in got] == ([] if ended_by == "cancel" else ["unknown"])
 
 
 def test_late_requests_that_come_together_are_all_late(bridge: Bridge) -> None:
