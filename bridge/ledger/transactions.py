@@ -164,7 +164,7 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
             sends=sends,
             perhaps=perhaps,
             latency_ms=op.latency_ms,
-            detail={} if at is None else {"againAt": at, "againS": max(at - work.now, 0.0)},
+            detail={} if at is None else {"againAt": at, "waitS": max(at - work.now, 0.0)},
         )
         work.change(entry, waits)
         work.tell(entry, "deferred", met)

@@ -190,7 +190,7 @@ class Lifecycle(Part):
         self._observer.tell("report_resumed", job, {"state": row.state})
         # Another bridge's timeline may be another one; then it is no longer than was asked.
         now, detail = self._ledger.now(), row.detail
-        again_at = min(detail.get("againAt", now), now + detail.get("againS", 0.0))
+        again_at = min(detail.get("againAt", now), now + detail.get("waitS", 0.0))
         if again_at > now:
             self._slots.give_back(job)
             job.pause(again_at)

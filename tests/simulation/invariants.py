@@ -425,7 +425,9 @@ def check_row(world: World, story: Story) -> None:
         world.break_rule(f"{story} is accepted in the ledger, but {made}")
     if row.outcome in ("refused", "not_sent") and (taken or any(a.is_perhaps for a in made)):
         world.break_rule(f"{story} is {row.outcome} in the ledger, but {made}")
-    if row.outcome == "unknown" and not story.crashes and not any(a.is_perhaps for a in made):
+    # Whoever was killed may have sent, and what he was told may have been owed to the ledger.
+    is_left = any(not a.process.is_alive and a.process.exit_code is None for a in made)
+    if row.outcome == "unknown" and not (story.crashes or is_left or any(a.is_perhaps for a in made)):
         world.break_rule(f"{story} is unknown in the ledger, but {made}")
     if not len(made) <= row.attempts <= min(MOST_ATTEMPTS, len(made) + story.crashes):
         world.break_rule(
