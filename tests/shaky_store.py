@@ -93,6 +93,7 @@ class ShakyStore:
         self.busy_s = 2.0
         self.fail: str | None = None
         self.fails_after_commit = False
+        self.is_in_doubt = False
         self.commits: list[list[Any]] = []
         self.tries = 0
         self.is_closed = False
@@ -109,7 +110,9 @@ class ShakyStore:
 
     def _check(self, writes: bool) -> None:
         if self.fail is not None and (writes or self.fail not in READABLE):
-            raise LedgerTrouble(self.fail)
+            trouble = LedgerTrouble(self.fail)
+            trouble.is_in_doubt = self.is_in_doubt
+            raise trouble
 
     def transact(self, operations: Sequence[Any]) -> list[Any]:
         """Commit, or fail as scripted."""

@@ -99,8 +99,7 @@ def _render(check: Check, screen: Screen) -> list[str]:
 
 def check_python() -> Iterator[Check]:
     """The interpreter and the packages it needs."""
-    where = sys.executable or "an unknown place"
-    yield Check("python", OK, f"Python {platform.python_version()} at {where}")
+    yield Check("python", OK, f"Python {platform.python_version()} at {sys.executable or 'an unknown place'}")
     versions = {name: version_of(name) for name in PACKAGES}
     wrong = [f"{name} is missing" for name in PACKAGES if find_spec(name) is None]
     if (found := versions.get("jsonrpcserver")) not in (None, _PINNED):

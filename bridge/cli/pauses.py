@@ -86,10 +86,10 @@ def _resume(args: argparse.Namespace) -> None:
     print_lines(Screen().wrap(sentence))
 
 
-def _tell(policy: PausePolicy, place: str, state: PauseState, to_wall: float) -> dict[str, Any]:
+def _tell(policy: PausePolicy, place: str, pause: PauseState, to_wall: float) -> dict[str, Any]:
     """A pause as `bridge.status` has it, with its upstream."""
-    shown = policy.show(state, to_wall)
-    return {**shown, "state": state.state, **dict(policy.parts(state.key)), "endpoint": place}
+    about = {"state": pause.state, **dict(policy.parts(pause.key)), "endpoint": place}
+    return policy.show(pause, to_wall) | about
 
 
 _ACTIONS: Final[ledger.Actions] = {"list": (_list, ("json",)), "resume": (_resume, ("json", "scope"))}

@@ -43,8 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; the settings' flags are added by the caller."""
     parser.add_argument("--stdio", action="store_true", help="accepted and changes nothing")
     parser.add_argument("--json", action="store_true", help="typed at a terminal: answers as they are")
-    told = f"{PROGRAM} {__version__}"
-    parser.add_argument("--version", action="version", version=told, help="print the version")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}", help="print it")
 
 
 def run(args: Any) -> int:
@@ -206,7 +205,7 @@ class Server:
         # Some seconds for what is running and for who reads the answers, then the rest is given up.
         self._wait_for(self._is_done, now() + self._settings.drain_s)
         undone = reporter.stop(can_answer=not self._is_stdout_gone)
-        self._wait_for(reporter.is_idle, now() + SETTLE_S)
+        self._wait_for(lambda: not any(reporter.counts()), now() + SETTLE_S)
         reporter.give_up()
         undone += self._conversation.give_up()
         if not self._outlet.drain(now() + LAST_WRITE_S):
@@ -221,7 +220,7 @@ class Server:
                 self._news.wait(min(now + LOOK_S, until))
 
     def _is_done(self) -> bool:
-        return self._is_answered() and self._app.reporter.is_idle()
+        return self._is_answered() and not any(self._app.reporter.counts())
 
     def _is_answered(self) -> bool:
         return self._conversation.is_idle and not self._outlet.backlog

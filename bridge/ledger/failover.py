@@ -155,7 +155,8 @@ class Failover:
         self._may_own_more = True
         outbox.is_guarded = primary is not None and trouble.kind not in SILENT
         outbox.trouble = trouble
-        self._retry_at = now + self._delay_s
+        # Neighbours do not know of what runs meanwhile, and a session that ended is there again in no time.
+        self._retry_at = now + (0.0 if trouble.is_in_doubt else self._delay_s)
         if self._must_open():
             # Opening is the costly try. One write on an open store is not, so that keeps its pace.
             self._delay_s = min(self._delay_s * 2, MAX_RETRY_S)

@@ -207,8 +207,7 @@ class Outbox:
         if task not in self.held:
             before = self.recall(task, known)
             if before is not None and task in self._narrows:
-                window = before.window.narrowed_by(self._narrows[task].window)
-                before = before._replace(window=window)
+                before = before._replace(window=before.window.narrowed_by(self._narrows[task].window))
             if before is not None and before.owner not in (None, self.instance):
                 before = before._replace(owner=DEAD if known is not None and known.is_free else OTHERS)
         if self._require and self._would_send(op, before):

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from bridge.core.redact import Secret
+from bridge.ledger import postgres_trouble as words
 from bridge.ledger.owners import name_instance
 from bridge.ledger.port import Notice, Operation, Policy, Seen
 from bridge.ledger.postgres_batch import PostgresBatch
 from bridge.ledger.postgres_link import Link, LinkLost, ServerRefused, connect, translated
 from bridge.ledger.postgres_schema import QUERIES, VERSION, dump, identify, migrate
-from bridge.ledger.postgres_trouble import AGAIN, CLOCK_MOVED, FORMER_SERVER, PASSING, explain, trouble
+from bridge.ledger.postgres_trouble import AGAIN, PASSING, explain, trouble
 from bridge.ledger.transfer import OPERATIONS, READS
 from bridge.ledger.trouble import CORRUPT, FOREIGN, NEWER, READONLY, REPLACED, UNREADABLE, LedgerTrouble
 
@@ -160,7 +161,9 @@ class PostgresStore:
         try:
             with translated():
                 set_up = [(QUERIES["set_up"], [dump(_SETTINGS)]), (QUERIES["condition"], [])]
-                ((self.durable, is_readonly, link.pid),) = link.run(set_up)[1]
+                ((self.durable, is_standby, is_readonly, link.pid, takes_all),) = link.run(set_up)[1]
+                if not takes_all:
+                    raise LedgerTrouble(FOREIGN, words.NOT_UTF8)
                 found = identify(link.ask)
                 if is_first and found.version < VERSION and not is_readonly:
                     found = migrate(link, self._random_bytes)
@@ -181,14 +184,15 @@ class PostgresStore:
                     raise trouble(REPLACED)
                 elif self._has_moved(round_trip_s, offset_s):
                     # Opened anew it is the same ledger, with its times told in ours as they are now.
-                    raise LedgerTrouble(REPLACED, CLOCK_MOVED)
+                    raise LedgerTrouble(REPLACED, words.CLOCK_MOVED)
                 if not is_readonly:
                     timeline = self._timeline
                     with suppress(ServerRefused):  # Not every server tells it.
                         timeline = link.ask(QUERIES["timeline"])[0][0]
                     if timeline < self._timeline:
-                        raise LedgerTrouble(UNREADABLE, FORMER_SERVER)
+                        raise LedgerTrouble(UNREADABLE, words.FORMER_SERVER)
                     self._timeline = timeline
+                if not is_standby:
                     self.hold(link)
         except BaseException:
             link.close()
@@ -324,7 +328,9 @@ class PostgresStore:
                 # A session that ended takes with it what was not committed, unless that was asked for.
                 may_try = not self._is_committing if isinstance(met, LinkLost) else state in AGAIN
                 if not may_try or time.monotonic() > deadline:
-                    raise explain(state) from None
+                    why = explain(state)
+                    why.is_in_doubt = isinstance(met, LinkLost) and self._is_committing
+                    raise why from None
 
     def _perform(self, link: Link, operations: Sequence[Any], is_reading: bool) -> list[Any]:
         batch = self._batch

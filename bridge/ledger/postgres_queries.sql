@@ -39,9 +39,11 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
        (SELECT oldest_writer FROM versions ORDER BY version DESC LIMIT 1);
 
 -- name: condition
--- Whether this server syncs what it commits, whether it takes no writes, and whose session this is.
-SELECT current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
-       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', pg_backend_pid();
+-- Whether this server syncs what it commits, whether it is a standby, whether it takes no writes, whose session
+-- this is, and whether every text fits into the database.
+SELECT current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off', pg_is_in_recovery(),
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', pg_backend_pid(),
+       current_setting('server_encoding') = 'UTF8';
 
 -- name: timeline
 -- How often a standby has taken over on the way to this server; each time the number grows.
@@ -80,7 +82,7 @@ SELECT value FROM meta WHERE name = 'secret';
 -- name: end_former_session
 -- End the session that holds this bridge's name: its own, which the server has not missed yet.
 SELECT count(pg_terminate_backend(pid)) FROM pg_locks
-WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid <> pg_backend_pid()
+WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND objsubid = 1 AND granted AND pid <> pg_backend_pid()
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32) | objid::bigint = hashtextextended($1::text, 0);
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bridge.core.redact import Secret
 from bridge.ledger.postgres_link import ServerRefused, connect, translated
-from bridge.ledger.postgres_schema import QUERIES, dump, identify
+from bridge.ledger.postgres_schema import QUERIES, clean, dump, identify
 from bridge.ledger.rows import Rows, Statement
 from bridge.ledger.statistics import NoLedger, Reader
 from bridge.ledger.trouble import FOREIGN, NEWER, LedgerTrouble
@@ -191,7 +191,7 @@ class PostgresReader(Reader):
 
 
 def _clean(value: Any) -> Any:
-    """A value for the server. A zero character, which its texts cannot hold, becomes a space."""
+    """A value for the server."""
     if isinstance(value, bytes):
         return "\\x" + value.hex()
-    return value.replace("\0", " ").replace("\\u0000", " ") if isinstance(value, str) else value
+    return clean(value) if isinstance(value, str) else value

@@ -6,6 +6,7 @@ a schema that is not a ledger. Which statement runs when is in `bridge.ledger.po
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -68,8 +69,14 @@ def pause_columns(state: PauseState, endpoint: str, revision: int) -> dict[str, 
 
 
 def dump(values: Any) -> str:
-    """JSON for the server. A zero character, which its texts cannot hold, becomes a space."""
-    return rows.encode(values).replace("\\u0000", " ")
+    """JSON for the server, without what its texts cannot hold."""
+    return clean(rows.encode(values))
+
+
+def clean(text: str) -> str:
+    """A text, or JSON, for the server: a zero character, which its texts cannot hold, becomes a space."""
+    # Behind an odd number of backslashes it is none, but six characters of the text.
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u0000", r"\1 ", text.replace("\0", " "))
 
 
 # --- versions --------------------------------------------------------------------------------

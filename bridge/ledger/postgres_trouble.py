@@ -16,6 +16,7 @@ NO_DRIVER: Final = (
 )
 UNUSABLE_URL: Final = "The ledger's URL cannot be used: write postgresql://user@host:port/database."
 TOO_OLD: Final = "The ledger's server is too old: PostgreSQL 14 or later is needed."
+NOT_UTF8: Final = "The ledger's database is not encoded in UTF-8, so some texts do not fit: choose another."
 NO_SCHEMA: Final = (
     "The ledger's database has no tables and its role may not make them: run 'report-bridge ledger migrate' "
     "as a role that may."

@@ -157,14 +157,13 @@ def record(work: UnitOfWork, op: model.Record) -> model.Recorded:
     if verdict.http_status is not None:
         met["httpStatus"] = verdict.http_status
     if op.ending is None:
-        at = op.again_at
         waits = row._replace(
             state=WAITING,
             attempts=attempts,
             sends=sends,
             perhaps=perhaps,
             latency_ms=op.latency_ms,
-            detail={} if at is None else {"againAt": at, "waitS": max(at - work.now, 0.0)},
+            detail={} if (at := op.again_at) is None else {"againAt": at, "waitS": max(at - work.now, 0.0)},
         )
         work.change(entry, waits)
         work.tell(entry, "deferred", met)

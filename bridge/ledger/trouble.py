@@ -55,6 +55,9 @@ class LedgerTrouble(Exception):
         sentence: what it means and what to do, without values of the caller; default by kind.
     """
 
+    is_in_doubt = False
+    """True if it came in the middle of a commit, which may have happened."""
+
     def __init__(self, kind: str, sentence: str | None = None) -> None:
         self.kind = kind
         self.sentence = SENTENCES[kind] if sentence is None else sentence

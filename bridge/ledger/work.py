@@ -295,8 +295,7 @@ class UnitOfWork:
     def tell_pauses(self, entry: Entry, events: tuple[model.PauseEvent, ...]) -> None:
         """Go on with the story of a report by what became of pauses."""
         for name, state in events:
-            data = {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at}
-            self.tell(entry, name, data)
+            self.tell(entry, name, {"rule": state.key.rule, "cause": state.cause, "endsAt": state.ends_at})
 
     # --- counts ------------------------------------------------------------------------------
 

@@ -69,13 +69,11 @@ class Lifecycle(Part):
     def narrow(self, job: Job, window: Window) -> None:
         """The earliest window end that is known of a task holds, whoever told it."""
         if job.narrow(window):
-            self._slots.move(job)
-            self._flight.move(job)
+            self.move(job)
             self._ledger.post(model.Narrow(job.task, job.told))
 
-    def correct(self, job: Job, until: float) -> None:
-        """Go by the upstream's clock as it is known now; nobody else is told, since that may change."""
-        job.correct(until)
+    def move(self, job: Job) -> None:
+        """Let a report whose window ends at another time wait where it belongs."""
         self._slots.move(job)
         self._flight.move(job)
 
@@ -176,8 +174,7 @@ class Lifecycle(Part):
         if status == "refused":
             raise Settled(row_ending(row))
         if status == "conflict":
-            told = {"stored_method": row.method, "outcome": row.outcome}
-            self._observer.tell("report_conflict", job, told)
+            self._observer.tell("report_conflict", job, {"stored_method": row.method, "outcome": row.outcome})
             if is_ours:
                 self._orphaned(row)
             job.durable = job.durable and row.outcome is not None

@@ -98,7 +98,8 @@ class Reporter(Part):
             told = (job.facts, *(requester.report.facts for requester in job.requesters))
             ages = [age for facts in told if (age := self._observer.age_s(facts.completed_at)) is not None]
             if ages:
-                self._lifecycle.correct(job, self._ledger.now() + windows.REPORTABLE_S - max(ages))
+                job.correct(self._ledger.now() + windows.REPORTABLE_S - max(ages))
+                self._lifecycle.move(job)
 
     def _refuse_beside(self, job: Job, requester: Requester, refusal: Ending | None) -> None:
         """Answer a request that cannot join the report in flight: another method, or refused by itself."""
@@ -156,10 +157,6 @@ class Reporter(Part):
         """How many reports have an attempt under way, and how many wait."""
         sending = sum(job.is_sending for job in self._jobs.values())
         return sending, len(self._jobs) - sending
-
-    def is_idle(self) -> bool:
-        """True if nothing is in flight."""
-        return not self._jobs
 
     # --- one report --------------------------------------------------------------------------
 

@@ -219,8 +219,7 @@ class Methods(Part):
 
     def _note_tasks(self, given: Mapping[str, Any]) -> Any:
         key = self._given_key(given)
-        noted = self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))
-        return {"noted": noted}
+        return {"noted": self._advisor.note(key, given["taskType"], given.get("count", 1), given.get("cost"))}
 
     def _show_pause(self, state: PauseState) -> dict[str, Any]:
         now = self._ledger.now()

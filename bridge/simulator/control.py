@@ -60,8 +60,7 @@ def _list(name: str) -> Handler:
 
 def _get_index(host: Simulator, body: Any, query: Query) -> Any:
     paths = sorted(f"{verb} /_control/{path}" for verb, path in ROUTES)
-    name = "report-bridge simulator"
-    return {"name": name, "version": VERSION, "baseUrl": host.base_url, "paths": paths}
+    return {"name": "report-bridge simulator", "version": VERSION, "baseUrl": host.base_url, "paths": paths}
 
 
 def _get_log(host: Simulator, body: Any, query: Query) -> Any:

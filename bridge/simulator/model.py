@@ -242,8 +242,7 @@ class Model:
         return next((reason for reason, holds in objections.items() if holds), "")
 
     def _refuse(self, error_id: int, reason: str, code: str = "") -> Judgement:
-        body = replies.error_body(error_id, code or replies.error_code(error_id))
-        return Judgement(error_id, reason, body)
+        return Judgement(error_id, reason, replies.error_body(error_id, code or replies.error_code(error_id)))
 
     def code_of(self, error_id: int, method: str) -> str:
         """Return the code of an error id; error 16 is spelled as the setting says, or the method's page."""

@@ -298,8 +298,9 @@ class Adapter(BaseAdapter):
             assert isinstance(call.body, bytes)
             call.is_sent = True
             # One call, so one packet: head and body apart would wait for each other (Nagle, delayed ACK).
-            packet = b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body)
-            link.send_all(packet, min(call.until, leave_by))
+            link.send_all(
+                b"%b%d\r\n\r\n%b" % (call.head, len(call.body), call.body), min(call.until, leave_by)
+            )
             call.answer.read(partial(link.receive, PIECE_BYTES, call.until))
         except BaseException as error:
             link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import signal
 import threading
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.cli import main
 from bridge.core.model import (
@@ -274,6 +277,44 @@ def test_server_that_takes_no_writes_is_still_read(open_store: Open, ledger: Led
     assert known is not None
     assert known.outcome == ACCEPTED
     ledger.server.sql(f"ALTER DATABASE {ledger.database} RESET default_transaction_read_only")
+
+
+def test_a_bridge_whose_session_is_read_only_lives(open_store: Open, ledger: Ledger) -> None:
+    """Its rows stay its own: neighbours that may still write do not take over what it has begun."""
+    mine, theirs = open_store(), open_store()
+    mine.transact([claim(1)])
+    ledger.server.sql(f"ALTER DATABASE {ledger.database} SET default_transaction_read_only = on")
+    ledger.server.sql(f"SELECT pg_terminate_backend({mine.link.pid})")
+    assert trouble_of(lambda: mine.transact([claim(2)])).kind == "readonly"
+    assert mine.transact([Look(claim(1).task)])[0].state == "sending"
+    theirs.grace_s = 0.0
+    assert theirs.is_alive(mine.instance)
+    ledger.server.sql(f"ALTER DATABASE {ledger.database} RESET default_transaction_read_only")
+
+
+def test_who_looks_at_a_lock_is_not_taken_for_its_former_holder(open_store: Open, ledger: Ledger) -> None:
+    """A bridge that comes back ends a session of its own that hangs, and no neighbour's."""
+    mine, theirs = open_store(), open_store()
+    name = [mine.instance]
+    mine.link.run([(QUERIES["let_go"], name)])
+    theirs.link.run([(QUERIES["begin_reading"], []), (QUERIES["is_free"], name)])
+    assert mine.link.run([(QUERIES["end_former_session"], name)]) == [[(0,)]]
+    theirs.link.run([(QUERIES["roll_back"], [])])
+
+
+def test_a_database_of_another_encoding_is_refused(open_store: Open, ledger: Ledger) -> None:
+    """Not every text fits into it, and one that does not would take the ledger out of use."""
+    name = f"{ledger.database}_latin"
+    made = f"CREATE DATABASE {name} OWNER bridge ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    ledger.server.sql(made)
+    refused = trouble_of(lambda: open_store(ledger.server.url(name)))
+    assert (refused.kind, "UTF-8" in refused.sentence) == ("foreign", True)
+
+
+@given(st.text(st.sampled_from('a\\u0"\0\n\u20ac'), max_size=12))
+def test_every_text_is_json_that_the_server_takes(text: str) -> None:
+    """A zero character becomes a blank; six characters that look like one stay as they are."""
+    assert json.loads(postgres_schema.dump([text])) == [text.replace("\0", " ")]
 
 
 def test_role_without_privileges_is_told_so(open_store: Open, ledger: Ledger) -> None:

@@ -168,8 +168,8 @@ class Pausing:
             return
         attempt = attempts[-1]
         if not is_truth:
-            # What is learnt beside a silent ledger is told to it afterwards: streaks may have been broken, or be
-            # longer than is known here, and a pause that is probed meanwhile may be taken for a longer one.
+            # What is learnt beside a silent ledger is told to it afterwards: streaks may have been broken, or
+            # be longer than is known here, and a pause that is probed may be taken for a longer one.
             self._streaks[("quality", self._about("quality", process, story, attempt.method))] = 0
             name = ("transport", str(process.machine))
             self._streaks[name], self._unsure[name] = 0, NEVER

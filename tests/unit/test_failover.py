@@ -851,6 +851,19 @@ def test_bug_in_the_try_to_come_back_is_trouble_and_loses_nothing() -> None:
 # --- the end -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_in_doubt", [True, False])
+def test_a_commit_that_was_lost_is_made_up_for_at_once(is_in_doubt: bool) -> None:
+    """Neighbours learn what was begun meanwhile without waiting for the usual second."""
+    scene = Scene(pauses=False)
+    scene.store.is_in_doubt = is_in_doubt
+    scene.fail("unreadable")
+    scene.failover.run([claim()])
+    scene.fail(None)
+    scene.failover.tend()
+    row = scene.row()
+    assert (row is not None and row.state == "sending") == is_in_doubt
+
+
 def test_closing_writes_what_is_owed() -> None:
     """The last chance to write is taken whatever the retry interval says."""
     scene = Scene()
