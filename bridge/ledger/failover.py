@@ -16,12 +16,8 @@ from bridge.engine.core import Clock
 from bridge.ledger.outbox import Outbox
 from bridge.ledger.port import Failed, MemoryStore, Store
 from bridge.ledger.translation import Accounts, see
-from bridge.ledger.trouble import CORRUPT, FOREIGN, LOCKED, REPLACED, UNREADABLE, LedgerTrouble, from_error
+from bridge.ledger.trouble import FULL, REOPENED, SILENT, UNREADABLE, LedgerTrouble, from_error
 
-REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
-"""Kinds after which the open store is of no more use, whatever happens to its path."""
-SILENT: Final = REOPENED | {LOCKED}
-"""Kinds after which the store is not even asked. One that is merely unreadable is asked and may fail."""
 MAX_RETRY_S: Final = 30.0
 """Longest pause between two tries to come back to a ledger."""
 PROBE_BUSY_S: Final = 0.05
@@ -75,7 +71,7 @@ class Failover:
         self._retry_s = self._delay_s = retry_s
         self._retry_at = float("inf")
         self._told: str | None = None
-        self._down_at = 0.0
+        self._down_at, self._up_at = 0.0, float("-inf")
 
     # --- opening and closing -----------------------------------------------------------------
 
@@ -146,11 +142,12 @@ class Failover:
         if not isinstance(error, LedgerTrouble | OSError):
             self._on_bug(error)
         trouble = error if isinstance(error, LedgerTrouble) else from_error(error)
-        outbox, now = self.outbox, self._now()
-        primary = outbox.primary
+        outbox, primary, now = self.outbox, self.outbox.primary, self._now()
         if self._told is None:
+            # With nothing owed only the next report can tell that a disk is still full.
+            is_relapse = trouble.kind == FULL and now < self._up_at + self._delay_s
+            self._delay_s = min(self._delay_s * 2, MAX_RETRY_S) if is_relapse else self._retry_s
             self._down_at = now
-            self._delay_s = self._retry_s
             self.outbox.written = self.outbox.differing = 0
         self._may_own_more = True
         outbox.is_guarded = primary is not None and trouble.kind not in SILENT
@@ -206,9 +203,8 @@ class Failover:
     def _must_open(self) -> bool:
         """True if only opening the ledger anew can end the trouble."""
         trouble, primary = self.outbox.trouble, self.outbox.primary
-        return trouble is not None and (
-            primary is None or primary.trouble is not None or trouble.kind in REOPENED
-        )
+        is_unfit = primary is None or primary.trouble is not None
+        return trouble is not None and (is_unfit or trouble.kind in REOPENED)
 
     def _pay(self, tasks: Sequence[Task]) -> None:
         """Bring reports to the ledger. It was written then, so trouble is over; that is told when all are."""
@@ -228,7 +224,8 @@ class Failover:
         self._told = None
         sentence = f"The ledger works again; {outbox.written} owed outcomes were written"
         sentence += f", {outbox.differing} were known otherwise." if outbox.differing else "."
-        down_s = round(self._now() - self._down_at, 3)
+        self._up_at = self._now()
+        down_s = round(self._up_at - self._down_at, 3)
         fields = {"state": "ok", "sentence": sentence, "down_s": down_s, "owed": outbox.written}
         self._tell("ledger_recovered", fields)
 

@@ -21,6 +21,10 @@ REPLACED: Final = "replaced"
 
 READABLE: Final = frozenset({FULL, READONLY, NEWER})
 """Kinds that leave the ledger readable: it is still asked for duplicates and pauses."""
+REOPENED: Final = frozenset({REPLACED, CORRUPT, FOREIGN})
+"""Kinds after which the open store is of no more use, whatever happens to its path."""
+SILENT: Final = REOPENED | {LOCKED}
+"""Kinds after which the store is not even asked. One that is merely unreadable is asked and may fail."""
 
 SENTENCES: Final[Mapping[str, str]] = {
     FULL: "The ledger cannot grow: free some space on its disk or raise the quota.",

@@ -636,6 +636,25 @@ def test_ledger_that_cannot_be_opened_is_tried_ever_more_rarely() -> None:
     assert scene.failover.outbox.is_durable
 
 
+def test_required_ledger_that_fills_up_again_is_tried_ever_more_rarely() -> None:
+    """With nothing owed only a report tells that a disk is still full; the log is not filled with it."""
+    scene = Scene(require=True, pauses=False)
+    waits: list[float | None] = []
+    for number in range(1, 8):
+        scene.fail("full")
+        assert isinstance(scene.do(claim(number)), Unavailable)
+        scene.fail(None)
+        waits.append(scene.failover.tend())
+        scene.times.move(waits[-1] or 0.0)
+        scene.failover.tend()
+        assert scene.names[-1] == "ledger_recovered"
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    scene.times.move(MAX_RETRY_S)
+    scene.fail("full")
+    scene.do(claim(8))
+    assert scene.failover.tend() == 1
+
+
 def test_ledger_found_unwritable_at_the_start_is_read_and_opened_again() -> None:
     """A read-only file guards from the first report on; only a new opening can make it writable."""
     scene = Scene(sick="readonly")
