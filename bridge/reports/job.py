@@ -168,8 +168,8 @@ class Job:
         self.perhaps = row.perhaps or self.perhaps
         self._set_window(row.window.narrowed_by(self.told))
         self.facts = row.facts
-        is_cancelled = self.interruption is not None and self.interruption.kind == "request_cancelled"
-        if self.is_under_way and is_cancelled:
+        met = self.interruption
+        if met is not None and met.kind == "request_cancelled" and self.is_under_way:
             # Begun in an earlier life, as nobody here knew when it was cancelled: it ends as it ends.
             self.interruption = None
 
@@ -187,9 +187,8 @@ class Job:
                 raise self.interruption
             ends_at = windows.ends_at(self.window, self.has_begun)
             at = ends_at if until is None else min(until, ends_at)
-            left_s = at - self._ports.ledger.now()
             try:
-                self._waiter.wait(self._ports.engine.now() + left_s)
+                self._waiter.wait(self._ports.engine.now() + (at - self._ports.ledger.now()))
             except TimedOut:
                 if at == ends_at:
                     raise Interrupted("window_closed") from None
@@ -212,8 +211,10 @@ class Job:
         self._set_window(self.told)
 
     def _set_window(self, told: Window) -> None:
-        self.told, self.window = told, told.narrowed_by(Window(self._until, None))
-        self._waiter.wake()
+        before, self.told = self.window, told
+        self.window = told if self._until is None else told.narrowed_by(Window(self._until, None))
+        if self.window != before:
+            self._waiter.wake()
 
     def interrupt(self, interruption: Interrupted) -> None:
         """End it at its present or next waiting point."""

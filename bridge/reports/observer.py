@@ -51,20 +51,17 @@ class Observer(Part):
 
     def skew_s(self) -> float | None:
         """Seconds the local clock is ahead of the upstream's; None before the first Date header."""
-        offset_s = self._offset_s
-        return None if offset_s is None else self._engine.wall() - self._ledger.now() - offset_s
+        return None if self._offset_s is None else self._engine.wall() - self._ledger.now() - self._offset_s
 
     def wall(self) -> float:
         """UNIX seconds, on the upstream's clock as far as that is known."""
-        return self._engine.wall() - self._correction_s()
+        wall = self._engine.wall()
+        upstream = wall if self._offset_s is None else self._ledger.now() + self._offset_s
+        return upstream if abs(wall - upstream) > TOLERATED_S else wall
 
     def age_s(self, completed_at: float | None) -> float | None:
         """Seconds since a task was completed, on the upstream's clock; 0 in the future, None if not told."""
         return None if completed_at is None else max(0.0, self.wall() - completed_at)
-
-    def _correction_s(self) -> float:
-        skew_s = self.skew_s() or 0.0
-        return skew_s if abs(skew_s) > TOLERATED_S else 0.0
 
     def refuse(self, report: Report, window: Window, now: float) -> Ending | None:
         """Refuse what must not be sent whatever is known of the task: window, method, language, key."""
@@ -144,11 +141,12 @@ class Observer(Part):
         if exchange.elapsed_s > TOLERATED_S:
             skew_s = min(max(self.skew_s() or 0.0, skew_s - exchange.elapsed_s), skew_s)
         self._offset_s = wall - skew_s - now
-        if abs(skew_s) > TOLERATED_S and abs(skew_s - self._told_s) > TOLERATED_S:
+        correction_s = skew_s if abs(skew_s) > TOLERATED_S else 0.0
+        if correction_s and abs(skew_s - self._told_s) > TOLERATED_S:
             self._told_s = skew_s
             self._emit("clock_skew", {"skew_s": round(skew_s, 1)})
-        if abs(self._correction_s() - self._corrected_s) > TOLERATED_S:
-            self._corrected_s = self._correction_s()
+        if abs(correction_s - self._corrected_s) > TOLERATED_S:
+            self._corrected_s = correction_s
             self._corrected()
 
     def tell_pause(self, event: PauseEvent) -> None:
