@@ -66,7 +66,7 @@ PLANTS: Final = (
     Plant("a waiting report sleeps through the end of its window", _R + "job.py",
           "at = ends_at if until is None else min(until, ends_at)", "at = ends_at if until is None else until"),
     Plant("a joined request does not narrow the window", _R + "job.py", "self._set_window(before.narrowed_by(window))", "pass"),
-    Plant("the local clock is corrected the wrong way", _R + "observer.py", "self._engine.wall() - self._correction_s()", "self._engine.wall() + self._correction_s()"),
+    Plant("the local clock is corrected the wrong way", _R + "observer.py", "else self._ledger.now() + self._offset_s", "else 2 * wall - self._ledger.now() - self._offset_s"),
     Plant("the ledger does not see that a window is over", LEDGER + "work.py",
           "return self.policy.is_late(self.now, row.window, row.attempts > 0)", "return False"),
     # attempts
