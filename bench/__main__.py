@@ -89,7 +89,7 @@ def measure(is_full: bool, groups: Sequence[str], verbose: bool) -> dict[str, An
                 arena.missing[f"group {name}"] = str(missing)
             except (EOFError, OSError, TimeoutError, AssertionError, subprocess.CalledProcessError) as error:
                 arena.missing[f"group {name}"] = f"it failed: {error!r}"
-                arena.close_all()
+            arena.end_group()
         say("")
     results = report.Results(bench.samples, bench.figures)
     return {
