@@ -109,8 +109,8 @@ class Job:
         self.requesters: list[Requester] = []
         self.attempts = 0
         """Attempts that were made in the task's life."""
-        self.former = 0
-        """Those that were made before it was certain once that it had never been taken."""
+        self.former_attempts = 0
+        """Those of earlier lives that ended not_sent: they were certainly not taken."""
         self.made = 0
         """Those that this job has made."""
         self.sends = 0
@@ -149,7 +149,7 @@ class Job:
     @property
     def is_under_way(self) -> bool:
         """True once it may be taken, or might have been: it is not let go any more."""
-        return self.perhaps or self.attempts > self.former
+        return self.perhaps or self.attempts > self.former_attempts
 
     @property
     def is_spent(self) -> bool:

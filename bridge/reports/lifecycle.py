@@ -162,7 +162,8 @@ class Lifecycle(Part):
         # A sweep may have taken it over for us in the moment before.
         is_ours = row.state != DONE and row.owner == self._ledger.instance
         if status in ("new", "again", "adopted") or (status == "elsewhere" and is_ours):
-            job.former = row.attempts - (row.state == SENDING) if status == "again" else 0
+            # Again means that an earlier life has ended not_sent.
+            job.former_attempts = row.attempts - (row.state == SENDING) if status == "again" else 0
             job.adopt(row)
             job.is_theirs = False
             if status in ("adopted", "elsewhere"):
